@@ -127,6 +127,9 @@ class Bf16Matrix:
 
         Returns:
             `[out]`, float32.
+
+        Raises:
+            RuntimeError: shapes or dtypes do not fit, `x` needs a gradient, or out of memory.
         """
         result = x.new_empty(self._out)
         for block, rows in self._blocks():
@@ -141,6 +144,9 @@ class Bf16Matrix:
 
         Returns:
             `[batch, out]`, float32.
+
+        Raises:
+            RuntimeError: shapes or dtypes do not fit, `x` needs a gradient, or out of memory.
         """
         result = x.new_empty(len(x), self._out)
         for block, rows in self._blocks():
@@ -153,6 +159,9 @@ class Bf16Matrix:
         Args:
             y: `[out]`, float32; changed in place.
             x: `[in]`, float32.
+
+        Raises:
+            RuntimeError: shapes or dtypes do not fit, `x` needs a gradient, or out of memory.
         """
         for block, rows in self._blocks():
             y[rows].addmv_(block, x)

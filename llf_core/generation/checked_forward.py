@@ -43,8 +43,9 @@ class CheckedForward:
     def read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read tokens into the cache.
 
-        The first prompt is read by both forwards. The faster one is used for what it has given the same logits of up to
-        rounding: single tokens, and short prompts of one row without padding.
+        Both forwards read the last token of the first prompt, and later the first short prompt of one row without
+        padding. The faster one is used from then on for what it has given the same logits of, up to rounding: single
+        tokens, or such prompts.
 
         Args:
             tokens: token ids `[batch, new]`, int64.
@@ -90,6 +91,8 @@ class CheckedForward:
 
     def step(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read one token per row into the cache, by the faster forward unless `plain` says why not.
+
+        Call `read` before, which makes the comparison.
 
         Args:
             tokens: token ids `[batch]`, int64.

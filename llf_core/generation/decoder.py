@@ -89,6 +89,9 @@ class Decoder:
 
         Args:
             rows: indices of the rows to keep, in the order that the rows have afterwards.
+
+        Raises:
+            IndexError: a row is not in the batch.
         """
         chosen = torch.tensor(rows, device=self._device)
         keep_rows(self._cache, chosen)

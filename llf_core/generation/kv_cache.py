@@ -19,6 +19,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
     Args:
         room: number of positions of the first buffer.
+
+    Attributes:
+        room: the same.
+        keys: `[batch, heads, length, head_dim]`; None before the first `update`.
+        values: `[batch, heads, length, head_dim]`; None before the first `update`.
     """
 
     def __init__(self, room: int = MIN_ROOM) -> None:
@@ -44,7 +49,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
             All keys and values, `[batch, heads, length, head_dim]` each.
 
         Raises:
-            RuntimeError: out of memory.
+            RuntimeError: the shapes do not fit those of earlier calls, or out of memory.
         """
         past = self.get_seq_length()
         length = past + key_states.shape[-2]
@@ -63,6 +68,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
         Args:
             indices: `[kept]`, int64.
+
+        Raises:
+            IndexError: an index is not below the number of rows.
         """
         if self._keys is not None and self._values is not None:
             length = self.get_seq_length()
@@ -111,6 +119,9 @@ def keep_rows(cache: Cache, rows: Tensor) -> None:
     Args:
         cache: changed in place.
         rows: indices of the rows to keep, `[kept]`, int64.
+
+    Raises:
+        IndexError: an index is not below the number of rows.
     """
     for layer in cache.layers:
         layer.batch_select_indices(rows)

@@ -35,6 +35,9 @@ class RMSNorm:
         Returns:
             Same shape and dtype.
 
+        Raises:
+            RuntimeError: the last dimension is not `width`, or out of memory.
+
         Source:
             arXiv 1910.07467, equation 4.
         """

@@ -28,6 +28,10 @@ class Sampling:
         repetition_penalty: divides the scores of tokens that are in the prompt or completion (multiplies negative
             scores); 1 has no effect.
         seed: random seed. Prompt `i` uses `seed + i`, so that its completion does not depend on the other prompts.
+
+    Source:
+        Nucleus sampling: arXiv 1904.09751; repetition penalty: arXiv 1909.05858, section 4.1; as transformers computes
+        them.
     """
 
     do_sample: bool = False
@@ -92,6 +96,7 @@ class TokenSampler:
 
         Raises:
             RuntimeError: logits to sample from are NaN or infinite.
+            KeyError: tokens are sampled, and a row is none of those given before.
         """
         scores = scores.float()
         if self._penalty is not None:

@@ -54,7 +54,7 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         pad: token id of padding.
         ends: end-of-sequence token ids; None for those of the model's generation config.
         put: called with a row and its new token; returns whether the row ends with it.
-        cancelled: polled after each step; true ends generation.
+        cancelled: polled after each step, and before each further row that is sampled; true ends generation.
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
 
     Raises:

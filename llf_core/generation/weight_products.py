@@ -90,7 +90,7 @@ def contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
 class JoinedLinear:
     """Products of linear layers with the same input.
 
-    Adapters are not merged: their small matrices are concatenated (copies, a thousandth of the weights), so that all
+    Adapters are not merged: their small matrices are concatenated (copies, small beside the weights), so that all
     layers with the same input cost only two more small products, and rounding is that of the adapted layers.
 
     Args:
@@ -123,6 +123,9 @@ class JoinedLinear:
 
         Returns:
             `[out]` or `[batch, out]`, the outputs of the layers one after the other.
+
+        Raises:
+            RuntimeError: shapes or dtypes do not fit, or out of memory.
 
         Source:
             `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
@@ -158,6 +161,9 @@ class JoinedLinear:
         Args:
             y: `[out]` or `[batch, out]`; changed in place.
             x: `[in]` or `[batch, in]`.
+
+        Raises:
+            RuntimeError: shapes or dtypes do not fit, or out of memory.
 
         Source:
             LoRA, arXiv 2106.09685, equation 3.

@@ -32,7 +32,7 @@ class AdaLoRA(PeftTuner):
             OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            MemoryError: out of memory.
+            MemoryError, RuntimeError: out of memory.
         """
         wrapped = super().apply(model)
         for name, parameter in wrapped.named_parameters():
@@ -50,6 +50,9 @@ class AdaLoRA(PeftTuner):
 
         Args:
             scale: factor of the gradients under loss scaling.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         import torch
 
@@ -78,6 +81,9 @@ class AdaLoRA(PeftTuner):
         Args:
             step: number of the step, from 1.
             total: number of all steps.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         settings = self._tuner.peft_config[self._tuner.trainable_adapter_name]
         options = self.config.options(AdaLoRAOptions)

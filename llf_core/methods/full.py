@@ -22,6 +22,7 @@ class Full(Method):
         Raises:
             ModelError: nothing would be trained.
             PluginError: two installed packages declare the same plug-in.
+            RuntimeError: out of memory: trained parameters are copied to float32.
         """
         choose_parts(model, self.config)
         model.requires_grad_(requires_grad=True)

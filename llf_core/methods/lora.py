@@ -48,7 +48,7 @@ class LoRA(PeftTuner):
                 written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            MemoryError: out of memory.
+            MemoryError, RuntimeError: out of memory.
         """
         quantized = self.config.model
         eight = (quantized.quantization_bit, quantized.quantization_method) == (EIGHT_BITS, "bnb")
@@ -122,6 +122,10 @@ class LoRA(PeftTuner):
         Returns:
             The same parameters in more groups, each with its learning rate `lr`; the given groups if
             `loraplus_lr_ratio` is not set.
+
+        Raises:
+            IndexError: `loraplus_lr_ratio` is set, and there is no group.
+            KeyError: a parameter of a group is not one of the model.
         """
         options = self.config.options(LoRAOptions)
         ratio = options.loraplus_lr_ratio
@@ -147,6 +151,9 @@ class LoRA(PeftTuner):
         Only an initialisation that took its start from the base (PiSSA, OLoRA, CorDA) needs it. The update is
         B A - B₀ A₀, which is one product of [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C), so that plain
         PEFT loads the result on the model as it is published.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if not self._initial:
             return
@@ -267,6 +274,9 @@ def joined(examples: Iterable[dict[str, Tensor]], tokens: int) -> list[dict[str,
 
     Returns:
         Batches `[examples, tokens]`, padded at the end; none if all examples together have fewer tokens.
+
+    Raises:
+        KeyError: an example has no `input_ids`, or lacks a key of the first one of its batch.
     """
     from torch.nn.utils.rnn import pad_sequence
 

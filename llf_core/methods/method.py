@@ -50,7 +50,7 @@ class Method(ABC):
                 could not review it.
             OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
             PluginError: two installed packages declare the same plug-in.
-            MemoryError: out of memory.
+            MemoryError, RuntimeError: out of memory.
         """
 
     def after_backward(self, scale: float = 1.0) -> None:  # noqa: B027 - a hook that not all need
@@ -129,6 +129,6 @@ def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel |
         UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
             could not review it.
         OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
     """
     return make_method(config).apply(model)

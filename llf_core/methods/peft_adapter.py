@@ -37,7 +37,7 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
         OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
         PluginError: two installed packages declare the same plug-in.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
     """
     from llf_core.models.adapter_loading import (
         adapter_settings,

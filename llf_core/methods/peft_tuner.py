@@ -58,7 +58,7 @@ class PeftTuner(Method):
             OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            MemoryError: out of memory.
+            MemoryError, RuntimeError: out of memory.
         """
         self._model = begin_adapter(model, self.config, self._wrap)
         return self._model

@@ -32,7 +32,7 @@ class PromptTuning(PeftTuner):
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            MemoryError: out of memory.
+            MemoryError, RuntimeError: out of memory.
         """
         wrapped: Any = super().apply(model)
         text = self.config.options(PromptOptions).prompt_init_text

@@ -25,6 +25,7 @@ def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
 
     Raises:
         PluginError: two installed packages declare the same optimizer.
+        RuntimeError: out of memory: a copy of a parameter in the other precision is made.
     """
     import torch
 

@@ -58,6 +58,9 @@ def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Nu
     Returns:
         Sums of shape `[samples, statistics]`.
 
+    Raises:
+        ValueError: there is no example.
+
     Source:
         Efron, Bootstrap methods: another look at the jackknife, The Annals of Statistics 7 (1979).
     """
@@ -119,5 +122,12 @@ def student_quantile(freedom: int) -> float:
 
 
 def has_statistics(statistics: Numbers) -> Any:
-    """Which examples have any statistics, as bools `[examples]`: those of the others are all 0, and are not drawn."""
+    """Which examples have any statistics: those of the others are all 0, and are not drawn.
+
+    Args:
+        statistics: of shape `[examples, statistics]`.
+
+    Returns:
+        Bools of shape `[examples]`.
+    """
     return (statistics != 0).any(axis=1)

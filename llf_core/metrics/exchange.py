@@ -32,7 +32,11 @@ def exchange_p_value(
         samples: number of random exchanges.
 
     Returns:
-        The two-sided p-value, at least 1 / (samples + 1); 1 if the difference is not a number.
+        The two-sided p-value, at least 1 / (samples + 1); 1 if the difference is not finite, as without
+        examples.
+
+    Raises:
+        ValueError: the two have other numbers of examples or statistics.
 
     Source:
         Approximate randomization: E. Noreen, Computer-intensive methods for testing hypotheses (1989); for metrics of

@@ -23,9 +23,10 @@ class Interval:
 
     Attributes:
         value: the value; None if no example has one.
-        low: lower bound of its 95 % interval; None for fewer than two examples.
-        high: upper bound; None for fewer than two examples.
-        count: number of examples.
+        low: lower bound of its 95 % interval. None without an example, and for a single one unless the value is a
+            proportion; NaN if no bootstrap sample has a finite value.
+        high: upper bound; None and NaN as for `low`.
+        count: number of examples that have a score.
     """
 
     value: float | None

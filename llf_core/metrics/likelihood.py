@@ -20,7 +20,10 @@ def perplexity(sums: Numbers) -> Numbers:
         sums: negative log-likelihood in nats and number of tokens, of shape `[…, 2]`.
 
     Returns:
-        Values of shape `[…]`; infinite where they exceed a float.
+        Values of shape `[…]`; infinite where they exceed a float, NaN without tokens.
+
+    Source:
+        F. Jelinek et al., Perplexity, a measure of the difficulty of speech recognition tasks, JASA 62 (1977), S63.
     """
     with np.errstate(over="ignore"):
         return np.exp(ratio(sums))
@@ -33,7 +36,7 @@ def bits_per_byte(sums: Numbers) -> Numbers:
         sums: negative log-likelihood in nats and number of bytes, of shape `[…, 2]`.
 
     Returns:
-        Values of shape `[…]`.
+        Values of shape `[…]`; NaN without bytes.
     """
     return ratio(sums) / math.log(2)
 

@@ -32,15 +32,17 @@ class Difference:
 
     Attributes:
         base: value of the first model; NaN without examples.
-        tuned: value of the second model.
-        mean: the second value minus the first.
-        low: lower bound of the 95 % interval of this difference.
-        high: upper bound.
-        p: two-sided p-value: the larger one of the bootstrap's and the exchange test's.
+        tuned: value of the second model; NaN without examples.
+        mean: the second value minus the first; NaN without examples.
+        low: lower bound of the 95 % interval of this difference; NaN for fewer than two examples.
+        high: upper bound; NaN as `low`.
+        p: two-sided p-value: the larger one of the bootstrap's and the exchange test's; NaN for fewer than two
+            examples.
         verdict: `better` or `worse` where the interval does not hold 0, else `no difference`; `too few examples` below
             `MIN_EXAMPLES`.
         count: number of examples that both models have.
-        smallest: the smallest true difference that 80 of 100 evaluations of this size would find.
+        smallest: the smallest true difference that 80 of 100 evaluations of this size would find; NaN for fewer than
+            two examples.
         unit: unit of the values; those of `%` go from 0 to 1.
     """
 

@@ -33,6 +33,7 @@ class LLaMAPro(Modifier):
 
         Raises:
             ModelError: see `insert_blocks`.
+            RuntimeError: out of memory for the copies or the comparison.
         """
         if self.config.options(LLaMAProOptions).llama_pro_insert:
             insert_blocks(model, int(self.config.get("freeze_trainable_layers")))
@@ -54,6 +55,7 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
     Raises:
         ModelError: `number` is no divisor, the model's config does not tell its number of blocks, it keeps them in no
             list, or it computes something else than before.
+        RuntimeError: out of memory for the copies or the comparison.
 
     Source:
         Block expansion, arXiv 2401.02415, section 3.2 and figure 3.

@@ -67,6 +67,7 @@ class MixtureOfDepths(Modifier):
 
         Raises:
             PluginError: two installed packages declare the same optimizer.
+            RuntimeError: out of memory.
         """
         for router in routers_of(model):
             router.requires_grad_(requires_grad=True)

@@ -64,7 +64,7 @@ class Modifier(ABC):
         Raises:
             ModelError: the model does not allow the change.
             PluginError: two installed packages declare the same name or key.
-            MemoryError: out of memory; on a GPU, torch's error for it.
+            MemoryError, RuntimeError: out of memory.
         """
 
     def extra_loss(self) -> ExtraLoss | None:
@@ -128,7 +128,7 @@ def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.
         ModelError: the model does not allow the change.
-        MemoryError: out of memory; on a GPU, torch's error for it.
+        MemoryError, RuntimeError: out of memory.
     """
     modifiers = tuple(one.load(Modifier)(config) for one in modifiers_of(config))
     for modifier in modifiers:

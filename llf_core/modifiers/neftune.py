@@ -76,6 +76,9 @@ def document_lengths(batch: dict[str, Any]) -> Tensor:
 
     Returns:
         `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one; integers.
+
+    Raises:
+        KeyError: the batch has neither `cu_seq_lens_q` nor `attention_mask`.
     """
     if "cu_seq_lens_q" in batch:
         sizes = batch["cu_seq_lens_q"].diff()

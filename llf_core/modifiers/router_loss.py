@@ -20,7 +20,7 @@ class RouterLoss(Modifier):
 
         Raises:
             ModelError: the model has no routers, or transformers has no such loss for its architecture.
-            MemoryError: out of memory; on a GPU, torch's error for it.
+            MemoryError, RuntimeError: out of memory.
         """
         whole: Any = model
         causal = whole.get_base_model() if hasattr(whole, "get_base_model") else whole

@@ -34,6 +34,7 @@ class AdamMini(Optimizer):
 
         Raises:
             PluginError: two installed packages declare the same optimizer.
+            ValueError: there is no parameter to train.
         """
         names, head = names_of(model), _head_size(model)
         split: list[dict[str, Any]] = []

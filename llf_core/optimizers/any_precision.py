@@ -28,6 +28,9 @@ class AnyPrecisionAdamW(Optimizer):
         Args:
             model: not used.
             groups: the trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         del model
         options = optimizer_options(self.config.optimizer.optim_args)
@@ -51,6 +54,9 @@ class AnyPrecisionOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, and `exp_avg`, `exp_avg_sq` and `compensation` of the same shape, each in its dtype.
             group: its group.
+
+        Raises:
+            AttributeError: a dtype of the group is not one of torch.
 
         Source:
             `AnyPrecisionAdamW` of torchdistx.

@@ -40,6 +40,7 @@ class Apollo(Optimizer):
 
         Raises:
             PluginError: two installed packages declare the same optimizer.
+            ValueError: there is no parameter to train.
         """
         options = self.config.options(ApolloOptions)
         settings = {

@@ -43,6 +43,9 @@ class BAdam(Optimizer):
         Args:
             model: the model under training; what is not trained at first is frozen.
             groups: its trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         options, names = self.config.options(BAdamOptions), names_of(model)
         if options.badam_mode == "ratio":

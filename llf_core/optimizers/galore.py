@@ -42,6 +42,7 @@ class GaLore(Optimizer):
         Raises:
             PluginError: two installed packages declare the same optimizer.
             KeyError: `optim` names an optimizer that GaLore is not built on, which a rule reports before.
+            ValueError: there is no parameter to train.
         """
         options = self.config.options(GaLoreOptions)
         settings = {

@@ -32,6 +32,9 @@ class GrokAdamW(Optimizer):
         Args:
             model: not used.
             groups: the trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         del model
         options = optimizer_options(self.config.optimizer.optim_args)

@@ -32,6 +32,9 @@ class LOMO(Optimizer):
         Args:
             model: not used.
             groups: the trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         del model
         return LOMOOptimizer(groups, {"lr": self.config.optimizer.learning_rate}, layerwise=True)
@@ -46,6 +49,9 @@ class AdaLOMO(Optimizer):
         Args:
             model: not used.
             groups: the trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         del model
         return AdaLOMOOptimizer(groups, {"lr": self.config.optimizer.learning_rate}, layerwise=True)

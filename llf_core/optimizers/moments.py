@@ -63,6 +63,9 @@ def bias_correction(step: int, group: Group) -> float:
     Args:
         step: t, counted from 1.
         group: `betas`.
+
+    Raises:
+        ZeroDivisionError: β₁ is 1.
     """
     beta1, beta2 = group["betas"]
     return math.sqrt(1.0 - beta2**step) / float(1.0 - beta1**step)
@@ -102,6 +105,9 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
+
+    Raises:
+        ImportError: bitsandbytes is not installed, and the gradient is not small.
     """
     if gradient.numel() < SMALLEST_8BIT:
         return adam_direction(gradient, state, group)

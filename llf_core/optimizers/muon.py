@@ -41,6 +41,7 @@ class Muon(Optimizer):
 
         Raises:
             PluginError: two installed packages declare the same optimizer.
+            ValueError: there is no parameter to train.
         """
         hidden = {one for one, name in names_of(model).items() if is_hidden(name, tuple(one.shape))}
         return MuonOptimizer(split_groups(groups, hidden, {"momentum": MOMENTUM}), self.adam, layerwise=self.layerwise)

@@ -57,6 +57,7 @@ class Optimizer(ABC):
         Raises:
             OptimizerError: it cannot train this model.
             PluginError: two installed packages declare the same optimizer.
+            ValueError: there is no parameter to train.
         """
 
     @property
@@ -102,7 +103,7 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
     Raises:
         OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
         PluginError: two installed packages declare the same optimizer, or its implementation cannot be imported.
-        ValueError: the environment variable `WORLD_SIZE` is no integer.
+        ValueError: there is no parameter to train, or the environment variable `WORLD_SIZE` is no integer.
     """
     declaration = optimizer_of(config)
     check_packages(config)

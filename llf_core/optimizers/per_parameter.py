@@ -37,6 +37,9 @@ class PerParameterOptimizer(torch.optim.Optimizer):
             defaults: `lr` and further values of groups that do not name them.
             layerwise: whether each parameter is updated as soon as the backward pass has its gradient, which is freed
                 then, so that there are never all gradients at once. One backward pass is a step.
+
+        Raises:
+            ValueError: there is no parameter, a parameter is in two groups, or is not a leaf.
         """
         own: list[dict[str, Any]] = [dict(group) for group in groups if group["params"]]
         super().__init__(own, dict(defaults))

@@ -29,6 +29,9 @@ class ScheduleFree(Optimizer):
         Args:
             model: not used.
             groups: the trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         del model
         kind = self.config.optimizer.optim.rpartition("_")[2]
@@ -121,6 +124,9 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
         Losses and results are those of `x`; `y` is kept, so that `train` brings it back to the last bit. β₁ must not be
         0, which a rule of the config checks.
+
+        Raises:
+            ZeroDivisionError: β₁ is 0.
         """
         for group in self.param_groups:
             for parameter in group["params"] if group["trains"] else ():

@@ -28,6 +28,9 @@ class StableAdamW(Optimizer):
         Args:
             model: not used.
             groups: the trained parameters.
+
+        Raises:
+            ValueError: there is no parameter to train.
         """
         del model
         options = optimizer_options(self.config.optimizer.optim_args)
@@ -83,6 +86,9 @@ def unbiased_decay(beta: float, step: int) -> float:
     Args:
         beta: β.
         step: t, counted from 1.
+
+    Raises:
+        ZeroDivisionError: β is 1.
 
     Source:
         Equal to Adam's bias correction (arXiv 1412.6980, section 3), as part of the decay: Adafactor, arXiv 1804.04235,

@@ -132,7 +132,7 @@ def secret_kind(name: str, value: object) -> str | None:
         value = value.decode("utf-8", "replace")
     plain = split_words(name)
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{name} is a number" if SECRET_NAMES.search(plain) and len(str(abs(value))) >= MIN_DIGITS else None
+        return f"{name} is a number" if SECRET_NAMES.search(plain) and abs(value) >= 10 ** (MIN_DIGITS - 1) else None
     return _text_secret_kind(name, plain, value) if isinstance(value, str) else None
 
 

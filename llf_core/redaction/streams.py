@@ -28,7 +28,7 @@ class RedactedStream(io.TextIOWrapper):
 
         Raises:
             OSError: the underlying file cannot be written, for example because the disk is full.
-            ValueError: the stream is closed.
+            ValueError: the stream is closed, or its encoding and error handler refuse a character.
         """
         super().write(redact(self._outside_keys(text) if self._in_key or BEGIN in text else text))
         return len(text)

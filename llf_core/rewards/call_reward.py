@@ -58,12 +58,12 @@ class Completion:
 
 
 class RewardError(UserError):
-    """A reward function raised an error or returned no number. Both sentences are for the user.
+    """A reward function raised an error or returned no number. The message is for the user.
 
     Attributes:
         name: name of the function.
         message: which function, on which prompt, and what happened.
-        what_to_do: how to fix it.
+        what_to_do: empty.
     """
 
     def __init__(self, name: str, message: str) -> None:
@@ -110,7 +110,7 @@ class Reward:
                 None for none.
 
         Returns:
-            One finite number per completion; None if the function does not apply.
+            One finite number per completion; None if the function does not apply. Without completions none is called.
 
         Raises:
             RewardError: the function raised an error, or returned NaN, text, or a list of the wrong length.
@@ -120,6 +120,8 @@ class Reward:
         signature = self.signature
         if not signature.batched:
             return [self._number(self._call([one], signature.select(one.arguments())), one) for one in completions]
+        if not completions:
+            return []
         columns = dict.fromkeys(name for one in completions for name in one.row)
         offered: dict[str, object] = {name: [one.row.get(name) for one in completions] for name in columns}
         offered |= {

@@ -76,6 +76,9 @@ class Layout:
 
         Returns:
             `[groups, padded tokens, heads / groups, dim]`, zero at padding.
+
+        Raises:
+            RuntimeError: `x` has fewer tokens than the documents, `heads` is no multiple of `groups`, or out of memory.
         """
         x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
         result = x.new_empty(groups, self.padded_bounds[-1], *x.shape[2:])
@@ -93,6 +96,9 @@ class Layout:
 
         Returns:
             `[tokens, heads, dim]`, zero after the last document.
+
+        Raises:
+            RuntimeError: `x` does not have the padded documents, `tokens` is smaller than they are, or out of memory.
         """
         result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
         for (start, end), first in zip(pairwise(self.bounds), self.padded_bounds, strict=False):
@@ -104,6 +110,9 @@ class Layout:
         """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask.
 
         A long document is divided into blocks, so that no time is spent above the diagonal.
+
+        Raises:
+            IndexError: the layout has forks, and fewer than documents.
         """
         for number, (start, end) in enumerate(pairwise(self.padded_bounds)):
             step = end - start if end - start <= LONGEST else BLOCK
@@ -118,6 +127,8 @@ class Layout:
 
     def keeps(self, keys: int) -> bool:
         """Whether the probabilities of a block are stored for the backward pass, or computed again to save memory.
+
+        The limit `KEPT` is chosen, not measured: stored probabilities grow with the square of a document's length.
 
         Args:
             keys: number of keys of the block.
@@ -371,6 +382,8 @@ def attend_branches(attention: Callable[..., Tensor], layout: Layout, *tensors: 
 
     Raises:
         ValueError: the layout does not have one fork per document.
+        IndexError: a document reaches beyond the tensors.
+        RuntimeError: out of memory; any other error comes from `attention`.
     """
     device = tensors[0].device
     bounds, taken, kept = _unfolding(layout.bounds, layout.forks, device, torch.is_inference_mode_enabled())
@@ -429,6 +442,9 @@ def shifted_attention(
 
     Returns:
         `[tokens, heads, value_dim]`.
+
+    Raises:
+        RuntimeError: out of memory; any other error comes from `attention`.
 
     Source:
         Shifted sparse attention, LongLoRA, arXiv 2309.12307, section 3.2.

@@ -102,6 +102,9 @@ def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
         terms: for scale and soft cap.
         slope: receives the derivative of the soft cap, `[rows, V]`; None if it is not needed.
 
+    Raises:
+        RuntimeError: `slope` has another shape or dtype than `logits`.
+
     Source:
         Soft cap: Gemma 2, arXiv 2408.00118, section 2.
     """
@@ -172,6 +175,9 @@ class Chunks:
 
         Returns:
             Unscaled logits `[rows, V]`.
+
+        Raises:
+            RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
         """
         count = part.stop - part.start
         if self.weight is None and gradient is not None:
@@ -195,6 +201,9 @@ class Chunks:
 
         Returns:
             `[rows, V]`.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if logits.dtype == self.terms.exact:
             return logits
@@ -212,6 +221,9 @@ class Chunks:
 
         Returns:
             `[rows, V]`, not initialized; None without a soft cap.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if self.terms.softcap is None:
             return None
@@ -255,7 +267,7 @@ def cross_entropies(
         `[N]` in the exact dtype.
 
     Raises:
-        RuntimeError: a target is not in the vocabulary.
+        RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         torch's `F.cross_entropy` with `label_smoothing`: arXiv 1512.00567, section 7.
@@ -295,6 +307,9 @@ def chunked(
 
     Returns:
         Loss of each row, `[N]` in the exact dtype.
+
+    Raises:
+        RuntimeError: shapes do not fit, or out of memory; any other error comes from `begin` or its function.
     """
     if weight is not None:
         weight = weight.to(terms.dtype)
@@ -336,6 +351,9 @@ def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> 
         rows: `[rows, H]`.
         total: `[V, H]`; changed in place.
         first: overwrite `total` instead of adding to it.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
     """
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), rows, beta=0 if first else 1)
@@ -360,6 +378,12 @@ def allocate_gradients(
         bias: `[V]`, or None.
         terms: for the dtypes.
         wants: whether the gradients of rows, weight and bias are needed.
+
+    Returns:
+        Buffers of the shapes of their tensors; None for those that are not needed.
+
+    Raises:
+        RuntimeError: out of memory.
     """
     made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
     made_weight, made_bias = None, None
@@ -379,12 +403,15 @@ def scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor
     A second copy of a weight's gradient would take as much memory as the weight.
 
     Args:
-        gradient: of any shape.
+        gradient: `[rows, ...]`, not empty; also a scalar where the dtype is the same. Changed in place then.
         factor: scalar.
         dtype: dtype of the result.
 
     Returns:
         Same shape as `gradient`.
+
+    Raises:
+        RuntimeError: out of memory.
     """
     if gradient.dtype == dtype:
         return gradient.mul_(factor)
@@ -407,6 +434,9 @@ def scale_gradients(
 
     Returns:
         Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None where not needed.
+
+    Raises:
+        RuntimeError: the weight needs a gradient and `factor` is not a scalar, or out of memory.
     """
     rows, weight, bias = gradients.rows, gradients.weight, gradients.bias
     if rows is not None:

@@ -78,6 +78,8 @@ def divergence_sum(
 
     Raises:
         ValueError: `temperature` or `beta` is out of range.
+        IndexError, RuntimeError: a position is out of range, shapes do not fit, or out of memory; any other error comes
+            from `record_losses`.
 
     Source:
         GKD, arXiv 2306.13649, equation 1; T² as in arXiv 1503.02531, section 2.
@@ -145,10 +147,13 @@ class Divergence(Function):
             bias: `[V]`, or None.
             terms: parameters of the student's logits.
             teacher: the teacher.
-            record_losses: called with the divergences `[N]`; or None.
+            record_losses: called with the divergences `[N]`; None if nobody needs them.
 
         Returns:
             Scalar.
+
+        Raises:
+            RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
         Source:
             See `divergence_sum`.
@@ -200,6 +205,9 @@ def divergences(
 
     Returns:
         `[N]` in the exact dtype, times T².
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
     Source:
         GKD, arXiv 2306.13649, equation 1; see `divergence_sum`.

@@ -58,6 +58,9 @@ class Operand:
 
         Returns:
             `[out, in]`; the weight itself or a view of it if it is not quantized and has that dtype.
+
+        Raises:
+            RuntimeError: out of memory.
         """
         if self.quant_state is not None:
             from bitsandbytes.functional import dequantize_4bit
@@ -130,6 +133,9 @@ def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
 
     Returns:
         `[..., out]` for each layer, in the dtype of `x`.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
     Source:
         `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.

@@ -68,6 +68,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tens
     Returns:
         `[..., hidden]`, in the dtype of `x` with an offset, else in the promoted dtype of `x` and `weight`.
 
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
+
     Source:
         arXiv 1910.07467, equation 4.
     """

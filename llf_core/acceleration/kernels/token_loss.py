@@ -53,7 +53,7 @@ def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
         `[N]`, float32 (float64 for float64), differentiable.
 
     Raises:
-        RuntimeError: a target is not in the vocabulary.
+        RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         Minus torch's `F.cross_entropy`.
@@ -87,7 +87,7 @@ def nll_sum(
         only.
 
     Raises:
-        RuntimeError: a target is not in the vocabulary.
+        RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         torch's `F.cross_entropy`, summed; label smoothing as in arXiv 1512.00567, section 7.
@@ -162,13 +162,13 @@ class CrossEntropy(Function):
             targets: token ids `[N]`, int64.
             terms: parameters of the cross-entropy.
             summed: return the sum.
-            record_losses: called with the cross-entropies `[N]`; or None.
+            record_losses: called with the cross-entropies `[N]`; None if nobody needs them.
 
         Returns:
             Scalar if `summed`, else `[N]`.
 
         Raises:
-            RuntimeError: a target is not in the vocabulary.
+            RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
         Source:
             See `kernels.cross_entropy.cross_entropies`.

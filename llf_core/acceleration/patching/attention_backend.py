@@ -363,6 +363,9 @@ def per_document_attention(
     Returns:
         `[tokens, heads, value_dim]`.
 
+    Raises:
+        RuntimeError: there is no document, shapes do not fit, or out of memory.
+
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.
     """

@@ -64,6 +64,9 @@ class Head:
         Returns:
             `[..., V]`.
 
+        Raises:
+            RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
+
         Source:
             Soft cap: Gemma 2, arXiv 2408.00118, section 2.
         """
@@ -92,7 +95,7 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
         The result of the objective.
 
     Raises:
-        RuntimeError: out of memory, or the batch does not fit the model.
+        RuntimeError: out of memory, or the batch does not fit the model; any other error comes from `objective`.
     """
     causal = causal_of(model)
     if puts_prompt(model):
@@ -122,7 +125,7 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
         The result of the objective.
 
     Raises:
-        RuntimeError: out of memory, or the batch does not fit the model.
+        RuntimeError: out of memory, or the batch does not fit the model; any other error comes from `objective`.
     """
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
@@ -145,6 +148,8 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
 
 def puts_prompt(model: nn.Module) -> bool:
     """Whether PEFT puts trained vectors before each example, as in prompt and prefix tuning.
+
+    Hidden states and logits may then have more positions than the batch, which callers drop.
 
     Args:
         model: a causal language model, with any wrappers.

@@ -46,6 +46,9 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 
     Returns:
         `[..., out]` for each module.
+
+    Raises:
+        RuntimeError: shapes do not fit, or out of memory.
     """
     found = operands(modules)
     if found is None:
@@ -88,6 +91,9 @@ def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) 
 
     Returns:
         `[..., out]`.
+
+    Raises:
+        RuntimeError: shapes do not fit, or out of memory.
     """
     found = None if args or kwargs else operand(self)
     if found is None:
@@ -182,6 +188,10 @@ class RotaryAttention:
         Returns:
             q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in autocast's
             dtype, or in that of v without it.
+
+        Raises:
+            AttributeError: the module lacks one of the named parts.
+            RuntimeError: shapes do not fit, or out of memory.
         """
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:

@@ -83,14 +83,14 @@ class Flattened(TypedDict):
     """A flattened batch, see `llf_core.data.Collator`.
 
     Attributes:
-        input_ids: `[1, tokens]`.
-        position_ids: `[1, tokens]`.
+        input_ids: `[1, tokens]`, int64.
+        position_ids: `[1, tokens]`, int64; counted from 0 in each document.
         cu_seq_lens_q: `[documents + 1]`, int32.
         cu_seq_lens_k: the same.
         max_length_q: tokens of the longest document.
         max_length_k: the same.
-        attention_mask: see `empty_mask`.
-        forks: `[documents, 2]`, where two branches of a document begin.
+        attention_mask: `[1, 1, 0, 0]`, see `empty_mask`; only for the attention `llf`.
+        forks: `[documents, 2]`, int32: where two branches of a document begin; only with branches.
     """
 
     input_ids: Tensor
@@ -132,6 +132,6 @@ def empty_mask(device: torch.device) -> Tensor:
         device: device of the mask.
 
     Returns:
-        An empty tensor `[1, 1, 0, 0]`.
+        An empty tensor `[1, 1, 0, 0]`, float32.
     """
     return torch.empty(1, 1, 0, 0, device=device)

@@ -111,7 +111,10 @@ def _patch(causal: PreTrainedModel, *, attention: bool, padded: str) -> Accelera
 
 
 def restore(model: nn.Module) -> None:
-    """Restore the forward of every part, after a comparison has failed. The attention implementation is not restored.
+    """Restore the forward of every part, after a comparison has failed.
+
+    Neither the attention implementation is restored nor what `call_per_document` has replaced, on which flattened
+    batches rely, nor the head's forward.
 
     Args:
         model: changed in place.

@@ -109,6 +109,9 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
 
     Raises:
         Exception: a part of the module cannot be copied, or gradients are enabled.
+
+    Source:
+        Rotary embedding: arXiv 2104.09864, equation 34; scaled dot products: arXiv 1706.03762, equation 1.
     """
     found = next((names for names in QKV if all(is_linear(getattr(module, name, None)) for name in names)), None)
     output = next((name for name in BACK if is_linear(getattr(module, name, None))), None)

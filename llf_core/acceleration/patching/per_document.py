@@ -49,6 +49,10 @@ def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> objec
 
     Returns:
         What the module's own forward returns, for all documents.
+
+    Raises:
+        IndexError: the batch is flattened and has no document.
+        Exception: any exception of the module's own forward.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -88,6 +92,10 @@ def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any
 
     Returns:
         What the module's own forward returns, for all documents.
+
+    Raises:
+        IndexError: the batch is flattened and has no document.
+        Exception: any exception of the module's own forward.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -101,7 +109,8 @@ def chunk_size_of(module: Any) -> int | None:
         module: an attention of transformers with `config` and `layer_idx`.
 
     Raises:
-        AttributeError: the module has none of these.
+        AttributeError: the module or its config lacks what this reads.
+        IndexError: the config names fewer layers.
     """
     config = module.config
     chunked = config.layer_types[module.layer_idx] == CHUNKED
@@ -123,7 +132,8 @@ def restore_forwards(modules: Sequence[nn.Module]) -> None:
     """Restore the modules' own forward, where a model cannot be flattened after all.
 
     Args:
-        modules: modules that `call_per_document` has changed; others are unchanged.
+        modules: modules that `call_per_document` has changed. One without a replaced forward stays as it is; one that
+            another function has replaced gets its class's forward too.
     """
     for module in modules:
         vars(module).pop("forward", None)

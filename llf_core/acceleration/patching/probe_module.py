@@ -45,6 +45,9 @@ def is_close(one: Tensor, other: Tensor) -> bool:
     Args:
         one: of any shape.
         other: of any shape.
+
+    Raises:
+        RuntimeError: the tensors are on different devices, or hold integers.
     """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
