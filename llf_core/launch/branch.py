@@ -72,8 +72,8 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
     told = read_changes(folder)
-    parent = read_object(folder.env).get("parent") or {}
-    if isinstance(parent.get("changes"), dict):
+    parent = read_object(folder.env).get("parent")
+    if isinstance(parent, dict) and isinstance(parent.get("changes"), dict):
         named, step = parent.get("run"), parent.get("step")
         if not isinstance(named, str) or not isinstance(step, int):
             raise ValueError(  # noqa: TRY004 - of a file that was changed
@@ -200,7 +200,7 @@ def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"{key} is {value:g}. Expected a number of steps: a branch does not support a share of all steps."
             )
-    if changed.get("output_dir"):
+    if isinstance(changed.get("output_dir"), str) and changed["output_dir"]:
         changed["output_dir"] = str(expanded(changed["output_dir"]).absolute())
     return changed
 
@@ -227,12 +227,14 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
     """
     own = Checkpoints(new)
     Checkpoints(folder).check()
-    for each in {step, _state(Checkpoints(folder).path(step)).get("best_global_step") or step}:
+    best = _state(Checkpoints(folder).path(step)).get("best_global_step")
+    for each in {step, best if isinstance(best, int) and best > 0 else step}:
         with suppress(OSError):
             copy_folder(Checkpoints(folder).path(each), own.path(each), _link)
     if not own.complete(step):
         raise ValueError(f"The checkpoint of step {step} was removed while it was copied. Branch from a later one.")
-    return int(_state(own.path(step)).get("max_steps") or 0)
+    total = _state(own.path(step)).get("max_steps")
+    return total if isinstance(total, int) else 0
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def to_table(rows: object) -> pa.Table:
         The table, without metadata of its source.
 
     Raises:
-        RowsError: the type is not supported, there are no rows, or a column has mixed types.
+        RowsError: the type is not supported, there are no rows, a column has mixed types, or two have one name.
     """
     import pyarrow as pa
 
@@ -75,7 +75,7 @@ def _checked(make: Callable[[], ArrowT], name: object = None) -> ArrowT:
 
     try:
         return make()
-    except (pa.ArrowException, OverflowError, UnicodeError) as error:
+    except (pa.ArrowException, OverflowError, ValueError) as error:  # pyarrow's own for columns of one name is plain
         where = f"Column {name!r} of the data set" if name else "The data set"
         raise RowsError(
             f"{where} cannot be converted to a column: {error}. Expected values of one type, for example only strings."

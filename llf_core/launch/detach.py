@@ -36,10 +36,11 @@ def start_supervisor(
         command: program to start instead of the trainer; None for the trainer.
 
     Raises:
-        RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` has the cause.
+        RuntimeError: it did not start, or `log.txt` cannot be opened; the run is `failed`, and the message has the
+            cause.
         BrokenRunError: the run's status cannot be read.
         OSError: too many files are open, or no process can be started.
-        UnreadableError: the log is not a regular file, or the system denies access.
+        UnreadableError: it did not start, and the log cannot be read.
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *(("--", *command) if command else ())]

@@ -124,15 +124,15 @@ def cpu_name() -> str:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit, and whether tracked files are modified, so that the code of a run can be found again.
 
-    `dirty` is None if `git status` takes longer than a second, or if the repository's config names programs that git
-    would run: it may have come with the notebook.
+    `dirty` is None if `git status` fails or takes longer than a second, or if the repository's config names programs
+    that git would run: it may have come with the notebook.
 
     Args:
         folder: any folder of a repository.
 
     Returns:
-        `commit` and `dirty`; None outside a repository, without git, or if finding the commit takes longer than a
-        second.
+        `commit` and `dirty`; None outside a repository, in one without commits, without git, or if finding the commit
+        takes longer than a second.
 
     Raises:
         OSError: the folder is not accessible, or no process can be started.
@@ -145,7 +145,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
-    except subprocess.TimeoutExpired:
+    except (FileNotFoundError, subprocess.SubprocessError):
         return {"commit": commit, "dirty": None}
     return {"commit": commit, "dirty": bool(changed)}
 

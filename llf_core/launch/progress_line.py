@@ -40,7 +40,7 @@ class ProgressLine:
 
         Raises:
             UnreadableError: the run's metrics cannot be read.
-            OSError: too many files are open.
+            OSError: too many files are open, or stdout cannot be written.
         """
         if self._bar is not None:
             bar, task = self._bar

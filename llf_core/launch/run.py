@@ -132,7 +132,7 @@ class Run:
             KeyboardInterrupt: Ctrl-C or *Interrupt*, with `interrupt="raise"`.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `progress`, the run's metrics cannot be read.
-            OSError: too many files are open.
+            OSError: too many files are open, or with `progress`, stdout cannot be written.
         """
         until = None if timeout is None else time.monotonic() + timeout
         watch = ProgressLine(self._reader) if progress else None

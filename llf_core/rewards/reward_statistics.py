@@ -49,14 +49,14 @@ class RewardStatistics:
         name: name of the function, or `reward` for the sum that is trained on.
         scored: number of completions that it applies to.
         skipped: number of completions that it does not apply to.
-        mean: arithmetic mean; NaN where it applies to none, as all that follows.
+        mean: arithmetic mean; NaN where it applies to none, as the four numbers that follow.
         std: standard deviation over the completions.
         low: lowest value.
         high: highest value.
         length_correlation: Spearman's rank correlation with the length in tokens, -1 to 1; NaN where either is
             constant.
-        counts: number of completions in each bin of the histogram.
-        edges: bounds of the bins, one more than `counts`.
+        counts: number of completions in each bin of the histogram; empty where it applies to none.
+        edges: bounds of the bins, one more than `counts`; empty where it applies to none.
     """
 
     name: str
@@ -80,7 +80,7 @@ def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequenc
         tokens: length of each completion in tokens.
 
     Raises:
-        ValueError: `values` and `tokens` differ in length.
+        ValueError: `values` and `tokens` differ in length, or a value is not finite.
     """
     kept = [(value, length) for value, length in zip(values, tokens, strict=True) if value is not None]
     if not kept:
@@ -112,7 +112,10 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         second: `[n]`.
 
     Returns:
-        -1 to 1; NaN where either is constant.
+        -1 to 1; NaN where either is constant or empty.
+
+    Raises:
+        ValueError: the lengths differ.
 
     Source:
         Spearman, The proof and measurement of association between two things, 1904.

@@ -104,11 +104,12 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
 
 
 def reward_names(folder: RunFolder) -> tuple[str, ...]:
-    """Names of a run's reward functions, from its `config.yaml`; empty if that cannot be read.
+    """Names of a run's reward functions, from its `config.yaml`; empty if that cannot be read or names none.
 
     It works for a run whose config is no longer valid.
     """
-    return tuple(split_names(read_config(folder.config).get(KEY) or ""))
+    names = split_names(read_config(folder.config).get(KEY))
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, tuple) else ()
 
 
 def _unknown(name: str) -> Problem:

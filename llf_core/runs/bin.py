@@ -162,6 +162,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
     Raises:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a file cannot be removed, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
@@ -270,6 +271,7 @@ def clean(
         What was removed.
 
     Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: a file cannot be removed, or another process holds the lock. Removed files stay removed.
     """
     with _bin_lock(home) as bin_folder:

@@ -35,7 +35,8 @@ class Chart:
         log: whether a logarithmic axis is useful.
         level: reference value marked in the chart, in the units of its axis; None for none.
         level_label: label of the reference value.
-        maximum: maximum possible value, in the units of its axis, if the axis should always reach it.
+        maximum: maximum possible value, in the units of its axis, if the axis should always reach it; None for an axis
+            that ends with the curve.
         aside: replaces `help` if another metric is the primary one.
         detail: whether the chart is only needed for diagnosis; so are charts whose `aside` applies.
     """

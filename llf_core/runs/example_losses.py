@@ -40,9 +40,10 @@ class ExampleLoss:
 
     Attributes:
         number: position in the prepared training set.
-        first: loss when it was first trained on, in nats per token.
+        first: loss when it was first trained on, in nats per token; may be NaN or infinite, as the next two.
         last: loss when it was last trained on, in nats per token.
-        excess: mean over all visits of its loss minus the median of its neighbors, in nats per token.
+        excess: mean over all visits of its loss minus the median of its neighbors, in nats per token; NaN where no
+            neighbor has a finite loss.
         seen: number of visits.
         tokens: number of trained tokens.
         step: step of the last visit.

@@ -63,7 +63,8 @@ def record_export(run: RunFolder, export: RecordedExport) -> None:
 def exports_of(run: RunFolder) -> list[RecordedExport]:
     """The exports of a run, newest first, for its views.
 
-    Lines without the fields of an export are skipped, and of a long file only the last `MAX_BYTES` are read.
+    Lines without the fields of an export, or with one of another type, are skipped, and of a long file only the last
+    `MAX_BYTES` are read.
 
     Args:
         run: the run.
@@ -74,12 +75,16 @@ def exports_of(run: RunFolder) -> list[RecordedExport]:
     Raises:
         OSError: the file cannot be read.
     """
-    found = []
-    for line in records(run.path / FILE, MAX_BYTES):
-        try:
-            found.append(
-                RecordedExport(**{key: line[key] for key in RecordedExport.__dataclass_fields__ if key in line})
-            )
-        except TypeError:
-            continue
-    return found[::-1]
+    found = [_read(line) for line in records(run.path / FILE, MAX_BYTES)]
+    return [one for one in reversed(found) if one is not None]
+
+
+def _read(line: dict[str, object]) -> RecordedExport | None:
+    """The export on a line, which anybody may have written; None if a field is missing or of another type."""
+    folder, form, made, passed = (line.get(name) for name in ("folder", "format", "made", "passed"))
+    size, step = line.get("bytes", 0), line.get("step")
+    if not (isinstance(folder, str) and isinstance(form, str) and isinstance(made, str) and isinstance(passed, bool)):
+        return None
+    if not isinstance(size, int) or not (step is None or isinstance(step, int)):
+        return None
+    return RecordedExport(folder, form, made, passed, size, step)

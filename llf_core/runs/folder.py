@@ -16,10 +16,10 @@ RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
 class HomeError(UserError, OSError):
-    """The folder of all runs cannot be located: it begins with `~`, and the home of that user is unknown."""
+    """The folder of all runs cannot be located: the home in it is unknown, or it is relative to a removed folder."""
 
-    def __init__(self, path: str) -> None:
-        OSError.__init__(self, errno.ENOENT, f"The home folder in {path} is unknown.")
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.ENOENT, message)
         self.message, self.what_to_do = str(self.strerror), "Set LLF_HOME to an absolute path."
 
 
@@ -27,7 +27,8 @@ def home() -> Path:
     """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute, since runs outlive processes.
 
     Raises:
-        HomeError: the path begins with `~`, and the home of that user is unknown.
+        HomeError: the path begins with `~`, and the home of that user is unknown; or it is relative, and the working
+            directory was removed.
     """
     return _absolute(os.environ.get("LLF_HOME") or "~/.llf")
 
@@ -38,7 +39,8 @@ def home_folder(given: Path | str | None) -> Path:
     It is absolute, since runs outlive the working directory of the process that starts them.
 
     Raises:
-        HomeError: the path begins with `~`, and the home of that user is unknown.
+        HomeError: the path begins with `~`, and the home of that user is unknown; or it is relative, and the working
+            directory was removed.
     """
     return home() if given is None else _absolute(given)
 
@@ -47,7 +49,9 @@ def _absolute(path: Path | str) -> Path:
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:  # no such user, or a container whose user has no entry
-        raise HomeError(str(path)) from None
+        raise HomeError(f"The home folder in {path} is unknown.") from None
+    except FileNotFoundError:
+        raise HomeError(f"{path} is relative, and the working directory was removed.") from None
 
 
 def check_run_id(run_id: str) -> str:

@@ -32,6 +32,9 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
 
     Returns:
         Seconds per step, or None if unknown.
+
+    Raises:
+        IndexError: there are fewer times than steps.
     """
     steps, times = steps[-RECENT:], times[-RECENT:]
     made = took = 0.0

@@ -401,6 +401,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         OSError: the folder of runs is not accessible.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
@@ -413,7 +414,8 @@ def active_runs(home: Path | str | None = None) -> list[Row]:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        OSError: the folder of runs is not accessible.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: the folder of runs is not accessible, or too many files are open.
     """
     active = {"created", "starting", "running", "stopping"}
     index = RunIndex(home)

@@ -17,7 +17,7 @@ def number_or_none(value: object) -> float | None:
         value: what a function returned.
 
     Returns:
-        A finite number; None for None.
+        A finite number, 1 and 0 for True and False; None for None.
 
     Raises:
         ValueError: it is something else; the message goes on after the name of the function: `returned …`.

@@ -51,6 +51,7 @@ def write_code(folder: Path, code: Mapping[str, str]) -> None:
 
     Raises:
         OSError: a file cannot be written.
+        UnicodeEncodeError: a source holds a lone surrogate.
     """
     for name, text in code.items():
         folder.mkdir(exist_ok=True)
@@ -75,7 +76,7 @@ def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, 
 
 
 class StoredFunctionError(Exception):
-    """A stored function cannot be loaded. The message says why, without the end of the sentence's full stop.
+    """A stored function cannot be loaded. The message says why, without its final full stop.
 
     Attributes:
         missing: whether there is no file of its name.
