@@ -44,7 +44,7 @@ def load_auxiliary(
             adapter does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or a cache cannot be written.
-        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
+        MemoryError, RuntimeError: memory does not suffice.
         ConfigError: the name or the number of bits is not valid in a config.
         PluginError: two installed packages declare the same name or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
@@ -77,7 +77,7 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
         ModelError: the model or its adapter can no longer be loaded.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or a cache cannot be written.
-        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
+        MemoryError, RuntimeError: memory does not suffice.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

@@ -100,6 +100,7 @@ class FunctionScoring:
 
         Raises:
             StopTraining: a function failed, or returned no number.
+            KeyError: a completion is of a prompt that cannot be scored.
         """
         scored = [ScoredCompletion(self._answered(one)) for one in completions]
         for reward in self._weighted_sum.rewards:

@@ -48,7 +48,7 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
         Those of the tokens and their sums, see `Answers`; in float32 (float64 for float64), with a graph.
 
     Raises:
-        RuntimeError: out of memory.
+        RuntimeError: out of memory, or a target is not in the vocabulary.
     """
 
     def objective(hidden: Tensor, head: Head) -> Tensor:

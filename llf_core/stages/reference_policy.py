@@ -62,7 +62,7 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
         ModelError: the named model or an adapter does not exist, or does not fit.
         UntrustedCodeError: Python code of the named model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or a cache cannot be written.
-        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
+        MemoryError, RuntimeError: memory does not suffice.
         ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -89,7 +89,7 @@ def named_reference(context: TrainingContext) -> PreTrainedModel:
         ModelError: the model or an adapter of it does not exist, or does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or a cache cannot be written.
-        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
+        MemoryError, RuntimeError: memory does not suffice.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

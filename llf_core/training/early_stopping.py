@@ -22,7 +22,7 @@ def early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallb
 
     Raises:
         OSError: the checkpoint's `trainer_state.json` cannot be read.
-        ValueError, TypeError: it is not the Trainer's state.
+        ValueError, TypeError, AttributeError: it is not the Trainer's state.
     """
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:

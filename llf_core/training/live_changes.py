@@ -222,5 +222,6 @@ def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
         UnreadableError, FileNotFoundError, NotPlainError: counters of the checkpoint or events are missing or broken.
         OSError: too many files are open.
     """
-    held: dict[str, Any] = read_counters(checkpoint).get("held", {})
+    found = read_counters(checkpoint).get("held")
+    held: dict[str, Any] = found if isinstance(found, dict) else {}
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

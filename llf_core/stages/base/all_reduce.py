@@ -18,6 +18,9 @@ def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
 
     Returns:
         The sum, of the shape of `own` and on its device, detached. With one process, `own` detached.
+
+    Raises:
+        RuntimeError: another process has ended, or tensors of other shapes or dtypes were given there.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return own.detach()

@@ -27,6 +27,7 @@ def ipo(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        ZeroDivisionError: `beta` is 0.
 
     Source:
         IPO, arXiv 2310.12036, equation 17.

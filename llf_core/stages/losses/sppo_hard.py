@@ -26,6 +26,7 @@ def sppo_hard(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        ZeroDivisionError: `beta` is 0.
 
     Source:
         SPPO, arXiv 2405.00675, equation 4.7.

@@ -81,6 +81,9 @@ def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor
     Returns:
         Values `[answers, longest]`, 0 at padding, and the mask `[answers, longest]`, bool, true at tokens:
         `values[mask]` is `flat` again.
+
+    Raises:
+        RuntimeError: there is no completion, or `flat` has another number of tokens.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     rectangle = flat.new_zeros(mask.shape)

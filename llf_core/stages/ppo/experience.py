@@ -59,6 +59,9 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
         beta: β, coefficient of the KL penalty.
         all_reduce: sums a tensor of any shape over all processes.
 
+    Raises:
+        RuntimeError: there is no completion, shapes do not fit, or out of memory.
+
     Source:
         arXiv 1909.08593, section 2.2 (rewards); arXiv 1506.02438 (advantages).
     """

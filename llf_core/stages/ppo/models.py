@@ -87,14 +87,15 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
         RewardError: a reward function does not exist or cannot be executed.
         re.error: `reward_pattern` is not a regular expression.
         OSError: a file of a model cannot be read, or a cache cannot be written.
-        MemoryError: memory does not suffice; on a GPU, torch's `RuntimeError`.
+        MemoryError: memory does not suffice.
         TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.
         ConfigError: a reward model is the result of a run whose config can no longer be read.
         BadExample: the chat template of the policy cannot render an answer.
         KeyError: a record of the prepared data is no longer in its data set.
-        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
+        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time; or memory does
+            not suffice.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     config, policy = context.config, context.model

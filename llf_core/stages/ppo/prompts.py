@@ -80,6 +80,9 @@ class Plan:
             prompts: number of prompts.
             prompts_used: prompts that all processes have sampled for so far.
             rank: of this process.
+
+        Raises:
+            ZeroDivisionError: there is no prompt.
         """
         start = prompts_used + rank * self.answers
         found: list[int] = []

@@ -140,7 +140,7 @@ class RolloutWorker:
         """Compute what the advantages need: log-probabilities, values, reference log-probabilities and entropies.
 
         Args:
-            completions: the sampled completions.
+            completions: the sampled completions, at least one.
 
         Raises:
             RuntimeError, MemoryError: memory does not suffice for a single completion.

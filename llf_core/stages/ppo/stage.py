@@ -63,7 +63,8 @@ class PPO(LossStage):
                 file.
             MemoryError: memory does not suffice for a model.
             KeyError: a record of the prepared data is no longer in its data set.
-            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
+            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time; `WORLD_SIZE`
+                or `RANK` is no integer; or memory does not suffice.
         """
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)

@@ -47,6 +47,9 @@ class ValueHead(nn.Module):
 
         Returns:
             Values `[tokens]`, float32.
+
+        Raises:
+            RuntimeError: the hidden states have another size, or out of memory.
         """
         with torch.autocast(rows.device.type, enabled=False):
             values: Tensor = self.linear(rows.float())
