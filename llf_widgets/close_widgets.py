@@ -12,6 +12,9 @@ def close_descendants(view: DOMWidget) -> None:
     """Close all descendants of a view and their layouts.
 
     ipywidgets closes only the widget itself, so the models of a closed view would stay in the kernel and in the page.
+
+    Args:
+        view: a widget with or without children; it is not closed itself.
     """
     for part in getattr(view, "children", ()):
         close_descendants(part)

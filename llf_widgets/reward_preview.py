@@ -137,6 +137,9 @@ def histograms_png(statistics: tuple[RewardStatistics, ...]) -> bytes:
 
     Args:
         statistics: of each reward, at least one.
+
+    Raises:
+        ZeroDivisionError: there is no reward.
     """
     lines = -(-len(statistics) // IN_ROW)
     columns = min(IN_ROW, len(statistics))

@@ -49,7 +49,11 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
 
 def remove_abandoned() -> None:
-    """Remove this user's folders whose process has ended without removing them, so that they do not fill the disk."""
+    """Remove this user's folders whose process has ended without removing them, so that they do not fill the disk.
+
+    Raises:
+        FileNotFoundError: the system has no writable folder for temporary files.
+    """
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
         with suppress(OSError):
             _remove_if_abandoned(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import platform
@@ -80,7 +81,7 @@ def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
     try:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=TIMEOUT) as response:
-            return json.load(response), None
+            found = json.load(response)
     except urllib.error.HTTPError as failure:
         if failure.code == 404:  # noqa: PLR2004
             return None, (
@@ -88,5 +89,8 @@ def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
                 "Run pip install llf in its environment, then restart it."
             )
         return None, f"The Jupyter server refused to report its version ({failure.code}). Log in to it again."
-    except (urllib.error.URLError, TimeoutError, ValueError) as failure:
-        return None, f"The Jupyter server did not report its version: {failure}."
+    except (OSError, http.client.HTTPException, ValueError) as failure:  # a `URLError` is an OSError
+        return None, f"The Jupyter server did not report its version: {failure or type(failure).__name__}."
+    if not isinstance(found, dict) or not found.keys() >= {"llf", "home", "folder"}:
+        return None, "The Jupyter server did not report its version: it answered otherwise. Update LLF in it."
+    return found, None

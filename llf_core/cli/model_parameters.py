@@ -25,7 +25,7 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
             or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
     """
     from llf_core.config.adapter_servers import server_lines, servers_of_config
     from llf_core.runs import home

@@ -68,7 +68,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         DoesNotFitError: a single evaluation example does not fit into memory.
         StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
         OSError: a file of the data or of a model cannot be read, or the temporary folder cannot be written.
-        MemoryError: out of memory for a model.
+        MemoryError, RuntimeError: out of memory for a model.
         TooMuchCodeError: the code of the run's reward functions is too long to be shown.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.

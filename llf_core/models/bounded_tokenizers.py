@@ -111,6 +111,7 @@ def growth_bound(part: dict[str, Any]) -> tuple[float, int]:
 
     Raises:
         AttributeError, TypeError: the entry is not an object, or a part of it is of another type than it should be.
+        RecursionError: sequences are nested too deeply.
     """
     kind = part.get("type")
     if kind == "Sequence":

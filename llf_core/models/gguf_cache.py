@@ -49,7 +49,7 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
         ModelError: it is not a GGUF file, it is truncated or damaged, transformers does not know its architecture, or
             the package gguf is not installed or cannot dequantize a format.
         OSError: the file cannot be read.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
     """
     name = str(dtype).removeprefix("torch.")
     path = real_path(gguf)

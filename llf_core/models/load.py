@@ -154,7 +154,7 @@ def with_new_tokens(model: PreTrainedModel, source: ModelSource, config: RunConf
         ModelError: the tokenizer cannot be loaded, new tokens are not valid, or the embedding cannot be resized.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file cannot be read.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
         PluginError: two installed packages declare the same method.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """

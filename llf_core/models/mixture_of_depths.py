@@ -78,9 +78,10 @@ class RouterLoss:
     """Auxiliary loss of the routers in a forward pass, and how well they tell their own choice.
 
     Attributes:
-        total: scalar with a graph: binary cross-entropy, summed over tokens and averaged over routers.
-        agreeing: scalar: tokens that generation would send the same way, averaged over routers.
-        tokens: scalar: number of tokens.
+        total: float32 or float64 scalar with a graph: binary cross-entropy, summed over tokens and averaged over
+            routers.
+        agreeing: float32 scalar: tokens that generation would send the same way, averaged over routers.
+        tokens: int64 scalar: number of tokens.
     """
 
     total: Tensor
@@ -94,7 +95,7 @@ class Routing:
 
     Attributes:
         settings: of the routers.
-        batch: arguments `BATCH` of the decoder in the current forward pass.
+        batch: arguments `BATCH` of the decoder in the current forward pass, tensors or None; empty before the first.
         documents: of the current batch, once a router has asked; None before.
         losses: `(loss, agreeing)` of each router in the current forward pass, scalars; only in training.
     """
@@ -113,6 +114,9 @@ class Routing:
             module: the decoder.
             args: its positional arguments.
             kwargs: its keyword arguments.
+
+        Raises:
+            TypeError: the arguments do not fit the decoder's forward.
         """
         if args:
             kwargs = inspect.signature(module.forward).bind(*args, **kwargs).arguments
@@ -135,6 +139,7 @@ class Routing:
 
         Raises:
             ValueError: see `documents_of`.
+            RuntimeError: the weights have another shape than the batch, or out of memory.
 
         Source:
             arXiv 2404.02258, section 3.5, the first method.
@@ -302,6 +307,9 @@ def router_weights(router: nn.Linear, hidden: Tensor) -> Tensor:
     Returns:
         `[batch, seq]`, float32, or float64 for hidden states of this dtype.
 
+    Raises:
+        RuntimeError: the hidden states have another size, or out of memory.
+
     Source:
         arXiv 2404.02258, section 3.4: a linear projection of the token's embedding.
     """
@@ -326,6 +334,8 @@ def routed_forward(self: Any, *args: Any, **kwargs: Any) -> object:
 
     Raises:
         ValueError: a cache of keys and values is given, or see `documents_of`.
+        KeyError: no hidden states are given.
+        RuntimeError: shapes do not fit, or out of memory.
     """
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     _refuse_cache(args, kwargs)

@@ -141,7 +141,7 @@ def add_rows(
     Raises:
         ModelError: the embedding of the model cannot be resized, or a description has no tokens.
         PluginError: two installed packages declare the same method.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
     """
     import torch
 

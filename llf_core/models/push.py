@@ -84,7 +84,7 @@ def push_folder(folder: Path, to: Destination, message: str) -> str:
         Address of the repository.
 
     Raises:
-        PushError: the hub refused the upload or does not answer.
+        PushError: the hub refused the upload or does not answer, or there is no such folder.
     """
     api = _api()
     try:

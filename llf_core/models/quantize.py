@@ -123,6 +123,9 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
     Returns:
         Whether it was quantized.
+
+    Raises:
+        MemoryError, RuntimeError: out of memory.
     """
     bits = config.model.quantization_bit
     if bits is None or config.model.quantization_method != "hqq":
@@ -190,6 +193,9 @@ def release_files(model: nn.Module) -> None:
 
     Args:
         model: as quantized by `from_pretrained`; changed in place.
+
+    Raises:
+        MemoryError, RuntimeError: out of memory for a copy of the largest tensor.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu" and not is_packed(tensor):

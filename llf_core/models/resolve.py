@@ -83,7 +83,8 @@ def _local(name: str, path: Path, *, allow_pickle: bool, weights: bool) -> Model
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{name} is a file of type {path.suffix or 'unknown'}. Expected a folder or a .gguf file.")
         named = read_gguf_header(path).values.get("general.license")
-        return ModelSource(name, path, "gguf", license=named, portable_name=portable_path(path.parent))
+        license_ = named if isinstance(named, str) else None
+        return ModelSource(name, path, "gguf", license=license_, portable_name=portable_path(path.parent))
     if not path.is_dir():
         raise ModelError(f"{name} is neither a regular file nor a folder. Expected a folder or a .gguf file.")
     files = [file.name for file in path.iterdir() if file.is_file()]

@@ -34,7 +34,8 @@ def generates(config: RunConfig) -> bool:
 def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None:
     """Add the layer `score` to a model, which maps hidden states `[H]` to a scalar, without bias, in float32.
 
-    Name and shape are those of transformers' `*ForSequenceClassification`, so the model can be saved as one.
+    Name and shape are those of transformers' `*ForSequenceClassification`, so the model can be saved as one. A new head
+    is drawn with torch's global generator, which the caller seeds.
 
     Args:
         causal: causal language model, not wrapped yet; changed in place.
@@ -77,6 +78,7 @@ def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
 
     Raises:
         AttributeError: the model has no reward head.
+        RuntimeError: the hidden states have another size, or out of memory.
     """
     causal: Any = model
     while (inner := getattr(causal, "module", None)) is not None:
@@ -94,6 +96,9 @@ def apply_head(head: Any, rows: Tensor) -> Tensor:
 
     Returns:
         Scores `[N]`, float32.
+
+    Raises:
+        RuntimeError: the hidden states have another size or device than the head.
     """
     import torch
 
@@ -172,7 +177,7 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         The id; None if there is none, or texts end with it.
 
     Raises:
-        TemplateError: the chat template refuses a conversation of one question and answer.
+        jinja2.TemplateError: the chat template refuses a conversation of one question and answer.
     """
     padding: int | None = tokenizer.pad_token_id
     if not tokenizer.chat_template:

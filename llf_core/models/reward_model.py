@@ -80,14 +80,16 @@ class RewardModel:
         Active adapter, training mode and gradients of the model are the same afterwards, since the policy may share it.
 
         Args:
-            input_ids: token ids `[batch, seq]` of the reward model's tokenizer, padded on either side.
+            input_ids: token ids `[batch, seq]`, int64, of the reward model's tokenizer, padded on either side; each row
+                with at least one token.
             attention_mask: `[batch, seq]`, 0 at padding.
 
         Returns:
             Scores `[batch]`, float32, detached.
 
         Raises:
-            RuntimeError: out of memory.
+            RuntimeError: out of memory, or both are on another device than the model.
+            IndexError: a token id is beyond the embedding.
         """
         import torch
 
@@ -113,13 +115,13 @@ class RewardModel:
             progress: called with the number of scored texts and the total.
 
         Returns:
-            A score per text, in order.
+            A score per text, in order; empty without texts.
 
         Raises:
             ModelError: a conversation is given and the tokenizer has no chat template, or a score is not finite.
-            ValueError: `batch_size` is 0.
+            ValueError: `batch_size` is less than 1.
             RuntimeError: out of memory.
-            TemplateError: the chat template refuses a conversation.
+            jinja2.TemplateError: the chat template refuses a conversation.
         """
         return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
 
@@ -137,15 +139,17 @@ class RewardModel:
             progress: called with the number of scored texts and the total.
 
         Returns:
-            A score per text, in order.
+            A score per text, in order; empty without texts.
 
         Raises:
             ModelError: a score is not finite.
-            ValueError: `batch_size` is 0.
+            ValueError: `batch_size` is less than 1.
             RuntimeError: out of memory.
         """
         import torch
 
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}. Expected at least 1.")
         device = next(self.model.parameters()).device
         by_length = sorted(range(len(ids)), key=lambda one: -len(ids[one]))
         found = [0.0] * len(ids)
@@ -178,7 +182,7 @@ class RewardModel:
 
         Raises:
             ModelError: a conversation is given, and the tokenizer has no chat template.
-            TemplateError: the chat template refuses a conversation.
+            jinja2.TemplateError: the chat template refuses a conversation.
         """
         if isinstance(text, str):
             plain: list[int] = self.tokenizer(text)["input_ids"]
@@ -268,7 +272,7 @@ def load_reward_model(
         MemoryError: out of memory; on a GPU, torch's error for it.
         PluginError: two installed packages declare the same name or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        TemplateError: the chat template of an adapter refuses a conversation of one question and answer.
+        jinja2.TemplateError: the chat template of an adapter refuses a conversation of one question and answer.
     """
     alone = _settings(config, quantization_bit)
     folder = find_reward_model(name, alone)
@@ -314,7 +318,8 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
     if adapter and (folder / SAFETENSORS_FILE).is_file():
         good = any(key.endswith(f".{HEAD_WEIGHT}") for key in read_header(folder / SAFETENSORS_FILE))
     elif (folder / "config.json").is_file():
-        good = any("SequenceClassification" in one for one in read_config(folder).get("architectures") or ())
+        kinds = read_config(folder).get("architectures")
+        good = isinstance(kinds, list) and any("SequenceClassification" in str(one) for one in kinds)
     else:
         good = adapter
     if not good:
@@ -471,6 +476,8 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
     import torch
     from torch import nn
 
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):  # noqa: PLR2004
+        raise ModelError(f"{name} has a reward head of the shape {list(weight.shape)}. {EXPECTED}")
     if len(weight) != 1:
         raise ModelError(f"{name} is a classifier with {len(weight)} labels. {EXPECTED}")
     made = nn.Linear(weight.shape[1], 1, bias=bias is not None, dtype=torch.float32)

@@ -35,12 +35,16 @@ def load_balancing_loss(logits: Iterable[Tensor], top_k: int, real: Tensor | Non
     probability `P_e` of expert e, over the tokens of all layers. Only `P_e` has a gradient.
 
     Args:
-        logits: of each router, `[tokens, experts]`.
+        logits: of each router, `[tokens, experts]`; at least one.
         top_k: number of experts for each token.
         real: `[tokens]`, bool: false for padding; None if there is none.
 
     Returns:
-        A float32 scalar.
+        A float32 scalar; NaN if all tokens are padding.
+
+    Raises:
+        ZeroDivisionError: there is no router.
+        RuntimeError: there are fewer than `top_k` experts, shapes do not fit, or out of memory.
 
     Source:
         Switch Transformer, arXiv 2101.03961, equations 4 to 6, over all layers together as in transformers.
@@ -90,6 +94,10 @@ class RouterOutputs:
             module: the decoder.
             args: its positional arguments.
             kwargs: its keyword arguments.
+
+        Raises:
+            TypeError: the arguments do not fit the decoder's forward.
+            KeyError: there are neither `input_ids` nor `inputs_embeds`.
         """
         if not _trains(module):
             return
@@ -107,17 +115,21 @@ class RouterOutputs:
             router: a router.
             index: place of the logits among its outputs.
             output: what its forward returned: the logits `[…, experts]`, or a tuple or list with them.
+
+        Raises:
+            IndexError: the router returned fewer outputs.
         """
         if _trains(router):
             self.logits.setdefault(router, []).append(output[index] if isinstance(output, tuple | list) else output)
 
     def take_loss(self) -> tuple[Tensor, Tensor] | None:
-        """Load balancing loss of the last training forward pass and its number of tokens, scalars; None without one.
+        """Load balancing loss (float32) and number of tokens (int64) of the last training forward pass, scalars.
 
-        It is taken before the backward pass, which may call routers again.
+        It is taken before the backward pass, which may call routers again. None without such a pass.
 
         Raises:
             ModelError: the routers were not called once for each token, as where they see only a part of the tokens.
+            RuntimeError: out of memory.
         """
         import torch
 

@@ -38,13 +38,17 @@ class Documents:
 def real_tokens(shape: Sequence[int], batch: Mapping[str, Any], device: torch.device) -> Tensor:
     """Which tokens of a batch are no padding, as far as the arguments of its decoder tell: `[batch, seq]`, bool.
 
-    Padding neither passes a routed block nor counts in the loss of its router.
+    The result is `[1, seq]` where `cu_seq_lens_q` tells it. Padding neither passes a routed block nor counts in the
+    loss of its router.
 
     Args:
         shape: batch and seq.
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]` or `attention_mask` `[batch, seq]`,
             if there is one.
         device: of the result.
+
+    Raises:
+        RuntimeError: out of memory.
     """
     import torch
 
@@ -66,7 +70,7 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
     as transformers does.
 
     Args:
-        shape: batch and seq.
+        shape: batch and seq, both at least 1.
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids`
             `[batch, seq]`, as far as there are any.
         capacity: see `RoutingSettings`. At least one token of each document passes.
@@ -74,6 +78,7 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
 
     Raises:
         ValueError: `attention_mask` is not two-dimensional, so that it does not tell the documents apart.
+        RuntimeError, IndexError: the arguments have another shape than `shape`, or that is empty.
     """
     import torch
 
@@ -112,11 +117,14 @@ def highest_of_each(weights: Tensor, documents: Documents) -> Tensor:
     Of equal weights the first token is chosen.
 
     Args:
-        weights: `[batch, seq]`.
+        weights: `[batch, seq]`, floating point.
         documents: of the batch.
 
     Returns:
         `[batch, seq]`, bool.
+
+    Raises:
+        RuntimeError, IndexError: the weights are of another batch than the documents.
 
     Source:
         Expert-choice routing: arXiv 2404.02258, section 3.3.
@@ -150,6 +158,11 @@ def pass_chosen(
 
     Returns:
         What the block's own forward returns, with hidden states of all tokens.
+
+    Raises:
+        KeyError: no hidden states are given.
+        RuntimeError: shapes do not fit, or out of memory.
+        Exception: what the block's own forward raises.
 
     Source:
         arXiv 2404.02258, equation 1.
@@ -196,9 +209,12 @@ class Gathered:
         """Place the chosen tokens side by side, so that a block computes nothing for the others.
 
         Args:
-            rows: `[chosen]`, int64, ascending.
+            rows: `[chosen]`, int64, ascending; at least one token.
             columns: `[chosen]`, int64, ascending in each row.
             hidden: `[batch, seq, hidden]`.
+
+        Raises:
+            RuntimeError, IndexError: rows and columns differ in length, or lie outside of the batch.
         """
         import torch
 
@@ -258,13 +274,15 @@ class Gathered:
         return mask.masked_fill(empty[:, :, None], hidden).masked_fill(own, seen)
 
     def bounds(self, cu_seq_lens: Tensor) -> dict[str, Any]:
-        """Bounds of the documents of a flattened batch that have chosen tokens, which keep attention within them.
+        """Bounds of the documents of a flattened batch (one row) that have chosen tokens, which keep attention within
+        them.
 
         Args:
             cu_seq_lens: `[documents + 1]`, int32: bounds in the batch.
 
         Returns:
-            `cu_seq_lens_q` and `cu_seq_lens_k`, `[documents + 1]`, int32; `max_length_q` and `max_length_k`.
+            `cu_seq_lens_q` and `cu_seq_lens_k`, `[documents with a token + 1]`, int32; `max_length_q` and
+            `max_length_k`, 0 without a token.
         """
         import torch
 

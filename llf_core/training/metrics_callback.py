@@ -179,6 +179,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             UnreadableError, FileNotFoundError, NotPlainError: the counters of the checkpoint are missing or broken.
             OSError: the disk is full.
             PluginError: two installed packages declare the same stage.
+            KeyError, TypeError: the counters of the checkpoint are of other types.
             BrokenRunError: there is no readable status.
         """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}

@@ -74,7 +74,7 @@ def smaller_size(size: int, count: int) -> int:
 
     Args:
         size: examples of a batch.
-        count: number of parts.
+        count: number of parts, at least 1.
     """
     return math.ceil(size / count)
 

@@ -222,7 +222,7 @@ def map_of_config(config: RunConfig) -> ParameterMap:
         OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.
-        MemoryError: out of memory.
+        MemoryError, RuntimeError: out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     model = _on_meta(config)

@@ -78,6 +78,9 @@ def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured:
     Returns:
         What was added; None if nothing was: after such an error, with too few steps, in one of several processes, or
         where no device or too little about the model is known to forecast.
+
+    Raises:
+        ValueError: `WORLD_SIZE` is no integer.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
@@ -126,11 +129,14 @@ def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> f
     """Mean seconds of a step, in which a pause of the machine counts little.
 
     The median would be that of a step of usual length, and longer ones take more of the time of a run. A step that took
-    more than `PAUSE` times the usual seconds for each of its tokens counts as that much.
+    more than `PAUSE` times (a choice of this project) the usual seconds for each of its tokens counts as that much.
 
     Args:
-        seconds: of each logged step, by its number.
+        seconds: of each logged step, by its number; at least one.
         tokens: of these steps; those that are missing are left out if any is there.
+
+    Raises:
+        statistics.StatisticsError: there is no step.
     """
     known = [step for step in seconds if tokens.get(step, 0) > 0]
     if not known:

@@ -227,7 +227,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
             their documents apart.
         PluginError: the method or a modifier of another package cannot be imported.
         OSError: a file of the data or the model cannot be read, or the disk is full.
-        MemoryError: memory does not suffice for the data or the model.
+        MemoryError, RuntimeError: memory does not suffice for the data or the model.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         BrokenRunError: there is no readable status.
     """

@@ -300,7 +300,8 @@ class RunTrainer(TrainingLoop):
             NaN, which is never the best; nothing logs it, and early stopping does not count it.
 
         Raises:
-            DoesNotFitError, MemoryError, OSError, StopTraining, ValueError, ZeroDivisionError: see `evaluation_loop`.
+            DoesNotFitError, MemoryError, ModelError, OSError, RuntimeError, StopTraining, ValueError,
+                ZeroDivisionError: see `evaluation_loop`.
             BrokenRunError: there is no readable status.
         """
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
@@ -327,7 +328,8 @@ class RunTrainer(TrainingLoop):
             The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics and those of answers added.
 
         Raises:
-            DoesNotFitError, MemoryError, OSError, ValueError: see `compute_loss`.
+            DoesNotFitError, MemoryError, OSError, ValueError, ModelError: see `compute_loss`.
+            RuntimeError: shapes or devices do not fit, as of a method of another package.
             StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
             ZeroDivisionError: no example of the evaluation set has a supervised token.
         """

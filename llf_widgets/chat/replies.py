@@ -93,7 +93,8 @@ class Writing:
         """What is new since the last update, so that the page is not sent the whole reply again and again.
 
         Returns:
-            `id`, `sequence` and `state`, and the new `text`, `thinking` and `tokens`; None if nothing is new.
+            `id`, `sequence` and `state`, and the new `text`, `thinking` and `tokens`; None if nothing is new, also
+            where only a call of a tool is: the page gets calls with the complete reply.
         """
         text, thinking, tokens = self._sent
         self._sent = len(self.text), len(self.thinking), len(self.tokens)
@@ -160,7 +161,8 @@ def reply_json(
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"
     note = NOTES.get(message.finish_reason, "" if message.finish_reason else INTERRUPTED)
-    if left_out := message.usage.get("left_out"):
+    left_out = message.usage.get("left_out")  # anybody may have written the file
+    if isinstance(left_out, int) and left_out > 0:
         note = f"{note} The {with_unit(left_out, 'oldest turn')} were left out.".strip()
     shown = {
         "id": message.id,
@@ -211,7 +213,8 @@ def footer(usage: dict[str, Any]) -> str:
 
 def _error(given: dict[str, Any]) -> dict[str, Any]:
     sentences = [str(given.get(name) or "") for name in ("message", "what_to_do")]
-    fixes = FIXES.get(given.get("kind", "engine"), ASK_AGAIN)
+    kind = given.get("kind", "engine")
+    fixes = next((fixes for one, fixes in FIXES.items() if one == kind), ASK_AGAIN)
     return {"message": " ".join(filter(None, sentences)), "fixes": fixes}
 
 

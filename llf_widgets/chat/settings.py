@@ -54,7 +54,7 @@ def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[di
         elif name == "system":
             applied[name] = str(value)
         elif name == "thinking":
-            applied[name] = value if value in THINKING else ""
+            applied[name] = value if isinstance(value, str) and value in THINKING else ""
         elif problem := _problem(name, str(value).strip()):
             problems[name] = problem
         else:

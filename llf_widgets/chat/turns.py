@@ -20,7 +20,7 @@ class Turn:
 
     Attributes:
         id: what the questions of all models have in common: their `turn`, or the id of the only one.
-        questions: the question to each model, by the model's name.
+        questions: the question to each model, by the model's name; at least one in what `turns_of` returns.
         replies: what follows it until the next question, by the model's name: replies, calls and their results.
     """
 

@@ -81,6 +81,7 @@ def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
     Raises:
         BrokenRunError: a run has no readable status.
         OSError: the output folder of a run is not accessible, or its events cannot be read.
+        IndexError: there are no runs.
     """
     return [_result(groups), *_evaluations(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
 
@@ -215,7 +216,7 @@ def _data_facts(tracker: RunTracker) -> dict[str, str]:
     return {
         "examples": _count(_event(tracker, "data").get("examples")),
         "held out": _count(_event(tracker, "data").get("eval_examples", 0)),
-        "fingerprint": str((tracker.resolved.get("data") or {}).get("fingerprint") or NONE)[:12],
+        "fingerprint": str(_part(tracker.resolved, "data").get("fingerprint") or NONE)[:12],
     }
 
 
@@ -226,13 +227,19 @@ def _environment(groups: Sequence[RunGroup]) -> TableSection:
 
 
 def _environment_facts(tracker: RunTracker) -> dict[str, str]:
-    packages, device = tracker.env.get("packages") or {}, tracker.env.get("device") or {}
+    packages, device = _part(tracker.env, "packages"), _part(tracker.env, "device")
     found = {name: str(packages.get(name) or NONE) for name in PACKAGES[:-1]}
     return found | {
         "llf": str(tracker.env.get("llf") or NONE),
         "device": str(device.get("name") or tracker.resolved.get("device") or NONE),
         "precision": str(tracker.resolved.get("autocast") or tracker.resolved.get("dtype") or NONE),
     }
+
+
+def _part(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object in a file of a run; empty if it is none, since the run may come from elsewhere."""
+    found = facts.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _facts_section(

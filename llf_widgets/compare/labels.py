@@ -55,7 +55,7 @@ def middle(text: str, max_length: int) -> str:
 
     Args:
         text: the text.
-        max_length: maximum length in characters.
+        max_length: maximum length in characters, at least 1.
     """
     if len(text) <= max_length:
         return text

@@ -74,7 +74,7 @@ def x_values(tracker: RunTracker, steps: np.ndarray, x_axis: str) -> np.ndarray:
 
     Args:
         tracker: the run.
-        steps: `[n]`.
+        steps: `[n]`, int64, ascending.
         x_axis: one of `X_AXES`.
 
     Returns:
@@ -137,10 +137,10 @@ class PlottedLine:
     Attributes:
         number: index of the group.
         label: label of the group.
-        x: `[n]` x values.
+        x: `[n]` x values, float64, as all values.
         y: `[n]` y values, of several runs their mean; NaN if not finite.
-        logged: `[n]` values before smoothing, if `y` is smoothed.
-        low: `[n]` the lowest values of the runs, if there are several.
+        logged: `[n]` values before smoothing; None if `y` is not smoothed.
+        low: `[n]` the lowest values of the runs; None for a line without a band.
         high: `[n]` the highest values; None for a line without a band.
         runs: number of runs.
     """
@@ -284,7 +284,7 @@ def outline(
         positive: treat values that are not above 0 as gaps, for a logarithmic axis.
 
     Returns:
-        x and y values `[m]`.
+        x and y values `[m]`, float64; `[0]` if nothing is known at both lines.
     """
     known = np.isfinite(x) & np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not positive))
     places = np.flatnonzero(known)

@@ -53,10 +53,13 @@ def named_groups(members: Sequence[tuple[str, Sequence[RunTracker]]]) -> list[Ru
     """Make groups, and label those without a label by what distinguishes their first runs, for legend and table.
 
     Args:
-        members: label, or an empty text, and runs of each group.
+        members: label, or an empty text, and runs of each group, at least one.
 
     Returns:
         The groups in the same order.
+
+    Raises:
+        IndexError: a group without a label has no runs.
     """
     unnamed = iter(labels([trackers[0] for label, trackers in members if not label]))
     return [RunGroup(label or next(unnamed), tuple(trackers)) for label, trackers in members]
@@ -75,7 +78,8 @@ def common_steps(
         smoothed: the smoothed values, if there are any.
 
     Returns:
-        The runs that have the metric; steps `[n]`; values `[runs, n]`.
+        The runs that have the metric; steps `[n]`, int64; values `[runs, n]`, float64. Without such a run, and where
+        they have no step in common, n is 0.
     """
     found = tuple(tracker for tracker in trackers if line(tracker.series, name)[0].size)
     if not found:

@@ -14,7 +14,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
     Args:
         low: lower end, above 0.
-        high: upper end.
+        high: upper end, not below `low`.
 
     Returns:
         3 to 6 values in ascending order; for a range so small that the axis is nearly linear, evenly spaced ones, at

@@ -85,7 +85,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         FileNotFoundError: a run does not exist.
         ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty; an id
             is invalid.
-        TypeError: an entry is neither a run nor an id nor a path.
+        TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
         OSError: the folder of runs is not accessible.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         BrokenRunError: the status of a queued run became unreadable during the refresh.
@@ -119,7 +119,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             FileNotFoundError: a run does not exist.
             ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty;
                 an id is invalid.
-            TypeError: an entry is neither a run nor an id nor a path.
+            TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
             OSError: the folder of runs is not accessible.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
             BrokenRunError: the status of a queued run became unreadable during the refresh.

@@ -37,7 +37,7 @@ class ResultTables:
     """Tables of the results of one evaluation. The first result is the one that the others are compared with.
 
     Args:
-        results: results of the same examples, in the order of the columns.
+        results: results of the same examples, in the order of the columns; at least one.
 
     Raises:
         UnreadableError: the examples of a result are not a regular file, or the system denies access.
@@ -175,8 +175,9 @@ class ResultTables:
             limit: maximum number of examples.
 
         Returns:
-            `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` and
-            `models`: for each result `answer` (None for none), `score` and the `verdicts` of judges, as texts.
+            `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` (None
+            without one) and `models`: for each result `answer` (None for none), `score` and the `verdicts` of judges,
+            as texts.
 
         Raises:
             ValueError: there is no such metric or order.

@@ -71,6 +71,7 @@ class ConfigEditor(FormWidget):
 
         Raises:
             FileNotFoundError: the working directory was removed.
+            Exception: what `on_change` raises.
         """
         try:
             self._state.load_text(text, defaults=self._defaults)

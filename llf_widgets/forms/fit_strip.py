@@ -64,7 +64,10 @@ class FitStrip(FormWidget):
         """Apply a change that makes the run fit, and offer to undo it, as its button does.
 
         Args:
-            index: its place among the changes shown.
+            index: its place among the changes shown, from 0; one that is not there any more is ignored.
+
+        Raises:
+            Exception: what `on_apply` raises.
         """
         if self._found is None or index >= len(self._found.changes):
             return  # clicked while the form was changing
@@ -75,7 +78,11 @@ class FitStrip(FormWidget):
         self._on_apply(change.changes)
 
     def undo(self) -> None:
-        """Restore the values that the last applied change replaced; other edits since then stay."""
+        """Restore the values that the last applied change replaced; other edits since then stay.
+
+        Raises:
+            Exception: what `on_apply` raises.
+        """
         before, self._before = self._before, {}
         self._undo = ""
         if before:

@@ -43,6 +43,9 @@ class HubLookup:
         """Set the current questions; returns at once. Answered questions are not repeated.
 
         The hub is queried `DEBOUNCE_SECONDS` after the last change, so that a name is checked once it is typed.
+
+        Args:
+            questions: all that the form has now; they replace those of the last call.
         """
         with self._lock:
             self._requested = tuple(questions)

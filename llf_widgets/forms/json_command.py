@@ -79,7 +79,11 @@ class JsonCommand:
         self._cancelled.set()
 
     def wait(self) -> None:
-        """Wait until the process has ended and `on_end` has returned, for tests and scripts."""
+        """Wait until the process has ended and `on_end` has returned, for tests and scripts.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
         self._thread.join()
 
     def _run(self) -> None:

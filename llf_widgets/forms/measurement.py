@@ -46,6 +46,8 @@ class Measurement:
     def start(self, config: str) -> None:
         """Start a measurement in a thread, so that the form stays usable; nothing happens while one is running.
 
+        `on_progress` is called once before it starts, in the caller's thread.
+
         Args:
             config: the config as YAML.
         """
@@ -68,6 +70,14 @@ class Measurement:
             self._thread.join()
 
     def _run(self, config: str) -> None:
+        try:
+            told = self._measure(config)
+        except OSError as error:  # no process can be started, or the disk of temporary files is full
+            told = f"The measurement failed: {error.strerror or error}."
+        self._on_end(told)
+
+    def _measure(self, config: str) -> str:
+        """Measure in a child process, and return the last sentence."""
         with TemporaryFolder("measure") as folder:
             file, out, err = (Path(folder) / name for name in ("config.yaml", "out.txt", "err.txt"))
             file.write_text(config, encoding="utf-8")
@@ -82,7 +92,7 @@ class Measurement:
                     env=computing_environment(os.environ) | {VARIABLE: ""},  # no code runs unasked
                 )
                 self._follow(self._process, out)
-            self._on_end(self._result(self._process.returncode, _read(out), _read(err)))
+            return self._result(self._process.returncode, _read(out), _read(err))
 
     def _follow(self, process: subprocess.Popen[bytes], out: Path) -> None:
         began = time.monotonic()

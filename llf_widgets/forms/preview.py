@@ -48,6 +48,9 @@ class DataPreview(FormWidget):
         """Start the preview process, unless one is running.
 
         It is a process, because it loads a tokenizer, for which the kernel should not wait.
+
+        Raises:
+            Exception: what `config_yaml` raises.
         """
         if self._state == "running":
             return
@@ -65,7 +68,11 @@ class DataPreview(FormWidget):
         self._process.start()
 
     def inspect(self) -> None:
-        """Open the token view, which shows more than the preview; a form with errors gets a message in its place."""
+        """Open the token view, which shows more than the preview; a form with errors gets a message in its place.
+
+        Raises:
+            Exception: what `config_yaml` or `on_inspect` raises.
+        """
         if self._valid_config() is not None:
             self._on_inspect()
 

@@ -41,7 +41,7 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
     """Follows the runs of a sweep until all have ended: a table, and a comparison of their curves.
 
     Args:
-        runs: in order of execution.
+        runs: in order of execution; at least one.
         keys: keys that differ between them.
 
     Raises:

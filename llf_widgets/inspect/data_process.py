@@ -121,7 +121,11 @@ class DataProcess:
         return future
 
     def close(self) -> None:
-        """End the process, to free its memory; returns after at most 5 s."""
+        """End the process, to free its memory; returns after at most 5 s.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
         self._closed = True
         self._process.terminate()
         self._thread.join(timeout=5)

@@ -35,7 +35,7 @@ NO_PLAN: Mapping[str, Line] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class ChartData:
-    """Lines by name as (steps `[n]`, values `[n]`), n at most `MAX_POINTS`; NaN if a logged value is not finite.
+    """Lines by name as (steps `[n]` int64, values `[n]` float32), n at most `MAX_POINTS`; NaN if a value is not finite.
 
     Args:
         window: smoothing window in steps; 0 for none.
@@ -47,10 +47,10 @@ class ChartData:
         bottom: the small charts of every run.
         left_out: titles of diagnostic charts that are not drawn.
         planned: future values by metric, from the last logged one on.
-        kept: steps `[n]` of existing checkpoints.
-        best: step `[1]` of the best checkpoint, or empty `[0]`.
+        kept: steps `[n]`, int64, of existing checkpoints except the best one.
+        best: step `[1]`, int64, of the best checkpoint; `[0]` if there is none.
         marks: (step, label) of every resume and live change.
-        broken: steps `[n]` at which the primary metric was not finite, n at most `MAX_POINTS`.
+        broken: steps `[n]`, int64, at which the primary metric was not finite, n at most `MAX_POINTS`.
         broken_count: total number of these steps.
     """
 
@@ -80,7 +80,7 @@ class ChartData:
         return max((x.size for x, _ in self.lines.values()), default=0)
 
     def line(self, name: str) -> Line:
-        """A line as logged, `[n]` steps and `[n]` values; empty if there is none, so that every chart can be drawn."""
+        """A line as logged, steps `[n]` and values `[n]`; `[0]` if there is none, so that every chart can be drawn."""
         return self.lines.get(name, NOTHING)
 
     def held_out(self, name: str) -> bool:
@@ -104,7 +104,7 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
     Minima, maxima and gaps are kept, see `llf_core.runs.decimate`.
 
     Args:
-        series: (steps `[n]`, values `[n]`) by name, steps ascending.
+        series: (steps `[n]` int64, values `[n]` float64) by name, steps ascending.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps.
         kept: steps of complete checkpoints.

@@ -26,7 +26,7 @@ class Completion:
         prompt: the prompt.
         text: the generated text.
         reward: its reward; None if unknown or not finite.
-        rewards: reward by function.
+        rewards: reward by function; None where unknown or not finite.
     """
 
     prompt: str

@@ -51,11 +51,17 @@ class RunTracker:
         window: smoothing window in steps; 0 for none, None for automatic.
 
     Attributes:
-        snapshot: the run at the last refresh.
+        folder: the run's folder.
+        snapshot: the run at the last refresh; of state `broken` before the first.
         index: its events.
-        series: steps `[n]` and values `[n]` by metric, as logged.
+        answers: answers to the sample prompts.
+        completions: completions that were sampled for training.
+        config: flat keys of the config; empty if it cannot be read, as the next two.
+        resolved: resolved settings.
+        env: environment of the start.
+        series: steps `[n]` (int64) and values `[n]` (float64) by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
-        times: steps `[n]` and Unix times `[n]` of all records.
+        times: steps `[n]` (int64) and Unix times `[n]` (float64) of all records.
         window: current smoothing window in steps.
         now: time of the last refresh, Unix seconds.
     """

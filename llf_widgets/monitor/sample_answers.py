@@ -55,7 +55,8 @@ class SampleAnswers:
         """The newest answer to each prompt beside the base model's, for the saved notebook.
 
         Returns:
-            (prompt, base answer, newest answer, its step) of each prompt with an answer.
+            (prompt, base answer, newest answer, its step) of each prompt with an answer of the run; the base answer is
+            empty if there is none.
         """
         rows = []
         for prompt, answers in self._shown():
@@ -97,6 +98,6 @@ def truncate(text: str, limit: int = MAX_CHARACTERS) -> str:
 
     Args:
         text: the text.
-        limit: maximum length in characters.
+        limit: maximum length in characters, at least 1.
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -30,18 +30,35 @@ class RunSnapshot:
     """A run at one moment as described by its folder. Times are Unix seconds, durations seconds, None if unknown.
 
     Attributes:
+        id: id of the run.
+        state: effective state, `broken` if its status cannot be read.
+        name: display name; empty for none.
         description: model, method and data.
         reason: why the run is in this state, as the trainer wrote it; None if it gave none.
+        step: last completed step.
+        total: planned steps; 0 if unknown.
+        attempt: number of the current attempt, from 1.
+        created: when the run was made.
+        ended: when it ended.
+        heartbeat: last sign of life of its trainer.
+        elapsed: seconds of training, without pauses between attempts.
         per_step: seconds per step of the current attempt; None while unknown.
         step_seconds: duration of the last step; None before the first.
-        queue: what a queued run waits for, as a sentence.
+        epoch: epochs so far.
+        epochs: planned epochs; None also if the number of steps is set.
+        resumed_from: step from which the attempt continues; None for one that began at the start.
+        queue: what a queued run waits for, as a sentence; empty for others.
         receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
         progress: the current `progress` event before the first step; None if there is none.
         phase: the current `phase` event before the first step; None if there is none.
-        phase_seconds: duration of the current phase.
+        phase_seconds: duration of the current phase; 0 without one.
+        checkpoints: steps of the complete checkpoints, ascending.
+        checkpoint_time: when the last one was saved.
+        output: folder of the result, for display; None before the run has finished.
         peak_learning_rate: current peak of the learning rate schedule; None if unknown.
         held_out: whether there are validation examples.
         watched: whether there are sample prompts.
+        numbers: the key numbers.
         events: warnings, findings, answers to requests and errors, in order.
         generates: whether the result generates text; a reward model does not.
     """

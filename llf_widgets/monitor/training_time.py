@@ -12,7 +12,7 @@ def training_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: 
     """Seconds of training, without pauses between attempts, so that a run resumed after a night is not shown as slow.
 
     Args:
-        moments: (attempt, Unix time) of everything the run wrote.
+        moments: (attempt, Unix time) of everything the run wrote; without any, the result is 0.
         attempt: the current attempt.
         until: current time (Unix seconds) for a live run; None for an ended one, which counts up to its last record.
     """

@@ -98,7 +98,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             timeout: maximum seconds to wait; None for no limit.
 
         Returns:
-            The run's state.
+            The run's state, also after an interrupt or if `timeout` seconds have passed.
         """
         try:
             self._ended.wait(timeout)

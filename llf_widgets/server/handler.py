@@ -77,8 +77,11 @@ def _timeout_error(max_seconds: float) -> HTTPError:
 
 
 def os_error_text(error: OSError) -> str:
-    """Why a file of a run was not read or written: a sentence without paths, which the page must not show."""
-    return str(error) if isinstance(error, UnreadableError) else f"{error.strerror}."
+    """Why a file of a run was not read or written: a sentence without paths, which the page must not show.
+
+    An error that the system does not explain is named by its type.
+    """
+    return str(error) if isinstance(error, UnreadableError) else f"{error.strerror or type(error).__name__}."
 
 
 class RunsAPIHandler(APIHandler):
