@@ -67,6 +67,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     ),
     "llf_core.data.text_lengths.lengths_from_text": {"ValueError": "there is a length"},
     "llf_core.estimate.cheaper_changes._combined": {"ConfigError": "the values were tried before"},
+    "llf_core.evaluation.reward_accuracy.reward_accuracy": {"ValueError": "the size of a batch is a constant"},
     "llf_core.evaluation.demo_report.newest_demo": {"ValueError": "the sort order is a constant"},
     "llf_core.evaluation.run_losses.losses": dict.fromkeys(
         ("SafetensorError", "EOFError", "UnpicklingError"), "it continues from no checkpoint"

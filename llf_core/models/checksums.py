@@ -130,9 +130,6 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
 
     Returns:
         Checksums by name.
-
-    Raises:
-        MemoryError, RuntimeError: out of memory for the largest tensor.
     """
     return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
 
@@ -152,7 +149,6 @@ def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[
 
     Raises:
         ModelError: `expected` is not a mapping to checksums.
-        MemoryError, RuntimeError: out of memory for the largest tensor.
     """
     import torch
 
@@ -181,9 +177,6 @@ def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     Args:
         one: of any shape.
         other: of the same shape as `one`, else they are not equal.
-
-    Raises:
-        MemoryError, RuntimeError: out of memory for copies of both on the CPU.
     """
     import torch
 

@@ -274,8 +274,9 @@ class Gathered:
         return mask.masked_fill(empty[:, :, None], hidden).masked_fill(own, seen)
 
     def bounds(self, cu_seq_lens: Tensor) -> dict[str, Any]:
-        """Bounds of the documents of a flattened batch (one row) that have chosen tokens, which keep attention within
-        them.
+        """Bounds of the documents of a flattened batch that have chosen tokens, which keep attention within them.
+
+        Such a batch has one row.
 
         Args:
             cu_seq_lens: `[documents + 1]`, int32: bounds in the batch.

@@ -136,7 +136,7 @@ def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> f
         tokens: of these steps; those that are missing are left out if any is there.
 
     Raises:
-        statistics.StatisticsError: there is no step.
+        ValueError: there is no step (`statistics.StatisticsError`).
     """
     known = [step for step in seconds if tokens.get(step, 0) > 0]
     if not known:

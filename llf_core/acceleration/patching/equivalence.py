@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from llf_core.acceleration.patching.flattened_batches import Flattened
 
 LENGTHS = (3, 6)
-# Relative distance (of norms) of hidden states that counts as rounding. A wrong formula differs by far more. Chosen, not
-# measured: 6 (bfloat16) to some 1000 machine epsilons of the dtype.
+# Relative distance (of norms) of hidden states that counts as rounding. A wrong formula differs by far more. Chosen,
+# not measured: 6 (bfloat16) to some 1000 machine epsilons of the dtype.
 CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 # The same after the neighbouring document was exchanged: only the order of sums over experts may change.
 STILL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
