@@ -85,6 +85,6 @@ def _read(line: dict[str, object]) -> RecordedExport | None:
     size, step = line.get("bytes", 0), line.get("step")
     if not (isinstance(folder, str) and isinstance(form, str) and isinstance(made, str) and isinstance(passed, bool)):
         return None
-    if not isinstance(size, int) or not (step is None or isinstance(step, int)):
+    if type(size) is not int or not (step is None or type(step) is int):
         return None
     return RecordedExport(folder, form, made, passed, size, step)

@@ -38,13 +38,13 @@ class RunSnapshot:
         step: last completed step.
         total: planned steps; 0 if unknown.
         attempt: number of the current attempt, from 1.
-        created: when the run was made.
-        ended: when it ended.
-        heartbeat: last sign of life of its trainer.
+        created: when the run was made; None if unknown.
+        ended: when it ended; None before, or if unknown.
+        heartbeat: last sign of life of its trainer; None before the first.
         elapsed: seconds of training, without pauses between attempts.
         per_step: seconds per step of the current attempt; None while unknown.
         step_seconds: duration of the last step; None before the first.
-        epoch: epochs so far.
+        epoch: epochs so far; None before the first is logged.
         epochs: planned epochs; None also if the number of steps is set.
         resumed_from: step from which the attempt continues; None for one that began at the start.
         queue: what a queued run waits for, as a sentence; empty for others.
@@ -53,7 +53,7 @@ class RunSnapshot:
         phase: the current `phase` event before the first step; None if there is none.
         phase_seconds: duration of the current phase; 0 without one.
         checkpoints: steps of the complete checkpoints, ascending.
-        checkpoint_time: when the last one was saved.
+        checkpoint_time: when the last one was saved; None without one.
         output: folder of the result, for display; None before the run has finished.
         peak_learning_rate: current peak of the learning rate schedule; None if unknown.
         held_out: whether there are validation examples.

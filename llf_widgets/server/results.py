@@ -123,21 +123,11 @@ def exports_json(folder: RunFolder) -> list[dict[str, object]]:
 
 
 def _recorded(folder: RunFolder) -> list[RecordedExport]:
-    """The exports of a run whose fields have the right types; anybody may have written the file."""
+    """The exports of a run; none if they cannot be read, since anybody may have written the file."""
     try:
-        listed = exports_of(folder)
+        return exports_of(folder)
     except (OSError, UnreadableError):
         return []
-    return [
-        one
-        for one in listed
-        if isinstance(one.folder, str)
-        and isinstance(one.format, str)
-        and isinstance(one.made, str)
-        and isinstance(one.passed, bool)
-        and type(one.bytes) is int
-        and (one.step is None or type(one.step) is int)
-    ]
 
 
 def evaluations_json(folder: RunFolder) -> list[dict[str, object]]:

@@ -76,6 +76,19 @@ def test_a_server_that_refuses_is_named(server):
     assert llf.check().problems == ["The Jupyter server refused to report its version (403). Log in to it again."]
 
 
+@pytest.mark.parametrize("answer", [[], {"llf": __version__}, None])
+def test_a_server_that_answers_otherwise_is_named(server, answer):
+    server.answer = answer
+    (said,) = llf.check().problems
+    assert said.startswith("The Jupyter server did not report its version: it answered otherwise.")
+
+
+def test_a_server_that_hangs_up_is_named(server, monkeypatch):
+    monkeypatch.setattr(server, "do_GET", lambda self: self.close_connection)
+    (said,) = llf.check().problems
+    assert said.startswith("The Jupyter server did not report its version: Remote end closed")
+
+
 def test_what_training_needs_is_named(monkeypatch):
     monkeypatch.setattr(versions, "list_running_servers", list)
     monkeypatch.setattr(versions, "find_spec", lambda name: None if name in {"torch", "peft"} else name)

@@ -98,6 +98,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
     [
         ([], "no rows"),
         (pd.DataFrame({"a": []}), "no rows"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column"),
         ("a text", "is a str"),
         ({"a": [1]}, "is a dict"),
         (3, "is a int"),

@@ -38,6 +38,13 @@ def test_a_git_config_in_another_encoding_is_read(repository):
     assert git_state(repository)["dirty"] is False
 
 
+def test_a_broken_repository_ends_no_start(repository):
+    (repository / ".git" / "index").write_bytes(b"no index")
+    state = git_state(repository)
+    assert len(state["commit"]) == 40
+    assert state["dirty"] is None
+
+
 def test_no_git(repository, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_state(repository) is None

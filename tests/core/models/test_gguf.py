@@ -37,6 +37,16 @@ def test_a_file_or_a_folder_with_one_is_a_model(gguf_file):
         assert source.license == "mit"
 
 
+def test_a_license_that_is_no_text_is_none(gguf_file, tmp_path):
+    data = gguf_file.read_bytes()
+    key = b"general.license"
+    at = data.index(key) + len(key)
+    assert data[at : at + 4] == b"\x08\0\0\0"  # the type of a text, here of the length 3
+    number = b"\x0a\0\0\0" + data[at + 4 : at + 12]  # its length as a number of 64 bits
+    (tmp_path / "odd.gguf").write_bytes(data[:at] + number + data[at + 15 :] + b"\0" * 3)
+    assert resolve_model(str(tmp_path / "odd.gguf")).license is None
+
+
 def test_several_files_ask_for_one(gguf_file, tmp_path):
     for name in ("a.gguf", "b.gguf"):
         shutil.copy(gguf_file, tmp_path / name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 
 from llf_core.acceleration.patching.install import accelerate
@@ -172,6 +173,14 @@ def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_token
     (tmp_path / "speaks" / "adapter_model.bin").write_bytes(b"no pickle")
     with pytest.raises(ModelError, match=r"weights of the adapter .*speaks are damaged"):
         load_reward_model(str(tmp_path / "speaks"))
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text('{"architectures": 3}')
+    with pytest.raises(ModelError, match="odd is not a reward model"):
+        load_reward_model(str(tmp_path / "odd"))
+    save_file({"v_head.summary.weight": torch.ones(1)}, tmp_path / "odd" / "value_head.safetensors")
+    (tmp_path / "odd" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"a reward head of the shape \[1\]"):
+        load_reward_model(str(tmp_path / "odd"))
     classifier.save_pretrained(tmp_path / "whole")
     with pytest.raises(ModelError, match="a whole model, so it cannot be loaded as an adapter"):
         load_reward_model(str(tmp_path / "whole"), shared_model=policy)

@@ -65,6 +65,13 @@ def test_a_function_of_lists_gets_what_trl_tells() -> None:
     assert rewards_of(listed, ONE, TWO, told={"trainer_state": 1}) == [1.0, 2.0]
 
 
+def test_without_completions_no_function_is_called() -> None:
+    def listed(completions: Any) -> list[float]:
+        return [1 / len(completions)]
+
+    assert Reward("f", listed).score(()) == []
+
+
 def test_a_function_of_lists_without_rest_gets_what_it_names() -> None:
     def listed(completions: Any) -> list[float | None]:
         return [None for _ in completions]

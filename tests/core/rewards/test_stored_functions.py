@@ -19,6 +19,7 @@ from llf_core.rewards import (
     reward,
     reward_sources,
 )
+from llf_core.rewards.stored_functions import reward_names
 from llf_core.runs import RunFolder, RunReader, status
 from llf_core.user_functions.definition_cell import definition_cell
 from llf_core.user_functions.function_file import functions_under_decorator
@@ -221,6 +222,14 @@ def test_names_that_are_taken_or_no_names() -> None:
 def test_a_stage_without_rewards_has_no_code() -> None:
     reward(brief)
     assert reward_sources(RunConfig.load(CONFIG | {"stage": "sft", "reward_functions": "brief"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "names"), [("5", ()), ("{a: 1}", ()), ("[brief, 3]", ("brief",)), ("a, b", ("a", "b"))]
+)
+def test_names_of_a_config_that_anybody_wrote(tmp_path: Path, given: str, names: tuple[str, ...]) -> None:
+    (tmp_path / "config.yaml").write_text(f"reward_functions: {given}\n")
+    assert reward_names(RunFolder(tmp_path)) == names
 
 
 def test_a_file_that_is_gone_or_broken_is_told(tmp_path: Any) -> None:

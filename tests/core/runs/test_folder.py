@@ -50,6 +50,15 @@ def test_a_home_of_nobody_is_told(monkeypatch):
     assert run_ids() == ()
 
 
+def test_a_relative_home_below_a_removed_folder_is_told(monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    monkeypatch.setenv("LLF_HOME", "here")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(HomeError, match="here is relative, and the working directory was removed"):
+        home()
+
+
 def test_a_wrong_mode_keeps_nobody_from_reading(folder, monkeypatch):
     monkeypatch.setenv("LLF_HOME_MODE", "rwx")
     assert read_status(folder).state == "created"

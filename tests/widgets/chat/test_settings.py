@@ -25,7 +25,7 @@ def test_valid_texts_become_a_request():
 
 @pytest.mark.parametrize(
     ("chosen", "options"),
-    [("", {}), ("on", {"enable_thinking": True}), ("off", {"enable_thinking": False}), (True, {}), ("?", {})],
+    [("", {}), ("on", {"enable_thinking": True}), ("off", {"enable_thinking": False}), (True, {}), ("?", {}), ([], {})],
 )
 def test_thinking_is_left_to_the_template_unless_it_is_chosen(chosen, options):
     settings, problems = changed(DEFAULTS, {"thinking": chosen})

@@ -56,6 +56,16 @@ def test_a_reply_that_was_made_again_begins_a_branch_of_its_model_only(conversat
     assert sibling(conversation, turn.replies["a"][0], 5) == turn.replies["a"][0].id
 
 
+def test_usage_that_anybody_wrote_is_shown_as_far_as_it_says_something(conversation):
+    question = conversation.ask("one", ["a"])["a"]
+    usage = {"left_out": "some", "error": {"message": "It failed.", "kind": ["odd"]}}
+    conversation.add("assistant", parent=question.id, target="a", finish_reason="failed", usage=usage)
+    (turn,) = turns_of(conversation, ["a"])
+    (shown,) = turn_json(conversation, turn, {}, {})["replies"]
+    assert (shown["note"], shown["error"]["message"]) == ("", "It failed.")
+    assert [one["action"] for one in shown["error"]["fixes"]] == ["again"]
+
+
 def test_a_reply_under_way_has_what_was_written_so_far(conversation):
     question = conversation.ask("one", ["a"])["a"]
     made = conversation.add("assistant", parent=question.id, target="a")

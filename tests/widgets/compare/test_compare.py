@@ -9,7 +9,7 @@ from llf_core.runs import update_env
 from llf_core.runs.evaluation_writer import EvaluationWriter
 from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, MetricValue
 from llf_widgets.compare import Compare
-from llf_widgets.compare.comparison_table import comparison_sections
+from llf_widgets.compare.comparison_table import NONE, comparison_sections
 from llf_widgets.compare.plotly_figure import figure_json, outline, x_values
 from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.run_tracker import RunTracker
@@ -137,6 +137,8 @@ def test_data_and_environment_are_one_line_where_they_are_the_same(two):
     differing = lines(table(looked(*two))["Environment"])
     assert differing["torch"].cells == ("2.13", "2.14")
     assert "transformers" not in differing
+    update_env(two[1], packages=["torch"], device="a GPU")  # of a run from elsewhere
+    assert lines(table(looked(*two))["Environment"])["torch"].cells == ("2.13", NONE)
 
 
 def test_curves_are_drawn_over_steps_tokens_or_time(trainer):

@@ -123,7 +123,9 @@ def test_a_measurement_corrects_the_forecast(tiny_model_dir: Path, tmp_path: Pat
     studio.close()
 
 
-def test_a_measurement_that_fails_says_why_and_one_can_be_cancelled(tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_a_measurement_that_fails_says_why_and_one_can_be_cancelled(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{"instruction": "Hello?", "output": "Yes."}] * 8
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     config = {"model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "use_cpu": True}
@@ -133,6 +135,12 @@ def test_a_measurement_that_fails_says_why_and_one_can_be_cancelled(tmp_path: Pa
     strip(studio).wait()
     assert strip(studio)._note.startswith("The measurement failed: ")
     assert "rows.json" in strip(studio)._note
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/nowhere/python")
+        strip(studio).measure()
+        strip(studio).wait()
+    assert strip(studio)._note == "The measurement failed: No such file or directory."
+    assert not strip(studio)._measuring
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     strip(studio).measure()
     strip(studio).cancel()
