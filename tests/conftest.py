@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.process_state import ProcessState, seed
+from tests.processes import end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A shell has what it runs in the background ignore interrupts, and all that the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-PATIENCE = 5.0
 try:
     from hypothesis import settings as hypothesis_settings
 except ModuleNotFoundError:  # a machine with a card has pytest alone, and runs tests/gpu
@@ -191,13 +191,3 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-
-
-def end(processes: list[psutil.Process]) -> None:
-    """Kills them and waits for them to be gone."""
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=PATIENCE)

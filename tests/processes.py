@@ -1,6 +1,8 @@
 """Finds what a test has started, whoever its parent is by now."""
 
+import contextlib
 import os
+import time
 from pathlib import Path
 
 import psutil
@@ -20,10 +22,27 @@ def processes_of(home):
 
 
 def end(processes, seconds=10):
-    """Kills them and waits for them to be gone."""
+    """Kills them and waits until they have ended, at most so many seconds."""
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=seconds)
+    until = time.monotonic() + seconds
+    while not all(has_ended(process) for process in processes) and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def has_ended(process):
+    """Whether a process has ended with all of its threads; a child of this one is reaped then.
+
+    An orphan is reaped by init, which can take it a second.
+    """
+    try:
+        if not process.is_running():
+            return True
+        if process.status() != psutil.STATUS_ZOMBIE or len(list(Path(f"/proc/{process.pid}/task").iterdir())) > 1:
+            return False
+        if process.ppid() == os.getpid():
+            process.wait()
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return True
+    return True

@@ -45,6 +45,7 @@ def rows(folder: Path, name: str = RESULT) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_predictions_are_continued_and_equal_those_made_at_once(
     llf: Any, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
