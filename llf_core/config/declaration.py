@@ -301,6 +301,10 @@ class StageDeclaration(Declaration):
         loss_kind: what its loss says, for the doctor: `likelihood` falls and stays above 0, `preference` falls and may
             reach 0, `reward` says nothing, while the reward does.
         likelihood_metric: of a `likelihood` loss, the metric that is one in a config: `loss`, unless it is weighted.
+        evaluation_metrics: metrics of an evaluation beside the loss by which checkpoints can be ranked: by name,
+            whether a higher value is better.
+        token_accuracy: whether its loss is of single tokens, of which an evaluation counts the most likely ones
+            (`compute_accuracy`).
         has_reward_head: whether the model gets a head that computes one number for each completion.
         trains_value_function: whether a value function is trained beside the policy.
         generates: whether the trained model is to generate text; else its output head is neither trained nor needed.
@@ -329,6 +333,8 @@ class StageDeclaration(Declaration):
     data_kind: DataKind = "answers"
     loss_kind: LossKind = "likelihood"
     likelihood_metric: Callable[[Mapping[str, object]], str] = lambda _: "loss"
+    evaluation_metrics: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    token_accuracy: bool = False
     has_reward_head: bool = False
     trains_value_function: bool = False
     generates: bool = True

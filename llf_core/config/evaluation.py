@@ -1,4 +1,4 @@
-"""Which metrics score generated answers while a run trains."""
+"""What each evaluation of a run measures beside the loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from llf_core.config.option import Names, Section, option
 
 
 class Evaluation(Section):
-    """Metrics of generated answers at each evaluation of a run."""
+    """Metrics beside the loss at each evaluation of a run."""
 
     metrics: Names | None = option(
         None,
@@ -32,4 +32,17 @@ class Evaluation(Section):
         help="Answers that `metrics` score are truncated after this many tokens.",
         unit="tokens",
         minimum=1,
+    )
+    compute_accuracy: bool = option(
+        False,
+        label="Token accuracy",
+        help="Each evaluation also measures the share of tokens in the loss that are the most likely ones.",
+        source="LLaMA-Factory",
+        trait="token_accuracy",
+    )
+    eval_on_each_dataset: bool = option(
+        False,
+        label="Evaluate each data set",
+        help="Each evaluation also has the loss and the metrics of each data set, as `NAME_loss`.",
+        source="LLaMA-Factory",
     )

@@ -55,7 +55,7 @@ class Chart:
 
 
 def _with_interval(name: str) -> dict[str, str]:
-    """Lines of a metric of generated answers and of the bounds of its 95 % interval over the examples."""
+    """Lines of a metric of evaluations and of the bounds of its 95 % interval over the examples."""
     return {name: "value", f"{name}/low": "95 % interval, low", f"{name}/high": "95 % interval, high"}
 
 
@@ -172,6 +172,13 @@ CHARTS: tuple[Chart, ...] = (
         place="top",
         log=True,
         aside="The training objective. It says little about the quality of completions: watch the reward instead.",
+    ),
+    Chart(
+        "Token accuracy",
+        "Share of tokens in the loss that are the most likely ones, on validation examples.",
+        _with_interval("accuracy"),
+        form="share",
+        maximum=1.0,
     ),
     Chart(
         "ROUGE-1",

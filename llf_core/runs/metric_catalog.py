@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 EVAL_PREFIX = "eval_"
 """Prefix of metrics computed on validation examples."""
+BY_SET = " by data set"
+"""End of the title of a chart with a metric of each data set, see `eval_on_each_dataset`."""
 COUNTERS = frozenset({"epoch", "tokens", "trained_tokens", "step_seconds", "num_tokens", "step_time"})
 """Counters and clocks, which have no chart."""
 
@@ -134,13 +136,15 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
         names: as logged; evaluation metrics belong to the name without `eval_`.
     """
     found: dict[str, tuple[Chart, dict[str, str]]] = {}
-    logged = list(dict.fromkeys(name.removeprefix(EVAL_PREFIX) for name in names))
+    every = list(names)
+    trained = {name for name in every if not name.startswith(EVAL_PREFIX)}
+    logged = list(dict.fromkeys(name.removeprefix(EVAL_PREFIX) for name in every))
     first = primary_metric(logged)
     for name in logged:
-        chart, label = _chart_of(name)
+        chart, label = _chart_of(name, evaluated=name not in trained)
         if name not in COUNTERS and chart.place != "bottom":
             found.setdefault(chart.title, (chart, {}))[1][name] = label
-    order = [chart.title for chart in charts.CHARTS]
+    order = [title for chart in charts.CHARTS for title in (chart.title, chart.title + BY_SET)]
     ranked = sorted(found.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
     return [
         LoggedChart(replace(chart, help=chart.aside, detail=True) if chart.aside and first not in lines else chart,
@@ -154,15 +158,38 @@ def bottom_charts() -> list[LoggedChart]:
     return [LoggedChart(chart, chart.lines) for chart in charts.CHARTS if chart.place == "bottom"]
 
 
-def _chart_of(name: str) -> tuple[Chart, str]:
-    """The chart of a metric, and its label there."""
+def _chart_of(name: str, *, evaluated: bool = False) -> tuple[Chart, str]:
+    """The chart of a metric, and its label there.
+
+    Args:
+        name: without `eval_`.
+        evaluated: whether evaluations alone log it, so that `identity_loss` is the loss of the data set `identity`.
+    """
+    found = _row_of(name) or (_row_by_set(name) if evaluated else None)
+    if found is not None:
+        return found
+    family, _, last = name.rpartition("/")
+    return Chart(family or name, "Values that the run logged under this name.", {}), last
+
+
+def _row_of(name: str) -> tuple[Chart, str] | None:
     patterns = [(chart, pattern, label) for chart in charts.CHARTS for pattern, label in chart.lines.items()]
     for chart, pattern, label in sorted(patterns, key=lambda one: "*" in one[1]):  # exact names before patterns
         match = re.fullmatch(re.escape(pattern).replace(r"\*", "([^/]+)"), name)
         if match is not None:
             return chart, label.replace("*", match.group(1)) if match.groups() else label
-    family, _, last = name.rpartition("/")
-    return Chart(family or name, "Values that the run logged under this name.", {}), last
+    return None
+
+
+def _row_by_set(name: str) -> tuple[Chart, str] | None:
+    """The chart of a metric of one data set, beside those of others, and the data set as its label."""
+    rows = [(chart, own) for chart in charts.CHARTS for own in chart.lines if "*" not in own]
+    for chart, own in sorted(rows, key=lambda row: -len(row[1])):
+        source = name.removesuffix(f"_{own}")
+        if source not in {name, ""} and "/" not in source:
+            by_set = replace(chart, title=chart.title + BY_SET, lines={}, place="middle", aside="")
+            return by_set, source if own == next(iter(chart.lines)) else f"{source}, {chart.lines[own]}"
+    return None
 
 
 def _in_order(chart: Chart, lines: Mapping[str, str]) -> dict[str, str]:

@@ -85,6 +85,8 @@ class KD(LossStage):
         costs: list[Tensor] = []
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
+            if self.accuracy is not None:  # the loss has no likelihood where the student learns from the teacher alone
+                nll_sum(hidden, head, targets, weights=self.accuracy.observe())
             terms: dict[str, tuple[float, Callable[..., Tensor]]] = {
                 "sft_loss": (1 - self.alpha, partial(nll_sum, hidden, head, targets, label_smoothing)),
                 "kd_loss": (
@@ -101,6 +103,8 @@ class KD(LossStage):
             return torch.stack(parts).sum()
 
         loss: Tensor = forward(model, batch, objective)
+        if self.accuracy is not None:
+            self.accuracy.add(batch)
         if record_losses is not None:
             record_document_losses(batch, record_losses, learned, torch.stack(costs).sum(0))
         return loss

@@ -43,4 +43,4 @@ class PT(LossStage):
         Source:
             transformers' `ForCausalLMLoss`, summed.
         """
-        return nll_of_batch(model, batch, label_smoothing, record_losses)
+        return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)

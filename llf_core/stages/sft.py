@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llf_core.acceleration.patching.causal_head import Head
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.stage import Batch, RecordLosses
+    from llf_core.stages.token_accuracy import TokenAccuracy
 
 
 def shifted_targets(labels: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def nll_of_batch(
     batch: Batch,
     label_smoothing: float = 0.0,
     record_losses: RecordLosses | None = None,
-    weights: TokenWeights | None = None,
+    accuracy: TokenAccuracy | None = None,
 ) -> Tensor:
     """Sum of the negative log-likelihoods of the supervised tokens of one micro-batch: the loss of SFT and PT.
 
@@ -80,7 +81,7 @@ def nll_of_batch(
         label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
         record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody needs
             them.
-        weights: function that gives the weight of each token; None for 1.
+        accuracy: counts the tokens that are the most likely ones; None if nobody needs them.
 
     Returns:
         A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over accumulation
@@ -94,11 +95,14 @@ def nll_of_batch(
     """
     targets = shifted_targets(batch["labels"])
     record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
+    weights = None if accuracy is None else accuracy.observe()
 
     def objective(hidden: Tensor, head: Head) -> Tensor:
         return nll_sum(hidden, head, targets, label_smoothing, record_costs, weights)
 
     loss: Tensor = forward(model, batch, objective)
+    if accuracy is not None:
+        accuracy.add(batch)
     return loss
 
 
@@ -157,10 +161,11 @@ class SFT(LossStage):
             `llf_core.stages.sft_losses`.
         """
         if self.weights is None:
-            return nll_of_batch(model, batch, label_smoothing, record_losses)
+            return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)
         targets = shifted_targets(batch["labels"])
         learned = (targets.flatten() != IGNORED).nonzero()[:, 0]
         likelihoods = NLLMeasure(self.weights)
+        weights = likelihoods if self.accuracy is None else self.accuracy.observe(likelihoods)
         taught: tuple[Tensor, Head] | None = None
         if self.reference is not None:
             with torch.no_grad(), self.reference.active() as reference, autocast(self.context):
@@ -169,7 +174,7 @@ class SFT(LossStage):
         penalties: list[Tensor] = []
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
-            loss = nll_sum(hidden, head, targets, label_smoothing, lambda _, each: costs.append(each), likelihoods)
+            loss = nll_sum(hidden, head, targets, label_smoothing, lambda _, each: costs.append(each), weights)
             if taught is None:
                 return loss
             kl = divergence_sum(
@@ -180,6 +185,8 @@ class SFT(LossStage):
 
         loss: Tensor = forward(model, batch, objective)
         self.measures.add("sft_loss", likelihoods.total, len(learned))
+        if self.accuracy is not None:
+            self.accuracy.add(batch)
         if record_losses is not None:
             penalty = self.kl_weight * penalties[0] if penalties else 0.0
             record_document_losses(batch, record_losses, learned, costs[0] + penalty)

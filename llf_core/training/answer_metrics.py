@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.rules.evaluation_metrics import evaluation_sets, of_set
 from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.formats.conversation import answer_text
 from llf_core.data.validation_split import conversations_at
@@ -17,18 +18,17 @@ from llf_core.generation.sampling import Sampling
 from llf_core.metrics import ScoredExample, score_answers
 from llf_core.metrics.interval import interval
 from llf_core.runs.formatting import number
+from llf_core.training.evaluation_sums import HIGH, LOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.data.formats.conversation import Conversation
     from llf_core.metrics import Metric
+    from llf_core.metrics.measure import Numbers
     from llf_core.stages.base.context import TrainingContext
 
 logger = logging.getLogger(__name__)
-
-LOW, HIGH = "/low", "/high"
-"""Endings of the names of a metric's 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ class AnsweredPrompt:
         text: the rendered prompt.
         tools: functions that may be called.
         example: what metrics see of it.
+        source: name of its data set in the names of metrics.
     """
 
     ids: list[int]
     text: str
     tools: tuple[dict[str, Any], ...] = ()
     example: ScoredExample = field(default_factory=ScoredExample)
+    source: str = ""
 
 
 class AnswerMetrics:
@@ -55,6 +57,7 @@ class AnswerMetrics:
 
     Attributes:
         metrics: the loaded metrics.
+        directions: by name of what `measure` may return, whether a higher value is better.
     """
 
     def __init__(self, context: TrainingContext, metrics: Sequence[Metric]) -> None:
@@ -78,15 +81,12 @@ class AnswerMetrics:
         self._model, self._tokenizer, self._writer = context.model, context.tokenizer, context.writer
         self._prompts = self._rendered(context)
         self._warned: set[str] = set()
-
-    def higher_is_better(self, name: str) -> bool | None:
-        """Whether a higher value of a metric is better; None if it is none of these metrics.
-
-        Args:
-            name: name of the metric, with or without `eval_`.
-        """
-        plain = name.removeprefix("eval_")
-        return next((one.declaration.higher_is_better for one in self.metrics if one.name == plain), None)
+        self._sets = evaluation_sets(config) if config.evaluation.eval_on_each_dataset else ()
+        self.directions = {
+            of_set(source, one.name) if source else one.name: one.declaration.higher_is_better
+            for source in ("", *self._sets)
+            for one in self.metrics
+        }
 
     def measure(self, step: int) -> dict[str, float]:
         """Answer the prompts and score the answers.
@@ -98,7 +98,8 @@ class AnswerMetrics:
 
         Returns:
             The value of each metric that could be computed, by name, with the bounds of its 95 % interval (see
-            `llf_core.metrics.interval`) as `name/low` and `name/high`.
+            `llf_core.metrics.interval`) as `name/low` and `name/high`; with `eval_on_each_dataset` also those of the
+            answers of each data set, as `set_name`.
 
         Raises:
             OSError: the disk is full, so that the warning cannot be written.
@@ -113,18 +114,31 @@ class AnswerMetrics:
         for metric in self.metrics:
             try:
                 scored = score_answers(metric, answers, examples)
-                value = interval(scored.statistics, metric.measure)
+                values = self._values(metric, scored.statistics)
             except Exception as error:  # noqa: BLE001 - metrics are code of users and plug-ins
                 self._warn(step, str(error))
                 continue
-            if value.value is None:
+            if not values:
                 self._warn(step, f"the metric {metric.name} applies to none of the {len(examples)} examples.")
-                continue
-            found[metric.name] = value.value
-            if value.low is not None and value.high is not None:
-                found |= {metric.name + LOW: value.low, metric.name + HIGH: value.high}
+            found |= values
         told = "  ".join(f"{one.name} {number(found[one.name])}" for one in self.metrics if one.name in found)
         logger.info("Answers at step %d: %s", step, told or "no metric")
+        return found
+
+    def _values(self, metric: Metric, statistics: Numbers) -> dict[str, float]:
+        """Value and interval of a metric over all answers, and over those of each data set.
+
+        Args:
+            metric: the metric.
+            statistics: its sufficient statistics of each answer, `[answers, statistics]`.
+        """
+        found: dict[str, float] = {}
+        for source in ("", *self._sets):
+            rows = [place for place, one in enumerate(self._prompts) if source in {"", one.source}]
+            value = interval(statistics[rows], metric.measure)
+            name = of_set(source, metric.name) if source else metric.name
+            bounds = {name: value.value, name + LOW: value.low, name + HIGH: value.high}
+            found |= {one: number for one, number in bounds.items() if number is not None}
         return found
 
     def _answers(self) -> list[str]:
@@ -155,13 +169,14 @@ class AnswerMetrics:
         places = first_of_each(list(zip(sets, data.eval["index"], strict=True)), config.evaluation.metrics_examples)
         names = config.data.eval_dataset or config.data.dataset or ()
         found = conversations_at(config, context.tokenizer, names, places)
-        rendered = [self._prompt(*found[place]) for place in places if place in found]
+        labels = evaluation_sets(config)
+        rendered = [self._prompt(*found[place], labels[place[0]]) for place in places if place in found]
         kept = [one for one in rendered if one is not None]
         if len(kept) < len(rendered):
             self._tell(f"{len(rendered) - len(kept)} of {len(rendered)} prompts cannot be rendered or are too long.")
         return kept
 
-    def _prompt(self, conversation: Conversation, row: Any) -> AnsweredPrompt | None:
+    def _prompt(self, conversation: Conversation, row: Any, source: str) -> AnsweredPrompt | None:
         *messages, answer = conversation.messages
         tools = conversation.tools or ()
         if conversation.media or (tools and not takes_tools(self._tokenizer)):
@@ -175,7 +190,7 @@ class AnswerMetrics:
         if not ids or (limit is not None and len(ids) >= limit):
             return None
         example = ScoredExample(tuple(messages), answer_text(answer) or None, row)
-        return AnsweredPrompt(ids, text, tuple(tools), example)
+        return AnsweredPrompt(ids, text, tuple(tools), example, source)
 
     def _warn(self, step: int, why: str) -> None:
         if why not in self._warned:

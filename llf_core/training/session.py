@@ -19,7 +19,8 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
-from llf_core.config.rules.conditions import no_answers_reason
+from llf_core.config.rules.conditions import no_accuracy_reason, no_answers_reason
+from llf_core.config.rules.evaluation_metrics import best_metric, evaluation_metrics
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import Collator, PackedRows, check_packing, prepare
 from llf_core.data.media_limits import MediaLimits
@@ -64,6 +65,7 @@ from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.early_stopping import early_stopping
+from llf_core.training.evaluation_sets import positions_by_set
 from llf_core.training.failures import explain_failure
 from llf_core.training.forgetting_probe import ForgettingProbe
 from llf_core.training.freed_memory import FreedMemory
@@ -423,7 +425,10 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
-    better = None if answers is None else answers.higher_is_better(config.training.metric_for_best_model or "")
+    best = best_metric(config)
+    better = evaluation_metrics(config).get(best)
+    if better is None and answers is not None:
+        better = answers.directions.get(best)
     more: dict[str, Any] = {}
     if better is not None and config.training.greater_is_better is None:
         more["greater_is_better"] = better
@@ -452,6 +457,9 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
             callbacks=callbacks,
         )
         trainer.answer_metrics = answers
+        if not evaluates:
+            trainer.counts_accuracy = config.evaluation.compute_accuracy and not no_accuracy_reason(config)
+            trainer.evaluation_sets = positions_by_set(config, context.data)
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints each record once, for people
     progress.trainer = trainer
     return trainer

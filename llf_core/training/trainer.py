@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
+from torch.utils.data import Subset
 
+from llf_core.config.rules.evaluation_metrics import of_set
 from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
 from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
+from llf_core.stages.token_accuracy import TokenAccuracy
+from llf_core.training.evaluation_sums import EvaluationSums, together
 from llf_core.training.oom_messages import (
     evaluation_retry_message,
     layerwise_error,
@@ -24,9 +29,10 @@ from llf_core.training.oom_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
+    from torch.utils.data import DataLoader
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.data.streaming import Stream
@@ -53,10 +59,15 @@ class RunTrainer(TrainingLoop):
 
     Attributes:
         answer_metrics: metrics of generated answers, computed at each evaluation; None for none.
+        evaluation_sets: positions of the evaluation examples of each data set, by its name in metrics. Each of them is
+            evaluated by itself, and all together; without any, only all together.
+        counts_accuracy: whether evaluations measure the accuracy of tokens.
     """
 
     stage: LossStage
     answer_metrics: AnswerMetrics | None = None
+    evaluation_sets: Mapping[str, Sequence[int]] = MappingProxyType({})
+    counts_accuracy: bool = False
 
     # compute_loss divides by the count of the whole step, so the Trainer must not divide again.
     loss_is_scaled_for_ga = True
@@ -271,22 +282,16 @@ class RunTrainer(TrainingLoop):
             BrokenRunError: there is no readable status.
         """
         if "loss" in logs:
-            logs |= self._means()
+            logs |= self._sums().means(self.stage.differences)
         super().log(logs, start_time)
 
-    def _means(self) -> dict[str, float]:
-        """Means of the stage's metrics over all ranks."""
-        totals: dict[str, list[float]] = {}
-        for own in gather_object([self.stage.measures.take()]):
-            for name, (total, count) in own.items():
-                sums = totals.setdefault(name, [0.0, 0.0])
-                sums[0], sums[1] = sums[0] + total, sums[1] + count
-        means = {name: total / count for name, (total, count) in totals.items() if count}
-        for name, parts in self.stage.differences.items():
-            one, other = (means.get(part) for part in parts)
-            if one is not None and other is not None:
-                means[name] = one - other
-        return means
+    def _sums(self) -> EvaluationSums:
+        """What was summed up on all ranks since it was last asked: losses of evaluations, metrics, correct tokens."""
+        accuracy = self.stage.accuracy
+        total, count = self._evaluated.tolist()
+        self._evaluated.zero_()
+        own = EvaluationSums((total, count), self.stage.measures.take(), [] if accuracy is None else accuracy.take())
+        return together(gather_object([own]))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as `transformers.Trainer` does.
@@ -306,50 +311,78 @@ class RunTrainer(TrainingLoop):
         """
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         best = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        if self.answer_metrics is not None and self.answer_metrics.higher_is_better(best) is not None:
+        if self.answer_metrics is not None and best in self.answer_metrics.directions:
             metrics.setdefault(f"eval_{best}", math.nan)
         return metrics
 
     def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
         self._pending_losses.append((numbers, losses, tokens))
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self, dataloader: DataLoader[Any], *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
         """Run the Trainer's evaluation loop, with the loss as a mean over tokens (pairs, completions) of all batches.
 
         The Trainer takes the mean of batch means, in which a batch with few tokens counts as much as others, so that
-        its loss depends on the batch size.
+        its loss depends on the batch size. With `evaluation_sets` the loop runs once for each data set.
 
         Args:
+            dataloader: all evaluation examples.
             args: see `transformers.Trainer.evaluation_loop`.
             metric_key_prefix: prefix of the metrics' names.
             kwargs: see `transformers.Trainer.evaluation_loop`.
 
         Returns:
-            The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics and those of answers added.
+            The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics, the accuracy of tokens and
+            the metrics of answers added; those of a single data set are `<prefix>_<data set>_loss` and so on.
 
         Raises:
             DoesNotFitError, MemoryError, OSError, ValueError, ModelError: see `compute_loss`.
             RuntimeError: shapes or devices do not fit, as of a method of another package.
             StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
-            ZeroDivisionError: no example of the evaluation set has a supervised token.
+            ZeroDivisionError: no example of the evaluation set, or of one of the data sets, has a supervised token.
         """
-        self._evaluated.zero_()
+        loop = partial(super().evaluation_loop, metric_key_prefix=metric_key_prefix)
         self.stage.commit()
         trained = self.stage.measures.take()  # metrics of the training steps since the last log
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        total, count = sum_over_ranks(self._evaluated).tolist()
-        output.metrics[f"{metric_key_prefix}_loss"] = total / count
-        means = self._means()
-        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        self._evaluated.zero_()
+        self.stage.accuracy = TokenAccuracy() if self.counts_accuracy else None
+        sums: dict[str, EvaluationSums] = {}
+        samples = 0
+        try:
+            for name, loader in self._loaders(dataloader):
+                output = loop(loader, *args, **kwargs)
+                sums[name] = self._sums()
+                samples += output.num_samples
+        finally:
+            self.stage.accuracy = None
+        whole, differences = together(list(sums.values())), self.stage.differences
+        found = {of_set(name, metric): value for name, one in sums.items() if name
+                 for metric, value in one.metrics(differences).items()}  # fmt: skip
+        found |= whole.metrics(differences)
         for name, (measured, of) in trained.items():
             self.stage.measures.add(name, measured, of)
         self.stage.commit()
-        self.stage.evaluated(means)
+        self.stage.evaluated(whole.means(differences))
         if self.answer_metrics is not None:
             self.use_result_weights()
-            answers = self.answer_metrics.measure(self.state.global_step)
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in answers.items()})
-        return output
+            found |= self.answer_metrics.measure(self.state.global_step)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output._replace(num_samples=samples)
+
+    def _loaders(self, whole: DataLoader[Any]) -> Iterator[tuple[str, DataLoader[Any]]]:
+        """The evaluation examples of each data set with its name; all of them, without a name, if there is no set."""
+        if not self.evaluation_sets:
+            yield "", whole
+        for name, places in self.evaluation_sets.items():
+            # The Trainer keeps a loader of each name, with its worker processes if they persist.
+            every = self.eval_dataset
+            self.eval_dataset = {name: Subset(every, places)}
+            try:
+                loader = self.get_eval_dataloader(name)
+            finally:
+                self.eval_dataset = every
+            yield name, loader
 
 
 def _train_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> None:

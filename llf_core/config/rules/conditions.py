@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 HOLD_OUT = Fix("Hold out 5 %", {"val_size": 0.05})
 NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a share above 0, or an evaluation data set."
 
+NO_DATA = "there is no evaluation data (`val_size` or `eval_dataset`)"
+
 
 def evaluates(c: ConfigValues) -> bool:
     """Whether the config has evaluation data: a data set of its own or a validation split.
@@ -41,7 +43,33 @@ def no_answers_reason(c: ConfigValues) -> str:
         return f"stage {stage.name} has no validation examples with a prompt and an expected answer"
     if c.data.streaming:
         return "validation examples of streamed data are not stored"
-    return "" if evaluates(c) else "there is no evaluation data (`val_size` or `eval_dataset`)"
+    return "" if evaluates(c) else NO_DATA
+
+
+def no_accuracy_reason(c: ConfigValues) -> str:
+    """Why the evaluations of a run cannot measure the accuracy of tokens; empty if they do.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    stage = stage_of(c)
+    if not stage.token_accuracy:
+        return f"the loss of stage {stage.name} is not of single tokens"
+    return "" if evaluates(c) else NO_DATA
+
+
+def no_sets_reason(c: ConfigValues) -> str:
+    """Why the evaluations of a run cannot tell its data sets apart; empty if they do.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    stage = stage_of(c)
+    if stage.uses_rewards:
+        return f"stage {stage.name} evaluates the completions to the prompts of all data sets together"
+    if c.data.streaming:
+        return "validation examples of streamed data are not stored by data set"
+    return "" if evaluates(c) else NO_DATA
 
 
 def weights_frozen(c: ConfigValues) -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.did_you_mean import misspelt
-from llf_core.config.metric_names import declarations_of, function_name, is_in_file, known_names
+from llf_core.config.did_you_mean import listed, misspelt
+from llf_core.config.metric_names import declarations_of, is_in_file, known_names
 from llf_core.config.problem import Fix
-from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import (
     HOLD_OUT,
     NOTHING_HELD_OUT,
     evaluates,
     never_evaluated,
+    no_accuracy_reason,
     no_answers_reason,
+    no_sets_reason,
 )
+from llf_core.config.rules.evaluation_metrics import best_metric, evaluation_metrics
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -26,36 +28,16 @@ NO_STOPPING = Fix("Switch off early stopping", {"early_stopping_steps": None})
 KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
 
 
-def _rewards(config: ConfigValues) -> tuple[str, ...]:
-    """Metrics of an evaluation besides the loss, if the stage scores completions."""
-    return ("reward", "eval_reward") if stage_of(config).uses_rewards else ()
+def _other_metrics(config: ConfigValues) -> tuple[Fix, ...]:
+    near = misspelt(best_metric(config), evaluation_metrics(config))
+    meant = () if near is None else (Fix(f"Use {near}", {"metric_for_best_model": near}),)
+    return (*meant, Fix("Use the evaluation loss", {"metric_for_best_model": None}))
 
 
-def _answer_metrics(config: ConfigValues) -> tuple[str, ...]:
-    """Names of the metrics of generated answers that each evaluation computes."""
-    if no_answers_reason(config):
-        return ()
-    found: list[str] = []
-    for name in config.evaluation.metrics or ():
-        found += [one.name for one in declarations_of(name)] or [function_name(name)]
-    return tuple(found)
-
-
-def _evaluated(config: ConfigValues) -> tuple[str, ...]:
-    """All metrics by which the best checkpoint can be chosen, without `eval_`."""
-    return ("loss", *_rewards(config)[:1], *_answer_metrics(config))
-
-
-def _best_by(config: ConfigValues) -> str | None:
-    """The metric that chooses the best checkpoint, without `eval_`."""
-    name = config.training.metric_for_best_model
-    return None if name is None else name.removeprefix("eval_")
-
-
-def _by_reward(config: ConfigValues) -> bool:
-    """Whether the best checkpoint is the one with the highest reward."""
-    metric = config.training.metric_for_best_model
-    return stage_of(config).samples_groups or (bool(_rewards(config)) and metric in _rewards(config))
+def _contradicts(config: ConfigValues) -> bool:
+    """Whether `greater_is_better` contradicts what the metric that chooses the best checkpoint declares."""
+    given, declared = config.training.greater_is_better, evaluation_metrics(config).get(best_metric(config))
+    return given is not None and declared is not None and given != declared
 
 
 def hold_out_and_evaluate(c: ConfigValues) -> Fix:
@@ -242,17 +224,35 @@ EVALUATION = (
     ),
     Rule(
         ("metric_for_best_model",),
-        lambda c: _best_by(c) not in {None, *_evaluated(c)},
+        lambda c: best_metric(c) not in evaluation_metrics(c),
         lambda c: (
-            f"The best checkpoint is selected by {c.training.metric_for_best_model}, but the evaluation "
-            f"computes only {' and '.join(_evaluated(c))}. Expected {(*_rewards(c), *_answer_metrics(c), 'loss')[0]}."
+            f"`metric_for_best_model` is {c.training.metric_for_best_model}, which the evaluations of this run do not "
+            f"compute. Expected {listed(evaluation_metrics(c))}."
         ),
-        (Fix("Use the evaluation loss", {"metric_for_best_model": None}),),
+        _other_metrics,
     ),
     Rule(
         ("greater_is_better",),
-        lambda c: c.training.greater_is_better is True and not _by_reward(c) and _best_by(c) not in _answer_metrics(c),
-        "With `greater_is_better`, the checkpoint with the highest loss would be the best one. Expected false.",
-        (Fix("Keep the lowest loss", {"greater_is_better": None}),),
+        _contradicts,
+        lambda c: (
+            f"`greater_is_better` is {str(c.training.greater_is_better).lower()}, but a "
+            f"{'lower' if c.training.greater_is_better else 'higher'} {best_metric(c)} is better. "
+            "Expected it to be absent."
+        ),
+        (Fix("Remove greater_is_better", {"greater_is_better": None}),),
+    ),
+    Rule(
+        ("compute_accuracy", "val_size", "eval_dataset"),
+        lambda c: c.evaluation.compute_accuracy and bool(no_accuracy_reason(c)),
+        lambda c: f"`compute_accuracy` has no effect: {no_accuracy_reason(c)}.",
+        (Fix("Leave it out", {"compute_accuracy": False}),),
+        severity="warning",
+    ),
+    Rule(
+        ("eval_on_each_dataset", "stage", "val_size", "eval_dataset"),
+        lambda c: c.evaluation.eval_on_each_dataset and bool(no_sets_reason(c)),
+        lambda c: f"`eval_on_each_dataset` has no effect: {no_sets_reason(c)}.",
+        (Fix("Leave it out", {"eval_on_each_dataset": False}),),
+        severity="warning",
     ),
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llf_core.modifiers.modifier import Modifier
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.completion_scores import PromptScoring
+    from llf_core.stages.token_accuracy import TokenAccuracy
 
     Batch = dict[str, Any]
     Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
@@ -154,6 +155,8 @@ class LossStage(Stage, ABC):
         differences: metrics that are logged beside the measures: by name, the two measures whose means are subtracted.
         batch_dependent: whether the loss of an example depends on the others of its micro-batch.
         measures: metrics beside the loss.
+        accuracy: counts correct tokens while an evaluation asks for it; a stage that declares `token_accuracy` gives it
+            the distributions of its tokens. None otherwise.
 
     Args:
         context: the training context; None if only the loss formula is needed.
@@ -180,6 +183,7 @@ class LossStage(Stage, ABC):
     def __init__(self, context: TrainingContext | None = None) -> None:
         super().__init__(context)
         self.measures = Measures()
+        self.accuracy: TokenAccuracy | None = None
 
     def collator(self, **options: Any) -> Collate | None:  # noqa: ARG002
         """Create the function that makes batches of examples; None where `llf_core.data.Collator` does.
@@ -287,10 +291,14 @@ class LossStage(Stage, ABC):
     def rollback(self) -> None:
         """Discard what `loss_sum` has changed here since `commit`: after out of memory the step is computed again."""
         self.measures.rollback()
+        if self.accuracy is not None:
+            self.accuracy.rollback()
 
     def commit(self) -> None:
         """Keep what `loss_sum` has changed: the gradients of a step, or an evaluation's batch, are complete."""
         self.measures.commit()
+        if self.accuracy is not None:
+            self.accuracy.commit()
 
 
 class TrainerStage(Stage, ABC):

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
+from llf_core.config.rules.evaluation_metrics import best_metric
 from llf_core.config.rules.sampling import parse_reward_weights
 from llf_core.stages.base.stage import TrainerStage
 from llf_core.stages.online.rollout import Rollout
@@ -160,8 +161,8 @@ class OnlineStage(TrainerStage):
         if stage.beta is not None:
             values["beta"] = stage.beta
         chooses = training.early_stopping_steps or training.load_best_model_at_end
-        if chooses and training.metric_for_best_model in {None, "loss"}:
-            values["metric_for_best_model"] = "reward"  # the loss of these stages does not measure success
+        if chooses:
+            values["metric_for_best_model"] = best_metric(config)
         return values
 
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:

@@ -133,3 +133,20 @@ def test_the_small_charts_are_no_others():
         "Learning rate", "Gradient norm", "Tokens per second", "Memory, GB",
     ]  # fmt: skip
     assert titles(["loss", *SMALL]) == ["Loss"]
+
+
+def test_each_data_set_is_a_line_beside_the_others():
+    found = logged_charts(["loss", "eval_loss", "eval_sums_loss", "eval_my_set_loss", "eval_accuracy/low",
+                           "eval_sums_accuracy", "eval_sums_accuracy/low"])  # fmt: skip
+    assert [(one.chart.title, one.chart.place, dict(one.lines)) for one in found] == [
+        ("Loss", "top", {"loss": "training"}),
+        ("Loss by data set", "middle", {"sums_loss": "sums", "my_set_loss": "my_set"}),
+        ("Token accuracy", "middle", {"accuracy/low": "95 % interval, low"}),
+        (
+            "Token accuracy by data set",
+            "middle",
+            {"sums_accuracy": "sums", "sums_accuracy/low": "sums, 95 % interval, low"},
+        ),
+    ]
+    (own,) = logged_charts(["my_loss", "eval_my_loss"])  # a metric that training logs too is of no data set
+    assert own.chart.title == "my_loss"

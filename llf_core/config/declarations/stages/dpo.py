@@ -161,6 +161,7 @@ DPO = StageDeclaration(
     rules=RULES,
     data_kind="pairs",
     loss_kind="preference",
+    evaluation_metrics=MappingProxyType({"rewards/accuracies": True, "rewards/margins": True}),
     compares=True,
     has_reference=True,
     uses_reference=lambda config: PREFERENCE_LOSSES[config.get("pref_loss")].needs_reference,

@@ -76,6 +76,7 @@ KD = StageDeclaration(
     implementation="llf_core.stages.kd:KD",
     options=KDOptions,
     rules=RULES,
+    token_accuracy=True,
     second_model=lambda config: "teacher_model" if config.get("teacher_model") else None,
     other_names=MappingProxyType({"temperature": "kd_temperature", "ref_model": "teacher_model"}),
 )

@@ -54,6 +54,7 @@ KTO = StageDeclaration(
     rules=RULES,
     data_kind="unpaired_preferences",
     loss_kind="preference",
+    evaluation_metrics=MappingProxyType({"rewards/margins": True}),
     compares=True,
     has_reference=True,
     uses_reference=lambda _: True,

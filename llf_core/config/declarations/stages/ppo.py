@@ -368,6 +368,7 @@ PPO = StageDeclaration(
     trains_value_function=True,
     data_kind="prompts",
     loss_kind="reward",
+    evaluation_metrics=MappingProxyType({"reward": True}),
     has_reference=True,
     uses_rewards=True,
     scored_by_functions=lambda config: bool(config.get("reward_model_type") == "function"),

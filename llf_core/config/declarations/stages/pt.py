@@ -9,4 +9,5 @@ PT = StageDeclaration(
     label="pt (pre-training on plain text)",
     implementation="llf_core.stages.pt:PT",
     data_kind="texts",
+    token_accuracy=True,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
@@ -43,6 +45,7 @@ RM = StageDeclaration(
     rules=RULES,
     data_kind="pairs",
     loss_kind="preference",
+    evaluation_metrics=MappingProxyType({"rewards/accuracies": True, "rewards/margins": True}),
     has_reward_head=True,
     generates=False,
 )

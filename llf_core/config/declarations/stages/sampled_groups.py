@@ -81,6 +81,7 @@ def declare_group_stage(
         rules=rules,
         data_kind="prompts",
         loss_kind="reward",
+        evaluation_metrics=MappingProxyType({"reward": True}),
         pads=True,
         uses_rewards=True,
         samples_groups=True,

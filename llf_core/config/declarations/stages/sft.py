@@ -112,6 +112,7 @@ SFT = StageDeclaration(
     options=SFTOptions,
     rules=RULES,
     data_kind="answers",
+    token_accuracy=True,
     likelihood_metric=lambda config: "sft_loss" if weights_tokens(config) else "loss",
     uses_reference=_anchors,
     has_reference=True,

@@ -1,0 +1,107 @@
+"""Which metrics the evaluations of a run compute, and which of their values are better."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from llf_core.config.metric_names import declarations_of, function_name
+from llf_core.config.registry import stage_of
+from llf_core.config.rules.conditions import evaluates, no_accuracy_reason, no_answers_reason, no_sets_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config.values import ConfigValues
+
+ACCURACY = "accuracy"
+"""Token accuracy of an evaluation, as LLaMA-Factory calls it."""
+DATA_FILE = re.compile(r"\.(jsonl?|csv|parquet|arrow|txt)$")
+
+
+def evaluation_metrics(config: ConfigValues) -> dict[str, bool | None]:
+    """The metrics by which a run's checkpoints can be ranked, the loss first.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        By name, without `eval_`: whether a higher value is better. None for a function, which says so itself once it is
+        loaded.
+
+    Raises:
+        PluginError: two installed packages declare the same name.
+    """
+    found: dict[str, bool | None] = {"loss": False, **stage_of(config).evaluation_metrics}
+    if config.evaluation.compute_accuracy and not no_accuracy_reason(config):
+        found[ACCURACY] = True
+    found |= answer_metrics(config)
+    sets = evaluation_sets(config) if config.evaluation.eval_on_each_dataset and not no_sets_reason(config) else ()
+    return found | {of_set(one, name): better for one in sets for name, better in found.items()}
+
+
+def answer_metrics(config: ConfigValues) -> dict[str, bool | None]:
+    """The metrics of generated answers that each evaluation computes, as `evaluation_metrics` returns them.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        PluginError: two installed packages declare the same name.
+    """
+    if no_answers_reason(config):
+        return {}
+    found: dict[str, bool | None] = {}
+    for name in config.evaluation.metrics or ():
+        declared = {one.name: one.higher_is_better for one in declarations_of(name)}
+        found |= declared or {function_name(name): None}
+    return found
+
+
+def best_metric(config: ConfigValues) -> str:
+    """The metric that decides which checkpoint of a run is best, without `eval_`.
+
+    Of stages that sample groups of completions it is the reward instead of the loss, which does not measure success.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    name = (config.training.metric_for_best_model or "loss").removeprefix("eval_")
+    return "reward" if name == "loss" and stage_of(config).samples_groups else name
+
+
+def evaluation_sets(config: ConfigValues) -> tuple[str, ...]:
+    """Names of the data sets of the evaluation in the names of metrics: of `eval_dataset`, else of `dataset`.
+
+    Args:
+        config: of the run.
+    """
+    return set_names(config.data.eval_dataset or config.data.dataset or ()) if evaluates(config) else ()
+
+
+def set_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of data sets as they stand in the names of metrics: without folders, and without the ending of a file.
+
+    Args:
+        names: as in `eval_dataset`.
+
+    Returns:
+        One name each, all different: `held_out` for `data/held_out.json`.
+    """
+    short = [DATA_FILE.sub("", name.rstrip("/").rpartition("/")[2]) for name in names]
+    whole = [one if short.count(one) == 1 else name for one, name in zip(short, names, strict=True)]
+    plain = [re.sub(r"[^\w.-]+", "_", one) for one in whole]
+    return tuple(one if plain.index(one) == place else f"{one}_{place + 1}" for place, one in enumerate(plain))
+
+
+def of_set(one: str, name: str) -> str:
+    """Name of the metric of a single data set, as transformers and LLaMA-Factory call it: `identity_loss`.
+
+    Args:
+        one: name of the data set, see `set_names`.
+        name: name of the metric.
+    """
+    return f"{one}_{name}"

@@ -1,0 +1,81 @@
+"""Which tokens a model would have predicted, beside their loss: the metric `accuracy` of an evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from llf_core.config.ignore_index import IGNORED
+from llf_core.stages.sft import record_document_losses, shifted_targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.acceleration.kernels.cross_entropy import TokenWeights
+    from llf_core.stages.base.stage import Batch
+
+
+class TokenAccuracy:
+    """Counts, for each example, the tokens in the loss and those of them that are the most likely ones.
+
+    It looks at the distributions that the loss is computed from, so that it costs no second pass through the head.
+    What it has counted is pending until `commit`, since a batch may be computed again in smaller parts.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[Tensor] = []
+        self._pending: list[Tensor] = []
+        self._committed: list[Tensor] = []
+
+    def observe(self, weights: TokenWeights | None = None) -> TokenWeights:
+        """Weights of a loss that keep the most likely token of each row, see `kernels.cross_entropy.TokenWeights`.
+
+        Args:
+            weights: the weights of the loss; None for 1.
+
+        Returns:
+            A function that returns what `weights` returns.
+        """
+
+        def observed(log_probs: Tensor, costs: Tensor) -> Tensor:
+            self._found.append(log_probs.argmax(-1))
+            return torch.ones_like(costs) if weights is None else weights(log_probs, costs)
+
+        return observed
+
+    def add(self, batch: Batch) -> None:
+        """Compare what was observed since the last call with the labels of a batch.
+
+        Args:
+            batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; its loss was
+                computed with the weights of `observe`.
+
+        Source:
+            Share of positions whose highest logit is that of the label, as in transformers' and LLaMA-Factory's
+            `compute_accuracy`.
+        """
+        targets = shifted_targets(batch["labels"]).flatten()
+        learned = (targets != IGNORED).nonzero()[:, 0]
+        found = torch.cat(self._found) if self._found else targets[:0]
+        self._found.clear()
+        correct = (found == targets[learned]).to(torch.float32)
+        record_document_losses(batch, self._keep, learned, correct)
+
+    def _keep(self, correct: Tensor, tokens: Tensor) -> None:
+        self._pending.append(torch.stack([correct, tokens.to(correct.dtype)], dim=1))
+
+    def rollback(self) -> None:
+        """Discard what was counted since `commit`: the batch is computed again."""
+        self._found.clear()
+        self._pending.clear()
+
+    def commit(self) -> None:
+        """Keep what was counted, once a batch is complete."""
+        self._committed += self._pending
+        self._pending.clear()
+
+    def take(self) -> list[list[float]]:
+        """Return the committed counts and clear them: of each example its correct tokens and its tokens in the loss."""
+        taken, self._committed = self._committed, []
+        return torch.cat(taken).tolist() if taken else []

@@ -1,0 +1,83 @@
+"""What an evaluation has summed up: its metrics follow, also those of several data sets together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.config.rules.evaluation_metrics import ACCURACY
+from llf_core.metrics.interval import interval
+from llf_core.metrics.likelihood import TOKEN_ACCURACY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LOW, HIGH = "/low", "/high"
+"""Endings of the names of the bounds of a metric's 95 % interval."""
+
+
+@dataclass(frozen=True)
+class EvaluationSums:
+    """Sums over the examples of one or several data sets, on all ranks.
+
+    Attributes:
+        loss: sum of the losses, and number of tokens (pairs, completions).
+        measures: by name, sum and number of the values of a stage's metric.
+        accuracy: of each example its correct tokens and its tokens in the loss; empty without `compute_accuracy`.
+    """
+
+    loss: tuple[float, float]
+    measures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    accuracy: Sequence[Sequence[float]] = ()
+
+    def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """Means of the stage's metrics, and the differences of two of them.
+
+        Args:
+            differences: see `LossStage.differences`.
+        """
+        means = {name: total / count for name, (total, count) in self.measures.items() if count}
+        for name, parts in differences.items():
+            one, other = (means.get(part) for part in parts)
+            if one is not None and other is not None:
+                means[name] = one - other
+        return means
+
+    def metrics(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """All metrics by name: `loss`, the stage's, and `accuracy` with the bounds of its 95 % interval.
+
+        A stage's own `loss`, such as a mean over the completions that could be scored, counts instead of the other.
+
+        Args:
+            differences: see `LossStage.differences`.
+
+        Raises:
+            ZeroDivisionError: no example has a supervised token.
+        """
+        return {"loss": self.loss[0] / self.loss[1]} | self.means(differences) | self._accuracy()
+
+    def _accuracy(self) -> dict[str, float]:
+        counts = np.array(self.accuracy, float).reshape(-1, 2)
+        counts = counts[counts[:, 1] > 0]
+        if not len(counts):
+            return {}
+        found = interval(counts, TOKEN_ACCURACY)
+        values = {ACCURACY: found.value, ACCURACY + LOW: found.low, ACCURACY + HIGH: found.high}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def together(parts: Sequence[EvaluationSums]) -> EvaluationSums:
+    """The sums over the examples of several data sets.
+
+    Args:
+        parts: of each data set, at least one.
+    """
+    measures: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        for name, (total, count) in part.measures.items():
+            before = measures.get(name, (0.0, 0.0))
+            measures[name] = (before[0] + total, before[1] + count)
+    totals, counts = zip(*(part.loss for part in parts), strict=True)
+    return EvaluationSums((sum(totals), sum(counts)), measures, [one for part in parts for one in part.accuracy])
