@@ -128,6 +128,8 @@ export interface IEvaluation {
   data: string;
   examples: number;
   metrics: { label: string; text: string }[];
+  /** Win rates against other models, by each judge: the rate with its interval, and `better`, `worse`, … */
+  judged?: { judge: string; base: string; text: string; verdict: string }[];
   /** Why it cannot be read; empty for a valid one. */
   problem: string;
 }

@@ -28,6 +28,17 @@ export function Evaluations(props: {
                   .map(({ label, text }) => `${label} ${text}`)
                   .join(', ')}
               </span>
+              {(one.judged ?? []).map(({ judge, base, text, verdict }) => (
+                <span key={`${judge} ${base}`}>
+                  {trans.__(
+                    'Win rate against %1 by %2: %3, %4',
+                    base || trans.__('another model'),
+                    judge,
+                    text,
+                    verdict
+                  )}
+                </span>
+              ))}
             </>
           )}
         </li>

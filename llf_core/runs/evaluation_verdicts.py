@@ -32,6 +32,8 @@ class JudgedPair:
         orders: the outcome by each order of the answers, that of the first model first; None where the reply had no
             verdict. Empty for equal answers, of which the judge was not asked.
         replies: the replies, or why there is none.
+        base: `EvaluatedTarget.weights` of the first model; empty where it is not known.
+        base_name: name of the first model.
     """
 
     source: str
@@ -41,6 +43,8 @@ class JudgedPair:
     name: str
     orders: tuple[Outcome | None, ...] = ()
     replies: tuple[str, ...] = ()
+    base: str = ""
+    base_name: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -98,6 +102,8 @@ def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
             "name": verdict.name,
             "orders": list(verdict.orders),
             "replies": list(verdict.replies),
+            "base": verdict.base,
+            "base_name": verdict.base_name,
             "time": time.time(),
         },
     )
@@ -132,6 +138,31 @@ def verdicts_of(
     return found
 
 
+def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
+    """Read the verdicts on the answers of a result, for lists that do not read the answers themselves.
+
+    Invalid lines are left out.
+
+    Args:
+        result: result of the model that is judged.
+
+    Returns:
+        For each judge and model that it was compared with, the last verdict on each example, at least one; in the
+        order of their first verdict. Empty if nothing was judged.
+
+    Raises:
+        UnreadableError: the file is not a regular file, or the system denies access.
+        OSError: the folder is not accessible, or too many files are open.
+    """
+    found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
+    if not (result.folder / VERDICTS).exists():
+        return []
+    for line in records(result.folder / VERDICTS):
+        if (one := _read(line)) is not None:
+            found.setdefault((one.judge, one.base), {})[one.key] = one
+    return [list(each.values()) for each in found.values()]
+
+
 def _read(line: dict[str, object]) -> JudgedPair | None:
     texts = [line.get(name) for name in ("source", "pair", "judge", "name")]
     index, orders, replies = line.get("index"), line.get("orders"), line.get("replies")
@@ -141,4 +172,6 @@ def _read(line: dict[str, object]) -> JudgedPair | None:
         return None
     source, pair, judge, name = (str(one) for one in texts)
     said = tuple(str(one) for one in replies) if isinstance(replies, list) else ()
-    return JudgedPair(source, index, pair, judge, name, tuple(cast("list[Outcome | None]", orders)), said)
+    base, base_name = (str(line.get(key, "")) for key in ("base", "base_name"))
+    outcomes = tuple(cast("list[Outcome | None]", orders))
+    return JudgedPair(source, index, pair, judge, name, outcomes, said, base, base_name)

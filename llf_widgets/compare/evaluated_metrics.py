@@ -1,20 +1,22 @@
-"""Results of evaluations of runs, side by side."""
+"""Results of evaluations of runs, side by side, and what judges said of them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import with_unit
+from llf_core.evaluation.judge.win_rate import stored_win_rates
 from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY, TOKEN_ACCURACY
-from llf_core.runs.evaluations import results_of
+from llf_core.runs.evaluations import MetricValue, results_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llf_core.runs import RunFolder
-    from llf_core.runs.evaluations import EvaluationResult, MetricValue
+    from llf_core.runs.evaluations import EvaluationResult
 
 OF_LOSSES = frozenset(one.name for one in (LOSS, PERPLEXITY, BITS_PER_BYTE, TOKEN_ACCURACY))
 """Metrics that do not depend on how answers are generated."""
@@ -41,7 +43,8 @@ def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
     """Collect what `llf.Evaluate` and `llf eval` have measured of the weights of runs, the newest value of each.
 
     Values stand in one row if they are of the same examples, and of generated answers of the same length. Results of
-    base models, which lie beside those of their runs, are left out.
+    base models, which lie beside those of their runs, are left out. The win rates of a judge are among them, in a row
+    for each judge and model that the runs were compared with.
 
     Args:
         folders: the runs.
@@ -54,7 +57,7 @@ def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
         for result in results_of(folder):
             if result.problem or result.target.step is None or result.target.run != folder.id:
                 continue
-            for value in result.metrics:
+            for value in (*result.metrics, *_win_rates(result)):
                 row = found.setdefault(_key(result, value), {})
                 label = _data_name(result) + _length(result, value)
                 row.setdefault(folder.id, (value, label, value.value))  # the newest comes first
@@ -62,6 +65,27 @@ def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
     return [
         _row_of(list(found[key].values()), {run: entry[2] for run, entry in found[key].items()})
         for key in sorted(found, key=lambda key: order.index(key[0]))
+    ]
+
+
+def _win_rates(result: EvaluationResult) -> list[MetricValue]:
+    """What judges said of a result, as metrics; nothing where the verdicts cannot be read."""
+    try:
+        found = stored_win_rates(result)
+    except OSError:  # also what is not a regular file
+        return []
+    return [
+        MetricValue(
+            f"win rate {one.judge} {one.weights}",
+            f"Win rate against {one.base or 'another model'} by {one.rate.judge}",
+            one.rate.rate,
+            one.rate.low,
+            one.rate.high,
+            one.rate.wins + one.rate.ties + one.rate.losses,
+            "%",
+        )
+        for one in found
+        if math.isfinite(one.rate.rate)
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,15 +9,18 @@ from typing import TYPE_CHECKING
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.evaluation.judge.win_rate import stored_win_rates
+from llf_core.runs.evaluation_verdicts import VERDICTS
 from llf_core.runs.evaluations import results_of
 from llf_core.runs.exports import exports_of
-from llf_core.runs.formatting import amount_text
+from llf_core.runs.formatting import amount_text, share
 from llf_core.untrusted import UnreadableError, real_path, visible
 from llf_widgets.home import display_path
 from llf_widgets.server.output import ZipHandler
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
+    from llf_core.runs.evaluations import EvaluationResult
     from llf_core.runs.exports import RecordedExport
 
 NO_EXPORT = "The run's folder has no such export. Export it again."
@@ -130,27 +134,70 @@ def _recorded(folder: RunFolder) -> list[RecordedExport]:
         return []
 
 
-def evaluations_json(folder: RunFolder) -> list[dict[str, object]]:
-    """The newest evaluations of a run for the sidebar.
+class EvaluationList:
+    """The newest evaluations of a run for the sidebar, which polls: files are read again only if they have changed.
 
     Args:
         folder: the run.
-
-    Returns:
-        `made` (ISO 8601), `target`, `data` (names of the data sets), `examples`, `metrics` (`label` and `text`, at most
-        6) and `problem` (why it cannot be read; empty for a valid one) of each, newest first.
     """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._changed = 0
+        self._results: list[EvaluationResult] = []
+        self._judged: dict[str, tuple[tuple[int, int], list[dict[str, object]]]] = {}
+
+    def json(self) -> list[dict[str, object]]:
+        """The evaluations, newest first.
+
+        Returns:
+            `made` (ISO 8601), `target`, `data` (names of the data sets), `examples`, `metrics` (`label` and `text`, at
+            most 6), `judged` (`judge`, `base`, `text` and `verdict` of each judge's win rate) and `problem` (why it
+            cannot be read; empty for a valid one) of each.
+        """
+        try:
+            changed = self._folder.evaluations.stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed != self._changed:
+            self._changed, self._results = changed, results_of(self._folder)[:MAX_SHOWN]
+            self._judged.clear()
+        return [
+            {
+                "made": one.made,
+                "target": (one.target.label or one.target.name)[:MAX_NAME],
+                "data": ", ".join(one.data.names)[:MAX_NAME],
+                "examples": one.data.examples,
+                "metrics": [
+                    {"label": value.label[:MAX_NAME], "text": amount_text(value.value, value.unit)}
+                    for value in one.metrics[:MAX_METRICS]
+                ],
+                "judged": self._win_rates(one),
+                "problem": one.problem,
+            }
+            for one in self._results
+        ]
+
+    def _win_rates(self, result: EvaluationResult) -> list[dict[str, object]]:
+        """The win rates of a result, which change while a judge is asked."""
+        try:
+            found = (result.folder / VERDICTS).stat()
+            changed = (found.st_mtime_ns, found.st_size)
+            if self._judged.get(result.id, ((0, 0), []))[0] != changed:
+                self._judged[result.id] = (changed, _win_rates_json(result))
+        except OSError:  # also what is not a regular file
+            return []
+        return self._judged[result.id][1]
+
+
+def _win_rates_json(result: EvaluationResult) -> list[dict[str, object]]:
     return [
         {
-            "made": one.made,
-            "target": (one.target.label or one.target.name)[:MAX_NAME],
-            "data": ", ".join(one.data.names)[:MAX_NAME],
-            "examples": one.data.examples,
-            "metrics": [
-                {"label": value.label[:MAX_NAME], "text": amount_text(value.value, value.unit)}
-                for value in one.metrics[:MAX_METRICS]
-            ],
-            "problem": one.problem,
+            "judge": one.rate.judge[:MAX_NAME],
+            "base": one.base[:MAX_NAME],
+            "text": f"{share(one.rate.rate)} ({share(one.rate.low)} to {share(one.rate.high)})",
+            "verdict": one.rate.verdict,
         }
-        for one in results_of(folder)[:MAX_SHOWN]
+        for one in stored_win_rates(result)[:MAX_METRICS]
+        if math.isfinite(one.rate.rate)
     ]

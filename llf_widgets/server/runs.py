@@ -21,7 +21,7 @@ from llf_core.runs.status import BrokenRunError
 from llf_core.runs.trained import trained_json
 from llf_core.untrusted import read_object_or_empty
 from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_text
-from llf_widgets.server.results import evaluations_json, exports_json
+from llf_widgets.server.results import EvaluationList, exports_json
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -138,7 +138,7 @@ class RunDetails:
         self._notices: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._model: dict[str, Any] | None = None
         self._trained: dict[str, Any] | None = None
-        self._evaluations: tuple[int, list[dict[str, object]]] = (0, [])
+        self._evaluations = EvaluationList(folder)
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
@@ -149,7 +149,7 @@ class RunDetails:
             labels), `chart` (the large chart: `title`, `form` and `lines`, name -> `[steps, values]` of training and
             evaluations, at most 200 points each), `checkpoints` (steps), `config` (non-default settings, floats as
             displayed text), `trained` (see `runs.trained.trained_json`), `evaluations` and `exports` (see
-            `results.evaluations_json` and `results.exports_json`), `environment`, `events` (the last warnings,
+            `results.EvaluationList` and `results.exports_json`), `environment`, `events` (the last warnings,
             findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
 
         Raises:
@@ -193,23 +193,13 @@ class RunDetails:
             "checkpoints": Checkpoints(folder).list(),
             "config": formatted_config(folder),
             "trained": self._trained,
-            "evaluations": self._read_evaluations(),
+            "evaluations": self._evaluations.json(),
             "exports": exports_json(folder),
             "environment": _environment(folder),
             "events": [_shown(event, row.state) for event in self._notices if is_active(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:MAX_TEXT] for line in reader.log_tail(MAX_LOG_LINES).splitlines()],
         }
-
-    def _read_evaluations(self) -> list[dict[str, object]]:
-        """The evaluations; read again only if one was added or removed."""
-        try:
-            changed = self.folder.evaluations.stat().st_mtime_ns
-        except OSError:
-            return []
-        if changed != self._evaluations[0]:
-            self._evaluations = (changed, evaluations_json(self.folder))
-        return self._evaluations[1]
 
 
 def details_json(details: RunDetails) -> dict[str, object]:

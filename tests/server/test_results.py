@@ -9,7 +9,9 @@ import zipfile
 
 import pytest
 
-from llf_core.runs.evaluations import VERSION
+from llf_core.runs.evaluation_verdicts import VERDICTS, JudgedPair, add_verdict
+from llf_core.runs.evaluation_writer import EvaluationWriter
+from llf_core.runs.evaluations import VERSION, EvaluatedData, EvaluatedTarget
 from llf_core.runs.exports import FILE, RecordedExport, record_export
 from llf_widgets.server.results import key_of
 
@@ -91,9 +93,39 @@ async def test_evaluations_are_listed_with_their_numbers(ask, run):
         "data": "a, b",
         "examples": 3,
         "metrics": [{"label": "F1", "text": "50.0 %"}, {"label": "Loss", "text": "1.250"}],
+        "judged": [],
         "problem": "",
     }
     assert (await details(ask, run))["evaluations"] == [shown]
     (run.evaluations / "20261127-130000-0123abcd").mkdir()
     listed = (await details(ask, run))["evaluations"]
     assert (listed[0]["problem"], listed[1]) == ("evaluation.json is missing.", shown)
+
+
+async def test_the_win_rate_of_a_judge_follows_its_verdicts(ask, run):
+    target = EvaluatedTarget("demo", "adapter of step 4", run.id, 4, "b", "w")
+    with EvaluationWriter(run, target, EvaluatedData(("a",), "f", 12), {}) as writer:
+        result = writer.finish([], 1.0, 1)
+
+    def judge(outcomes, base, first=0):
+        for index, outcome in enumerate(outcomes, first):
+            said = JudgedPair("a", index, "p", "key", "judge\u202e", (outcome, outcome), ("", ""), base, f"demo@{base}")
+            add_verdict(result, said)
+
+    async def judged():
+        ((one,),) = [(each,) for each in (await details(ask, run))["evaluations"]]
+        return one["judged"]
+
+    assert await judged() == []
+    judge(["win"] * 9, "base")
+    judge(["lose"] * 12, "other")
+    assert [(one["base"], one["text"], one["verdict"]) for one in await judged()] == [
+        ("demo@base", "100 % (70 % to 100 %)", "too few examples"), ("demo@other", "0 % (0 % to 24 %)", "worse"),
+    ]  # fmt: skip
+    judge(["tie"] * 3, "base", first=9)  # while the folder of the evaluations stays as it is
+    judge([None] * 12, "other")
+    (one,) = await judged()
+    assert one == {"judge": "judge", "base": "demo@base", "text": "88 % (70 % to 100 %)", "verdict": "better"}
+    (result.folder / VERDICTS).unlink()
+    (result.folder / VERDICTS).symlink_to("/dev/null")
+    assert await judged() == []

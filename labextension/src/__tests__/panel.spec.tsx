@@ -580,6 +580,14 @@ it('lists the evaluations and exports of a run, and offers what is in its folder
           ['F1', '50.0 %'],
           ['Loss', '1.250']
         ].map(([label, text]) => ({ label, text })),
+        judged: [
+          {
+            judge: evil,
+            base: 'demo@base',
+            text: '62.0 % (51.0 % to 72.0 %)',
+            verdict: 'better'
+          }
+        ],
         problem: ''
       },
       {
@@ -624,6 +632,9 @@ it('lists the evaluations and exports of a run, and offers what is in its folder
   const [evaluation, damaged] = section('Evaluations');
   expect(evaluation).toContain(`adapter of step 4 on ${evil}1 example`);
   expect(evaluation).toContain('F1 50.0 %, Loss 1.250');
+  expect(evaluation).toContain(
+    `Win rate against demo@base by ${evil}: 62.0 % (51.0 % to 72.0 %), better`
+  );
   expect(damaged).toBe('evaluation.json is missing.');
   const [gguf, merged] = section('Exports');
   expect(gguf).toContain('gguf of step 4, 2.00 MB, all checks passed');

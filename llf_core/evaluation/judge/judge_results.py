@@ -43,10 +43,12 @@ class AskedPair:
     """A pair of answers that has no verdict yet.
 
     Attributes:
+        base: result of the first model.
         result: result of the second model.
         pair: the example in both results.
     """
 
+    base: EvaluationResult
     result: EvaluationResult
     pair: ExamplePair
 
@@ -171,9 +173,9 @@ def _unjudged(judge: Judge, key: str, folders: Sequence[Path]) -> Iterator[Asked
             if pair.tuned.key in known:
                 continue
             if pair.base.answer == pair.tuned.answer:
-                add_verdict(result, _verdict(judge, key, pair, (), ()))
+                add_verdict(result, _verdict(judge, key, AskedPair(first, result, pair), (), ()))
             else:
-                yield AskedPair(result, pair)
+                yield AskedPair(first, result, pair)
 
 
 def _questions(judge: Judge, pair: ExamplePair) -> list[tuple[dict[str, object], ...]]:
@@ -189,11 +191,12 @@ def _store(judge: Judge, key: str, asked: AskedPair, texts: Sequence[str], probl
         for text, outcomes in zip(texts, OUTCOMES, strict=True)
     )
     replies = tuple(text or problem for text, problem in zip(texts, problems, strict=True))
-    add_verdict(asked.result, _verdict(judge, key, asked.pair, orders, replies))
+    add_verdict(asked.result, _verdict(judge, key, asked, orders, replies))
 
 
 def _verdict(
-    judge: Judge, key: str, pair: ExamplePair, orders: tuple[Outcome | None, ...], replies: tuple[str, ...]
+    judge: Judge, key: str, asked: AskedPair, orders: tuple[Outcome | None, ...], replies: tuple[str, ...]
 ) -> JudgedPair:
-    one = pair.tuned
-    return JudgedPair(one.source, one.index, pair_key(pair.base, one), key, judge.name, orders, replies)
+    one, base = asked.pair.tuned, asked.base.target
+    pair = pair_key(asked.pair.base, one)
+    return JudgedPair(one.source, one.index, pair, key, judge.name, orders, replies, base.weights, base.name)

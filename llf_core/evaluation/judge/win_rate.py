@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.number_format import with_unit
 from llf_core.metrics.interval import interval
 from llf_core.metrics.paired import MIN_EXAMPLES, Verdict
-from llf_core.runs.evaluation_verdicts import verdicts_of
+from llf_core.runs.evaluation_verdicts import stored_verdicts, verdicts_of
 from llf_core.runs.formatting import share
 
 if TYPE_CHECKING:
@@ -132,4 +132,40 @@ def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> list
     """
     return [
         win_rate_of(found.values()) for found in verdicts_of(result, [(one.base, one.tuned) for one in pairs]).values()
+    ]
+
+
+@dataclass(frozen=True)
+class StoredWinRate:
+    """A win rate for lists, with the model that the judged one was compared with.
+
+    Attributes:
+        base: name of that model; empty where it is not known.
+        weights: `EvaluatedTarget.weights` of that model; empty where they are not known.
+        judge: key of the judge, equal for the same model with the same rubric.
+        rate: the win rate.
+    """
+
+    base: str
+    weights: str
+    judge: str
+    rate: JudgedWinRate
+
+
+def stored_win_rates(result: EvaluationResult) -> list[StoredWinRate]:
+    """The win rates of a result by the verdicts beside it, for lists that do not read the answers.
+
+    Args:
+        result: result of the model that is judged.
+
+    Returns:
+        One for each judge and model that it was compared with.
+
+    Raises:
+        UnreadableError: the file of verdicts is not a regular file, or the system denies access.
+        OSError: the folder is not accessible, or too many files are open.
+    """
+    return [
+        StoredWinRate(verdicts[-1].base_name, verdicts[-1].base, verdicts[-1].judge, win_rate_of(verdicts))
+        for verdicts in stored_verdicts(result)
     ]

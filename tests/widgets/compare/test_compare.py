@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from llf_core.runs import update_env
+from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict
 from llf_core.runs.evaluation_writer import EvaluationWriter
 from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, MetricValue
 from llf_widgets.compare import Compare
@@ -73,7 +74,7 @@ def store(folder, data, step, values, **settings):
     target = EvaluatedTarget("x", "", folder.id, step, "base", "weights")
     with EvaluationWriter(folder, target, EvaluatedData((f"/data/{data}",), data, 9), settings) as writer:
         metrics = [MetricValue(*one[:3], unit=one[3], higher_is_better=one[4]) for one in values]
-        writer.finish(metrics, 1.0, 1)
+        return writer.finish(metrics, 1.0, 1)
 
 
 def test_evaluations_stand_side_by_side_with_the_direction_of_their_metric(two):
@@ -94,6 +95,20 @@ def test_evaluations_stand_side_by_side_with_the_direction_of_their_metric(two):
         "Accuracy, mmlu": ((none, "50.0 %"), ()),
     }
     assert "Evaluations" in Compare([first, second]).html()
+
+
+def test_what_a_judge_said_stands_beside_the_metrics(two):
+    outcomes = (["win"] * 6 + ["tie"] * 2 + ["lose"] * 4, ["win"] * 9 + ["lose"] * 3)
+    for folder, said in zip(two, outcomes, strict=True):
+        result = store(folder, "held.jsonl", 10, [("loss", "Loss", 1.0, "nats", False)])
+        for place, outcome in enumerate(said):
+            verdict = JudgedPair("held", place, "", "key", "a judge", (outcome, outcome), ("", ""), "w", "tiny@base")
+            add_verdict(result, verdict)
+        add_verdict(result, JudgedPair("held", 0, "", "key", "a judge", (None, None), ("", ""), "other", "b"))
+    found = lines(table(looked(*two))["Evaluations"])
+    assert list(found) == ["Loss, held.jsonl", "Win rate against tiny@base by a judge, held.jsonl"]
+    judged = found["Win rate against tiny@base by a judge, held.jsonl"]
+    assert (judged.cells, judged.best) == (("58.3 %", "75.0 %"), (1,))
 
 
 def test_what_reads_the_same_is_not_marked_as_better(trainer):
