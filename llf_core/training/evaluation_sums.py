@@ -55,6 +55,7 @@ class EvaluationSums:
 
         Raises:
             ZeroDivisionError: no example has a supervised token.
+            ValueError: a count is not finite.
         """
         return {"loss": self.loss[0] / self.loss[1]} | self.means(differences) | self._accuracy()
 

@@ -215,7 +215,7 @@ CASES = [
         "metric_for_best_model",
         "error",
         DRAWN | {"metric_for_best_model": "accuracy"},
-        "computes only loss and reward. Expected reward.",
+        "do not compute. Expected loss, reward.",
     ),
     (
         "loss_type",
@@ -244,8 +244,15 @@ CASES = [
         "saved every 120 steps and evaluated every 50. Expected a multiple.",
     ),
     ("save_strategy", "error", {"save_strategy": "best"}, "needs to know which checkpoint is best"),
-    ("metric_for_best_model", "error", {"metric_for_best_model": "accuracy"}, "computes only loss"),
-    ("greater_is_better", "error", {"greater_is_better": True}, "highest loss"),
+    ("metric_for_best_model", "error", {"metric_for_best_model": "accuracy"}, "do not compute. Expected loss."),
+    ("greater_is_better", "error", {"greater_is_better": True}, "a lower loss is better"),
+    ("compute_accuracy", "warning", {"compute_accuracy": True}, "has no effect: there is no evaluation data"),
+    (
+        "eval_on_each_dataset",
+        "warning",
+        DRAWN | EVALUATED | {"eval_on_each_dataset": True},
+        "evaluates the completions to the prompts of all data sets together",
+    ),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "`eval_strategy` is no"),
     (
         "lr_scheduler_type",
