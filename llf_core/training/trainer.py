@@ -65,6 +65,7 @@ class RunTrainer(TrainingLoop):
     """
 
     stage: LossStage
+    eval_dataset: Any
     answer_metrics: AnswerMetrics | None = None
     evaluation_sets: Mapping[str, Sequence[int]] = MappingProxyType({})
     counts_accuracy: bool = False
@@ -376,7 +377,7 @@ class RunTrainer(TrainingLoop):
             yield "", whole
         for name, places in self.evaluation_sets.items():
             # The Trainer keeps a loader of each name, with its worker processes if they persist.
-            every = self.eval_dataset
+            every: Any = self.eval_dataset
             self.eval_dataset = {name: Subset(every, places)}
             try:
                 loader = self.get_eval_dataloader(name)

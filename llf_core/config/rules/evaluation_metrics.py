@@ -53,7 +53,7 @@ def answer_metrics(config: ConfigValues) -> dict[str, bool | None]:
         return {}
     found: dict[str, bool | None] = {}
     for name in config.evaluation.metrics or ():
-        declared = {one.name: one.higher_is_better for one in declarations_of(name)}
+        declared: dict[str, bool | None] = {one.name: one.higher_is_better for one in declarations_of(name)}
         found |= declared or {function_name(name): None}
     return found
 
