@@ -125,7 +125,7 @@ async def test_the_win_rate_of_a_judge_follows_its_verdicts(ask, run):
     judge(["tie"] * 3, "base", first=9)  # while the folder of the evaluations stays as it is
     judge([None] * 12, "other")
     (one,) = await judged()
-    assert one == {"judge": "judge", "base": "demo@base", "text": "88 % (70 % to 100 %)", "verdict": "better"}
+    assert one == {"judge": "judge", "base": "demo@base", "text": "88 % (71 % to 100 %)", "verdict": "better"}
     (result.folder / VERDICTS).unlink()
     (result.folder / VERDICTS).symlink_to("/dev/null")
     assert await judged() == []
