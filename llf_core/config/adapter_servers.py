@@ -36,8 +36,6 @@ WHOLE = "The result is a whole model, which every server loads that knows its ar
 WHOLE_REWARD = "The result is a reward model: a sequence classifier, which does not generate text."
 LARGEST_RANK, LONGEST_TYPE = 1 << 20, 40
 """Limits of what an adapter's config may say: the file may come from anybody."""
-NOT_ON_EXPERTS = ("lora_dropout", "use_dora")
-"""Options that PEFT cannot apply to an adapter of experts, which then get none."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +285,6 @@ def _of_tuner(tuner: Tuner, config: RunConfig, base: str | None) -> Adapter:
     """The adapter that a config makes."""
     rank_key = method_of(config).rank_key
     rank = int(config.get(rank_key)) if rank_key else 0
-    plain = not any(tuner.options.get(name) for name in NOT_ON_EXPERTS)
     return Adapter(
         tuner.peft_type,
         # What takes from the base is saved as a plain LoRA of twice the rank.
@@ -296,7 +293,7 @@ def _of_tuner(tuner: Tuner, config: RunConfig, base: str | None) -> Adapter:
         rslora=bool(tuner.options.get("use_rslora")),
         whole_alpha=isinstance(tuner.options.get("lora_alpha", 0), int),
         whole_modules=bool(config.method.additional_target) or adds_tokens(config),
-        experts=plain and _reaches_experts(config, tuner.targets, base),
+        experts=tuner.on_parameters and _reaches_experts(config, tuner.targets, base),
     )
 
 

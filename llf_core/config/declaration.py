@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 ImplementationT = TypeVar("ImplementationT")
 DataKind = Literal["answers", "pairs", "unpaired_preferences", "prompts", "texts"]
 LossKind = Literal["likelihood", "preference", "reward"]
+NOT_ON_PARAMETERS = ("lora_dropout", "use_dora")
+"""Options that PEFT cannot apply to an adapter on a parameter."""
+RANDOM = (True, "gaussian")
+"""Values of PEFT's `init_lora_weights` that it can apply to one."""
 
 
 class PluginError(UserError, RuntimeError):
@@ -127,6 +131,15 @@ class Tuner:
     target_key: str = ""
     targets: tuple[str, ...] | None = None
     any_module: bool = False
+
+    @property
+    def on_parameters(self) -> bool:
+        """Whether PEFT can put the adapter on a parameter, such as one that holds all experts of a layer.
+
+        It applies neither `NOT_ON_PARAMETERS` nor an initialization from the weights there.
+        """
+        random = self.options.get("init_lora_weights", True) in RANDOM
+        return random and not any(self.options.get(name) for name in NOT_ON_PARAMETERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.config.declarations.methods.freeze import layers_of, trained_layers
+from llf_core.config.declarations.methods.freeze import layers_of, trained_weights
+from llf_core.config.name_checks.modules import HEADS
 from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stage_of
+from llf_core.config.weight_shapes import LAYER, count
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_sizes import model_sizes
@@ -113,6 +115,7 @@ def plan_step(
     loaded = _loaded_width(config, sizes, precision)
     width = loaded if optimizer.keeps_masters else precision.width if config.get("pure_bf16") else SINGLE
     own = trained_shapes(config, weights, trained)
+    embedding = not method.selects_blocks or _has_embedding(own, sizes)
     fast = config.training.fast_path and not stage.pads and not method.prompts(config)
     training = TrainingPass(
         tokens=tokens,
@@ -126,8 +129,8 @@ def plan_step(
         trains_encoder=sees and not config.method.freeze_vision_tower,
         chunks_head=bool(fast),
         on_cpu=device.kind != "cuda",
-        first=min(layers_of(own).values(), default=0) if method.selects_blocks else 0,
-        tied=not method.frozen_base and not method.selects_blocks and sizes.model.tied,
+        first=min(layers_of(own).values(), default=0) if method.selects_blocks and not embedding else 0,
+        tied=not method.frozen_base and embedding and sizes.model.tied,
     )
     bits = config.model.quantization_bit if sizes.packed_bytes is None else None
     each = None if bits is None else quantizer_of(config).bytes_per_weight(bits, loaded)
@@ -200,25 +203,24 @@ def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
         trained: number of trained parameters.
 
     Returns:
-        The weights of the model or of its trained layers; one vector of `trained` values where others are trained;
+        The weights of the model, or those that are not frozen; one vector of `trained` values where others are trained;
         empty if the config selects layers that the model does not have.
 
     Raises:
         PluginError: two installed packages declare the same method.
     """
     method = method_of(config)
-    if method.selects_blocks:
-        layers = layers_of(weights)
-        try:
-            chosen = trained_layers(config, max(layers.values(), default=-1) + 1)
-        except ValueError:  # no such layers: the config is refused before a run starts
-            return {}
-        found = {name: shape for name, shape in weights.items() if layers.get(name) in chosen}
-        if sum(map(math.prod, found.values())) == trained:
-            return found
-    elif not method.frozen_base and sum(map(math.prod, weights.values())) == trained:
-        return weights
-    return {"trained": (trained,)}
+    found = trained_weights(config, weights) if method.selects_blocks else {} if method.frozen_base else weights
+    return found if count(found) == trained else {"trained": (trained,)}
+
+
+def _has_embedding(own: Shapes, sizes: ModelSizes) -> bool:
+    """Whether the embedding is among the trained weights, so that the backward pass comes to the first layer."""
+    least = sizes.model.vocabulary * sizes.model.hidden
+    return any(
+        math.prod(shape) >= least and not LAYER.search(name) and {*HEADS}.isdisjoint(name.split("."))
+        for name, shape in own.items()
+    )
 
 
 def _loaded_width(config: RunConfig, sizes: ModelSizes, precision: Precision) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.declarations.methods.freeze import trained_weights
 from llf_core.config.new_tokens import adds_tokens, requested_tokens
 from llf_core.config.registry import method_of
 from llf_core.config.weight_shapes import LAYER, MATRIX
@@ -34,7 +35,8 @@ def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
 def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
     """Count the parameters that are trained for new tokens, in the embedding and in an output head of its own.
 
-    Beside an adapter and in a whole model these are the rows of the tokens. `freeze` trains both matrices whole.
+    Beside an adapter and in a whole model these are the rows of the tokens. `freeze` trains both matrices whole, of
+    which `trained_weights` may have counted the old rows.
 
     Args:
         config: names the tokens.
@@ -47,9 +49,11 @@ def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
         tokens = len(requested_tokens(config)) if adds_tokens(config) else 0
     except (ValueError, OSError):  # refused before a run starts
         return 0
-    outer = [shape for name, shape in weights.items() if not LAYER.search(name) and len(shape) == MATRIX]
-    largest = max(outer, default=None)
+    outer = {name: shape for name, shape in weights.items() if not LAYER.search(name) and len(shape) == MATRIX}
+    largest = max(outer.values(), default=None)
     if not tokens or largest is None:
         return 0
     rows, hidden = largest
-    return outer.count(largest) * hidden * (rows + tokens if method_of(config).selects_blocks else tokens)
+    matrices = [name for name, shape in outer.items() if shape == largest]
+    frozen = {*matrices} - trained_weights(config, weights).keys() if method_of(config).selects_blocks else set()
+    return hidden * (tokens * len(matrices) + rows * len(frozen))

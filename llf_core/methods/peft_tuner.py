@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import Tuner
 
 
-NOT_ON_PARAMETERS = ("lora_dropout", "use_dora")
-"""Options that PEFT cannot apply to an adapter on a parameter."""
-RANDOM = (True, "gaussian")
-"""Initialisations that PEFT can apply to it."""
 HEADS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads")
 """Keys by which PEFT reads the number of attention heads, which vectors before each example need."""
 
@@ -123,8 +119,7 @@ class PeftTuner(Method):
                 model,
                 tuner.targets,
                 key=tuner.target_key,
-                plain=not any(arguments.get(name) for name in NOT_ON_PARAMETERS)
-                and arguments.get("init_lora_weights", True) in RANDOM,
+                plain=tuner.on_parameters,
                 parameters="target_parameters" in known and _wraps_parameters(tuner.peft_type),
             )
             model.llf_notes = targets.notes

@@ -70,6 +70,20 @@ def test_parts_of_full_fine_tuning_by_hand(seven_b: str) -> None:
     assert (mixed.weights, mixed.gradients, mixed.optimizer) == (4 * PARAMETERS, 6 * PARAMETERS, 8 * PARAMETERS)
 
 
+def test_a_trained_embedding_brings_the_gradient_to_the_first_layer(seven_b: str) -> None:
+    keys = {"finetuning_type": "freeze", "freeze_trainable_layers": 2, "freeze_trainable_modules": "mlp"}
+    some, head, both = (
+        Forecaster(config(seven_b, **keys, freeze_extra_modules=extra), all_long(), GPU).step
+        for extra in (None, "lm_head", "embed_tokens,lm_head")
+    )
+    assert some is not None
+    assert head is not None
+    assert both is not None
+    assert (some.training.first, head.training.first, both.training.first) == (30, 30, 0)
+    assert some.trained == 2 * 3 * 4096 * 11008
+    assert both.trained - head.trained == head.trained - some.trained == 32000 * 4096
+
+
 def test_quantized_layers_and_a_second_model_are_counted(seven_b: str) -> None:
     quantized = check_fit(config(seven_b, quantization_bit=4, bf16=True), all_long(), (GPU,)).memory
     outer = 2 * 32000 * 4096 + 4096

@@ -4,6 +4,7 @@ import torch
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.methods.freeze import trained_layers
 from llf_core.config.name_checks import check
+from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.methods.decoder_blocks import block_modules, block_of
 from llf_core.models import ModelError, count_parameters
 
@@ -30,6 +31,20 @@ def test_named_modules_and_modules_outside_the_layers(tuned):
     )
     mlp = {f"model.layers.1.mlp.{part}_proj.weight" for part in ("up", "gate", "down")}
     assert trained(model) == mlp | {"model.layers.1.self_attn.q_proj.weight", "model.norm.weight"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"freeze_trainable_modules": "q_proj,mlp", "freeze_extra_modules": "norm"},
+        {"freeze_trainable_layers": -1, "freeze_trainable_modules": "input_layernorm"},
+        {"freeze_extra_modules": "embed_tokens"},
+    ],
+)
+def test_the_trained_modules_are_counted_before_the_start(keys, tuned, tiny_model_dir):
+    keys = {"finetuning_type": "freeze", "freeze_trainable_layers": 1} | keys
+    config = RunConfig.load({"model_name_or_path": str(tiny_model_dir), "dataset": "llf_demo"} | keys)
+    assert trained_parameters(config, weight_shapes(str(tiny_model_dir))) == count_parameters(tuned(**keys))[1]
 
 
 def test_frozen_weights_of_a_bfloat16_model_stay_bfloat16(tuned, tiny_model_dir, tmp_path):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.peft_tuners import check_options, tuner, tuner_names
-from llf_core.estimate import trained_parameters, weight_shapes
+from llf_core.estimate import model_sizes, trained_parameters, weight_shapes
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, count_parameters
 from tests.core.models.tiny_configs import tiny_config
@@ -20,6 +20,10 @@ from tests.core.models.tiny_configs import tiny_config
 # 128, 64
 INPUTS, OUTPUTS = 2 * (6 * 64 + 128), 2 * (3 * 64 + 2 * 32 + 2 * 128)
 COUNTS = {
+    "lora, with DoRA": (
+        {"finetuning_type": "lora", "lora_rank": 4, "use_dora": True},
+        4 * (INPUTS + OUTPUTS) + OUTPUTS,
+    ),
     "oft": ({"oft_block_size": 16}, INPUTS * 15 // 2),
     "oft, by blocks": (
         {"finetuning_type": "oft", "oft_block_size": 0, "oft_rank": 8},
@@ -47,6 +51,18 @@ def test_the_trained_parameters_are_counted_before_the_start(case, tuned, tiny_m
     assert count_parameters(tuned(**keys))[1] == expected
     config = RunConfig.load({"model_name_or_path": str(tiny_model_dir), "dataset": "llf_demo"} | keys)
     assert trained_parameters(config, weight_shapes(str(tiny_model_dir))) == expected
+
+
+@pytest.mark.parametrize("keys", [{}, {"use_dora": True}])
+def test_an_adapter_of_experts_is_counted_as_peft_makes_it(keys, tuned, tiny_tokenizer, tmp_path):
+    """PEFT's DoRA leaves the experts out."""
+    folder = str(tmp_path / "moe")
+    AutoModelForCausalLM.from_config(tiny_config("mixtral")).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    config = RunConfig.load({"model_name_or_path": folder, "dataset": "llf_demo"} | keys)
+    found = model_sizes(folder)
+    assert found is not None
+    assert trained_parameters(config, found.weights) == count_parameters(tuned(model_name_or_path=folder, **keys))[1]
 
 
 @pytest.mark.parametrize("method", ["oft", "boft", "vera", "adalora"])

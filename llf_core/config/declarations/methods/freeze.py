@@ -102,26 +102,40 @@ def check_layers(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     return None
 
 
-def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the parameters of the trained layers, for the forecast of gradients and optimizer states.
-
-    Whole layers are counted, whatever `freeze_trainable_modules` selects in them, and no modules outside the layers
-    (`freeze_extra_modules`).
+def trained_weights(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Select the weights that freeze trains, for the forecast: those of `llf_core.methods.freeze` by their names alone.
 
     Args:
-        config: see `trained_layers`.
+        config: see `trained_layers`; `freeze_trainable_modules` inside the layers, `freeze_extra_modules` outside.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters; 0 if the model does not have these layers, which `check_layers` reports.
+        Their shapes by name; empty if the model does not have these layers, which `check_layers` reports.
     """
+    options = config.options(FreezeOptions)
+    inside, outside = set(options.freeze_trainable_modules), set(options.freeze_extra_modules or ())
     layers = layers_of(shapes)
-    depth = max(layers.values(), default=-1) + 1
     try:
-        chosen = trained_layers(config, depth)
+        chosen = trained_layers(config, max(layers.values(), default=-1) + 1)
     except ValueError:
-        return 0  # the model will be refused
-    return count({name: shapes[name] for name, layer in layers.items() if layer in chosen})
+        return {}  # the model will be refused
+
+    def trained(name: str) -> bool:
+        if name not in layers:
+            return not outside.isdisjoint(name.split("."))
+        return layers[name] in chosen and ("all" in inside or not inside.isdisjoint(name.split(".")))
+
+    return {name: shape for name, shape in shapes.items() if trained(name)}
+
+
+def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Count the parameters of `trained_weights`, for the forecast of gradients and optimizer states.
+
+    Args:
+        config: see `trained_weights`.
+        shapes: shape of each weight of the model, by its name.
+    """
+    return count(trained_weights(config, shapes))
 
 
 FREEZE = MethodDeclaration(

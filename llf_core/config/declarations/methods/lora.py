@@ -106,23 +106,24 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     """Count the parameters of the LoRA matrices, for the forecast of gradients and optimizer states.
 
     `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1), and as much for each
-    expert of a parameter that holds all experts of a layer. Routers get no adapter.
+    expert of a parameter that holds all experts of a layer, where PEFT can adapt it (`Tuner.on_parameters`). Routers
+    get no adapter. DoRA adds a magnitude for each output of a linear layer (arXiv 2402.09353, equation 5).
 
     Args:
-        config: `lora_rank` and `lora_target`.
+        config: the options.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters, without modules that are trained in full (`additional_target`) and without the
-        magnitudes of DoRA, one for each output.
+        Number of trained parameters, without modules that are trained in full (`additional_target`).
     """
     options = config.options(LoRAOptions)
     experts = expert_weights(shapes, options.lora_target)
     routers = {f"{name.partition('.experts.')[0]}.gate.weight" for name in experts}
-    linear = (shape for name, shape in targeted(shapes, options.lora_target).items() if name not in routers)
-    return options.lora_rank * (
-        sum(map(sum, linear)) + sum(number * (out + inputs) for number, out, inputs in experts.values())
-    )
+    linear = [shape for name, shape in targeted(shapes, options.lora_target).items() if name not in routers]
+    adapted = experts.values() if tuner(config).on_parameters else ()
+    matrices = sum(map(sum, linear)) + sum(number * (out + inputs) for number, out, inputs in adapted)
+    magnitudes = sum(out for out, _ in linear) if options.use_dora else 0
+    return options.lora_rank * matrices + magnitudes
 
 
 CHANGES_BASE = frozenset({"pissa", "olora", "corda"})
