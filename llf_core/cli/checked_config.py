@@ -150,10 +150,12 @@ def with_data_checks(report: Report) -> Report:
     if not report.ok:
         return report
     from llf_core.data.kind_check import dataset_problems
+    from llf_core.data.media_problems import media_problems
     from llf_core.data.template_problems import template_problems
     from llf_core.estimate.fast_kernels import kernel_problems
 
     config = report.config
-    problems = (*dataset_problems(config), *template_problems(config), *kernel_problems(config))
+    of_data = (*dataset_problems(config), *media_problems(config))
+    problems = (*of_data, *template_problems(config), *kernel_problems(config))
     found = (replace(problem, line=report.lines.get(problem.key)) for problem in problems)
     return report.with_problems((*report.problems, *found))

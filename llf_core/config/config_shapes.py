@@ -134,6 +134,27 @@ def shapes_from_config(settings: Mapping[str, Any]) -> Shapes | None:
     return shapes
 
 
+def check_sizes(settings: Mapping[str, Any]) -> None:
+    """Check the sizes in the `config.json` of a model of any type, and of its encoders, before memory is taken for it.
+
+    A type that is not in `LAYOUTS` may write a size as a list, one for each layer, and leave out experts with 0.
+
+    Args:
+        settings: content of the file.
+
+    Raises:
+        ModelSizeError: a size is a text, not finite, negative, or larger than any model's.
+    """
+    shapes_from_config(settings)
+    parts = (settings, *(settings.get(key) for key in ("text_config", "vision_config", "audio_config")))
+    for part in (one for one in parts if isinstance(one, dict)):
+        for key in LARGEST.keys() & part.keys():
+            value = part[key]
+            whole = isinstance(value, float) and value.is_integer()
+            if isinstance(value, str | float | int) and value != 0 and not whole:
+                size_of(part, key)
+
+
 def size_of(settings: Mapping[str, Any], key: str) -> int | None:
     """Read a size from a `config.json` and check it, since such a file may come from anybody.
 

@@ -50,6 +50,27 @@ def open_image(medium: Medium, limits: MediaLimits) -> Image:
     return opened if size == opened.size else opened.resize(size)
 
 
+def check_medium(medium: Medium) -> None:
+    """Check that a medium is a file and an image has the header of one, without decoding it.
+
+    Args:
+        medium: an image, video or audio clip.
+
+    Raises:
+        BadExample: there is no such file, or it cannot be opened, is no image, or so large that Pillow refuses it.
+        MemoryError: out of memory.
+    """
+    import PIL.Image
+
+    with _reading(medium), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        source = _source(medium)
+        if medium.kind == "image":
+            PIL.Image.open(source).close()
+        elif isinstance(source, str):
+            Path(source).open("rb").close()
+
+
 def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Decode the frames of a video that the limits select, in RGB, so that the processor samples none itself.
 

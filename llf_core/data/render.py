@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
-from llf_core.config.chat_templates import template_names
 from llf_core.config.did_you_mean import listed
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACEHOLDER, content_parts
 from llf_core.data.rendered import Rendered
+from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, why_never_ends
 from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY, FastRenderer, named_template, render
 from llf_core.data.turn_ends import NOTHING, TurnEnds, find_turn_ends
 from llf_core.models.bounded_templates import limit_templates, template_limit_error
@@ -257,13 +257,8 @@ def choose_template(
         end = tokenizer.eos_token if named.end == "eos_token" else named.end
         if end is None:
             raise DataError(f"The template {name} ends responses with the EOS token, and the tokenizer has none.")
-        if tokenizer.convert_tokens_to_ids(end) in {None, tokenizer.unk_token_id} and end != tokenizer.unk_token:
-            fitting = sorted((one for one in template_names() if _fits(one, tokenizer)), key=_made_of_text)
-            raise DataError(
-                f"The template {name} ends responses with {end}, which is not a token of this tokenizer: "
-                f"the model would never learn to stop. Matching templates: {listed(fitting)}. Or set "
-                "resize_vocab: true, which adds this token."
-            )
+        if why := why_never_ends(name, end, partial(_knows, tokenizer)):
+            raise DataError(why)
         jinja = named.jinja(space=_puts_a_blank(tokenizer), tools=tool_format)
         options = _options(jinja, enable_thinking, preserve_thinking)
         tokens = tuple((key, str(value)) for key, value in tokenizer.special_tokens_map.items())
@@ -271,10 +266,7 @@ def choose_template(
         return ChatTemplate(name, jinja, end, options, marked, named.stop, tokens, plain)
     limit_templates()
     if not tokenizer.chat_template:
-        raise DataError(
-            "The tokenizer has no chat template (a base model?). "
-            "Set template, e.g. template: default for a base model, or use the instruct version of the model."
-        )
+        raise DataError(NO_CHAT_TEMPLATE)
     if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
         raise DataError(
             f"The tokenizer has several chat templates ({listed(tokenizer.chat_template)}), and none of them is named "
@@ -301,17 +293,10 @@ def _puts_a_blank(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(ids) and str(tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
 
 
-def _fits(name: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    named = named_template(name)
-    ends = set() if named.end == "eos_token" else {named.end}
-    return all(
-        tokenizer.convert_tokens_to_ids(one) not in {None, tokenizer.unk_token_id} for one in named.tokens | ends
-    )
-
-
-def _made_of_text(name: str) -> bool:
-    """Whether a template writes no special tokens of its own, so that it fits every tokenizer."""
-    return not named_template(name).tokens
+def _knows(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Whether a text is a token of a tokenizer, which gives the id of the unknown token for any other."""
+    unknown = tokenizer.convert_tokens_to_ids(token) in {None, tokenizer.unk_token_id}
+    return not unknown or token == tokenizer.unk_token
 
 
 def render_all(

@@ -1,4 +1,4 @@
-"""Says before a run which fields of local data the chat template never reads, without a tokenizer."""
+"""Says before a run what is wrong with its chat template, without a tokenizer: missing tokens, fields never read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config import Fix, Problem
+from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import folder_of
 from llf_core.data.align import wanted_kind
 from llf_core.data.build import renames_of
@@ -18,7 +19,9 @@ from llf_core.data.formats.conversation import REASONING_FIELDS, TEXTS
 from llf_core.data.precheck import quick_check
 from llf_core.data.render import OWN_TEMPLATE
 from llf_core.data.template_check import CALLS, DROPPED, TOOLS, FieldCheck, fields_of
+from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, SETTINGS, why_never_ends_here
 from llf_core.data.templates import named_template
+from llf_core.runs import home
 from llf_core.untrusted import UnreadableError, read_object_or_empty, read_text
 
 if TYPE_CHECKING:
@@ -30,22 +33,25 @@ if TYPE_CHECKING:
 
 ALIASES = ("reasoning_content", "thinking", "reasoning")
 """Fields that transformers gives to a tokenizer's own template under each of these names."""
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+"""Names beside the settings of a tokenizer in which transformers finds chat templates."""
 MAX_BYTES = 4 << 20
 """Maximum size of a file with a template, as for the tokenizer."""
 
 
 def template_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Find the fields of a config's local data (reasoning, calls and tools) that its chat template never reads.
+    """Find what is wrong with a config's chat template, from the text of the template and the files of the tokenizer.
 
-    The text of the template is searched for them, so that a form can do it after each change; a field that it mentions
-    may still be dropped, which the run finds by rendering.
+    The text of the template is searched for the fields of local data (reasoning, calls and tools), so that a form can
+    do it after each change; a field that it mentions may still be dropped, which the run finds by rendering.
 
     Args:
         config: a valid config.
 
     Returns:
-        A warning beside `dataset` for each such field of the first records, with a rename if the template reads another
-        name. Nothing for data or a model that are not on this machine.
+        An error beside `template` if the model has no template, or lacks the token with which the named one ends
+        responses. Else a warning beside `dataset` for each field of the first records that the template never reads,
+        with a rename if it reads another name. Nothing for data or a model that are not on this machine.
 
     Raises:
         OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
@@ -53,7 +59,12 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
             plug-in.
     """
     kind = wanted_kind(config)
-    source = None if kind == TEXTS else _source(config)
+    if kind == TEXTS:
+        return ()
+    folder = _model_folder(config)
+    if folder is not None and (problem := _unusable(config, folder)) is not None:
+        return (problem,)
+    source = _source(config, folder)
     if not source:
         return ()
     name = config.data.template or OWN_TEMPLATE
@@ -102,7 +113,52 @@ def _problem(config: RunConfig, field: FieldCheck, template: str) -> Problem:
     return Problem("violation", "dataset", config.get("dataset"), field.text(template), fixes, "warning", keys=keys)
 
 
-def _source(config: RunConfig) -> str | None:
+def _unusable(config: RunConfig, folder: Path) -> Problem | None:
+    """An error if a model has no template, or its tokenizer cannot end responses as the named one does.
+
+    Raises:
+        OSError: too many files are open.
+    """
+    name = config.data.template
+    try:
+        why = (NO_CHAT_TEMPLATE if _has_none(folder) else "") if name is None else why_never_ends_here(config, folder)
+    except DataError:
+        return None  # the name is reported beside its key
+    if not why:
+        return None
+    fixes = [] if name is None else [Fix("Add the token", {"resize_vocab": True})]
+    if name is not None and not _has_none(folder):
+        fixes.insert(0, Fix("Use the model's own template", {"template": None}))
+    return Problem("violation", "template", name, why, tuple(fixes), keys=("template", "model_name_or_path"))
+
+
+def _has_none(folder: Path) -> bool:
+    """Whether a tokenizer has no chat template, in its settings or in a file of its own.
+
+    Raises:
+        OSError: too many files are open.
+    """
+    settings = Path(os.path.realpath(folder / SETTINGS))
+    if not settings.is_file() or any((folder / name).exists() for name in TEMPLATE_FILES):
+        return False
+    told = read_object_or_empty(settings, MAX_BYTES)
+    return bool(told) and not told.get("chat_template") and not told.get("auto_map")
+
+
+def _model_folder(config: RunConfig) -> Path | None:
+    """Folder of the config's model, also of the embedded one; None if it is not on this machine.
+
+    Raises:
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+    """
+    model = config.model
+    if model.model_name_or_path == EMBEDDED:
+        folder = home() / "models" / EMBEDDED
+        return folder if folder.is_dir() else None
+    return folder_of(model.model_name_or_path, model.cache_dir)
+
+
+def _source(config: RunConfig, folder: Path | None) -> str | None:
     """Text of the config's chat template; None if it is not known without the hub."""
     data = config.data
     if data.template is not None:
@@ -110,10 +166,9 @@ def _source(config: RunConfig) -> str | None:
             return named_template(data.template).jinja(tools=data.tool_format)
         except DataError:
             return None  # the name is reported beside its key
-    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     if folder is None:
         return None
-    names = ("chat_template.jinja", "tokenizer_config.json")
+    names = ("chat_template.jinja", SETTINGS)
     file, settings = (Path(os.path.realpath(folder / name)) for name in names)  # the cache of a hub has links
     with suppress(UnreadableError, FileNotFoundError):
         return read_text(file, MAX_BYTES)

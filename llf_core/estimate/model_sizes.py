@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, shapes_from_config
+from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, check_sizes, shapes_from_config
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_shapes, weight_files
@@ -132,6 +132,7 @@ def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> Mode
         OSError: a weight file cannot be read.
     """
     settings = config_of(folder)
+    check_sizes(settings)
     if is_quantized(settings) and (weights := shapes_from_config(settings) or {}):
         packed = (read_bytes(folder) or None) if stays_packed(settings) else None
         found = _sizes(weights, settings, "The model's config.json, and the sizes of its quantized files.")

@@ -17,6 +17,7 @@ from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.trained_keys import only_trained_keys
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
+from llf_core.data.media_problems import media_problems
 from llf_core.data.template_facts import own_template_of
 from llf_core.data.template_problems import template_problems
 from llf_core.estimate.fast_kernels import kernel_problems
@@ -138,7 +139,8 @@ class FormState:
         if self.report.config is None:
             return ()
         config = self.report.config
-        found = (*dataset_problems(config), *template_problems(config), *kernel_problems(config))
+        of_data = (*dataset_problems(config), *media_problems(config))
+        found = (*of_data, *template_problems(config), *kernel_problems(config))
         if self.cell_rows is None:
             return found
         file, words = Path(self.cell_rows.path).name, f"({self.cell_rows.label})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.config_shapes import ModelSizeError, shapes_from_config
+from llf_core.config.config_shapes import ModelSizeError, check_sizes
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.problem import Problem
@@ -26,7 +26,7 @@ def check_model_sizes(config: RunConfig) -> CheckResult:
     """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     try:
-        shapes_from_config({} if folder is None else config_of(folder))
+        check_sizes({} if folder is None else config_of(folder))
     except ModelSizeError as error:
         message = f"{error.message} {error.what_to_do}"
         return CheckResult((Problem("violation", KEY, config.get(KEY), message),))

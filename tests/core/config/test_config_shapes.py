@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llf_core.config.config_shapes import LARGEST, LAYOUTS, ModelSizeError, shapes_from_config
+from llf_core.config.config_shapes import LARGEST, LAYOUTS, ModelSizeError, check_sizes, shapes_from_config
 from llf_core.config.weight_shapes import count
 
 TINY = {
@@ -86,6 +86,18 @@ def test_published_models_have_the_shapes_of_transformers_and_their_number_of_pa
 def test_a_size_that_no_model_has_is_a_sentence(value: object) -> None:
     with pytest.raises(ModelSizeError, match=r"num_hidden_layers` in the model's config.json is .* from 1 to 10,000"):
         shapes_from_config({**PUBLISHED["Llama-2-7b"], "num_hidden_layers": value})
+
+
+@pytest.mark.parametrize("value", [-1, "32", float("nan"), float("inf"), 1.5, 10**400])
+@pytest.mark.parametrize("part", [None, "text_config", "vision_config"])
+def test_sizes_of_any_model_type_are_checked(value: object, part: str | None) -> None:
+    def settings(size: object) -> dict[str, object]:
+        inner = {"num_attention_heads": size, "num_key_value_heads": [4, 8], "num_experts": 0, "head_dim": None}
+        return {"model_type": "other", **({part: inner} if part else inner)}
+
+    check_sizes(settings(32))
+    with pytest.raises(ModelSizeError, match=r"`num_attention_heads` in the model's config.json is .* 1 to 100,000"):
+        check_sizes(settings(value))
 
 
 @pytest.mark.parametrize("dense", [{"mlp_only_layers": [1]}, {"decoder_sparse_step": 2}])

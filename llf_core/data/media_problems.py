@@ -1,0 +1,82 @@
+"""Says before a run which images, videos and audio of the first records cannot be used, without a processor."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from llf_core.config import Problem
+from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.data.align import wanted_kind
+from llf_core.data.errors import BadExample
+from llf_core.data.media import KINDS, add_media
+from llf_core.data.media_files import check_medium
+from llf_core.data.precheck import quick_check
+from llf_core.data.prepare import media_dir
+from llf_core.estimate.model_shapes import is_multimodal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llf_core.config import RunConfig
+    from llf_core.config.declaration import DataKind
+
+FIELDS = ("dataset", "eval_dataset")
+MOST_RECORDS = 20
+"""The media of so many records of a data set are looked at."""
+
+
+def media_problems(config: RunConfig) -> tuple[Problem, ...]:
+    """Look at the media of the first records of a config's local data: whether each file exists and is an image.
+
+    A run drops such records one by one, which is noticed late. Of images, only the headers are read.
+
+    Args:
+        config: a valid config.
+
+    Returns:
+        A warning beside `dataset` or `eval_dataset` with the number of such records and the reason of the first.
+        Nothing for data that are not on this machine, and for a model of text, which leaves media out.
+
+    Raises:
+        OSError: `dataset_info.json` or a data file cannot be read, for example without permission.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            plug-in.
+    """
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    settings = {} if folder is None else config_of(folder)
+    if settings and not is_multimodal(settings):
+        return ()
+    kind, found = wanted_kind(config), []
+    for key in FIELDS:
+        for name in config.get(key) or ():
+            results = [*islice(_results(config, name, kind), MOST_RECORDS)]
+            reasons = [one for one in results if one]
+            if reasons:
+                message = (
+                    f"{len(reasons)} of the first {len(results)} records of {name} that have media cannot be used, the "
+                    f"first because {reasons[0]}. A run drops such records. Expected readable files; relative paths "
+                    f"start from {media_dir(config)} (media_dir)."
+                )
+                keys = (key, "media_dir", "model_name_or_path")
+                found.append(Problem("violation", key, config.get(key), message, severity="warning", keys=keys))
+    return tuple(found)
+
+
+def _results(config: RunConfig, name: str, kind: DataKind) -> Iterator[str]:
+    """Why each of the first records with media cannot be used; empty for one that can."""
+    found = quick_check(config, name, kind)
+    if found.reading is None:
+        return
+    columns = found.reading.columns
+    for row in found.rows:
+        if not any(row.get(columns.get(column, "")) for column in KINDS):
+            continue
+        try:
+            conversation = add_media(found.reading.align(row), row, columns, media_dir(config))
+            for medium in conversation.media:
+                check_medium(medium)
+        except BadExample as error:
+            yield str(error)
+        else:
+            yield ""

@@ -1,0 +1,122 @@
+"""Whether a tokenizer has the token with which a named chat template ends responses, also without loading it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config.chat_templates import template_names
+from llf_core.config.did_you_mean import listed
+from llf_core.config.new_tokens import requested_tokens
+from llf_core.data.templates import named_template
+from llf_core.untrusted import UnreadableError, read_bytes, read_object_or_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config import RunConfig
+
+FAST = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+FILES = (FAST, SETTINGS, "special_tokens_map.json", "added_tokens.json")
+"""Files from which transformers takes the tokens of a fast tokenizer."""
+MAX_BYTES = 256 << 20
+"""Maximum size of such a file; that of Gemma 3, with 262,144 tokens, has 33 MB."""
+OWN_END = "eos_token"
+NO_CHAT_TEMPLATE = (
+    "The tokenizer has no chat template (a base model?). Set template, e.g. template: default for a base model, or use "
+    "the instruct version of the model."
+)
+State = tuple[tuple[Path, int, int], ...]
+"""Path, time and size of files, by which a cached answer is known to be still true."""
+
+
+def why_never_ends(name: str, end: str, knows: Callable[[str], bool]) -> str:
+    """Say why a model would never learn to stop with a named template: the token that ends responses is none.
+
+    Args:
+        name: name of the template.
+        end: token with which it ends a response.
+        knows: whether the tokenizer has a token.
+
+    Returns:
+        Sentences with the templates whose tokens it all has; empty if it has the token.
+    """
+    if knows(end):
+        return ""
+    fitting = sorted((one for one in template_names() if _fits(one, knows)), key=_made_of_text)
+    return (
+        f"The template {name} ends responses with {end}, which is not a token of this tokenizer: the model would never "
+        f"learn to stop. Matching templates: {listed(fitting)}. Or set resize_vocab: true, which adds this token."
+    )
+
+
+def why_never_ends_here(config: RunConfig, folder: Path) -> str:
+    """Say it of a config whose tokenizer has not been loaded, from the texts of its files.
+
+    A token that occurs in none of them as a JSON string is not one of the tokenizer; one that occurs may still be
+    another word of the files, which the trainer finds.
+
+    Args:
+        config: names the template and the tokens that are added.
+        folder: folder of the model.
+
+    Returns:
+        See `why_never_ends`. Also empty where the files do not tell: without `tokenizer.json`, or where an adapter, the
+        Python code of the model or a tokenizer in Python can add tokens.
+
+    Raises:
+        DataError: there is no template of this name.
+        OSError: too many files are open.
+    """
+    name, model = config.data.template, config.model
+    end = OWN_END if name is None else named_template(name).end
+    if name is None or end == OWN_END or model.adapter_name_or_path or not model.use_fast_tokenizer:
+        return ""
+    with suppress(ValueError, OSError):  # a file of new tokens that cannot be read is reported beside its key
+        if any(token.text == end for token in requested_tokens(config)):
+            return ""
+    files = [Path(os.path.realpath(folder / file)) for file in FILES]  # the cache of a hub has links
+    if not files[0].is_file() or read_object_or_empty(files[1], MAX_BYTES).get("auto_map"):
+        return ""
+    stats = ((file, file.stat()) for file in files if file.is_file())
+    return _never_ends(name, tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats))
+
+
+@functools.lru_cache(maxsize=8)
+def _never_ends(name: str, state: State) -> str:
+    """Cached until a file changes, since a form asks after every key press.
+
+    Raises:
+        OSError: too many files are open.
+    """
+    try:
+        text = b"".join(read_bytes(file, MAX_BYTES) for file, _, _ in state)
+    except (UnreadableError, FileNotFoundError):
+        return ""  # the loader says why
+    end = named_template(name).end
+    if any(form in text for form in _forms(end)):
+        return ""
+    words = frozenset(text.split(b'"'))
+    return why_never_ends(name, end, lambda token: not words.isdisjoint(_forms(token)))
+
+
+def _forms(token: str) -> tuple[bytes, bytes]:
+    """A token between the quotes of a JSON string, as it is and with escapes."""
+    raw, escaped = (json.dumps(token, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (False, True))
+    return raw, escaped
+
+
+def _fits(name: str, knows: Callable[[str], bool]) -> bool:
+    named = named_template(name)
+    ends = set() if named.end == OWN_END else {named.end}
+    return all(map(knows, named.tokens | ends))
+
+
+def _made_of_text(name: str) -> bool:
+    """Whether a template writes no special tokens of its own, so that it fits every tokenizer."""
+    return not named_template(name).tokens
