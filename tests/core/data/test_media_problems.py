@@ -13,7 +13,7 @@ TEXT = {"instruction": "What is it?", "output": "A picture."}
 
 @pytest.fixture
 def problems(make_config, write, tmp_path):
-    """Problems of records with these images, for a model whose `config.json` is given; relative paths are in a folder."""
+    """Problems of records with these images, for a model whose `config.json` is given."""
     (tmp_path / "media").mkdir()
     Image.effect_noise((64, 64), 90).save(tmp_path / "media" / "good.png")
     (tmp_path / "media" / "text.png").write_text("no picture")
