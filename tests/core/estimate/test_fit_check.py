@@ -20,6 +20,11 @@ SEVEN_B = {
     "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,
 }  # fmt: skip
 PARAMETERS = 6_738_415_616
+HEAVY = {
+    "torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "trl", "huggingface_hub", "pandas",
+    "pyarrow", "scipy", "sklearn", "matplotlib", "PIL", "jinja2", "IPython", "llf_core.data.collate",
+}  # fmt: skip
+"""Modules that take long to import and that a forecast needs none of."""
 GPU = Device("cuda", "NVIDIA A100-SXM4-40GB", 40 << 30, 39 << 30, bf16=True)
 CPU = Device("cpu", "a CPU", 64 << 30, 60 << 30)
 
@@ -273,11 +278,10 @@ def test_a_70_b_config_without_torch(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**SEVEN_B, **sizes, "num_attention_heads": 64}))
     (tmp_path / "run.yaml").write_text(f"model_name_or_path: {tmp_path}\ndataset: llf_demo\n")
     program = (
-        "import sys, time, llf_core.cli.application as cli\n"
-        "start = time.process_time()\n"
+        "import sys, llf_core.cli.application as cli\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "print({'torch', 'transformers', 'datasets'} & set(sys.modules), time.process_time(), file=sys.stderr)"
+        "print(*sys.modules, file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, "estimate", str(tmp_path / "run.yaml"), "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -285,6 +289,6 @@ def test_a_70_b_config_without_torch(tmp_path: Path) -> None:
     assert told["memory"]["weights"] == 2 * 68_976_648_192 or told["memory"]["weights"] == 4 * 68_976_648_192
     assert told["time"]["steps"] > 0
     assert told["disk"]["needed"] > 0
-    modules, seconds = ran.stderr.strip().splitlines()[-1].rsplit(" ", 1)
-    assert modules == "set()"
-    assert float(seconds) < 3  # its processor time; 0.7 s where the machine is not busy
+    imported = set(ran.stderr.split())
+    assert imported & {"numpy", "llf_core.data.text_lengths"} == {"numpy", "llf_core.data.text_lengths"}
+    assert imported & HEAVY == set()
