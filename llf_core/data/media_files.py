@@ -58,17 +58,19 @@ def check_medium(medium: Medium) -> None:
 
     Raises:
         BadExample: there is no such file, or it cannot be opened, is no image, or so large that Pillow refuses it.
-        MemoryError: out of memory.
     """
     import PIL.Image
 
-    with _reading(medium), warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-        source = _source(medium)
-        if medium.kind == "image":
-            PIL.Image.open(source).close()
-        elif isinstance(source, str):
-            Path(source).open("rb").close()
+    try:
+        with _reading(medium), warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            source = _source(medium)
+            if medium.kind == "image":
+                PIL.Image.open(source).close()
+            elif isinstance(source, str):
+                Path(source).open("rb").close()
+    except MemoryError:
+        raise BadExample(f"{_named(medium)} does not fit into memory") from None
 
 
 def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], dict[str, Any]]:
