@@ -107,8 +107,40 @@ class ChatService:
         """
         with self._lock:
             target = self.targets.pop(name, None)
-            if target is None:
-                return
+        if target is not None:
+            self._free(target)
+
+    def replace(self, name: str, target: Target) -> Target:
+        """Put another model in the place of one, such as newer weights of a run; on the same base, its process goes on.
+
+        Args:
+            name: name of the model that is removed, which the other one takes.
+            target: the other model.
+
+        Returns:
+            The other model with its name.
+
+        Raises:
+            TargetError: there is no such model.
+        """
+        old, new = self._target(name), target.named(name)
+        same = old.base_key == new.base_key
+        with self._lock:
+            process = self._processes.get(old.base_key)
+        if same and process is not None and old.adapter is not None:
+            process.unload_adapter(name)  # before a request can find its name taken
+        with self._lock:
+            self.targets[name] = new
+            watchers, state = list(self._watchers), self._last.get(new.base_key, EngineState())
+        if not same:
+            self._free(old)
+        # Its views show what the model is now. In a thread, since one of them may be waiting for this.
+        threading.Thread(target=lambda: [told(name, state) for told in watchers], daemon=True).start()
+        return new
+
+    def _free(self, target: Target) -> None:
+        """Free the memory of a target that was removed: its adapter, or its process if no other target needs it."""
+        with self._lock:
             shared = any(one.base_key == target.base_key for one in self.targets.values())
             process = self._processes.get(target.base_key)
             if process is not None and not shared:
@@ -118,7 +150,7 @@ class ChatService:
         if not shared:
             process.close()
         elif target.adapter is not None:
-            process.unload_adapter(name)
+            process.unload_adapter(target.name)
 
     def start(self, name: str) -> None:
         """Begin to load a model in the background, so that its first reply comes sooner.

@@ -342,7 +342,8 @@ def _weights(folder: RunFolder, at: str) -> Path:
     latest = checkpoints.latest()
     if latest is None:
         raise TargetError(
-            f"{folder.id} has neither a result nor a checkpoint yet. Wait for the first checkpoint, or request one."
+            f"{folder.id} has neither a result nor a checkpoint yet. Wait for the first checkpoint, or "
+            f"request one with llf runs checkpoint {folder.id}."
         )
     return latest
 

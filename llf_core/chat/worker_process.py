@@ -14,6 +14,8 @@ import threading
 import time
 import traceback
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llf_core.chat.base_model import find_adapter_files, load_base
@@ -39,6 +41,21 @@ MEMORY_SECONDS = 2.0
 """Time between two reports of the process's memory while it works."""
 
 
+@dataclass
+class Refusal:
+    """Why an adapter is not loaded. It is tried again with the request after the one that was told.
+
+    Attributes:
+        folder: its folder or hub id.
+        failed: what requests that name it are told.
+        told: whether one was.
+    """
+
+    folder: str
+    failed: Failed
+    told: bool = False
+
+
 class Worker:
     """Reads messages of the parent, and lets an engine work in between.
 
@@ -62,7 +79,7 @@ class Worker:
         self._template: str | None = start["template"]
         self._plan: DevicePlan
         self._engine: Engine
-        self._refused: dict[str, Failed] = {}
+        self._refused: dict[str, Refusal] = {}
         self._told = 0.0
 
     def load(self) -> None:
@@ -167,9 +184,12 @@ class Worker:
         except (RequestError, TypeError, ValueError) as error:
             self._event(number, Failed("invalid", str(error)))
             return
-        refused = self._refused.get(request.adapter or "")
-        if refused is not None:
-            self._event(number, refused)
+        name = request.adapter or ""
+        if name in self._refused and self._refused[name].told:
+            self._load_adapter(name, self._refused.pop(name).folder)
+        if name in self._refused:
+            self._refused[name].told = True
+            self._event(number, self._refused[name].failed)
             return
         self._engine.submit(number, request, lambda event: self._event(number, event))
 
@@ -179,9 +199,11 @@ class Worker:
             path, tokenizer = find_adapter_files(folder, self._config)
             self._engine.load_adapter(name, path, tokenizer=tokenizer)
         except ModelError as error:
-            self._refused[name] = Failed("model_gone", str(error))
+            removed = Path(folder).parent.name == "checkpoints" and not Path(folder).exists()
+            what_to_do = "The run keeps only its last checkpoints. Use its newest weights." if removed else ""
+            self._refused[name] = Refusal(folder, Failed("model_gone", str(error), what_to_do))
         except Exception as error:  # noqa: BLE001 - the requests that name it fail with the reason
-            self._refused[name] = failure(error)
+            self._refused[name] = Refusal(folder, failure(error))
         self.tell(progress="", memory_bytes=self._memory())
 
     def _event(self, number: int, event: Event) -> None:

@@ -67,7 +67,9 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
 
 
 def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
-    """Wait for a checkpoint: its trainer saves it after the current step, and writing it takes time.
+    """Wait for a checkpoint: the trainer saves it after the current step, and writing it takes time.
+
+    A run that ends meanwhile is followed to its result.
 
     Args:
         folder: the run.
@@ -75,7 +77,7 @@ def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
         seconds: maximum seconds to wait.
 
     Returns:
-        Whether there is one; False if the run ended first, or the time has passed.
+        Whether there is one, or the result of the run; False if it ended without either, or the time has passed.
 
     Raises:
         BrokenRunError: the status of the run cannot be read.
@@ -87,6 +89,6 @@ def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
         if steps and steps[-1] > after:
             return True
         if shown_status(folder).has_ended:
-            return False
+            return folder.output.is_dir()
         time.sleep(POLL_SECONDS)
     return False

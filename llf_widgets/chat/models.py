@@ -39,6 +39,8 @@ class SharedModels:
     def acquire(self, target: str | Path | Run | RunFolder | Target, home: Path | None) -> Target:
         """Add a model, or take the one that another chat has added, so that equal weights are in memory once.
 
+        Newer weights of a run take the place of older ones that another chat has, as with `renew`.
+
         Args:
             target: see `llf_core.chat.target.find_target`; or a target that was found.
             home: `LLF_HOME`; None for the environment's.
@@ -57,9 +59,15 @@ class SharedModels:
             OSError: a file cannot be read.
         """
         found = target if isinstance(target, Target) else find_target(target, home)
+        follows = follows_run(found)
         with self._lock:
-            known = [one for one in self.service.targets.values() if _weights(one) == _weights(found)]
-            taken = known[0] if known else self.service.add(found)
+            alike = [one for one in self.service.targets.values() if follows_run(one) == follows]
+            known = [one for one in alike if _weights(one) == _weights(found)]
+            older = [one for one in alike if follows and one.run_id == found.run_id]
+            if known or not older:
+                taken = known[0] if known else self.service.add(found)
+            else:
+                taken = self.service.replace(older[0].name, found)
             self._users[taken.name] += 1
         return taken
 
@@ -79,15 +87,17 @@ class SharedModels:
     def renew(self, target: Target, home: Path | None) -> Target:
         """Put the newest weights of a run in the place of older ones, while the run trains or after its end.
 
+        All chats that have the model then answer with them, under the same name.
+
         Args:
-            target: a model of a run that this chat has.
+            target: a model of a run that a chat has.
             home: `LLF_HOME`; None for the environment's.
 
         Returns:
             The model with the newest weights; the same one if it has them.
 
         Raises:
-            TargetError: the run has no weights any more.
+            TargetError: the run has no weights any more, or the model was removed.
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
             HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
@@ -96,10 +106,8 @@ class SharedModels:
             OSError: a file cannot be read.
         """
         found = find_target(target.run_id, home)
-        if _weights(found) == _weights(target):
-            return target
-        self.release(target.name)
-        return self.acquire(found, home)
+        current = self.service.targets.get(target.name, target)
+        return current if _weights(found) == _weights(current) else self.service.replace(target.name, found)
 
 
 _shared: dict[tuple[Path, bool], SharedModels] = {}

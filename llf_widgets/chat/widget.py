@@ -354,6 +354,8 @@ class Chat(SavedView):
                 self._show_models()
 
     def _show_models(self) -> None:
+        known = self._shared.service.targets  # another chat may have changed to newer weights of a run
+        self._targets = {name: known.get(name, target) for name, target in self._targets.items()}
         states = {name: self._shared.service.state(name) for name in self._targets}
         self._models = [model_json(target, states[name], self._home) for name, target in self._targets.items()]
         code = {str(one["sha256"]): one for state in states.values() for one in state.code}

@@ -133,6 +133,8 @@ def test_an_adapter_that_is_deleted_while_in_use_replies_until_its_process_ends(
     *_, last = service.reply("first", ASK)
     assert isinstance(last, Failed)
     assert str(folder) in last.message
+    shutil.copytree(adapters["first"], folder)  # the process goes on, and the next request tries again
+    assert text(service.reply("first", ASK)) == before
     assert len(text(service.reply("base", ASK))) > 0
 
 
