@@ -1,5 +1,6 @@
 """A tokenizer and a Llama small enough to be made inside a test: no network, no files from outside."""
 
+import io
 import json
 from pathlib import Path
 
@@ -74,6 +75,15 @@ PARTS = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """A chat template of a model that sees: what is said comes in parts."""
+
+
+def picture_file(kind: str = "PNG", size: tuple[int, int] = (5, 4), color: str = "red") -> bytes:
+    """The content of a file with a picture of one color."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, kind)
+    return file.getvalue()
 
 
 def save_tiny_llava(folder: Path) -> None:

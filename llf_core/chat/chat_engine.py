@@ -55,6 +55,11 @@ class EngineState:
     plain: str | None = None
     code: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether the model is known to read no pictures, which is not known before it is loaded."""
+        return self.phase == "ready" and not self.sees_images
+
 
 @dataclass(frozen=True)
 class EngineSettings:

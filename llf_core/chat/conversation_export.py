@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.picture import part_url
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -129,7 +131,7 @@ def _row_message(message: Mapping[str, Any], images: list[str]) -> dict[str, Any
         parts = []
         for part in content:
             if part.get("type") == "image_url":
-                images.append(_address(part))
+                images.append(str(part_url(part)))
                 parts.append("<image>")
             else:
                 parts.append(str(part.get("text", "")))
@@ -145,11 +147,6 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     arguments = function.get("arguments", {})
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {**call, "function": {**function, "arguments": text}}
-
-
-def _address(part: Mapping[str, Any]) -> str:
-    where = part.get("image_url")
-    return str(where.get("url", "")) if isinstance(where, dict) else str(where)
 
 
 def _with_pictures(content: str | list[dict[str, Any]]) -> str:

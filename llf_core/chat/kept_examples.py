@@ -19,7 +19,7 @@ from llf_core.chat.conversation_export import as_row
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import locked, replace_file
 from llf_core.runs.folder import home_folder
-from llf_core.runs.jsonl import append, encode, records
+from llf_core.runs.jsonl import MAX_LINE_BYTES, append, encode, records
 from llf_core.untrusted import HISTORY_BYTES, leads_to_file, list_folder, read_bytes
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
         The row.
 
     Raises:
-        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set, or
-            the conversation's file was replaced or deleted meanwhile.
+        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set,
+            the row is too large, or the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
@@ -130,7 +130,8 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
 
     Raises:
         ConversationError: a message does not exist, is no reply or is empty, they answer different questions or are
-            equal, the name cannot be one of a data set, or the conversation's file was replaced or deleted meanwhile.
+            equal, the name cannot be one of a data set, the row is too large, or the conversation's file was replaced
+            or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
@@ -163,8 +164,8 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
         The row.
 
     Raises:
-        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set, or
-            the conversation's file was replaced or deleted meanwhile.
+        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set,
+            the row is too large, or the conversation's file was replaced or deleted meanwhile.
         UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
@@ -294,6 +295,12 @@ def _keep(
         # As text, so that all rows have columns of the same types.
         "sampling": json.dumps([one.sampling for one in replies]),
     }
+    if (length := len(encode(row | {KEPT: origin}))) > MAX_LINE_BYTES:
+        raise ConversationError(
+            f"The conversation up to this reply has {length:,} bytes with its pictures. Expected at most "
+            f"{MAX_LINE_BYTES:,}.",
+            "Ask the question in a new conversation, or with smaller pictures.",
+        )
     make_folder(path.parent)
     with _lock(path):
         _without(path, lambda old: old.get("conversation") == conversation.id and old.get("messages") == list(ids))

@@ -152,7 +152,7 @@ def model_json(target: Target, state: EngineState, home: Path | None) -> dict[st
         "memory": state.memory_bytes,
         "engine": target.base_key,
         "tools": state.calls_tools,
-        "sees": state.sees_images,
+        "blind": state.is_blind,
         "thinks": state.thinks,
         "run": follows_run(target),
         "live": is_live(target, home),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import visible
 
@@ -39,7 +40,8 @@ def summary_text(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
 
 def _lines(turns: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for turn in turns:
-        yield "You", turn["text"]
+        count = len(turn["pictures"])
+        yield "You", "\n".join(filter(None, (turn["text"], f"({with_unit(count, 'picture')})" if count else "")))
         for reply in turn["replies"]:
             error = reply["error"]
             text = reply["text"] or (error["message"] if error else "")

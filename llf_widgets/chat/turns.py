@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llf_widgets.chat.pictures import picture_keys
 from llf_widgets.chat.replies import reply_json
 
 if TYPE_CHECKING:
@@ -97,18 +98,17 @@ def turn_json(
         tokens: tokens with their probabilities of replies, by id.
 
     Returns:
-        `id`, `text`, `pictures` (their number), `version` (place and number of versions), and `replies`, see
+        `id`, `text`, `pictures` (their keys), `version` (place and number of versions), and `replies`, see
         `llf_widgets.chat.replies.reply_json`.
 
     Raises:
         ConversationError: the message is not of this conversation.
     """
     question = turn.first
-    parts = question.content if isinstance(question.content, list) else []
     return {
         "id": turn.id,
         "text": question.text(),
-        "pictures": sum(part.get("type") == "image_url" for part in parts),
+        "pictures": picture_keys(question),
         "version": list(_version(conversation, question)),
         "replies": [
             reply_json(

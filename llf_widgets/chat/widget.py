@@ -17,11 +17,13 @@ from llf_core.chat.conversation import new_conversation, open_conversation
 from llf_core.chat.conversation_list import list_conversations
 from llf_core.chat.events import Failed
 from llf_core.chat.kept_examples import KINDS
+from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part
 from llf_core.chat.request import RequestError
 from llf_core.runs import Checkpoints, open_run
 from llf_widgets.chat.keeping import keep, kept_rows, undo
 from llf_widgets.chat.live_run import follows_run, request_checkpoint, wait_for_checkpoint
 from llf_widgets.chat.models import model_json, shared_models
+from llf_widgets.chat.pictures import AddedPictures, content_of, pictures_of, shown_url
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import DEFAULTS, changed, request_of
 from llf_widgets.chat.summary import summary_html, summary_text
@@ -35,6 +37,8 @@ from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from PIL.Image import Image
 
     from llf_core.chat.chat_engine import EngineState
     from llf_core.chat.conversation import ChatMessage, Conversation
@@ -100,6 +104,7 @@ class Chat(SavedView):
     _errors = traitlets.Dict(help="a sentence for each invalid field").tag(sync=True)
     _kept: traitlets.List[dict[str, str]] = traitlets.List(help="data sets of kept replies").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
+    _picture_bytes = traitlets.Int(MAX_BYTES, help="maximum size of a picture").tag(sync=True)
     _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
     _end_watch = staticmethod(lambda: None)  # also of a view that could not be made
@@ -126,6 +131,7 @@ class Chat(SavedView):
         self._given: list[str] = []
         self._tokens: dict[str, list[Any]] = {}
         self._page_updates_outputs = False
+        self._added = AddedPictures()
         self._sender = UpdateSender(self._send_updates)
         try:
             for target in targets:
@@ -154,25 +160,31 @@ class Chat(SavedView):
         """The conversation that is shown, for cells that export it or read its messages."""
         return self._conversation
 
-    def ask(self, text: str) -> None:
+    def ask(self, text: str, pictures: Sequence[str | os.PathLike[str] | bytes | Image] = ()) -> None:
         """Ask all models a question, as *Send* does; the replies appear in the view.
 
         Args:
-            text: the question.
+            text: the question; it may be empty if there are pictures.
+            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow. PNG, JPEG, WebP or
+                GIF of at most 6 MB together.
 
         Raises:
-            ValueError: the text is empty, or replies are still being written.
+            ValueError: there is neither text nor a picture, or replies are still being written.
+            PictureError: a picture cannot be read or is too large, or a model reads no pictures.
+            FileNotFoundError: there is no such file.
             ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file of the conversation is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
         """
-        if not text.strip():
+        parts = [picture_part(one) for one in pictures]
+        if not text.strip() and not parts:
             raise ValueError("The question is empty.")
         with self._lock:
             if self._writing:
                 raise ValueError("Replies are still being written. Wait for them, or stop them.")
+            self._check_sight(parts)
             self._save_settings()
-            questions = self._conversation.ask(text, self.models)
+            questions = self._conversation.ask(content_of(text, parts), self.models)
             self._begin({name: questions[name] for name in self.models})
 
     def wait(self) -> dict[str, ChatMessage]:
@@ -372,6 +384,12 @@ class Chat(SavedView):
             return
         self._start_engines()
 
+    def _check_sight(self, pictures: list[dict[str, Any]]) -> None:
+        """Refuse pictures for a model that is known to read none: it would refuse each later question too."""
+        blind = [name for name in self.models if self._shared.service.state(name).is_blind]
+        if pictures and blind:
+            raise PictureError(f"{blind[0]} reads no pictures.", "Remove the pictures, or the model.")
+
     def _free_memory(self) -> None:
         """End the engines; the next question starts them again."""
         self.stop()
@@ -526,10 +544,13 @@ class Chat(SavedView):
         handlers: dict[str, Callable[[dict[str, Any]], object]] = {
             "open": self._page_opened,
             "start": lambda _: self._start_engines(),
-            "send": lambda given: self.ask(str(given["text"])),
+            "send": self._send,
+            "add_picture": self._add_picture,
+            "remove_picture": lambda given: self._added.discard([str(given["key"])]),
+            "show_picture": self._show_picture,
             "stop": lambda given: self.stop(given.get("reply")),
             "again": lambda given: self._again(str(given["turn"]), str(given["model"])),
-            "edit": lambda given: self._edit(str(given["turn"]), str(given["text"])),
+            "edit": lambda given: self._edit(str(given["turn"]), str(given["text"]), given.get("pictures")),
             "version": lambda given: self._go_to_version(str(given["turn"]), int(given["step"])),
             "reply_version": lambda given: self._go_to_reply(
                 str(given["turn"]), str(given["model"]), int(given["step"])
@@ -562,6 +583,30 @@ class Chat(SavedView):
             self._show_turns()
             self.send_state("_turns")
 
+    def _send(self, given: dict[str, Any]) -> None:
+        """Ask the question of a page, which gets it back if it cannot be asked."""
+        keys = [str(one) for one in given.get("pictures", ())]
+        try:
+            self.ask(str(given["text"]), self._added.urls(keys))
+        except (ValueError, OSError):
+            self.send({"type": "refused", "request": given.get("request")})
+            raise
+        self._added.discard(keys)
+
+    def _add_picture(self, given: dict[str, Any]) -> None:
+        """Check a picture that was added in a page."""
+        key, problem = str(given["key"]), ""
+        try:
+            self._added.add(key, str(given["name"])[:200], given["picture"], [str(one) for one in given["beside"]])
+        except PictureError as error:
+            problem = str(error)
+        self.send({"type": "picture_checked", "key": key, "problem": problem})
+
+    def _show_picture(self, given: dict[str, Any]) -> None:
+        """Send the page a picture of the conversation."""
+        key = str(given["key"])
+        self.send({"type": "picture", "key": key, "url": shown_url(self._conversation, key)})
+
     def _again(self, turn: str, model: str, *, left_out: int = 0) -> None:
         with self._lock:
             found = self._turn(turn)
@@ -570,12 +615,22 @@ class Chat(SavedView):
                 self._save_settings()
                 self._begin({model: found.questions[model]}, left_out)
 
-    def _edit(self, turn: str, text: str) -> None:
-        """Ask a question in other words, as a new version of it."""
+    def _edit(self, turn: str, text: str, kept: list[object] | None = None) -> None:
+        """Ask a question in other words, as a new version of it.
+
+        Args:
+            turn: id of the question.
+            text: its new text.
+            kept: keys of the pictures that it keeps; None for all.
+        """
         with self._lock:
             found = self._turn(turn)
-            if found is None or self._writing or not text.strip():
+            if found is None or self._writing:
                 return
+            pictures = pictures_of(found.first, kept)
+            if not text.strip() and not pictures:
+                return
+            self._check_sight(pictures)
             self._save_settings()
             new: dict[str, ChatMessage] = {}
             name = secrets.token_hex(8) if found.first.turn else ""
@@ -586,7 +641,7 @@ class Chat(SavedView):
                     if same
                     else self._conversation.add(
                         "user",
-                        _with_text(question.content, text),
+                        content_of(text, pictures_of(question, kept)),
                         parent=question.parent,
                         target=question.target,
                         turn=name,
@@ -661,13 +716,6 @@ def _notebook() -> str:
 def _called(calls: list[dict[str, Any]]) -> set[str]:
     """Names of the functions that a reply calls."""
     return {call["function"]["name"] for call in calls}
-
-
-def _with_text(content: str | list[dict[str, Any]], text: str) -> str | list[dict[str, Any]]:
-    """The content of a question with another text and the same pictures."""
-    if isinstance(content, str):
-        return text
-    return [*(part for part in content if part.get("type") != "text"), {"type": "text", "text": text}]
 
 
 def _history(path: tuple[ChatMessage, ...], left_out: int) -> list[ChatMessage]:

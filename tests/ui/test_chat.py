@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
 
 from llf_core.chat.conversation import new_conversation
+from tests.tiny import picture_file, save_tiny_llava
 from tests.ui.conftest import EVIL, set_theme
 
 if TYPE_CHECKING:
@@ -86,6 +88,65 @@ def test_two_models_answer_stop_branch_and_come_back(
     expect(log).to_contain_text("the sea, the ship", timeout=60_000)
     expect(view.get_by_text("Starts with the first question")).to_have_count(2)  # its engine ended with the kernel
     expect(view.get_by_label("Seed")).to_have_value("7")
+
+
+ADD = """
+([event, name, data]) => {
+  const bytes = Uint8Array.from(atob(data), sign => sign.charCodeAt(0));
+  const given = new DataTransfer();
+  given.items.add(new File([bytes], name, {type: 'image/png'}));
+  const options = {bubbles: true, cancelable: true, clipboardData: given, dataTransfer: given};
+  const place = document.querySelector('.llf-Chat-compose textarea');
+  place.dispatchEvent(event === 'paste' ? new ClipboardEvent(event, options) : new DragEvent(event, options));
+}
+"""
+
+
+def test_pictures_are_added_sent_and_shown_after_a_reload(
+    page: Any, lab: Lab, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    save_tiny_llava(tmp_path / "tiny-llava")
+    red = picture_file(size=(320, 200))
+    (tmp_path / "red.png").write_bytes(red)
+    (tmp_path / "notes.txt").write_text("no picture")
+    lab.notebook("pictures.ipynb", f"import llf_widgets as llf\nllf.Chat({str(tmp_path / 'tiny-llava')!r})")
+    lab.open(page, "pictures.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Chat")
+    add = view.get_by_role("button", name="Add picture…")
+    expect(add).to_be_visible(timeout=60_000)
+    view.get_by_label("At most").fill("4")
+    with page.expect_file_chooser() as chooser:
+        add.press("Enter")
+    chooser.value.set_files([tmp_path / "red.png", tmp_path / "notes.txt"])
+    added = view.locator(".llf-Chat-compose").get_by_role("list", name="Pictures of the question")
+    expect(added.get_by_role("img", name="red.png")).to_be_visible()
+    expect(view.get_by_text("notes.txt is 'data:text/plain")).to_be_visible()
+    for event in ("paste", "drop"):
+        page.evaluate(ADD, [event, f"{event}.png", base64.b64encode(red).decode()])
+    expect(added.get_by_role("img")).to_have_count(3)
+    added.get_by_role("button", name="Remove paste.png").press("Enter")
+    expect(added.get_by_role("button", name="Remove red.png")).to_be_focused()
+    for name in ("Dark", "Light"):
+        set_theme(page, f"JupyterLab {name}")
+        assert axe(page, ".llf-Chat") == []
+    question = view.get_by_role("textbox", name="Ask")
+    question.fill("What is it?")
+    question.press("Control+Enter")
+    log = view.get_by_role("log", name="Conversation")
+    expect(log.get_by_text("tokens/s")).to_be_visible(timeout=60_000)
+    expect(added).to_be_hidden()
+    lab.save(page)
+    page.reload()
+    lab.settle(page)
+    shown = log.get_by_role("img", name="Picture 2 of the question")
+    expect(shown).to_be_visible(timeout=60_000)
+    assert shown.evaluate("image => [image.naturalWidth, image.src.slice(0, 22)]") == [320, "data:image/png;base64,"]
+    view.get_by_role("button", name="Edit the question").click()
+    log.get_by_role("button", name="Remove Picture 1 of the question").click()
+    view.get_by_role("button", name="Send as a new version").click()
+    expect(log.get_by_text("2/2")).to_be_visible()
+    expect(log.get_by_role("img")).to_have_count(1)
 
 
 def keep_replies(view: Any) -> None:

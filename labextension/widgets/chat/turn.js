@@ -2,10 +2,11 @@
 
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawKeyed, h, keepFocus, setText } from '../shared/dom.js';
+import { pictureList } from './pictures.js';
 import { replyView } from './reply.js';
 import { versionSwitch } from './versions.js';
 
-/** @import { ChatReply, ChatTurn, Send } from './types' */
+/** @import { ChatReply, ChatTurn, Send, ShownPicture } from './types' */
 
 /** @type {WeakMap<Element, ReturnType<typeof replyView>>} */
 const replyViews = new WeakMap();
@@ -14,10 +15,14 @@ const replyViews = new WeakMap();
  * Creates the element of a question with its replies.
  * @param {Send} send
  * @param {string} id of the question
+ * @param {ReturnType<typeof import('./pictures.js').pictureStore>} store
  */
-export function turnView(send, id) {
+export function turnView(send, id, store) {
   const question = h('p', { class: 'llf-Question-text' });
-  const pictures = h('span', { class: 'llf-secondary llf-small' });
+  /** @type {ShownPicture[]} */
+  let pictures = [];
+  /** @type {ShownPicture[]} */
+  let kept = [];
   const edit = createButton('Edit', startEditing, 'llf-link');
   edit.setAttribute('aria-label', 'Edit the question');
   const versions = versionSwitch('question', step =>
@@ -36,12 +41,20 @@ export function turnView(send, id) {
       }
     }
   });
+  const list = pictureList(
+    store,
+    'Pictures of the question',
+    key => {
+      kept = kept.filter(one => one.key !== key);
+      list.show(kept, true);
+    },
+    () => field
+  );
   const again = createButton('Send as a new version', resend, 'llf-primary');
   const read = h(
     'div',
     { class: 'llf-Question' },
     question,
-    pictures,
     h('span', { class: 'llf-Question-actions' }, versions.box, edit)
   );
   const form = h(
@@ -59,7 +72,7 @@ export function turnView(send, id) {
       'aria-label': 'Question and replies'
     },
     h('span', { class: 'llf-secondary llf-Turn-who' }, 'You'),
-    h('div', { class: 'llf-Turn-question' }, read, form),
+    h('div', { class: 'llf-Turn-question' }, list.box, read, form),
     replies
   );
 
@@ -77,11 +90,15 @@ export function turnView(send, id) {
   function setEditing(/** @type {boolean} */ on) {
     form.hidden = !on;
     read.hidden = on;
+    kept = pictures;
+    list.show(kept, on);
   }
 
   function resend() {
-    if (field.value.trim() && again.getAttribute('aria-disabled') !== 'true') {
-      send({ type: 'edit', turn: id, text: field.value });
+    const isEmpty = !field.value.trim() && !kept.length;
+    if (!isEmpty && again.getAttribute('aria-disabled') !== 'true') {
+      const keys = kept.map(({ key }) => key);
+      send({ type: 'edit', turn: id, text: field.value, pictures: keys });
       endEditing();
     }
   }
@@ -121,12 +138,15 @@ export function turnView(send, id) {
         ({ state, text }) => state === 'done' && text
       );
       setText(question, turn.text);
-      setText(
-        pictures,
-        turn.pictures
-          ? `${turn.pictures} picture${turn.pictures === 1 ? '' : 's'}`
-          : ''
-      );
+      const keys = turn.pictures.join();
+      if (keys !== pictures.map(({ key }) => key).join()) {
+        pictures = turn.pictures.map((key, place) => ({
+          key,
+          name: `Picture ${place + 1} of the question`
+        }));
+        kept = pictures;
+        list.show(kept, !form.hidden);
+      }
       versions.show(turn.version);
       keepFocus(replies, () =>
         drawKeyed(

@@ -11,7 +11,8 @@ export interface ChatModel {
   run: boolean;
   live: boolean;
   tools: boolean;
-  sees: boolean;
+  /** Whether it is known to read no pictures. */
+  blind: boolean;
   thinks: boolean;
 }
 
@@ -45,7 +46,8 @@ export interface ChatReply {
 export interface ChatTurn {
   id: string;
   text: string;
-  pictures: number;
+  /** Keys by which the kernel sends them. */
+  pictures: string[];
   version: [number, number];
   replies: ChatReply[];
 }
@@ -72,6 +74,19 @@ export interface ChatSettings {
 
 export interface ChatErrors {
   [field: string]: string;
+}
+
+/** A picture in a list; the name is for screen readers. */
+export interface ShownPicture {
+  key: string;
+  name: string;
+}
+
+/** A picture of the conversation, or what the kernel says about an added one. */
+export interface PictureMessage {
+  key: string;
+  url?: string;
+  problem?: string;
 }
 
 export type Send = (content: object) => void;

@@ -14,11 +14,12 @@ import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { formatBytes } from '../../src/numbers';
 import { modelsRow } from './models_row.js';
+import { addedPictures, pictureStore } from './pictures.js';
 import { settingsRow } from './settings.js';
 import { turnView } from './turn.js';
 
 /** @import { Context } from '../shared/model' */
-/** @import { ChatModel, ChatReply, ChatTurn, ReplyUpdate } from './types' */
+/** @import { ChatModel, ChatReply, ChatTurn, PictureMessage, ReplyUpdate } from './types' */
 
 const MAX_MODELS = 4;
 const ASK = ['Ask', 'Ask', 'Ask both', 'Ask all'];
@@ -38,6 +39,9 @@ function render({ model, el }) {
   /** @type {Map<string, {turn: string, reply: ChatReply}>} */
   const replies = new Map();
   let started = false;
+  let sentCount = 0;
+  /** The last question, until the kernel has taken it. @type {{request: string, text: string, pictures: ReturnType<typeof pictures.take>} | null} */
+  let sent = null;
   let drawnProbabilities = model.get('_settings').probabilities;
 
   const newChat = createButton(
@@ -93,12 +97,20 @@ function render({ model, el }) {
   });
   const sendButton = createButton('Send', ask, 'llf-primary');
   const stopAll = createButton('Stop all', stop);
-  const compose = h(
-    'div',
-    { class: 'llf-Chat-compose' },
-    askLabel,
+  const compose = h('div', { class: 'llf-Chat-compose' });
+  const store = pictureStore(send);
+  const pictures = addedPictures({
+    send,
+    store,
+    maxBytes: () => model.get('_picture_bytes'),
     question,
-    h('div', {}, sendButton, stopAll)
+    target: compose,
+    onChange: onInput
+  });
+  compose.append(
+    askLabel,
+    h('div', {}, question, pictures.box),
+    h('div', {}, sendButton, stopAll, pictures.button)
   );
   const note = h('span', { role: 'status' });
   const memory = h('span', { class: 'llf-push' });
@@ -137,12 +149,19 @@ function render({ model, el }) {
     );
   }
 
+  function canAsk() {
+    const isEmpty = !question.value.trim() && !pictures.count;
+    return !isEmpty && !isWriting() && pictures.isReady;
+  }
+
   function ask() {
-    const text = question.value;
-    if (!text.trim() || isWriting()) {
+    if (!canAsk()) {
       return;
     }
-    send({ type: 'send', text });
+    const request = `${idPrefix}-${++sentCount}`;
+    sent = { request, text: question.value, pictures: pictures.take() };
+    const keys = sent.pictures.map(({ key }) => key);
+    send({ type: 'send', text: sent.text, pictures: keys, request });
     question.value = '';
     question.focus();
     drawCompose();
@@ -202,6 +221,8 @@ function render({ model, el }) {
     const turns = model.get('_turns');
     const atEnd =
       log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+    sent?.pictures.forEach(({ key }) => store.forget(key));
+    sent = null;
     replies.clear();
     for (const turn of turns) {
       for (const reply of turn.replies) {
@@ -216,7 +237,7 @@ function render({ model, el }) {
           turns,
           ({ id }) => id,
           ({ id }) => {
-            const view = turnView(send, id);
+            const view = turnView(send, id, store);
             views.set(id, view);
             return view.box;
           },
@@ -239,18 +260,43 @@ function render({ model, el }) {
   }
 
   function receive(
-    /** @type {{type?: string, updates?: ReplyUpdate[], turn?: string}} */ content
+    /** @type {{type?: string, updates?: ReplyUpdate[], turn?: string, request?: string} & Partial<PictureMessage>} */ content
   ) {
+    const { key = '', url = '', problem } = content;
     if (content.type === 'edit') {
       views.get(content.turn ?? '')?.edit();
-      return;
+    } else if (content.type === 'picture') {
+      keepEnd(() => store.put(key, url));
+    } else if (content.type === 'picture_checked') {
+      pictures.receive({ key, problem });
+    } else if (content.type === 'refused') {
+      takeBack(content.request);
+    } else if (content.type === 'updates') {
+      keepEnd(() => showUpdates(content.updates ?? []));
     }
-    if (content.type !== 'updates') {
-      return;
+  }
+
+  /** Puts a question that the kernel has refused back where it can be corrected. */
+  function takeBack(/** @type {string | undefined} */ request) {
+    if (sent?.request === request && sent) {
+      question.value ||= sent.text;
+      pictures.restore(sent.pictures);
+      sent = null;
     }
+  }
+
+  /** Follows the end of the log, unless the reader has scrolled up. */
+  function keepEnd(/** @type {() => void} */ change) {
     const atEnd =
       log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
-    for (const update of content.updates ?? []) {
+    change();
+    if (atEnd) {
+      log.scrollTop = log.scrollHeight;
+    }
+  }
+
+  function showUpdates(/** @type {ReplyUpdate[]} */ updates) {
+    for (const update of updates) {
       const found = replies.get(update.id);
       if (!found || update.sequence > found.reply.sequence + 1) {
         send({ type: 'open' }); // an update was lost, or came before its reply
@@ -267,16 +313,13 @@ function render({ model, el }) {
       reply.tokens = [...reply.tokens, ...update.tokens];
       views.get(turn)?.showReply(reply, probabilities());
     }
-    if (atEnd) {
-      log.scrollTop = log.scrollHeight;
-    }
   }
 
   function drawCompose() {
     const count = model.get('_models').length;
     const writing = isWriting();
     setText(askLabel, ASK[Math.min(count, ASK.length - 1)]);
-    setDisabled(sendButton, writing || !question.value.trim());
+    setDisabled(sendButton, !canAsk());
     setDisabled(stopAll, !writing);
     setText(stopAll, count > 1 ? 'Stop all' : 'Stop');
     setDisabled(add, count >= MAX_MODELS);
@@ -288,15 +331,14 @@ function render({ model, el }) {
 
   /** Loads the models while the first question is typed. */
   function onInput() {
-    if (
-      !started &&
-      model
-        .get('_models')
-        .some((/** @type {ChatModel} */ one) => one.phase === 'stopped')
-    ) {
-      send({ type: 'start' });
+    if (!started && (question.value || pictures.count)) {
+      started = true;
+      /** @type {ChatModel[]} */
+      const models = model.get('_models');
+      if (models.some(one => one.phase === 'stopped')) {
+        send({ type: 'start' });
+      }
     }
-    started = true;
     drawCompose();
   }
 
@@ -306,6 +348,8 @@ function render({ model, el }) {
     el.style.setProperty('--llf-models', String(Math.max(1, models.length)));
     el.classList.toggle('has-one', models.length === 1);
     head.show(models);
+    const blind = models.find(one => one.blind);
+    pictures.setBlind(blind ? `${blind.name} reads no pictures.` : '');
     showSettings();
     const engines = new Map(models.map(one => [one.engine, one]));
     const bytes = [...engines.values()].reduce(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.engine.prompt import prompt_text
+from llf_core.chat.picture import PictureError, part_url, picture_bytes
 from llf_core.chat.request import RequestError
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Medium
@@ -69,13 +70,11 @@ def image_inputs(
 
 def _picture(part: dict[str, Any], number: int) -> Image:
     """The picture of a content part: bytes as a data URL, never a file or an address that this process would read."""
-    given = part.get("image_url", part.get("image"))
-    url = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
-        raise RequestError(
-            f"The picture of message {number + 1} is {str(url)[:60]}. Expected a data URL: data:image/png;base64,…"
-        )
+    subject, url = f"The picture of message {number + 1}", part_url(part)
     try:
-        return open_image(Medium("image", INLINE + url.partition(",")[2]), MediaLimits())
+        picture_bytes(url, subject)
+        return open_image(Medium("image", INLINE + str(url).partition(",")[2]), MediaLimits())
+    except PictureError as error:
+        raise RequestError(str(error)) from error
     except BadExample as error:
-        raise RequestError(f"The picture of message {number + 1}: {error}.") from error
+        raise RequestError(f"{subject}: {error}.") from error

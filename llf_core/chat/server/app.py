@@ -128,7 +128,7 @@ class Server:
     async def _chat(self, request: Request) -> Response:
         call = read_chat_call(await read_json(request, self._body_seconds))
         self._check_model(call.model)
-        if call.has_pictures and (state := self._service.state(call.model)).phase == "ready" and not state.sees_images:
+        if call.has_pictures and self._service.state(call.model).is_blind:
             raise invalid("messages", "a picture", f"text only: {call.model} reads no pictures")
         return await self._answer(request, call, ChatReply(call))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.picture import PictureError, picture_bytes
 from llf_core.chat.server.api_error import ApiError, invalid
 from llf_core.chat.server.fields import Fields
 from llf_core.untrusted.plain_json import NotPlainError, json_value
@@ -20,8 +19,6 @@ MAX_PARTS = 1_000
 MAX_TOOLS = 128
 MAX_TOOL_CALLS = 128
 ROLES = ("system", "developer", "user", "assistant", "tool")
-PICTURE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,")
-"""Beginning of a picture in a message. Others are refused: the server opens no address and no file for a client."""
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _PART_KINDS = ("text", "image_url")
 
@@ -144,18 +141,10 @@ def _part(fields: Fields, role: str) -> dict[str, Any]:
 
 
 def _check_picture(url: str, path: str) -> None:
-    start = PICTURE.match(url)
-    if start is None:
-        raise invalid(
-            path,
-            url[:80],
-            "a picture inside the request, as data:image/png;base64,… (or jpeg, webp, gif). The server opens no "
-            "addresses and no files",
-        )
     try:
-        base64.b64decode(url[start.end() :], validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid(path, url[:80], "valid Base64 after the comma") from None
+        picture_bytes(url, path)
+    except PictureError as error:
+        raise ApiError(400, str(error), param=path, code="invalid_value") from None
 
 
 def _tool(fields: Fields) -> dict[str, Any]:

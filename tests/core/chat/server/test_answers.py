@@ -6,7 +6,9 @@ import openai
 import pytest
 
 from llf_core.chat.events import Alternative, Failed, Piece, Started, Token, ToolCallPiece
+from llf_core.chat.picture import picture_url
 from tests.core.chat.server.scripted_service import fails, finished, hello
+from tests.tiny import picture_file
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [
@@ -226,7 +228,7 @@ def test_models_are_listed(served):
 
 
 def test_a_picture_for_a_model_that_reads_none_is_refused(ask, served):
-    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+    content = [{"type": "image_url", "image_url": {"url": picture_url(picture_file())}}]
     with pytest.raises(openai.BadRequestError, match="base reads no pictures"):
         ask(messages=[{"role": "user", "content": content}])
     served.service.sees_images = True

@@ -1,0 +1,145 @@
+"""Pictures of messages: data URLs, checked in one way before a model, a file or a page gets them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.formatting import size
+from llf_core.untrusted import brief, read_bytes
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL.Image import Image
+
+FORMATS = ("png", "jpeg", "webp", "gif")
+MAX_BYTES = 6_000_000
+"""Maximum size of a picture: its Base64 text of 8,000,000 characters fits into a message of a conversation, and into a
+body that the server reads."""
+MAX_PIXELS = 50_000_000
+"""Maximum width times height of a picture, which takes 150 MB once it is decoded."""
+EXPECTED = "a picture in PNG, JPEG, WebP or GIF"
+_BEGINNING = re.compile(rf"data:image/(?:{'|'.join(FORMATS)});base64,")
+_SHOWN = 60
+
+
+class PictureError(UserError, ValueError):
+    """A picture that no model is sent."""
+
+
+def picture_bytes(url: object, subject: str = "The picture") -> bytes:
+    """Take the bytes of a picture out of a data URL. Another address is refused: nothing is ever fetched or opened.
+
+    Only the beginning of the picture is decoded, so that a check takes no time and no memory.
+
+    Args:
+        url: `data:image/png;base64,…`, or JPEG, WebP or GIF; of any type, since it may come from a file or a client.
+        subject: what the message calls it, as the beginning of a sentence.
+
+    Raises:
+        PictureError: it is no such URL, or no such picture, or has more than `MAX_BYTES` or `MAX_PIXELS`.
+    """
+    start = _BEGINNING.match(url) if isinstance(url, str) else None
+    if start is None or not isinstance(url, str):
+        raise PictureError(
+            f"{subject} is {str(url)[:_SHOWN]!r}. Expected a data URL, data:image/png;base64,… (or jpeg, webp, "
+            "gif): no address and no file is opened."
+        )
+    if (length := (len(url) - start.end()) * 3 // 4) > MAX_BYTES:
+        raise _too_large(length, subject)
+    try:
+        data = base64.b64decode(url[start.end() :], validate=True)
+    except (binascii.Error, ValueError):
+        raise PictureError(f"{subject} is {url[:_SHOWN]!r}. Expected valid Base64 after the comma.") from None
+    _check(data, subject)
+    return data
+
+
+def picture_url(data: bytes, subject: str = "The picture") -> str:
+    """The data URL of a picture, as messages have it.
+
+    Args:
+        data: content of a file.
+        subject: what the message calls it, as the beginning of a sentence.
+
+    Raises:
+        PictureError: it is no picture of the `FORMATS`, or has more than `MAX_BYTES` or `MAX_PIXELS`.
+    """
+    return f"data:image/{_check(data, subject)};base64,{base64.b64encode(data).decode()}"
+
+
+def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any]:
+    """The content part of a picture in OpenAI's form, from what a cell has.
+
+    Args:
+        given: path of a file, its content, a data URL, or an image of Pillow, which is sent as PNG.
+
+    Raises:
+        PictureError: it is no picture of the `FORMATS`, or has more than `MAX_BYTES` or `MAX_PIXELS`.
+        FileNotFoundError: there is no such file.
+        UnreadableError: it is not a regular file, is too large, or the system denies access.
+        OSError: too many files are open.
+    """
+    if isinstance(given, str) and given.startswith("data:"):
+        picture_bytes(given)
+        return _part(given)
+    if isinstance(given, str) and "://" in given:
+        raise PictureError(f"The picture {brief(given)} is an address, which is not opened.", "Download it first.")
+    if isinstance(given, bytes):
+        return _part(picture_url(given))
+    if isinstance(given, str | os.PathLike):
+        path = Path(given).expanduser()
+        return _part(picture_url(read_bytes(path, MAX_BYTES), str(path)))
+    if not hasattr(given, "save"):
+        raise PictureError(
+            f"A picture is of type {type(given).__name__}. Expected a path, bytes, a data URL or an image of Pillow."
+        )
+    file = io.BytesIO()
+    given.save(file, "PNG")
+    return _part(picture_url(file.getvalue()))
+
+
+def part_url(part: Mapping[str, Any]) -> object:
+    """The URL of a content part with a picture, which may have been written by others; see `picture_bytes`.
+
+    Args:
+        part: of the type `image_url`, or `image` as some templates name it.
+    """
+    given = part.get("image_url", part.get("image"))
+    return given.get("url") if isinstance(given, dict) else given
+
+
+def _part(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _check(data: bytes, subject: str) -> str:
+    """Check the bytes of a picture; its format in lower case."""
+    if len(data) > MAX_BYTES:
+        raise _too_large(len(data), subject)
+    try:
+        import PIL.Image
+    except ImportError:
+        raise PictureError("Pictures need the package Pillow.", "Run pip install pillow.") from None
+    huge = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=[name.upper() for name in FORMATS]) as image:
+            kind, pixels = str(image.format).lower(), image.width * image.height
+    except huge:
+        raise PictureError(f"{subject} is too large. Expected at most {MAX_PIXELS:,} pixels.") from None
+    except Exception:  # noqa: BLE001 - decoders raise errors of any type for damaged data
+        raise PictureError(f"{subject} cannot be read. Expected {EXPECTED}.") from None
+    if pixels > MAX_PIXELS:
+        raise PictureError(f"{subject} has {pixels:,} pixels. Expected at most {MAX_PIXELS:,}.")
+    return kind if kind in FORMATS else "jpeg"  # MPO: a JPEG with further pictures behind it
+
+
+def _too_large(length: int, subject: str) -> PictureError:
+    return PictureError(f"{subject} has {' '.join(size(length))}. Expected at most {' '.join(size(MAX_BYTES))}.")

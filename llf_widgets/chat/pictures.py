@@ -1,0 +1,132 @@
+"""Pictures of a chat: those that a page has added to its next question, and those of the conversation.
+
+They are no part of the view's traits, which are sent as a whole: the page asks for each picture once, by its key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.picture import MAX_BYTES, PictureError, part_url, picture_bytes
+from llf_core.runs.formatting import size
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from llf_core.chat.conversation import ChatMessage, Conversation
+
+MAX_WAITING_BYTES = 8 * MAX_BYTES
+"""Maximum size of all pictures that wait to be sent: a page that is closed leaves its own behind."""
+
+
+class AddedPictures:
+    """Pictures that pages have added to a question and not sent yet, by the key that the page gave each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, int]] = {}
+
+    def add(self, key: str, name: str, url: object, beside: Collection[str]) -> None:
+        """Take a picture that was chosen, pasted or dropped, if a question may have it.
+
+        Args:
+            key: its key.
+            name: name of the file.
+            url: data URL of the picture; or its number of bytes, if the page has not sent it since it is too large.
+            beside: keys of the pictures that the question has already.
+
+        Raises:
+            PictureError: it is no picture, or is too large, by itself or with the others.
+        """
+        if isinstance(url, int):
+            raise PictureError(f"{name} has {_size(url)}. Expected at most {_size(MAX_BYTES)}.")
+        length = len(picture_bytes(url, name))
+        total = length + sum(self._found[one][1] for one in beside if one in self._found)
+        if total > MAX_BYTES:
+            raise PictureError(
+                f"{name} was not added: the pictures of the question would have {_size(total)} together. "
+                f"Expected at most {_size(MAX_BYTES)}."
+            )
+        self._found[key] = (str(url), length)
+        while sum(length for _, length in self._found.values()) > MAX_WAITING_BYTES:
+            del self._found[next(iter(self._found))]
+
+    def urls(self, keys: Iterable[str]) -> list[str]:
+        """The data URLs of pictures, for the question to which they were added.
+
+        Args:
+            keys: their keys.
+
+        Raises:
+            PictureError: one of them is not there any more.
+        """
+        try:
+            return [self._found[key][0] for key in keys]
+        except KeyError:
+            raise PictureError("A picture of the question is gone.", "Remove the pictures, and add them again.") from None
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Forget pictures that were sent or removed.
+
+        Args:
+            keys: their keys; unknown ones are ignored.
+        """
+        for key in keys:
+            self._found.pop(key, None)
+
+
+def content_of(text: str, pictures: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """The content of a question: text, or content parts with the pictures before the text, where templates expect them.
+
+    Args:
+        text: the text; it may be empty if there are pictures.
+        pictures: content parts.
+    """
+    if not pictures:
+        return text
+    return [*pictures, *([{"type": "text", "text": text}] if text.strip() else [])]
+
+
+def picture_keys(message: ChatMessage) -> list[str]:
+    """Keys of the pictures of a message, by which the page asks for them.
+
+    Args:
+        message: the message.
+    """
+    return [f"{message.id}-{place}" for place in range(len(pictures_of(message)))]
+
+
+def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> list[dict[str, Any]]:
+    """Content parts of a message that are pictures.
+
+    Args:
+        message: the message.
+        keys: keys of the same question, to any model: only the pictures in these places; None for all.
+    """
+    parts = message.content if isinstance(message.content, list) else []
+    found = [part for part in parts if part.get("type") == "image_url"]
+    if keys is None:
+        return found
+    places = {str(key).rpartition("-")[2] for key in keys}
+    return [part for place, part in enumerate(found) if str(place) in places]
+
+
+def shown_url(conversation: Conversation, key: str) -> str:
+    """The data URL of a picture in a conversation, for its page.
+
+    Args:
+        conversation: the conversation, which others may have written.
+        key: the picture's key.
+
+    Returns:
+        The URL; empty if there is no such picture, or it is none that a question may have.
+    """
+    message = conversation.messages.get(key.rpartition("-")[0])
+    found = pictures_of(message, [key]) if message is not None else []
+    try:
+        return str(part_url(found[0])) if found and picture_bytes(part_url(found[0])) else ""
+    except PictureError:
+        return ""
+
+
+def _size(length: int) -> str:
+    return " ".join(size(length))
