@@ -62,7 +62,9 @@ class AddedPictures:
         try:
             return [self._found[key][0] for key in keys]
         except KeyError:
-            raise PictureError("A picture of the question is gone.", "Remove the pictures, and add them again.") from None
+            raise PictureError(
+                "A picture of the question is gone.", "Remove the pictures, and add them again."
+            ) from None
 
     def discard(self, keys: Iterable[str]) -> None:
         """Forget pictures that were sent or removed.

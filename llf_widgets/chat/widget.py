@@ -544,7 +544,7 @@ class Chat(SavedView):
         handlers: dict[str, Callable[[dict[str, Any]], object]] = {
             "open": self._page_opened,
             "start": lambda _: self._start_engines(),
-            "send": self._send,
+            "send": self._take_question,
             "add_picture": self._add_picture,
             "remove_picture": lambda given: self._added.discard([str(given["key"])]),
             "show_picture": self._show_picture,
@@ -583,7 +583,7 @@ class Chat(SavedView):
             self._show_turns()
             self.send_state("_turns")
 
-    def _send(self, given: dict[str, Any]) -> None:
+    def _take_question(self, given: dict[str, Any]) -> None:
         """Ask the question of a page, which gets it back if it cannot be asked."""
         keys = [str(one) for one in given.get("pictures", ())]
         try:
