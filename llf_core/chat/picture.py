@@ -7,9 +7,9 @@ import binascii
 import io
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.paths import expanded
 from llf_core.runs.formatting import size
 from llf_core.untrusted import brief, read_bytes
 from llf_core.user_error import UserError
@@ -95,7 +95,7 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
     if isinstance(given, bytes):
         return _part(picture_url(given))
     if isinstance(given, str | os.PathLike):
-        path = Path(given).expanduser()
+        path = expanded(os.fspath(given))
         return _part(picture_url(read_bytes(path, MAX_BYTES), str(path)))
     if not hasattr(given, "save"):
         raise PictureError(

@@ -172,6 +172,7 @@ class Chat(SavedView):
             ValueError: there is neither text nor a picture, or replies are still being written.
             PictureError: a picture cannot be read or is too large, or a model reads no pictures.
             FileNotFoundError: there is no such file.
+            TargetError: another view has closed the service.
             ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file of the conversation is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
