@@ -46,7 +46,7 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
         RuntimeError: the child process failed, for example since the run has no result; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if isinstance(prompts, str):
         prompts = [prompts]
@@ -72,7 +72,7 @@ def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> L
             message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.losses(run)  # doctest: +SKIP

@@ -24,7 +24,7 @@ def home_hash(folder: Path | None = None) -> str:
         folder: the folder; None for `LLF_HOME` from the environment.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return hashlib.sha256(str(real_path(folder or home())).encode()).hexdigest()
 
@@ -33,7 +33,7 @@ def display_runs_path() -> str:
     """The runs folder for display, such as `~/.llf/runs`, so that a user sees which one a process uses.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return display_path(real_path(home()) / "runs")
 
@@ -58,7 +58,7 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
         FileNotFoundError: the run does not exist; for an id the message has the closest one.
         ValueError: the id is invalid.
         TypeError: the type is not supported.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if isinstance(run, RunFolder):
         return run
@@ -88,7 +88,7 @@ def server_mismatches(server: dict[str, Any]) -> list[str]:
 
     Raises:
         KeyError: the response lacks `llf`, `home` or `folder`.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     problems = []
     if server["llf"] != __version__:

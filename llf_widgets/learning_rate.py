@@ -84,7 +84,7 @@ def find_learning_rate(
         UntrustedCodeError: code would run that you have not allowed.
         OSError: a file cannot be read, or the process cannot be started.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> found = llf.find_learning_rate(config)  # doctest: +SKIP

@@ -65,7 +65,7 @@ def win_rate(  # noqa: PLR0913 - each of them is named
             reward model does not exist; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
@@ -115,7 +115,7 @@ def reward_accuracy(
             holds no pairs; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.reward_accuracy("20261124-142530-smollm2-rm-lora", "held_out.jsonl")  # doctest: +SKIP

@@ -119,7 +119,7 @@ def try_rewards(
         UntrustedCodeError: code would run that you have not allowed.
         OSError: a file cannot be read, or the process cannot be started.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.try_rewards(config, rewards=[brief, "correct"])  # doctest: +SKIP

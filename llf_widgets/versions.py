@@ -53,7 +53,7 @@ def check() -> Check:
     Kernel and server may be different environments; then the panel can be empty although runs exist.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     kernel = {"llf": __version__, "python": platform.python_version(), "runs": display_runs_path()}
     problems = []

@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
 
     Raises:
         OSError: the disk of `LLF_HOME` cannot be examined.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return {
         **_versions(),

@@ -75,7 +75,7 @@ class MachineLoad:
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:

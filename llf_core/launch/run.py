@@ -53,7 +53,7 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
     Raises:
         ValueError: the id is invalid.
         FileNotFoundError: the run does not exist.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return Run(open_run(run_id, home))
 

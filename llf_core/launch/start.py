@@ -133,7 +133,7 @@ def load_checked_config(
         ConfigError: the config has errors, or refers to something this machine does not have.
         OSError: a weight file of the model cannot be read.
         PluginError: two installed plug-ins declare the same key or name.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     from llf_core.config import validate
     from llf_core.config.name_checks import check

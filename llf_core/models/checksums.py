@@ -130,6 +130,9 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
 
     Returns:
         Checksums by name.
+
+    Raises:
+        RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
 
@@ -149,6 +152,7 @@ def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[
 
     Raises:
         ModelError: `expected` is not a mapping to checksums.
+        RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     import torch
 
@@ -177,6 +181,9 @@ def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     Args:
         one: of any shape.
         other: of the same shape as `one`, else they are not equal.
+
+    Raises:
+        RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     import torch
 

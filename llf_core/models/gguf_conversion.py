@@ -33,6 +33,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         PanicError: the tokenizers library has panicked.
         OSError: a file cannot be read or written.
         ValueError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
+        MemoryError, RuntimeError: out of memory.
     """
     import torch
 
@@ -59,6 +60,7 @@ def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
         OSError: a file cannot be read.
         ImportError: the package gguf is not installed.
         ValueError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
+        MemoryError, RuntimeError: out of memory.
     """
     from transformers import AutoModelForCausalLM
 

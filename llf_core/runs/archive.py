@@ -76,7 +76,7 @@ def export_run(  # noqa: PLR0913 - what a zip has
         FileNotFoundError: there is no such run.
         ValueError: `run_id` is not a valid id.
         UnreadableError: a file of the run is not a regular file, or the system denies access.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read or written.
     """
     run = open_run(run_id, home)
@@ -122,7 +122,7 @@ def import_run(
 
     Raises:
         ArchiveError: the file is no zip of a run or is damaged, or the run does not fit on the disk.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: it cannot be read, or the run cannot be written.
     """
     runs = home_folder(home) / "runs"

@@ -83,7 +83,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the run does not exist.
         RuntimeError: the run has not ended.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the move failed, see `moving.move`, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
@@ -137,7 +137,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
         FileExistsError: a run with this id exists in `runs`.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the move failed, see `moving.move`, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
@@ -162,7 +162,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
     Raises:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be removed, or another process holds the lock.
     """
     with _bin_lock(home) as bin_folder:
@@ -182,7 +182,7 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
         The total number of runs in the bin, and the selected ones, last deleted first.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the bin is not a folder or not accessible.
     """
     found = []
@@ -244,7 +244,7 @@ def find_cleanable(
         The files and folders, and their size.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a folder is not accessible.
     """
     root = home_folder(home)
@@ -271,7 +271,7 @@ def clean(
         What was removed.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be removed, or another process holds the lock. Removed files stay removed.
     """
     with _bin_lock(home) as bin_folder:

@@ -42,7 +42,7 @@ def create_run(
         The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … appended if taken.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder cannot be written; for a full disk a sentence with what to do.
         NotADirectoryError: a file exists in place of the folder of runs; a sentence.
         Exception: whatever `fill` raises.

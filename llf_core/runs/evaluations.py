@@ -229,7 +229,7 @@ def model_evaluations(key: str, home: Path | str | None = None) -> Path:
 
     Raises:
         ValueError: `key` is not a key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if not MODEL_KEY.fullmatch(key):
         raise ValueError(f"{key!r} is not the key of a model. Expected 16 hexadecimal digits.")

@@ -28,7 +28,7 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
 
     Raises:
         ValueError: no run matches, or several do; the message names those that match, or the closest id.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
     if text == "last":

@@ -233,7 +233,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     Raises:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: there is no such folder, or it is a link; the message has the closest id, if one is similar.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):

@@ -208,7 +208,7 @@ def free_bytes(given: Path | str | None = None) -> int:
         given: the folder; None for `LLF_HOME`.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the disk cannot be examined.
     """
     path = Path(given) if given is not None else home()

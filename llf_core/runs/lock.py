@@ -30,7 +30,7 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
         waiting: message logged once if another process holds the lock.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the lock file cannot be opened, or the file system has no locks.
     """
     descriptor = open_lock(lock_path(home(), name))

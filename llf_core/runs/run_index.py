@@ -88,7 +88,7 @@ class RunIndex:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
@@ -401,7 +401,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder of runs is not accessible.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
@@ -414,7 +414,7 @@ def active_runs(home: Path | str | None = None) -> list[Row]:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder of runs is not accessible, or too many files are open.
     """
     active = {"created", "starting", "running", "stopping"}

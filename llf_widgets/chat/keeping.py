@@ -90,7 +90,7 @@ def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
         For each data set a `text` with its number of rows, and `code` of a cell that opens a form with it.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return [
         {

@@ -56,7 +56,7 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
     Raises:
         ValueError: the run is not running, or the model stands for one of its checkpoints or its base.
         FileNotFoundError: the run does not exist.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the request cannot be written.
     """
     folder = open_run(target.run_id, home)

@@ -53,7 +53,7 @@ class SharedModels:
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
             TypeError: the target is of another type.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
@@ -100,7 +100,7 @@ class SharedModels:
             TargetError: the run has no weights any more, or the model was removed.
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
@@ -122,7 +122,7 @@ def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
         trust: whether Python code of the models may run that has not been allowed yet.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = (home or environment_home(), trust)
     with _shared_lock:

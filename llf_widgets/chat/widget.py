@@ -87,7 +87,7 @@ class Chat(SavedView):
         UnreadableError: a file is not a regular file, or the system denies access.
         TypeError: a target is of another type, or a tool cannot be called.
         AttributeError: a tool has no name, as a `functools.partial`.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
         BrokenRunError: the status of a run cannot be read.
         OSError: a file cannot be read.
@@ -219,7 +219,7 @@ class Chat(SavedView):
 
         Raises:
             ConversationError: the file of the conversation was replaced.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             UnreadableError: the system denies access.
             OSError: too many files are open.
         """
@@ -244,7 +244,7 @@ class Chat(SavedView):
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
             TypeError: the target is of another type.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of a run cannot be read.
             OSError: a file cannot be read.
@@ -289,7 +289,7 @@ class Chat(SavedView):
             TargetError: the run has no weights any more.
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.

@@ -87,7 +87,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             is invalid.
         TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
         OSError: the folder of runs is not accessible.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         BrokenRunError: the status of a queued run became unreadable during the refresh.
 
     Example:
@@ -121,7 +121,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 an id is invalid.
             TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
             OSError: the folder of runs is not accessible.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         self._members = self._track(runs)

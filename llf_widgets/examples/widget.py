@@ -49,7 +49,7 @@ class Examples(FrontEnd):
         ConfigError: the run's config is no longer valid.
         OSError: the process cannot be started.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> rows = llf.Examples(run)

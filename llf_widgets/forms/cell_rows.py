@@ -41,7 +41,7 @@ class CellRows:
         Raises:
             RowsError: the rows are not a table.
             OSError: the file cannot be written.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         table = to_table(rows)
         path, _ = write_rows(table, home() / UPLOADS)

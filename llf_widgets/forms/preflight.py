@@ -38,7 +38,7 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
         Messages for the form; errors disable Start.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the disk cannot be examined, or a weight file of the model cannot be read.
         PluginError: two installed packages declare the same plug-in.
     """
@@ -67,7 +67,7 @@ def check_writable(folder: Path) -> Message | None:
     """An error if the folder of runs is not writable; None otherwise.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if (message := blocked_path_message(folder)) is not None:
         return Message("error", message)

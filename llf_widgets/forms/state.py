@@ -157,7 +157,7 @@ class FormState:
 
         Raises:
             OSError: a weight file of the model cannot be read.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
         """
         return check_local(self.report.config, runs=run_ids(), home=home())
@@ -169,7 +169,7 @@ class FormState:
 
         Raises:
             OSError: a weight file of the model cannot be read.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
         """
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
@@ -452,7 +452,7 @@ class FormState:
         """Mark uploaded data in the form as used, so that `llf runs clean` keeps it.
 
         Raises:
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves

@@ -62,7 +62,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         ValueError: the config is not a mapping of keys to values.
         KeyError: the preset does not exist.
         PluginError: two installed plug-ins declare the same key or name.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
 
     Example:
@@ -156,7 +156,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         for key in values:
             if key not in self.state.specs:
@@ -256,7 +256,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             OSError: a weight file of the model or `dataset_info.json` cannot be read.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         self.state.keep_uploads()
         self._presets.refresh()

@@ -44,7 +44,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
         At most 50 values for `dataset`.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a folder cannot be listed.
     """
     folder = expanded(dataset_dir)

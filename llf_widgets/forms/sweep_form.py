@@ -72,7 +72,7 @@ class SweepForm(FormWidget):
             OSError: a weight file of the model or `dataset_info.json` cannot be read, or the disk cannot be examined.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         self._blocked, self._ahead = blocked, ahead
         self._draw()

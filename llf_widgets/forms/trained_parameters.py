@@ -56,7 +56,7 @@ class TrainedParameters(FormWidget):
             config: the form's config; None if its model or method has errors.
 
         Raises:
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file that describes the model or a continued adapter cannot be read.
             PluginError: two installed plug-ins declare the same key or name.
         """

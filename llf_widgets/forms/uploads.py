@@ -60,15 +60,15 @@ class Upload:
 
     Raises:
         UploadError: the name is not that of a data file, or no folder is writable.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         self.name = _plain(name)
         if file_type(Path(self.name)) not in READERS:
             raise UploadError(f"`{self.name}` was not uploaded: it is not a data file. Expected one of {_SUFFIXES}.")
-        self._folder = (folder or Path.cwd()).absolute()
         try:
+            self._folder = (folder or Path.cwd()).absolute()
             self._target = _writable(self._folder, home() / UPLOADS)
             handle, partial = tempfile.mkstemp(prefix=".llf-upload-", suffix=_suffix(self.name), dir=self._target)
         except OSError as error:
@@ -207,8 +207,9 @@ class UploadReceiver:
 
         Raises:
             KeyError: the message lacks an entry.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: an uploaded file cannot be renamed.
+            TypeError: `total` or `offset` is no number.
         """
         upload_id, key = str(content["id"]), str(content["key"])
         try:

@@ -39,7 +39,7 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
     tracker = RunTracker(run_folder(run))
@@ -51,7 +51,7 @@ def mime_bundle(tracker: RunTracker) -> dict[str, object]:
     """The bundle of a tracked run, as of the last read. Drawing the image takes about a second.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     run = _summary(tracker)
     drawn = saved_image(
@@ -65,7 +65,7 @@ def text_bundle(tracker: RunTracker) -> dict[str, object]:
     """The bundle without the image, whose first drawing takes a second, so that a view appears at once.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return _texts(tracker, _summary(tracker))
 

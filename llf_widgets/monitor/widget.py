@@ -49,7 +49,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         BrokenRunError: the status of a queued run became unreadable during the refresh.
 
     Example:

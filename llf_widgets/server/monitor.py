@@ -54,7 +54,7 @@ class MonitorHandler(ViewsHandler):
         Raises:
             HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
                 did not respond in time.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         folder = await self.find_run(run_id)
         options = ViewOptions(

@@ -23,7 +23,7 @@ class VersionHandler(RunsAPIHandler):
         `llf.check()` compares version and LLF_HOME with those of the kernel.
 
         Raises:
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown; answered with status 500.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`; answered with status 500.
         """
         self.finish(
             {

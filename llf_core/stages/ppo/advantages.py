@@ -65,6 +65,9 @@ def whiten(
         The same shape and dtype, 0 where no value counts. With fewer than two values there is no variance: nothing is
         scaled.
 
+    Raises:
+        IndexError, RuntimeError: the shapes or devices differ.
+
     Source:
         `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it.
     """
