@@ -79,6 +79,9 @@ class AdamMiniOptimizer(PerParameterOptimizer):
                 scalar, one value for each block; of the parameter's shape where each value has its own.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             arXiv 2406.16793, algorithms 1 and 3.
         """

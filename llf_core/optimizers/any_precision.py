@@ -57,6 +57,7 @@ class AnyPrecisionOptimizer(PerParameterOptimizer):
 
         Raises:
             AttributeError: a dtype of the group is not one of torch.
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             `AnyPrecisionAdamW` of torchdistx.

@@ -93,6 +93,7 @@ class ApolloOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2412.05270, algorithm 1; the limit of growth: arXiv 2410.01623, equation 8.
@@ -137,6 +138,7 @@ class ApolloOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
         """
         step = state.get("step", 0)
         if not group["random"]:

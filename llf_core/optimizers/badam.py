@@ -140,6 +140,9 @@ class BlockOptimizer(PerParameterOptimizer):
                 float32, of the parameter's shape.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             arXiv 2404.02827, algorithm 1.
         """
@@ -164,6 +167,7 @@ class BlockOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: a gradient is not finite, and the update needs one that is.
+            RuntimeError: a gradient has another shape or device than its parameter, or out of memory.
         """
         loss = super().step(closure)
         progress = self.param_groups[0][PROGRESS]
@@ -241,6 +245,9 @@ class ShareOptimizer(PerParameterOptimizer):
             state: `steps` in all, `step` and the moments `[values]` of the share, and its `index` `[values]` (int64)
                 where it is drawn at random.
             group: its group.
+
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             The ratio mode of the authors' package `badam`.

@@ -98,6 +98,7 @@ class ProjectedOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: the gradient is not finite in a step that finds a projection.
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2403.03507, algorithm 2, in the order of the package `galore-torch`.

@@ -73,6 +73,9 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
             state: `step`, `slow` (s), `exp_avg` and `exp_avg_sq`, of the same shape.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             arXiv 2405.20233, section 2; as in the package `grokadamw`.
         """

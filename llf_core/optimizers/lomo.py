@@ -69,6 +69,9 @@ class LOMOOptimizer(PerParameterOptimizer):
             state: stays empty.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             arXiv 2306.09782, algorithm 1.
         """
@@ -89,6 +92,9 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step` and the factors of the second moment, float32, see `moments.adafactor_direction`.
             group: its group.
+
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2310.10195, algorithm 1.

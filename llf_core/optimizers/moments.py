@@ -34,6 +34,9 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
+
+    Raises:
+        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
     """
     return adam_ratio(gradient, state, group).mul_(bias_correction(state["step"], group))
 
@@ -50,6 +53,9 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
+
+    Raises:
+        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -83,6 +89,9 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
+
+    Raises:
+        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -108,6 +117,7 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Raises:
         ImportError: bitsandbytes is not installed, and the gradient is not small.
+        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
     """
     if gradient.numel() < SMALLEST_8BIT:
         return adam_direction(gradient, state, group)
@@ -150,6 +160,9 @@ def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
+
+    Raises:
+        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
     """
     del group
     state["step"] = state.get("step", 0) + 1
@@ -169,6 +182,9 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
 
     Returns:
         A tensor of the gradient's shape.
+
+    Raises:
+        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
     """
     squares = gradient.square().add_(ADAFACTOR_EPSILON)
     if gradient.dim() == 1:

@@ -59,6 +59,9 @@ class MuonOptimizer(PerParameterOptimizer):
             state: `momentum_buffer` of the parameter's shape; of AdamW's parameters, see `moments.adam_direction`.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             Moonlight, arXiv 2502.16982, equations 1 and 4, with the momentum of `torch.optim.Muon`; NS is
                 `orthogonalized`.
@@ -84,6 +87,9 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
     Returns:
         `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2.
+
+    Raises:
+        RuntimeError: out of memory.
 
     Source:
         Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024: kellerjordan.github.io/posts/muon

@@ -64,6 +64,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
         Raises:
             OptimizerError: the gradient is not finite, and the update needs one that is.
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
         """
 
     def begin(self, group: Group) -> None:
@@ -81,6 +82,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
         Raises:
             OptimizerError: a gradient is not finite, and the update needs one that is.
+            RuntimeError: a gradient has another shape or device than its parameter, or out of memory.
         """
         loss = None
         if closure is not None:
@@ -133,6 +135,9 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
 
     Args:
         tensor: of any shape.
+
+    Raises:
+        RuntimeError: out of memory.
     """
     parts = [torch.linalg.vector_norm(part.float()) for part in torch.split(tensor.reshape(-1), PART)]
     return torch.stack(parts).square().sum()

@@ -58,6 +58,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
 
     Raises:
         OptimizerError: the gradient is not finite.
+        RuntimeError: out of memory.
     """
     side = projected_side(gradient, side)
     try:
@@ -114,6 +115,7 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         torch.linalg.LinAlgError: the matrix is not finite.
+        RuntimeError: the decomposition does not converge, as of a gradient with NaN, or out of memory.
     """
     *outer, rows, columns = matrix.shape
     generator = torch.Generator(matrix.device).manual_seed(0)

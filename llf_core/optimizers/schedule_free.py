@@ -99,6 +99,9 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
             state: `z` and `exp_avg_sq`, of the same shape.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             arXiv 2405.15682, algorithm 1.
         """

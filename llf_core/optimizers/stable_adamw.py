@@ -58,6 +58,9 @@ class StableAdamWOptimizer(PerParameterOptimizer):
             state: `step`, `exp_avg` and `exp_avg_sq`, and `compensation` in low precision, of the same shape.
             group: its group.
 
+        Raises:
+            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+
         Source:
             arXiv 2304.13013, algorithm 2.
         """

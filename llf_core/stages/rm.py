@@ -36,6 +36,9 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
     Returns:
         `[pairs]`.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         Bradley-Terry preferences: arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1 (one pair a
         prompt). Centring: arXiv 2312.09244, equation 2.

@@ -154,6 +154,7 @@ class Divergence(Function):
 
         Raises:
             RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
+            Exception: what `record_losses` raises.
 
         Source:
             See `divergence_sum`.

@@ -32,6 +32,7 @@ def aot(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         AOT, paired, arXiv 2406.05882, as TRL's `aot`.
@@ -55,6 +56,7 @@ def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired` (formerly `aot_pair`).

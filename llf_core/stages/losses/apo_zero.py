@@ -26,6 +26,7 @@ def apo_zero(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         APO, arXiv 2408.06266, equation 7.

@@ -28,6 +28,7 @@ def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         BCO, arXiv 2404.04656, as TRL's `bco_pair`.

@@ -26,6 +26,7 @@ def discopop(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         DiscoPOP, arXiv 2406.08414, equation 5.

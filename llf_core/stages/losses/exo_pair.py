@@ -26,6 +26,7 @@ def exo_pair(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: ε is not in (0, 1), or there are no reference log-probabilities.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         EXO, arXiv 2402.00856, equation 16.

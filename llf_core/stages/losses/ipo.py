@@ -28,6 +28,7 @@ def ipo(pairs: Pairs, terms: Terms) -> Tensor:
     Raises:
         ValueError: there are no reference log-probabilities.
         ZeroDivisionError: `beta` is 0.
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         IPO, arXiv 2310.12036, equation 17.

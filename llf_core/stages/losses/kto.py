@@ -26,6 +26,9 @@ def kto(
     Returns:
         `[B]`.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         KTO, arXiv 2402.01306, section 4; as in TRL and LLaMA-Factory.
     """

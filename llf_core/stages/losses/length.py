@@ -24,6 +24,9 @@ def desensitized_sums(log_probs: Tensor, answers: Tensor, pairs: int, alpha: flo
     Returns:
         `[2P]`, in the dtype of `log_probs`.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         LD-DPO, arXiv 2409.06411. LLaMA-Factory weights the policy's tokens alone, as here, so the loss of equal models
         is not `ln 2`; TRL 1 weights those of both models.

@@ -23,6 +23,9 @@ def orpo(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         ORPO, arXiv 2403.07691, equation 6.
     """
@@ -40,6 +43,9 @@ def odds_ratio_loss(pairs: Pairs) -> Tensor:
 
     Returns:
         `[P]`; `ln 2` where both completions are equally likely.
+
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         ORPO, arXiv 2403.07691, equations 4 and 7.

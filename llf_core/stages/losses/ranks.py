@@ -20,6 +20,9 @@ def rank_differences(values: Tensor, others: Tensor) -> Tensor:
     Returns:
         `[P]`, in the order of `values`: (5, 1, 3) beside (0, 2, 4) gives (5 - 4, 1 - 0, 3 - 2).
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         AOT, arXiv 2406.05882, as TRL's `aot`.
     """

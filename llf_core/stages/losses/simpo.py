@@ -26,6 +26,9 @@ def simpo(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         SimPO, arXiv 2405.14734, equation 6.
     """

@@ -33,6 +33,9 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         Advantages, and returns (`advantages + values`), the targets of the value function; each `[batch, seq]`, 0
         outside the mask.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         arXiv 1506.02438, equations 9 and 16.
     """

@@ -39,6 +39,9 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange:
     Returns:
         The losses, and where they are clipped, `[tokens]` each.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         arXiv 1707.06347, equation 7.
     """
@@ -62,6 +65,9 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float)
     Returns:
         The losses, and where they are clipped, `[tokens]` each.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         Equation 9 of arXiv 1707.06347, with the values clipped as in the authors' code (github.com/openai/baselines,
         ppo2).
@@ -83,6 +89,9 @@ def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
     Returns:
         `[tokens]`, in nats.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k3`.
     """
@@ -101,6 +110,9 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
 
     Returns:
         A scalar; NaN or infinite where all returns are the same.
+
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         `explained_variance` of OpenAI's baselines (github.com/openai/baselines, common/math_util.py).

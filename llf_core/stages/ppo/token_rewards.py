@@ -30,6 +30,9 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
     Returns:
         `[batch, seq]`, 0 outside the mask.
 
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
+
     Source:
         arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
     """
@@ -50,6 +53,9 @@ def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
 
     Returns:
         `[batch]`, in nats.
+
+    Raises:
+        RuntimeError: the tensors differ in shape or device.
 
     Source:
         J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k1`.
