@@ -66,7 +66,8 @@ class BatchGenerator:
             sampling: sampling parameters.
             max_new_tokens: maximum number of tokens of a completion, at least 1.
             batch_size: prompts per batch, at least 1.
-            on_done: called after each batch with the number of prompts of all batches so far.
+            on_done: called after each batch with the number of prompts of all batches so far; what it raises passes
+                through.
 
         Returns:
             One completion for each prompt, in order; empty for prompts that were not reached before `cancelled`.
@@ -109,7 +110,7 @@ class BatchGenerator:
             limits: maximum number of tokens of each completion, at least 1; as many as prompts.
             batch_size: prompts per batch, at least 1.
             on_token: called after each token with the number of completed prompts and the length of the token's
-                completion.
+                completion; what it raises passes through.
 
         Returns:
             Token ids of each completion, in order, including the end-of-sequence token if it was reached. Once

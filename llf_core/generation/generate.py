@@ -114,9 +114,10 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
         ends: further end-of-sequence token ids.
         stop: see `generate`.
         batch_size: prompts per batch, at least 1.
-        on_text: see `generate`.
-        on_done: called after each batch with the number of prompts of all batches so far.
-        cancelled: see `generate`.
+        on_text: see `generate`; what it raises passes through.
+        on_done: called after each batch with the number of prompts of all batches so far; what it raises passes
+            through.
+        cancelled: see `generate`; what it raises passes through.
 
     Returns:
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
@@ -156,7 +157,8 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
         sampling: sampling parameters.
         max_new_tokens: maximum number of tokens of a completion, at least 1; one for all, or one for each prompt.
         batch_size: prompts per batch, at least 1.
-        on_token: called after each token with the number of completed prompts and the length of the token's completion.
+        on_token: called after each token with the number of completed prompts and the length of the token's completion;
+            what it raises passes through.
 
     Returns:
         Token ids of each completion, at least one, including the end-of-sequence token if it was reached.

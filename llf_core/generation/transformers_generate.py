@@ -53,8 +53,9 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         max_new_tokens: maximum number of tokens of a row, at least 1.
         pad: token id of padding.
         ends: end-of-sequence token ids; None for those of the model's generation config.
-        put: called with a row and its new token; returns whether the row ends with it.
-        cancelled: polled after each step, and before each further row that is sampled; true ends generation.
+        put: called with a row and its new token; returns whether the row ends with it; what it raises passes through.
+        cancelled: polled after each step, and before each further row that is sampled; true ends generation; what it
+            raises passes through.
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
 
     Raises:

@@ -27,7 +27,7 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
     Args:
         model: a `PreTrainedModel`, all parameters as they were loaded.
         config: the run's config.
-        make: given the model with frozen weights, wraps it with a new adapter.
+        make: given the model with frozen weights, wraps it with a new adapter; what it raises passes through.
 
     Returns:
         A `PeftModel` whose trained parameters are float32 unless `pure_bf16`.

@@ -27,7 +27,7 @@ def exchange_p_value(
     Args:
         first: statistics of the first model, of shape `[examples, statistics]`.
         second: those of the second one.
-        total: the value from the sum of the statistics.
+        total: the value from the sum of the statistics; what it raises passes through.
         seed: seed of the exchanges.
         samples: number of random exchanges.
 

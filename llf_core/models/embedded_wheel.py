@@ -91,6 +91,7 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
     )
     try:
         output = _follow(child, work, wanted)

@@ -112,7 +112,7 @@ class RewardModel:
             texts: conversations that end with the answer to score, as messages with `role` and `content`; a string is
                 scored as it is.
             batch_size: texts per forward pass.
-            progress: called with the number of scored texts and the total.
+            progress: called with the number of scored texts and the total; what it raises passes through.
 
         Returns:
             A score per text, in order; empty without texts.
@@ -136,7 +136,7 @@ class RewardModel:
         Args:
             ids: token ids `[seq]` of the reward model's tokenizer, one sequence of at least one token per text.
             batch_size: texts per forward pass.
-            progress: called with the number of scored texts and the total.
+            progress: called with the number of scored texts and the total; what it raises passes through.
 
         Returns:
             A score per text, in order; empty without texts.

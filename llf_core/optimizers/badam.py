@@ -160,7 +160,7 @@ class BlockOptimizer(PerParameterOptimizer):
         """Update the block; after `interval` steps, begin the next one.
 
         Args:
-            closure: see `torch.optim.Optimizer.step`.
+            closure: see `torch.optim.Optimizer.step`; what it raises passes through.
 
         Returns:
             The closure's loss; None without one.

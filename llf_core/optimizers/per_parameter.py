@@ -75,7 +75,8 @@ class PerParameterOptimizer(torch.optim.Optimizer):
         """Update all parameters that have a gradient; with layer-wise updates, only their norm is left to compute.
 
         Args:
-            closure: computes the loss and the gradients; not needed where they are there.
+            closure: computes the loss and the gradients; not needed where they are there; what it raises passes
+                through.
 
         Returns:
             The closure's loss; None without one.

@@ -65,7 +65,7 @@ def export_run(  # noqa: PLR0913 - what a zip has
         checkpoints: whether to include the checkpoints, with which the run can be resumed.
         overwrite: whether to replace an existing file.
         home: `LLF_HOME`. Default: from the environment.
-        progress: called with the bytes done and their total; None if nobody watches.
+        progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
 
     Returns:
         `file`.
@@ -115,7 +115,7 @@ def import_run(
     Args:
         file: the zip file.
         home: `LLF_HOME`. Default: from the environment.
-        progress: called with the bytes done and their total; None if nobody watches.
+        progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
 
     Returns:
         The run.

@@ -110,7 +110,8 @@ def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = N
         descriptor: the open file.
         wanted: called before each chunk of 64 KiB but the last of the file, returns byte strings to search for in it.
             Iteration ends if it returns an empty list. A chunk without any of them yields only its first record, which
-            shows its attempt, or all records if the attempt differs from the last record's. None to yield all records.
+            shows its attempt, or all records if the attempt differs from the last record's. None to yield all records;
+            what it raises passes through.
 
     Yields:
         The objects.

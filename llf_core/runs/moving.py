@@ -86,7 +86,7 @@ def copy_folder(
     Args:
         source: the folder.
         target: its new path, which must not exist.
-        copy: function that copies one file, by its old and new path.
+        copy: function that copies one file, by its old and new path; what it raises passes through.
         links: whether to copy links as links; else they are skipped.
 
     Raises:

@@ -124,7 +124,7 @@ class RunIndex:
             state: only runs in this state; None for any.
             query: only runs that contain these words; None for all.
             sort: sort order, see `list_runs`.
-            is_cancelled: called now and then; True cancels the query.
+            is_cancelled: called now and then; True cancels the query; what it raises passes through.
 
         Raises:
             ValueError: `sort` is unknown, or the query is too long.
@@ -147,7 +147,7 @@ class RunIndex:
             offset: number of runs to skip.
             limit: maximum number of runs to return.
             query: filter and sort order.
-            is_cancelled: see `page`.
+            is_cancelled: see `page`; what it raises passes through.
 
         Raises:
             QueryCancelledError: `is_cancelled` returned True.

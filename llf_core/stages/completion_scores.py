@@ -163,7 +163,7 @@ def check_finite(
     Args:
         scores: of the completions.
         completions: the completions, for the message.
-        text: converts token ids to text.
+        text: converts token ids to text; what it raises passes through.
 
     Returns:
         `scores`.

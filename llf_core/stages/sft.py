@@ -50,7 +50,7 @@ def record_document_losses(
 
     Args:
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-        record_losses: called with losses and token counts, `[documents]` each.
+        record_losses: called with losses and token counts, `[documents]` each; what it raises passes through.
         positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
         costs: `[N]`, losses of these tokens.
     """

@@ -54,7 +54,8 @@ def train_branches(
         home: an empty folder for what a trainer writes, which the caller removes.
         rates: the learning rates, at least one.
         steps: maximum number of steps of a branch. One that diverges is stopped.
-        on_step: called after each step with the rate (0 for the untrained model) and the number of steps made.
+        on_step: called after each step with the rate (0 for the untrained model) and the number of steps made; what it
+            raises passes through.
 
     Yields:
         The branches, in the order of the rates.

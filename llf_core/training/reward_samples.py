@@ -55,7 +55,8 @@ def sample_rewards(
         folder: a run folder of the config, with the sources of its functions.
         prompts: maximum number of prompts.
         group_size: completions of each prompt.
-        on_token: called after each token with the number of completions so far, and the number there will be.
+        on_token: called after each token with the number of completions so far, and the number there will be; what it
+            raises passes through.
 
     Yields:
         The completions, batch by batch.

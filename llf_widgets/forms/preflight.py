@@ -51,7 +51,7 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
 
 
 def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | None:
-    """An error if a package for training is not installed, None otherwise; found without an import, which takes long."""
+    """An error if a package for training is not installed, None otherwise; without an import, which takes seconds."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return None

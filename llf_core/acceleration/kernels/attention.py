@@ -373,7 +373,7 @@ def attend_branches(attention: Callable[..., Tensor], layout: Layout, *tensors: 
     For kernels that know no forks, such as FlashAttention; all other layers still compute the prefix once.
 
     Args:
-        attention: called with a layout and the tensors.
+        attention: called with a layout and the tensors; what it raises passes through.
         layout: with forks.
         tensors: `[tokens, ...]` each, of all documents and padding.
 
@@ -434,7 +434,8 @@ def shifted_attention(
     later ones.
 
     Args:
-        attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors.
+        attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors;
+            what it raises passes through.
         layout: with `group`.
         q: queries `[tokens, heads, dim]`.
         k: keys `[tokens, key_heads, dim]`.

@@ -71,7 +71,7 @@ def divergence_sum(
         temperature: T, above 0. Larger values give more weight to unlikely tokens.
         beta: β, in [0, 1].
         record_losses: called with `learned_rows` and their divergences `[N]`, detached; takes no additional
-            computation. None if nobody needs them.
+            computation. None if nobody needs them; what it raises passes through.
 
     Returns:
         float32 (float64 for float64) scalar; 0 without rows. With a trained head, `backward` can be called once only.

@@ -79,7 +79,7 @@ def nll_sum(
         targets: `[...]`, int64: token after each position; -100 for positions without a loss.
         label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
         record_losses: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses
-            `[N]`, detached; takes no additional computation. None if nobody needs them.
+            `[N]`, detached; takes no additional computation. None if nobody needs them; what it raises passes through.
         weights: weight of each token from its distribution, see `kernels.cross_entropy.TokenWeights`; None for 1.
 
     Returns:
@@ -162,7 +162,8 @@ class CrossEntropy(Function):
             targets: token ids `[N]`, int64.
             terms: parameters of the cross-entropy.
             summed: return the sum.
-            record_losses: called with the cross-entropies `[N]`; None if nobody needs them.
+            record_losses: called with the cross-entropies `[N]`; None if nobody needs them; what it raises passes
+                through.
 
         Returns:
             Scalar if `summed`, else `[N]`.

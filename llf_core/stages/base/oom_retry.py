@@ -99,14 +99,16 @@ class BatchSplitter:
         Args:
             batches: what to compute now, at least one.
             compute: computes one part; its second argument is whether that is the last one.
-            undo: takes back all that `compute` has done; returns the batches to compute again, earlier ones included.
+            undo: takes back all that `compute` has done; returns the batches to compute again, earlier ones included;
+                what it raises passes through.
 
         Returns:
             What `compute` returned for each part.
 
         Raises:
             DoesNotFitError: raised by `tell`: a part that does not fit cannot be halved.
-            RuntimeError: raised by `compute` for another reason than memory.
+            RuntimeError: raised by `compute` for another reason than memory, as any other error of it.
+            IndexError: there is no batch.
         """
         while True:
             results: list[Result] = []

@@ -62,7 +62,7 @@ def whiten(
         values: any shape.
         mask: of the same shape, bool: true where a value counts.
         shift_mean: whether the mean becomes 0, or is kept.
-        all_reduce: sums a tensor of any shape over all processes.
+        all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
 
     Returns:
         The same shape and dtype, 0 where no value counts. With fewer than two values there is no variance: nothing is

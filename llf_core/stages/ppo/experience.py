@@ -57,7 +57,7 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
         outputs: log-probabilities, values and entropies of their tokens.
         options: discounts, and whether rewards are whitened.
         beta: β, coefficient of the KL penalty.
-        all_reduce: sums a tensor of any shape over all processes.
+        all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
 
     Raises:
         RuntimeError: there is no completion, shapes do not fit, or out of memory.

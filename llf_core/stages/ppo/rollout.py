@@ -117,7 +117,7 @@ def run_in_chunks(
     Args:
         items: what to process.
         size: items of a chunk, at least 1.
-        compute: processes a chunk; must leave nothing behind where it fails.
+        compute: processes a chunk; must leave nothing behind where it fails; what it raises passes through.
 
     Returns:
         The result of each chunk, and the size in the end, to begin with next time.

@@ -215,7 +215,7 @@ class PPO(LossStage):
             batch: of `Rollout.batch`: the model's inputs, and `[tokens]` each `predictors`, `targets`,
                 `old_log_probs`, `old_values`, `advantages` and `returns`; in an evaluation of `PromptCollator`.
             label_smoothing: not used; a rule refuses it.
-            record_losses: not called: a completion is no example of the data set.
+            record_losses: not called: a completion is no example of the data set; what it raises passes through.
 
         Returns:
             A float32 scalar with a graph; without one in an evaluation.

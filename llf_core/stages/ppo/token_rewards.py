@@ -88,7 +88,7 @@ class RunningMoments:
 
         Args:
             scores: `[batch]`.
-            all_reduce: sums a tensor of any shape over all processes.
+            all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
 
         Raises:
             ZeroDivisionError: no process has a score.
