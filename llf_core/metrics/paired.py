@@ -106,7 +106,7 @@ def difference(
         tuned: those of the second model on the same examples, in the same order.
         measure: how the value follows from the statistics and which values are better, such as `Metric.measure`.
         seed: seed of the bootstrap.
-        samples: number of bootstrap samples.
+        samples: number of bootstrap samples, at least 1.
 
     Returns:
         The difference with its interval and verdict.

@@ -46,6 +46,7 @@ def training_arguments(  # noqa: PLR0913 - what the run's folder and device deci
         ValueError: transformers refuses a value or a combination of values.
         ImportError: a package of an integration in `report_to` is not installed.
         PluginError: two plug-ins declare the same key.
+        TypeError: the class has none of `more`.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}

@@ -25,7 +25,7 @@ def desensitized_sums(log_probs: Tensor, answers: Tensor, pairs: int, alpha: flo
         `[2P]`, in the dtype of `log_probs`.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError, IndexError: the tensors differ in shape or device, or a token is of no completion of the pairs.
 
     Source:
         LD-DPO, arXiv 2409.06411. LLaMA-Factory weights the policy's tokens alone, as here, so the loss of equal models
