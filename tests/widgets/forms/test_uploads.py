@@ -85,6 +85,14 @@ def test_compressed_text_keeps_both_suffixes(tmp_path):
     assert upload(tmp_path, "a.jsonl.gz", gzip.compress(ROWS.encode() * 2, mtime=0)).name == "a-2.jsonl.gz"
 
 
+def test_a_removed_working_directory_is_told(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UploadError, match="it cannot be written"):
+        Upload("rows.jsonl")
+
+
 def test_home_takes_it_where_the_notebooks_folder_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("LLF_HOME", str(tmp_path / "home"))
     done = upload(tmp_path / "gone", "mine.jsonl", ROWS)
