@@ -23,7 +23,8 @@ class TextStream:
         tokenizer: decodes the tokens.
         ends: end-of-sequence token ids, which are not part of the text.
         stops: stop strings; the completion ends before them.
-        on_text: called with each new piece; the concatenated pieces are `text`. None if nobody watches.
+        on_text: called with each new piece by `put` and `close`; the concatenated pieces are `text`, and what it raises
+            passes through. None if nobody watches.
         keep_special: whether special tokens are part of the text, for a parser of tool calls.
 
     Attributes:

@@ -37,6 +37,9 @@ def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
 
     Returns:
         Quotients of shape `[…]`.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
     found: Numbers = np.full(np.broadcast(upper, lower).shape, otherwise, float)
     np.divide(upper, lower, out=found, where=np.asarray(lower) != 0)

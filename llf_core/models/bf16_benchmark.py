@@ -20,7 +20,8 @@ def bf16_speedup(threads: int) -> float:
     """Speedup of a bfloat16 matrix product over a float32 one on this CPU, by which the precision of a run is chosen.
 
     On CPUs without bfloat16 instructions it is often slower. The result is cached in `cache/probe.json`, by CPU,
-    torch version and number of threads.
+    torch version and number of threads. Compared are the shortest of `ROUNDS` products of matrices of `MATRIX_SIZE`
+    rows, in either precision.
 
     Args:
         threads: number of compute threads; part of the cache key, since the speedup depends on it.

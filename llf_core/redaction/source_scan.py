@@ -79,6 +79,8 @@ class FoundSecret:
 def secrets_in(source: str) -> list[FoundSecret]:
     """Find secrets in the source of a reward function or metric, by line, before it is copied to the run folder.
 
+    What counts as one, see `secret_kind`.
+
     Args:
         source: Python source. Lines with the comment `# llf: allow-secret` are skipped.
 
@@ -113,6 +115,8 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
 def secret_kind(name: str, value: object) -> str | None:
     """Describe why a value looks like a secret, so that a message can name the cause without the value.
+
+    The least lengths (`MIN_…`) and shares are choices of this project: shorter values occur in ordinary code.
 
     Args:
         name: name the value is stored under; empty if it has none.

@@ -188,7 +188,7 @@ def effective_status(status: Status, now: float | None = None) -> Status:
 
     A trainer that was killed with its supervisor cannot write that it ended. Of a run on another machine, whose
     processes cannot be examined, a heartbeat older than `SILENCE_SECONDS` decides. Before any process has registered
-    itself, the run counts as live for `START_SECONDS`.
+    itself, the run counts as live for `START_SECONDS`. Both durations are choices of this project.
 
     Args:
         status: as stored.

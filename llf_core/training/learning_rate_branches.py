@@ -47,7 +47,7 @@ def train_branches(
 
     The model is loaded once. A first branch with the rate 0 tells the losses of the untrained model on these batches.
     The trainer, its loss, optimizer and method are those of a run; the rate is constant after a warm-up of a tenth of
-    the steps.
+    the steps, a choice of this project.
 
     Args:
         config: the config. Its learning rate decides only the proportions between groups of parameters.

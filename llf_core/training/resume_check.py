@@ -17,6 +17,8 @@ CHECKED = 10
 class ResumeCheck:
     """Compares the first losses of an attempt with the log, and writes the event `receipt` once.
 
+    These are 10 losses, a choice of this project.
+
     Args:
         folder: the run, before this attempt has logged.
         writer: the attempt's writer.

@@ -132,7 +132,7 @@ class RunsAPIHandler(APIHandler):
         """The server's index of runs, kept between requests, so that runs are read once; another LLF_HOME gets another.
 
         Raises:
-            HTTPError: 409 if `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HTTPError: 409 if the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         try:
             root = home()
@@ -180,7 +180,7 @@ class RunsAPIHandler(APIHandler):
 
         Raises:
             HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
-                unreadable, or `LLF_HOME` names an unknown user; 503 if the disk did not respond in time.
+                unreadable, or `LLF_HOME` cannot be located; 503 if the disk did not respond in time.
         """
         found: RunFolder = await self.run_in_thread(self._find_run, run_id, readable=readable)
         return found
@@ -194,7 +194,7 @@ class RunsAPIHandler(APIHandler):
 
         Raises:
             HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
-                unreadable, or `LLF_HOME` names an unknown user.
+                unreadable, or `LLF_HOME` cannot be located.
         """
         try:
             folder = open_run(run_id)
