@@ -130,6 +130,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
         Raises:
             ZeroDivisionError: β₁ is 0.
+            RuntimeError: out of memory for a copy of the parameters.
         """
         for group in self.param_groups:
             for parameter in group["params"] if group["trains"] else ():

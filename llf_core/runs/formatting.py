@@ -95,11 +95,13 @@ def share(value: float) -> str:
 def amount_text(amount: float, unit: str) -> str:
     """Format a metric for a table of evaluations: `83.2 %` for the unit `%`, otherwise as `number` does.
 
+    Non-finite values as `number` writes them.
+
     Args:
         amount: the value, a share from 0 to 1 if the unit is `%`.
         unit: unit of the metric.
     """
-    return f"{100 * amount:.1f} %" if unit == "%" else number(amount)
+    return f"{100 * amount:.1f} %" if unit == "%" and math.isfinite(amount) else number(amount)
 
 
 def count(value: float) -> str:

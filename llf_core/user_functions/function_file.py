@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING
 
@@ -71,5 +72,6 @@ def run_file(path: Path, kind: FunctionKind) -> ModuleType:
         cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise ValueError(f"{path} cannot be run: {cause}.") from error
     finally:
-        sys.path.remove(folder)
+        with suppress(ValueError):  # the file may have removed it
+            sys.path.remove(folder)
     return module

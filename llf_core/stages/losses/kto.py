@@ -44,8 +44,8 @@ def kl_estimate(ratio_of_mismatched: Tensor) -> Tensor:
     They replace samples of the policy, which the definition requires and which would take as long as the step itself.
 
     Args:
-        ratio_of_mismatched: `[B]`, log π(y'|x) - log π_ref(y'|x) of prompts with completions of others; of all ranks,
-            since the mean comes before the maximum.
+        ratio_of_mismatched: `[B]`, at least one, log π(y'|x) - log π_ref(y'|x) of prompts with completions of others;
+            of all ranks, since the mean comes before the maximum.
 
     Returns:
         A scalar without a graph: no gradient flows through z.

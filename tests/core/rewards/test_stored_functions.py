@@ -295,6 +295,7 @@ def test_functions_of_a_file_are_recorded_and_stand_alone(tmp_path: Path) -> Non
         ("import nowhere_to_be_found\n", "cannot be run: ModuleNotFoundError: No module named 'nowhere_to_be_found'."),
         ("def f(:\n", "cannot be run: SyntaxError"),
         ("import sys\nsys.exit(3)\n", "cannot be run: SystemExit: 3."),
+        ("import sys\ndel sys.path[0]\n", "has no reward function."),
     ],
 )
 def test_a_file_without_functions_is_a_sentence(tmp_path: Path, text: str | None, said: str) -> None:

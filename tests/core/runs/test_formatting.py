@@ -31,6 +31,14 @@ def test_the_table(kind, value, text):
         assert formatting.value(as_number(value), kind) == text
 
 
+def test_a_metric_that_is_no_number_has_no_percent():
+    assert [formatting.amount_text(value, "%") for value in (0.8316, math.nan, math.inf)] == [
+        "83.2 %",
+        "NaN",
+        "infinity",
+    ]
+
+
 @pytest.mark.parametrize("value", [1e30, -1.7e308])
 def test_a_value_of_any_size_has_a_text(value):
     assert int(formatting.count(value).replace(",", "")) == int(value)
