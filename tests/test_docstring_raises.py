@@ -27,6 +27,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "it has no reward functions",
     },
     "llf_core.cli.chat.chat": {"TypeError": "targets are texts"},
+    "llf_core.cli.chat_session.ChatSession._print_reply": {"TypeError": "its messages are JSON"},
     "llf_core.cli.predict.predict": {"TypeError": "targets are texts"},
     "llf_core.cli.serve.serve": {"TypeError": "targets are texts"},
     "llf_core.chat.server.embedding_call.read_embedding_call": {"RequestError": "the texts were checked before"},
@@ -51,7 +52,6 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.config.peft_tuners._registered": dict.fromkeys(
         ("OSError", "UnicodeDecodeError"), "reads files of the installed PEFT"
     ),
-    "llf_core.config.peft_tuners.tuner": {"OSError": "reads files of the installed PEFT"},
     "llf_core.config.values.ConfigValues.options": {"KeyError": "a plug-in asks for its own options"},
     "llf_core.data.hub._probe": {"TimeoutError": "it has no error number, so that it is no error of a file"},
     "llf_core.data.inspect.__main__.main": {"ValueError": "examples are cut to the capacity before"},
@@ -80,6 +80,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     },
     "llf_core.evaluation.generated_answers.generate_answers": {"RequestError": "the examples have a prompt"},
     "llf_core.evaluation.judge.win_rate.win_rate_of": {"ValueError": "the points of a verdict are finite"},
+    "llf_core.training.learning_rate_branches._Start.restore": {"KeyError": "the state is the method's own"},
     "llf_core.evaluation.target_places.shared_place": {"ValueError": "it makes the key of a model itself"},
     "llf_core.evaluation.run_losses.with_explicit_reference": {
         "ConfigError": "a model that is valid as the base is valid as the reference"
@@ -363,6 +364,8 @@ def errors_of(tmp_path):
         ("from p import bad as named\ndef f(): named()", "Bad"),  # not the module of this name
         ("def g() -> Base: pass\ndef f(): return g().value", "Worse"),
         ("class A:\n def __init__(self, one: Base): self.one = one\ndef f(a: A): a.one.value", "Worse"),
+        ("def f(one: Base, other):\n here, there = one, other\n here.value", "Worse"),
+        ("class A:\n def __init__(self, one: Base, n): self.one, self.n = one, n\ndef f(a: A): a.one.value", "Worse"),
         ("class A(Base):\n def run(self): worse()\ndef f(a: A): a.run()", "Worse"),
         ("class A(Base):\n def __init__(self): super().__init__(1)\ndef f(): A()", "Bad"),
         ("def g(): return Bad()\ndef f() -> None: raise g()", ""),
@@ -375,6 +378,7 @@ def errors_of(tmp_path):
         ),
         # files
         ("def f(one: Base): one.place.parent.stat()", "OSError"),
+        ("def f(one: Base): [place for place in one.place.parents if place.stat()]", "OSError"),
         ("def f(x): x.read_text()", "OSError UnicodeDecodeError"),
         ("def f(x): x.read_text('utf-8', 'replace')", "OSError"),
         ("import json\ndef f(x): json.loads(x)", "JSONDecodeError RecursionError"),

@@ -42,6 +42,11 @@ class ExampleReader:
 
         Args:
             model: name or folder of the base model; None if its settings name none.
+
+        Raises:
+            ConfigError: the config is not valid without its template.
+            PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
         """
         first = self._first
         if first is None or first.data.template is None or first.model.model_name_or_path == model:

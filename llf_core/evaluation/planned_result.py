@@ -74,6 +74,7 @@ def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: the working directory was removed, or the system does not allow the run's folder to be examined.
     """
     run, shared = run_of(target), shared_place(target)
     return shared if run is None else run, shared if run is not None and target.step is None else None

@@ -263,7 +263,7 @@ def _error_folder(error: BaseException | None) -> Path | None:
         name = (one.filename2 or one.filename) if isinstance(one, OSError) and one.errno in DISK else None
         if isinstance(name, str):  # os.rename and os.link name two paths; the second is written
             file = Path(name)  # a relative path refers to an open folder descriptor
-            return next((path for path in file.parents if path.is_dir()), None) if file.is_absolute() else None
+            return next(filter(leads_to_folder, file.parents), None) if file.is_absolute() else None
     return None
 
 

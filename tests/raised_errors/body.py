@@ -6,7 +6,17 @@ import ast
 from copy import copy
 from typing import TYPE_CHECKING
 
-from tests.raised_errors.source import PLAIN, Class, Function, FunctionNode, Guard, Source, Type, last_name
+from tests.raised_errors.source import (
+    PLAIN,
+    Class,
+    Function,
+    FunctionNode,
+    Guard,
+    Source,
+    Type,
+    assigned,
+    last_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -246,9 +256,11 @@ class Body(ast.NodeVisitor):
         return kind
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        kind = self.visit(node.value)
         for target in node.targets:
-            self._bind(target, kind)
+            pairs = assigned(target, node.value)
+            kinds = [self.visit(value) for _, value in pairs]
+            for (one, _), kind in zip(pairs, kinds, strict=True):
+                self._bind(one, kind)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         kind = self.visit(node.value)
@@ -337,7 +349,8 @@ class Body(ast.NodeVisitor):
         if kind == "module":
             found = self.source.resolve(Type("name", f"{base.name}.{node.attr}"))
         elif base == PATH:
-            found = PATH if node.attr == "parent" else Type("path", node.attr)
+            known = {"parent": PATH, "parents": Type("items", parts=(PATH,))}
+            found = known.get(node.attr) or Type("path", node.attr)
         elif kind == "super":
             above = (self.member(one, node.attr) for one in self.source.classes[base.name].bases)
             found = next((one for one in above if one is not None), None)

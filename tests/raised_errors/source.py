@@ -111,6 +111,14 @@ def last_name(node: ast.expr | None) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
+def assigned(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Each target of an assignment with its value: of `a, b = x, y` two."""
+    if not isinstance(target, ast.Tuple) or not isinstance(value, ast.Tuple) or len(target.elts) != len(value.elts):
+        return [(target, value)]
+    starred = any(isinstance(one, ast.Starred) for one in (*target.elts, *value.elts))
+    return [(target, value)] if starred else list(zip(target.elts, value.elts, strict=True))
+
+
 class Source:
     """All modules of some packages, with what each name stands for."""
 
@@ -251,12 +259,16 @@ class _Declarations(ast.NodeVisitor):
 
     def _declare_attribute(self, node: ast.AST, method: str) -> None:
         """An attribute that a method assigns to `self`."""
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Attribute) and last_name(target.value) == "self":
-            if isinstance(node, ast.AnnAssign):
-                self.owner.fields.setdefault(target.attr, node.annotation)
-            elif isinstance(node, ast.Assign):
-                self.owner.values.setdefault(target.attr, (node.value, method))
+        if isinstance(node, ast.Assign):
+            for target, value in assigned(node.targets[0], node.value):
+                if isinstance(target, ast.Attribute) and last_name(target.value) == "self":
+                    self.owner.values.setdefault(target.attr, (value, method))
+        elif (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Attribute)
+            and last_name(node.target.value) == "self"
+        ):
+            self.owner.fields.setdefault(node.target.attr, node.annotation)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         name = f"{self.prefix}.{node.name}"

@@ -13,7 +13,7 @@ from llf_core.config.field_specs import fields
 from llf_core.config.name_checks.results import CheckResult
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.problem import Fix, Problem
-from llf_core.untrusted import real_path
+from llf_core.untrusted import leads_to_folder, real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,13 +119,14 @@ def recorded(target: Path) -> dict[str, Any]:
         descriptor = os.open(target / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return {}
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_MARKER:
+        os.close(descriptor)  # a folder cannot be opened as a file
+        return {}
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_MARKER:
-            return {}
         try:
             value = json.loads(file.read(LARGEST_MARKER))
-        except (ValueError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             return {}
     files = value.get("files") if isinstance(value, dict) and value.get("format") == 1 else None
     return {name: one for name, one in files.items() if isinstance(one, dict)} if isinstance(files, dict) else {}
@@ -192,7 +193,7 @@ def _no_folder(target: Path) -> str:
 
 def _closed(target: Path) -> str:
     """Reason why the folder cannot be created, without creating anything; empty if it can."""
-    place = next((path for path in target.parents if path.is_dir()), target.parent)
+    place = next(filter(leads_to_folder, target.parents), target.parent)
     try:
         facts, longest = os.statvfs(place), os.pathconf(place, "PC_NAME_MAX")
     except OSError as error:

@@ -160,6 +160,13 @@ def other_marker(target):
     return "which LLF did not write"
 
 
+def folder_as_marker(target):
+    (target / MARKER).unlink()
+    (target / MARKER).mkdir()
+    assert recorded(target) == {}
+    return "which LLF did not write"
+
+
 def deep_marker(target):
     (target / MARKER).write_text("[" * 100_000)
     return "which LLF did not write"
@@ -167,7 +174,7 @@ def deep_marker(target):
 
 STRANGERS = [
     add_file, add_hidden, add_folder, add_deep, add_link, add_loop, add_pipe, change, change_alike, link_in_its_place,
-    no_marker, other_marker, deep_marker,
+    no_marker, other_marker, folder_as_marker, deep_marker,
 ]  # fmt: skip
 
 
