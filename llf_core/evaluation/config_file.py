@@ -55,7 +55,8 @@ def is_config_file(name: str) -> bool:
 def read_evaluation(file: Path) -> EvaluationFile:
     """Read what a config file asks to evaluate: its model, and `task`, or the data of `eval_dataset`.
 
-    `dataset` is measured only if the file says `do_train: false`, since it is otherwise what a run is trained on.
+    `dataset` is measured only if the file says `do_train: false`, since it is otherwise what a run is trained on. On
+    data, `predict_with_generate: true` adds ROUGE and BLEU, as in LLaMA-Factory.
 
     Args:
         file: YAML or JSON.

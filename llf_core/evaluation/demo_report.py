@@ -38,18 +38,22 @@ def stored_answers(run: Run) -> list[Answer]:
         run: the run.
 
     Returns:
-        Prompts that both models have completed; empty if none.
+        Prompts that both models have completed; empty if none. Completions without prompt, text or model are left out.
 
     Raises:
-        KeyError: a stored completion has no prompt, text or model.
         OSError: too many files are open.
         UnreadableError: the stored completions are not a regular file, or the system denies access.
     """
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
-        if sample.get("kind") == "answer":
-            texts.setdefault(sample["prompt"], {})[sample["of"]] = sample["text"]
-    return [Answer(prompt, both["base"], both["tuned"]) for prompt, both in texts.items() if len(both) == 2]  # noqa: PLR2004 - base and tuned
+        prompt, of, text = (sample.get(name) for name in ("prompt", "of", "text"))
+        if sample.get("kind") == "answer" and isinstance(prompt, str) and isinstance(text, str):
+            texts.setdefault(prompt, {})[str(of)] = text
+    return [
+        Answer(prompt, both["base"], both["tuned"])
+        for prompt, both in texts.items()
+        if {"base", "tuned"} <= both.keys()
+    ]
 
 
 def report_on(run: Run) -> tuple[bool, str]:
@@ -67,7 +71,6 @@ def report_on(run: Run) -> tuple[bool, str]:
     Raises:
         BrokenRunError: the run has no readable status.
         RuntimeError: the process that generates completions failed; the message says why.
-        KeyError: a stored completion has no prompt, text or model.
         OSError: the process cannot be started.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         UnreadableError: the metrics or completions are not a regular file, or the system denies access.

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.collected_reply import CollectedReply
-from llf_core.chat.events import Failed
-from llf_core.chat.predictions import OF_ONE_RECORD, by_length
+from llf_core.chat.predictions import OF_ONE_RECORD
 from llf_core.chat.request import ChatRequest, ChatSampling
-from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.engine_replies import collect_replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llf_core.chat.collected_reply import CollectedReply
     from llf_core.chat.engine import Engine
-    from llf_core.chat.events import Event
     from llf_core.evaluation.examples import EvaluationExample
 
 GREEDY = ChatSampling(temperature=0.0, repetition_penalty=1.0)
@@ -57,27 +55,14 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
         json_schema: JSON schema that the answers follow; None for free text.
 
     Returns:
-        The answer of each example.
+        The answer of each example, in their order.
 
     Raises:
         EvaluationError: the model ran out of memory, or its logits are not numbers.
         Exception: whatever the engine raises.
     """
-    replies = [CollectedReply() for _ in examples]
-    done = 0
-
-    def receive(number: int, event: Event) -> None:
-        nonlocal done
-        if isinstance(event, Failed) and event.kind not in OF_ONE_RECORD:
-            raise EvaluationError(event.message, event.what_to_do)
-        if replies[number].take(event):
-            done += 1
-            progress(done)
-
-    lengths = [sum(len(str(message.get("content"))) for message in one.prompt) for one in examples]
-    for number in by_length(lengths, set(range(len(examples)))):
-        one = examples[number]
-        request = ChatRequest(
+    requests = [
+        ChatRequest(
             one.prompt,
             adapter=adapter,
             tools=one.tools,
@@ -85,11 +70,10 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
             max_tokens=max_new_tokens,
             json_schema=json_schema,
         )
-        engine.submit(number, request, lambda event, number=number: receive(number, event))  # type: ignore[misc]
-    while engine.step():
-        pass
-    engine.forget_prefixes()
-    return [_answer(reply) for reply in replies]
+        for one in examples
+    ]
+    lengths = [sum(len(str(message.get("content"))) for message in one.prompt) for one in examples]
+    return [_answer(reply) for reply in collect_replies(engine, requests, lengths, progress, of_one=OF_ONE_RECORD)]
 
 
 def _answer(reply: CollectedReply) -> GeneratedAnswer:

@@ -189,7 +189,10 @@ def _rates(config: RunConfig) -> list[float]:
 
 
 def _checked_rates(given: Sequence[float]) -> list[float]:
-    rates = sorted({float(one) for one in given})
+    try:
+        rates = sorted({float(one) for one in given})
+    except (TypeError, ValueError, OverflowError):
+        raise EvaluationError(f"The learning rates are {str(given)[:80]}. Expected numbers above 0.") from None
     for one in rates:
         if not 0 < one < math.inf:
             raise EvaluationError(f"A learning rate is {one:g}. Expected numbers above 0.")

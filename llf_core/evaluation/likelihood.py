@@ -53,7 +53,7 @@ def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callabl
 
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
-        parts: the sequences.
+        parts: the sequences, each of at least one token.
         progress: called with the number of sequences measured so far.
 
     Returns:

@@ -84,6 +84,7 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
         OSError: a file cannot be read, or a result cannot be written.
         BadExample: a prompt cannot be rendered.
         KeyError: a record is no longer in its data set.
+        ValueError: a loss is not finite, as where the model's logits are not.
         UnreadableError: a file is not a regular file.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review.
         PluginError: two installed packages declare the same plug-in.

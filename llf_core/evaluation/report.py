@@ -36,7 +36,11 @@ class ComparedResult:
     judged: tuple[JudgedWinRate, ...] = ()
 
     def json(self) -> list[dict[str, Any]]:
-        """The differences as JSON."""
+        """The differences as plain values, for `llf eval --json`.
+
+        Returns:
+            For each metric `target` and `metric` (their names), the attributes of `Difference`, and its `sentence`.
+        """
         return [
             {"target": self.result.target.name, "metric": name, **asdict(one), "sentence": one.sentence}
             for name, one in self.differences.items()

@@ -88,10 +88,11 @@ def reward_accuracy(
         reward_model: see `llf_core.models.reward_model.load_reward_model`.
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets; None for `data`.
-        most: maximum number of pairs, taken from the beginning; None for all.
+        most: maximum number of pairs, at least 1, taken from the beginning; None for all.
         progress: called with a description, the number of scored completions and the total.
 
     Raises:
+        ValueError: `most` is below 1.
         ModelError: the reward model does not exist or is no reward model, or a score is not finite.
         DataError: the data set does not exist, has no pairs, or no usable ones.
         ConfigError: `data` or `dataset_dir` is not valid in a config.
@@ -105,6 +106,8 @@ def reward_accuracy(
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import config_of_run, load_reward_model
 
+    if most is not None and most < 1:
+        raise ValueError(f"The maximum number of pairs is {most}. Expected an integer of at least 1.")
     asked = {"stage": "rm", "dataset": data} | ({} if dataset_dir is None else {"dataset_dir": dataset_dir})
     run = config_of_run(reward_model)
     config = RunConfig.load(asked | tokenization_of(run))

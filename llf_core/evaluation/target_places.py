@@ -26,6 +26,7 @@ def run_of(target: Target, home: Path | str | None = None) -> RunFolder | None:
 
     Raises:
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        OSError: a folder cannot be examined.
     """
     if not target.run_id:
         return None

@@ -116,7 +116,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
             completion.
         max_new_tokens: maximum number of tokens of a completion.
-        most: maximum number of evaluation examples, taken from the beginning.
+        most: maximum number of evaluation examples, at least 1, taken from the beginning.
         progress: called with a description, the number done and the total.
 
     Raises:
@@ -126,7 +126,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         DataError: `prompts` is None and the run has no evaluation data to read; the chat template is missing or exceeds
             its limits; or the tokenizer fails on a text.
         KeyError: `prompts` is None, and a record of the evaluation data is no longer in its data set.
-        ValueError: `prompts` is empty.
+        ValueError: `prompts` is empty, or `most` is below 1.
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         BadExample: the chat template refuses a prompt.
@@ -143,6 +143,8 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
     if prompts is not None and not prompts:
         raise ValueError("The list of prompts is empty. Expected at least one, or None for the evaluation data.")
+    if most < 1:
+        raise ValueError(f"The maximum number of examples is {most}. Expected an integer of at least 1.")
     config = run_config(folder)
     find_reward_model(reward_model, config)  # an error comes before anything is computed
     asked, texts = _answers(folder, config, prompts, max_new_tokens, most, progress)

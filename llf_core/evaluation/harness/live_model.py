@@ -15,10 +15,8 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from llf_core.acceleration.patching.causal_head import causal_of
-from llf_core.chat.collected_reply import CollectedReply
-from llf_core.chat.events import Failed
-from llf_core.chat.predictions import by_length
 from llf_core.chat.request import MAX_STOPS, ChatRequest, ChatSampling
+from llf_core.evaluation.engine_replies import collect_replies
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.harness.continuations import ContinuationScorer
 from llf_core.evaluation.harness.token_trees import Continuation
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.chat.engine import Engine
-    from llf_core.chat.events import Event
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Settings of a generating task that are passed on as they are."""
@@ -68,12 +65,26 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     @property
     def eot_token_id(self) -> int:
-        """Token that ends a text, which stops a reply."""
-        return int(self.tokenizer.eos_token_id)
+        """Token that ends a text, which stops a reply.
+
+        Raises:
+            EvaluationError: the tokenizer has none.
+        """
+        found = self.tokenizer.eos_token_id
+        if found is None:
+            raise EvaluationError(
+                "The tokenizer has no token that ends a text, which tasks need.",
+                "Choose a model whose tokenizer has an `eos_token`.",
+            )
+        return int(found)
 
     @property
     def prefix_token_id(self) -> int:
-        """Token before a text that has no context."""
+        """Token before a text that has no context: the first special token, or the one that ends a text.
+
+        Raises:
+            EvaluationError: the tokenizer has neither.
+        """
         first = self.tokenizer.bos_token_id
         return self.eot_token_id if first is None else int(first)
 
@@ -94,6 +105,9 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             string: the text.
             add_special_tokens: whether special tokens are added; None for the tokenizer's own way.
             **_: not used.
+
+        Raises:
+            EvaluationError: the tokenizer has no special token that begins or ends a text.
         """
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
@@ -144,6 +158,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             likely one.
 
         Raises:
+            EvaluationError: the tokenizer has no special token that begins or ends a text.
             RuntimeError: out of memory.
         """
         return list(super().loglikelihood(requests, disable_tqdm=True))
@@ -156,6 +171,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             disable_tqdm: not used: progress is told to `tell`.
 
         Raises:
+            EvaluationError: the tokenizer has no special token that begins or ends a text.
             RuntimeError: out of memory.
         """
         windows: list[tuple[None, list[int], list[int]]] = []
@@ -187,32 +203,20 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             disable_tqdm: not used: progress is told to `tell`.
 
         Raises:
-            EvaluationError: a setting of the task is not supported, a prompt leaves no room for a reply, or the engine
-                failed.
+            EvaluationError: a setting of the task is not supported, a reply leaves no room for its prompt, the
+                tokenizer has no token that ends a text, or the engine failed.
             RequestError: a sampling setting of the task is out of range.
         """
-        replies = [CollectedReply() for _ in requests]
         stops: list[list[str]] = []
         asked: list[ChatRequest] = []
-        done = 0
-
-        def receive(number: int, event: Event) -> None:
-            nonlocal done
-            if isinstance(event, Failed):
-                raise EvaluationError(event.message, event.what_to_do)
-            if replies[number].take(event):
-                done += 1
-                self._tell("Generating", done, len(requests))
-
         for context, settings in (request.args for request in requests):
             until, request = self._chat_request(context, settings)
             stops.append(until)
             asked.append(request)
-        for number in by_length([len(one.prompt or "") for one in asked], set(range(len(asked)))):
-            self._engine.submit(number, asked[number], lambda event, number=number: receive(number, event))  # type: ignore[misc]
-        while self._engine.step():
-            pass
-        self._engine.forget_prefixes()
+        lengths = [len(one.prompt or "") for one in asked]
+        replies = collect_replies(
+            self._engine, asked, lengths, lambda done: self._tell("Generating", done, len(requests))
+        )
         texts = []
         for reply, until in zip(replies, stops, strict=True):
             if reply.finished is not None:

@@ -27,6 +27,8 @@ MAX_RUBRIC = 20_000
 """Maximum characters of a rubric: it is part of each request."""
 TIMEOUT_SECONDS = 120.0
 """Default of the time that one answer of an endpoint may take."""
+LONGEST_TIMEOUT = 86_400.0
+"""Maximum of that time: a day."""
 CALLS = "/chat/completions"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -109,7 +111,7 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
         model: name of the endpoint's model; None for a judge that is a model.
         key_variable: name of the environment variable with the endpoint's key; None for no key.
         rubric: text that says what makes an answer better, or the `Path` of a file with it; None for the default.
-        timeout: seconds that one answer of the endpoint may take.
+        timeout: seconds that one answer of the endpoint may take, at most a day.
         home: `LLF_HOME`; None for the environment's.
 
     Returns:
@@ -117,7 +119,8 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
 
     Raises:
         EvaluationError: the URL is not one or has credentials, a name is missing or does not belong to this judge, the
-            key is not set or would be sent unencrypted, or the rubric is empty, too long or cannot be read.
+            key is not set or would be sent unencrypted, the timeout is out of range, or the rubric is empty, too long
+            or cannot be read.
         TargetError: no model has this name, or it generates no text.
         ConfigError: the config of the run is no longer valid.
         BrokenRunError: the status of a run cannot be read.
@@ -150,8 +153,10 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
             "The key of the judge is not the name of an environment variable.",
             "Put the key into one, such as JUDGE_KEY, and name that.",
         )
-    if timeout <= 0:
-        raise EvaluationError(f"timeout is {timeout:g}. Expected a number of seconds above 0.")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise EvaluationError(
+            f"timeout is {timeout:g}. Expected a number of seconds above 0 and at most {LONGEST_TIMEOUT:,.0f}."
+        )
     found = Judge(text, None, url, model.strip(), key_variable, timeout)
     if found.key() is not None and url.startswith("http://") and not _is_local(urlsplit(url).hostname or ""):
         raise EvaluationError(f"{url} is not encrypted, and the key would be sent to it.", "Expected an https URL.")

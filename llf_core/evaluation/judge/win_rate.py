@@ -30,8 +30,9 @@ class JudgedWinRate:
     Attributes:
         judge: the judge, for people.
         rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict.
-        low: lower bound of its 95 % interval over the examples.
-        high: upper bound of the interval.
+        low: lower bound of its 95 % interval over the examples; NaN without a verdict, and where there is one that is
+            a tie.
+        high: upper bound of the interval; NaN likewise.
         wins: number of pairs that it wins.
         ties: number of pairs that are equal, have equal answers, or whose verdict changes with the order.
         losses: number of pairs that it loses.

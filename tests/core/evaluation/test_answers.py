@@ -9,8 +9,9 @@ import psutil
 import pytest
 
 from llf_core.evaluation.answers import TokenProgress, answer_in_child
-from llf_core.evaluation.demo_report import side_by_side
+from llf_core.evaluation.demo_report import side_by_side, stored_answers
 from llf_core.evaluation.worker_process import run_in_child
+from llf_core.launch import Run
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local_process import RUNTIME_VARIABLES
 from llf_core.runs import RunReader
@@ -31,6 +32,9 @@ def test_base_and_tuned_answer_in_a_process_that_reads_no_module_beside_the_note
     assert [one.prompt for one in answers] == prompts
     kept = [(row["prompt"], row["of"], row["text"]) for row in RunReader(folder).samples()]
     assert kept == [(one.prompt, of, getattr(one, of)) for one in answers for of in ("base", "tuned")]
+    with folder.samples.open("a") as file:
+        file.write('{"kind": "answer", "of": "base", "text": "without a prompt"}\n')
+    assert stored_answers(Run(folder)) == answers
     assert all(one.base in side_by_side(answers) for one in answers if one.base.isalnum())
     assert [told for told in heard if told[1] == 0] == [
         ("Loading the base model", 0, 0),

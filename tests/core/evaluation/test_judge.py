@@ -189,6 +189,8 @@ def test_a_judge_is_checked_before_anything_is_sent(tmp_path, monkeypatch):
         ("http://host/v1", {"model": "m", "key_variable": "JUDGE_KEY"}, "is not encrypted"),
         ("a-model", {"model": "m"}, "the judge a-model is no endpoint"),
         (None, {"rubric": "Be strict."}, "rubric is given without a judge"),
+        ("https://host/v1", {"model": "m", "timeout": float("nan")}, "timeout is nan"),
+        ("https://host/v1", {"model": "m", "timeout": 1e9}, "timeout is 1e\\+09"),
         ("https://host/v1", {"model": "m", "rubric": " "}, "The rubric is empty"),
         ("https://host/v1", {"model": "m", "rubric": "x" * 20_001}, "20,001 characters"),
         ("https://host/v1", {"model": "m", "rubric": tmp_path / "none.txt"}, r"none\.txt does not exist"),

@@ -72,6 +72,8 @@ def test_pairs_are_read_as_the_run_has_read_them(trained, rows, tmp_path):
 def test_what_is_missing_is_said(trained, rows, tmp_path, data_file):
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps([rows[0] | {"rejected": rows[0]["chosen"]}]))
+    with pytest.raises(ValueError, match="maximum number of pairs is 0"):
+        reward_accuracy("nowhere", str(path), most=0)
     with pytest.raises(ValueError, match=r"No pair of .* can be used: 1 since the chosen and the rejected response"):
         reward_accuracy("nowhere", str(path))
     with pytest.raises(ValueError, match="contains conversations with responses"):

@@ -114,6 +114,8 @@ def test_what_is_missing_is_said(trained, make_run, reward_model):
     folder, _ = trained(max_steps=1)
     with pytest.raises(ValueError, match=r"has no validation data\. Pass prompts"):
         win_rate(folder, reward_model.id)
+    with pytest.raises(ValueError, match="maximum number of examples is 0"):
+        win_rate(folder, reward_model.id, most=0)
     with pytest.raises(ValueError, match="The list of prompts is empty"):
         win_rate(folder, reward_model.id, [])
     with pytest.raises(ValueError, match="No reward model at nowhere"):

@@ -16,6 +16,7 @@ from llf_core.evaluation.harness.continuations import ContinuationScorer
 from llf_core.evaluation.harness.live_model import LiveModel
 from llf_core.evaluation.harness.token_trees import Continuation, token_trees
 from llf_core.evaluation.worker_process import no_progress
+from llf_core.generation.checked_forward import CheckedForward
 
 WORDS = [
     "the",
@@ -108,6 +109,23 @@ def test_replies_equal_those_of_hflm(models, name):
     assert ours.generate_until(requests(*asked)) == theirs.generate_until(requests(*asked), disable_tqdm=True)
     with pytest.raises(EvaluationError, match="num_beams"):
         ours.generate_until(requests(("the", {"num_beams": 4})))
+
+
+def test_replies_that_are_not_generated_are_an_error(models, monkeypatch):
+    """A model whose logits are not numbers has no results; its replies would be empty."""
+    ours = models[0][None]
+
+    def broken(*_):
+        raise FloatingPointError("no numbers")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckedForward, "read", broken)
+        with pytest.raises(EvaluationError):
+            ours.generate_until(requests(("the", {"max_gen_toks": 4})))
+    replies = ours.generate_until(requests(("the", {"max_gen_toks": 4, "until": []})))
+    assert len(replies) == 1
+    with pytest.raises(EvaluationError, match="no token that ends a text"):
+        LiveModel.eot_token_id.fget(SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=None)))
 
 
 def test_common_prefixes_are_read_once():
