@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
         ModelError, UnreadableError: the config of the adapter is damaged or not a regular file.
         OSError: a file cannot be read or written.
         SafetensorError: the weights are damaged.
-        RuntimeError, MemoryError: out of memory, or a weight is not finite.
+        RuntimeError, MemoryError: out of memory; the first also if a weight is not finite, or the two matrices of a
+            layer do not fit each other.
 
     Source:
         `B A = U S Vᵀ` by the QR factors of `B` and `Aᵀ`, whose core is `[rank, rank]`.
@@ -126,7 +128,7 @@ def extract_adapter(
             they differ, the rank is not positive, or the destination is not empty.
         OSError: a file cannot be read or written.
         SafetensorError: the weights are damaged.
-        RuntimeError, MemoryError: out of memory, or a weight is not finite.
+        RuntimeError, MemoryError: out of memory; the first also if a weight is not finite.
 
     Source:
         Randomized SVD with power iterations, arXiv 0909.4061, algorithms 4.4 and 5.1.
@@ -181,7 +183,24 @@ def _lora_settings(adapter: Path) -> dict[str, Any]:
     odd = next((key for key in ("use_dora", "alora_invocation_tokens", "target_parameters") if settings.get(key)), None)
     if kind != "LORA" or odd or not isinstance(settings.get("r"), int):
         raise ExportError(f"{adapter} is {f'a LoRA with {odd}' if odd else f'of type {kind}'}. Expected a plain LoRA.")
+    _check_alphas(adapter / SETTINGS, settings)
     return settings
+
+
+def _check_alphas(path: Path, settings: dict[str, Any]) -> None:
+    """Check that each alpha is a number, and each layer of one a regular expression."""
+    alphas = settings.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict):
+        raise ExportError(f"`alpha_pattern` in {path} is {str(alphas)[:60]}. Expected an alpha for each layer.")
+    for key, alpha in [("lora_alpha", settings.get("lora_alpha", 8)), *alphas.items()]:
+        if not isinstance(alpha, int | float):
+            raise ExportError(f"The alpha `{key[:60]}` in {path} is {str(alpha)[:60]!r}. Expected a number.")
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise ExportError(
+                f"`alpha_pattern` in {path} has {key[:60]!r}. Expected a regular expression: {error}."
+            ) from None
 
 
 def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -203,8 +222,6 @@ def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _scale(settings: dict[str, Any], path: str, own_rank: int) -> float:
     """The factor of a layer's product: `alpha / rank`, or `alpha / sqrt(rank)` of rsLoRA (arXiv 2312.03732)."""
-    import re
-
     alphas = settings.get("alpha_pattern") or {}
     alpha = next(
         (value for key, value in alphas.items() if re.match(rf"(.*\.)?({key})$", path)), settings.get("lora_alpha", 8)

@@ -48,6 +48,11 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
 
     Returns:
         The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
+
+    Raises:
+        KeyError: an unknown dtype.
+        ValueError: the two differ in the number of prompts.
+        RuntimeError: there are no prompts, or one has no positions.
     """
     loaded = not found.error and not found.missing
     lacking = f"{len(found.missing)} weights are missing, the first is {found.missing[0]}." if found.missing else ""
@@ -105,7 +110,7 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
 
     Raises:
         ValueError: the two differ in the number of prompts.
-        RuntimeError: there are no prompts.
+        RuntimeError: there are no prompts, or one has no positions.
     """
     import torch
 
@@ -178,6 +183,9 @@ def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
 
     Returns:
         0 to 1, over all answers; tokens before the N positions are not counted.
+
+    Raises:
+        ValueError: the two differ in the number of prompts.
     """
     changed, total = 0, 0
     for answer, logits in zip(reference.answers, found, strict=True):
@@ -198,6 +206,9 @@ def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
     Args:
         reference: what was measured of the live model.
         found: what another program computed.
+
+    Raises:
+        ValueError: the two differ in the number of answers.
     """
     changed, unexplained = 0, 0
     for number, (answer, other) in enumerate(zip(reference.answers, found.answers, strict=True)):

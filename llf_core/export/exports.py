@@ -127,7 +127,7 @@ def export(  # noqa: PLR0913 - what an export has
         BrokenRunError: the status of the run cannot be read.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         PluginError: two installed packages declare the same name or key.
-        TypeError: the target is of another type.
+        TypeError: the target is of another type, or an option is no plain value.
         ImportError: a package that the format needs is not installed.
         OSError: a file cannot be read, or the destination cannot be written.
     """
@@ -216,11 +216,13 @@ def bytes_of_size(value: str | float) -> int:
     if isinstance(value, str) and match is None:
         raise ExportError(f"`shard_size` is {value[:60]!r}. Expected a size such as 5GB or 500MB.")
     if match is not None:
-        return int(float(match["number"]) * UNITS[(match["unit"] or "").upper()])
-    number = float(value)
-    if not math.isfinite(number):
-        raise ExportError(f"`shard_size` is {number}. Expected a size such as 5GB or 500MB.")
-    return int(number * UNITS[""] if number < GIGABYTES_BELOW else number)
+        size = float(match["number"]) * UNITS[(match["unit"] or "").upper()]
+    else:
+        number = float(value)
+        size = number * (UNITS[""] if number < GIGABYTES_BELOW else 1)
+    if not math.isfinite(size):
+        raise ExportError(f"`shard_size` is {size}. Expected a size such as 5GB or 500MB.")
+    return int(size)
 
 
 def _target(target: Any, home: Path | None) -> Target:

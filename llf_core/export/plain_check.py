@@ -101,6 +101,9 @@ def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
 
     Returns:
         Token ids of each answer without its prompt, the one that ended it included.
+
+    Raises:
+        RuntimeError, MemoryError: out of memory.
     """
     import torch
 

@@ -29,11 +29,12 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
     Args:
         source: what was exported.
         folder: folder of the export.
-        base: folder of the base, if the export is an adapter.
+        base: folder of the base, if the export is an adapter; None for a whole model.
 
     Raises:
-        ExportError: the process ended without a result, for example because it ran out of memory.
-        OSError: the temporary folder cannot be written.
+        ExportError: the process ended without a complete result, for example because it ran out of memory, or imported
+            LLF.
+        OSError: the temporary folder cannot be written, or the process cannot be started.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ModelError: the settings of the base cannot be read.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.

@@ -26,8 +26,8 @@ def check_destination(folder: Path, *, overwrite: bool) -> None:
         overwrite: whether an earlier export there is replaced. Nothing else ever is.
 
     Raises:
-        ExportError: it is a file or a link, is not empty and `overwrite` is false, holds files that no export wrote, or
-            its parent cannot be written.
+        ExportError: it is a file or a link, is not empty and `overwrite` is false, holds files that no export wrote or
+            a damaged receipt, or its parent cannot be written.
         OSError: the disk cannot be read.
     """
     if os.path.lexists(folder):
@@ -83,7 +83,7 @@ def remove_left_over(parent: Path) -> None:
     """
     for path in parent.glob(f"{HIDDEN}*"):
         pid = path.name.removeprefix(HIDDEN).partition("-")[0]
-        if pid.isdigit() and not _runs(int(pid)):
+        if pid.isdecimal() and not _runs(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -92,7 +92,7 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # of another user; or no id at all, so that no export wrote it
         return True
     return True
 

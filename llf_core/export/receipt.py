@@ -184,7 +184,14 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
         TypeError, KeyError: the values are not those of a receipt.
     """
     checks = tuple(ReceiptCheck(**one) for one in values["checks"])
-    return Receipt(**values | {"checks": checks, "table": tuple(values.get("table", ()))})
+    found = Receipt(**values | {"checks": checks, "table": tuple(values.get("table", ()))})
+    if not all(isinstance(one.limit, int | float | None) for one in checks):
+        raise TypeError("A limit is no number.")
+    if not isinstance(found.files, dict) or not all(isinstance(one["bytes"], int) for one in found.files.values()):
+        raise TypeError("A size is no integer.")
+    if not all(isinstance(row, dict) for row in found.table) or not isinstance(found.seconds, int | float):
+        raise TypeError("A row is no object, or the seconds are no number.")
+    return found
 
 
 class FailedReceiptError(ExportError):

@@ -80,7 +80,11 @@ class ExportRequest:
     options: dict[str, Any] = field(default_factory=dict)
 
     def json(self) -> str:
-        """The request as JSON, for a child process."""
+        """The request as JSON, for a child process.
+
+        Raises:
+            TypeError: an option is no plain value.
+        """
         return json.dumps(asdict(self) | {"folder": str(self.folder)})
 
     @classmethod

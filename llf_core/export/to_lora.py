@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def save_as_lora(source: ExportSource, folder: Path, rank: int) -> None:
-    """Write the active adapter as a LoRA: the nearest product of that rank for each matrix (by its SVD).
+    """Write the active adapter as a LoRA, by PEFT: the nearest product of that rank for each matrix (by its SVD).
 
     Args:
         source: the live model with its adapter.

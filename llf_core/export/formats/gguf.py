@@ -62,7 +62,7 @@ class GgufFormat(ExportFormat):
     ) -> list[Path]:
         """Merge, convert by llama.cpp's converter, and quantize by llama.cpp.
 
-        All quantizations are made from one file: the most exact one that was asked for, or else f16.
+        All quantizations are made from one file: the most exact unquantized one that was asked for, or else f16.
 
         Args:
             source: the live model; its adapters are merged in place.
@@ -155,7 +155,7 @@ class GgufFormat(ExportFormat):
         return checks if source.merging is None else [source.merging, *checks]
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - the rows were measured beside them
-        """One row for each file, in the order in which they were asked for.
+        """One row for each file, in the order in which they were asked for; none before `verify`.
 
         Args:
             checks: what `verify` returned.
@@ -164,7 +164,7 @@ class GgufFormat(ExportFormat):
 
 
 def model_name(request: ExportRequest) -> str:
-    """The model's name in a file name and in a file's metadata.
+    """The model's name in a file name and in a file's metadata: letters, digits and `_.@-`, which any system takes.
 
     Args:
         request: the request.

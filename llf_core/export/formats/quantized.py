@@ -31,8 +31,8 @@ class QuantizedFormat(ExportFormat):
 
     Attributes:
         packages: packages that quantize, and that read the files back.
-        kl_limit: largest mean KL divergence in nats from the live model. It finds files that are broken; how much a
-            quantization costs is in the table.
+        kl_limit: largest mean KL divergence in nats from the live model, chosen by hand. It finds files that are
+            broken; how much a quantization costs is in the table.
     """
 
     packages: ClassVar[tuple[str, ...]]
@@ -158,7 +158,7 @@ class QuantizedFormat(ExportFormat):
         return kept if source.merging is None else [source.merging, *kept]
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - measured beside them
-        """One row: size, KL divergence and changed greedy tokens.
+        """One row: size, KL divergence and changed greedy tokens; none where the files could not be read back.
 
         Args:
             checks: what `verify` returned.

@@ -25,6 +25,7 @@ LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Kinds of tokens in GGUF."""
 UNUSED_SCORE, ADDED_SCORE = -10000.0, -1000.0
+"""As the converter's own `_create_vocab_sentencepiece` gives them."""
 BYTE_LENGTH = len("<0x00>")
 Vocabulary = tuple[list[bytes], list[float], list[int]]
 """Tokens, scores and kinds."""
@@ -35,6 +36,9 @@ def pre_tokenizer_name(pre_tokenizer: Any) -> str | None:
 
     Args:
         pre_tokenizer: the JSON object; None if the tokenizer has none.
+
+    Source:
+        The expressions of each pre-tokenizer in llama.cpp's `src/llama-vocab.cpp`.
     """
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     if not steps or not all(isinstance(one, dict) for one in steps):
@@ -67,7 +71,8 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
     Raises:
         FileNotFoundError: it is no BPE with byte fallback; the converter then tries another kind.
-        KeyError, IndexError: the file is damaged, or has more tokens than the embedding has rows.
+        KeyError, IndexError, TypeError, AttributeError: the file is damaged; the second also if it has more tokens than
+            the embedding has rows.
     """
     model = known["model"]
     if model.get("type") != "BPE" or not model.get("byte_fallback"):

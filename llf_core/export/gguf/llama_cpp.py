@@ -146,7 +146,7 @@ class LlamaCpp:
         """Complete a prompt with the most likely token at each position.
 
         Args:
-            tokens: ids of the prompt's tokens.
+            tokens: ids of the prompt's tokens, at least one.
             limit: maximum number of new tokens, at least 1.
 
         Returns:

@@ -21,8 +21,8 @@ class Probe:
 
     Attributes:
         prompts: ids of each prompt.
-        answers: ids of the base's greedy answer to each prompt.
-        text: ids of a text.
+        answers: ids of the base's greedy answer to each prompt, at least one each.
+        text: ids of a text, at least two.
     """
 
     prompts: list[list[int]]

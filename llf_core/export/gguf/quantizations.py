@@ -38,7 +38,7 @@ def named_quantizations(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def base_type(quantizations: Sequence[str]) -> str:
-    """The type of the file that the others are made from: the most exact one that was asked for, or f16.
+    """The type of the file that the others are made from: the most exact unquantized one that was asked for, or f16.
 
     Args:
         quantizations: of `named_quantizations`.

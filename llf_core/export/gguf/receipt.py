@@ -80,7 +80,7 @@ def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
     Raises:
         ExportError: llama.cpp cannot load or compute the file.
-        OSError: a process cannot be started.
+        OSError: a process cannot be started, or the file is missing.
     """
     found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp")
     return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
@@ -129,6 +129,9 @@ def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: P
         found: what llama.cpp found, of `measure`.
         base: type of its weights, one of `UNQUANTIZED`.
         logits: the file of logits `[N, V]` of each sequence that llama.cpp has written.
+
+    Returns:
+        Seven checks: loading, chat template, tokenizer, stop tokens, logits, KL divergence and greedy answers.
 
     Raises:
         OSError: the file of logits cannot be read.

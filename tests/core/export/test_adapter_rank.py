@@ -105,6 +105,19 @@ def test_what_cannot_be_shrunk_or_extracted_is_a_sentence(lora, tiny_model_dir, 
         extract_adapter(tmp_path, tiny_model_dir, tmp_path / "a", 2)
     with pytest.raises(ExportError, match="is not empty"):
         shrink_adapter(lora, lora, 2)
+    for number, (changed, sentence) in enumerate(
+        [
+            ({"lora_alpha": "x"}, r"The alpha `lora_alpha` in .* is 'x'\. Expected a number"),
+            ({"alpha_pattern": {"v_proj": None}}, r"The alpha `v_proj` in .* is 'None'\. Expected a number"),
+            ({"alpha_pattern": {"(": 3}}, r"`alpha_pattern` in .* has '\('\. Expected a regular expression"),
+            ({"alpha_pattern": [3]}, r"`alpha_pattern` in .* is \[3\]\. Expected an alpha for each layer"),
+        ]
+    ):
+        odd = shutil.copytree(lora, tmp_path / f"odd{number}")
+        settings = json.loads((odd / "adapter_config.json").read_text())
+        (odd / "adapter_config.json").write_text(json.dumps(settings | changed))
+        with pytest.raises(ExportError, match=sentence):
+            shrink_adapter(odd, tmp_path / "a", 2)
     half = shutil.copytree(lora, tmp_path / "half")
     weights = load_file(half / WEIGHTS)
     save_file({name: one for name, one in weights.items() if "v_proj.lora_B" not in name}, half / WEIGHTS)

@@ -46,6 +46,11 @@ def test_a_sum_of_adapters_becomes_a_model_of_plain_transformers(adapters, tiny_
     )
     assert done.receipt.passed
     assert done.receipt == read_receipt(place)
+    stored = (place / "receipt.json").read_text()
+    (place / "receipt.json").write_text(json.dumps(json.loads(stored) | {"seconds": "long"}))
+    with pytest.raises(ExportError, match=r"receipt\.json"):
+        read_receipt(place)
+    (place / "receipt.json").write_text(stored)
     assert entries(box) == ["whole"]
     assert {"Loading the weights", "Merging", "Reading it back with transformers"} <= {*seen}
     assert {*done.receipt.files} == {*entries(place)} - {"receipt.json"}
@@ -124,6 +129,8 @@ def test_sizes():
     ]
     with pytest.raises(ExportError, match=r"`shard_size` is inf\. Expected a size"):
         bytes_of_size(float("inf"))
+    with pytest.raises(ExportError, match=r"`shard_size` is inf\. Expected a size"):
+        bytes_of_size("9" * 400)
 
 
 def test_tied_weights_are_counted_once():
@@ -141,8 +148,10 @@ def test_what_a_killed_export_left_is_removed_by_the_next(box):
     dead.mkdir()
     (dead / "model.safetensors").write_bytes(b"half")
     alive.mkdir()
+    strange = box / f"{HIDDEN}{10**30}-0000"  # the number of no process
+    strange.mkdir()
     remove_left_over(box)
-    assert entries(box) == [alive.name]
+    assert {*entries(box)} == {alive.name, strange.name}
 
 
 @pytest.mark.usefixtures("warm_python")
