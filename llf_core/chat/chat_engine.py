@@ -27,13 +27,13 @@ class EngineState:
 
     Attributes:
         phase: `stopped` (not started, idle for too long, or closed), `starting`, `ready` or `failed`.
-        progress: what it is loading, while it is starting.
-        reason: why it stopped or failed, and what to do.
+        progress: what it is loading, while it is starting; empty otherwise.
+        reason: why it stopped or failed, and what to do; empty otherwise.
         memory_bytes: resident memory of the process, and on a GPU the memory that torch holds there; 0 if unknown.
         weight_bytes: memory of the weights; 0 if unknown.
         context: number of tokens that the model reads at most; None if its config does not say.
         device: `cuda`, `mps` or `cpu`; empty until it is ready.
-        dtype: data type of the weights.
+        dtype: data type of the weights; empty until it is ready.
         sees_images: whether messages may have pictures.
         thinks: whether its chat template has a section for thinking.
         calls_tools: whether its chat template takes functions, and its calls can be read.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from llf_core.redaction.file_modes import folder_mode
 from llf_core.runs.folder import home_folder
-from llf_core.runs.jsonl import MAX_LINE_BYTES, Tail, append, encode, parse
+from llf_core.runs.jsonl import MAX_LINE_BYTES, Tail, append, as_number, encode, parse
 from llf_core.untrusted import HISTORY_BYTES, leads_to_file
 from llf_core.user_error import UserError
 
@@ -117,7 +117,7 @@ class Conversation:
         messages: all messages by id, in the order in which they were added.
         settings: what the views keep with the conversation: `system` (the system prompt), `targets`, `sampling`,
             `tools`, and others.
-        created: Unix seconds.
+        created: Unix seconds; 0 before the first message.
     """
 
     def __init__(self, path: Path) -> None:
@@ -192,8 +192,8 @@ class Conversation:
             self._title = record["title"]
         elif kind == "settings" and isinstance(record.get("settings"), dict):
             self.settings = self.settings | record["settings"]
-        elif kind == "conversation" and isinstance(record.get("created"), int | float):
-            self.created = float(record["created"])
+        elif kind == "conversation" and (created := as_number(record.get("created"))) is not None:
+            self.created = created
         return None
 
     def _read_message(self, record: dict[str, Any]) -> str | None:
@@ -273,7 +273,7 @@ class Conversation:
 
         Args:
             content: see `ChatMessage`.
-            targets: names of the models.
+            targets: names of the models, at least one.
 
         Returns:
             The question to each model; the replies have it as their parent.

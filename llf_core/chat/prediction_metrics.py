@@ -86,11 +86,13 @@ def score_predictions(
         UnreadableError: `predict_results.json` is not a regular file, or the system denies access.
         OSError: the result cannot be read, or the values cannot be written.
         TypeError: a value is not JSON.
-        ValueError: the folder has another number of predictions than there are prompts.
+        ValueError: the folder has another number of predictions than there are prompts, or a metric's statistics are
+            not finite.
     """
     rows = list(records(place.result))
-    scored = [(row, prompt) for row, prompt in zip(rows, prompts, strict=True) if "error" not in row]
-    answers = [str(row["predict"]) for row, _ in scored]
+    pairs = [(row.get("predict"), prompt) for row, prompt in zip(rows, prompts, strict=True) if "error" not in row]
+    scored = [(answer, prompt) for answer, prompt in pairs if isinstance(answer, str)]
+    answers = [answer for answer, _ in scored]
     examples = [ScoredExample(prompt.messages, prompt.label or None) for _, prompt in scored]
     values: dict[str, Any] = {f"{PREFIX}samples": len(scored)}
     for metric in metrics:

@@ -65,7 +65,9 @@ class ChatSampling:
         if self.top_k < 0:
             raise RequestError(f"top_k is {self.top_k}. Expected an integer of at least 0.")
         if self.repetition_penalty is not None and not 0 < self.repetition_penalty <= 100:  # noqa: PLR2004 - as `ranges`
-            raise RequestError(f"repetition_penalty is {self.repetition_penalty}. Expected a number above 0.")
+            raise RequestError(
+                f"repetition_penalty is {self.repetition_penalty}. Expected a number above 0 and at most 100."
+            )
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class ServerEngine(ChatEngine):
         title: the server's name, for messages.
         load_path: path of the request that loads an adapter.
         unload_path: path of the request that unloads one.
+        port: port on `HOST` on which the server listens.
+        key: the key of its requests, random for each start.
 
     Raises:
         ModelError: the server cannot serve this model.

@@ -43,7 +43,7 @@ UNUSED_KEYS = (
 )
 """Keys of a model that concern its training only: targets that differ in them share their weights."""
 CONFIG_SUFFIXES = (".yaml", ".yml")
-_STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]+|latest|base)$")
+_STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]{1,18}|latest|base)$")
 
 
 class TargetError(UserError, ValueError):
@@ -350,7 +350,7 @@ def _weights(folder: RunFolder, at: str) -> Path:
 
 def _step_of(path: Path) -> int | None:
     digits = path.name.removeprefix("checkpoint-")
-    return int(digits) if digits.isdigit() else None
+    return int(digits) if digits.isdecimal() else None
 
 
 def _last_step(folder: RunFolder) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import types
@@ -14,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from llf_core.config.chat import Chat
 from llf_core.config.data import Data
 from llf_core.config.declaration import Declaration, MethodDeclaration, PluginError, StageDeclaration
+from llf_core.config.did_you_mean import did_you_mean
 from llf_core.config.evaluation import Evaluation
 from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
@@ -170,7 +172,8 @@ def fields() -> tuple[FieldSpec, ...]:
 
     Raises:
         PluginError: two plug-ins, or a plug-in and a section, declare the same key or name; an option is not declared
-            by `option`, or has a type that forms do not support; or the key that selects a plug-in does not exist.
+            by `option`, has a type that forms do not support, or names a kind or a trait that does not exist; or the
+            key that selects a plug-in does not exist.
     """
     return _fields()
 
@@ -227,7 +230,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
     meta: dict[str, Any] = extra[META]  # type: ignore[assignment]
     choices, labels = meta["choices"], None
     if meta["choices_from"]:
-        offered = declared(next(kind for kind in DECLARATION_TYPES if kind.kind == meta["choices_from"]))
+        offered = declared(_kind(meta["choices_from"], key))
         default = info.get_default()
         # The default is first, then what another library implements.
         order = sorted(offered.values(), key=lambda one: (one.name != default, bool(one.implementation)))
@@ -257,8 +260,8 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, w
         source=meta["source"],
         path=meta["path"],
         lines=meta["lines"],
-        stages=_names_with(StageDeclaration, meta["trait"]),
-        methods=_names_with(MethodDeclaration, meta["method_trait"]),
+        stages=_names_with(StageDeclaration, meta["trait"], key),
+        methods=_names_with(MethodDeclaration, meta["method_trait"], key),
         unset=meta["unset"],
     )
 
@@ -287,9 +290,26 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
     )
 
 
-def _names_with(kind: type[Declaration], trait: str) -> tuple[str, ...]:
+def _kind(name: str, key: str) -> type[Declaration]:
+    """The kind of plug-in whose names are the choices of a key."""
+    kinds = {kind.kind: kind for kind in DECLARATION_TYPES}
+    if name not in kinds:
+        raise PluginError(
+            f"The choices of the key {key!r} are of the kind {name!r}. Expected one of {', '.join(kinds)}."
+        )
+    return kinds[name]
+
+
+def _names_with(kind: type[Declaration], trait: str, key: str) -> tuple[str, ...]:
     """The names of the plug-ins of a kind that have a trait; empty without a trait."""
-    return tuple(name for name, one in declared(kind).items() if getattr(one, trait)) if trait else ()
+    if not trait:
+        return ()
+    traits = [one.name for one in dataclasses.fields(kind)]
+    if trait not in traits:
+        raise PluginError(
+            f"A {kind.kind} has no trait {trait!r}, as the key {key!r} names it.{did_you_mean(trait, traits)}"
+        )
+    return tuple(name for name, one in declared(kind).items() if getattr(one, trait))
 
 
 def plain(value: object) -> Any:
@@ -298,7 +318,7 @@ def plain(value: object) -> Any:
     Values and defaults are stored, compared and shown in this form.
 
     Returns:
-        A text or a list for names; any other value unchanged.
+        A text or a list for names, the empty text without any; any other value unchanged.
     """
     if not isinstance(value, tuple):
         return value

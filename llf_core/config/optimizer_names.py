@@ -28,8 +28,8 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     entry = known().optimizers.get(name) if isinstance(name, str) else None
     if entry is None:
         return
-    given = requested.values.pop("optim_args", None)
-    options = optimizer_options(given) if isinstance(given, str) else {}
+    given = requested.values.get("optim_args")
+    options = optimizer_options(requested.values.pop("optim_args")) if isinstance(given, str) else {}
     read = dict(entry)
     switch = next(key for key in entry if key.startswith("use_"))
     for option, (key, default) in known().optimizer_options[switch].items():

@@ -109,10 +109,10 @@ def tuner(name: str) -> PeftTuner | None:
         The adapter; None if PEFT is not installed or does not have it.
     """
     folder = _folder()
-    for package in sorted((folder / "tuners").iterdir()) if folder is not None else ():
-        registered = _registered(package / "__init__.py")
+    for file in sorted(folder.glob("tuners/*/__init__.py")) if folder is not None else ():
+        registered = _registered(file)
         if registered and registered["name"].upper() == name:
-            return _read(name, registered["config_cls"], package)
+            return _read(name, registered["config_cls"], file.parent)
     return None
 
 

@@ -42,7 +42,8 @@ class Problem:
     Attributes:
         kind: which question it answers.
         key: the key it stands beside; empty where it concerns the whole file.
-        value: the requested value; None for secrets, which are never repeated.
+        value: the requested value; None where it is not repeated: of a secret, of a key that is given twice or holds
+            text that no key may hold, and of the whole file.
         message: one or two sentences: what is wrong, with which value, what was expected.
         fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.

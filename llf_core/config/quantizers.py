@@ -30,7 +30,7 @@ class Quantizer:
         summary: one line on when to use it.
         paper: where it was published, `arXiv …`; may be empty.
         modules: packages that it imports, as Python calls them; by the name that pip calls them.
-        packed: bytes of a weight without these scales, by `quantization_bit`; empty if LLF only loads stored weights.
+        packed: bytes of a weight without `scales`, by `quantization_bit`; empty if LLF only loads stored weights.
         scales: values of the unquantized dtype for each weight, by bits: scales and zero points of a group.
         types: values of `quantization_type` that it has beside its usual one, each with the bits that it is for.
         needs_cuda: whether it needs an NVIDIA GPU.
@@ -38,9 +38,10 @@ class Quantizer:
             that PEFT's source says, see `llf_core.config.peft_tuners.supports`.
         stored: values of `quant_method` in the `config.json` of models whose weights it has stored.
         unpacks: whether a model that is stored so gets ordinary weights when it is loaded.
-        slowdown: how much longer a step takes, by bits, since weights are unquantized for each product. Beside those
-            of bitsandbytes, which are of whole steps: measured on a CPU, forward and backward pass of 256 tokens
-            through a frozen layer of 1024 x 2816 in float32.
+        slowdown: how many times as long a step takes, by bits, since weights are unquantized for each product; empty
+            where it was not measured. Rough. Those of bitsandbytes are of whole steps (`benchmarks.estimate_times`);
+            the others were measured once on a CPU, as forward and backward pass of 256 tokens through a frozen layer
+            of 1024 x 2816 in float32.
     """
 
     name: str

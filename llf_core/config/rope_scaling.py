@@ -22,6 +22,8 @@ UNSCALED = ("default", "mrope")
 """Values of `rope_type` without scaling; Qwen2-VL's `mrope` is `default` with axes of pictures."""
 KINDS_WITH_ORIGINAL = ("yarn", "llama3")
 """Kinds whose parameters name the original length. Of `dynamic` transformers reads `max_position_embeddings` itself."""
+MOST = 2**53
+"""Larger lengths and factors in a `config.json` are no model's, and count as absent."""
 LOW_FREQUENCY, HIGH_FREQUENCY = 1.0, 4.0
 """Llama 3's factors: wavelengths above the original length by the first are scaled, below it by the second are not."""
 NOT_SCALED = ("sliding_attention",)
@@ -197,7 +199,7 @@ def check_rope_scaling(settings: Mapping[str, object], config: RunConfig) -> tup
     text = settings.get("text_config")
     settings = text if isinstance(text, dict) and text else settings
     kind, longest = config.model.rope_scaling, settings.get(LONGEST)
-    if kind is None or not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+    if kind is None or not isinstance(longest, int) or isinstance(longest, bool) or not 1 <= longest <= MOST:
         return ()
     given = settings.get("rope_parameters") or settings.get("rope_scaling")
     remove, name = Fix("Do not scale", {KEY: None}), config.model.model_name_or_path
@@ -212,4 +214,6 @@ def check_rope_scaling(settings: Mapping[str, object], config: RunConfig) -> tup
 
 
 def _number(value: object, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 else default
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MOST:
+        return default
+    return float(value)

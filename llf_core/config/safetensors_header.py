@@ -34,7 +34,8 @@ def read_shapes(folder: Path) -> Shapes:
 def read_dtypes(folder: Path) -> set[str]:
     """Dtypes of the weights in the safetensors files of a folder, such as `BF16`; empty without such files.
 
-    Trained weights are loaded in the precision in which they are stored, which determines their memory.
+    Trained weights are loaded in the precision in which they are stored, which determines their memory. A file whose
+    header is damaged or too large is skipped.
 
     Raises:
         OSError: a file cannot be read.
@@ -46,7 +47,8 @@ def read_dtypes(folder: Path) -> set[str]:
 def read_bytes(folder: Path) -> int:
     """Bytes of all weights in the safetensors files of a folder as they are stored; 0 without such files.
 
-    Packed weights take as many bytes in memory as in their files.
+    Packed weights take as many bytes in memory as in their files. A file whose header is damaged or too large is
+    skipped.
 
     Raises:
         OSError: a file cannot be read.

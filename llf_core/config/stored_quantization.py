@@ -42,8 +42,7 @@ def quantizer_of_files(settings: Mapping[str, object]) -> Quantizer | None:
     Returns:
         The quantizer; None if the files are not quantized, or by one that the table does not have.
     """
-    stored = settings.get(KEY)
-    return stored_quantizer(stored.get("quant_method")) if isinstance(stored, dict) else None
+    return stored_quantizer(_kind(settings))
 
 
 def stays_packed(settings: Mapping[str, object]) -> bool:
@@ -52,10 +51,10 @@ def stays_packed(settings: Mapping[str, object]) -> bool:
     Args:
         settings: the model's `config.json`.
     """
-    stored, found = settings.get(KEY), quantizer_of_files(settings)
+    found = quantizer_of_files(settings)
     if found is not None:
         return not found.unpacks
-    return isinstance(stored, dict) and stored.get("quant_method") in OTHER_PACKED
+    return _kind(settings) in OTHER_PACKED
 
 
 def check_stored_quantization(config: ConfigValues, settings: Mapping[str, object]) -> Problem | None:
@@ -78,10 +77,10 @@ def check_stored_quantization(config: ConfigValues, settings: Mapping[str, objec
     """
     found = quantizer_of_files(settings)
     stored = settings.get(KEY)
-    kind = stored.get("quant_method") if isinstance(stored, dict) else None
+    kind = _kind(settings)
     if found is None and kind not in OTHER_PACKED:
         return None
-    name = str(kind) if found is None else found.label
+    name = kind if found is None else found.label
     if found is not None and (reason := _not_loadable(found, name, config)):
         return Problem("violation", MODEL, config.model.model_name_or_path, reason, keys=(MODEL,))
     problem = _not_trainable(config, settings, found, name) or _second_quantization(config, found, name)
@@ -156,6 +155,13 @@ def _second_quantization(config: ConfigValues, found: Quantizer | None, name: st
     )
     fixes = (Fix("Use HQQ", {"quantization_method": "hqq", "quantization_type": None}), Fix("Remove it", {BITS: None}))
     return Problem("violation", BITS, bits, message, fixes, keys=(BITS, MODEL))
+
+
+def _kind(settings: Mapping[str, object]) -> str:
+    """`quant_method` of the files; empty if there is none, or if it is no text."""
+    stored = settings.get(KEY)
+    kind = stored.get("quant_method") if isinstance(stored, dict) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _bits(stored: Mapping[str, object]) -> int | None:

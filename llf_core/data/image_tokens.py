@@ -30,6 +30,8 @@ AROUND = 3
 """Tokens that processors write around an image or tile, such as `<|vision_start|>`, at most."""
 CROPS = 4
 """Most crops of Gemma 3's pan and scan, its processor's default."""
+OF_ANOTHER_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
+"""Errors of a computation with settings that have other types than those of transformers' processors."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class ImageTokens:
         """
         try:
             found = self._count(*self.limits.image_size(width, height))
-        except (TypeError, ValueError, ZeroDivisionError, OverflowError, KeyError):  # settings of another kind
+        except OF_ANOTHER_KIND:
             return None
         return None if found is None else found + AROUND
 
@@ -76,11 +78,12 @@ class ImageTokens:
             height: of the file's image, in pixels.
 
         Returns:
-            The positions of the encoder; as many as tokens in the text where the settings do not tell it.
+            The positions of the encoder; as many as tokens in the text where the settings do not tell it, and 0 where
+            none of the known rules applies to them.
         """
         try:
             return self._positions(*self.limits.image_size(width, height))
-        except (TypeError, ValueError, ZeroDivisionError, OverflowError, KeyError):  # settings of another kind
+        except OF_ANOTHER_KIND:
             return 0
 
     def _count(self, width: int, height: int) -> int | None:

@@ -29,6 +29,10 @@ class PlainGeneration:
         reply: the reply.
         pad: token id of padding.
         autocast: context manager around the generation.
+
+    Attributes:
+        reply: the reply.
+        error: the exception that ended the generation; None if none has.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class RowBatch:
 
     Attributes:
         replies: one per row.
-        cache: their keys and values.
+        cache: their keys and values, `[rows, heads, length, head_dim]` each per layer, padded on the left.
     """
 
     def __init__(self, forward: CheckedForward, layers: int, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class RowBatch:
 
         Args:
             reply: the reply.
-            cache: keys and values of its prompt, in growing layers of one row.
+            cache: keys and values of its prompt, `[1, heads, length, head_dim]` each per layer.
 
         Raises:
             RuntimeError: out of memory.

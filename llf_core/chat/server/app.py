@@ -47,7 +47,11 @@ CLIENT_GONE = 499
 
 
 class Server:
-    """The application: routes, metrics and the open calls of one server."""
+    """The application: routes, metrics and the open calls of one server.
+
+    Attributes:
+        app: the ASGI application.
+    """
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ async def read_json(request: Request, seconds: float = BODY_SECONDS) -> dict[str
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "The body is compressed. Expected no Content-Encoding.")
     declared = request.headers.get("content-length", "0")
-    if not declared.isdigit() or int(declared) > MAX_BODY:
+    if not declared.isdecimal() or int(declared) > MAX_BODY:
         await _discard(request)
         raise _too_large()
     try:

@@ -55,7 +55,10 @@ class Property:
     given: Mapping[str, object] = field(default_factory=dict)
 
     def limit(self, settings: Mapping[str, object]) -> int | None:
-        """Number of tokens that `cutoff_len` must exceed for the property to matter: the value of `above`, or None.
+        """Number of tokens that `cutoff_len` must exceed for the property to matter: the value of `above`.
+
+        Of a rotary embedding, `max_position_embeddings` where the model's config has no such value. None if `above` is
+        None, or if the config has neither as an integer.
 
         Args:
             settings: the model's `config.json`.
@@ -75,7 +78,9 @@ class Property:
         return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
 
     def belongs_to(self, settings: Mapping[str, object]) -> bool:
-        """Whether a model has the property, by its architecture or its kind of rotary embedding.
+        """Whether a model has the property, by its architecture, its kind of rotary embedding or a setting (`given`).
+
+        None has it with a setting of `unless`.
 
         Args:
             settings: the model's `config.json`.

@@ -106,7 +106,8 @@ def check(
 def required_for_start(problem: Problem) -> Problem:
     """Turn the warning about a missing file or folder into an error, for a run that starts on this machine.
 
-    Module names stay warnings, since the table of modules may be older than the model.
+    Module names stay warnings, since the table of modules may be older than the model. Any other problem is returned
+    unchanged.
     """
     lacks = problem.kind == "unresolved" and problem.severity == "warning" and problem.key not in KEYS
     return replace(problem, severity="error") if lacks else problem

@@ -133,7 +133,10 @@ class _DatasetChecker:
 
 
 def files(folders: Iterable[Path]) -> Iterator[str]:
-    """Names of the data files in some folders, as suggestions for a misspelled name. Unreadable folders are skipped."""
+    """Names of the data files in some folders, as suggestions for a misspelled name. Unreadable folders are skipped.
+
+    Of each folder, `MOST` entries are looked at, so that a huge one does not delay a form.
+    """
     for folder in dict.fromkeys(folders):
         try:
             names = [entry.name for entry in islice(folder.iterdir(), MOST)]

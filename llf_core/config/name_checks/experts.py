@@ -22,7 +22,8 @@ def check_experts(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         config: of the run.
 
     Returns:
-        An error, if the model has no experts.
+        An error, if the model has no experts; nothing without the key, or if the settings are
+        empty and so tell nothing.
     """
     tables = [settings, *(value for value in settings.values() if isinstance(value, dict))]
     if not config.get(KEY) or not settings or any("expert" in str(key) for table in tables for key in table):

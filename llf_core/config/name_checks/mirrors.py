@@ -95,10 +95,14 @@ class Mirror:
             revision: branch, tag or commit, by this hub's name.
             seconds: how long the server may be silent; the whole answer may take three times as long.
 
+        Returns:
+            Names, sizes and checksums; without names that are none of a file in a folder, since files get them here.
+
         Raises:
             MirrorError: the hub refused the request: no such model or revision, or no access.
             TimeoutError: the answer was not complete in time.
-            ValueError, TypeError, KeyError, AttributeError: the answer is none of this hub's, or too large.
+            ValueError, TypeError, KeyError, AttributeError, OverflowError: the answer is none of this hub's, or is too
+                large.
             Exception: of the HTTP library, if the server cannot be reached.
         """
         status, answer = read_json(f"{self.endpoint}/{self.list_path(model, revision)}", self.headers, seconds=seconds)

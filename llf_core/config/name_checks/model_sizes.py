@@ -21,6 +21,9 @@ def check_model_sizes(config: RunConfig) -> CheckResult:
     Args:
         config: names the model.
 
+    Returns:
+        An error, if it names one; nothing for a model that is not on this machine.
+
     Raises:
         OSError: too many files are open.
     """

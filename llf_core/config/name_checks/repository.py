@@ -38,6 +38,7 @@ def fetch_repository_info(
         HfHubHTTPError: the hub refused the request: no such repository, no access, or an error of the server.
         TimeoutError: the answer was not complete in time.
         ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
+        RecursionError, TypeError, KeyError, AttributeError: the answer is JSON, and none of a hub.
         Exception: of the client's HTTP library, if the server cannot be reached.
     """
     found: ModelInfo | DatasetInfo = _within(lambda: _request(kind, name, revision, seconds), seconds)
@@ -58,6 +59,7 @@ def read_json(address: str, headers: Mapping[str, str], *, seconds: float) -> tu
     Raises:
         TimeoutError: the answer was not complete in time.
         ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
+        RecursionError: the answer is too deeply nested.
         Exception: of the client's HTTP library, if the server cannot be reached.
     """
 

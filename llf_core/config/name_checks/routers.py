@@ -24,7 +24,7 @@ def check_routers(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         config: of the run.
 
     Returns:
-        An error, if they do not fit.
+        An error, if they do not fit; else nothing.
     """
     asked, converted = config.get(KEY), settings.get(KEY) is not None
     if converted and asked != "load":

@@ -84,12 +84,15 @@ def missing_packages(config: ConfigValues) -> list[str]:
 
 
 def install_command(config: ConfigValues) -> str:
-    """Sentence with the command that installs the missing packages of the selected optimizer, for a message.
+    """Sentence with the command that installs the missing packages of the selected optimizer; empty if none is missing.
+
+    The message about a missing package ends with it.
 
     Raises:
         PluginError: two packages declare the same optimizer.
     """
-    return f"Run: pip install {' '.join(missing_packages(config))}."
+    missing = missing_packages(config)
+    return f"Run: pip install {' '.join(missing)}." if missing else ""
 
 
 def _layerwise(config: ConfigValues) -> bool:

@@ -91,7 +91,7 @@ def answer(inspection: Inspection, line: str) -> dict[str, object]:
         if asked not in REQUESTS:
             return {"id": number, "error": f"Unknown request {asked!r}."}
         return {"id": number, "answer": getattr(inspection, asked)(**request)}
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         return {"id": number, "error": f"{type(error).__name__}: {error}"}
 
 

@@ -230,6 +230,8 @@ class Inspection:
                 plug-in.
             MemoryError: out of memory.
         """
+        if not 0 <= number < len(self._names):
+            raise IndexError(f"There is no example {number}. Expected 0 to {len(self._names) - 1}.")
         dataset, record = self._names[number]
         table, base = self._table(number)
         row = table[number - base]

@@ -122,6 +122,7 @@ def test_hostile_lines_are_skipped(tmp_path: Path) -> None:
         {"type": "choose", "message": {}, "target": []},
         {"type": "settings", "settings": 1},
         {"type": ["title"]},
+        {"type": "conversation", "created": 10**400},
     ]
     chat.file.write_bytes(chat.file.read_bytes() + "".join(json.dumps(one) + "\n" for one in hostile).encode())
     again = open_conversation(chat.id, tmp_path)

@@ -1,6 +1,7 @@
 """A package outside the tree adds a method; nothing in the tree names it."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -215,6 +216,30 @@ def test_an_option_without_label_and_help_is_refused(monkeypatch):
     odd = MethodDeclaration(name="odd", label="odd", options=Bare)
     monkeypatch.setattr(field_specs, "all_declared", lambda: {"method.odd": odd})
     with pytest.raises(PluginError, match=r"'bare_key' of the method odd .* has no label and help"):
+        field_specs._fields.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        (
+            {"choices_from": "metod"},
+            "The choices of the key 'odd_key' are of the kind 'metod'. Expected one of method, ",
+        ),
+        (
+            {"trait": "compare"},
+            "A stage has no trait 'compare', as the key 'odd_key' names it. Did you mean 'compares'?",
+        ),
+        ({"method_trait": "xyz"}, "A method has no trait 'xyz', as the key 'odd_key' names it."),
+    ],
+)
+def test_an_option_that_names_what_does_not_exist_is_refused(monkeypatch, named, words):
+    class Odd(Section):
+        odd_key: str = option("a", label="Odd", help="Odd.", **named)
+
+    odd = MethodDeclaration(name="odd", label="odd", options=Odd)
+    monkeypatch.setattr(field_specs, "all_declared", lambda: {"method.odd": odd})
+    with pytest.raises(PluginError, match=re.escape(words)):
         field_specs._fields.__wrapped__()
 
 

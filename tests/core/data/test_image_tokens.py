@@ -89,6 +89,7 @@ def test_limits_come_first(tmp_path):
 
 def test_what_no_rule_tells_is_none(tmp_path):
     assert counter(tmp_path, {"merge_size": "two"}).count(100, 100) is None
+    assert counter(tmp_path, {"merge_size": 2, "patch_size": 14, "size": [1]}).count(100, 100) is None
     (tmp_path / "processor_config.json").write_text("{}")
     assert counter(tmp_path).count(100, 100) is None
     assert counter(tmp_path, {}, model={"vision_config": None}) is None

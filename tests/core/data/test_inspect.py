@@ -95,8 +95,9 @@ def test_held_out_examples_follow_the_others(inspect):
     assert sorted(one["record"] for one in examples) == list(range(6))
     for one in examples:
         assert f"Question {one['record']}?" in said(one["turns"])
-    with pytest.raises(IndexError):
-        view.example(6)
+    for number in (6, -1):
+        with pytest.raises(IndexError, match=f"There is no example {number}. Expected 0 to 5"):
+            view.example(number)
 
 
 def test_a_record_that_gives_several_examples_shows_each(inspect):

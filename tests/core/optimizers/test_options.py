@@ -97,6 +97,7 @@ def test_names_of_transformers_are_read_as_llama_factorys_keys_with_their_defaul
     )
     assert (config.get("apollo_rank"), config.get("apollo_scale_type")) == (1, "tensor")
     assert (config.get("apollo_target"), config.get("apollo_scale")) == (("mlp",), 1.0)
+    assert any("optim_args" in one for one in said(optim="galore_adamw", optim_args=5))
     (message,) = said(optim="galore_adamw", optim_args="rang=1")
     assert "The optimizer galore_adamw has no option `rang` (`optim_args`). Expected `rank`" in message
     for rank in ("inf", "nan"):

@@ -115,6 +115,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         ("llama3", {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 131072, 200_000,
          (16.0, 8192, 262144)),
         ("linear", {"rope_type": "longrope", "original_max_position_embeddings": 100}, 400, 300, None),
+        ("yarn", {"rope_type": "yarn", "factor": 1e999, "original_max_position_embeddings": 10**400}, 100, 90, None),
         ("yarn", {"rope_type": "llama3", "factor": 8.0}, 400, 401, "by llama3 already, up to 400 tokens.* llama3"),
         ("yarn", {"rope_type": "longrope"}, 400, 401, "by longrope already.* choose another model"),
     ],

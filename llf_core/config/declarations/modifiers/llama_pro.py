@@ -47,7 +47,7 @@ def expanded_blocks(number: int, depth: int) -> range:
         depth: blocks of the model.
 
     Raises:
-        ValueError: the groups are not equal, or `number` is not positive.
+        ValueError: the groups are not equal, or `number` or `depth` is not positive.
     """
     if number < 1 or depth % number:
         raise ValueError(

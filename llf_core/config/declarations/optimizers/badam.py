@@ -21,7 +21,7 @@ MASTER_BYTES = 4
 UNTRAINED = ("embed", "wte", "wpe", "lm_head")
 """Parts of the names of embeddings and heads, which the mode `ratio` does not train."""
 SMALL = 100
-"""Parameters of fewer values are updated whole in the mode `ratio`."""
+"""Parameters of fewer values are updated whole in the mode `ratio`; chosen by hand."""
 
 
 class BAdamOptions(Section):

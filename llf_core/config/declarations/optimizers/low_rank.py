@@ -16,9 +16,9 @@ MATRICES = (2, 3)
 """Dimensions of a linear layer's weight, and of one that holds all experts of a layer."""
 EMBEDDINGS = ("embed", "wte", "wpe")
 SMALLEST_8BIT = 4096
-"""Fewer values are kept in full by an 8-bit optimizer."""
+"""Fewer values are kept in full by an 8-bit optimizer (`min_8bit_size` of bitsandbytes)."""
 EIGHT_BIT = 1 + 4 / 256
-"""Bytes of a value in 8 bits with its share of a scale."""
+"""Bytes of a value in 8 bits with its share of a scale: one float32 for 256 values, as in bitsandbytes."""
 
 
 def is_target(name: str, shape: tuple[int, ...], targets: tuple[str, ...]) -> bool:

@@ -115,6 +115,7 @@ def test_a_snapshot_in_the_cache_tells_it_too(machine, tmp_path, only):
         {"model_type": "deepseek_v32", "index_topk": "many"},
         {"model_type": "phi3", "rope_scaling": {"type": "longrope"}, "max_position_embeddings": True},
         {"text_config": [1], "rope_parameters": 3},
+        {"quantization_config": {"quant_method": ["gptq"], "bits": "4"}},
     ],
 )
 def test_odd_configs_tell_nothing(model, found, config):
