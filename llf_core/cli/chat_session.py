@@ -145,7 +145,7 @@ class ChatSession:
         """Answer the last question again, for another reply; the new replies are branches, and the old ones stay.
 
         Raises:
-            UserError: there is no question yet.
+            UserError: there is no question yet, or the conversation was replaced or deleted meanwhile.
             RequestError: `max_tokens` is below 1.
             OSError: the conversation cannot be written, for example on a full disk.
         """
@@ -155,7 +155,7 @@ class ChatSession:
         """Go back to the end of the reply before the last question, to ask another one; nothing is deleted.
 
         Raises:
-            UserError: there is no question yet.
+            UserError: there is no question yet, or the conversation was replaced or deleted meanwhile.
             OSError: the conversation cannot be written, for example on a full disk.
         """
         before = {name: self._last_question(name).parent for name in self._names}
@@ -171,7 +171,6 @@ class ChatSession:
 
         Raises:
             UserError: there is no name, the file exists already, or it cannot be written.
-            UnicodeEncodeError: a message has a lone surrogate, which UTF-8 cannot hold.
         """
         if not name:
             raise UserError("/save needs the name of a file.", "For example: /save chat.md")
@@ -185,7 +184,7 @@ class ChatSession:
             text = "\n".join(as_markdown(self.conversation, one) for one in self._names)
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(redact(text))
+                file.write(redact(text))  # a conversation has no lone surrogates
         except FileExistsError:
             raise UserError(f"{path} already exists.", "Name another file.") from None
         except OSError as error:

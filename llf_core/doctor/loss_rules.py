@@ -220,7 +220,7 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
             times the median of the first 20 values too.
 
     Returns:
-        The finding; None if the norm is normal, or fewer than `20 + CONSECUTIVE` values are logged.
+        The finding; None if the norm is normal, its median is 0, or fewer than `20 + CONSECUTIVE` values are logged.
     """
     steps, norms = metrics.line("grad_norm")
     if len(norms) < 20 + CONSECUTIVE:
@@ -329,8 +329,8 @@ def duplicate_examples(metrics: RunMetrics) -> Finding | None:
 def throughput_drops(metrics: RunMetrics) -> Finding | None:
     """Find a drop of the tokens per second, for example because another process shares the machine.
 
-    All of the last values, over at least `SLOW_LEAST` seconds, are below `SLOW` times the median of those before. There
-    must be at least three times as many before.
+    All of the last values, at least `WINDOW` and over `SLOW_LEAST` seconds, are at most `SLOW` times the median of
+    those before, without the first `WINDOW` (warm-up). There must be at least three times as many before.
     """
     steps, speed = metrics.line("tokens_per_second")
     apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
@@ -382,8 +382,8 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
 def stalled(metrics: RunMetrics) -> Finding | None:
     """Find a step that takes `STALL` times as long as usual and at least `STALL_LEAST` seconds, as in a deadlock.
 
-    A view can tell a hanging run from a slow one only by its usual speed. The finding no longer applies once the step
-    has ended.
+    A view can tell a hanging run from a slow one only by its usual speed: the recent duration of a step or, where
+    completions are sampled, the longest one so far. The finding no longer applies once the step has ended.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.

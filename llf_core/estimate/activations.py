@@ -119,7 +119,8 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
 
     Args:
         model: sizes of the model.
-        step: settings of the pass; its `tokens` and `checkpointing` are not used.
+        step: settings of the pass: `width`, `fast`, `trains_base`, `autocast` and `rank`; on the CPU's fast path
+            `longest` too.
 
     Returns:
         Bytes per token.

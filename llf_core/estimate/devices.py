@@ -177,7 +177,7 @@ def _gpus(_moment: int, visible: str | None) -> tuple[Device, ...]:
     found = _ask_library()
     found = _ask_command() if found is None else found
     chosen = [part.strip() for part in (visible or "").split(",")]
-    if visible is not None and all(part.isdigit() for part in chosen):
+    if visible is not None and all(part.isdecimal() for part in chosen):
         found = [found[int(part)] for part in chosen if int(part) < len(found)]
     elif visible is not None and chosen[0].startswith("-"):
         found = []

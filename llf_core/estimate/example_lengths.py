@@ -22,7 +22,7 @@ class ExampleLengths:
     """Lengths of a data set's examples, as a forecast needs them.
 
     Attributes:
-        lengths: `[n]` int64, ascending, tokens before truncation; a sample or quantiles of all examples.
+        lengths: `[n]` int64, ascending, tokens before truncation, at least one; all examples, or quantiles of them.
         examples: number of training examples; None if unknown.
         basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.

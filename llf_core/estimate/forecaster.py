@@ -38,7 +38,7 @@ class Forecaster:
         device: where it would run.
         precision: in which precision.
         sizes: sizes of the model; None if unknown.
-        step: the largest step; None if unknown.
+        step: the largest step; None if the sizes are unknown, or the method cannot say how many parameters it trains.
     """
 
     def __init__(self, config: RunConfig, lengths: ExampleLengths, device: Device) -> None:
@@ -114,6 +114,9 @@ class Forecaster:
         Args:
             checkpointing: whether gradient checkpointing is on.
 
+        Returns:
+            The parts, as computed where no past run has the same settings; None if the step is unknown.
+
         Raises:
             OSError: too many files are open.
             PluginError: two installed packages declare the same plug-in.
@@ -176,7 +179,7 @@ class Forecaster:
             tokens: tokens of a step on average; None for `mean_tokens`.
 
         Returns:
-            The entry, with `seconds` and `memory` as they are computed; None if the sizes are unknown.
+            The entry, with the computed time as its `seconds` and 0 as its `memory`; None if the step is unknown.
 
         Raises:
             OSError: too many files are open.
@@ -212,7 +215,7 @@ class Forecaster:
         return step_seconds(config, step, computed, self.lengths.mean(cutoff), checkpointing=checkpointing)
 
     def duration(self, *, checkpointing: bool) -> Duration | None:
-        """Forecast the time of the run, corrected by past runs; None if the sizes are unknown.
+        """Forecast the time of the run, corrected by past runs; None if the step is unknown.
 
         Args:
             checkpointing: whether gradient checkpointing is on.

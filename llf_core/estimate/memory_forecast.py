@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from llf_core.estimate.model_shapes import Architecture
 
 PROCESS_BYTES = {"cpu": 530_000_000, "mps": 900_000_000, "cuda": 0}
-"""Bytes of the process with its libraries and data, without a model, measured.
+"""Bytes of the process with its libraries and data, without a model, measured (`benchmarks.estimate_peaks`).
 
 The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
 the CUDA context is already missing from the device's free memory.
 """
 QUANTIZED_PROCESS_BYTES = 130_000_000
-"""Bytes of bitsandbytes with the compiler that it imports, measured."""
+"""Bytes of bitsandbytes with the compiler that it imports, measured; `benchmarks.load_peaks` compares the forecast."""
 ADAM_BYTES = 8.0
 """Bytes of optimizer state for each trained parameter: two moments in float32."""
 HEAD_BYTES = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
@@ -30,8 +30,9 @@ ROW_COPIES = 2  # the output head with its trained rows, and the gradient of all
 SLACK = {"cpu": 1.2, "mps": 1.1, "cuda": 1.1}
 """What an allocator holds over what is in use, measured (`benchmarks.estimate_peaks`)."""
 PASSED = 0.4
-"""Share of the activations and of the gradients of a CPU's backward pass that do not exist at the same time, measured:
-the activations of a layer are freed when the gradients of its weights are there, and gaps between them remain."""
+"""Share of the activations and of the gradients of a CPU's backward pass that do not exist at the same time, measured
+(`benchmarks.estimate_peaks`): the activations of a layer are freed when the gradients of its weights are there, and
+gaps between them remain."""
 
 
 @dataclass(frozen=True)

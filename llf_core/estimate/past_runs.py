@@ -27,6 +27,8 @@ FORMAT = 2
 MOST_RUNS = 200
 """Runs that the table keeps; older ones are removed."""
 MAX_BYTES = 4_000_000
+MOST, LATEST = 1e15, 1e11
+"""Largest number of a run, and latest time in Unix seconds (year 5138), that are no sign of a damaged file."""
 LARGEST_RATIO = 100.0
 """A measured number that differs from its forecast by a larger factor says nothing about other runs."""
 
@@ -157,13 +159,13 @@ def _run(value: dict[str, Any]) -> PastRun | None:
     if set(value) != set(_TYPES) or any(not isinstance(value[name], kind) for name, kind in _TYPES.items()):
         return None
     numbers = (value["parameters"], value["tokens"], value["uncorrected_seconds"], value["seconds"])
-    if not all(math.isfinite(number) and number > 0 for number in numbers):
+    if not all(0 < number <= MOST for number in numbers):
+        return None
+    others = (value[name] for name in ("uncorrected_memory", "memory", "examples", "patches"))
+    if not all(0 <= number <= MOST for number in others) or not 0 <= value["time"] <= LATEST:
         return None
     quantiles = value["quantiles"]
-    if (
-        not all(isinstance(one, int) and 0 < one < 1 << 40 for one in quantiles)
-        or min(value["examples"], value["patches"]) < 0
-    ):
+    if not all(isinstance(one, int) and 0 < one < 1 << 40 for one in quantiles):
         return None
     return PastRun(**{**value, "quantiles": tuple(sorted(quantiles))})
 

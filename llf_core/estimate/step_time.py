@@ -39,7 +39,7 @@ BYTES_PER_SECOND = {"cpu": 9e9, "mps": 60e9, "cuda": 900e9}
 UPDATE_BYTES = 16
 """Bytes of weight and gradient that an update reads and writes for each parameter, beside its state twice."""
 LOSS_SHARE = {"answers": 0.5, "texts": 1.0}
-"""Share of the tokens that are in the loss, to which alone the output head is applied."""
+"""Assumed share of the tokens that are in the loss, to which alone the output head is applied."""
 _FORWARD = 2
 """Operations of a multiplication with a parameter and its addition."""
 

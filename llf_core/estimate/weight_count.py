@@ -42,6 +42,9 @@ def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
         config: names the tokens.
         weights: shapes of the model's weights by name.
 
+    Returns:
+        The number; 0 without new tokens, or where the tokens or the file that lists them cannot be read.
+
     Raises:
         PluginError: two installed packages declare the same method.
     """

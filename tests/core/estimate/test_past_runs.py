@@ -87,6 +87,7 @@ def test_a_broken_table_is_ignored_and_replaced(text: str) -> None:
     [
         ("seconds", 0), ("seconds", -1.0), ("seconds", "3"), ("parameters", 0), ("tokens", "NaN"),
         ("quantiles", ["1"]), ("quantiles", [-1]), ("device", None), ("examples", -1), ("checkpointing", 1),
+        ("parameters", 10**400), ("memory", 10**400), ("time", 1e300), ("examples", 10**400),
     ],
 )  # fmt: skip
 def test_a_run_that_makes_no_sense_is_left_out(name: str, value: object) -> None:
