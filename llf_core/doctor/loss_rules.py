@@ -76,7 +76,11 @@ STALL, STALL_LEAST = 20.0, 120.0
 
 
 def not_finite(metrics: RunMetrics) -> Finding | None:
-    """Find a NaN or infinite loss and report the first one: a run can go on only from a checkpoint before it."""
+    """Find a NaN or infinite loss and report the first one: a run can go on only from a checkpoint before it.
+
+    Returns:
+        The finding; None if every logged loss is finite, or none is logged.
+    """
     steps, values = metrics.series.get("loss", (np.empty(0), np.empty(0)))
     broken = np.flatnonzero(~np.isfinite(values))
     if not len(broken):
@@ -96,6 +100,9 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
     """Find a run that has no tokens in its loss, because a template or column does not match the data set.
 
     Reported if the last step trained on no token, or the loss is exactly 0 in the last `CONSECUTIVE` logged values.
+
+    Returns:
+        The finding; None if neither holds, or no loss is logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -121,6 +128,9 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
 
     Without tokens in the loss, `nothing_learned` is reported instead, since it needs another fix.
 
+    Returns:
+        The finding; None if one of them is above 0, or fewer are logged.
+
     Raises:
         PluginError: two installed packages declare the same plug-in.
     """
@@ -135,7 +145,11 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
 
 
 def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
-    """Find a learning rate of 0 in all logged values, at least `2 * CONSECUTIVE`: no weight changes."""
+    """Find a learning rate of 0 in all logged values, at least `2 * CONSECUTIVE`: no weight changes.
+
+    Returns:
+        The finding; None if one of them is above 0, or fewer are logged.
+    """
     _, rates = metrics.line("learning_rate")
     if len(rates) >= 2 * CONSECUTIVE and not rates.any():
         return Finding(
@@ -153,6 +167,9 @@ def diverged(metrics: RunMetrics) -> Finding | None:
     A median of `WINDOW` of the last `LOOKBACK` values must exceed the start, the median of the first `CONSECUTIVE`, by
     `RISE` and `RISE_LEAST` and by the noise of consecutive losses (`NOISE`). Compared with the first loss alone, one
     batch, the limits are `LEAP` and `LEAP_LEAST`.
+
+    Returns:
+        The finding; None if the loss has not risen so far, or fewer than `WINDOW + CONSECUTIVE` values are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -186,6 +203,10 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
 
     That is, by a share of less than `FLAT`, below `LOW_RATES` or `LOW_RATE`. Both are needed: a model that already
     knows the data has a flat loss at any learning rate.
+
+    Returns:
+        The finding; None if one of these does not hold, the run is not at its middle, or fewer than `4 * WINDOW` values
+        are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -280,6 +301,10 @@ def forgets(metrics: RunMetrics) -> Finding | None:
 
     Both of the last two values must be, by `FORGOTTEN` and `FORGOTTEN_LEAST`, so that one noisy evaluation is no
     finding. Only with `measure_forgetting`, whose first value, at step 0, is that of the base.
+
+    Returns:
+        The finding; None if one of the two is lower, fewer than `CONSECUTIVE` values are logged, or the first is not
+        that of step 0.
     """
     steps, loss = metrics.line("forgetting/loss")
     if len(loss) < CONSECUTIVE or steps[0] != 0:
@@ -297,7 +322,11 @@ def forgets(metrics: RunMetrics) -> Finding | None:
 
 
 def validation_overlap(metrics: RunMetrics) -> Finding | None:
-    """Find validation examples that are also training examples; above `LEAKED` the evaluation loss says little."""
+    """Find validation examples that are also training examples; above `LEAKED` the evaluation loss says little.
+
+    Returns:
+        The finding; None if fewer are, or there are no validation examples.
+    """
     examples, leaked = metrics.data.get("eval_examples") or 0, metrics.data.get("leaked") or 0
     if not examples or leaked <= LEAKED * examples:
         return None
@@ -314,6 +343,9 @@ def duplicate_examples(metrics: RunMetrics) -> Finding | None:
     """Find many examples that occur several times per epoch: the model memorizes them, so its training loss misleads.
 
     How many that is: see `llf_core.runs.duplicate_examples`.
+
+    Returns:
+        The finding; None if there are fewer.
     """
     warning = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
     if warning is None:
@@ -331,6 +363,9 @@ def throughput_drops(metrics: RunMetrics) -> Finding | None:
 
     All of the last values, at least `WINDOW` and over `SLOW_LEAST` seconds, are at most `SLOW` times the median of
     those before, without the first `WINDOW` (warm-up). There must be at least three times as many before.
+
+    Returns:
+        The finding; None if one of them is higher, or fewer values are logged.
     """
     steps, speed = metrics.line("tokens_per_second")
     apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
@@ -354,6 +389,9 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
     After the first fifth, in which caches fill, the medians of `BLOCKS` parts must increase strictly, by `CREEP` and
     `CREEP_LEAST` bytes in total, a third of it in the second half. Growth that fits in the memory until the last step
     is no finding, and neither is that of fewer than `3 * BLOCKS` values.
+
+    Returns:
+        The finding; None without such growth.
     """
     steps, memory = metrics.line("memory")
     skipped = len(memory) // 5  # caches fill at first
@@ -384,6 +422,9 @@ def stalled(metrics: RunMetrics) -> Finding | None:
 
     A view can tell a hanging run from a slow one only by its usual speed: the recent duration of a step or, where
     completions are sampled, the longest one so far. The finding no longer applies once the step has ended.
+
+    Returns:
+        The finding; None while the step takes less time, or where the run has ended or its usual speed is unknown.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.

@@ -40,6 +40,9 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
     The loss falls all the same, so only the log-probabilities show it. Their median must fall from each of `PARTS`
     parts of the run to the next, by `FALL` and `FALL_LEAST` in total, and the rejected responses must have become less
     likely too. Losses without a reference model are not checked: their rewards are not differences from the start.
+
+    Returns:
+        The finding; None if one of these does not hold, or fewer than `FEW` values are logged.
     """
     beta = metrics.config.get("pref_beta") or 0.1
     _, rewards = metrics.line("rewards/chosen")
@@ -67,6 +70,9 @@ def no_preference(metrics: RunMetrics) -> Finding | None:
 
     Its mean plus two standard errors must be below `GUESSING`, over at least `EPOCH_LEAST` logged values, so that a
     slow start is no finding.
+
+    Returns:
+        The finding; None if the accuracy is higher, the first epoch has not ended, or fewer values are logged.
     """
     steps, accuracies = metrics.line("rewards/accuracies")
     known, epochs = metrics.line("epoch")
@@ -122,6 +128,9 @@ def no_reward_variance(metrics: RunMetrics) -> Finding | None:
     """Find equal rewards of all completions of each prompt, over the last `WINDOW` logged values.
 
     Advantages are differences from the group's mean (GRPO, arXiv 2402.03300), so all are 0 and nothing is learned.
+
+    Returns:
+        The finding; None if one of them has prompts with different rewards, or fewer are logged.
     """
     steps, equal = metrics.line("frac_reward_zero_std")  # TRL: share of prompts with equal rewards
     if not len(equal):
@@ -145,6 +154,9 @@ def entropy_collapses(metrics: RunMetrics) -> Finding | None:
 
     Its start is the median of the first `WINDOW` logged values, nats for each token; all of the last `WINDOW` of at
     least `4 * WINDOW` values must be that low.
+
+    Returns:
+        The finding; None if one of them is higher, or fewer are logged.
     """
     steps, entropy = metrics.line("entropy")
     if len(entropy) < 4 * WINDOW:
@@ -165,6 +177,9 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
     """Find completions most of which reach the maximum length: their rewards are of unfinished answers.
 
     The share of truncated completions must exceed `CUT` in the last `WINDOW` logged values.
+
+    Returns:
+        The finding; None if one of them is lower, or fewer are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
