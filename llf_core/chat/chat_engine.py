@@ -215,6 +215,9 @@ class ChatEngine(ABC):
         Args:
             number: the id of the request; events of one that has ended are dropped.
             event: the event; `Finished` and `Failed` end the request.
+
+        Raises:
+            Exception: whatever the listener raises.
         """
         ends = isinstance(event, Finished | Failed)
         with self.lock:

@@ -64,7 +64,7 @@ def demo(
     Raises:
         Exit: the run fails, or its loss has not fallen as far as it should.
         UserError: the run cannot be started, or the responses cannot be generated.
-        OSError: the run's folder cannot be written.
+        OSError: the run's folder cannot be written, or the folder of runs cannot be read.
         RuntimeError: the supervisor does not start.
     """
     from llf_core.config import RunConfig, preset

@@ -182,7 +182,8 @@ def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | 
 
     Args:
         config: the config. Of a local model, its `config.json` is read, and of an adapter that is continued, its own.
-        home: `LLF_HOME`, if known: adapters of a base inside it are merged, since nobody else has this base.
+        home: `LLF_HOME`; None if it is not known. Adapters of a base inside it are merged, since nobody else has this
+            base.
 
     Returns:
         A verdict for each server, or a sentence about a whole model. None if that is not known: an adapter is continued
@@ -244,7 +245,7 @@ def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
     Args:
         config: the config.
-        home: `LLF_HOME`, if known.
+        home: `LLF_HOME`; None if it is not known.
 
     Raises:
         PluginError: two installed plug-ins declare the same name.

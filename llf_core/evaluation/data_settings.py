@@ -41,6 +41,8 @@ def config_for(  # noqa: PLR0913 - what is read, and how
 ) -> RunConfig:
     """A config whose data sets are read as a run reads its own.
 
+    The same readers, masks and limits then apply to the data of an evaluation.
+
     Args:
         names: names of the data sets, as in `dataset`.
         run: config of the run; None for defaults.

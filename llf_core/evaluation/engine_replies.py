@@ -33,7 +33,7 @@ def collect_replies(
         engine: has the model; it has no other requests.
         requests: the requests.
         lengths: length of the prompt of each, in any unit.
-        progress: called with the number of replies so far.
+        progress: called with the number of replies so far; what it raises is dropped, as of any listener of an engine.
         of_one: kinds of failures that concern a single request, whose reply has them in `failed`.
 
     Returns:

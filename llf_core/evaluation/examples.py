@@ -102,6 +102,8 @@ def read_validation(
 ) -> EvaluationExamples:
     """Read the validation data of a run, as it was held out in training.
 
+    The run was not trained on these examples, so their loss says how it does on new text.
+
     Args:
         run: config of the run.
         tokenizer: tokenizer of its base model, on which the split depends.
@@ -147,6 +149,8 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
     progress: Callable[[str, int], None] | None = None,
 ) -> EvaluationExamples:
     """Read data sets, rendered, masked and truncated as in training.
+
+    A loss on them is comparable with that of a run's own evaluation.
 
     Args:
         names: names of data sets, as in `dataset`.

@@ -83,6 +83,8 @@ def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
 def named_target(target: Target, model_folder: Path, rendering: str) -> EvaluatedTarget:
     """A target as a result has it.
 
+    Tables show it, and a later evaluation finds the result by it.
+
     Args:
         target: the target.
         model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.

@@ -66,7 +66,8 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
         results: valid results, at least one.
 
     Returns:
-        One entry for each result but the first.
+        One entry for each result but the first, without pairs and differences where the two cannot be compared or have
+        no example in common.
 
     Raises:
         MetricError: a package that a metric needs is not installed.

@@ -65,6 +65,8 @@ class EvaluationRequest:
     def read(cls, text: str) -> EvaluationRequest:
         """The request that `json` wrote.
 
+        The process that measures gets it as its argument.
+
         Args:
             text: its JSON.
 

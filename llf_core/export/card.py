@@ -28,6 +28,8 @@ ROWS = 10
 def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, folder: Path) -> None:
     """Write `README.md` in the format of the Hugging Face Hub.
 
+    A reader of the folder, and the hub's page of it, then know what the model is and how it was checked.
+
     Args:
         source: what was exported.
         request: the request.

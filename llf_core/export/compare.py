@@ -37,6 +37,8 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
 ) -> list[ReceiptCheck]:
     """All checks of an export that transformers loads.
 
+    They tell whether the files compute what the exported model does.
+
     Args:
         reference: what was measured of the live model.
         found: what another program computed.
@@ -155,6 +157,8 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
 def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, by: str) -> ReceiptCheck:
     """Compare the distributions of the next token, by `mean_kl`.
+
+    It also judges quantized files, whose logits differ while the distributions stay close.
 
     Args:
         expected: logits of the live model, for each prompt `[N, V]`.

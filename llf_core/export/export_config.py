@@ -48,6 +48,8 @@ def is_config(target: str) -> bool:
 def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConfig:
     """Read a config file of an export.
 
+    `llf export CONFIG` then runs LLaMA-Factory's files for merging a model unchanged.
+
     Args:
         source: path of a YAML or JSON file.
         overrides: `key=value`, as on a command line; they replace the file's values.

@@ -127,13 +127,14 @@ def export(  # noqa: PLR0913 - what an export has
         BrokenRunError: the status of the run cannot be read.
         HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
         PluginError: two installed packages declare the same name or key.
-        TypeError: the target is of another type, or an option is no plain value.
+        TypeError: the target is of another type, an option is no plain value, or an entry of `adapters` is no pair.
+        ValueError: an entry of `adapters` is no pair.
         ImportError: a package that the format needs is not installed.
         OSError: a file cannot be read, or the destination cannot be written.
     """
     form = find_format(format)
     found = _target(target, home)
-    others = [(_target(one, home), float(weight)) for one, weight in adapters]
+    others = [(_target(one, home), _weight(weight)) for one, weight in adapters]
     place = _destination(folder, found, format)
     request = ExportRequest(
         found,
@@ -243,6 +244,17 @@ def _adapters(target: Target, others: Sequence[tuple[Target, float]]) -> tuple[W
         if one.adapter != target.adapter:
             found.append(WeightedAdapter(one.adapter, weight, one.name))
     return tuple(found)
+
+
+def _weight(given: Any) -> float:
+    """The weight of an adapter."""
+    try:
+        weight = float(given)
+    except (TypeError, ValueError, OverflowError):
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise ExportError(f"The weight of an adapter is {str(given)[:40]!r}. Expected a number, such as 0.5.")
+    return weight
 
 
 def _destination(folder: str | Path | None, target: Target, form: str) -> Path:

@@ -118,6 +118,8 @@ class ExportFormat(ABC):
 def find_format(name: str) -> ExportFormat:
     """The format of a name.
 
+    A misspelled one is refused before anything is loaded.
+
     Args:
         name: name of a format.
 

@@ -146,6 +146,8 @@ class TurnTexts:
 def read_turns(render: Any) -> TurnTexts | None:
     """Read the texts around messages off a chat template.
 
+    Ollama renders chats with a Go template, so the Jinja template has to be told by its results.
+
     Args:
         render: called with messages and tools (or None); returns their text with the header of an answer. It may raise
             any error, where the template refuses the messages.
@@ -258,7 +260,7 @@ def modelfile(
 
 
 def write_modelfile(source: ExportSource, folder: Path, from_: str = ".") -> Path:
-    """Write the `Modelfile` of an export.
+    """Write the `Modelfile` of an export, from which `ollama create` makes a model.
 
     Args:
         source: what is exported, before `release`.

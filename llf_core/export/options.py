@@ -20,6 +20,8 @@ PRUNING = ("ties", "dare", "magnitude")
 def check_dtype(request: ExportRequest) -> None:
     """Check the dtype of the written weights.
 
+    A dtype that no file has would be an error only after the model was loaded.
+
     Args:
         request: the request.
 
@@ -34,6 +36,8 @@ def check_dtype(request: ExportRequest) -> None:
 def check_shards(request: ExportRequest) -> None:
     """Check the maximum size of a weight file.
 
+    A tiny one would make a file of nearly each weight.
+
     Args:
         request: the request.
 
@@ -46,6 +50,8 @@ def check_shards(request: ExportRequest) -> None:
 
 def check_combination(request: ExportRequest) -> None:
     """Check how several adapters are combined.
+
+    PEFT would refuse it only after the adapters were loaded.
 
     Args:
         request: the request.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, int], object]) -> Receipt:
     """Export into a folder, and write the receipt there.
 
+    It runs in a process of its own, whose memory is free when the export ends.
+
     Args:
         request: the request, which the format has checked.
         work: an empty folder.
@@ -64,6 +66,8 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
 
 def failure_sentence(receipt: Receipt) -> str:
     """What failed in a receipt, and what was measured.
+
+    It is the error of the export, so it names the numbers.
 
     Args:
         receipt: with at least one check that failed.

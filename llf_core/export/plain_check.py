@@ -172,6 +172,8 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Read the jobs, and write the result of each into its file.
 
+    The process has no LLF, so that it reads the files as anybody does.
+
     Raises:
         OSError, ValueError, RecursionError: a job cannot be read, or a result cannot be written.
     """

@@ -26,6 +26,8 @@ JOB, RESULT, LOGITS = "job.json", "result.json", "logits.safetensors"
 def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -> PlainResult:
     """Load an export in a process without LLF, and compute what `Reference` has.
 
+    What plain transformers computes is what everybody else will get.
+
     Args:
         source: what was exported.
         folder: folder of the export.

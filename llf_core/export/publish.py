@@ -75,6 +75,8 @@ def hidden_folder(folder: Path) -> Path:
 def remove_left_over(parent: Path) -> None:
     """Remove what exports left behind whose processes were killed.
 
+    They may be as large as the model, and nothing else would ever remove them.
+
     Args:
         parent: the folder beside whose entries exports are written.
 
@@ -105,7 +107,8 @@ def put(work: Path, folder: Path) -> None:
         folder: the destination; `check_destination` has accepted it.
 
     Raises:
-        OSError: it cannot be renamed; an earlier export is then back in its place.
+        OSError: it cannot be renamed; an earlier export is then back in its place. Or the disk fails afterwards; the
+            export then has its name, and an earlier one is kept under a hidden name.
         ExportError: files that no export wrote have come there in the meantime.
     """
     previous = None

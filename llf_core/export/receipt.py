@@ -148,6 +148,8 @@ def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
 def write_receipt(receipt: Receipt, folder: Path) -> None:
     """Write `receipt.json`.
 
+    It says how the export was made and checked, and by it a later export knows the files as its own.
+
     Args:
         receipt: the receipt.
         folder: folder of the export.
@@ -161,6 +163,8 @@ def write_receipt(receipt: Receipt, folder: Path) -> None:
 
 def read_receipt(folder: Path) -> Receipt:
     """Read the receipt of an export.
+
+    Views show it, and an export replaces only files that it lists.
 
     Args:
         folder: folder of the export.
@@ -176,6 +180,8 @@ def read_receipt(folder: Path) -> Receipt:
 
 def receipt_of(values: dict[str, Any]) -> Receipt:
     """The receipt of plain values.
+
+    Files and processes hold receipts as JSON.
 
     Args:
         values: of `Receipt.json`.

@@ -51,6 +51,8 @@ def measure_reference(
 ) -> Reference:
     """Measure a model on the probes of `export.probes`.
 
+    What another program computes from the written files is compared with it.
+
     Args:
         model: causal language model, wrapped by PEFT or not, in evaluation mode.
         tokenizer: its tokenizer.

@@ -91,6 +91,8 @@ class ExportRequest:
     def read(cls, text: str) -> ExportRequest:
         """The request of a text of `json`.
 
+        The process that exports gets it as its argument.
+
         Args:
             text: JSON.
 

@@ -38,6 +38,8 @@ class RunFacts:
 def run_facts(run_id: str) -> RunFacts | None:
     """Read what is shown of a run.
 
+    A card and a form show them without loading the model.
+
     Args:
         run_id: its id; empty for a model that belongs to no run.
 

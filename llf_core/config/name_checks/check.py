@@ -44,7 +44,7 @@ def check_local(
         config: the config.
         base: the folder that relative paths start from. Default: the working directory.
         runs: ids of runs, which a reward model may be.
-        home: `LLF_HOME`, if known: its own folders may not receive a result.
+        home: `LLF_HOME`, whose own folders may not receive a result; None if it is not known.
 
     Returns:
         Problems, and questions for `query_hub`.

@@ -38,7 +38,7 @@ def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult
 
     Args:
         config: the config.
-        home: `LLF_HOME`, if known.
+        home: `LLF_HOME`; None if it is not known.
 
     Returns:
         An error with another folder as its fix, or nothing.

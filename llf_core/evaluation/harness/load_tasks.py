@@ -60,6 +60,8 @@ def load_tasks(
 ) -> list[LoadedTask]:
     """Read tasks and their data.
 
+    All are read before a model is loaded, so that a missing one is an error at once.
+
     Args:
         names: names of lm-eval's tasks, groups and tags; files and folders of tasks in lm-eval's format, which may run
             Python code; or what ships: `llf_knowledge`, `llf_arithmetic`, `llf_completion`, and all of them as

@@ -71,6 +71,8 @@ def metric_values(task: LoadedTask, results: Mapping[str, Any]) -> list[MetricVa
 def example_results(task: LoadedTask, results: Mapping[str, Any]) -> list[ExampleResult]:
     """The examples of a task, each with its scores.
 
+    Results are compared example by example, so each needs its own scores.
+
     Args:
         task: the task.
         results: what `lm_eval.evaluator.evaluate` returned, with `log_samples`.

@@ -29,6 +29,8 @@ class AdapterFormat(ExportFormat):
     def check(self, request: ExportRequest) -> None:
         """Check dtype, combination and rank, and that there is an adapter.
 
+        A mistake is then an error before the model is loaded.
+
         Args:
             request: the request.
 
@@ -46,6 +48,8 @@ class AdapterFormat(ExportFormat):
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
         """Write the adapter as it is, or as a LoRA of another rank.
+
+        Small, and loaded by anyone who has the base.
 
         Args:
             source: the live model.
@@ -100,6 +104,9 @@ class AdapterFormat(ExportFormat):
             folder: the files.
             request: the request.
             progress: see `ExportFormat.write`.
+
+        Returns:
+            The checks of `compare_all`.
 
         Raises:
             ExportError: the other program ended without a result.

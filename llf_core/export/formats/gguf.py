@@ -125,6 +125,9 @@ class GgufFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The checks, that of a merge first; those of other files than the converted one say which they are of.
+
         Raises:
             ExportError: llama.cpp cannot load or compute a file.
             OSError: a file cannot be read, or the logits cannot be kept beside them.

@@ -27,6 +27,8 @@ class MergedFormat(ExportFormat):
     def check(self, request: ExportRequest) -> None:
         """Check dtype, shard size and combination.
 
+        A mistake is then an error before the model is loaded.
+
         Args:
             request: the request.
 
@@ -88,11 +90,16 @@ class MergedFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Compare the files, as plain transformers reads them, with the live model.
 
+        Only what another program reads shows that the files are complete.
+
         Args:
             source: what was exported.
             folder: the files.
             request: the request.
             progress: see `ExportFormat.write`.
+
+        Returns:
+            The checks, that of a merge first.
 
         Raises:
             ExportError: the other program ended without a result.

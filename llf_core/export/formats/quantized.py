@@ -45,6 +45,8 @@ class QuantizedFormat(ExportFormat):
     def check_machine(self) -> None:
         """Check that this machine can write the files and read them back.
 
+        An export that nothing here can read could not be verified.
+
         Raises:
             ExportError: it cannot.
         """
@@ -77,6 +79,8 @@ class QuantizedFormat(ExportFormat):
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
         """Merge, and quantize the merged model.
+
+        Quantizing the merged weights, not the base, keeps what the adapter has learned.
 
         Args:
             source: the live model; its adapters are merged in place.
@@ -128,6 +132,9 @@ class QuantizedFormat(ExportFormat):
             folder: the files.
             request: the request.
             progress: see `ExportFormat.write`.
+
+        Returns:
+            The checks, that of a merge first; the KL divergence has the format's limit, and logits are not compared.
 
         Raises:
             ExportError: the other program ended without a result.

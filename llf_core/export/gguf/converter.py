@@ -85,6 +85,8 @@ def known_architectures() -> set[str]:
 def check_architecture(architectures: Sequence[str] | None) -> None:
     """Check that the converter knows an architecture.
 
+    It would fail only after the model was merged and written.
+
     Args:
         architectures: `architectures` of the model's config; None if it has none, which is refused.
 

@@ -150,6 +150,8 @@ def prepare(job: dict[str, Any]) -> None:
 def main() -> None:
     """Convert as the job says, and write `done` or `error` into its result.
 
+    A process of its own keeps the changes to the converter, and its memory, out of this one.
+
     Raises:
         SystemExit: the converter does not know the model.
         OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.

@@ -145,6 +145,8 @@ class LlamaCpp:
     def answer(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Complete a prompt with the most likely token at each position.
 
+        Greedy answers are what two programs can be compared by.
+
         Args:
             tokens: ids of the prompt's tokens, at least one.
             limit: maximum number of new tokens, at least 1.
@@ -232,6 +234,9 @@ def last_message() -> str:
 
 
 def commit() -> str:
-    """Commit of llama.cpp that the package was built from, its first digits."""
+    """Commit of llama.cpp that the package was built from, its first digits.
+
+    A receipt names it, since files and answers depend on it.
+    """
     found: str = json.loads(files("llama_cpp_py_sync").joinpath("native_manifest.json").read_text())["llama_cpp_commit"]
     return found[:9]

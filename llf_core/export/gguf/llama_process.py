@@ -103,6 +103,8 @@ def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
 def perform(job: dict[str, Any]) -> dict[str, Any]:
     """Quantize a file, or measure it, as a job says.
 
+    It runs in a process of its own, since llama.cpp aborts where an assertion fails.
+
     Args:
         job: plain values, of `program.quantize` or `receipt.measure`.
 
@@ -131,6 +133,8 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Read the job, and write the result, or the error, into its file.
+
+    The process that started it reads the result there.
 
     Raises:
         OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.

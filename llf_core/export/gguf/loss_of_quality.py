@@ -64,13 +64,15 @@ class QualityLoss:
 def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], path: Path) -> int:
     """Write the logits of the base at all positions of a probe.
 
+    All quantizations of a model are compared with them, so they are computed once.
+
     Args:
         probe: the probe.
         logits: logits `[tokens - first, vocabulary]` of token ids, from a first position.
         path: file to write, float32 `[rows, vocabulary]`.
 
     Returns:
-        Size of the vocabulary.
+        Size of the vocabulary; 0 of a probe without sequences.
 
     Raises:
         Exception: what `logits` raises.
@@ -89,6 +91,8 @@ def quality_loss(
     probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.float32]], base: Path, width: int
 ) -> QualityLoss:
     """Compare logits with those of the base, position by position.
+
+    It tells what a quantization costs, which its size alone does not.
 
     Args:
         probe: the probe.
@@ -118,6 +122,8 @@ def quality_loss(
 
 def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
     """Logarithms of the probabilities of logits, in float64.
+
+    Differences of float32 logarithms would be as large as what is measured.
 
     Args:
         row: logits `[vocabulary]`.

@@ -28,6 +28,8 @@ TRANSFORMERS = "llf_core.export.gguf.transformers_process"
 def check_installed() -> None:
     """Check that llama.cpp is installed.
 
+    An export would fail only after the model was loaded and merged.
+
     Raises:
         ExportError: it is not.
     """

@@ -71,6 +71,8 @@ def texts_of(source: ExportSource) -> list[str]:
 def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a file with llama.cpp.
 
+    llama.cpp is the program that the file is for.
+
     Args:
         gguf: the file.
         job: of `job_of`; logits are written if it names a file for them.
@@ -123,6 +125,8 @@ def measure_again(
 
 def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: Path) -> list[ReceiptCheck]:
     """Compare the converted file with the live model.
+
+    A fault of the conversion is told apart from what a quantization costs.
 
     Args:
         source: what was exported.

@@ -83,6 +83,8 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Read the job, and write the result into its file.
 
+    A process of its own frees the memory of the model when it ends.
+
     Raises:
         ImportError: the package gguf is not installed.
         OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.

@@ -62,6 +62,8 @@ def test_a_sum_of_adapters_becomes_a_model_of_plain_transformers(adapters, tiny_
         expected = expected + weight * 2.0 * (b @ a)
     assert torch.allclose(load_file(place / "model.safetensors")[f"{key}.weight"], expected, atol=1e-6)
 
+    with pytest.raises(ExportError, match="The weight of an adapter is 'half'"):
+        export(adapters[0], "merged", folder=place, adapters=[(adapters[1], "half")])
     with pytest.raises(ExportError, match=r"whole is not empty\. Expected a new folder, or overwrite"):
         export(adapters[0], "merged", folder=place)
     (place / "notes.txt").write_text("mine")

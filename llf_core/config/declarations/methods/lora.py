@@ -188,7 +188,7 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        An error if the initialisation cannot fill the rank; else see `check_rank`.
+        An error if the initialisation cannot fill the rank; else see `check_rank`, which may be None.
     """
     options = config.options(LoRAOptions)
     init, rank = _init(config), options.lora_rank
