@@ -6,6 +6,9 @@ from typing import Any
 
 from llf_widgets.front_end import FrontEnd
 
+UNFINISHED = "Not finished when this notebook was saved. Run the cell again."
+"""What a saved text says of work that ends with the kernel."""
+
 
 class SavedView(FrontEnd):
     """A view that rewrites its outputs, so that a saved notebook shows its last state without a kernel.

@@ -17,7 +17,7 @@ from llf_core.user_error import UserError
 from llf_widgets.evaluation.summary import summary_html, summary_text
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.saved_view import SavedView
+from llf_widgets.saved_view import UNFINISHED, SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -195,7 +195,8 @@ class Evaluate(SavedView):
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget; for hosts without widgets and saved notebooks the table."""
         data, metadata = self.widget_mimebundle(**options)
-        shown = (self._note, [one["name"] for one in self._columns], self._rows)
+        note = UNFINISHED if self._state == "running" else self._note
+        shown = (note, [one["name"] for one in self._columns], self._rows)
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "evaluation"}}, metadata
 

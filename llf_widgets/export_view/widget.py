@@ -17,7 +17,7 @@ from llf_core.user_error import UserError
 from llf_widgets.export_view.summary import summary_html, summary_text
 from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.saved_view import SavedView
+from llf_widgets.saved_view import UNFINISHED, SavedView
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -136,7 +136,8 @@ class ExportView(SavedView):
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget; for hosts without widgets and saved notebooks the receipt."""
         data, metadata = self.widget_mimebundle(**options)
-        shown = (self._title, self._note, self._folder, self._receipt)
+        note = UNFINISHED if self._state == "running" else self._note
+        shown = (self._title, note, self._folder, self._receipt)
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "export"}}, metadata
 

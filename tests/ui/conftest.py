@@ -25,6 +25,7 @@ from tests.processes import end, processes_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llf_core.runs import RunFolder
     from tests.forking import ForkServer
 
 PYTHON = sys.executable
@@ -379,3 +380,30 @@ def real(lab: Lab, tiny_model_dir: Path, tmp_path: Path, warm_python: Path) -> I
         if not run.status().has_ended:
             run.kill()
             run.wait(30, progress=False)
+
+
+@pytest.fixture
+def tuned_run(lab: Lab, tiny_model_dir: Path, tmp_path: Path) -> Iterator[RunFolder]:
+    """A finished run in the Lab's own LLF_HOME whose result is a LoRA of random weights; gone with the test."""
+    import yaml
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from llf_core.runs import create_run, status
+
+    rows = [{"instruction": f"What is {n} plus 1?", "output": f"It is {n + 1}."} for n in range(8)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    settings = {
+        "model_name_or_path": str(tiny_model_dir), "finetuning_type": "lora", "dataset": str(tmp_path / "rows.json"),
+        "val_size": 4,
+    }  # fmt: skip
+    folder = create_run(yaml.safe_dump(settings), "tuned", lab.home)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model_dir),
+        LoraConfig(target_modules="all-linear", lora_alpha=64, init_lora_weights=False, task_type="CAUSAL_LM"),
+    )
+    model.save_pretrained(folder.output)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(folder.output)
+    status.update(folder, state="finished", step=4, total=4)
+    yield folder
+    shutil.rmtree(folder.path)

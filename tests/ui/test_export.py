@@ -1,19 +1,24 @@
-"""An export as a reader meets it: progress, Stop, the receipt, and the folder's path."""
+"""An export as a reader meets it: progress, Stop, the receipt, the folder's path, and what stays without a kernel."""
 
 from __future__ import annotations
 
 import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
+import nbformat
 import pytest
 from playwright.sync_api import expect
 
+from llf_widgets.saved_view import UNFINISHED
 from tests.ui.conftest import set_theme
+from tests.ui.test_panel import show_panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from llf_core.runs import RunFolder
     from tests.ui.conftest import Lab
 
 EVIL = "<img src=x onerror='window.llfHacked=1'>"
@@ -76,3 +81,69 @@ def test_a_model_is_exported_in_a_cell(
 
     lab.run_cell(page, 0, f"import llf_widgets as llf\nview = {call}\nview")
     expect(view.get_by_role("status")).to_contain_text("is not empty. Expected a new folder")
+
+    other = tmp_path / "other"
+    lab.run_cell(page, 0, f"import llf_widgets as llf\n{call.replace(str(place), str(other))}")
+    expect(stop).to_be_visible()
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel().then(() => null)")
+    expect(view.locator(".llf-State")).to_have_text("ended with its kernel")
+    expect(view.get_by_role("status")).to_contain_text("Run the cell again.")
+    expect(view.get_by_role("button")).to_have_count(0)
+    assert axe(page, ".llf-Export") == []
+    lab.save(page)
+    assert not other.exists()
+    saved = nbformat.read(lab.root / "export.ipynb", 4).cells[0].outputs[0].data["text/plain"]
+    assert saved.endswith(UNFINISHED)
+
+
+@pytest.mark.launches
+def test_the_panel_evaluates_and_exports_a_run_and_other_pages_show_it(
+    page: Any, lab: Lab, tuned_run: RunFolder, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    lab.notebook("given-away.ipynb", "pass")
+    lab.open(page, "given-away.ipynb")
+    panel = show_panel(page)
+    panel.locator(f"[data-run='{tuned_run.id}']").click()
+    panel.get_by_role("button", name="Export…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Format").select_option("adapter")
+    dialog.get_by_label("In the folder of the run, for download").check()
+    dialog.get_by_role("button", name="Export").click()
+    export = page.locator(".llf-Export")
+    expect(export.locator(".llf-State")).to_have_text("finished", timeout=120_000)
+    link = panel.get_by_role("link", name=f"Download {tuned_run.path / 'exports' / 'adapter'}")
+    expect(link).to_be_visible()
+    with page.expect_download() as download:
+        link.click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        assert {name.rpartition("/")[2] for name in packed.namelist()} >= {"adapter_model.safetensors", "Modelfile"}
+
+    panel.get_by_role("button", name="Evaluate", exact=True).click()
+    evaluation = page.locator(".llf-Evaluation")
+    row = evaluation.get_by_role("row", name="Perplexity")
+    expect(row).to_contain_text("95 % interval", timeout=120_000)
+    expect(panel.get_by_text("4 examples").first).to_be_visible()
+
+    lab.save(page)
+    other = page.context.new_page()  # Notebook 7 in a second tab, with the same kernel
+    other.goto(lab.address("given-away.ipynb", "notebooks"))
+    expect(other.locator(".llf-Export .llf-State")).to_have_text("finished", timeout=60_000)
+    order = other.get_by_label("Order of the examples")
+    order.select_option("worst")
+    expect(evaluation.get_by_label("Order of the examples")).to_have_value("worst")
+    assert axe(other, ".llf-Evaluation") == []
+    assert axe(other, ".llf-Export") == []
+
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => null)")
+    expect(evaluation.get_by_role("status").first).to_contain_text("Run the cell again to see more examples")
+    expect(evaluation.get_by_label("Order of the examples")).to_be_disabled()
+    expect(row).to_be_visible()
+    expect(export.get_by_role("button", name="Copy the path of the folder")).to_be_enabled()
+    book = nbformat.read(lab.root / "given-away.ipynb", 4)
+    book.metadata["kernelspec"] = {"name": "nowhere", "display_name": "gone", "language": "python"}
+    nbformat.write(book, lab.root / "kept.ipynb")
+    other.goto(lab.address("kept.ipynb", "notebooks"))
+    saved = other.locator(".llf-SavedView")
+    expect(saved).to_have_count(2, timeout=60_000)
+    expect(saved.nth(0)).to_contain_text("checks passed")
+    expect(saved.nth(1)).to_contain_text("Perplexity")

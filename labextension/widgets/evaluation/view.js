@@ -2,10 +2,11 @@
 
 import '../shared/llf.css';
 import './evaluation.css';
-import { createButton } from '../shared/buttons.js';
+import { createButton, disableControls } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
+import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { exampleKey, examplesSection } from './examples.js';
 import { metricsTable } from './metrics_table.js';
 import { tokenLosses } from './token_losses.js';
@@ -46,9 +47,10 @@ function render({ model, el }) {
     fallback: () => status
   });
   el.replaceChildren(status, notice.box, data, table, examples);
+  let alive = true; // whether the kernel hears of a click
 
   const draw = {
-    _code: () => notice.show(model.get('_code')),
+    _code: () => notice.show(alive ? model.get('_code') : []),
     _rows: () => {
       const [rows, columns, votes] = [
         model.get('_rows'),
@@ -80,7 +82,7 @@ function render({ model, el }) {
         );
       drawIfChanged(
         examples,
-        [page, columns, rows.length],
+        [page, columns, rows.length, alive],
         () =>
           page.rows
             ? [
@@ -96,6 +98,9 @@ function render({ model, el }) {
             : [],
         () => examples.querySelector('select') ?? status
       );
+      if (!alive) {
+        disableControls(examples);
+      }
       draw._tokens();
     },
     _tokens: () => {
@@ -117,18 +122,32 @@ function render({ model, el }) {
     }
   };
 
+  /** Returns what is done now or why it ended; without a kernel also what to do. */
+  function noteText(/** @type {string} */ state) {
+    if (alive) {
+      return model.get('_note');
+    }
+    if (state === 'running') {
+      return `${KERNEL_LOST}, which ended the evaluation. Run the cell again: complete results are used again.`;
+    }
+    return state === 'done'
+      ? `${KERNEL_LOST}. Run the cell again to see more examples and to vote: nothing is measured twice.`
+      : `${model.get('_note')} ${KERNEL_LOST} since. Run the cell again.`;
+  }
+
   function drawState() {
     const state = model.get('_state');
+    const running = alive && state === 'running';
     const [done, total] = model.get('_progress');
     note.className = state === 'failed' ? 'llf-error-text' : 'llf-secondary';
-    setText(note, model.get('_note'));
+    setText(note, noteText(state));
     keepFocus(
       el,
       () => {
-        bar.hidden = state !== 'running' || !total;
-        stop.hidden = state !== 'running';
-        again.hidden = state === 'running' || state === 'done';
-        status.hidden = state === 'done' && !model.get('_note');
+        bar.hidden = !running || !total;
+        stop.hidden = !running;
+        again.hidden = !alive || state === 'running' || state === 'done';
+        status.hidden = state === 'done' && !note.textContent;
       },
       () => status
     );
@@ -158,7 +177,14 @@ function render({ model, el }) {
   for (const act of [...Object.values(draw), drawState]) {
     act();
   }
+  const endWait = onKernelLost(model, () => {
+    alive = false;
+    drawState();
+    draw._code();
+    draw._examples();
+  });
   return () => {
+    endWait();
     notice.close();
     for (const [event, act] of listeners) {
       model.off(event, act);

@@ -12,6 +12,7 @@ import {
 } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
+import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { receiptSections } from './receipt.js';
 
 /** @import { Context } from '../shared/model' */
@@ -21,7 +22,8 @@ const STATES = {
   running: ['running', 'running'],
   done: ['finished', 'finished'],
   failed: ['failed', 'failed'],
-  stopped: ['stopped', 'stopped']
+  stopped: ['stopped', 'stopped'],
+  lost: ['lost', 'ended with its kernel']
 };
 
 /**
@@ -76,10 +78,12 @@ function render({ model, el }) {
     fallback: () => head
   });
   el.replaceChildren(head, bar, message, notice.box, folder, pushed, results);
+  let alive = true; // whether the kernel hears of a click
 
   function draw() {
-    notice.show(model.get('_code'));
-    const now = model.get('_state');
+    notice.show(alive ? model.get('_code') : []);
+    const last = model.get('_state');
+    const now = last === 'running' && !alive ? 'lost' : last;
     const [style, word] = STATES[now];
     const running = now === 'running';
     setText(title, model.get('_title'));
@@ -88,8 +92,9 @@ function render({ model, el }) {
     state.className = `llf-State is-${isFaulty ? 'lost' : style}`;
     setText(state, isFaulty ? 'finished, checks failed' : word);
     message.classList.toggle('is-failed', now === 'failed');
-    setText(note, model.get('_note'));
-    const [done, total] = model.get('_progress');
+    const text = noteText(now);
+    setText(note, text);
+    const [done, total] = running ? model.get('_progress') : [0, 0];
     setText(count, total ? `${done} of ${total}` : '');
     bar.classList.toggle('is-unknown', !total);
     fill.style.width = total ? `${(100 * Math.min(done, total)) / total}%` : '';
@@ -106,8 +111,8 @@ function render({ model, el }) {
       el,
       () => {
         bar.hidden = stop.hidden = !running;
-        again.hidden = now !== 'failed' && now !== 'stopped';
-        message.hidden = !model.get('_note');
+        again.hidden = !alive || (now !== 'failed' && now !== 'stopped');
+        message.hidden = !text;
         pushed.hidden = !model.get('_url');
         folder.hidden = !model.get('_folder');
       },
@@ -116,6 +121,17 @@ function render({ model, el }) {
     drawIfChanged(results, receipt, () =>
       receipt.checks ? receiptSections(receipt, model.get('_check_heads')) : []
     );
+  }
+
+  /** Returns what is done now or why it ended; without a kernel also what to do. */
+  function noteText(/** @type {string} */ now) {
+    if (now === 'lost') {
+      return `${KERNEL_LOST}, which ended the export. Its folder was not written. Run the cell again.`;
+    }
+    const text = model.get('_note');
+    return alive || now === 'done'
+      ? text
+      : `${text} ${KERNEL_LOST} since. Run the cell again.`;
   }
 
   /** A new attempt can be stopped again. */
@@ -139,7 +155,12 @@ function render({ model, el }) {
     model.on(event, act);
   }
   draw();
+  const endWait = onKernelLost(model, () => {
+    alive = false;
+    draw();
+  });
   return () => {
+    endWait();
     notice.close();
     for (const [event, act] of listeners) {
       model.off(event, act);

@@ -28,3 +28,16 @@ export function setDisabled(node, disabled) {
     node.setAttribute('aria-disabled', String(disabled));
   }
 }
+
+/**
+ * Disables all buttons and lists of an element for good; its text stays readable.
+ * @param {HTMLElement} element
+ */
+export function disableControls(element) {
+  for (const node of element.querySelectorAll('button')) {
+    setDisabled(node, true);
+  }
+  for (const node of element.querySelectorAll('select')) {
+    node.disabled = true;
+  }
+}

@@ -9,6 +9,7 @@
  */
 async function listenToKernel(model) {
   const own = await model.widget_manager.get_model(model.get('_comm_id'));
+  noticeShutdown(own);
   try {
     await own._handle_comm_msg({ content: { data: { method: '' } } }); // has no effect unless anywidget refuses it
   } catch {
@@ -21,6 +22,16 @@ async function listenToKernel(model) {
     );
     own.comm.send({ method: 'request_state' }, own.callbacks());
   }
+}
+
+/**
+ * Marks a widget as disconnected when its kernel is shut down or another one takes its place. ipywidgets does so only
+ * when the kernel is restarted.
+ */
+function noticeShutdown(/** @type {any} */ own) {
+  own.widget_manager.kernel?.disposed.connect(() => {
+    own.comm_live = false;
+  });
 }
 
 /** anywidget calls this once the module is loaded. */
