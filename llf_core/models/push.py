@@ -1,4 +1,4 @@
-"""Pushes a folder to a Hugging Face hub (uses `HF_TOKEN` or the stored login, `HF_ENDPOINT`, proxies)."""
+"""Pushes a folder to a Hugging Face hub (uses `HF_TOKEN` or the stored login, `HF_ENDPOINT`, proxies) or ModelScope."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 LEFT_OUT = ("llf_result.json",)
 """Files that mean something only on the machine that wrote them."""
+MODELSCOPE = "modelscope:"
+"""Beginning of the id of a repository on ModelScope."""
 UNAUTHORIZED, FORBIDDEN = 401, 403
 
 
@@ -31,7 +33,7 @@ class Destination:
     """Where a folder is pushed to.
 
     Attributes:
-        repo: hub id with its owner.
+        repo: hub id with its owner; on ModelScope, `MODELSCOPE` and the id.
         private: whether a new repository is private; None for the owner's default.
         revision: branch, made if missing; None for the default one.
     """
@@ -45,7 +47,7 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
     """Check, before work of hours, that the hub knows the user and may be written by them.
 
     Args:
-        repo: `owner/name`, or `name` for the user's own.
+        repo: `owner/name`, or `name` for the user's own; after `modelscope:` one on ModelScope.
         private: see `Destination`.
         revision: see `Destination`.
 
@@ -54,8 +56,15 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
 
     Raises:
         PushError: the id is not valid, nobody is logged in, the owner is neither the user nor one of their
-            organizations, or the hub does not answer.
+            organizations, the hub does not answer, or its client is not installed.
     """
+    if repo.startswith(MODELSCOPE):
+        from llf_core.models.push_modelscope import owned
+
+        name = repo.removeprefix(MODELSCOPE)
+        if not HUB_ID.fullmatch(name):
+            raise PushError(f"{name[:100]!r} is not the id of a repository on ModelScope. Expected owner/name.")
+        return Destination(MODELSCOPE + owned(name), private, revision)
     if not HUB_ID.fullmatch(repo):
         raise PushError(f"{repo[:100]!r} is not a hub id. Expected owner/name, or a name for a repository of your own.")
     try:
@@ -84,8 +93,13 @@ def push_folder(folder: Path, to: Destination, message: str) -> str:
         Address of the repository.
 
     Raises:
-        PushError: the hub refused the upload or does not answer, or there is no such folder.
+        PushError: the hub refused the upload or does not answer, there is no such folder, or the client of the hub is
+            not installed.
     """
+    if to.repo.startswith(MODELSCOPE):
+        from llf_core.models.push_modelscope import push_to_modelscope
+
+        return push_to_modelscope(folder, to, message)
     api = _api()
     try:
         made = api.create_repo(to.repo, private=to.private, exist_ok=True)
