@@ -56,9 +56,8 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool, typer.Option("--keep-failed", help="Keep an export that failed its receipt as FOLDER.failed.")
     ] = False,
     push: Annotated[
-        str | None, typer.Option(
-            metavar="[modelscope:]OWNER/NAME", help="Push to this repository of the hub when it has passed."
-        ),
+        str | None,
+        typer.Option(metavar="[modelscope:]OWNER/NAME", help="Push to this repository of the hub when it has passed."),
     ] = None,
     private: Annotated[
         bool | None, typer.Option("--private/--public", help="Whether a new repository is private.")

@@ -108,7 +108,7 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
         return PushError(f"{what} It does not know the token.{kept}", login)
     if isinstance(error, errors.PermissionDeniedError):
         return PushError(f"{what} The token may not write there.{kept}", login)
-    why = redact(first_line(error))
+    why = redact(first_line(error)).rstrip(". ")
     if isinstance(error, errors.NetworkError):
         return PushError(f"{what} It does not answer: {why}.{kept}", "Check the network, and push again.")
     return PushError(f"{what} It refused the files: {why}.{kept}")

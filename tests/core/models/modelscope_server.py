@@ -55,6 +55,9 @@ def serve_models(hub):
                 self.reply(200, {"data": {"username": "ada"}})
             elif path == "/api/v1/models":
                 name = f"{body['Path']}/{body['Name']}"
+                if name in hub.repos:
+                    self.reply(409, {"Message": "already exists"})
+                    return
                 hub.repos[name], hub.visibility[name] = {}, body["Visibility"]
                 self.reply(200, {"Data": {"Path": body["Path"], "Name": body["Name"]}})
             elif path.endswith("/info/lfs/objects/batch"):
