@@ -17,7 +17,7 @@ class PushedModels:
 
 
 @contextmanager
-def serve_models(hub):
+def serve_models(hub):  # noqa: C901 - one branch a route
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
