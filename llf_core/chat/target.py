@@ -66,6 +66,7 @@ class Target:
         step: the step of its weights; None for a base model and what is not of a run.
         template: name of a chat template for the base model, used if its tokenizer has none; None for none.
         model: the base model's folder or hub id, as in `config`.
+        scores: whether it is a reward model, which generates no text: only an export takes it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Target:
     step: int | None = None
     template: str | None = None
     model: str = ""
+    scores: bool = False
 
     @cached_property
     def base_key(self) -> str:
@@ -118,7 +120,9 @@ def _accepted(report: Report) -> RunConfig:
     return report.config
 
 
-def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) -> Target:
+def find_target(
+    target: str | Path | Run | RunFolder, home: Path | None = None, *, reward_models: bool = False
+) -> Target:
     """Find a model, a run, one of its checkpoints or an adapter by what a person may call it.
 
     Nothing is loaded or downloaded, and no code is executed, so that a wrong name is an error at once.
@@ -129,6 +133,7 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
             or adapter, such as a run's `output/`; a GGUF file; a hub id; a YAML file with `model_name_or_path` and
             perhaps `adapter_name_or_path`, as LLaMA-Factory's chat takes it.
         home: `LLF_HOME`; None for the environment's.
+        reward_models: whether the result of a run that trained a reward model is accepted too.
 
     Raises:
         TargetError: nothing has this name, or it generates no text.
@@ -142,15 +147,15 @@ def find_target(target: str | Path | Run | RunFolder, home: Path | None = None) 
     """
     folder = target if isinstance(target, RunFolder) else getattr(target, "folder", None)
     if isinstance(folder, RunFolder):
-        return _of_run(folder, LATEST)
+        return _of_run(folder, LATEST, reward_models=reward_models)
     if not isinstance(target, str | Path):
         raise TypeError(f"{target!r} is not a model. Expected a run, its id, a folder, or a hub id.")
     text = str(target).strip()
     if text == EMBEDDED:
         return _target(EMBEDDED, "base model", {"model_name_or_path": EMBEDDED})
     if text and is_there(expanded(text)):
-        return _of_path(expanded(text).absolute())
-    return _of_name(text, home)
+        return _of_path(expanded(text).absolute(), reward_models=reward_models)
+    return _of_name(text, home, reward_models=reward_models)
 
 
 def target_of_config(config: RunConfig, name: str = "model") -> Target:
@@ -175,7 +180,7 @@ def target_of_config(config: RunConfig, name: str = "model") -> Target:
     return _target(name, "model of the config", settings)
 
 
-def _of_name(text: str, home: Path | None) -> Target:
+def _of_name(text: str, home: Path | None, *, reward_models: bool) -> Target:
     """The target of a run's id or a hub id."""
     match = _STEP.match(text)
     run = match["run"] if match else text
@@ -185,22 +190,22 @@ def _of_name(text: str, home: Path | None) -> Target:
         if match is None and re.fullmatch(r"[\w.-]+/[\w.-]+", text):
             return _of_hub(text)
         if match is not None and is_there(expanded(run)):
-            return _of_run(_run_folder(expanded(run).absolute()), match["at"])
+            return _of_run(_run_folder(expanded(run).absolute()), match["at"], reward_models=reward_models)
         raise TargetError(
             f"No model is called {text[:200]!r}. {error} Expected a run, a folder of a model or adapter, a hub id such "
             f"as owner/name, or {EMBEDDED}."
         ) from None
-    return _of_run(found, match["at"] if match else LATEST)
+    return _of_run(found, match["at"] if match else LATEST, reward_models=reward_models)
 
 
-def _of_path(path: Path) -> Target:
+def _of_path(path: Path, *, reward_models: bool) -> Target:
     """The target of a folder or GGUF file."""
     if (path / "config.yaml").is_file() and (path / "status.json").is_file():
-        return _of_run(RunFolder(path), LATEST)
+        return _of_run(RunFolder(path), LATEST, reward_models=reward_models)
     run = _run_of(path)
     if run is not None:
         at = path.name.removeprefix("checkpoint-") if path.parent.name == "checkpoints" else LATEST
-        return _of_run(run, at, path)
+        return _of_run(run, at, path, reward_models=reward_models)
     if (path / ADAPTER_CONFIG).is_file():
         return _of_adapter(path, path.name, str(path))
     if path.suffix in CONFIG_SUFFIXES:
@@ -301,19 +306,27 @@ def _of_adapter(folder: Path, name: str, adapter: str) -> Target:
     return _target(name, "adapter", {"model_name_or_path": base}, adapter)
 
 
-def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
+def _of_run(folder: RunFolder, at: str, path: Path | None = None, *, reward_models: bool) -> Target:
     """The target of a run.
 
     Args:
         folder: the run.
         at: a step, `latest` or `base`.
         path: folder of the weights, if it was named.
+        reward_models: whether a reward model is accepted.
     """
     config = run_config(folder)
-    _check_generates(folder, config)
+    scores = at != BASE and not stage_of(config).generates
+    if scores and not reward_models:
+        raise TargetError(
+            f"{folder.id} trained a reward model, which generates no text. Expected a run of another stage, or "
+            f"{folder.id}@base. Its result in {folder.output} is a classifier with one label, head included, which "
+            "plain transformers loads."
+        )
     names = list(config.model.adapter_name_or_path or ())
     continued = names.pop() if names and not config.get("create_new_adapter") else None
     settings, template = _base_settings(config, names), config.data.template
+    settings |= {"stage": config.stage.stage} if scores else {}  # its base may have no output head
     name = str(read_meta(folder).get("name") or "") or folder.id
     if at == BASE:
         return _target(f"{name}@base", "base model", settings, continued, folder.id, template=template)
@@ -323,10 +336,12 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None) -> Target:
     where = f"{label} of step {step}" if step is not None else label
     shown = name if at == LATEST else f"{name}@{at}"
     if (path / ADAPTER_CONFIG).is_file():
-        return _target(shown, where, settings, str(path), folder.id, step, template)
-    settings.pop("adapter_name_or_path", None)
-    whole = settings | {"model_name_or_path": str(path)}
-    return _target(shown, where, whole, None, folder.id, step, template)
+        found = _target(shown, where, settings, str(path), folder.id, step, template)
+    else:
+        settings.pop("adapter_name_or_path", None)
+        whole = settings | {"model_name_or_path": str(path)}
+        found = _target(shown, where, whole, None, folder.id, step, template)
+    return replace(found, scores=scores)
 
 
 def _weights(folder: RunFolder, at: str) -> Path:
@@ -358,15 +373,6 @@ def _last_step(folder: RunFolder) -> int | None:
 
     step = read_status(folder).step
     return step if isinstance(step, int) else None
-
-
-def _check_generates(folder: RunFolder, config: RunConfig) -> None:
-    if not stage_of(config).generates:
-        raise TargetError(
-            f"{folder.id} trained a reward model, which generates no text. Expected a run of another stage, or "
-            f"{folder.id}@base. Its result in {folder.output} is a classifier with one label, head included, which "
-            "plain transformers loads."
-        )
 
 
 def _base_keys() -> set[str]:

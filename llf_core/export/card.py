@@ -60,7 +60,8 @@ def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, f
 
 def _front(source: ExportSource, request: ExportRequest, facts: RunFacts | None) -> dict[str, Any]:
     library = {"adapter": "peft", "merged": "transformers"}.get(request.format, request.format)
-    front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["llf"]}
+    task = "text-generation" if source.classifier_arguments is None else "text-classification"
+    front: dict[str, Any] = {"library_name": library, "pipeline_tag": task, "tags": ["llf"]}
     if facts is not None:
         front["tags"] += [facts.config.stage.stage, facts.config.method.finetuning_type]
     if source.base.portable_name is not None:
@@ -88,7 +89,9 @@ def _what(source: ExportSource, request: ExportRequest, facts: RunFacts | None) 
 
 
 def _loading(source: ExportSource, *, adapter: bool, chat: bool) -> str:
-    snippet = load_snippet(source.base, adapter=adapter, chat=chat, loader=source.loader)
+    given = source.classifier_arguments
+    labels = None if given is None else ", ".join(f"{key}={value!r}" for key, value in given.items())
+    snippet = load_snippet(source.base, adapter=adapter, chat=chat, loader=source.loader, classifier_arguments=labels)
     return f"```python\n{snippet}\n```"
 
 

@@ -56,11 +56,8 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
         ValueError: the two differ in the number of prompts.
         RuntimeError: there are no prompts, or one has no positions.
     """
-    loaded = not found.error and not found.missing
-    lacking = f"{len(found.missing)} weights are missing, the first is {found.missing[0]}." if found.missing else ""
-    why = found.error or lacking
-    checks = [ReceiptCheck("load", loaded, "loaded" if loaded else "failed", by=found.by, detail=why)]
-    if not loaded:
+    checks = [_load_check(found)]
+    if not checks[0].passed:
         return checks
     checks += compare_text(reference, found)
     checks.append(
@@ -73,6 +70,44 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
     if lossy:
         loss, answers = (replace(one, passed=True, limit=None, detail=LOSSY) for one in (loss, answers))
     return [*checks, loss, answers]
+
+
+def compare_scores(
+    reference: Reference,
+    found: PlainResult,
+    *,
+    compute_dtype: str,
+    dtype: str,
+    written: Sequence[Tensor] | None = None,
+) -> list[ReceiptCheck]:
+    """All checks of a reward model that transformers loads as a classifier with one label.
+
+    Args:
+        reference: what was measured of the live model; its logits are scores `[1, 1]`.
+        found: what another program computed.
+        compute_dtype: see `compare_all`.
+        dtype: dtype of the written weights.
+        written: scores of the live model after it was rounded to `dtype`, see `compare_all`.
+
+    Returns:
+        The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
+    """
+    checks = [_load_check(found)]
+    if not checks[0].passed:
+        return checks
+    checks += compare_text(reference, found)[:3]  # a classifier ends no answer
+    exact = reference.logits if written is None else written
+    scores = logits_check(exact, found.logits, LOGIT_LIMITS[compute_dtype], found.by)
+    share = max(LOGIT_LIMITS[compute_dtype], LOGIT_LIMITS[dtype])
+    rounding = logits_check(reference.logits, found.logits, share, found.by)
+    return [*checks, replace(scores, name="scores"), replace(rounding, name="rounding")]
+
+
+def _load_check(found: PlainResult) -> ReceiptCheck:
+    loaded = not found.error and not found.missing
+    lacking = f"{len(found.missing)} weights are missing, the first is {found.missing[0]}." if found.missing else ""
+    measured = "loaded" if loaded else "failed"
+    return ReceiptCheck("load", loaded, measured, by=found.by, detail=found.error or lacking)
 
 
 def compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:

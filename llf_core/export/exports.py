@@ -15,6 +15,7 @@ from llf_core.config.paths import expanded
 from llf_core.evaluation.worker_process import no_item, no_progress, run_in_child
 from llf_core.export.errors import ExportError
 from llf_core.export.format import find_format
+from llf_core.export.options import check_reward_model
 from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import FailedReceiptError, Receipt, receipt_of
@@ -117,10 +118,10 @@ def export(  # noqa: PLR0913 - what an export has
         The export, with its receipt.
 
     Raises:
-        ExportError: an option is not valid, the destination is not empty, the model cannot be exported, or what was
-            written in full precision differs from the live model.
+        ExportError: an option is not valid or not one for a reward model, the destination is not empty, the model
+            cannot be exported, or what was written in full precision differs from the live model.
         PushError: the hub does not know the user or refuses the files; after the export, which is then complete.
-        TargetError: nothing has the target's name, or it generates no text.
+        TargetError: nothing has the target's name.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: the config of the run is no longer valid.
         UnreadableError: the `adapter_config.json` is not a regular file or too large.
@@ -152,6 +153,8 @@ def export(  # noqa: PLR0913 - what an export has
         dict(options or {}),
     )
     form.check(request)
+    if found.scores:
+        check_reward_model(request, form.reward_models)
     check_destination(place, overwrite=overwrite)
     hub = None if hub_model_id is None else find_destination(hub_model_id, private=hub_private)
     remove_left_over(place.parent)
@@ -229,7 +232,7 @@ def bytes_of_size(value: str | float) -> int:
 def _target(target: Any, home: Path | None) -> Target:
     from llf_core.chat.target import Target as Found
 
-    return target if isinstance(target, Found) else find_target(target, home)
+    return target if isinstance(target, Found) else find_target(target, home, reward_models=True)
 
 
 def _adapters(target: Target, others: Sequence[tuple[Target, float]]) -> tuple[WeightedAdapter, ...]:

@@ -38,12 +38,14 @@ class ExportFormat(ABC):
         help: one sentence on what it is for.
         full_precision: whether what is written answers as the live model does, so that a check that fails is an error;
             else it is a quantization, whose loss is measured.
+        reward_models: whether a reward model can be written in it.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     help: ClassVar[str]
     full_precision: ClassVar[bool] = True
+    reward_models: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, request: ExportRequest) -> None:

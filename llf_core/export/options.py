@@ -17,6 +17,30 @@ PRUNING = ("ties", "dare", "magnitude")
 """Beginnings of the names of combinations that need a density."""
 
 
+def check_reward_model(request: ExportRequest, supported: bool) -> None:
+    """Check that a format and its options are for a reward model too.
+
+    Args:
+        request: the request; its target is a reward model.
+        supported: whether the format is for reward models.
+
+    Raises:
+        ExportError: they are not.
+    """
+    if not supported:
+        raise ExportError(
+            f"{request.target.name} is a reward model, which the format {request.format} has no place for: its head "
+            "maps to a score. Expected the format merged or adapter."
+        )
+    if len(request.adapters) > 1:
+        raise ExportError(
+            f"{request.target.name} is a reward model, and {len(request.adapters)} adapters are named. Expected one: "
+            "the heads of several have no meaningful sum."
+        )
+    if request.rank is not None:
+        raise ExportError(f"`rank` is {request.rank}, and {request.target.name} is a reward model. Expected none.")
+
+
 def check_dtype(request: ExportRequest) -> None:
     """Check the dtype of the written weights.
 

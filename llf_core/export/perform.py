@@ -47,11 +47,12 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
     """
     from llf_core.export.card import write_card
+    from llf_core.export.reward_source import RewardSource
     from llf_core.export.source import ExportSource
 
     begun = time.monotonic()
     form = find_format(request.format)
-    source = ExportSource(request, progress)
+    source = (RewardSource if request.target.scores else ExportSource)(request, progress)
     form.write(source, work, request, progress)
     source.release()
     checks = form.verify(source, work, request, progress)

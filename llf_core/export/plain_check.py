@@ -41,7 +41,7 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
         for key, value in job["rope"].items():
             setattr(config.get_text_config(), key, value)
         arguments["config"] = config
-    arguments |= job["classifier"] or {}
+    arguments |= job["arguments"]
     stored = json.loads(Path(where, "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
     if stored.get("quant_method") == "gptq" and find_spec("gptqmodel") is None:
         arguments["quantization_config"] = transformers.AutoRoundConfig()  # its kernels read GPTQ's layout on a CPU too

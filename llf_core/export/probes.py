@@ -23,6 +23,8 @@ PROMPTS = (
     "List the steps to make tea, numbered 1 to 3.",
 )
 """User messages whose answers are compared."""
+SCORED = ("Certainly. I explain it step by step, and name the sources.", "I do not know.")
+"""Answers to each of `PROMPTS` that a reward model scores."""
 CONVERSATIONS: tuple[dict[str, Any], ...] = (
     {"messages": [{"role": "user", "content": "Hello"}], "add_generation_prompt": True},
     {

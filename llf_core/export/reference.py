@@ -78,7 +78,7 @@ def measure_reference(
         answers,
         logits,
         [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS],
-        [_rendered(tokenizer, one) for one in CONVERSATIONS],
+        [rendered(tokenizer, one) for one in CONVERSATIONS],
         str(tokenizer.chat_template) if tokenizer.chat_template else None,
         end_tokens(model, tokenizer) or [],
     )
@@ -131,7 +131,13 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: dict[str, Any]) -> str | None:
+def rendered(tokenizer: PreTrainedTokenizerBase, conversation: dict[str, Any]) -> str | None:
+    """Text of a conversation by the chat template; None without one, or where the template refuses the messages.
+
+    Args:
+        tokenizer: the tokenizer.
+        conversation: one of `CONVERSATIONS`.
+    """
     if not tokenizer.chat_template:
         return None
     arguments = {"tools": conversation.get("tools"), "add_generation_prompt": conversation["add_generation_prompt"]}

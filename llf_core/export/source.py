@@ -12,8 +12,9 @@ import yaml
 from llf_core.chat.target import loading_config
 from llf_core.config.read_config import read
 from llf_core.config.stored_quantization import quantizer_of_files
-from llf_core.export.compare import LOGIT_LIMITS, logits_check
+from llf_core.export.compare import LOGIT_LIMITS, compare_all, logits_check
 from llf_core.export.errors import ExportError
+from llf_core.export.ollama import write_modelfile
 from llf_core.export.reference import Reference, logits_of, measure_reference
 from llf_core.generation.generate import add_end_tokens, end_tokens
 from llf_core.models.adapter_loading import can_merge, find_adapter, load_adapter, merge_adapters
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.export.plain_result import PlainResult
     from llf_core.export.receipt import ReceiptCheck
     from llf_core.export.request import ExportRequest
 
@@ -122,7 +124,7 @@ class ExportSource:
         self.merged_before = begun
         self.model: Any = self._with_adapters(base, names)
         self.model.eval()
-        self.reference: Reference = measure_reference(self.model, self.tokenizer, progress)
+        self.reference: Reference = self._measure(progress)
         self.merging: ReceiptCheck | None = None
         self.written: list[Tensor] | None = None
 
@@ -142,6 +144,11 @@ class ExportSource:
             ExportError: PEFT cannot merge this type of adapter.
             RuntimeError, MemoryError: out of memory.
         """
+        self._merge_adapters(progress)
+        add_end_tokens(self.model, end_tokens(self.model, self.tokenizer) or [])
+        return self.model
+
+    def _merge_adapters(self, progress: Callable[[str, int, int], object]) -> None:
         if hasattr(self.model, "peft_config"):
             if not can_merge(self.model):
                 kind = self.model.active_peft_config.peft_type.value
@@ -153,8 +160,6 @@ class ExportSource:
             made = self._logits("Merging", progress)
             share = LOGIT_LIMITS[self.compute_dtype]
             self.merging = replace(logits_check(self.reference.logits, made, share, ""), name="merging")
-        add_end_tokens(self.model, end_tokens(self.model, self.tokenizer) or [])
-        return self.model
 
     def load_written(self, folder: Path) -> None:
         """Replace the live adapter by a written one, which differs from it by a conversion or by rounding.
@@ -185,9 +190,51 @@ class ExportSource:
         """
         self.written = self._logits("Measuring what is written", progress)
 
+    def _measure(self, progress: Callable[[str, int, int], object]) -> Reference:
+        return measure_reference(self.model, self.tokenizer, progress)
+
     def _logits(self, what: str, progress: Callable[[str, int, int], object]) -> list[Tensor]:
         total = len(self.reference.prompts)
         return logits_of(self.model, self.reference.sequences, lambda done: progress(what, done, total))
+
+    def compare(self, found: PlainResult, dtype: str, *, lossy: bool = False) -> list[ReceiptCheck]:
+        """Compare what plain transformers computed with what was measured of the live model, by `compare_all`.
+
+        Args:
+            found: what another program computed with the export.
+            dtype: dtype of the written weights.
+            lossy: whether the export is an approximation.
+        """
+        return compare_all(
+            self.reference,
+            found,
+            compute_dtype=self.compute_dtype,
+            dtype=dtype,
+            written=self.written,
+            lossy=lossy,
+        )
+
+    @property
+    def classifier_arguments(self) -> dict[str, Any] | None:
+        """Arguments with which transformers loads the base of a reward model as a classifier; None if it generates."""
+        return None
+
+    @property
+    def padding_source(self) -> ModelSource | None:
+        """The base, whose padding token `config.json` keeps; None for a classifier, which needs its own."""
+        return self.base
+
+    def save_modelfile(self, folder: Path, from_: str) -> None:
+        """Write Ollama's `Modelfile`, see `write_modelfile`.
+
+        Args:
+            folder: folder of the export.
+            from_: what follows FROM.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_modelfile(self, folder, from_)
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer with its chat template, or the processor that has it.

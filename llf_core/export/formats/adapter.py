@@ -25,6 +25,7 @@ class AdapterFormat(ExportFormat):
     name: ClassVar[str] = "adapter"
     label: ClassVar[str] = "Adapter"
     help: ClassVar[str] = "Only what was trained: megabytes, which peft loads over the base."
+    reward_models: ClassVar[bool] = True
 
     def check(self, request: ExportRequest) -> None:
         """Check dtype, combination and rank, and that there is an adapter.
@@ -117,20 +118,12 @@ class AdapterFormat(ExportFormat):
             OSError: a file cannot be read.
             MemoryError: out of memory while a GGUF base is dequantized.
         """
-        from llf_core.export.compare import compare_all
         from llf_core.export.plain_program import run_plain
 
         progress("Reading it back with transformers and peft", 0, 0)
         found = run_plain(source, folder, base=source.plain_base())
         dtype = source.compute_dtype if request.dtype == "auto" else request.dtype
-        return compare_all(
-            source.reference,
-            found,
-            compute_dtype=source.compute_dtype,
-            dtype=dtype,
-            written=source.written,
-            lossy=request.rank is not None,
-        )
+        return source.compare(found, dtype, lossy=request.rank is not None)
 
 
 def _bytes(weight: Any) -> int:
@@ -158,9 +151,11 @@ def _cast_file(folder: Path, dtype: Any) -> None:
 
 
 def _name_base(source: ExportSource, folder: Path) -> None:
-    """Write the base's name into the adapter's config, so that peft finds it."""
+    """Write into the adapter's config the base's name, by which peft finds it, and whether it is a classifier's."""
     path = folder / "adapter_config.json"
     values = read_json_object(path)
     values["base_model_name_or_path"] = source.base.portable_name or source.base.name
+    if source.classifier_arguments is not None:
+        values["task_type"] = "SEQ_CLS"
     values["revision"] = source.base.revision if source.base.kind == "hub" else None
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -79,7 +79,6 @@ class GgufFormat(ExportFormat):
         """
         from llf_core.export.gguf.converter import check_architecture, convert
         from llf_core.export.gguf.program import quantize
-        from llf_core.export.ollama import write_modelfile
 
         wanted = named_quantizations(request.quantizations)
         base = base_type(wanted)
@@ -108,7 +107,7 @@ class GgufFormat(ExportFormat):
         for number, other in enumerate((one for one in wanted if one not in UNQUANTIZED), 1):
             progress(f"Quantizing to {other}", number, total)
             quantize(exact, folder / file_name(request, other), other, source.threads)
-        write_modelfile(source, folder, f"./{file_name(request, wanted[0])}")
+        source.save_modelfile(folder, f"./{file_name(request, wanted[0])}")
         return sorted(folder.iterdir())
 
     def verify(

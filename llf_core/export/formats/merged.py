@@ -23,6 +23,7 @@ class MergedFormat(ExportFormat):
     name: ClassVar[str] = "merged"
     label: ClassVar[str] = "Whole model"
     help: ClassVar[str] = "Merges the adapters into the weights; loads with transformers, vLLM and SGLang."
+    reward_models: ClassVar[bool] = True
 
     def check(self, request: ExportRequest) -> None:
         """Check dtype, shard size and combination.
@@ -60,7 +61,6 @@ class MergedFormat(ExportFormat):
         """
         import torch
 
-        from llf_core.export.ollama import write_modelfile
         from llf_core.export.source import bytes_of_weights, check_room
         from llf_core.export.weights import cast_weights
         from llf_core.models.progress_bars import no_progress_bars
@@ -73,9 +73,9 @@ class MergedFormat(ExportFormat):
         cast_weights(model, dtype)
         progress("Writing the weights", 0, 0)
         with no_progress_bars():
-            save_whole_model(model, folder, source.base, max_shard_size=request.shard_bytes)
+            save_whole_model(model, folder, source.padding_source, max_shard_size=request.shard_bytes)
         source.save_tokenizer(folder)
-        write_modelfile(source, folder)
+        source.save_modelfile(folder, ".")
         check_written(model, folder, adapter=False)
         cast_weights(model, getattr(torch, source.compute_dtype))
         source.measure_written(progress)
@@ -109,12 +109,9 @@ class MergedFormat(ExportFormat):
             PluginError: two installed packages declare the same plug-in.
             OSError: a file cannot be read.
         """
-        from llf_core.export.compare import compare_all
         from llf_core.export.plain_program import run_plain
 
         progress("Reading it back with transformers", 0, 0)
         found = run_plain(source, folder)
-        checks = compare_all(
-            source.reference, found, compute_dtype=source.compute_dtype, dtype=source.dtype(), written=source.written
-        )
+        checks = source.compare(found, source.dtype())
         return checks if source.merging is None else [source.merging, *checks]

@@ -1,0 +1,131 @@
+"""A reward model that is exported: its scores of conversations are compared, since it generates no text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.export.compare import compare_scores
+from llf_core.export.probes import CONVERSATIONS, PROMPTS, SCORED, TEXTS
+from llf_core.export.reference import Reference, rendered
+from llf_core.export.source import ExportSource
+from llf_core.models.reward_head import add_reward_head, build_classifier, classifier_pad_token_id
+from llf_core.models.reward_model import RewardModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from llf_core.export.plain_result import PlainResult
+    from llf_core.export.receipt import ReceiptCheck
+    from llf_core.models.model_source import ModelSource
+
+CLASSIFIER = "AutoModelForSequenceClassification"
+
+
+class RewardSource(ExportSource):
+    """A reward model to export: base, adapter and head, which transformers loads as a classifier with one label.
+
+    The live model scores as in training and in `llf serve`; `reference.logits` are its scores, each `[1, 1]`.
+    """
+
+    def merge(self, progress: Callable[[str, int, int], object]) -> Any:
+        """Merge the adapter into the weights, in place; afterwards `model` is a classifier.
+
+        If there was an adapter, `merging` compares the scores with those of the live model.
+
+        Args:
+            progress: see `ExportFormat.write`.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            ExportError: PEFT cannot merge this type of adapter.
+            ModelError: transformers has no sequence classifier for the architecture.
+            RuntimeError, MemoryError: out of memory.
+        """
+        self._merge_adapters(progress)
+        self.model = build_classifier(self.model).eval()
+        self.model.config.pad_token_id = self._padding
+        return self.model
+
+    def compare(self, found: PlainResult, dtype: str, *, lossy: bool = False) -> list[ReceiptCheck]:  # noqa: ARG002 - no lossy format takes a reward model
+        """Compare the scores by plain transformers with those of the live model, by `compare_scores`.
+
+        Args:
+            found: what another program computed with the export.
+            dtype: dtype of the written weights.
+            lossy: not used: such formats refuse reward models.
+        """
+        return compare_scores(
+            self.reference, found, compute_dtype=self.compute_dtype, dtype=dtype, written=self.written
+        )
+
+    @property
+    def classifier_arguments(self) -> dict[str, Any] | None:
+        """Number of labels, and the padding token at which transformers reads no score."""
+        return {"num_labels": 1, "pad_token_id": self._padding}
+
+    @property
+    def padding_source(self) -> ModelSource | None:
+        """None: the classifier keeps its own padding token."""
+        return None
+
+    def save_modelfile(self, folder: Path, from_: str) -> None:
+        """Write nothing: Ollama runs no reward models.
+
+        Args:
+            folder: folder of the export.
+            from_: what would follow FROM.
+        """
+
+    def save_generation_config(self, folder: Path) -> None:
+        """Write nothing: a reward model generates no text.
+
+        Args:
+            folder: the folder.
+        """
+
+    def _with_adapters(self, base: Any, names: list[str]) -> Any:
+        add_reward_head(base, None if self.base.kind == "gguf" else self.base.folder)
+        self.loader = CLASSIFIER
+        self._padding = classifier_pad_token_id(self.tokenizer)
+        return super()._with_adapters(base, names)
+
+    def _measure(self, progress: Callable[[str, int, int], object]) -> Reference:
+        reader = RewardModel(self.model, self.tokenizer)
+        prompts = [reader.tokens(_scored(self.tokenizer, one, answer)) for one in PROMPTS for answer in SCORED]
+        scores = self._scores(prompts, "Measuring the live model", progress)
+        return Reference(
+            prompts,
+            [[] for _ in prompts],
+            scores,
+            [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS],
+            [rendered(self.tokenizer, one) for one in CONVERSATIONS],
+            str(self.tokenizer.chat_template) if self.tokenizer.chat_template else None,
+            [],
+        )
+
+    def _logits(self, what: str, progress: Callable[[str, int, int], object]) -> list[Tensor]:
+        return self._scores(self.reference.prompts, what, progress)
+
+    def _scores(
+        self, prompts: Sequence[Sequence[int]], what: str, progress: Callable[[str, int, int], object]
+    ) -> list[Tensor]:
+        """Scores `[1, 1]` of tokenized conversations, one forward pass for each."""
+        import torch
+
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        head = None if "SequenceClassification" in type(self.model).__name__ else causal.score
+        model = RewardModel(self.model, self.tokenizer, head, None, self._padding)
+        found = model.scores_of_ids(prompts, 1, lambda done, total: progress(what, done, total))
+        return [torch.tensor([[one]]) for one in found]
+
+
+def _scored(tokenizer: Any, prompt: str, answer: str) -> Any:
+    """A conversation to score; one text where the tokenizer has no chat template."""
+    if not tokenizer.chat_template:
+        return f"{prompt}\n{answer}"
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
