@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.export.source import ExportSource
-
 MODELFILE = "Modelfile"
 CONTEXT = 4096
 """`num_ctx` of models with a longer context: memory for keys and values is allocated for all of it."""
@@ -259,11 +257,15 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def write_modelfile(source: ExportSource, folder: Path, from_: str = ".") -> Path:
+def write_modelfile(
+    model: Any, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], folder: Path, from_: str
+) -> Path:
     """Write the `Modelfile` of an export, from which `ollama create` makes a model.
 
     Args:
-        source: what is exported, before `release`.
+        model: the exported model, for its generation config and its length.
+        tokenizer: see `modelfile`.
+        stops: see `modelfile`.
         folder: folder of the export.
         from_: see `modelfile`.
 
@@ -273,12 +275,12 @@ def write_modelfile(source: ExportSource, folder: Path, from_: str = ".") -> Pat
     Raises:
         OSError: the file cannot be written.
     """
-    config = source.model.config.get_text_config(decoder=True)
-    generation = getattr(source.model, "generation_config", None)
+    config = model.config.get_text_config(decoder=True)
+    generation = getattr(model, "generation_config", None)
     text = modelfile(
         from_,
-        source.tokenizer,
-        source.reference.stops,
+        tokenizer,
+        stops,
         generation={} if generation is None else generation.to_diff_dict(),
         context=getattr(config, "max_position_embeddings", None),
     )

@@ -142,6 +142,7 @@ class ExportSource:
 
         Raises:
             ExportError: PEFT cannot merge this type of adapter.
+            ModelError: transformers has no sequence classifier for the architecture of a reward model.
             RuntimeError, MemoryError: out of memory.
         """
         self._merge_adapters(progress)
@@ -234,7 +235,7 @@ class ExportSource:
         Raises:
             OSError: the file cannot be written.
         """
-        write_modelfile(self, folder, from_)
+        write_modelfile(self.model, self.tokenizer, self.reference.stops, folder, from_)
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer with its chat template, or the processor that has it.
