@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import first_line
-from llf_core.user_error import UserError
+from llf_core.models.push_destination import HUB_ID, LEFT_OUT, MODELSCOPE, Destination, PushError
+from llf_core.models.push_modelscope import owned, push_to_modelscope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,31 +15,8 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-LEFT_OUT = ("llf_result.json",)
-"""Files that mean something only on the machine that wrote them."""
-MODELSCOPE = "modelscope:"
-"""Beginning of the id of a repository on ModelScope."""
 UNAUTHORIZED, FORBIDDEN = 401, 403
-
-
-class PushError(UserError, ValueError):
-    """A folder could not be pushed to the hub; it stays complete on the disk."""
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a folder is pushed to.
-
-    Attributes:
-        repo: hub id with its owner; on ModelScope, `MODELSCOPE` and the id.
-        private: whether a new repository is private; None for the owner's default.
-        revision: branch, made if missing; None for the default one.
-    """
-
-    repo: str
-    private: bool | None = None
-    revision: str | None = None
+__all__ = ["Destination", "PushError", "commit_message", "find_destination", "push_folder"]
 
 
 def find_destination(repo: str, *, private: bool | None = None, revision: str | None = None) -> Destination:
@@ -59,8 +35,6 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
             organizations, the hub does not answer, or its client is not installed.
     """
     if repo.startswith(MODELSCOPE):
-        from llf_core.models.push_modelscope import owned
-
         name = repo.removeprefix(MODELSCOPE)
         if not HUB_ID.fullmatch(name):
             raise PushError(f"{name[:100]!r} is not the id of a repository on ModelScope. Expected owner/name.")
@@ -97,8 +71,6 @@ def push_folder(folder: Path, to: Destination, message: str) -> str:
             not installed.
     """
     if to.repo.startswith(MODELSCOPE):
-        from llf_core.models.push_modelscope import push_to_modelscope
-
         return push_to_modelscope(folder, to, message)
     api = _api()
     try:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.mirrors import MIRRORS
 from llf_core.models.errors import first_line
-from llf_core.models.push import LEFT_OUT, MODELSCOPE, Destination, PushError
+from llf_core.models.push_destination import LEFT_OUT, MODELSCOPE, PushError
 from llf_core.redaction import redact
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from llf_core.models.push_destination import Destination
 
 PACKAGE = "modelscope_hub"
 MIRROR = MIRRORS["modelscope"]
