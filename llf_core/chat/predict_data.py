@@ -6,24 +6,32 @@ import hashlib
 import json
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.picture import picture_part
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.build import PEEK_ROWS, skip_broken
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import answer_text
 from llf_core.data.load import open_source, read_source
-from llf_core.data.prepare import sources_of
+from llf_core.data.media import KINDS, add_media, content_parts
+from llf_core.data.media_files import INLINE, open_image
+from llf_core.data.prepare import media_dir, sources_of
+from llf_core.data.render import choose_template, media_placeholder
 from llf_core.data.validation_split import validation_conversations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.formats.conversation import Conversation, Medium, Message
+    from llf_core.data.media_limits import MediaLimits
     from llf_core.data.source import Source
+
+_IMAGE = {"type": "image"}
 
 
 @dataclass(frozen=True)
@@ -31,17 +39,22 @@ class PredictPrompt:
     """A prompt of a data set.
 
     Attributes:
-        messages: the conversation before the last response, in OpenAI's form.
+        messages: the conversation before the last response, in OpenAI's form; with a part `{"type": "image"}` in the
+            place of each picture, see `with_pictures`.
         tools: functions that may be called.
         label: the last response of the record: its text, or its calls as JSON.
+        pictures: the pictures of the messages, in order.
     """
 
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...]
     label: str
+    pictures: tuple[Medium, ...] = ()
 
 
-def read_predict_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[list[PredictPrompt], int]:
+def read_predict_prompts(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None
+) -> tuple[list[PredictPrompt], int]:
     """Read the prompts to predict, with the responses that are expected: those that training has not seen, if any.
 
     They are the validation split if the config has one (`val_size`), else all records of `dataset`, of each data set at
@@ -50,12 +63,14 @@ def read_predict_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerBase) 
     Args:
         config: the config.
         tokenizer: tokenizer of the model, by which the validation split is made; else it is not used.
+        processor: processor of a vision model; None for a model of text.
 
     Returns:
         The prompts in the order of the data, and the number of unusable records (0 for a validation split).
 
     Raises:
-        DataError: a data set is missing, has no usable record or another kind of data, or has pictures or sound.
+        DataError: a data set is missing, has no usable record or another kind of data, has videos or audio, or has
+            pictures and the model reads none.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
         KeyError: a record is no longer in its data set.
@@ -64,49 +79,142 @@ def read_predict_prompts(config: RunConfig, tokenizer: PreTrainedTokenizerBase) 
         MemoryError: out of memory.
     """
     if config.data.val_size:
-        return [_prompt(one) for one in validation_conversations(config, tokenizer)], 0
+        return _of_validation_split(config, tokenizer, processor), 0
     found: list[PredictPrompt] = []
     unusable = 0
     for source in sources_of(config, config.data.dataset or ()):
-        for conversation in _conversations(config, source):
-            if conversation is None:
+        for prompt in _prompts(config, source, processor):
+            if prompt is None:
                 unusable += 1
             else:
-                found.append(_prompt(conversation))
+                found.append(prompt)
     if not found:
         raise DataError("No record of the data is usable. `llf inspect` says why.")
     return found, unusable
 
 
+def with_pictures(
+    messages: Sequence[dict[str, Any]], pictures: Sequence[Medium], limits: MediaLimits
+) -> tuple[dict[str, Any], ...]:
+    """The messages of a prompt with its pictures, opened and scaled as for training.
+
+    They are opened when a request is sent, since those of a whole data set do not fit into memory.
+
+    Args:
+        messages: messages with a part `{"type": "image"}` in the place of each picture.
+        pictures: the pictures, in order.
+        limits: smallest and largest area.
+
+    Raises:
+        BadExample: a file is missing or damaged, or is no picture.
+        PictureError: a scaled picture is larger than one of a message may be.
+        MemoryError: out of memory.
+        StopIteration: there are fewer pictures than places.
+    """
+    left = iter(pictures)
+    return tuple(
+        {
+            **message,
+            "content": [picture_part(open_image(next(left), limits)) if one == _IMAGE else one for one in parts],
+        }
+        if isinstance(parts := message["content"], list)
+        else message
+        for message in messages
+    )
+
+
 def digest_of(prompts: Sequence[PredictPrompt]) -> str:
     """SHA-256 of prompts in hexadecimal digits, by which a continued prediction tells whether the data has changed.
 
+    Of the file of a picture, its path, size and time count.
+
     Args:
         prompts: the prompts.
+
+    Raises:
+        OSError: the file of a picture was removed.
     """
     digest = hashlib.sha256()
     for one in prompts:
-        digest.update(json.dumps([one.messages, one.tools, one.label], sort_keys=True, default=str).encode())
+        pictures = [[_state(picture)] for picture in one.pictures]
+        digest.update(json.dumps([one.messages, one.tools, one.label, *pictures], sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-def _conversations(config: RunConfig, source: Source) -> Iterator[Conversation | None]:
-    """The conversations of a data set; None for an unusable record."""
+def _state(picture: Medium) -> object:
+    if picture.value.startswith(INLINE):
+        return hashlib.sha256(picture.value.encode()).hexdigest()
+    facts = Path(picture.value).stat()
+    return [picture.value, facts.st_size, facts.st_mtime_ns]
+
+
+def _of_validation_split(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None
+) -> list[PredictPrompt]:
+    sign = ""
+    if processor is not None:  # a named template has it in its texts
+        sign = media_placeholder(choose_template(None, tokenizer), tokenizer, "image") or ""
+    found = validation_conversations(config, tokenizer, processor=processor)
+    _check_kinds({one.kind for conversation in found for one in conversation.media}, "The validation data", processor)
+    return [_prompt(one, sign) for one in found]
+
+
+def _prompts(config: RunConfig, source: Source, processor: ProcessorMixin | None) -> Iterator[PredictPrompt | None]:
+    """The prompts of a data set; None for an unusable record."""
     opened = open_source(source, config.model.cache_dir)
     records = skip_broken(read_source(opened, config.data.max_samples, config.training.seed), source.label, [])
     peeked = list(islice(records, PEEK_ROWS))
     reading = decide(source, [record.row for record in peeked], wanted_kind(config))
-    if any(column in reading.columns for column in ("images", "videos", "audios")):
-        raise DataError(f"The data set {source.label} has pictures or sound, which `llf predict` does not take yet.")
+    kinds = {kind for column, kind in KINDS.items() if column in reading.columns}
+    _check_kinds(kinds, f"The data set {source.label}", processor)
     for record in chain(peeked, records):
         try:
-            yield reading.align(record.row)
+            conversation = reading.align(record.row)
+            if kinds:
+                conversation = add_media(conversation, record.row, reading.columns, media_dir(config))
+            yield _prompt(conversation)
         except BadExample:
             yield None
 
 
-def _prompt(conversation: Conversation) -> PredictPrompt:
-    if conversation.media:
-        raise DataError("The data has pictures or sound, which `llf predict` does not take yet.")
-    *messages, answer = conversation.messages
-    return PredictPrompt(tuple(messages), conversation.tools or (), answer_text(answer))
+def _check_kinds(kinds: set[str], data: str, processor: ProcessorMixin | None) -> None:
+    """Refuse media that the model does not read."""
+    if others := kinds - {"image"}:
+        raise DataError(f"{data} has {sorted(others)[0]} data. `llf predict` takes text and images.")
+    if kinds and not hasattr(processor, "image_processor"):
+        raise DataError(f"{data} has images, and the model reads text only. Choose a vision model.")
+
+
+def _prompt(conversation: Conversation, sign: str = "") -> PredictPrompt:
+    """The prompt of a conversation.
+
+    Args:
+        conversation: with a response.
+        sign: what a text has in the place of a picture, if its messages have no parts.
+
+    Raises:
+        BadExample: its response has a picture, or the file of a picture is missing.
+    """
+    *messages, answer = (_with_parts(one, sign) if conversation.media else one for one in conversation.messages)
+    if _IMAGE in answer.get("parts", ()):
+        raise BadExample("its response has a picture")
+    for one in conversation.media:
+        if not one.value.startswith(INLINE) and not Path(one.value).is_file():
+            raise BadExample(f"there is no file {one.value}")
+    prompt = tuple(content_parts(messages)) if conversation.media else tuple(_without_parts(one) for one in messages)
+    return PredictPrompt(prompt, conversation.tools or (), answer_text(answer), conversation.media)
+
+
+def _with_parts(message: Message, sign: str) -> Message:
+    """A message whose content is a list of parts."""
+    if "parts" in message:
+        return message
+    parts: list[dict[str, str]] = []
+    for number, text in enumerate(message["content"].split(sign) if sign else [message["content"]]):
+        parts += [_IMAGE] if number else []
+        parts += [{"type": "text", "text": text}] if text else []
+    return {**message, "parts": parts}
+
+
+def _without_parts(message: Message) -> Message:
+    return {key: value for key, value in message.items() if key != "parts"}

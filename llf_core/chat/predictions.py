@@ -15,7 +15,7 @@ from llf_core.untrusted import leads_to_file, read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from llf_core.chat.events import Event
@@ -154,7 +154,7 @@ class PredictionFolder:
 def predict_all(
     service: ChatService,
     name: str,
-    requests: Mapping[int, ChatRequest],
+    requests: Iterable[tuple[int, ChatRequest]],
     keep: Callable[[int, CollectedReply], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
@@ -163,7 +163,8 @@ def predict_all(
     Args:
         service: has the model.
         name: the model's name.
-        requests: the requests by number. Neighbours of a similar length make the best use of a batch.
+        requests: the requests with their numbers, taken as they are sent. Neighbours of a similar length make the best
+            use of a batch.
         keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
         on_progress: called with the numbers of ended replies and of their tokens so far: after each reply, and every
             0.2 s in which no event comes, so that an interrupt is noticed.
@@ -171,9 +172,9 @@ def predict_all(
     Raises:
         PredictionError: the model is unknown or cannot be loaded, ran out of memory, or its process ended.
         TypeError: a value of a request is not JSON.
-        Exception: whatever `keep` or `on_progress` raises.
+        Exception: whatever `requests`, `keep` or `on_progress` raises.
     """
-    waiting = iter(requests.items())
+    waiting = iter(requests)
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
     open_replies: dict[int, tuple[Ticket, CollectedReply]] = {}
     done = tokens = 0

@@ -87,6 +87,7 @@ class ChatRequest:
         top_logprobs: number of alternatives of each token, up to `MAX_TOP_LOGPROBS`.
         json_schema: JSON schema that the reply follows; `{}` for any JSON object, None for free text.
         template_options: further variables of the chat template, such as `enable_thinking`.
+        media_limits: attributes of `llf_core.data.media_limits.MediaLimits` that differ from its defaults.
         embed: whether the prompt is answered with its embedding (`Embedded`) instead of a reply.
         continue_last: whether the reply continues the last message, which is the assistant's, instead of answering it.
     """
@@ -102,6 +103,7 @@ class ChatRequest:
     top_logprobs: int = 0
     json_schema: dict[str, Any] | None = None
     template_options: dict[str, Any] = field(default_factory=dict)
+    media_limits: dict[str, Any] = field(default_factory=dict)
     continue_last: bool = False
     embed: bool = False
 

@@ -15,12 +15,16 @@ from llf_core.cli.terminal import err, out, print_json
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from llf_core.chat.collected_reply import CollectedReply
+    from llf_core.chat.engine.prompt import PromptForm
     from llf_core.chat.predict_data import PredictPrompt
     from llf_core.chat.predictions import PredictionFolder
     from llf_core.chat.request import ChatRequest
     from llf_core.chat.target import Target
     from llf_core.config import RunConfig
+    from llf_core.data.media_limits import MediaLimits
     from llf_core.metrics import Metric
 
 
@@ -142,20 +146,26 @@ def _warn(sentence: str) -> None:
 def _predict_scored(
     config: "RunConfig", target: "Target", folder: Path, metrics: "list[Metric]", *, trust: bool
 ) -> dict[str, Any]:
+    from llf_core.chat.engine.prompt import prompt_form
     from llf_core.chat.predict_data import digest_of, read_predict_prompts
     from llf_core.chat.prediction_metrics import TIMES, score_predictions
     from llf_core.chat.predictions import PredictionFolder
     from llf_core.chat.target import loading_config
-    from llf_core.models import load_tokenizer, resolve_model
+    from llf_core.data.render import choose_template
+    from llf_core.models import load_processor, load_tokenizer, resolve_model
     from llf_core.runs.foreign_code import started_by_user
 
     loading = loading_config(target.config)
     with started_by_user():
-        tokenizer = load_tokenizer(resolve_model(loading.model.model_name_or_path, loading), loading)
-        prompts, unusable = read_predict_prompts(config, tokenizer)
+        source = resolve_model(loading.model.model_name_or_path, loading)
+        tokenizer = load_tokenizer(source, loading)
+        processor = load_processor(source, loading, tokenizer)
+        prompts, unusable = read_predict_prompts(config, tokenizer, processor)
+        if loading.data.template is not None:
+            choose_template(loading.data.template, tokenizer).apply_to(tokenizer)
     if unusable:
         _warn(f"{unusable:,} records are unusable and left out. `llf inspect` says why.")
-    requests, texts = _requests(config, prompts, tokenizer)
+    requests, texts = _requests(config, prompts, prompt_form(tokenizer, processor))
     place = PredictionFolder(folder)
     settings = {
         "model": [target.config, target.adapter, *_weights_state(target)],
@@ -169,7 +179,7 @@ def _predict_scored(
         if known:
             err.print(f"{len(known):,} of {len(prompts):,} records have a prediction already.")
         if not finished:
-            errors, tokens = _generate(place, target, requests, prompts, texts, known, trust=trust)
+            errors, tokens = _generate(config, place, target, requests, prompts, texts, known, trust=trust)
             place.finish(len(prompts))
         seconds = time.monotonic() - started
         times = {} if known else dict(zip(TIMES, (seconds, len(prompts) / seconds), strict=True))
@@ -188,6 +198,7 @@ def _predict_scored(
 
 
 def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
+    config: "RunConfig",
     place: "PredictionFolder",
     target: "Target",
     requests: "list[ChatRequest]",
@@ -202,9 +213,15 @@ def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
     Raises:
         UserError: the user stopped it, or the model cannot be used.
     """
+    from llf_core.chat.collected_reply import CollectedReply
+    from llf_core.chat.events import Failed
+    from llf_core.chat.picture import PictureError
     from llf_core.chat.predictions import by_length, predict_all
     from llf_core.chat.service import ChatService
+    from llf_core.data.errors import BadExample
+    from llf_core.data.media_limits import MediaLimits
 
+    limits = MediaLimits.of(config)
     errors = generated = 0
     started = time.monotonic()
     service = ChatService(trust=trust)
@@ -227,10 +244,19 @@ def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
         counts = f"{len(known) + done:,} of {len(prompts):,} records, {speed:,.1f} tokens/s"
         status.update(escape(counts if done else service.state(name).progress or "Loading the model"))
 
+    def sent() -> "Iterator[tuple[int, ChatRequest]]":
+        for index in order:
+            try:
+                yield index, _with_pictures(requests[index], prompts[index], limits)
+            except (BadExample, PictureError) as error:
+                lacking = CollectedReply()
+                lacking.take(Failed("invalid", f"Its pictures cannot be used: {error}"))
+                keep(index, lacking)
+
     order = by_length([len(text) for text in texts], set(range(len(prompts))) - known)
     try:
         with err.status("Loading the model") as status:
-            predict_all(service, name, {index: requests[index] for index in order}, keep, show)
+            predict_all(service, name, sent(), keep, show)
     except KeyboardInterrupt:
         raise UserError(f"Stopped. The predictions so far are in {place.folder}; the same command continues.") from None
     finally:
@@ -238,8 +264,21 @@ def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
     return errors, generated
 
 
+def _with_pictures(request: "ChatRequest", prompt: "PredictPrompt", limits: "MediaLimits") -> "ChatRequest":
+    """A request with its pictures. They are scaled already, so the engine leaves their size as it is."""
+    from dataclasses import asdict, replace
+
+    from llf_core.chat.picture import MAX_PIXELS
+    from llf_core.chat.predict_data import with_pictures
+
+    if not prompt.pictures:
+        return request
+    scaled = asdict(limits) | {"image_min_pixels": 1, "image_max_pixels": MAX_PIXELS}
+    return replace(request, messages=with_pictures(request.messages, prompt.pictures, limits), media_limits=scaled)
+
+
 def _requests(
-    config: "RunConfig", prompts: "list[PredictPrompt]", tokenizer: Any
+    config: "RunConfig", prompts: "list[PredictPrompt]", form: "PromptForm"
 ) -> "tuple[list[ChatRequest], list[str]]":
     """The request and the rendered text of each prompt."""
     from llf_core.chat.engine.prompt import prompt_text
@@ -264,7 +303,7 @@ def _requests(
         request = ChatRequest(messages, tools=one.tools, sampling=sampling, max_tokens=made.max_new_tokens or None)
         requests.append(seeded(request, config.training.seed, index))
         try:
-            texts.append(prompt_text(request, tokenizer))
+            texts.append(prompt_text(request, form))
         except RequestError as error:
             raise UserError(f"Record {index + 1}: {error}") from None
     return requests, texts

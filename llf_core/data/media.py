@@ -200,7 +200,7 @@ def encode_multimodal(
         (whole,) = library.ids([rendered.text])
         if [one for ids in library.ids(pieces) for one in ids] != list(whole):
             raise BadExample("the tokenizer splits the prompt differently when the response follows")
-    placeholders = {kind: _placeholder(processor, kind) for kind in PROCESSOR_ARGUMENTS}
+    placeholders = {kind: placeholder_of(processor, kind) for kind in PROCESSOR_ARGUMENTS}
     left = {kind: [one for one in rendered.media if one.kind == kind] for kind in PROCESSOR_ARGUMENTS}
     ids: list[int] = []
     places = {0: 0}
@@ -227,8 +227,13 @@ def _ids_with_media(processor: ProcessorMixin, text: str, media: list[Medium], l
     return made
 
 
-def _placeholder(processor: ProcessorMixin, kind: str) -> str:
-    """What a text has in the place of a medium; empty for a processor without such a sign."""
+def placeholder_of(processor: ProcessorMixin, kind: str) -> str:
+    """What a text has in the place of a medium, which the processor replaces; empty for a processor without such a sign.
+
+    Args:
+        processor: processor of the model.
+        kind: `image`, `video` or `audio`.
+    """
     own = getattr(processor, f"{kind}_placeholder_token", None)  # QianfanOCR: another one than the tokens of the image
     return str(own or getattr(processor, f"{kind}_token", None) or "")
 
@@ -244,7 +249,7 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
         BadExample: the text contains the placeholder of an image, video or audio.
     """
     for kind in PROCESSOR_ARGUMENTS:
-        sign = _placeholder(processor, kind)
+        sign = placeholder_of(processor, kind)
         if sign and sign in text:
             raise BadExample(f"its text has {sign}, which marks {kind} data that it does not have")
 

@@ -15,7 +15,7 @@ from llf_core.data.report import DataReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.data.formats.conversation import Conversation
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def validation_conversations(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, limit: int | None = None
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int | None = None,
+    processor: ProcessorMixin | None = None,
 ) -> list[Conversation]:
     """Read the conversations of a config's evaluation examples, with its system prompt and their answers.
 
@@ -33,6 +36,7 @@ def validation_conversations(
         config: config of the run.
         tokenizer: tokenizer of its model.
         limit: maximum number of conversations, taken from the beginning; None for all.
+        processor: processor of its model, if it has one: only then the data may have images, videos or audio.
 
     Returns:
         The conversations, one per record, in the order of the evaluation examples.
@@ -54,16 +58,20 @@ def validation_conversations(
         raise DataError("The run streamed its data, so its validation data is not stored. Pass prompts.")
     if EncodingSettings.of(config).kind == TEXTS:
         raise DataError("The validation data of the run is plain text without prompts. Pass prompts.")
-    prepared = prepare(config, tokenizer)
+    prepared = prepare(config, tokenizer, processor=processor)
     assert prepared.eval is not None  # noqa: S101 - for the type checker
     sets = prepared.eval_counts[:, SET_COLUMN].tolist()
     places = list(dict.fromkeys(zip(sets, prepared.eval["index"], strict=True)))[:limit]
-    found = conversations_at(config, tokenizer, data.eval_dataset or data.dataset or (), places)
+    found = conversations_at(config, tokenizer, data.eval_dataset or data.dataset or (), places, processor)
     return [found[place][0] for place in places]
 
 
 def conversations_at(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], places: Iterable[tuple[int, int]]
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str],
+    places: Iterable[tuple[int, int]],
+    processor: ProcessorMixin | None = None,
 ) -> dict[tuple[int, int], tuple[Conversation, Row]]:
     """Read prepared records again, as conversations with the config's system prompt.
 
@@ -74,6 +82,7 @@ def conversations_at(
         tokenizer: tokenizer by which they were prepared.
         names: names of their data sets.
         places: number of the data set in `names` and index of the record, of each.
+        processor: processor by which they were prepared; None for a model of text.
 
     Returns:
         The conversation and the record of each place. A record that is no longer there, or that has changed since and
@@ -92,7 +101,7 @@ def conversations_at(
         tokenizer,
         template_of(config, tokenizer),
         ProgressReporter(None, None),
-        None,
+        processor,
         media_dir(config),
     )
     return dict(_conversations(config, builder, tuple(names), set(places)))

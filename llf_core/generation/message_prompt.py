@@ -49,6 +49,7 @@ def render_messages(  # noqa: PLR0913 - what a template takes
     tools: Sequence[Mapping[str, Any]] = (),
     continue_last: bool = False,
     in_parts: bool = False,
+    image_sign: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> str:
     """Render messages with the chat template, as the model was trained to read them.
@@ -59,6 +60,8 @@ def render_messages(  # noqa: PLR0913 - what a template takes
         tools: functions that may be called, in OpenAI's form.
         continue_last: whether the reply continues the last message.
         in_parts: whether the template takes content as a list of parts, as those of vision models do.
+        image_sign: what the text has in the place of a picture, for a template of a vision model that takes content as
+            text; empty for models without pictures.
         options: further variables of the template; None for none.
 
     Returns:
@@ -73,7 +76,7 @@ def render_messages(  # noqa: PLR0913 - what a template takes
         raise PromptError(
             "The model has no chat template. Expected a prompt instead of messages, or a model for conversations."
         )
-    conversation = [_message(one, number, in_parts=in_parts) for number, one in enumerate(messages)]
+    conversation = [_message(one, number, in_parts, image_sign) for number, one in enumerate(messages)]
     role = conversation[-1]["role"] if conversation else None
     if continue_last and role != "assistant":
         raise PromptError(f"The last message is of the role {role}. Expected one of the assistant to continue.")
@@ -93,12 +96,12 @@ def render_messages(  # noqa: PLR0913 - what a template takes
     return str(text)
 
 
-def _message(message: Mapping[str, Any], number: int, *, in_parts: bool) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign: str) -> dict[str, Any]:  # noqa: FBT001 - of `render_messages`
     """A message as templates take it: content as text, arguments of tool calls as an object."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise PromptError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
     found = {key: value for key, value in message.items() if value is not None}
-    found["content"] = _content(message.get("content"), number, in_parts=in_parts)
+    found["content"] = _content(message.get("content"), number, in_parts, image_sign)
     if calls := found.get("tool_calls"):
         if not isinstance(calls, list | tuple):
             raise PromptError(f"tool_calls of message {number + 1} is of type {type(calls).__name__}. Expected a list.")
@@ -106,7 +109,7 @@ def _message(message: Mapping[str, Any], number: int, *, in_parts: bool) -> dict
     return found
 
 
-def _content(content: object, number: int, *, in_parts: bool) -> Any:
+def _content(content: object, number: int, in_parts: bool, image_sign: str) -> Any:  # noqa: FBT001 - of `render_messages`
     if content is None or isinstance(content, str):
         text = content or ""
         return [{"type": "text", "text": text}] if in_parts else text
@@ -119,10 +122,12 @@ def _content(content: object, number: int, *, in_parts: bool) -> Any:
             parts.append({"type": "text", "text": part["text"]})
         elif kind in IMAGE_TYPES and in_parts:
             parts.append({"type": "image"})
+        elif kind in IMAGE_TYPES and image_sign:
+            parts.append({"type": "text", "text": image_sign})
         else:
             raise PromptError(
                 f"Message {number + 1} has a part of type {kind}. Expected parts of type text"
-                f"{' or image_url' if in_parts else ': the model reads text only'}."
+                f"{' or image_url' if in_parts or image_sign else ': the model reads text only'}."
             )
     return parts if in_parts else "".join(part["text"] for part in parts)
 

@@ -18,7 +18,7 @@ from llf_core.chat.engine.json_grammar import Grammars
 from llf_core.chat.engine.plain_generation import PlainGeneration
 from llf_core.chat.engine.prefill import Prefill
 from llf_core.chat.engine.prefix_cache import Prefix, PrefixCache
-from llf_core.chat.engine.prompt import encode_prompt, has_images
+from llf_core.chat.engine.prompt import PromptForm, encode_prompt, has_images, prompt_form
 from llf_core.chat.engine.reply import Reply, reply_parser
 from llf_core.chat.engine.row_batch import RowBatch, accept_tokens
 from llf_core.chat.engine.token_choice import TokenChooser
@@ -86,6 +86,7 @@ class Engine:
         self._ends = end_tokens(model, tokenizer) or []
         self._adapters = Adapters(model)
         self._tokenizers: dict[str | None, PreTrainedTokenizerBase] = {None: tokenizer}
+        self._forms: dict[str | None, PromptForm] = {None: prompt_form(tokenizer, processor)}
         self._plain: dict[str | None, str | None] = {None: unsupported(model)}
         self._forwards: dict[str | None, CheckedForward] = {}
         self._batches: dict[str | None, RowBatch] = {}
@@ -131,6 +132,7 @@ class Engine:
             self.unload_adapter(name)
         self._adapters.load(name, folder)
         self._tokenizers[name] = tokenizer or self._tokenizer
+        self._forms[name] = prompt_form(self._tokenizers[name], self._processor)
         with self._adapters.active(name) as model:
             self._plain[name] = unsupported(model)
 
@@ -149,6 +151,7 @@ class Engine:
         self._forwards.pop(name, None)
         self._plain.pop(name, None)
         self._tokenizers.pop(name, None)
+        self._forms.pop(name, None)
         self._prefixes.forget(name)
         self._adapters.unload(name)
 
@@ -224,16 +227,16 @@ class Engine:
             on_event(Failed("model_gone", f"There is no adapter {request.adapter}.", "Load it, or choose another one."))
             return
         inputs: dict[str, Any] = {}
-        tokenizer = self._tokenizers[request.adapter]
+        tokenizer, form = self._tokenizers[request.adapter], self._forms[request.adapter]
         if request.tools and request.json_schema is None and not takes_tools(tokenizer):
             raise RequestError(
                 "The model's chat template takes no tools, so it would not see them. Expected a request without tools, "
                 "or a model that calls tools."
             )
         if has_images(request):
-            prompt, text, inputs = image_inputs(request, self._processor, tokenizer, self._device)
+            prompt, text, inputs = image_inputs(request, self._processor, form, self._device)
         else:
-            prompt, text = encode_prompt(request, tokenizer)
+            prompt, text = encode_prompt(request, tokenizer, form)
         if self._context is not None and len(prompt) >= self._context:
             on_event(
                 Failed(

@@ -7,33 +7,32 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.engine.prompt import prompt_text
 from llf_core.chat.picture import PictureError, part_url, picture_bytes
 from llf_core.chat.request import RequestError
-from llf_core.data.errors import BadExample
+from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Medium
-from llf_core.data.media_files import INLINE, open_image
+from llf_core.data.media import process
+from llf_core.data.media_files import INLINE
 from llf_core.data.media_limits import MediaLimits
 from llf_core.generation.message_prompt import IMAGE_TYPES
-from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import ProcessorMixin
 
+    from llf_core.chat.engine.prompt import PromptForm
     from llf_core.chat.request import ChatRequest
 
 
 def image_inputs(
-    request: ChatRequest,
-    processor: ProcessorMixin | None,
-    tokenizer: PreTrainedTokenizerBase,
-    device: torch.device,
+    request: ChatRequest, processor: ProcessorMixin | None, form: PromptForm, device: torch.device
 ) -> tuple[list[int], str, dict[str, Any]]:
     """Token ids, text and model inputs of a request with pictures, which only the model's own processor can make.
+
+    The processor is run as for training.
 
     Args:
         request: a message has a picture.
         processor: the model's processor; None if it has none.
-        tokenizer: the model's tokenizer, whose template is used if the processor has none.
+        form: the chat template, and how it takes messages.
         device: device of the model.
 
     Returns:
@@ -44,13 +43,13 @@ def image_inputs(
         RequestError: the model sees no pictures or has no chat template, the template refuses the messages, the last
             message to continue is not one of the assistant, a picture is no data URL or cannot be read, or the
             processor refuses it.
+        TypeError: a media limit of the request is unknown.
         MemoryError: out of memory.
         RuntimeError: out of memory on the model's device.
     """
     if processor is None or not hasattr(processor, "image_processor"):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")
-    renderer = processor if getattr(processor, "chat_template", None) else tokenizer
-    text = prompt_text(request, renderer, in_parts=True)
+    text = prompt_text(request, form)
     pictures = [
         _picture(part, number)
         for number, message in enumerate(request.messages)
@@ -58,23 +57,20 @@ def image_inputs(
         for part in message["content"]
         if isinstance(part, dict) and part.get("type") in IMAGE_TYPES
     ]
+    limits = MediaLimits(**request.media_limits)
     try:
-        made = processor(text=[text], images=[pictures], return_tensors="pt", add_special_tokens=False)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise RequestError(f"The model's processor refuses the pictures: {first_line(error)}") from error
-    inputs = dict(made.to(device))
+        made = process(processor, [text], [pictures], limits, return_tensors="pt")
+    except (BadExample, DataError) as error:
+        raise RequestError(f"The pictures of the messages cannot be used: {error}.") from error
+    inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in made.items()}
     return inputs["input_ids"][0].tolist(), text, inputs
 
 
-def _picture(part: dict[str, Any], number: int) -> Image:
+def _picture(part: dict[str, Any], number: int) -> Medium:
     """The picture of a content part: bytes as a data URL, never a file or an address that this process would read."""
-    subject, url = f"The picture of message {number + 1}", part_url(part)
+    url = part_url(part)
     try:
-        picture_bytes(url, subject)
-        return open_image(Medium("image", INLINE + str(url).partition(",")[2]), MediaLimits())
+        picture_bytes(url, f"The picture of message {number + 1}")
     except PictureError as error:
         raise RequestError(str(error)) from error
-    except BadExample as error:
-        raise RequestError(f"{subject}: {error}.") from error
+    return Medium("image", INLINE + str(url).partition(",")[2])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.request import RequestError
 from llf_core.generation.message_prompt import IMAGE_TYPES, PromptError, render_messages
@@ -11,6 +13,50 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.chat.request import ChatRequest
+
+
+@dataclass(frozen=True)
+class PromptForm:
+    """The form in which a chat template takes messages, which must be that of training.
+
+    Attributes:
+        renderer: tokenizer or processor with the template.
+        in_parts: whether the template takes content as a list of parts, as those of many vision models do.
+        image_sign: what a text has in the place of a picture, for a vision model with a template that takes content as
+            text, as all named templates do; empty for other models.
+    """
+
+    renderer: PreTrainedTokenizerBase | ProcessorMixin
+    in_parts: bool = False
+    image_sign: str = ""
+
+
+def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None) -> PromptForm:
+    """Find out which form a chat template takes, by rendering short messages.
+
+    Args:
+        tokenizer: tokenizer of the model or adapter, whose template is used if it has one.
+        processor: the model's processor; None for a model of text.
+
+    Raises:
+        MemoryError: out of memory.
+    """
+    if processor is None:
+        return PromptForm(tokenizer)
+    from llf_core.data.errors import DataError
+    from llf_core.data.media import placeholder_of
+    from llf_core.data.render import OWN_TEMPLATE, ChatTemplate, accepts_parts, media_placeholder
+
+    own: Any = getattr(processor, "chat_template", None)
+    renderer: Any = tokenizer if tokenizer.chat_template or not own else processor
+    sign = ""
+    with suppress(DataError, ValueError):  # no template to render with: a request is told
+        used = tokenizer.get_chat_template(renderer.chat_template if renderer is processor else None)
+        if accepts_parts(ChatTemplate(OWN_TEMPLATE, used), tokenizer):
+            return PromptForm(renderer, in_parts=True)
+        if isinstance(own, str):
+            sign = media_placeholder(ChatTemplate(OWN_TEMPLATE, own), tokenizer, "image") or ""
+    return PromptForm(renderer, image_sign=sign or placeholder_of(processor, "image"))
 
 
 def has_images(request: ChatRequest) -> bool:
@@ -27,15 +73,12 @@ def has_images(request: ChatRequest) -> bool:
     )
 
 
-def prompt_text(
-    request: ChatRequest, renderer: PreTrainedTokenizerBase | ProcessorMixin, *, in_parts: bool = False
-) -> str:
+def prompt_text(request: ChatRequest, form: PromptForm) -> str:
     """Render the messages of a request with the chat template, as the model was trained to read them.
 
     Args:
         request: has messages.
-        renderer: tokenizer or processor with the template.
-        in_parts: whether the template takes content as a list of parts, as those of vision models do.
+        form: the template, and how it takes messages.
 
     Raises:
         RequestError: there is no template, it refuses the messages, they are not of the form that templates take, or
@@ -45,22 +88,24 @@ def prompt_text(
     try:
         return render_messages(
             request.messages,
-            renderer,
+            form.renderer,
             tools=request.tools,
             continue_last=request.continue_last,
-            in_parts=in_parts,
+            in_parts=form.in_parts,
+            image_sign=form.image_sign,
             options=request.template_options,
         )
     except PromptError as error:
         raise RequestError(str(error)) from error
 
 
-def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form: PromptForm) -> tuple[list[int], str]:
     """Token ids and text of a request's prompt. A template writes the special tokens itself, plain text gets them here.
 
     Args:
         request: without pictures.
         tokenizer: the model's tokenizer.
+        form: its template, and how it takes messages.
 
     Returns:
         Token ids, at least one, and the text. An empty prompt is the beginning-of-sequence token, if there is one.
@@ -77,7 +122,7 @@ def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase) -> t
         if not ids and tokenizer.bos_token_id is not None:
             ids = [tokenizer.bos_token_id]
     else:
-        text = prompt_text(request, tokenizer)
+        text = prompt_text(request, form)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise RequestError("The prompt is empty. Expected at least one token.")

@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
 import yaml
+from PIL import Image
 from rouge_score import rouge_scorer
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from llf_core.chat.engine.prompt import prompt_form, prompt_text
+from llf_core.chat.predict_data import read_predict_prompts
 from llf_core.chat.prediction_metrics import RESULTS, TIMES, prediction_metrics
 from llf_core.chat.predictions import PARTIAL, RESULT, STATE, PredictionError, PredictionFolder
+from llf_core.chat.request import ChatRequest
 from llf_core.cli.errors import UsageError
+from llf_core.config import RunConfig
+from llf_core.data import prepare
+from llf_core.data.render import choose_template
+from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.runs import create_run, status
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.tiny import picture_file, save_tiny_llava
 
 ROWS = [{"instruction": f"Say {'very ' * (7 * at % 5)}{at}.", "input": "", "output": f"It is {at}."} for at in range(9)]
 
@@ -162,3 +170,88 @@ def test_what_cannot_be_predicted_is_said(llf: Any, tmp_path: Path, settings: di
     assert not (place.folder / STATE).exists()
     with place.held(), pytest.raises(PredictionError, match="Another process"), place.held():
         pass
+
+
+@pytest.fixture
+def pictured(tmp_path: Path) -> dict[str, Any]:
+    """Settings of a prediction by a tiny LLaVA, of five records with pictures and one without."""
+    save_tiny_llava(tmp_path / "llava")
+    colors = ("red", "green", "blue")
+    for color in colors:
+        (tmp_path / f"{color}.png").write_bytes(picture_file(size=(900, 700), color=color))
+    (tmp_path / "damaged.png").write_bytes(picture_file()[:-20])
+    asked = "<image>What color is it?"
+    found = [{"instruction": asked, "output": f"It is {color}.", "images": [f"{color}.png"]} for color in colors]
+    found += [
+        {"instruction": "Say one.", "output": "one", "images": []},
+        {"instruction": "<image>What is it?", "output": "Nothing.", "images": ["missing.png"]},
+        {"instruction": "<image>What is it?", "output": "Damaged.", "images": ["damaged.png"]},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(found))
+    return {
+        "model_name_or_path": str(tmp_path / "llava"), "stage": "sft", "do_predict": True, "eval_dataset": "rows.json",
+        "media_dir": str(tmp_path), "output_dir": str(tmp_path / "result"), "max_new_tokens": 6, "do_sample": False,
+        "infer_dtype": "float32", "image_max_pixels": 2000,
+    }  # fmt: skip
+
+
+def test_a_vision_model_predicts_what_it_sees(llf: Any, tmp_path: Path, pictured: dict[str, Any]) -> None:
+    done = llf("predict", write(tmp_path, pictured), "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert {key: json.loads(done.stdout)[key] for key in ("records", "unusable", "errors")} == {
+        "records": 5, "unusable": 1, "errors": 1,
+    }  # fmt: skip
+    found = rows(tmp_path / "result")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype="float32").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "llava")
+    for one, color in zip(found[:3], ("red", "green", "blue"), strict=True):
+        text = "<|im_start|>user\n<image>What color is it?<|im_end|>\n<|im_start|>assistant\n"
+        assert (one["prompt"], one["label"]) == (text, f"It is {color}.")
+        shown = Image.open(tmp_path / f"{color}.png").resize((50, 39))  # 2,000 pixels at most
+        inputs = processor(text=[text], images=[[shown]], return_tensors="pt")
+        ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert one["predict"] == processor.tokenizer.decode(ids, skip_special_tokens=True)
+    assert found[3]["prompt"] == "<|im_start|>user\nSay one.<|im_end|>\n<|im_start|>assistant\n"
+    assert "cannot be read" in found[4]["error"]
+    assert found[4]["label"] == "Damaged."
+    (tmp_path / "red.png").write_bytes(picture_file(color="blue"))
+    changed = llf("predict", write(tmp_path, pictured))
+    assert "were begun with other data" in str(changed.exception)
+
+
+@pytest.mark.parametrize("template", [None, "chatml"])
+def test_prompts_with_pictures_are_those_of_training(pictured: dict[str, Any], template: str | None) -> None:
+    base = {key: pictured[key] for key in ("model_name_or_path", "stage", "media_dir", "image_max_pixels")}
+    place = str(Path(pictured["media_dir"]) / "rows.json")
+    base |= {"template": template}
+    config = RunConfig.load(base | {"dataset": place})
+    source = resolve_model(config.model.model_name_or_path, config)
+    tokenizer = load_tokenizer(source, config)
+    processor = load_processor(source, config, tokenizer)
+    trained = [json.loads(row["seen"]) for row in prepare(config, tokenizer, processor=processor).train]
+    found, unusable = read_predict_prompts(config, tokenizer, processor)
+    split, _ = read_predict_prompts(RunConfig.load(base | {"dataset": place, "val_size": 2}), tokenizer, processor)
+    if template is not None:
+        choose_template(template, tokenizer).apply_to(tokenizer)
+    form = prompt_form(tokenizer, processor)
+    assert form.in_parts == (template is None)
+    texts = [prompt_text(ChatRequest(one.messages), form) for one in found]
+    assert unusable == 1
+    for (text, media), prompt, shown in zip(trained[:3], texts, found, strict=False):
+        assert text.removeprefix(prompt).startswith(shown.label)
+        assert [list(one) for one in shown.pictures] == media
+    by_label = {one.label: one for one in found}
+    assert [prompt_text(ChatRequest(one.messages), form) for one in split] == [
+        texts[found.index(by_label[one.label])] for one in split
+    ]
+    assert [one.pictures for one in split] == [by_label[one.label].pictures for one in split]
+
+
+def test_what_a_model_does_not_read_is_said_before_it_is_loaded(
+    llf: Any, tmp_path: Path, pictured: dict[str, Any], tiny_model_dir: Path
+) -> None:
+    text = llf("predict", write(tmp_path, pictured), f"model_name_or_path={tiny_model_dir}")
+    assert "rows.json has images, and the model reads text only. Choose a vision model." in str(text.exception)
+    (tmp_path / "rows.json").write_text(json.dumps([{**ROWS[0], "videos": ["a.mp4"]}]))
+    film = llf("predict", write(tmp_path, pictured))
+    assert "has video data. `llf predict` takes text and images." in str(film.exception)
