@@ -180,7 +180,7 @@ def _prompts(config: RunConfig, source: Source, processor: ProcessorMixin | None
 def _check_kinds(kinds: set[str], data: str, processor: ProcessorMixin | None) -> None:
     """Refuse media that the model does not read."""
     if others := kinds - {"image"}:
-        raise DataError(f"{data} has {sorted(others)[0]} data. `llf predict` takes text and images.")
+        raise DataError(f"{data} has {min(others)} data. `llf predict` takes text and images.")
     if kinds and not hasattr(processor, "image_processor"):
         raise DataError(f"{data} has images, and the model reads text only. Choose a vision model.")
 

@@ -228,7 +228,7 @@ def _ids_with_media(processor: ProcessorMixin, text: str, media: list[Medium], l
 
 
 def placeholder_of(processor: ProcessorMixin, kind: str) -> str:
-    """What a text has in the place of a medium, which the processor replaces; empty for a processor without such a sign.
+    """What a text has in the place of a medium, which the processor replaces; empty for one without such a sign.
 
     Args:
         processor: processor of the model.

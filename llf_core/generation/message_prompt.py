@@ -96,7 +96,7 @@ def render_messages(  # noqa: PLR0913 - what a template takes
     return str(text)
 
 
-def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign: str) -> dict[str, Any]:  # noqa: FBT001 - of `render_messages`
+def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign: str) -> dict[str, Any]:
     """A message as templates take it: content as text, arguments of tool calls as an object."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise PromptError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
@@ -109,7 +109,7 @@ def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign
     return found
 
 
-def _content(content: object, number: int, in_parts: bool, image_sign: str) -> Any:  # noqa: FBT001 - of `render_messages`
+def _content(content: object, number: int, in_parts: bool, image_sign: str) -> Any:
     if content is None or isinstance(content, str):
         text = content or ""
         return [{"type": "text", "text": text}] if in_parts else text

@@ -105,5 +105,8 @@ def test_a_vision_model_replies_to_pictures(tmp_path):
         failed = talk.last(talk.ask(request({"type": "image_url", "image_url": {"url": url}})))
         assert failed.kind == "invalid"
         assert said in failed.message
+    words = talk.last(talk.ask(user("What is it?", max_tokens=2)))  # as a list of parts too
+    text = text.replace("<image>", "")
+    assert words.prompt_tokens == len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
     without = talk.ask(ChatRequest(prompt="one two", max_tokens=4))
     assert talk.last(without).reason == "length"
