@@ -101,8 +101,20 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
         raise PictureError(
             f"A picture is of type {type(given).__name__}. Expected a path, bytes, a data URL or an image of Pillow."
         )
+    return image_part(given)
+
+
+def image_part(image: Image) -> dict[str, Any]:
+    """The content part of an image of Pillow, as PNG, so that it keeps its values.
+
+    Args:
+        image: the image.
+
+    Raises:
+        PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`.
+    """
     file = io.BytesIO()
-    given.save(file, "PNG")
+    image.save(file, "PNG")
     return _part(picture_url(file.getvalue()))
 
 

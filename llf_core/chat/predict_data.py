@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.picture import picture_part
+from llf_core.chat.picture import image_part
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.build import PEEK_ROWS, skip_broken
 from llf_core.data.errors import BadExample, DataError
@@ -66,7 +66,8 @@ def read_predict_prompts(
         processor: processor of a vision model; None for a model of text.
 
     Returns:
-        The prompts in the order of the data, and the number of unusable records (0 for a validation split).
+        The prompts in the order of the data, and the number of unusable records, without those that the preparation of
+        a validation split leaves out.
 
     Raises:
         DataError: a data set is missing, has no usable record or another kind of data, has videos or audio, or has
@@ -79,18 +80,14 @@ def read_predict_prompts(
         MemoryError: out of memory.
     """
     if config.data.val_size:
-        return _of_validation_split(config, tokenizer, processor), 0
-    found: list[PredictPrompt] = []
-    unusable = 0
-    for source in sources_of(config, config.data.dataset or ()):
-        for prompt in _prompts(config, source, processor):
-            if prompt is None:
-                unusable += 1
-            else:
-                found.append(prompt)
+        read = list(_of_validation_split(config, tokenizer, processor))
+    else:
+        sources = sources_of(config, config.data.dataset or ())
+        read = [prompt for source in sources for prompt in _prompts(config, source, processor)]
+    found = [prompt for prompt in read if prompt is not None]
     if not found:
         raise DataError("No record of the data is usable. `llf inspect` says why.")
-    return found, unusable
+    return found, len(read) - len(found)
 
 
 def with_pictures(
@@ -115,7 +112,7 @@ def with_pictures(
     return tuple(
         {
             **message,
-            "content": [picture_part(open_image(next(left), limits)) if one == _IMAGE else one for one in parts],
+            "content": [image_part(open_image(next(left), limits)) if one == _IMAGE else one for one in parts],
         }
         if isinstance(parts := message["content"], list)
         else message
@@ -150,13 +147,18 @@ def _state(picture: Medium) -> object:
 
 def _of_validation_split(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None
-) -> list[PredictPrompt]:
+) -> Iterator[PredictPrompt | None]:
+    """The prompts of the validation split; None for an unusable record."""
     sign = ""
     if processor is not None:  # a named template has it in its texts
         sign = media_placeholder(choose_template(None, tokenizer), tokenizer, "image") or ""
     found = validation_conversations(config, tokenizer, processor=processor)
     _check_kinds({one.kind for conversation in found for one in conversation.media}, "The validation data", processor)
-    return [_prompt(one, sign) for one in found]
+    for one in found:
+        try:
+            yield _prompt(one, sign)
+        except BadExample:
+            yield None
 
 
 def _prompts(config: RunConfig, source: Source, processor: ProcessorMixin | None) -> Iterator[PredictPrompt | None]:

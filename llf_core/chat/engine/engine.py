@@ -66,7 +66,7 @@ class Engine:
         prefix_cache_bytes: maximum bytes of keys and values of ended replies; None for a share of the free memory.
 
     Raises:
-        RuntimeError: out of memory.
+        RuntimeError, MemoryError: out of memory.
     """
 
     def __init__(
