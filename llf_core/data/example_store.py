@@ -261,6 +261,7 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        TypeError: a value of `facts` is not JSON.
     """
     for batch in examples.iter(batch_size=1000):
         for index, ids, labels in zip(batch["index"], batch["input_ids"], batch["labels"], strict=True):

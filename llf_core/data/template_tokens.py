@@ -59,7 +59,7 @@ def why_never_ends(name: str, end: str, knows: Callable[[str], bool]) -> str:
 
 
 def why_never_ends_here(config: RunConfig, folder: Path) -> str:
-    """Say it of a config whose tokenizer has not been loaded, from the texts of its files.
+    """Say what `why_never_ends` says, of a config whose tokenizer has not been loaded, from the texts of its files.
 
     A token that occurs in none of them as a JSON string is not one of the tokenizer; one that occurs may still be
     another word of the files, which the trainer finds.

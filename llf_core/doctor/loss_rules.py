@@ -129,7 +129,7 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
     Without tokens in the loss, `nothing_learned` is reported instead, since it needs another fix.
 
     Returns:
-        The finding; None if one of them is above 0, or fewer are logged.
+        The finding; None if one of them is above 0, fewer are logged, or no token is in the loss.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -272,8 +272,8 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
         least: minimum absolute rise, since relative changes near 0 are noise.
 
     Returns:
-        The finding, which names the best checkpoint and suggests to stop soon; None if the loss does not rise, or fewer
-        than four evaluations are logged.
+        The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps; None if the loss
+        does not rise, or fewer than four evaluations are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llf_core.estimate.planned_step import PlannedStep
     from llf_core.estimate.step_time import StepTime
 
+UNKNOWN_LENGTHS = 1.1
+"""Factor on the spread where the lengths of the examples are not counted yet; chosen by hand."""
 SAMPLED_SPREAD = 4.0
 """Factor of uncertainty of the time where completions are sampled, before a run has shown it; chosen by hand."""
 
@@ -241,7 +243,7 @@ class Forecaster:
             if stage_of(self.config).completion_tokens(self.config, 0):
                 spread = SAMPLED_SPREAD
         if not self.lengths.exact:
-            spread *= 1.1
+            spread *= UNKNOWN_LENGTHS
         total = None if steps is None else each * steps
         return Duration(
             step_seconds=each,

@@ -191,15 +191,15 @@ def distance(run: PastRun, like: PastRun) -> float | None:
 
 
 NEAR, FIRST_SPREAD, LEAST_SPREAD = 0.25, 1.8, 1.1
-"""A run nearer than `NEAR` is as good as the same; spreads with no run, and with the same run."""
+"""A run nearer than `NEAR` is as good as the same; spreads with no run, and with the same run. Chosen by hand."""
 
 
 def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Correction:
     """How much longer or shorter than computed a step will take, by the past runs that are most like it.
 
     The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and by a half for
-    each newer run within `NEAR`, since a machine changes. The spread is `LEAST_SPREAD` within a distance of `NEAR`, and
-    grows to `FIRST_SPREAD` at 2 beyond it.
+    each newer run within `NEAR`, since a machine changes; both are chosen by hand. The spread is `LEAST_SPREAD` within
+    a distance of `NEAR`, and grows to `FIRST_SPREAD` at 2 beyond it.
 
     Args:
         like: the run that is forecast.

@@ -80,7 +80,10 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
 
     Args:
         value: the metric in one of them.
-        pairs: their examples.
+        pairs: their examples, at least one.
+
+    Returns:
+        The second less the first, with its interval and verdict.
 
     Raises:
         MetricError: a package that the metric needs is not installed.

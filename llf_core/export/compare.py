@@ -197,7 +197,7 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
 
     Args:
         expected: logits of the live model, for each prompt `[N, V]`.
-        found: logits of what was written, see `mean_kl`.
+        found: logits of what was written, `[N, V]` too, see `mean_kl`.
         limit: largest mean KL divergence that passes, in nats.
         by: program and version that computed `found`.
 

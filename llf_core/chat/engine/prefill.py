@@ -67,6 +67,10 @@ class Prefill:
         return logits if end == len(prompt) else None
 
     def prefix(self) -> Prefix:
-        """Keys and values of what has been read, without a copy, so that later prompts need not read the same again."""
+        """Keys and values of what has been read, without a copy, so that later prompts need not read the same again.
+
+        Returns:
+            Those of each layer, `[1, heads, length, head_dim]`, with their tokens.
+        """
         layers = [(layer.keys, layer.values) for layer in self.cache.layers]
         return Prefix(self.reply.adapter, self.reply.prompt[: self.length], layers)

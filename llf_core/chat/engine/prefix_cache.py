@@ -55,7 +55,8 @@ class PrefixCache:
             tokens: token ids of the prompt that may be taken from the cache.
 
         Returns:
-            The prefix and the number of common tokens; None and 0 if there is none. It counts as used now.
+            The prefix, with keys and values `[1, heads, length, head_dim]` of each layer, and the number of common
+            tokens; None and 0 if there is none. It counts as used now.
         """
         best, most = None, 0
         for one in self._kept:

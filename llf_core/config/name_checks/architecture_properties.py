@@ -153,6 +153,9 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 def check_architecture(config: RunConfig) -> CheckResult:
     """Check the architecture of the config's model, if it is on this machine; otherwise the trainer does.
 
+    Returns:
+        What `properties_of` and `check_rope_scaling` find; nothing for a model that is not here.
+
     Raises:
         OSError: too many files are open.
         PluginError: two installed packages declare the same stage.

@@ -110,6 +110,8 @@ class FastRenderer:
     def of(cls, name: str, tokens: Mapping[str, str]) -> FastRenderer | None:
         """Create the renderer of a template from its entry, without Jinja.
 
+        Joining texts takes less time than Jinja, which counts for large data sets.
+
         Args:
             name: name of the template.
             tokens: special tokens of the tokenizer by name.

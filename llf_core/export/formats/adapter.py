@@ -58,6 +58,9 @@ class AdapterFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The written files, by name.
+
         Raises:
             ExportError: adapters were merged into the base before, PEFT cannot convert the adapter, or the disk has too
                 little space.

@@ -70,6 +70,9 @@ class GgufFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The written files, by name.
+
         Raises:
             ExportError: the converter does not know the model, the adapter cannot be merged, or the disk has too little
                 space.

@@ -53,6 +53,9 @@ class MergedFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The written files, by name.
+
         Raises:
             ExportError: the adapter cannot be merged, or the disk has too little space.
             ModelError: the written weights differ from those in memory.

@@ -88,6 +88,9 @@ class QuantizedFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The written files, by name.
+
         Raises:
             ExportError: the adapter cannot be merged, the model cannot be quantized, or the disk has too little space.
             ModelError: the written weights differ from those in memory.

@@ -96,9 +96,13 @@ def quality_loss(
 
     Args:
         probe: the probe.
-        logits: those of the compared file, see `write_base`. Those of the base itself give its perplexity.
+        logits: those of the compared file, `[tokens - first, vocabulary]`, see `write_base`. Those of the base itself
+            give its perplexity.
         base: what `write_base` wrote, float32 `[rows, vocabulary]`.
         width: size of the base's vocabulary; further columns of `logits` are ignored.
+
+    Returns:
+        Means over the positions of the probe, of which there is at least one.
 
     Raises:
         OSError: the file cannot be read.
