@@ -110,6 +110,16 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
     server.close()
 
 
+@pytest.fixture(scope="session")
+def kernel_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Forks Jupyter kernels that have loaded the notebook views."""
+    from tests.forking import ForkServer
+
+    server = ForkServer(tmp_path_factory.mktemp("kernels"), "kernels")
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def warm_python(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Has what this test starts with `sys.executable` begin with torch loaded: seconds less each.
@@ -121,11 +131,16 @@ def warm_python(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def warm_kernels(fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the trainers and other processes of this test's Jupyter kernels begin with torch loaded, as `warm_python`."""
-    profiles = tmp_path / "ipython"
-    fork_server.serve_kernels(profiles)
+def warm_kernels(
+    fork_server: ForkServer, kernel_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Has this test's Jupyter kernels begin with the notebook views loaded, and what they start with torch loaded."""
+    from tests.forking import warm_jupyter
+
+    profiles, share = tmp_path / "ipython", tmp_path / "share"
+    warm_jupyter(profiles, share, kernel_server, fork_server)
     monkeypatch.setenv("IPYTHONDIR", str(profiles))
+    monkeypatch.setenv("JUPYTER_PATH", str(share))
 
 
 def recorded(home: Path) -> list[psutil.Process]:

@@ -1,6 +1,7 @@
-"""A process that has loaded torch and what stands on it, and forks an interpreter for each that `python` asks for.
+"""A process that has loaded libraries, and forks an interpreter for each that `python` asks for.
 
-`python server.py SOCKET` prints `ready`, then forks for each connection; `client.py` says what is sent.
+`python server.py SOCKET KIND` prints `ready`, then forks for each connection; `client.py` says what is sent. `trainers`
+have loaded torch and what stands on it; `kernels` have loaded IPython's kernel and the notebook views.
 """
 
 import array
@@ -16,17 +17,35 @@ import sys
 import threading
 import traceback
 
-import datasets
-import peft
-import torch
-import transformers
-from transformers import LlamaForCausalLM, LlamaTokenizerFast
-
-from llf_core.data import inspect
-from llf_core.training import session
-
-LOADED = (datasets, peft, transformers, LlamaForCausalLM, LlamaTokenizerFast, inspect, session)
 MOST = 1 << 22
+
+
+def load_trainers():
+    """Loads torch and what trains."""
+    import datasets  # noqa: F401
+    import peft  # noqa: F401
+    import torch
+    from transformers import LlamaForCausalLM, LlamaTokenizerFast  # noqa: F401
+
+    from llf_core.data import inspect  # noqa: F401
+    from llf_core.training import session  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def load_kernels():
+    """Loads IPython's kernel and the notebook views, which leave torch to other processes."""
+    import matplotlib.backends.backend_agg  # noqa: F401
+    from ipykernel import ipkernel, kernelapp  # noqa: F401
+
+    import llf_widgets
+
+    for name in llf_widgets.__all__:
+        getattr(llf_widgets, name)
+    assert "torch" not in sys.modules
+
+
+LOAD = {"trainers": load_trainers, "kernels": load_kernels}
 
 
 def receive(connection):
@@ -112,7 +131,7 @@ def keep(connection):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    LOAD[sys.argv[2]]()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(sys.argv[1])

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import nbformat
 import pytest
 
+from tests.forking import warm_jupyter
 from tests.processes import end, processes_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ SETTINGS = {
     ),
     "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": '{"autosave": false}',
 }
+VIEWPORT = {"width": 1280, "height": 1000}
+CLOSE = "() => { for (const widget of [...window.jupyterapp.shell.widgets('main')]) widget.dispose(); }"
+OPEN = f"""path => {{
+  ({CLOSE})();
+  return window.jupyterapp.commands.execute('docmanager:open', {{path}}).then(() => null);
+}}"""
 FREE_PORT_LINE = 40.0  # seconds for the server to say where it listens
 
 
@@ -66,9 +73,20 @@ class Lab:
         return f"{self.url}{path}?token={TOKEN}" + ("&reset" if app == "lab" else "")
 
     def open(self, page: Any, name: str) -> None:
-        """Opens a notebook in JupyterLab and waits for its kernel."""
-        page.goto(self.address(name))
+        """Opens a notebook in JupyterLab and waits for its kernel; in the place of others if JupyterLab is there."""
+        if page.url.startswith(f"{self.url}lab"):
+            page.evaluate(OPEN, name)
+        else:
+            page.goto(self.address(name))
         self.settle(page)
+
+    def leave(self, page: Any) -> None:
+        """Closes what a test has opened in JupyterLab, and puts back what it changed there."""
+        page.evaluate(CLOSE)
+        page.unroute_all()
+        if page.locator("body[data-jp-theme-light='false']").count():
+            set_theme(page, "JupyterLab Light")
+        page.set_viewport_size(VIEWPORT)
 
     def settle(self, page: Any) -> None:
         """Waits until JupyterLab stands and the notebook's kernel is connected."""
@@ -173,7 +191,7 @@ class Server:
 
     def __init__(self, base: Path) -> None:
         self.root, self.home = base / "notebooks", base / "home"
-        self._data, self._log, config, share = base / "data", base / "lab.log", base / "config", base / "share"
+        self._data, self._log, config, self.share = base / "data", base / "lab.log", base / "config", base / "share"
         self.profiles = base / "ipython"
         for folder in (self.root, self.home, self._data, config):
             folder.mkdir()
@@ -183,11 +201,11 @@ class Server:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         if (PANEL / "package.json").is_file():  # the panel of this tree, whichever one is installed
-            (share / "labextensions").mkdir(parents=True)
-            (share / "labextensions" / "llf-labextension").symlink_to(PANEL)
+            (self.share / "labextensions").mkdir(parents=True)
+            (self.share / "labextensions" / "llf-labextension").symlink_to(PANEL)
         self._env = os.environ | {
             "LLF_HOME": str(self.home),
-            "JUPYTER_PATH": str(share),
+            "JUPYTER_PATH": str(self.share),
             "JUPYTER_CONFIG_DIR": str(config),
             "JUPYTER_RUNTIME_DIR": str(self._data),
             "JUPYTERLAB_SETTINGS_DIR": str(self.settings),
@@ -240,13 +258,15 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Lab]:
+def lab(
+    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer, kernel_server: ForkServer
+) -> Iterator[Lab]:
     """JupyterLab with this package, its own LLF_HOME and no news, ended with its kernels.
 
-    What the kernels start (trainers, engines, previews) begins with torch loaded.
+    Kernels begin with the notebook views loaded, what they start (trainers, engines, previews) with torch loaded.
     """
     server = Server(tmp_path_factory.mktemp("lab"))
-    fork_server.serve_kernels(server.profiles)
+    warm_jupyter(server.profiles, server.share, kernel_server, fork_server)
     try:
         yield Lab(url=server.start(), root=server.root, home=server.home, server=server)
     finally:
@@ -304,13 +324,38 @@ STORED = "cookies,local_storage,indexeddb,service_workers,cache_storage"
 @pytest.fixture(scope="session")
 def context(browser: Any) -> Any:
     """The context of all pages: its cache holds JupyterLab's scripts, which are large, as loaded and compiled once."""
-    return browser.new_context(viewport={"width": 1280, "height": 1000})
+    return browser.new_context(viewport=VIEWPORT)
 
 
 @pytest.fixture
 def page(context: Any) -> Iterator[Any]:
     """A fresh page of 1280 by 1000; afterwards all pages are closed, and what they stored or were allowed is gone."""
     yield context.new_page()
+    forget(context)
+
+
+@pytest.fixture(scope="module")
+def module_page(context: Any) -> Iterator[Any]:
+    """The page of `reused_page`."""
+    yield context.new_page()
+    forget(context)
+
+
+@pytest.fixture
+def reused_page(module_page: Any, lab: Lab) -> Iterator[Any]:
+    """A page in which JupyterLab may be open already, without any document: loading it takes seconds.
+
+    For modules whose tests open notebooks and neither change JupyterLab itself (its sidebars, say) nor listen to events
+    of the page. Such a module has `page` return it.
+    """
+    module_page.evaluate("() => { delete window.llfHacked; }")
+    yield module_page
+    if "/lab" in module_page.url:
+        lab.leave(module_page)
+
+
+def forget(context: Any) -> None:
+    """Closes all pages; what they stored or were allowed is gone."""
     places = [urlsplit(one.url) for one in context.pages]
     origins = {f"{place.scheme}://{place.netloc}" for place in places if place.netloc}
     for one in context.pages:
