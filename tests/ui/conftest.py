@@ -258,9 +258,7 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def lab(
-    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer, kernel_server: ForkServer
-) -> Iterator[Lab]:
+def lab(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer, kernel_server: ForkServer) -> Iterator[Lab]:
     """JupyterLab with this package, its own LLF_HOME and no news, ended with its kernels.
 
     Kernels begin with the notebook views loaded, what they start (trainers, engines, previews) with torch loaded.

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+
+@pytest.fixture
+def page(reused_page: Any) -> Any:
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 NAME = "smollm2-135m-instruct-sft-lora"
 # The lowest contrast of the texts and lines of the charts against what is behind them, and of which element.
 CONTRASTS = """() => {

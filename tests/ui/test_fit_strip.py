@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+
+@pytest.fixture
+def page(reused_page: Any) -> Any:
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 SIZES = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,

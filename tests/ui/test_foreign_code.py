@@ -22,6 +22,12 @@ pytestmark = pytest.mark.browser
 HTML = "# <img src=x onerror='window.llfHacked=1'>"
 
 
+@pytest.fixture
+def page(reused_page: Any) -> Any:
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 @pytest.mark.launches
 def test_the_texts_of_examples_wait_for_the_readers_leave(
     page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]

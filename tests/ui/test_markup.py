@@ -18,6 +18,12 @@ EVIL = "<img src=x onerror='window.llfHacked=1'><script>window.llfHacked=2</scri
 pytestmark = pytest.mark.browser
 
 
+@pytest.fixture
+def page(reused_page: Any) -> Any:
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 def clean(page: Any, place: Any) -> None:
     """Nothing ran, and nothing became an element."""
     assert place.locator("img, script, a").count() == 0

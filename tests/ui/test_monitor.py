@@ -35,6 +35,12 @@ LIVE, ENDED = "live.ipynb", "ended.ipynb"
 
 
 @pytest.fixture
+def page(reused_page):
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
+@pytest.fixture
 def live(lab):
     """A run of ten minutes in the Lab's own LLF_HOME; ended with the test."""
     process = subprocess.Popen(

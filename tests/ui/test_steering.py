@@ -14,6 +14,12 @@ from tests.ui.test_monitor import head, show, state
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
 
+@pytest.fixture
+def page(reused_page):
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 def axis(title, which):
     """An axis of Compare's chart in the layout, as JavaScript; `which` is `xaxis` or `yaxis`."""
     layout = "document.querySelector('.llf-Compare .js-plotly-plot')?.layout"

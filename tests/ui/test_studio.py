@@ -20,6 +20,12 @@ CELL = "import llf_widgets as llf\nstudio = llf.Studio()\nstudio"
 pytestmark = pytest.mark.browser
 
 
+@pytest.fixture
+def page(reused_page: Any) -> Any:
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 def open_studio(page: Any, lab: Lab, name: str = "form.ipynb", *cells: str) -> Any:
     """A notebook whose cell shows the form; returns the form. One that was open before finds its kernel there."""
     lab.notebook(name, *(cells or (CELL,)))

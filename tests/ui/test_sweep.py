@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
+
+@pytest.fixture
+def page(reused_page: Any) -> Any:
+    """JupyterLab is loaded once for all tests here."""
+    return reused_page
+
+
 CURVES = (
     "() => { const plot = document.querySelector('.llf-Compare .js-plotly-plot');"
     " const training = plot?.layout.meta.charts.find(({title}) => title === 'Training loss')?.x;"
