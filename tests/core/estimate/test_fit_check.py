@@ -123,6 +123,16 @@ def test_the_pages_of_the_files_count_while_a_model_is_quantized(seven_b: str) -
         assert other.peak == other.memory.total
 
 
+def test_the_solver_of_hqq_counts_for_the_largest_layer(seven_b: str) -> None:
+    pytest.importorskip("hqq")
+    keys = {"quantization_bit": 4, "quantization_method": "hqq", "bf16": True, "use_cpu": True}
+    found = check_fit(config(seven_b, **keys), all_long(), (Device("cpu", "a CPU", 16 << 30, 10 << 30),))
+    assert found.memory is not None
+    assert found.loading is not None
+    beside = found.loading.total - 530_000_000 - found.memory.weights - 2 * PARAMETERS
+    assert beside == 1.5 * 9 * 4 * 4096 * 11008
+
+
 def test_padding_is_the_mean_of_the_longest_of_a_batch() -> None:
     lengths = of_lengths(np.array([10, 20, 30]), basis="", exact=True)
     pairs = [max(one, other) for one in (10, 20, 30) for other in (10, 20, 30)]
