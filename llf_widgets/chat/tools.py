@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
@@ -63,3 +63,12 @@ def call_tool(functions: Mapping[str, Callable[..., Any]], name: str, arguments:
         return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
     except Exception as error:  # noqa: BLE001 - whatever it was, the model is told
         return f"Error: {type(error).__name__}: {error}"
+
+
+def called_names(calls: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names of the functions that a reply calls, to see whether the cell has all of them.
+
+    Args:
+        calls: its calls, in OpenAI's form.
+    """
+    return {call["function"]["name"] for call in calls}

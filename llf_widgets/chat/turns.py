@@ -139,6 +139,25 @@ def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
     return versions[min(max(versions.index(message.id) + step, 0), len(versions) - 1)]
 
 
+def sent_messages(path: Sequence[ChatMessage], left_out: int = 0) -> list[ChatMessage]:
+    """The messages of a path that a model is sent: without questions that got no reply, and without the oldest turns.
+
+    Args:
+        path: messages that end with a question.
+        left_out: number of the oldest turns to leave out.
+    """
+    turns: list[list[ChatMessage]] = []
+    for message in path:
+        if message.role == "user" or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    *earlier, last = turns
+    answered = [
+        turn for turn in earlier if any(one.role == "assistant" and (one.content or one.tool_calls) for one in turn)
+    ]
+    return [message for turn in [*answered[left_out:], last] for message in turn]
+
+
 def _version(conversation: Conversation, message: ChatMessage) -> tuple[int, int]:
     """Place of a message among its versions, from 1, and their number."""
     versions = conversation.siblings(message.id)

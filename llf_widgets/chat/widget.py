@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import threading
 import time
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.chat.conversation import new_conversation, open_conversation
-from llf_core.chat.conversation_list import list_conversations
+from llf_core.chat.conversation import new_conversation
 from llf_core.chat.events import Failed
 from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part
@@ -25,10 +23,11 @@ from llf_widgets.chat.live_run import follows_run, request_checkpoint, wait_for_
 from llf_widgets.chat.models import model_json, shared_models
 from llf_widgets.chat.pictures import AddedPictures, content_of, pictures_of, shown_url
 from llf_widgets.chat.replies import Writing
+from llf_widgets.chat.saved_chat import conversation_of, save_settings, saved_settings
 from llf_widgets.chat.settings import DEFAULTS, changed, request_of
 from llf_widgets.chat.summary import summary_html, summary_text
-from llf_widgets.chat.tools import call_tool, tool_schema
-from llf_widgets.chat.turns import Turn, sibling, turn_json, turns_of
+from llf_widgets.chat.tools import call_tool, called_names, tool_schema
+from llf_widgets.chat.turns import Turn, sent_messages, sibling, turn_json, turns_of
 from llf_widgets.chat.update_sender import UpdateSender
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import SavedView
@@ -36,6 +35,7 @@ from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from PIL.Image import Image
@@ -54,8 +54,6 @@ CHECKPOINT_SECONDS = 600.0
 """Maximum time to wait for a checkpoint that was requested."""
 WAIT_SECONDS = 0.05
 """Time between two looks at replies that are waited for."""
-SEARCHED = 50
-"""Number of conversations among which the one of a cell is searched."""
 
 
 class Chat(SavedView):
@@ -136,14 +134,12 @@ class Chat(SavedView):
         try:
             for target in targets:
                 self._acquire(target)
-            self._conversation = self._open(conversation)
+            self._conversation = conversation_of(conversation, self.models, self._home)
         except BaseException:
             self._release_models()
             raise
         super().__init__()
-        self._restore_settings()
-        if system is not None:
-            self._settings = {**self._settings, "system": system}
+        self._settings = saved_settings(self._conversation) | ({} if system is None else {"system": system})
         self._end_watch = self._shared.service.watch(self._on_state)
         self._show_models()
         self._show_turns()
@@ -184,7 +180,7 @@ class Chat(SavedView):
             if self._writing:
                 raise ValueError("Replies are still being written. Wait for them, or stop them.")
             self._check_sight(parts)
-            self._save_settings()
+            self._keep_settings()
             questions = self._conversation.ask(content_of(text, parts), self.models)
             self._begin({name: questions[name] for name in self.models})
 
@@ -398,34 +394,8 @@ class Chat(SavedView):
             self._shared.service.stop(name)
 
     # -- the conversation --------------------------------------------------------------------------------
-    def _open(self, name: str | None) -> Conversation:
-        """The conversation with an id; without one the last of these models in this notebook, or a new one."""
-        if name is not None:
-            return open_conversation(name, self._home)
-        for row in list_conversations(self._home, limit=SEARCHED)[1]:
-            if set(row.targets) == set(self.models):
-                found = open_conversation(row.id, self._home)
-                if found.settings.get("notebook", "") == _notebook():
-                    return found
-        return new_conversation(self._home)
-
-    def _restore_settings(self) -> None:
-        saved = self._conversation.settings
-        fields = saved.get("fields")
-        given = {**(fields if isinstance(fields, dict) else {}), "system": saved.get("system") or ""}
-        self._settings, _ = changed(DEFAULTS, given)
-
-    def _save_settings(self) -> None:
-        fields = {name: value for name, value in self._settings.items() if name != "system"}
-        wanted = {
-            "system": self._settings["system"],
-            "fields": fields,
-            "targets": self.models,
-            "notebook": _notebook(),
-            "tools": self._tools or self._conversation.settings.get("tools", []),
-        }
-        if any(self._conversation.settings.get(name, []) != value for name, value in wanted.items()):
-            self._conversation.set(**wanted)
+    def _keep_settings(self) -> None:
+        save_settings(self._conversation, self._settings, self.models, self._tools)
 
     def _show_turns(self) -> None:
         found = turns_of(self._conversation, self.models)
@@ -451,7 +421,7 @@ class Chat(SavedView):
             reply = self._conversation.add("assistant", parent=question.id, target=name, sampling=self._sampling())
             self._conversation.choose(reply.id, name)
             writing = self._writing[reply.id] = Writing(reply.id, name, left_out=left_out)
-            begun[name] = writing, _history(self._conversation.path_to(question.id), left_out)
+            begun[name] = writing, sent_messages(self._conversation.path_to(question.id), left_out)
         self._show_turns()
         self._note = ""
         for name, (writing, history) in begun.items():
@@ -484,7 +454,9 @@ class Chat(SavedView):
 
     def _end(self, writing: Writing) -> None:
         self._save(writing)
-        calls = writing.calls and writing.reason == "tool_calls" and self._functions.keys() >= _called(writing.calls)
+        calls = (
+            writing.calls and writing.reason == "tool_calls" and self._functions.keys() >= called_names(writing.calls)
+        )
         if calls:
             self._calling.add(writing.id)
         self._writing.pop(writing.id, None)
@@ -613,7 +585,7 @@ class Chat(SavedView):
             found = self._turn(turn)
             busy = any(one.model == model for one in self._writing.values())
             if found is not None and model in found.questions and model in self._targets and not busy:
-                self._save_settings()
+                self._keep_settings()
                 self._begin({model: found.questions[model]}, left_out)
 
     def _edit(self, turn: str, text: str, kept: list[object] | None = None) -> None:
@@ -632,7 +604,7 @@ class Chat(SavedView):
             if not text.strip() and not pictures:
                 return
             self._check_sight(pictures)
-            self._save_settings()
+            self._keep_settings()
             new: dict[str, ChatMessage] = {}
             name = secrets.token_hex(8) if found.first.turn else ""
             for model, question in found.questions.items():
@@ -678,7 +650,7 @@ class Chat(SavedView):
             found = self._turn(turn)
             if found is not None and model in found.questions:
                 path = self._conversation.path_to(found.questions[model].id)
-                earlier = sum(one.role == "user" for one in _history(path, 0)) - 1
+                earlier = sum(one.role == "user" for one in sent_messages(path, 0)) - 1
                 replies = found.replies[model]
                 before = int(replies[0].usage.get("left_out", 0)) if replies else 0
                 self._again(turn, model, left_out=before + math.ceil((earlier - before) / 2))
@@ -707,32 +679,3 @@ class Chat(SavedView):
             self._settings, problems = changed(self._settings, changes)
             kept = {name: text for name, text in self._errors.items() if name not in changes}
             self._errors = {**kept, **problems}
-
-
-def _notebook() -> str:
-    """Path of the notebook, as JupyterLab tells its kernels; empty elsewhere."""
-    return os.environ.get("JPY_SESSION_NAME", "")
-
-
-def _called(calls: list[dict[str, Any]]) -> set[str]:
-    """Names of the functions that a reply calls."""
-    return {call["function"]["name"] for call in calls}
-
-
-def _history(path: tuple[ChatMessage, ...], left_out: int) -> list[ChatMessage]:
-    """The messages of a path that a request has: without questions that got no reply, and the oldest turns.
-
-    Args:
-        path: messages that end with a question.
-        left_out: number of the oldest turns to leave out.
-    """
-    turns: list[list[ChatMessage]] = []
-    for message in path:
-        if message.role == "user" or not turns:
-            turns.append([])
-        turns[-1].append(message)
-    *earlier, last = turns
-    answered = [
-        turn for turn in earlier if any(one.role == "assistant" and (one.content or one.tool_calls) for one in turn)
-    ]
-    return [message for turn in [*answered[left_out:], last] for message in turn]

@@ -1,0 +1,88 @@
+"""What a chat keeps with its conversation, so that it comes back when its cell is run again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.conversation import new_conversation, open_conversation
+from llf_core.chat.conversation_list import list_conversations
+from llf_widgets.chat.settings import DEFAULTS, changed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from llf_core.chat.conversation import Conversation
+
+SEARCHED = 50
+"""Number of conversations among which the one of a cell is searched."""
+
+
+def conversation_of(name: str | None, models: Sequence[str], home: Path | None) -> Conversation:
+    """Open the conversation with an id; without one the last of these models in this notebook, or a new one.
+
+    Args:
+        name: its id; None for the last one.
+        models: names of the models.
+        home: `LLF_HOME`; None for the environment's.
+
+    Raises:
+        ConversationError: there is none with this id.
+        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        UnreadableError: it is not a regular file, or the system denies access.
+        OSError: too many files are open.
+    """
+    if name is not None:
+        return open_conversation(name, home)
+    for row in list_conversations(home, limit=SEARCHED)[1]:
+        if set(row.targets) == set(models):
+            found = open_conversation(row.id, home)
+            if found.settings.get("notebook", "") == _notebook():
+                return found
+    return new_conversation(home)
+
+
+def saved_settings(conversation: Conversation) -> dict[str, Any]:
+    """The settings of a conversation, as the page shows them; those that are missing or invalid are the defaults.
+
+    Args:
+        conversation: the conversation, which others may have written.
+    """
+    saved = conversation.settings
+    fields = saved.get("fields")
+    given = {**(fields if isinstance(fields, dict) else {}), "system": saved.get("system") or ""}
+    return changed(DEFAULTS, given)[0]
+
+
+def save_settings(
+    conversation: Conversation, settings: Mapping[str, Any], models: Sequence[str], tools: Sequence[dict[str, Any]]
+) -> None:
+    """Keep the settings of a chat in its conversation, if they differ from those that it has.
+
+    Args:
+        conversation: the conversation.
+        settings: settings of the page.
+        models: names of the models.
+        tools: schemas of the functions of the cell; without any, the conversation keeps its own.
+
+    Raises:
+        UnreadableError: the file of the conversation is not a regular file, or the system denies access.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: the disk is full, or the file cannot be written.
+        TypeError: a value is not JSON.
+    """
+    wanted = {
+        "system": settings["system"],
+        "fields": {name: value for name, value in settings.items() if name != "system"},
+        "targets": list(models),
+        "notebook": _notebook(),
+        "tools": list(tools) or conversation.settings.get("tools", []),
+    }
+    if any(conversation.settings.get(name, []) != value for name, value in wanted.items()):
+        conversation.set(**wanted)
+
+
+def _notebook() -> str:
+    """Path of the notebook, as JupyterLab tells its kernels; empty elsewhere."""
+    return os.environ.get("JPY_SESSION_NAME", "")
