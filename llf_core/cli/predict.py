@@ -151,6 +151,7 @@ def _predict_scored(
     from llf_core.chat.prediction_metrics import TIMES, score_predictions
     from llf_core.chat.predictions import PredictionFolder
     from llf_core.chat.target import loading_config
+    from llf_core.data.media_limits import MediaLimits
     from llf_core.data.render import choose_template
     from llf_core.models import load_processor, load_tokenizer, resolve_model
     from llf_core.runs.foreign_code import started_by_user
@@ -167,9 +168,10 @@ def _predict_scored(
         _warn(f"{unusable:,} records are unusable and left out. `llf inspect` says why.")
     requests, texts = _requests(config, prompts, prompt_form(tokenizer, processor))
     place = PredictionFolder(folder)
+    limits = [MediaLimits.of(config)] if any(one.pictures for one in prompts) else []
     settings = {
         "model": [target.config, target.adapter, *_weights_state(target)],
-        "generation": repr([requests[0].sampling, requests[0].max_tokens]),
+        "generation": repr([requests[0].sampling, requests[0].max_tokens, *limits]),
         "data": digest_of(prompts),
     }
     started = time.monotonic()

@@ -214,6 +214,8 @@ def test_a_vision_model_predicts_what_it_sees(llf: Any, tmp_path: Path, pictured
     assert found[3]["prompt"] == "<|im_start|>user\nSay one.<|im_end|>\n<|im_start|>assistant\n"
     assert "cannot be read" in found[4]["error"]
     assert found[4]["label"] == "Damaged."
+    changed = llf("predict", write(tmp_path, pictured), "image_max_pixels=3000")
+    assert "were begun with other generation settings" in str(changed.exception)
     (tmp_path / "red.png").write_bytes(picture_file(color="blue"))
     changed = llf("predict", write(tmp_path, pictured))
     assert "were begun with other data" in str(changed.exception)
