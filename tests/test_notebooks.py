@@ -109,7 +109,48 @@ def test_the_data_tutorial_says_what_its_cells_show(embedded_model: Path, monkey
     assert "cutoff_len: 256" in printed
 
 
+def with_tiny_model(file: str, model: Path, smaller: dict[str, str]) -> nbformat.NotebookNode:
+    """A tutorial with another model, and with other values in its code: old text to new text, each found once."""
+    book = nbformat.read(REPOSITORY / "notebooks" / file, 4)
+    name, whole = '"smollm2-135m-instruct"', "".join(cell.source for cell in book.cells)
+    assert [part for part in smaller if whole.count(part) != 1] == []
+    assert name in whole
+    for cell in book.cells:
+        for part, other in (smaller | {name: repr(str(model))}).items():
+            cell.source = cell.source.replace(part, other)
+    return book
+
+
+def said(book: nbformat.NotebookNode) -> tuple[str, str]:
+    """What its cells showed, and what they printed."""
+    shown = "\n".join(data["text/plain"] for data in bundles(book))
+    return shown, "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+
+
 @pytest.mark.usefixtures("warm_kernels")
+@pytest.mark.launches
+@pytest.mark.timeout(900)
+def test_every_cell_of_the_live_tutorial_runs(tiny_model_dir: Path):
+    """With a tiny model, which learns the form of the answers only: the next test has the real one."""
+    smaller = {
+        '"max_steps": 30': '"max_steps": 300',
+        '"save_steps": 10': '"save_steps": 100',
+        "branch(10": "branch(100",
+    }
+    book = with_tiny_model("live.ipynb", tiny_model_dir, smaller)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    shown, printed = said(book)
+    for part in ("The evaluation loss is", "Learning rate 1e-3 → 5e-4 from step", "A prompt is watched from step"):
+        assert part in shown
+    steps = re.findall(r"^tuned +(\d+) │", printed, re.MULTILINE)
+    assert {"100", "200", "300"} <= set(steps)
+    assert len(ast.literal_eval(re.search(r"^\[\(.*\)\]$", printed, re.MULTILINE)[0])) == 3
+    found = re.search(r"Losses\(base=([\d.]+), tuned=([\d.]+), examples=8\)", shown)
+    assert float(found[2]) < float(found[1])
+    assert re.search(r"Changed while running +3\b", shown)
+
+
+@pytest.mark.long
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -131,6 +172,22 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(900)
+def test_every_cell_of_the_chat_tutorial_runs(tiny_model_dir: Path):
+    """With a tiny model, whose replies have no sense: the next test has the real one."""
+    short = 'chat._settings = {**chat._settings, "max_tokens": "16"}\nchat.ask(questions[0])'
+    smaller = {'["smollm2-135m-instruct"]': '["tiny-llama"]', "chat.ask(questions[0])": short}
+    book = with_tiny_model("chat.ipynb", tiny_model_dir, smaller)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    shown, printed = said(book)
+    assert re.search(r"KeptData\(name='sea', .*rows=12\)", shown)
+    assert "So sing the whales" in printed  # in the first row of the file
+    assert "'finished'" in shown
+    assert re.search(r"^tiny-llama: .*^whales: ", printed, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.long
+@pytest.mark.launches
+@pytest.mark.timeout(900)
 def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLF_HOME", str(embedded_model))
     book = nbformat.read(REPOSITORY / "notebooks" / "chat.ipynb", 4)
@@ -148,10 +205,7 @@ def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, mo
 @pytest.mark.timeout(900)
 def test_every_cell_of_the_tutorial_on_preferences_runs(tiny_model_dir: Path):
     """With a tiny model, which learns no manners: the next test has the real one, and takes five minutes."""
-    book = nbformat.read(REPOSITORY / "notebooks" / "preferences.ipynb", 4)
-    for cell in book.cells:
-        cell.source = cell.source.replace('"smollm2-135m-instruct"', repr(str(tiny_model_dir)))
-    assert str(tiny_model_dir) in "".join(cell.source for cell in book.cells)
+    book = with_tiny_model("preferences.ipynb", tiny_model_dir, {})
     NotebookClient(book, timeout=600, kernel_name="python3").execute()
     shown = "\n".join(data["text/plain"] for data in bundles(book))
     printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
@@ -208,20 +262,14 @@ def run_methods(book: nbformat.NotebookNode, folder: Path) -> list[dict[str, flo
 @pytest.mark.timeout(900)
 def test_every_cell_of_the_tutorial_on_methods_runs(tiny_model_dir: Path, tmp_path: Path):
     """With a tiny model, two seeds and two steps: the next test has the real one, and takes a quarter of an hour."""
-    book = nbformat.read(REPOSITORY / "notebooks" / "methods.ipynb", 4)
     smaller = {
-        '"smollm2-135m-instruct"': repr(str(tiny_model_dir)),
         "seeds = [1, 2, 3]": "seeds = [1, 2]",
         "steps = 8": "steps = 2",
         '"cutoff_len": 96': '"cutoff_len": 512',
         '"galore_rank": 64': '"galore_rank": 8',
         '"freeze_trainable_layers": 4': '"freeze_trainable_layers": 1',
     }
-    whole = "".join(cell.source for cell in book.cells)
-    assert [part for part in smaller if whole.count(part) != 1] == []
-    for cell in book.cells:
-        for part, other in smaller.items():
-            cell.source = cell.source.replace(part, other)
+    book = with_tiny_model("methods.ipynb", tiny_model_dir, smaller)
     runs = run_methods(book, tmp_path)
     assert [(run["method"], run["seed"]) for run in runs] == [(name, seed) for name in METHODS for seed in (1, 2)]
     assert all(run["loss after"] != run["loss before"] and run["seconds"] > 0 for run in runs)
