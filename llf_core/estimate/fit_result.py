@@ -39,7 +39,7 @@ class MemoryParts:
 
     @property
     def total(self) -> int:
-        """Sum of all parts, in bytes."""
+        """Sum of all parts, in bytes, which is compared with the free memory."""
         return sum(dataclasses.astuple(self))
 
 

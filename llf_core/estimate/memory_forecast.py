@@ -57,7 +57,7 @@ class Forecast:
 
     @property
     def total(self) -> int:
-        """Sum of all parts, in bytes."""
+        """Sum of all parts, in bytes, which is compared with the free memory."""
         return sum(dataclasses.astuple(self))
 
     @property

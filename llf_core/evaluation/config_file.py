@@ -40,7 +40,7 @@ class EvaluationFile:
 
 
 def is_config_file(name: str) -> bool:
-    """Whether a target on the command line is a config file.
+    """Whether a target on the command line is a config file, whose keys then say what is measured.
 
     Args:
         name: the target.

@@ -58,6 +58,8 @@ class ExampleReader:
     ) -> EvaluationExamples:
         """The examples for a tokenizer.
 
+        Read once for each tokenizer, template and rendering, which the targets on one base share.
+
         Args:
             tokenizer: tokenizer of the base model.
             rendering: config by which they are rendered; None for defaults.

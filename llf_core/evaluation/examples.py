@@ -70,7 +70,7 @@ class EvaluationExample:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Data set and number of the record."""
+        """Data set and number of the record, by which validation data is found again in its data sets."""
         return self.source, self.index
 
 
@@ -180,7 +180,7 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
 
 
 def validation_names(run: RunConfig) -> tuple[str, ...]:
-    """Names of the data sets that a run's validation data is part of.
+    """Names of the data sets that a run's validation data is part of, which are read to find its records.
 
     Args:
         run: config of the run.

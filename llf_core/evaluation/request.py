@@ -54,7 +54,7 @@ class EvaluationRequest:
 
     @property
     def generates(self) -> bool:
-        """Whether the targets answer the prompts of the data."""
+        """Whether the targets answer the prompts of the data, which metrics of answers and a judge need."""
         return bool(self.metrics) or self.judge is not None
 
     def json(self) -> str:

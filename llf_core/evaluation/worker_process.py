@@ -52,7 +52,7 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 
 def no_item(item: Any) -> None:
-    """Callback for items that does nothing.
+    """Callback for items that does nothing: the default where nobody waits for them.
 
     Args:
         item: the item.

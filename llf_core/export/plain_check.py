@@ -93,7 +93,7 @@ def stops(model: Any, tokenizer: Any) -> list[int]:
 
 
 def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
-    """The greedy answer to each prompt, as token ids.
+    """The greedy answer to each prompt, as token ids, to be compared with the live model's.
 
     Args:
         model: causal language model.

@@ -54,7 +54,7 @@ class ReceiptCheck:
 
     @property
     def sentence(self) -> str:
-        """What was measured, and what was expected."""
+        """What was measured, and what was expected, for errors and cards."""
         detail = f" {self.detail}" if self.detail else ""
         return f"{self.name}: measured {self.measured_text}, expected {self.limit_text}.{detail}"
 
@@ -87,7 +87,7 @@ class Receipt:
 
     @property
     def failed(self) -> list[ReceiptCheck]:
-        """The checks that did not pass."""
+        """The checks that did not pass, which the error of an export names."""
         return [one for one in self.checks if not one.passed]
 
     @property

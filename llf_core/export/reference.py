@@ -42,7 +42,7 @@ class Reference:
 
     @property
     def sequences(self) -> list[list[int]]:
-        """Token ids of each prompt with its answer."""
+        """Token ids of each prompt with its answer, at whose last positions logits are compared."""
         return [prompt + answer for prompt, answer in zip(self.prompts, self.answers, strict=True)]
 
 
@@ -57,6 +57,9 @@ def measure_reference(
         model: causal language model, wrapped by PEFT or not, in evaluation mode.
         tokenizer: its tokenizer.
         progress: called with a description of the work, the number of steps done and their total.
+
+    Returns:
+        Its greedy answers, logits `[N, V]`, tokens and texts.
 
     Raises:
         RuntimeError: out of memory.

@@ -51,7 +51,7 @@ class LoadedTask:
 
     @property
     def generates(self) -> bool:
-        """Whether the model writes replies."""
+        """Whether the model writes replies, for which it needs the chat's engine."""
         return any(task.OUTPUT_TYPE == "generate_until" for task in self.leaves.values())
 
 

@@ -178,7 +178,7 @@ def model_name(request: ExportRequest) -> str:
 
 
 def file_name(request: ExportRequest, quantization: str) -> str:
-    """Name of the file of a quantization.
+    """Name of the file of a quantization, which says model and quantization to whoever downloads it.
 
     Args:
         request: the request.

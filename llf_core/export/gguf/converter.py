@@ -108,6 +108,8 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
 ) -> None:
     """Convert a model folder to a GGUF file.
 
+    llama.cpp and Ollama load models in this form.
+
     Args:
         model: folder with safetensors, config, tokenizer and chat template. Python code in it is left out.
         gguf: file to write.

@@ -96,7 +96,7 @@ class LlamaCpp:
         return None if found == ffi.NULL else ffi.string(found).decode("utf-8", "replace")
 
     def stops(self, tokens: Iterable[int]) -> list[int]:
-        """Those of the tokens at which llama.cpp ends an answer.
+        """Those of the tokens at which llama.cpp ends an answer; a file that lacks one would never stop there.
 
         Args:
             tokens: ids of tokens.

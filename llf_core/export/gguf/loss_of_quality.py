@@ -37,7 +37,7 @@ class Probe:
 
     @property
     def answer_rows(self) -> int:
-        """Number of positions that predict an answer's token."""
+        """Number of positions that predict an answer's token, which come before those of the text."""
         return sum(map(len, self.answers))
 
     @property

@@ -43,6 +43,8 @@ def check_installed() -> None:
 def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
     """Quantize a GGUF file by llama.cpp.
 
+    Quantizations that llama.cpp makes are those that its programs read.
+
     Args:
         gguf: the file, of 16 or 32 bits.
         target: file to write.
