@@ -111,10 +111,15 @@ def image_part(image: Image) -> dict[str, Any]:
         image: the image.
 
     Raises:
-        PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`.
+        PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`, or PNG cannot hold it, as CMYK.
     """
     file = io.BytesIO()
-    image.save(file, "PNG")
+    try:
+        image.save(file, "PNG")
+    except (OSError, ValueError, SystemError) as error:
+        raise PictureError(
+            f"The picture cannot be sent as PNG: {str(error).rstrip('.')}.", "Convert it: image.convert('RGB')."
+        ) from None
     return _part(picture_url(file.getvalue()))
 
 

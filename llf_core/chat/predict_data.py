@@ -109,7 +109,7 @@ def with_pictures(
         StopIteration: there are fewer pictures than places.
     """
     left = iter(pictures)
-    return tuple(
+    found = [
         {
             **message,
             "content": [image_part(open_image(next(left), limits)) if one == _IMAGE else one for one in parts],
@@ -117,7 +117,8 @@ def with_pictures(
         if isinstance(parts := message["content"], list)
         else message
         for message in messages
-    )
+    ]
+    return tuple(found)
 
 
 def digest_of(prompts: Sequence[PredictPrompt]) -> str:

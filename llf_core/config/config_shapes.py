@@ -143,14 +143,14 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
         settings: content of the file.
 
     Raises:
-        ModelSizeError: a size is a text, not finite, negative, or larger than any model's.
+        ModelSizeError: a size is a text or a number that is neither 0 nor a whole one up to that of any model.
     """
     shapes_from_config(settings)
     parts = (settings, *(settings.get(key) for key in ("text_config", "vision_config", "audio_config")))
     for part in (one for one in parts if isinstance(one, dict)):
         for key in LARGEST.keys() & part.keys():
             value = part[key]
-            whole = isinstance(value, float) and value.is_integer()
+            whole = isinstance(value, float) and value.is_integer() and 0 < value <= LARGEST[key]
             if isinstance(value, str | float | int) and value != 0 and not whole:
                 size_of(part, key)
 

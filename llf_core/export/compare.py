@@ -91,6 +91,11 @@ def compare_scores(
 
     Returns:
         The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
+
+    Raises:
+        KeyError: an unknown dtype.
+        ValueError: the two differ in the number of conversations.
+        RuntimeError: there are no conversations.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:

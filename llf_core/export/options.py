@@ -20,6 +20,8 @@ PRUNING = ("ties", "dare", "magnitude")
 def check_reward_model(request: ExportRequest, supported: bool) -> None:
     """Check that a format and its options are for a reward model too.
 
+    Without this check it would fail only after the model was loaded, or its head would be lost.
+
     Args:
         request: the request; its target is a reward model.
         supported: whether the format is for reward models.

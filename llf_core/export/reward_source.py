@@ -58,6 +58,13 @@ class RewardSource(ExportSource):
             found: what another program computed with the export.
             dtype: dtype of the written weights.
             lossy: not used: such formats refuse reward models.
+
+        Returns:
+            The checks, that of loading first.
+
+        Raises:
+            KeyError: an unknown dtype.
+            ValueError, RuntimeError: the other program scored other conversations.
         """
         return compare_scores(
             self.reference, found, compute_dtype=self.compute_dtype, dtype=dtype, written=self.written

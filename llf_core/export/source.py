@@ -205,6 +205,13 @@ class ExportSource:
             found: what another program computed with the export.
             dtype: dtype of the written weights.
             lossy: whether the export is an approximation.
+
+        Returns:
+            The checks, that of loading first.
+
+        Raises:
+            KeyError: an unknown dtype.
+            ValueError, RuntimeError: the other program computed other prompts.
         """
         return compare_all(
             self.reference,

@@ -38,6 +38,9 @@ def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | 
         tokenizer: tokenizer of the model or adapter, whose template is used if it has one.
         processor: the model's processor; None for a model of text.
 
+    Returns:
+        The form; for a template that cannot render any message, that of text.
+
     Raises:
         MemoryError: out of memory.
     """

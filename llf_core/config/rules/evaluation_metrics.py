@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from llf_core.config.metric_names import declarations_of, function_name
@@ -94,7 +95,11 @@ def set_names(names: Sequence[str]) -> tuple[str, ...]:
     short = [DATA_FILE.sub("", name.rstrip("/").rpartition("/")[2]) for name in names]
     whole = [one if short.count(one) == 1 else name for one, name in zip(short, names, strict=True)]
     plain = [re.sub(r"[^\w.-]+", "_", one) for one in whole]
-    return tuple(one if plain.index(one) == place else f"{one}_{place + 1}" for place, one in enumerate(plain))
+    found: list[str] = []
+    for one in plain:
+        numbered = (f"{one}_{number}" for number in count(2))
+        found.append(next(name for name in chain([one], numbered) if name not in found))
+    return tuple(found)
 
 
 def of_set(one: str, name: str) -> str:

@@ -81,6 +81,8 @@ def test_a_cell_is_told_what_it_gave_instead_of_a_picture(tmp_path):
         picture_part(tmp_path)
     with pytest.raises(PictureError, match=r"of type int. Expected a path"):
         picture_part(3)
+    with pytest.raises(PictureError, match=r"cannot be sent as PNG: .*CMYK.* Convert it"):
+        picture_part(Image.new("CMYK", (2, 2)))
     (tmp_path / "large.png").write_bytes(bytes(MAX_BYTES + 1))
     with pytest.raises(UnreadableError, match="6,000,001 bytes"):
         picture_part(tmp_path / "large.png")

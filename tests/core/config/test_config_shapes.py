@@ -88,7 +88,7 @@ def test_a_size_that_no_model_has_is_a_sentence(value: object) -> None:
         shapes_from_config({**PUBLISHED["Llama-2-7b"], "num_hidden_layers": value})
 
 
-@pytest.mark.parametrize("value", [-1, "32", float("nan"), float("inf"), 1.5, 10**400])
+@pytest.mark.parametrize("value", [-1, "32", float("nan"), float("inf"), 1.5, 1e30, -2.0, 10**400])
 @pytest.mark.parametrize("part", [None, "text_config", "vision_config"])
 def test_sizes_of_any_model_type_are_checked(value: object, part: str | None) -> None:
     def settings(size: object) -> dict[str, object]:

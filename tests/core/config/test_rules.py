@@ -6,6 +6,7 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.field_specs import field
 from llf_core.config.rules import RULES, all_rules
 from llf_core.config.rules.evaluation import saves_are_evaluated
+from llf_core.config.rules.evaluation_metrics import set_names
 from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
 
 BASE = {"dataset": "llf_demo"}
@@ -468,3 +469,8 @@ def test_a_compiler_is_found_by_its_name(monkeypatch, tmp_path, name, there):
     from llf_core.config.rules.process import has_compiler
 
     assert has_compiler() is there
+
+
+def test_data_sets_have_different_names_in_metrics():
+    names = ("data/x y.json", "x_y", "x_y_2", "data/held.jsonl", "one/a.csv", "two/a.csv")
+    assert set_names(names) == ("x_y", "x_y_2", "x_y_2_2", "held", "one_a.csv", "two_a.csv")
