@@ -59,6 +59,9 @@ def weights_facts(folder: Path) -> list[object]:
     Args:
         folder: folder of a model or adapter, or a GGUF file.
 
+    Returns:
+        Values of JSON, which are compared with those of an earlier result; empty if there is no such folder or file.
+
     Raises:
         OSError: a file cannot be read.
     """
