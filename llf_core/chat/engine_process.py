@@ -144,8 +144,8 @@ class EngineProcess(ChatEngine):
             if "state" in message:
                 message["state"]["code"] = tuple(message["state"].get("code", ()))
                 self.tell(replace(self.state, **message["state"]))
-            elif "id" in message:
-                self.dispatch(message.pop("id"), read_event(message))
+            elif "event" in message:
+                self.dispatch(message["id"], read_event(message["event"]))
             elif "idle" in message:
                 self._end_if_idle(message["idle"])
         code = self._process.wait()

@@ -1,8 +1,8 @@
 """The process that holds a base model and its adapters: reads requests from a pipe, and writes events to another.
 
 `EngineProcess` starts it as `python -m llf_core.chat.worker_process`. Lines are JSON. It receives `start`, `request`,
-`cancel`, `load_adapter` and `unload_adapter`, and ends when its input ends. It writes `state`, the events of requests
-with their `id`, and `idle` when it has had nothing to do for some time; its parent then closes its input.
+`cancel`, `load_adapter` and `unload_adapter`, and ends when its input ends. It writes `state`, each `event` of a
+request with its `id`, and `idle` when it has had nothing to do for some time; its parent then closes its input.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class Worker:
         self.tell(progress="", memory_bytes=self._memory())
 
     def _event(self, number: int, event: Event) -> None:
-        self._write({"id": number, **event_json(event)})
+        self._write({"id": number, "event": event_json(event)})  # a part of a tool call has an `id` of its own
 
     def _write(self, message: dict[str, Any]) -> None:
         self._output.write(json.dumps(message) + "\n")
