@@ -9,6 +9,7 @@ const FORMATS = [
   'merged',
   'adapter',
   'gguf',
+  'gguf-adapter',
   'int8',
   'int4',
   'gptq',

@@ -25,7 +25,7 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     overrides: Overrides = None,
     format: Annotated[  # noqa: A002 - the option's name
         str | None,
-        typer.Option(metavar="FORMAT", help="merged (default), adapter, gguf, int8, gptq, int4 or awq."),
+        typer.Option(metavar="FORMAT", help="merged (default), adapter, gguf, gguf-adapter, int8, gptq, int4 or awq."),
     ] = None,
     to: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Destination. Default: export_dir; NAME-FORMAT here.")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from llf_core.export.source import ExportSource
 
 CARD = "README.md"
+LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf-adapter": "gguf"}
+"""The hub's name of the library that loads a format, where it is another one than that of the format."""
 ROWS = 10
 """Maximum number of rows of the table of the curve."""
 
@@ -59,7 +61,7 @@ def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, f
 
 
 def _front(source: ExportSource, request: ExportRequest, facts: RunFacts | None) -> dict[str, Any]:
-    library = {"adapter": "peft", "merged": "transformers"}.get(request.format, request.format)
+    library = LIBRARIES.get(request.format, request.format)
     task = "text-generation" if source.classifier_arguments is None else "text-classification"
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": task, "tags": ["llf"]}
     if facts is not None:
@@ -68,7 +70,7 @@ def _front(source: ExportSource, request: ExportRequest, facts: RunFacts | None)
         front["base_model"] = source.base.portable_name
         if request.adapters and request.format == "merged":
             front["base_model_relation"] = "finetune" if len(request.adapters) == 1 else "merge"
-        elif request.adapters and request.format == "adapter":
+        elif request.adapters and request.format in {"adapter", "gguf-adapter"}:
             front["base_model_relation"] = "adapter"
     if source.base.license:
         front["license"] = source.base.license
@@ -76,7 +78,11 @@ def _front(source: ExportSource, request: ExportRequest, facts: RunFacts | None)
 
 
 def _what(source: ExportSource, request: ExportRequest, facts: RunFacts | None) -> str:
-    kind = {"adapter": "An adapter for", "merged": "A whole model, tuned from"}.get(request.format, "Made from")
+    kind = {
+        "adapter": "An adapter for",
+        "gguf-adapter": "A GGUF adapter for",
+        "merged": "A whole model, tuned from",
+    }.get(request.format, "Made from")
     text = f"{kind} `{source.base.portable_name or source.base.name.rpartition('/')[2]}`"
     if len(request.adapters) > 1:
         named = ", ".join(f"{_last(one.name or one.adapter)} (weight {one.weight:g})" for one in request.adapters)

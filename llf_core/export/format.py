@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "adapter": "llf_core.export.formats.adapter:AdapterFormat",
     "merged": "llf_core.export.formats.merged:MergedFormat",
+    "gguf-adapter": "llf_core.export.formats.gguf_adapter:GgufAdapterFormat",
     "gguf": "llf_core.export.formats.gguf:GgufFormat",
     "int8": "llf_core.export.formats.quantized:Int8Format",
     "int4": "llf_core.export.formats.quantized:Int4Format",

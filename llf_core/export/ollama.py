@@ -223,13 +223,14 @@ def _with_tools(turns: TurnTexts, render: Any) -> TurnTexts:
     return turns
 
 
-def modelfile(
+def modelfile(  # noqa: PLR0913 - what a Modelfile has
     from_: str,
     tokenizer: PreTrainedTokenizerBase,
     stops: Sequence[int],
     *,
     generation: dict[str, Any],
     context: int | None,
+    adapter: str = "",
 ) -> str:
     """The text of a `Modelfile`, with which `ollama create` imports an export.
 
@@ -239,8 +240,12 @@ def modelfile(
         stops: token ids that end an answer.
         generation: values of the generation config, by their names in transformers.
         context: number of tokens that the model was made for; None if unknown, which leaves out `num_ctx`.
+        adapter: a GGUF adapter that is applied to the model; empty for none.
     """
-    lines = ["# Made by LLF. Use it with: ollama create NAME -f Modelfile", f"FROM {from_}"]
+    lines = ["# Made by LLF. Use it with: ollama create NAME -f Modelfile"]
+    if adapter:
+        lines.append("# FROM is the base that the adapter was trained on: llf export BASE --format gguf")
+    lines += [f"FROM {from_}", *([f"ADAPTER {adapter}"] if adapter else [])]
     turns = read_turns(_renderer(tokenizer)) if tokenizer.chat_template else None
     if turns is not None:
         lines.append(f'TEMPLATE """{turns.go()}"""')
@@ -257,8 +262,8 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def write_modelfile(
-    model: Any, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], folder: Path, from_: str
+def write_modelfile(  # noqa: PLR0913, PLR0917 - what a Modelfile has
+    model: Any, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], folder: Path, from_: str, adapter: str = ""
 ) -> Path:
     """Write the `Modelfile` of an export, from which `ollama create` makes a model.
 
@@ -268,6 +273,7 @@ def write_modelfile(
         stops: see `modelfile`.
         folder: folder of the export.
         from_: see `modelfile`.
+        adapter: see `modelfile`.
 
     Returns:
         The file.
@@ -283,6 +289,7 @@ def write_modelfile(
         stops,
         generation={} if generation is None else generation.to_diff_dict(),
         context=getattr(config, "max_position_embeddings", None),
+        adapter=adapter,
     )
     path = folder / MODELFILE
     path.write_text(text, encoding="utf-8")

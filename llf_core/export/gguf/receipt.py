@@ -54,6 +54,7 @@ def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
         "text": tokenizer(TEXT)["input_ids"][:TEXT_TOKENS],
         "answers": None,
         "width": 0,
+        "adapter": None,
         "base": str(work / "base.f32"),
         "logits": None,
     }

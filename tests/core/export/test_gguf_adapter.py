@@ -1,0 +1,66 @@
+"""A LoRA as a GGUF adapter: llama.cpp applies it to its base and answers as the live model, or the fault is found."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llf_core.evaluation.worker_process import no_progress
+from llf_core.export import ExportError, export
+from llf_core.export.formats.gguf_adapter import BASE, GgufAdapterFormat, file_name
+from llf_core.export.gguf.converter import CONVERTER
+from llf_core.export.gguf.lora_converter import LORA_CONVERTER, check_lora
+from llf_core.export.source import ExportSource
+
+WHEELS = os.environ.get("LLF_TEST_WHEELS")
+
+
+@pytest.mark.long
+def test_llama_cpp_applies_the_adapter(make_request, llf_home, tmp_path):
+    """The first run on a machine downloads both converters, unless `LLF_TEST_WHEELS` has them."""
+    gguf = pytest.importorskip("gguf")
+    if WHEELS:
+        (llf_home / "tools").mkdir(parents=True)
+        for wheel in (CONVERTER, LORA_CONVERTER):
+            shutil.copy(Path(WHEELS) / wheel.file, llf_home / "tools")
+    folder, other = tmp_path / "out", tmp_path / "other"
+    folder.mkdir()
+    request = make_request("gguf-adapter", folder)
+    form = GgufAdapterFormat()
+    form.check(request)
+    source = ExportSource(request, no_progress)
+    form.write(source, folder, request, no_progress)
+    source.release()
+    shutil.copytree(folder, other)
+    assert {one.name for one in form.verify(source, folder, request, no_progress) if not one.passed} == set()
+    assert sorted(path.name for path in folder.iterdir()) == ["Modelfile", file_name(request)]
+    text = (folder / "Modelfile").read_text()
+    assert f"FROM ./tiny-llama-f16.gguf\nADAPTER ./{file_name(request)}\nTEMPLATE" in text
+    assert 'PARAMETER stop "<|im_end|>"' in text
+
+    path = other / file_name(request)
+    field = gguf.GGUFReader(path, "r+").fields["adapter.lora.alpha"]
+    field.parts[field.data[0]][0] *= 2
+    del field
+    assert "logits" in {one.name for one in form.verify(source, other, request, no_progress) if not one.passed}
+    assert not (other / BASE).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"peft_type": "IA3"}, "mine is an adapter of the type IA3, and a GGUF adapter is a LoRA"),
+        ({"peft_type": "LORA", "use_dora": True}, "mine has the magnitudes of DoRA"),
+        ({"peft_type": "LORA", "modules_to_save": ["lm_head"]}, "mine has modules that were trained in full"),
+    ],
+)
+def test_what_gguf_cannot_hold_is_refused(settings, said):
+    check_lora({"peft_type": "LORA", "use_rslora": True}, "mine")
+    with pytest.raises(ExportError, match=said):
+        check_lora(settings, "mine")
+
+
+def test_a_whole_model_has_no_adapter(tiny_model_dir, tmp_path):
+    with pytest.raises(ExportError, match=r"has 0 adapters\. Expected one, or the format gguf"):
+        export(tiny_model_dir, "gguf-adapter", folder=tmp_path / "out")
