@@ -81,3 +81,36 @@ def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
     notice.get_by_role("button", name="Allow this code and resume").click(timeout=30_000)
     expect(view.locator(".llf-State").first).to_contain_text("finished", timeout=120_000)
     assert mark.exists()
+
+
+@pytest.mark.launches
+def test_a_model_is_evaluated_and_exported_only_when_its_code_is_allowed(
+    page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    mark, place = tmp_path / "it-ran", tmp_path / "exported"
+    model = f"{evil_run(tiny_model_dir, mark, home=lab.home).id}@base"
+    data = tmp_path / "rows.json"
+    data.write_text('[{"instruction": "Say 1.", "output": "1"}, {"instruction": "Say 2.", "output": "2"}]')
+    lab.notebook(
+        "allow.ipynb",
+        f"import llf_widgets as llf\nllf.Evaluate({model!r}, on={str(data)!r})",
+        f"llf.export({model!r}, folder={str(place)!r})",
+    )
+    lab.open(page, "allow.ipynb")
+    lab.run_all(page)
+    evaluation, export = page.locator(".llf-Evaluation"), page.locator(".llf-Export")
+    for view, purpose in ((evaluation, "Allow this code and evaluate"), (export, "Allow this code and export")):
+        notice = view.get_by_role("group", name="Code to review")
+        expect(notice).to_contain_text("evil.py", timeout=60_000)
+        expect(notice.get_by_role("button", name=purpose)).to_be_visible()
+    for selector in (".llf-Evaluation", ".llf-Export"):
+        assert axe(page, selector) == []
+    assert not mark.exists()
+    assert not place.exists()
+    evaluation.get_by_role("button", name="Allow this code").press("Enter")
+    expect(evaluation.get_by_role("rowheader", name="Perplexity")).to_be_visible(timeout=120_000)
+    assert mark.exists()
+    export.get_by_role("button", name="Allow this code").press("Enter")
+    expect(export.locator(".llf-State")).to_have_text("finished", timeout=120_000)
+    expect(page.get_by_role("group", name="Code to review")).to_have_count(0)
+    assert (place / "receipt.json").is_file()
