@@ -57,6 +57,7 @@ class ExportFormat(ABC):
 
         Raises:
             ExportError: an option does not fit the format or the target.
+            OSError: too many files are open.
         """
 
     @abstractmethod

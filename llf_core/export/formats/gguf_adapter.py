@@ -41,6 +41,7 @@ class GgufAdapterFormat(ExportFormat):
         Raises:
             ExportError: there is none or several, it is of another type, an option is for other formats, or llama.cpp
                 is not installed.
+            OSError: too many files are open.
         """
         from llf_core.export.gguf.lora_converter import check_lora
         from llf_core.export.gguf.program import check_installed

@@ -20,7 +20,10 @@ WHEELS = os.environ.get("LLF_TEST_WHEELS")
 
 @pytest.mark.long
 def test_llama_cpp_applies_the_adapter(adapters, make_request, llf_home, tmp_path):
-    """It has the scale of rsLoRA, twice that of LoRA at this rank, for which GGUF has no setting. The first run on a machine downloads both converters, unless `LLF_TEST_WHEELS` has them."""
+    """It has the scale of rsLoRA, twice that of LoRA at this rank, for which GGUF has no setting.
+
+    The first run on a machine downloads both converters, unless `LLF_TEST_WHEELS` has them.
+    """
     gguf = pytest.importorskip("gguf")
     if WHEELS:
         (llf_home / "tools").mkdir(parents=True)
