@@ -320,7 +320,7 @@ def test_another_curve_is_compared(page, lab):
     lab.run_all(page)
     view = page.locator(".llf-Compare").first
     choose = view.get_by_label("Curve", exact=True)
-    expect(choose).to_have_value("loss", timeout=30_000)
+    expect(choose).to_have_value("loss", timeout=60_000)
     choose.select_option("rewards/margins")
     expect(view).to_contain_text("The margin between them should grow.")
     expect(view.get_by_label("log scale")).to_be_disabled()

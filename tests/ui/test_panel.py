@@ -234,14 +234,13 @@ def picture(page: Any, name: str) -> None:
         page.screenshot(path=f"{os.environ['LLF_SCREENSHOTS']}/{name}.png")
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_text_can_be_read_in_both_themes(page: Any, lab: Any, some_runs: Any, theme: str, tmp_path: Path) -> None:
+def test_text_can_be_read_in_both_themes(page: Any, lab: Any, some_runs: Any) -> None:
     panel = open_panel(page, lab)
     panel.locator("[data-run]").nth(2).wait_for(timeout=PATIENCE)
-    set_theme(page, theme)
-    light = str(theme == "JupyterLab Light").lower()
-    assert page.evaluate(CONTRAST, PANEL) >= 4.5
-    picture(page, f"panel-{light}")
+    for theme in ("Light", "Dark"):
+        set_theme(page, f"JupyterLab {theme}")
+        assert page.evaluate(CONTRAST, PANEL) >= 4.5, theme
+        picture(page, f"panel-{theme}")
 
 
 # The least contrast (WCAG 2) of any text in the panel against what is painted behind it.

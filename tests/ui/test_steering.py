@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,26 @@ def picture(view, name):
         view.page.set_viewport_size({"width": 1280, "height": 2400})
         view.page.wait_for_timeout(1500)
         view.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def answers_to_changes(run):
+    """What the trainer has answered to changes."""
+    return [event for event in run.events() if (event["type"], event.get("request")) == ("answer", "set")]
+
+
+def end_soon(page, run):
+    """Sets at which step a run ends, and returns it. The run goes on meanwhile: a step that has passed is refused."""
+    for steps in (100, 1000):
+        last, answered = run.status().step + steps, len(answers_to_changes(run))
+        page.get_by_role("textbox", name="End at step").fill(str(last))
+        page.get_by_role("button", name="Set end at step").click()
+        until = time.monotonic() + PATIENCE / 1000
+        while len(answers_to_changes(run)) == answered:
+            assert time.monotonic() < until
+            page.wait_for_timeout(50)
+        if answers_to_changes(run)[-1]["ok"]:
+            return last
+    raise AssertionError("The trainer has refused each end.")
 
 
 def test_a_live_run_does_what_it_is_told(page, lab, real):
@@ -85,9 +106,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     set_theme(page, "JupyterLab Dark")
     picture(view, "steering-dark")
 
-    last = run.status().step + 600
-    page.get_by_role("textbox", name="End at step").fill(str(last))
-    page.get_by_role("button", name="Set end at step").click()
+    last = end_soon(page, run)
     expect(state(page)).to_have_text("finished", timeout=240_000)
     assert run.status().step == last
     assert page.evaluate("window.llfHacked") is None
