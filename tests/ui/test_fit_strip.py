@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import PATIENCE
 from tests.ui.test_studio import open_studio
 
 if TYPE_CHECKING:
@@ -38,17 +37,18 @@ import llf_widgets as llf
 llf.Studio({{"model_name_or_path": {model!r}, "dataset": "llf_demo", "lora_rank": 64}})
 """
 WATCH = """() => {
-    const key = document.querySelector('.llf-Fit-key');
-    const before = key.textContent;
-    window.llfTook = null;
-    let begun = null;
-    document.addEventListener('keydown', () => { begun ??= performance.now(); }, {once: true, capture: true});
-    const look = () => {
-        if (key.textContent !== before) window.llfTook = performance.now() - begun;
-        else requestAnimationFrame(look);
-    };
-    look();
+    const text = () => document.querySelector('.llf-Fit-key').textContent;
+    let begun = null, before = text();
+    window.llfTook = [];
+    document.addEventListener('keydown', () => { begun = performance.now(); before = text(); }, {capture: true});
+    new MutationObserver(() => {
+        if (begun === null || text() === before) return;
+        window.llfTook.push(performance.now() - begun);
+        begun = null;
+    }).observe(document.querySelector('.llf-Fit'), {subtree: true, childList: true, characterData: true});
 }"""
+"""Keeps the milliseconds from each key to the change of the strip's text in the page's document."""
+KEYS, MOST_KEYS = 6, 24
 
 
 def test_the_forecast_follows_a_key_within_100_ms(page: Any, lab: Lab) -> None:
@@ -58,15 +58,13 @@ def test_the_forecast_follows_a_key_within_100_ms(page: Any, lab: Lab) -> None:
     field = form.get_by_label("LoRA rank", exact=True)
     field.focus()
     page.keyboard.press("End")
-    taken = []
-    while not taken or (taken[-1] >= 100 and len(taken) < 12):  # others use the machine too
-        page.evaluate(WATCH)
-        page.keyboard.press("0")  # 80
-        page.wait_for_function("window.llfTook !== null", timeout=PATIENCE)
-        taken.append(page.evaluate("window.llfTook"))
-        expect(strip).to_contain_text("adapters 97.7 MB")
-        page.keyboard.press("Backspace")
-        expect(strip).to_contain_text("adapters 9.77 MB")
+    page.evaluate(WATCH)
+    taken: list[float] = []
+    while len(taken) < KEYS or (min(taken) >= 100 and len(taken) < MOST_KEYS):  # others use the machine too
+        for pressed, adapters in (("0", "97.7 MB"), ("Backspace", "9.77 MB")):  # 80, and 8 again
+            page.keyboard.press(pressed)
+            expect(strip).to_contain_text(f"adapters {adapters}")
+        taken = page.evaluate("window.llfTook")
     assert min(taken) < 100, taken
     page.keyboard.press("Tab")
     expect(form.get_by_label("Configuration as YAML")).not_to_have_value(re.compile("lora_rank: 80"))
