@@ -148,7 +148,7 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
     shapes_from_config(settings)
     parts = (settings, *(settings.get(key) for key in ("text_config", "vision_config", "audio_config")))
     for part in (one for one in parts if isinstance(one, dict)):
-        for key in LARGEST.keys() & part.keys():
+        for key in (one for one in LARGEST if one in part):
             value = part[key]
             whole = isinstance(value, float) and value.is_integer() and 0 < value <= LARGEST[key]
             if isinstance(value, str | float | int) and value != 0 and not whole:
