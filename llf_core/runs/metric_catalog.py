@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs import charts
@@ -44,8 +46,11 @@ _LABELS = {
     "response_length": "Completion length",
     "completions/mean_length": "Completion length",
 }
-BETTER_DIRECTION = {"rewards/accuracies": "more", "reward": "more", "loss": "less"}
-"""Metrics by which runs are ranked, most important first: whether more or less is better."""
+RANKING_METRICS = ("rewards/accuracies", "reward", "loss")
+"""Metrics by which runs are ranked whose configs do not say which metric is the best one, most important first."""
+
+NOTHING_DECLARED: Mapping[str, bool] = MappingProxyType({})
+"""Directions of a run that has written none."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +122,65 @@ def lowercase_label(label: str) -> str:
 
 
 def ranking_metric(names: Iterable[str]) -> KeyMetric:
-    """The metric by which runs are ranked: the first of `BETTER_DIRECTION` that any of them has logged, else the loss.
+    """The metric by which runs are ranked: the first of `RANKING_METRICS` that any of them has logged, else the loss.
 
     Args:
         names: metrics logged by any of the runs; evaluation metrics belong to the name without `eval_`.
     """
     found = {name.removeprefix(EVAL_PREFIX) for name in names}
-    name = next((name for name in BETTER_DIRECTION if name in found), "loss")
-    return next((one for one in key_metrics([name])), KeyMetric(name, "Loss", "number"))
+    return metric_named(next((name for name in RANKING_METRICS if name in found), "loss"))
+
+
+def metric_named(name: str) -> KeyMetric:
+    """A metric with its label and number format, for tables and rankings.
+
+    Args:
+        name: as logged, without `eval_`.
+    """
+    if listed := key_metrics([name]):
+        return listed[0]
+    chart, label = _chart_of(name, evaluated=True)
+    if chart.title.endswith(BY_SET):
+        return KeyMetric(name, f"{chart.title.removesuffix(BY_SET)}, {label}", chart.form)
+    return KeyMetric(name, chart.title if name == next(iter(chart.lines), None) else name, chart.form)
+
+
+def higher_is_better(name: str, declared: Mapping[str, bool] = NOTHING_DECLARED) -> bool | None:
+    """Whether a higher value of a metric is better, as the declaration of its stage or of the metric says.
+
+    Args:
+        name: as logged, with or without `eval_`.
+        declared: what the run's own metrics declare, see `declared_directions`; it counts before all others.
+
+    Returns:
+        None if nothing declares it.
+    """
+    from llf_core.config.declaration import MetricDeclaration, PluginError, StageDeclaration
+    from llf_core.config.registry import declared as registered
+
+    plain = name.removeprefix(EVAL_PREFIX)
+    known = {"loss": False} | dict(declared)
+    if plain not in known:
+        with suppress(PluginError):  # two packages clash: every config says so, and a run of before can still be shown
+            for stage in registered(StageDeclaration).values():
+                known |= stage.evaluation_metrics
+            known |= {one.name: one.higher_is_better for one in registered(MetricDeclaration).values()}
+    return known.get(plain)
+
+
+def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
+    """Which values of the metrics of a run's evaluations are better, as its trainer has written it.
+
+    Args:
+        resolved: the run's `resolved.yaml`.
+
+    Returns:
+        By name without `eval_`, whether a higher value is better; empty if nothing valid is written.
+    """
+    written = resolved.get("metrics")
+    if not isinstance(written, dict):
+        return {}
+    return {str(name): better == "higher" for name, better in written.items() if better in ("higher", "lower")}
 
 
 def logged_charts(names: Iterable[str]) -> list[LoggedChart]:

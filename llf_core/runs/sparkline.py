@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.latest_metrics import latest_values
-from llf_core.runs.metric_catalog import BETTER_DIRECTION, KEY_METRICS, primary_metric
+from llf_core.runs.metric_catalog import KEY_METRICS, primary_metric
 from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _shape(descriptor: int) -> CurveSummary:
             blocks = [_records(os.pread(descriptor, BLOCK, place), cut=place > 0) for place in places]
         # Some metrics occur in few records, such as a reward logged once per phase.
         logged = {name for block in blocks for one in block for name in one}
-        last = latest_values(descriptor, logged.intersection({*KEY_METRICS, *BETTER_DIRECTION}))
+        last = latest_values(descriptor, logged.intersection({*KEY_METRICS, "loss"}))
     finally:
         os.close(descriptor)
     first = primary_metric(logged)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.runs.metric_catalog import BETTER_DIRECTION, EVAL_PREFIX, logged_charts, primary_metric
+from llf_core.runs.metric_catalog import NOTHING_DECLARED, higher_is_better, logged_charts, primary_metric
 from llf_core.runs.smoothing import automatic_window, smooth
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def first(series: Series, name: str) -> float | None:
     return float(values[0]) if values.size else None
 
 
-def best(series: Series, name: str) -> tuple[int, float] | None:
+def best(series: Series, name: str, declared: Mapping[str, bool] = NOTHING_DECLARED) -> tuple[int, float] | None:
     """Step and value of a metric's best value; None if no value is finite.
 
     Compare shows it beside the last value, which may be worse.
@@ -70,14 +70,15 @@ def best(series: Series, name: str) -> tuple[int, float] | None:
         series: what the run logged: steps `[n]` and values `[n]` by name.
         name: as logged, with or without the evaluation prefix. For a metric without a better direction the last finite
             value counts.
+        declared: what the run's own metrics declare, see `metric_catalog.declared_directions`.
     """
     steps, values = line(series, name)
     good = np.flatnonzero(np.isfinite(values))
     if not good.size:
         return None
-    better = BETTER_DIRECTION.get(name.removeprefix(EVAL_PREFIX))
-    places = {"more": np.argmax, "less": np.argmin}
-    place = good[places[better](values[good])] if better else good[-1]
+    places = {True: np.argmax, False: np.argmin}
+    better = higher_is_better(name, declared)
+    place = good[-1] if better is None else good[places[better](values[good])]
     return int(steps[place]), float(values[place])
 
 

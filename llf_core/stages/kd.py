@@ -14,7 +14,7 @@ from llf_core.config.declarations.stages.kd import KDOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.stages.auxiliary_model import autocast, load_auxiliary
 from llf_core.stages.base.stage import LossStage
-from llf_core.stages.sft import record_document_losses, shifted_targets
+from llf_core.stages.document_losses import record_document_losses, shifted_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,12 +14,11 @@ from llf_core.config.declarations.stages.sft import SFTOptions
 from llf_core.config.ignore_index import IGNORED
 from llf_core.stages.auxiliary_model import autocast
 from llf_core.stages.base.stage import LossStage
+from llf_core.stages.document_losses import record_document_losses, shifted_targets
 from llf_core.stages.reference_policy import reference_policy
 from llf_core.stages.sft_losses import token_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor, nn
 
     from llf_core.acceleration.kernels.cross_entropy import TokenWeights
@@ -27,43 +26,6 @@ if TYPE_CHECKING:
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.stage import Batch, RecordLosses
     from llf_core.stages.token_accuracy import TokenAccuracy
-
-
-def shifted_targets(labels: Tensor) -> Tensor:
-    """Shift labels so that each stands at the position whose hidden state predicts it.
-
-    Args:
-        labels: `[batch, seq]`, int64; `-100` for tokens without a loss.
-
-    Returns:
-        `[batch, seq]`: `labels` one to the left, with `-100` in the last column.
-    """
-    import torch.nn.functional as F  # noqa: N812 - torch's own short name
-
-    return F.pad(labels[..., 1:], (0, 1), value=IGNORED)
-
-
-def record_document_losses(
-    batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], positions: Tensor, costs: Tensor
-) -> None:
-    """Record the loss and the number of supervised tokens of each document of a batch, for the view of example losses.
-
-    Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-        record_losses: called with losses and token counts, `[documents]` each; what it raises passes through.
-        positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
-        costs: `[N]`, losses of these tokens.
-    """
-    import torch
-
-    ends = batch.get("cu_seq_lens_q")
-    count = len(batch["input_ids"]) if ends is None else len(ends) - 1
-    if ends is None:
-        documents = positions // batch["input_ids"].shape[-1]
-    else:
-        documents = torch.bucketize(positions, ends[1:].long(), right=True)
-    sums = costs.new_zeros(count).index_add_(0, documents, costs)
-    record_losses(sums, torch.bincount(documents, minlength=count))
 
 
 def nll_of_batch(

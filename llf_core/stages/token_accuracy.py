@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llf_core.config.ignore_index import IGNORED
-from llf_core.stages.sft import record_document_losses, shifted_targets
+from llf_core.stages.document_losses import record_document_losses, shifted_targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.acceleration.kernels.cross_entropy import TokenWeights
-    from llf_core.stages.base.stage import Batch
 
 
 class TokenAccuracy:
@@ -44,7 +43,7 @@ class TokenAccuracy:
 
         return observed
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: dict[str, Any]) -> None:
         """Compare what was observed since the last call with the labels of a batch.
 
         Args:

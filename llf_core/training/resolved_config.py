@@ -14,13 +14,17 @@ from llf_core.untrusted import NotPlainError, read_text
 from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.models import DevicePlan
     from llf_core.models.gradient_checkpointing import CheckpointingChoice
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.context import TrainingContext
 
 
-def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice) -> None:
+def write_resolved(
+    context: TrainingContext, checkpointing: CheckpointingChoice, directions: Mapping[str, bool]
+) -> None:
     """Write the resolved settings: device, precision, template, and the sources of model and data.
 
     A resumed attempt reads its precision from them, and a reader sees what the config became on this machine.
@@ -28,6 +32,7 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
     Args:
         context: the training context.
         checkpointing: the decision about gradient checkpointing.
+        directions: by name of each metric of the evaluations, whether a higher value is better.
 
     Raises:
         OSError: the disk is full, a file cannot be read, or another process holds the run's lock.
@@ -61,6 +66,7 @@ def write_resolved(context: TrainingContext, checkpointing: CheckpointingChoice)
         },
         "parameters": context.parameters,
         "trainable": context.trainable,
+        "metrics": {name: "higher" if better else "lower" for name, better in directions.items()},
     }
     replace_file(folder.resolved, yaml.safe_dump(redact_nested(resolved), sort_keys=False).encode())
     facts = {"data": {"fingerprint": data.report.fingerprint}, "seed": config.training.seed, "threads": plan.threads}

@@ -169,7 +169,8 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     begin_phase(writer, "first step")
     answers = AnswerMetrics(context, metrics) if metrics else None
     trainer = make_trainer(context, stage, progress, checkpoint, answers=answers)
-    write_resolved(context, chosen)
+    directions = metric_directions(config, answers) if context.data.eval is not None else {}
+    write_resolved(context, chosen, directions)
 
     with _kept(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -179,7 +180,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     if isinstance(context.data.train, Stream):
         write_report_events(writer, context.data.report)
         logger.info(context.data.report.text())
-        write_resolved(context, chosen)
+        write_resolved(context, chosen, directions)
     if progress.stop_wanted and step < total:
         progress.answer_pending(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
@@ -425,10 +426,7 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
-    best = best_metric(config)
-    better = evaluation_metrics(config).get(best)
-    if better is None and answers is not None:
-        better = answers.directions.get(best)
+    better = metric_directions(config, answers).get(best_metric(config))
     more: dict[str, Any] = {}
     if better is not None and config.training.greater_is_better is None:
         more["greater_is_better"] = better
@@ -463,6 +461,23 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints each record once, for people
     progress.trainer = trainer
     return trainer
+
+
+def metric_directions(config: RunConfig, answers: AnswerMetrics | None) -> dict[str, bool]:
+    """Which values of the metrics of a run's evaluations are better, as the metrics declare it.
+
+    Args:
+        config: of the run.
+        answers: metrics of generated answers, whose functions declare it themselves; None for none.
+
+    Returns:
+        By name without `eval_`, whether a higher value is better.
+
+    Raises:
+        PluginError: two installed packages declare the same name.
+    """
+    found = evaluation_metrics(config) | ({} if answers is None else answers.directions)
+    return {name: better for name, better in found.items() if better is not None}
 
 
 def _examples(stage: LossStage, train: Any) -> Any:

@@ -10,7 +10,16 @@ import numpy as np
 from llf_core.runs import folder_bytes
 from llf_core.runs.change_journal import read_changes
 from llf_core.runs.formatting import amount_text
-from llf_core.runs.metric_catalog import BETTER_DIRECTION, KeyMetric, key_metrics, primary_metric
+from llf_core.runs.metric_catalog import (
+    BY_SET,
+    EVAL_PREFIX,
+    KeyMetric,
+    declared_directions,
+    key_metrics,
+    logged_charts,
+    metric_named,
+    primary_metric,
+)
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.evaluated_metrics import evaluated_metrics
@@ -92,20 +101,35 @@ def _result(groups: Sequence[RunGroup]) -> TableSection:
     metrics = key_metrics(names)
     if primary_metric(names) == "loss":
         metrics.append(KeyMetric("loss", "Loss", "number"))
+    metrics += _evaluated(trackers, {one.name for one in metrics})
     lines = []
     for one in (ranked_metric(trackers, metric) for metric in metrics):
-        direction = BETTER_DIRECTION.get(one.metric.name, "")
+        direction = one.direction
         if one.held_out or one.metric.name == "loss":
             lines.append(
                 _row(
                     replace(one, held_out=True).label, groups, _best_value(one), one.format, direction, _best_step(one)
                 )
             )
+        if one.metric.name not in names and one.metric.name != "loss":
+            continue  # evaluations alone log it
         lines.append(_row(replace(one, held_out=False).label, groups, one.last, one.format, direction))
         if trackers[0].window:
             title = f"{one.training_label}, {label(trackers[0].window)}"
             lines.append(_row(title, groups, _last_smoothed(one.metric.name), one.format, direction))
     return TableSection("Result", "best in bold", tuple(lines))
+
+
+def _evaluated(trackers: Sequence[RunTracker], listed: set[str]) -> list[KeyMetric]:
+    """The further metrics of evaluations of which any run declares which values are better, over all data sets."""
+    declared = dict.fromkeys(name for tracker in trackers for name in declared_directions(tracker.resolved))
+    logged = {name for tracker in trackers for name in tracker.series}
+    found = [name for name in declared if name not in listed | {"loss"} and EVAL_PREFIX + name in logged]
+    return [metric_named(name) for name in found if not _is_of_a_set(name)]
+
+
+def _is_of_a_set(name: str) -> bool:
+    return logged_charts([EVAL_PREFIX + name])[0].chart.title.endswith(BY_SET)
 
 
 def _evaluations(groups: Sequence[RunGroup]) -> list[TableSection]:

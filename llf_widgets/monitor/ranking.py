@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import summary_numbers
-from llf_core.runs.metric_catalog import BETTER_DIRECTION, EVAL_PREFIX, KeyMetric, held_out_label, ranking_metric
+from llf_core.runs.metric_catalog import (
+    EVAL_PREFIX,
+    KeyMetric,
+    declared_directions,
+    held_out_label,
+    higher_is_better,
+    metric_named,
+    ranking_metric,
+)
 from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from llf_widgets.monitor.run_tracker import RunTracker
 
@@ -23,10 +31,12 @@ class RankedMetric:
     Attributes:
         metric: the metric.
         held_out: whether a run has validation values; then only these count, since training values reward overfitting.
+        declared: what the metrics of the runs declare, see `metric_catalog.declared_directions`.
     """
 
     metric: KeyMetric
     held_out: bool
+    declared: Mapping[str, bool]
 
     @property
     def label(self) -> str:
@@ -35,7 +45,7 @@ class RankedMetric:
             return f"{self.training_label}, last"
         if self.metric.name == "loss":
             return "Evaluation loss, best"
-        return f"{held_out_label(self.metric.label)}, {'best' if self.metric.name in BETTER_DIRECTION else 'last'}"
+        return f"{held_out_label(self.metric.label)}, {'last' if self.direction == '' else 'best'}"
 
     @property
     def training_label(self) -> str:
@@ -45,7 +55,13 @@ class RankedMetric:
     @property
     def higher_is_better(self) -> bool:
         """Whether higher values are better, by which runs are sorted; False for losses and for unknown metrics."""
-        return BETTER_DIRECTION.get(self.metric.name) == "more"
+        return self.direction == "more"
+
+    @property
+    def direction(self) -> str:
+        """Whether `more` or `less` is better, as the metric declares; empty if nothing declares it."""
+        better = higher_is_better(self.metric.name, self.declared)
+        return "" if better is None else "more" if better else "less"
 
     def best(self, tracker: RunTracker) -> tuple[int, float] | None:
         """Step and value of the best validation value, or the last one if the metric has no better direction.
@@ -55,7 +71,7 @@ class RankedMetric:
         Returns:
             Step and value; None if the run has no finite validation value.
         """
-        return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name)
+        return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name, self.declared)
 
     def last(self, tracker: RunTracker) -> float | None:
         """The last training value, for runs without validation; None if it was never logged. It may be NaN."""
@@ -77,10 +93,16 @@ class RankedMetric:
 def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = None) -> RankedMetric:
     """The metric by which runs are ranked: the same for all of them, or the ranking would compare different things.
 
+    It is the one by which their configs choose the best checkpoint (`metric_for_best_model`), if all name the same.
+
     Args:
         trackers: the runs, already read.
-        metric: another metric; None for the ranking metric of what they logged.
+        metric: another metric; None for the ranking metric of their configs, else of what they logged.
     """
     names = [name for tracker in trackers for name in tracker.series]
-    metric = metric or ranking_metric(names)
-    return RankedMetric(metric, EVAL_PREFIX + metric.name in names)
+    chosen = {tracker.config.get("metric_for_best_model") for tracker in trackers}
+    name = str(chosen.pop()).removeprefix(EVAL_PREFIX) if len(chosen) == 1 else ""
+    if metric is None:
+        metric = metric_named(name) if name != "loss" and EVAL_PREFIX + name in names else ranking_metric(names)
+    declared = {name: better for one in trackers for name, better in declared_directions(one.resolved).items()}
+    return RankedMetric(metric, EVAL_PREFIX + metric.name in names, declared)

@@ -6,10 +6,13 @@ from llf_core.runs.charts import CHARTS
 from llf_core.runs.metric_catalog import (
     COUNTERS,
     bottom_charts,
+    declared_directions,
+    higher_is_better,
     key_metrics,
     key_values,
     logged_charts,
     lowercase_label,
+    metric_named,
     primary_metric,
     ranking_metric,
 )
@@ -150,3 +153,17 @@ def test_each_data_set_is_a_line_beside_the_others():
     ]
     (own,) = logged_charts(["my_loss", "eval_my_loss"])  # a metric that training logs too is of no data set
     assert own.chart.title == "my_loss"
+
+
+def test_the_direction_is_that_of_the_declaration():
+    names = ("loss", "eval_loss", "rewards/accuracies", "eval_reward", "rougeL", "exact_match", "kl", "words")
+    assert [higher_is_better(name) for name in names] == [False, False, True, True, True, True, None, None]
+    written = declared_directions({"metrics": {"words": "lower", "accuracy": "higher", "odd": 3, "x": ["higher"]}})
+    assert written == {"words": False, "accuracy": True}
+    assert [higher_is_better(name, written) for name in ("eval_words", "accuracy", "odd")] == [False, True, None]
+    assert [declared_directions(odd) for odd in ({}, {"metrics": "higher"}, {"metrics": None})] == [{}, {}, {}]
+    named = [metric_named(name) for name in ("loss", "reward", "rougeL", "sums_accuracy", "words")]
+    assert [(one.label, one.form) for one in named] == [
+        ("Loss", "number"), ("Reward", "number"), ("ROUGE-L", "share"), ("Token accuracy, sums", "share"),
+        ("words", "number"),
+    ]  # fmt: skip

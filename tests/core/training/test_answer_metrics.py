@@ -8,7 +8,9 @@ from llf_core.config import validate
 from llf_core.evaluation.evaluate import evaluate
 from llf_core.metrics import metric_sources
 from llf_core.runs import RunReader
+from llf_core.runs.metric_catalog import declared_directions
 from llf_core.training.answer_metrics import first_of_each
+from llf_core.training.resolved_config import read_resolved
 from llf_core.training.session import run_attempt
 from llf_core.user_functions.stored_functions import write_code
 from tests.attempts import data_file, make_run, settings, trained
@@ -83,6 +85,7 @@ def test_the_best_checkpoint_is_that_of_the_best_metric_and_a_failing_one_is_a_w
     assert logged(folder, "eval_step_score") == {2: 5.0, 4: 1.0, 6: 3.0, 8: 4.0}  # and then early stopping
     status = RunReader(folder).status()
     assert status.best == {"step": 4, "value": 1.0, "metric": "eval_step_score"}
+    assert declared_directions(read_resolved(folder)) == {"loss": False, "step_score": False, "broken": True}
     assert min(logged(folder, "eval_loss"), key=logged(folder, "eval_loss").get) != 4
     weights = (folder.output / "adapter_model.safetensors").read_bytes()
     assert weights == (folder.checkpoints / "checkpoint-4" / "adapter_model.safetensors").read_bytes()

@@ -13,6 +13,7 @@ from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import NONE, comparison_sections
 from llf_widgets.compare.plotly_figure import figure_json, outline, x_values
 from llf_widgets.compare.run_group import named_groups
+from llf_widgets.monitor.ranking import ranked_metric
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.plotting.array_encoding import encode_arrays
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
@@ -109,6 +110,26 @@ def test_what_a_judge_said_stands_beside_the_metrics(two):
     assert list(found) == ["Loss, held.jsonl", "Win rate against tiny@base by a judge, held.jsonl"]
     judged = found["Win rate against tiny@base by a judge, held.jsonl"]
     assert (judged.cells, judged.best) == (("58.3 %", "75.0 %"), (1,))
+
+
+def test_metrics_of_evaluations_rank_in_the_direction_that_they_declare(trainer):
+    """`words` is a function of the runs, which says in `resolved.yaml` that less is better."""
+    runs = trainer(name="first"), trainer(name="second")
+    for one, share, words in zip(runs, (0.25, 0.5), (3.0, 5.0), strict=True):
+        one.steps(1, 10, eval_loss=1.5, eval_rougeL=share, eval_words=words, eval_set_rougeL=share)
+        one.folder.resolved.write_text("metrics: {loss: lower, rougeL: higher, words: lower, set_rougeL: higher}\n")
+    folders = [one.folder for one in runs]
+    assert ranked_metric([tracked(one) for one in folders]).metric.name == "loss"
+    for folder in folders:
+        folder.config.write_text(folder.config.read_text() + "metric_for_best_model: eval_words\n")
+    ranked = ranked_metric([tracked(one) for one in folders])
+    assert (ranked.label, ranked.higher_is_better) == ("Held-out words, best", False)
+    assert [ranked.value(tracked(one)) for one in folders] == [3.0, 5.0]
+    found = lines(table(looked(*folders))["Result"])
+    rouge = found["Held-out ROUGE-L, best"]
+    assert (rouge.cells, rouge.best) == (("25 % at 1", "50 % at 1"), (1,))
+    assert found["Held-out words, best"].best == (0,)
+    assert [label for label in found if "ROUGE" in label] == ["Held-out ROUGE-L, best"]  # no training step logs it
 
 
 def test_what_reads_the_same_is_not_marked_as_better(trainer):
