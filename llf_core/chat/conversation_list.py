@@ -8,14 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llf_core.chat.conversation import (
-    CHATS,
-    CONVERSATION_ID,
-    Conversation,
-    ConversationError,
-    conversation_path,
-    make_folder,
-)
+from llf_core.chat.conversation import CHATS, CONVERSATION_ID, Conversation, conversation_path, make_folder
+from llf_core.chat.message_tree import ConversationError
 from llf_core.runs.folder import home_folder
 from llf_core.runs.moving import move
 from llf_core.runs.plain_text import strip_bidi

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.chat.conversation import ConversationError, make_folder
+from llf_core.chat.conversation import make_folder
 from llf_core.chat.conversation_export import as_row
+from llf_core.chat.message_tree import ConversationError
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import locked, replace_file
 from llf_core.runs.folder import home_folder
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.chat_message import ChatMessage
+    from llf_core.chat.conversation import Conversation
 
 KEPT = "kept"
 """Folder of the data sets in `LLF_HOME`, and column of a row's origin."""

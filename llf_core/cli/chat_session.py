@@ -23,7 +23,8 @@ from llf_core.user_error import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.chat_message import ChatMessage
+    from llf_core.chat.conversation import Conversation
     from llf_core.chat.events import Event
     from llf_core.chat.service import ChatService, Ticket
 

@@ -13,7 +13,8 @@ from llf_core.runs.formatting import size
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.chat_message import ChatMessage
+    from llf_core.chat.conversation import Conversation
 
 MAX_WAITING_BYTES = 8 * MAX_BYTES
 """Maximum size of all pictures that wait to be sent: a page that is closed leaves its own behind."""

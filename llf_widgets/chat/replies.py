@@ -12,7 +12,7 @@ from llf_core.config.number_format import with_unit
 from llf_core.runs.formatting import duration
 
 if TYPE_CHECKING:
-    from llf_core.chat.conversation import ChatMessage
+    from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.events import Event, FailureKind
     from llf_core.chat.service import Ticket
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from llf_core.chat.chat_engine import EngineState
-    from llf_core.chat.conversation import ChatMessage, Conversation
+    from llf_core.chat.chat_message import ChatMessage
+    from llf_core.chat.conversation import Conversation
     from llf_core.chat.events import Event
     from llf_core.chat.target import Target
     from llf_core.launch import Run

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_core.chat.conversation import Conversation, ConversationError, new_conversation, open_conversation
+from llf_core.chat.conversation import Conversation, new_conversation, open_conversation
 from llf_core.chat.conversation_export import as_markdown, as_openai, as_rows
 from llf_core.chat.conversation_list import delete_conversation, list_conversations, restore_conversation
+from llf_core.chat.message_tree import ConversationError
 from llf_core.data.formats.openai import OpenAI
 from llf_core.runs import clean
 from llf_core.untrusted import UnreadableError
@@ -117,6 +118,8 @@ def test_hostile_lines_are_skipped(tmp_path: Path) -> None:
         {"type": "message", "id": "d", "parent": None, "role": "tool", "content": [1]},
         {"type": "message", "id": ["e"], "parent": None, "role": "user"},
         {"type": "message", "id": "f", "parent": None, "role": "assistant", "tool_calls": [{}]},
+        {"type": "message", "id": "g", "parent": None},
+        {"type": "message", "id": "h", "role": "user"},
         {"type": "change", "id": question.id, "content": 3},
         {"type": "change", "id": question.id, "parent": question.id},
         {"type": "choose", "message": {}, "target": []},
