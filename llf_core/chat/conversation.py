@@ -67,6 +67,7 @@ class Conversation(MessageTree):
         """
         super().__init__(path.stem)
         self.file = path
+        self._existed = False
         self._tail = Tail(path, most=HISTORY_BYTES)
         self.refresh()
 
@@ -97,6 +98,7 @@ class Conversation(MessageTree):
         """
         changed: dict[str, None] = {}
         for data, again in self._tail.pieces():
+            self._existed = True
             if again:
                 self._clear()
             for line in data.splitlines():
@@ -250,7 +252,7 @@ class Conversation(MessageTree):
             last: whether the path ends with the message, so that the next question follows it.
 
         Raises:
-            ConversationError: the message does not exist.
+            ConversationError: the message does not exist, or the file was deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
             ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
@@ -268,6 +270,7 @@ class Conversation(MessageTree):
                 question.
 
         Raises:
+            ConversationError: the file was deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
             ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
@@ -281,6 +284,7 @@ class Conversation(MessageTree):
             settings: see the attribute.
 
         Raises:
+            ConversationError: the file was deleted meanwhile.
             UnreadableError: the file is not a regular file, or the system denies access.
             ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
@@ -300,11 +304,14 @@ class Conversation(MessageTree):
 
     def _own(self, name: str) -> ChatMessage:
         if name not in self.messages:
-            raise ConversationError(
-                f"The file of the conversation {self.id} was replaced or deleted while it was open.",
-                "Begin a new conversation.",
-            )
+            raise self._gone()
         return self.messages[name]
+
+    def _gone(self) -> ConversationError:
+        return ConversationError(
+            f"The file of the conversation {self.id} was replaced or deleted while it was open.",
+            "Begin a new conversation.",
+        )
 
     def _check(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
@@ -318,6 +325,8 @@ class Conversation(MessageTree):
 
     def _append(self, record: dict[str, Any]) -> None:
         if not leads_to_file(self.file):
+            if self._existed:  # a file in its place would keep the deleted one from being restored
+                raise self._gone()
             make_folder(self.file.parent)
             append(self.file, {"type": "conversation", "v": 1, "created": time.time()})
         append(self.file, record)

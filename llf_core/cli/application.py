@@ -14,6 +14,7 @@ import typer
 
 from llf_core.cli.adapter import adapter_extract, adapter_shrink
 from llf_core.cli.chat import chat
+from llf_core.cli.chats import chats_delete, chats_list, chats_restore
 from llf_core.cli.environment import env, version
 from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluate import evaluate
@@ -67,6 +68,8 @@ app = CommandGroup(
 )
 runs_app = CommandGroup(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
 app.add_typer(runs_app, name="runs")
+chats_app = CommandGroup(no_args_is_help=True, help="List, delete and restore conversations.")
+app.add_typer(chats_app, name="chats")
 adapter_app = CommandGroup(no_args_is_help=True, help="Shrink the rank of a LoRA, or extract one from two models.")
 app.add_typer(adapter_app, name="adapter")
 
@@ -86,6 +89,9 @@ app.command()(export)
 app.command()(env)
 app.command()(demo)
 app.command()(version)
+chats_app.command("list")(chats_list)
+chats_app.command("delete")(chats_delete)
+chats_app.command("restore")(chats_restore)
 adapter_app.command("shrink")(adapter_shrink)
 adapter_app.command("extract")(adapter_extract)
 runs_app.command("list")(runs_list)

@@ -67,6 +67,7 @@ def save_settings(
         tools: schemas of the functions of the cell; without any, the conversation keeps its own.
 
     Raises:
+        ConversationError: the file was deleted meanwhile.
         UnreadableError: the file of the conversation is not a regular file, or the system denies access.
         ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the disk is full, or the file cannot be written.

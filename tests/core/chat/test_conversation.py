@@ -176,7 +176,12 @@ def test_list_delete_and_restore(tmp_path: Path) -> None:
     assert (total, [(row.title, row.messages, row.targets) for row in rows]) == (2, [("question 1", 2, ("base",))])
     delete_conversation(old.id, tmp_path)
     assert list_conversations(tmp_path)[0] == 1
+    for write in (lambda: old.ask("more", ["base"]), lambda: old.rename("x"), lambda: old.set(system="x")):
+        with pytest.raises(ConversationError, match="was replaced or deleted while it was open"):  # in another view
+            write()
     assert texts(restore_conversation(old.id, tmp_path)) == ["question 0", "hi"]
+    old.ask("more", ["base"])
+    assert texts(open_conversation(old.id, tmp_path)) == ["question 0", "hi", "more"]
     deleted = delete_conversation(old.id, tmp_path)
     clean(tmp_path)
     assert not deleted.exists()

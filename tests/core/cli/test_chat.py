@@ -142,3 +142,24 @@ def test_what_cannot_be_asked_is_said(llf: Any, arguments: list[str], said: str)
     done = llf("chat", *arguments)
     assert done.exit_code != 0
     assert said in str(done.exception)
+
+
+def test_conversations_are_listed_deleted_and_restored(llf: Any, llf_home: Path) -> None:
+    chat = new_conversation(llf_home)
+    chat.add("assistant", "Hi.", parent=chat.add("user", "[b]What\x1b[2J is yellow?").id, target="one")
+    listed = llf("chats", "list").stdout
+    assert listed.splitlines() == [
+        f"{chat.id}  2 messages, one",
+        "  [b]What\\x1b[2J is yellow?",
+        "1 of 1 conversation",
+    ]
+    assert f"llf chats restore {chat.id}" in " ".join(llf("chats", "delete", chat.id).stdout.split())
+    assert json.loads(llf("chats", "list", "--json").stdout) == {"total": 0, "conversations": []}
+    assert llf("chats", "restore", chat.id).exit_code == 0
+    (row,) = json.loads(llf("chats", "list", "--json").stdout)["conversations"]
+    assert (row["id"], row["messages"], row["targets"]) == (chat.id, 2, ["one"])
+    for command in ("delete", "restore"):
+        refused = llf("chats", command, "20261127-142530-0a1b2c3d")
+        assert refused.exit_code == 1
+        assert "no conversation 20261127-142530-0a1b2c3d" in str(refused.exception)
+    assert "is not the id of a conversation" in str(llf("chats", "delete", "../runs").exception)
