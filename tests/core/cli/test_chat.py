@@ -37,13 +37,15 @@ def service(
     service.close()
 
 
-def talk(service: ChatService, tmp_path: Path, *lines: str, names: tuple[str, ...] = ("one",)) -> ChatSession:
+def talk(
+    service: ChatService, tmp_path: Path, *lines: str, names: tuple[str, ...] = ("one",), max_tokens: int = 12
+) -> ChatSession:
     session = ChatSession(
         service,
         list(names),
         lambda: new_conversation(tmp_path),
         sampling=ChatSampling(temperature=1.0, seed=1),
-        max_tokens=12,
+        max_tokens=max_tokens,
     )
     left = iter(lines)
 
@@ -120,6 +122,29 @@ def test_ctrl_c_stops_a_reply_and_the_next_one_comes(
     assert pressed
     assert path[1].text() == "" or path[1].finish_reason in {"cancelled", "length"}
     assert (path[-1].role, path[-1].finish_reason) == ("assistant", "length")
+
+
+def test_a_killed_process_is_said_and_the_next_question_starts_another(
+    service: ChatService, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take: Callable[[ReplyPrinter, Any], bool] = ReplyPrinter.take
+    killed: list[int] = []
+
+    def killing(printer: ReplyPrinter, event: Any) -> bool:
+        if isinstance(event, Piece) and not killed:
+            (engine,) = service._processes.values()
+            assert engine.process is not None
+            killed.append(engine.process.pid)
+            engine.process.kill()
+        return take(printer, event)
+
+    monkeypatch.setattr(ReplyPrinter, "take", killing)
+    session = talk(service, tmp_path, "Hello", "Once more", max_tokens=300)
+    said = capsys.readouterr()
+    assert "The process with the model was ended by SIGKILL." in " ".join(said.err.split())
+    path = session.conversation.path()
+    assert next(one for one in path if one.role == "assistant").finish_reason == "failed"
+    assert path[-1].finish_reason in {"length", "stop"}
 
 
 def test_one_message_as_json_and_from_stdin(llf: Any, tiny_model_dir: Path) -> None:
