@@ -136,7 +136,8 @@ def find_target(
         reward_models: whether the result of a run that trained a reward model is accepted too.
 
     Raises:
-        TargetError: nothing has this name, or it generates no text.
+        TargetError: nothing has this name, the run has no such checkpoint or no weights yet, the adapter or YAML file
+            names no model, or the model generates no text.
         ConfigError: the config of the run is no longer valid, or the YAML file is not.
         UnreadableError: the `adapter_config.json` is not a regular file or too large.
         TypeError: the target is of another type.

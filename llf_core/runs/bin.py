@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -61,7 +62,10 @@ class DeletedRun:
 def _bin_lock(given: Path | str | None) -> Iterator[Path]:
     """Hold the lock of the bin while a run is moved into or out of it: two views may request the same move."""
     path = home_folder(given) / "bin"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # which would read as a run that exists
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
     with locked(path / ".lock"):
         yield path
 

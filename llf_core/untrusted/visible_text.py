@@ -17,10 +17,10 @@ _INVISIBLE = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Escape invisible characters as Python does, `\x1b` or `\u202e`, so that no text controls a terminal.
+    r"""Escape invisible characters by their code, `\x1b` or `\u202e`, so that no text controls a terminal.
 
-    Invisible are control characters (except line breaks and tabs), bidirectional controls, characters that hide text,
-    and lone surrogates. Text without any is returned unchanged (the same object).
+    Invisible are control characters (except `\n` and `\t`; a carriage return becomes `\x0d`), bidirectional controls,
+    characters that hide text, and lone surrogates. Text without any is returned unchanged (the same object).
     """
     return text if text.isprintable() else _INVISIBLE.sub(_escaped, text)
 

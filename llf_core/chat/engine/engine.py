@@ -12,7 +12,8 @@ import torch
 from llf_core.chat.engine.adapters import Adapters
 from llf_core.chat.engine.embedding import embedding
 from llf_core.chat.engine.facts import read_facts, token_bytes
-from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure, is_out_of_memory
+from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.chat.engine.image_prompt import image_inputs
 from llf_core.chat.engine.json_grammar import Grammars
 from llf_core.chat.engine.plain_generation import PlainGeneration

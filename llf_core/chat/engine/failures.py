@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from llf_core.chat.engine.token_choice import NotANumberError
 from llf_core.models.errors import first_line
+from llf_core.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from llf_core.chat.events import FailureKind
@@ -31,16 +30,3 @@ def failure(error: Exception) -> tuple[FailureKind, str, str]:
     if is_out_of_memory(error):
         return "out_of_memory", OUT_OF_MEMORY, WHAT_TO_DO
     return "engine", f"Generation failed: {first_line(error)}", ""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a CPU or a GPU; then memory can be freed and the work tried again.
-
-    On a CPU, torch raises a plain `RuntimeError`, which is recognized by the word "memory" in its message.
-
-    Args:
-        error: exception of torch or Python.
-    """
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "memory" in str(error).lower()
-    )

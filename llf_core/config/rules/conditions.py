@@ -10,7 +10,7 @@ from llf_core.config.registry import method_of, stage_of
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
-HOLD_OUT = Fix("Hold out 5 %", {"val_size": 0.05})
+HOLD_OUT = Fix("Hold out 5 %", {"val_size": 0.05})  # a share that is chosen by hand
 NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a share above 0, or an evaluation data set."
 
 NO_DATA = "there is no evaluation data (`val_size` or `eval_dataset`)"

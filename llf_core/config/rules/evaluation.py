@@ -41,9 +41,9 @@ def _contradicts(config: ConfigValues) -> bool:
 
 
 def hold_out_and_evaluate(c: ConfigValues) -> Fix:
-    """Fix for a config without evaluation data: hold examples out, and evaluate each epoch if the config never does.
+    """Fix for a config without evaluation data: hold 5 % out, and evaluate each epoch if the config never does.
 
-    Checkpoints are then saved each epoch too, if the best one is to be loaded.
+    The share is chosen by hand. Checkpoints are then saved each epoch too, if the best one is to be loaded.
     """
     if c.training.eval_strategy != "no":
         return HOLD_OUT

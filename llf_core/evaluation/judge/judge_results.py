@@ -72,11 +72,13 @@ def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> 
     Args:
         judge: the judge.
         folders: folders of at least two results of the same examples, the first model's first.
-        progress: called with a description, the number of pairs done and their total.
+        progress: called with a description, the number of pairs done and their total; while the model of the judge is
+            loaded, with two zeros.
 
     Raises:
-        EvaluationError: two results have no answers to the same prompts, the endpoint does not answer or refuses, or
-            the model ran out of memory.
+        EvaluationError: two results have no answers to the same prompts; the environment variable of the endpoint's key
+            is not set or holds no key; the endpoint does not answer, refuses, or answers without a reply; or the model
+            ran out of memory, or its logits are not numbers.
         ModelError: the model of the judge cannot be loaded as configured.
         DataError: its tokenizer lacks a token of its template.
         ConfigError: its config is no longer valid.

@@ -26,7 +26,7 @@ class MergedFormat(ExportFormat):
     reward_models: ClassVar[bool] = True
 
     def check(self, request: ExportRequest) -> None:
-        """Check dtype, shard size and combination.
+        """Check dtype, shard size and combination, and that no rank is given, which only an adapter has.
 
         A mistake is then an error before the model is loaded.
 
@@ -34,7 +34,7 @@ class MergedFormat(ExportFormat):
             request: the request.
 
         Raises:
-            ExportError: one of them is not valid.
+            ExportError: one of them is not valid, or `rank` is given.
         """
         check_dtype(request)
         check_shards(request)

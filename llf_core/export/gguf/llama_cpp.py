@@ -102,7 +102,11 @@ class LlamaCpp:
 
     @property
     def template(self) -> str | None:
-        """The source of the chat template; None if the file has none."""
+        """The source of the chat template, to compare it with that of the exported model; None if the file has none.
+
+        For a file without one that has Mistral's Tekken tokenizer and 40 layers, llama.cpp gives the name of a built-in
+        template, `mistral-v7-tekken`.
+        """
         found = lib.llama_model_chat_template(self._model, ffi.NULL)
         return None if found == ffi.NULL else ffi.string(found).decode("utf-8", "replace")
 

@@ -28,10 +28,13 @@ def reply_text(
 ) -> str:
     """The text of a reply without what the model thought before, with its calls as JSON after it.
 
+    Predictions and metrics compare it with the expected answer, which has neither thoughts nor a model's own marks of
+    calls.
+
     Args:
         tokens: token ids of the reply.
         tokenizer: decodes them; for its chat template and special tokens.
-        ends: end-of-sequence token ids, which are not part of the text.
+        ends: end-of-sequence token ids; the first one in `tokens` ends the text, and is not part of it.
         prompt: the rendered prompt, which may have opened a thought.
         tools: the functions that were offered, in OpenAI's form. Without any, calls are text.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from llf_core.data.batch_split import split_batch
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -17,27 +18,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Messages of the allocators of the back ends. CUDA's own error is torch.OutOfMemoryError.
-SIGNS = (
-    "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
-    "not enough memory",  # DefaultCPUAllocator on Windows
-    "Cannot allocate memory",  # errno ENOMEM
-    "std::bad_alloc",
-    "out of memory",  # CUDA's driver, HIP, XPU, MPS
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-
 
 class DoesNotFitError(UserError):
     """Out of memory on the smallest part of a batch, a single document."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be allocated, on any device, so that smaller batches may help."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
 def empty_caches() -> None:

@@ -84,6 +84,14 @@ def test_restore_wants_a_run_in_the_bin_and_a_free_place(ended):
         restore_run(ended.id)
 
 
+def test_a_file_in_place_of_the_bin_is_no_run_that_exists(ended):
+    (home() / "bin").write_text("")
+    for move_one in (delete_run, restore_run, remove_from_bin):
+        with pytest.raises(NotADirectoryError):
+            move_one(ended.id)
+    assert open_run(ended.id)
+
+
 def test_clean_empties_the_bin_and_counts_bytes(ended):
     assert clean().items == ()
     target = delete_run(ended.id)

@@ -1,0 +1,29 @@
+"""Recognizes errors of memory that could not be allocated, on any device."""
+
+from __future__ import annotations
+
+import torch
+
+# Messages of the allocators of the back ends. CUDA's own error is torch.OutOfMemoryError.
+SIGNS = (
+    "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
+    "not enough memory",  # DefaultCPUAllocator on Windows
+    "Cannot allocate memory",  # errno ENOMEM
+    "std::bad_alloc",
+    "out of memory",  # CUDA's driver, HIP, XPU, MPS
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated, on any device, so that less at once may help.
+
+    A `RuntimeError` counts by its message, since torch raises a plain one where it has no error of its own.
+
+    Args:
+        error: exception of torch or Python.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
