@@ -35,8 +35,11 @@ RANKS = (
     {"evaluation", "export"},
     {"cli"},
 )
-SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "mime_bundle"))
-"""What a run's monitor is made of, by a kernel or by the server."""
+SHARED_WITH_SERVER = (
+    *(f"llf_widgets.monitor.{name}" for name in ("run_view", "mime_bundle")),
+    "llf_core.evaluation.judge.win_rate",
+)
+"""What a run's monitor is made of and what a judge's verdicts come to, by a kernel or by the server."""
 LIGHT = {
     "lazy_exports",
     "redaction",

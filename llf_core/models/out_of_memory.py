@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 # Messages of the allocators of the back ends. CUDA's own error is torch.OutOfMemoryError.
 SIGNS = (
     "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
@@ -24,6 +22,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     Args:
         error: exception of torch or Python.
     """
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)

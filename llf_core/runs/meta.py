@@ -70,8 +70,8 @@ def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
         facts: values by key.
 
     Returns:
-        All facts, the new ones as they were given; in the file, secrets are replaced and numbers that are not finite are
-        strings.
+        All facts, the new ones as they were given. In the file, secrets are replaced, and numbers that are not finite
+        are strings.
 
     Raises:
         OSError: the file cannot be read or written, or another process holds the run's lock.

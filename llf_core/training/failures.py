@@ -7,9 +7,9 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, stage_of
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.redaction import redact
 from llf_core.runs.disk_errors import failure_message, is_disk_error, remove_partial_files
-from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.user_error import FAILED, UserError
 
 if TYPE_CHECKING:

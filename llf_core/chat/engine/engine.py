@@ -13,7 +13,6 @@ from llf_core.chat.engine.adapters import Adapters
 from llf_core.chat.engine.embedding import embedding
 from llf_core.chat.engine.facts import read_facts, token_bytes
 from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure
-from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.chat.engine.image_prompt import image_inputs
 from llf_core.chat.engine.json_grammar import Grammars
 from llf_core.chat.engine.plain_generation import PlainGeneration
@@ -32,6 +31,7 @@ from llf_core.generation.message_prompt import context_length, takes_tools
 from llf_core.generation.supported_models import unsupported
 from llf_core.models.memory_in_use import memory_in_use
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.models.step_forecast import free_memory
 
 if TYPE_CHECKING:
