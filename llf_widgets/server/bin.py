@@ -85,8 +85,8 @@ class RemoveHandler(RunsAPIHandler):
         """Remove the run, to free its disk space, and return `{"id"}`.
 
         Raises:
-            HTTPError: 404 if the bin does not hold the run; 409 if `LLF_HOME` cannot be located, the bin is locked or no
-                folder, or a file cannot be removed; 503 if the disk did not respond in time.
+            HTTPError: 404 if the bin does not hold the run; 409 if `LLF_HOME` cannot be located, the bin is locked or
+                no folder, or a file cannot be removed; 503 if the disk did not respond in time.
         """
         try:
             with as_http_errors("Run `llf runs clean` to try again."):
