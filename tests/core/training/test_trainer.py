@@ -39,7 +39,16 @@ def test_only_public_methods_are_overridden():
     own = [pair for kind in (RunTrainer, TrainingLoop) for pair in vars(kind).items()]
     ours = {name for name, value in own if callable(value) and not name.startswith("__")}
     assert {name for name in ours if hasattr(Trainer, name)} == set(SIGNATURES)
-    added = {"set_learning_rate", "end_at", "_follow_schedule", "_note", "_means", "_measure_again", "_count"}
+    added = {
+        "set_learning_rate",
+        "end_at",
+        "_follow_schedule",
+        "_note",
+        "_sums",
+        "_loaders",
+        "_measure_again",
+        "_count",
+    }
     added |= {"planned_rates", "_parameter_groups", "use_result_weights", "_with_extra_losses"}
     assert ours - set(SIGNATURES) == {*added, "save_checkpoint"}
     saving = inspect.signature(Trainer._save_checkpoint).parameters  # what `save_checkpoint` calls
