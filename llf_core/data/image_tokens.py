@@ -27,7 +27,7 @@ FIXED = (
 )  # fmt: skip
 """Settings with the number of tokens of an image or tile."""
 AROUND = 3
-"""Tokens that processors write around an image or tile, such as `<|vision_start|>`, at most."""
+"""Tokens that processors write around an image, such as `<|vision_start|>`: 0 for LLaVA to 4 for Gemma 3."""
 CROPS = 4
 """Most crops of Gemma 3's pan and scan, its processor's default."""
 OF_ANOTHER_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
@@ -54,7 +54,7 @@ class ImageTokens:
         """Estimate the tokens of an image in the text, by the rules of transformers' processors.
 
         For example, a Qwen-VL image has one token for each `merge_size`² patches after `smart_resize`. For the tokens
-        around an image, `AROUND` is added, the most that a processor writes; images in tiles count as if all tiles were
+        around an image, `AROUND` is added, about what a processor writes; images in tiles count as if all tiles were
         used, where their number depends on more than the size.
 
         Args:

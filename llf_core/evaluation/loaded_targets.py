@@ -71,7 +71,7 @@ def loaded_targets(
     first = group[0]
     base = load_base(first.config, first.target.template, lambda what: progress(what, 0, 0))
     base.model.eval()
-    engine = Engine(base.model, base.tokenizer) if generates else None
+    engine = Engine(base.model, base.tokenizer, processor=base.processor) if generates else None
     adapters = Adapters(base.model) if engine is None else engine.adapters
     install_head(base.model)
     number, loaded = -1, LoadedTarget(adapters, None, engine, base.tokenizer, base.tokenizer)
