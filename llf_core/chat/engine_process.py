@@ -43,7 +43,7 @@ class EngineProcess(ChatEngine):
 
     Raises:
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:

@@ -103,7 +103,7 @@ class ServerEngine(ChatEngine):
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             OSError: a file of the model cannot be read, as `FileNotFoundError` or `UnreadableError`.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
 
     def model_name(self, adapter: str | None) -> str:

@@ -85,7 +85,7 @@ class ChatService:
             ConfigError: the config of the run is no longer valid.
             UnreadableError: the `adapter_config.json` is not a regular file or too large.
             TypeError: the target is of another type.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
@@ -167,7 +167,7 @@ class ChatService:
             UntrustedCodeError: Python code of the model would run in such a server, and the user has not allowed it.
             TooMuchCodeError: a file of that code is larger than a person could review.
             OSError: a file of the model cannot be read, or the process cannot be started.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         self._process_of(self._target(name))
 

@@ -141,7 +141,7 @@ def find_target(
         ConfigError: the config of the run is no longer valid, or the YAML file is not.
         UnreadableError: the `adapter_config.json` is not a regular file or too large.
         TypeError: the target is of another type.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
         BrokenRunError: the status of the run cannot be read.
         OSError: a file cannot be read.

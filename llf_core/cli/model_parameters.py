@@ -18,7 +18,7 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
 
     Raises:
         Exit: the config has errors.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
         ModelError: the model's architecture is not known, or the method does not fit it.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name

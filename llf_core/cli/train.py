@@ -62,8 +62,9 @@ def demo(
     """Fine-tune a small model in about a minute, then compare its responses before and after.
 
     Raises:
-        Exit: the run fails, or its loss has not fallen as far as it should.
-        UserError: the run cannot be started, or the responses cannot be generated.
+        Exit: the run fails, is stopped, or its loss has not fallen as far as it should; or Ctrl-C was pressed.
+        UserError: the run cannot be started or read, there is no run to report on, or the responses cannot be
+            generated.
         OSError: the run's folder cannot be written, or the folder of runs cannot be read.
         RuntimeError: the supervisor does not start.
     """

@@ -149,7 +149,7 @@ def _model_folder(config: RunConfig) -> Path | None:
     """Folder of the config's model, also of the embedded one; None if it is not on this machine.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     model = config.model
     if model.model_name_or_path == EMBEDDED:

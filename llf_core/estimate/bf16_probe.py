@@ -31,7 +31,7 @@ def probe_file() -> Path:
     """File of the measurements: `llf_core.models.bf16_benchmark` writes it, so that a forecast needs no torch.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return home() / "cache" / "probe.json"
 
@@ -61,7 +61,7 @@ def cached_speedup(threads: int) -> float | None:
         threads: number of compute threads.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: too many files are open.
     """
     try:

@@ -33,7 +33,7 @@ def cpu_flops() -> float:
     ones a hundred times slower on a busy machine, and multiplied by the number of threads of a run.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: too many files are open.
     """
     generator = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def cpu_values() -> float:
     What is not a product in a step, such as norms and activation functions, is bound by this speed: that of caches.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: too many files are open.
     """
     left, right, result = (np.ones(VALUES, np.float32) for _ in range(3))

@@ -39,7 +39,7 @@ def products_per_second(device: Device) -> tuple[float, str]:
 
     Raises:
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if device.kind == "cpu":
         return cpu_flops(), "matrix products timed on this CPU"

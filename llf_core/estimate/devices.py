@@ -118,7 +118,7 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
 
     Raises:
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
     if requested is not None:

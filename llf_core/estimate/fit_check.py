@@ -39,7 +39,7 @@ def check_fit(
 
     Raises:
         ModelSizeError: a file of the model has a size that no model has.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a weight file of the model cannot be read, the disk of `LLF_HOME` cannot be examined, or the working
             directory was removed.
         PluginError: two installed packages declare the same method.

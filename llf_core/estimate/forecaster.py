@@ -48,7 +48,7 @@ class Forecaster:
 
         Raises:
             ModelSizeError: a file of the model has a size that no model has.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a weight file of the model cannot be read.
             PluginError: two installed packages declare the same method.
         """
@@ -97,7 +97,7 @@ class Forecaster:
         Raises:
             OSError: too many files are open.
             PluginError: two installed packages declare the same plug-in.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         training, model = self.config.training, self.config.model
         requested = training.gradient_checkpointing
@@ -122,7 +122,7 @@ class Forecaster:
         Raises:
             OSError: too many files are open.
             PluginError: two installed packages declare the same plug-in.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         found, like = self.uncorrected_memory(checkpointing=checkpointing), self.like(checkpointing=checkpointing)
         if found is None or like is None:
@@ -186,7 +186,7 @@ class Forecaster:
         Raises:
             OSError: too many files are open.
             PluginError: two installed packages declare the same plug-in.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         if self.step is None or self.sizes is None:
             return None
@@ -225,7 +225,7 @@ class Forecaster:
         Raises:
             OSError: too many files are open.
             PluginError: two installed packages declare the same plug-in.
-            HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         like = self.like(checkpointing=checkpointing)
         if like is None or self.step is None:

@@ -98,7 +98,7 @@ def table_file() -> Path:
     """File of the table, `LLF_HOME/past_runs.json`: runs of one user on one machine share it.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return home() / "past_runs.json"
 
@@ -109,7 +109,7 @@ def past_runs() -> tuple[PastRun, ...]:
     A file that is missing, broken or too large counts as empty, since forecasts work without it.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: too many files are open.
     """
     path = table_file()
@@ -207,7 +207,7 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
 
     Raises:
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
         Kernel regression (Nadaraya 1964), here of the logarithm of the ratio; distance and kernel are LLF's own.
@@ -242,7 +242,7 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
 
     Raises:
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
@@ -288,7 +288,7 @@ def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) ->
 
     Raises:
         OSError: too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = data_key(config)
     for run in reversed(past_runs() if runs is None else runs):

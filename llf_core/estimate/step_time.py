@@ -132,7 +132,7 @@ def step_seconds(
         The seconds, and what the speed is known from.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: too many files are open.
         PluginError: two installed packages declare the same plug-in.
     """

@@ -154,7 +154,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
     made = worker_process.run_in_child(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
@@ -167,7 +167,7 @@ def main() -> None:
     Raises:
         SystemExit: the arguments are wrong, or the completions could not be generated.
         ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")

@@ -72,7 +72,7 @@ def report_on(run: Run) -> tuple[bool, str]:
         BrokenRunError: the run has no readable status.
         RuntimeError: the process that generates completions failed; the message says why.
         OSError: the process cannot be started, or too many files are open.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         UnreadableError: the metrics or completions are not a regular file, or the system denies access.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """

@@ -114,7 +114,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         UnreadableError: a file of a target is not a regular file.
         TypeError: a target is of another type, or a metric is no function of an answer.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     found = tuple(one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets)
     if not found:
@@ -196,7 +196,7 @@ def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Pa
         OSError: a file cannot be read.
         TypeError: a target is of another type.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     found = [one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets]
     bases: list[Target] = []

@@ -139,7 +139,7 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file cannot be read, or the process cannot be started.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     root = home_folder(home)
     with tempfile.TemporaryDirectory(prefix="llf-learning-rate-") as place:

@@ -73,7 +73,7 @@ def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
         target: the target.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the working directory was removed, or the system does not allow the run's folder to be examined.
     """
     run, shared = run_of(target), shared_place(target)

@@ -237,7 +237,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]

@@ -161,7 +161,7 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file cannot be read, or the process cannot be started.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     functions = None if rewards is None else REWARDS.by_name(rewards)
     root = home_folder(home)

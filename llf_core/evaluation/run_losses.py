@@ -178,7 +178,7 @@ def losses_in_child(run_id: str, data: str | None = None, home: Path | None = No
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     options = [] if data is None else [f"--data={data}"]
     return Losses(**worker_process.run_in_child(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
@@ -190,7 +190,7 @@ def main() -> None:
     Raises:
         SystemExit: the arguments are wrong, or the losses could not be computed.
         ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")

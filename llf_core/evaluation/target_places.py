@@ -25,7 +25,7 @@ def run_of(target: Target, home: Path | str | None = None) -> RunFolder | None:
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a folder cannot be examined.
     """
     if not target.run_id:
@@ -47,7 +47,7 @@ def shared_place(target: Target, home: Path | str | None = None) -> Path:
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = hashlib.sha256(json.dumps([target.config, target.adapter]).encode()).hexdigest()[:16]
     return model_evaluations(key, home)

@@ -230,7 +230,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]

@@ -95,7 +95,7 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
             sentence.
         UntrustedCodeError: code would run that the user has not allowed.
         OSError: the process cannot be started.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     for one in arguments:
         if not _can_be_passed(one):

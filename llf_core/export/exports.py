@@ -126,7 +126,7 @@ def export(  # noqa: PLR0913 - what an export has
         ConfigError: the config of the run is no longer valid.
         UnreadableError: the `adapter_config.json` is not a regular file or too large.
         BrokenRunError: the status of the run cannot be read.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
         TypeError: the target is of another type, an option is no plain value, or an entry of `adapters` is no pair.
         ValueError: an entry of `adapters` is no pair.

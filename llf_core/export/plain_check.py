@@ -59,11 +59,14 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
 
 
 def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:
-    """The text of each conversation by the chat template; None where the template refuses it.
+    """The text of each conversation by the chat template, to compare it with what the live tokenizer renders.
 
     Args:
         tokenizer: has the template.
         conversations: messages, tools, and whether the header of an answer follows.
+
+    Returns:
+        The texts; None for a conversation that the template refuses.
     """
     found = []
     for one in conversations:

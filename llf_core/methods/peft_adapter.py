@@ -30,7 +30,8 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
         make: given the model with frozen weights, wraps it with a new adapter; what it raises passes through.
 
     Returns:
-        A `PeftModel` whose trained parameters are float32 unless `pure_bf16`.
+        A `PeftModel` whose trained parameters are float32, bfloat16 with `pure_bf16`, and as they were made with an
+        optimizer that `keeps_masters`.
 
     Raises:
         ModelError: an adapter that does not fit, or of a type that the method does not continue.

@@ -45,8 +45,9 @@ class PeftTuner(Method):
         """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`.
 
         Returns:
-            A `PeftModel` in which only the adapter and `additional_target` are trainable, in float32 unless
-            `pure_bf16`. `llf_notes` on its base are sentences on what `all` leaves out.
+            A `PeftModel` in which only the adapter, `additional_target`, rows of new tokens and the head of a reward
+            model are trainable: in float32, in bfloat16 with `pure_bf16`, and as they were made with an optimizer that
+            `keeps_masters`. `llf_notes` on its base are sentences on what `all` leaves out.
 
         Raises:
             ModelError: a module that the model does not have, options that do not fit its shapes, or an adapter that

@@ -128,7 +128,8 @@ def build_classifier(causal: PreTrainedModel) -> Any:
         causal: causal model with the layer `score`. Without it, the classifier's weights are on the `meta` device.
 
     Returns:
-        A `*ForSequenceClassification` of transformers. Its modules are those of `causal`, not copies.
+        A `*ForSequenceClassification` of transformers. With `score`, its modules are those of `causal`, not
+        copies.
 
     Raises:
         ModelError: transformers has no such class for the architecture, or its weights have other names.

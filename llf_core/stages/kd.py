@@ -55,9 +55,11 @@ class KD(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher ‖ student)`.
+        """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher, student)`.
 
-        α 0 is plain fine-tuning, for which the teacher is not run; α 1 learns from the teacher alone.
+        α is `kd_alpha`: 0 is plain fine-tuning, for which the teacher is not run; 1 learns from the teacher alone. D
+        compares the softmaxes at the temperature T (`kd_temperature`). By β (`kd_beta`) it is KL(teacher ‖ student) for
+        0, KL(student ‖ teacher) for 1, and the generalized Jensen-Shannon divergence between, see `divergence_sum`.
 
         Args:
             model: see `LossStage.loss_sum`.

@@ -29,7 +29,7 @@ def conversation_of(name: str | None, models: Sequence[str], home: Path | None) 
 
     Raises:
         ConversationError: there is none with this id.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         UnreadableError: it is not a regular file, or the system denies access.
         OSError: too many files are open.
     """

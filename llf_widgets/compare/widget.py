@@ -120,7 +120,8 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty;
                 an id is invalid.
             TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
+                `replay.json`) cannot be read.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
@@ -131,7 +132,8 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Read the runs again, for live runs; the reader's choice of curve and axes is kept.
 
         Raises:
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
+                `replay.json`) cannot be read.
             BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         for tracker in self._trackers:

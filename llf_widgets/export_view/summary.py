@@ -32,7 +32,7 @@ def summary_text(title: str, note: str, folder: str, receipt: Mapping[str, Any])
 
 
 def summary_html(title: str, note: str, folder: str, receipt: Mapping[str, Any]) -> str:
-    """The receipt as HTML without scripts; all texts are escaped.
+    """The receipt as HTML without scripts, for saved notebooks, which have no widget; all texts are escaped.
 
     Args:
         title: what is exported.

@@ -151,9 +151,10 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
 
 
 def disk_bytes(config: RunConfig) -> int | None:
-    """Bytes that a run will write; None if the model's size is unknown. Imports the forecast only when it is needed.
+    """Most bytes of a run on the disk at once, which `check_disk` compares with the free space.
 
-    A size that no model has counts as unknown here, since the loader reports it.
+    None if the model's size is unknown, or the method cannot say how many parameters it trains. A size that no model
+    has counts as unknown here, since the loader reports it. Imports the forecast only when it is needed.
 
     Raises:
         OSError: a weight file of the model cannot be read.

@@ -122,7 +122,9 @@ class RunView:
         return None not in {before, now} and before != now
 
     def section(self, name: str, options: ViewOptions = DEFAULT) -> Any:
-        """One section as of the last read, built when it is requested.
+        """One section, built when it is requested, since most are not requested after each read.
+
+        `log` and `trained` read their files then; the others show what `refresh` has read last.
 
         Args:
             name: one of `SECTIONS`.

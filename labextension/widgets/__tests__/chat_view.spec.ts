@@ -37,7 +37,7 @@ const reply = (model: string, values: object = {}) => ({
 const turn = (...replies: object[]) => ({
   id: 't',
   text: 'Why?',
-  pictures: 0,
+  pictures: [],
   version: [1, 1],
   replies
 });
@@ -95,7 +95,9 @@ it('sends a question by Ctrl Enter, once, and keeps the focus', () => {
   press(question(), 'Enter');
   expect(model.sent).toEqual([]);
   press(question(), 'Enter', true);
-  expect(model.sent).toEqual([{ type: 'send', text: 'Why?' }]);
+  expect(model.sent).toEqual([
+    { type: 'send', text: 'Why?', pictures: [], request: expect.any(String) }
+  ]);
   expect(question().value).toBe('');
   expect(document.activeElement).toBe(question());
   model.set('_turns', [turn(reply('a'), reply('b'))]);
@@ -156,7 +158,9 @@ it('asks an edited question as a new version, and leaves the field by Escape', (
   button('Edit').click();
   field.value = 'Why not?';
   press(field, 'Enter', true);
-  expect(model.sent).toEqual([{ type: 'edit', turn: 't', text: 'Why not?' }]);
+  expect(model.sent).toEqual([
+    { type: 'edit', turn: 't', text: 'Why not?', pictures: [] }
+  ]);
 });
 
 it('offers what repairs an error, and the versions of a reply', () => {

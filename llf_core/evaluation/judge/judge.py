@@ -128,7 +128,7 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
         OSError: a file cannot be read.
         TypeError: the judge is of another type.
         PluginError: two installed packages declare the same name or key.
-        HomeError: `LLF_HOME` begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if isinstance(judge, Judge):
         return judge

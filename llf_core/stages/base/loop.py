@@ -192,8 +192,10 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             The schedule, also set as `lr_scheduler`.
 
         Raises:
-            ValueError: the schedule lacks an argument that it requires in `lr_scheduler_kwargs`.
+            ValueError: the schedule refuses its `lr_scheduler_kwargs`: one is missing, or has a value that it does not
+                take, such as an `lr_end` of `polynomial` that is not below the learning rate.
             TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
+            ZeroDivisionError: the schedule has a `min_lr`, and the learning rate is 0.
 
         Source:
             transformers' `get_scheduler`; warm-up, stable phase and decay: arXiv 2404.06395, section 4; a third of
@@ -311,6 +313,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         Raises:
             ValueError: the schedule refuses the new number of steps.
             TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
+            ZeroDivisionError: the schedule has a `min_lr`, and the learning rate is 0.
         """
         kept: Any = self.lr_scheduler
         if hasattr(kept, "lr_lambdas"):

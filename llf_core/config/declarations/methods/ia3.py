@@ -39,7 +39,10 @@ class IA3Options(Section):
 
 
 def tuner(config: ConfigValues) -> Tuner:
-    """The adapter of PEFT that a config's IA³ options ask for; `PeftTuner` puts it on the model."""
+    """The adapter of PEFT that a config's IA³ options ask for; `PeftTuner` puts it on the model.
+
+    With `ia3_target` alone, the targets that PEFT scales at the input for Llama (`LLAMA_FEEDFORWARD`) are so here.
+    """
     options = config.options(IA3Options)
     chosen = options.ia3_target
     feedforward = options.ia3_feedforward
