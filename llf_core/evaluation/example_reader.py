@@ -9,11 +9,12 @@ from llf_core.evaluation.data_settings import tokenization_of
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.examples import read_examples, read_validation, validation_names
 from llf_core.evaluation.request import VALIDATION
+from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.evaluation.examples import EvaluationExamples
@@ -54,7 +55,11 @@ class ExampleReader:
         return first.replace(template=None)
 
     def read(
-        self, tokenizer: PreTrainedTokenizerBase, rendering: RunConfig | None, template: str | None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rendering: RunConfig | None,
+        template: str | None,
+        processor: ProcessorMixin | None = None,
     ) -> EvaluationExamples:
         """The examples for a tokenizer.
 
@@ -64,11 +69,12 @@ class ExampleReader:
             tokenizer: tokenizer of the base model.
             rendering: config by which they are rendered; None for defaults.
             template: name of the chat template; None for the tokenizer's own.
+            processor: processor of a base model that takes images or sound too; None for a model of text.
 
         Raises:
             EvaluationError: there is no validation data, or the data has no answers, or has pictures or sound.
-            ModelError: the tokenizer of the first run is missing or cannot be loaded.
-            UntrustedCodeError: Python code of that tokenizer would run, and the user has not allowed it.
+            ModelError: the tokenizer or processor of the first run is missing or cannot be loaded.
+            UntrustedCodeError: Python code of that model would run, and the user has not allowed it.
             TooMuchCodeError: a file of that code is larger than a person could review.
             DataError: the data cannot be read, or yields no example; or the template does not fit.
             ConfigError: a name or the folder is not valid in a config.
@@ -97,13 +103,17 @@ class ExampleReader:
                 dataset_dir=folder,
                 held=self._held,
                 progress=self._told,
+                processor=processor,
             )
         return self._read[key]
 
     def _read_validation(self, first: RunConfig) -> None:
         """Read what the first run held out, by its own tokenizer, on which the split may depend."""
-        tokenizer = load_tokenizer(resolve_model(first.model.model_name_or_path, first), first)
-        found = read_validation(first, tokenizer, limit=self._request.limit, progress=self._told)
+        source = resolve_model(first.model.model_name_or_path, first)
+        tokenizer = load_tokenizer(source, first)
+        processor = load_processor(source, first, tokenizer)
+        limit = self._request.limit
+        found = read_validation(first, tokenizer, limit=limit, progress=self._told, processor=processor)
         self._read[_key(tokenizer, first, first.data.template)] = found
         self._held = {one.key for one in found.examples}
 

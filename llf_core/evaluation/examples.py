@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.data.formats.conversation import Conversation
@@ -99,6 +99,7 @@ def read_validation(
     *,
     limit: int | None = None,
     progress: Callable[[str, int], None] | None = None,
+    processor: ProcessorMixin | None = None,
 ) -> EvaluationExamples:
     """Read the validation data of a run, as it was held out in training.
 
@@ -109,6 +110,7 @@ def read_validation(
         tokenizer: tokenizer of its base model, on which the split depends.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         progress: called with a data set's name and the number of records read so far; None if nobody watches.
+        processor: processor of a model that takes images or sound too; None for a model of text.
 
     Raises:
         EvaluationError: the run has no validation data, it has no answers, or it has pictures or sound.
@@ -130,11 +132,11 @@ def read_validation(
             "answers.",
             "Name a data set with answers.",
         )
-    prepared = prepare(run, tokenizer, progress=progress)
+    prepared = prepare(run, tokenizer, progress=progress, processor=processor)
     assert prepared.eval is not None  # noqa: S101 - the config has evaluation data
     counts = prepared.eval_counts
     sets = counts[:, SET_COLUMN].tolist() if len(counts) else [0] * len(prepared.eval)
-    return _collect(run, tokenizer, validation_names(run), prepared, prepared.eval, sets, limit, None)
+    return _collect(run, tokenizer, validation_names(run), prepared, prepared.eval, sets, limit, None, processor)
 
 
 def read_examples(  # noqa: PLR0913 - what is read, and how
@@ -147,6 +149,7 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
     dataset_dir: str | None = None,
     held: Collection[tuple[str, int]] | None = None,
     progress: Callable[[str, int], None] | None = None,
+    processor: ProcessorMixin | None = None,
 ) -> EvaluationExamples:
     """Read data sets, rendered, masked and truncated as in training.
 
@@ -161,6 +164,7 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
         dataset_dir: folder of named data sets; None for that of the run.
         held: data set and number of the records that are read; None for all.
         progress: called with a data set's name and the number of records read so far; None if nobody watches.
+        processor: processor of a model that takes images or sound too; None for a model of text.
 
     Raises:
         EvaluationError: the data has no answers, or has pictures or sound.
@@ -174,9 +178,9 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
             plug-in.
     """
     most = limit if held is None else None
-    config, prepared = _prepared(names, tokenizer, run, template, most, dataset_dir, progress)
+    config, prepared = _prepared(names, tokenizer, run, template, most, dataset_dir, progress, processor)
     sets = prepared.counts[:, SET_COLUMN].tolist()
-    return _collect(config, tokenizer, tuple(names), prepared, prepared.examples, sets, limit, held)
+    return _collect(config, tokenizer, tuple(names), prepared, prepared.examples, sets, limit, held, processor)
 
 
 def validation_names(run: RunConfig) -> tuple[str, ...]:
@@ -197,11 +201,12 @@ def _collect(  # noqa: PLR0913, PLR0917 - what was prepared, and what is kept of
     sets: list[int],
     limit: int | None,
     held: Collection[tuple[str, int]] | None,
+    processor: ProcessorMixin | None,
 ) -> EvaluationExamples:
     labels = [source.label for source in sources_of(config, names)]
     kept = None if held is None else {(labels.index(label), index) for label, index in held}
     parts = _parts_by_place(examples, sets, limit, kept)
-    found = {} if config.data.streaming else conversations_at(config, tokenizer, names, parts)
+    found = {} if config.data.streaming else conversations_at(config, tokenizer, names, parts, processor)
     made = tuple(
         _example(labels[place[0]], place[1], own, *found.get(place, (None, {}))) for place, own in parts.items()
     )
@@ -217,6 +222,7 @@ def _prepared(  # noqa: PLR0913, PLR0917 - the arguments of `read_examples`
     limit: int | None,
     dataset_dir: str | None,
     progress: Callable[[str, int], None] | None,
+    processor: ProcessorMixin | None,
 ) -> tuple[RunConfig, Prepared]:
     """Prepare named data sets as conversations, or as the kind of data that they have."""
 
@@ -225,10 +231,10 @@ def _prepared(  # noqa: PLR0913, PLR0917 - the arguments of `read_examples`
 
     config = config_of("sft")
     try:
-        return config, prepare(config, tokenizer, progress=progress)
+        return config, prepare(config, tokenizer, progress=progress, processor=processor)
     except OtherKindError as error:
         config = config_of(stages_for(error.kind)[0])
-    return config, prepare(config, tokenizer, progress=progress)
+    return config, prepare(config, tokenizer, progress=progress, processor=processor)
 
 
 def _parts_by_place(

@@ -26,6 +26,7 @@ from llf_core.evaluation.planned_result import (
 from llf_core.evaluation.target_places import run_of
 from llf_core.evaluation.token_texts import text_bytes, token_texts
 from llf_core.metrics import ScoredExample, load_metrics, score_answers
+from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs.config_file import run_config
@@ -114,7 +115,9 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
         rendering = config or reader.settings_for(model)
         loading = loading_of(target, None if rendering is None else rendering.data.template)
         source = resolve_model(loading.model.model_name_or_path, loading)
-        examples = reader.read(load_tokenizer(source, loading), rendering, loading.data.template or target.template)
+        tokenizer = load_tokenizer(source, loading)
+        processor = load_processor(source, loading, tokenizer)
+        examples = reader.read(tokenizer, rendering, loading.data.template or target.template, processor)
         _check_examples(examples, metrics, generates=request.generates)
         plan = plan_base(loading)
         yield PlannedMeasurement(

@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from typer.testing import CliRunner
 
 from llf_core.chat.base_model import load_base
@@ -27,6 +27,7 @@ from llf_core.evaluation.worker_process import no_progress
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.evaluations import examples_of, results_of, token_losses_of
 from llf_core.user_error import UserError
+from tests.tiny import save_tiny_llava
 
 
 @pytest.fixture
@@ -306,3 +307,20 @@ def test_data_of_other_kinds_is_measured_on_its_better_answer_or_whole_text(make
     assert [token for part in long.parts for token in part.ids] == tokens
     assert (len(long.parts), long.prompt, long.reference) == (-(-len(tokens) // 128), (), None)
     assert [part.measured for part in long.parts] == [len(part.ids) - 1 for part in long.parts]
+
+
+def test_a_vision_model_answers_texts_in_the_form_of_its_own_template(tmp_path, llf_home, warm_python):
+    save_tiny_llava(tmp_path / "llava")
+    rows = [{"instruction": f"What is {i} plus 1?", "output": f"It is number {i}."} for i in range(2)]
+    (result,) = evaluate([str(tmp_path / "llava")], rows, metrics=["exact_match"], max_new_tokens=6)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype="float32").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "llava")
+    found = examples_of(result)
+    assert len(found) == 2
+    for row, one in zip(rows, found, strict=True):
+        parts = [{"role": "user", "content": [{"type": "text", "text": row["instruction"]}]}]
+        text = processor.apply_chat_template(parts, add_generation_prompt=True)
+        assert row["instruction"] in text
+        inputs = processor(text=[text], return_tensors="pt")
+        made = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert one.answer == processor.tokenizer.decode(made, skip_special_tokens=True)
