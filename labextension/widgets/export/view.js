@@ -32,7 +32,7 @@ const STATES = {
  */
 function render({ model, el }) {
   el.classList.add('llf', 'llf-Export');
-  const title = h('h3');
+  const title = h('h2');
   const state = h('span');
   const stop = createButton('Stop', () => {
     setDisabled(stop, true);
