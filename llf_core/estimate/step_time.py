@@ -19,13 +19,13 @@ CPU_SHARE = 0.6
 """Share of the fastest matrix products' speed that a step's products reach on a CPU."""
 BF16_SHARE = 0.6
 """Share of bfloat16's speedup that remains in the products of a step, which are smaller than the measured one."""
-LAYER_SECONDS = {"cpu": 6e-3, "mps": 1.2e-3, "cuda": 6e-4}
+LAYER_SECONDS = {"cpu": 6.5e-3, "mps": 1.2e-3, "cuda": 6e-4}
 """Seconds of a layer's forward and backward pass that do not depend on its size: Python and the start of kernels."""
 FORWARD_SHARE = 1 / 3
 """Share of the forward pass in these times; each operation has about two in the backward pass."""
-DOCUMENT_SECONDS = {"cpu": 4e-3, "mps": 0.0, "cuda": 0.0}
+DOCUMENT_SECONDS = {"cpu": 3e-3, "mps": 0.0, "cuda": 0.0}
 """The same of each example in a layer's attention, which has products of its own on a CPU."""
-PASSES = 33.0
+PASSES = 11.0
 """Sums of two values that take as long as all but the products of one of a layer's values, on a CPU.
 
 A layer has as many values a token as its matrices have parameters, divided by its width (`inner`). What takes the time
@@ -34,7 +34,7 @@ GPU `GPU_SHARE` has them.
 """
 STEP_SECONDS = {"cpu": 0.02, "mps": 0.02, "cuda": 0.01}
 """Seconds of a micro-batch beside its layers: the loader, the loss and the bookkeeping."""
-BYTES_PER_SECOND = {"cpu": 9e9, "mps": 60e9, "cuda": 900e9}
+BYTES_PER_SECOND = {"cpu": 16e9, "mps": 60e9, "cuda": 900e9}
 """Bytes a second that an optimizer reads and writes."""
 UPDATE_BYTES = 16
 """Bytes of weight and gradient that an update reads and writes for each parameter, beside its state twice."""
