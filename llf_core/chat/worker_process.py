@@ -47,7 +47,7 @@ class Refusal:
 
     Attributes:
         folder: its folder or hub id.
-        failed: what requests that name it are told.
+        failed: the error that requests for it get.
         told: whether one was.
     """
 

@@ -53,7 +53,7 @@ def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | 
     own: Any = getattr(processor, "chat_template", None)
     renderer: Any = tokenizer if tokenizer.chat_template or not own else processor
     sign = ""
-    with suppress(DataError, ValueError):  # no template to render with: a request is told
+    with suppress(DataError, ValueError):  # no template to render with: the first request fails with it
         used = tokenizer.get_chat_template(renderer.chat_template if renderer is processor else None)
         if accepts_parts(ChatTemplate(OWN_TEMPLATE, used), tokenizer):
             return PromptForm(renderer, in_parts=True)

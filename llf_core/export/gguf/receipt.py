@@ -127,7 +127,7 @@ def measure_again(
 def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: Path) -> list[ReceiptCheck]:
     """Compare the converted file with the live model.
 
-    A fault of the conversion is told apart from what a quantization costs.
+    The check separates a fault of the conversion from what a quantization costs.
 
     Args:
         source: what was exported.
