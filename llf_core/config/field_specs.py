@@ -49,9 +49,7 @@ SECTIONS: dict[str, type[Section]] = {
     "chat": Chat,
     "evaluation": Evaluation,
 }
-USED_BY_OTHERS: Mapping[str, str] = MappingProxyType(
-    {"chat": "`llf chat`, `llf serve` and `llf predict` use it", "evaluation": "`llf eval` and `llf.Evaluate` use it"}
-)
+USED_BY_OTHERS: Mapping[str, str] = MappingProxyType({"chat": "`llf chat`, `llf serve` and `llf predict` use it"})
 """Sections that training does not read, with the end of the sentence about a key of theirs in a run's config."""
 
 

@@ -15,11 +15,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Model": ("model",),
     "Data": ("data",),
     "Method": ("stage", "method"),
-    "Training": ("training", "optimizer", "generation", "launch"),
+    "Training": ("training", "optimizer", "evaluation", "generation", "launch"),
 }
 """Sections of the form, and the config sections that each shows."""
 
-GROUPS = {"optimizer": "Optimizer", "generation": "Generation", "launch": "Launch"}
+GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "Generation", "launch": "Launch"}
 """Headings among the advanced fields."""
 
 

@@ -199,3 +199,9 @@ def test_a_file_that_cannot_be_read_is_all_that_is_said(tmp_path, text):
         path.write_text(text)
     (problem,) = validate(path).problems
     assert (problem.kind, problem.key) == ("invalid", "")
+
+
+def test_metrics_of_evaluations_count_as_used():
+    config = {"eval_strategy": "epoch", "val_size": 0.1, "compute_accuracy": True, "metrics": ["rouge"]}
+    report = validate({"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", **config})
+    assert not [one.message for one in report.problems if "no effect" in one.message]
