@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -18,7 +18,7 @@ from tests.process_state import ProcessState, seed
 from tests.processes import end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from transformers import PreTrainedTokenizerFast
 
@@ -46,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     tests = Counter(item.path for item in items if item.get_closest_marker("browser") is not None)
     items.sort(key=lambda item: -tests[item.path] if item.get_closest_marker("browser") is not None else -sys.maxsize)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> Generator[None, Any, Any]:
+    """A trainer that a fixture of several tests runs leaves no handler of a signal or logger to all tests after it."""
+    if fixturedef.scope == "function":
+        return (yield)
+    state = ProcessState()
+    try:
+        return (yield)
+    finally:
+        state.restore_what_the_product_sets()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -239,6 +239,13 @@ class ProcessState:
                 changes.append(f"{kept.name}: {difference(before, after)}")
         return changes
 
+    def restore_what_the_product_sets(self) -> None:
+        """Puts back what a trainer or supervisor of ours set for its process, and leaves all else as it is."""
+        for kept, before in self._before:
+            after = kept.read()
+            if after != before and kept.expected(before, after):
+                kept.restore(before)
+
 
 def difference(before: Any, after: Any) -> str:
     """`before → after`, of dictionaries only the entries that differ."""

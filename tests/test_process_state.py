@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from llf_core.runs.log_handler import log_to
-from tests.process_state import ProcessState, seed
+from tests.process_state import ProcessState, loggers, seed
 
 FAULTS = {
     "csv.field_size_limit()": lambda: csv.field_size_limit(50),
@@ -52,12 +52,33 @@ def test_of_the_environment_only_what_differs_is_told(monkeypatch):
 
 
 def test_what_a_trainer_sets_for_its_own_process_is_put_back_without_a_word():
-    before = logging.getLogger("llf_core").handlers[:], torch.get_num_threads()
+    before = loggers(), torch.get_num_threads()
     state = ProcessState()
     log_to("stdout")
     torch.set_num_threads(3)
     assert state.restore() == []
-    assert (logging.getLogger("llf_core").handlers, torch.get_num_threads()) == before
+    assert (loggers(), torch.get_num_threads()) == before
+
+
+@pytest.fixture(scope="module")
+def state_of_the_module():
+    """What a trainer would leave, and what a fixture of a module means to set for all its tests."""
+    before = loggers(), signal.getsignal(signal.SIGTERM)
+
+    def request_stop(*_):
+        """The handler of a trainer."""
+
+    request_stop.__module__ = "llf_core.training.session"
+    signal.signal(signal.SIGTERM, request_stop)
+    log_to("stdout")
+    os.environ["LLF_OF_THE_MODULE"] = "1"
+    yield before
+    del os.environ["LLF_OF_THE_MODULE"]
+
+
+def test_what_a_trainer_in_a_fixture_of_a_module_sets_ends_with_the_fixture(state_of_the_module):
+    assert (loggers(), signal.getsignal(signal.SIGTERM)) == state_of_the_module
+    assert os.environ["LLF_OF_THE_MODULE"] == "1"
 
 
 def test_every_test_begins_with_the_same_random_numbers():
