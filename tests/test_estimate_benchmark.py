@@ -1,10 +1,11 @@
 """The forecasts in docs/estimate.md are those of the code, and within the goal of the paper's figures."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import estimate, estimate_peaks, load_peaks, vision_peaks
+from benchmarks import estimate, estimate_peaks, estimate_times, load_peaks, vision_peaks
 
 KEYS = ("model", "contender", "length", "batch", "checkpointing")
 
@@ -52,3 +53,11 @@ def test_peaks_while_a_model_is_quantized_are_forecast_within_the_goal() -> None
     runs = load_peaks.stored()
     assert {run["model"] for run in runs} == set(estimate_peaks.MODELS)
     assert [run for run in runs if abs(run["forecast"] / run["peak"] - 1) > estimate_peaks.GOAL] == []
+
+
+def test_the_time_that_a_host_takes_is_a_share_of_the_time_in_which_something_ran() -> None:
+    before = SimpleNamespace(user=10.0, system=2.0, idle=5.0, steal=1.0)
+    after = SimpleNamespace(user=14.0, system=3.0, idle=50.0, steal=2.0)
+    assert estimate_times.stolen(before, after) == pytest.approx(1 / 6)
+    assert estimate_times.stolen(before, before) == 0
+    assert estimate_times.stolen(SimpleNamespace(user=1.0, system=1.0), SimpleNamespace(user=2.0, system=1.0)) == 0
