@@ -259,8 +259,8 @@ def times_section() -> str:
     taken = max(found["stolen"] for found in cases.values())
     return f"""
 Each config is forecast on a new machine, then measured and forecast again, and then trained for {estimate_times.STEPS}
-steps on a CPU (`python -m benchmarks.estimate_times`). It is a virtual machine, whose host took up to {taken:.0%} of the
-processors' time during a case.
+steps on a CPU (`python -m benchmarks.estimate_times`). It is a virtual machine, whose host took up to {taken:.0%} of
+the processors' time during a case.
 
 {chr(10).join(rows)}
 

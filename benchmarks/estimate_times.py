@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def undisturbed(config: RunConfig) -> dict[str, float]:
-    """`times` of the attempt from which the host took least, and `stolen`, the share of the processors' time it took."""
+    """`times` of the attempt from which the host took least, and `stolen`, the share that it took."""
     attempts: list[dict[str, float]] = []
     while len(attempts) < ATTEMPTS and all(one["stolen"] > STOLEN for one in attempts):
         before = psutil.cpu_times()

@@ -22,7 +22,7 @@ ENDLESS = {"max_steps": 100_000, "save_steps": 100_000, "lr_scheduler_type": "co
 LEARNED = 20
 """Step from which the replies differ from those of the base."""
 TEMPERATURE = 0.2
-"""Greedily, random weights repeat one token; at 1, an adapter moves the flat logits of a tiny model too little to tell."""
+"""Greedily, random weights repeat one token; at 1, an adapter moves the flat logits of a tiny model too little."""
 SAMPLED = {"max_tokens": "16", "temperature": str(TEMPERATURE), "seed": "7"}
 
 
