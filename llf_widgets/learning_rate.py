@@ -33,7 +33,7 @@ class DisplayedLearningRateSearch(LearningRateSearch):
 
     def _repr_html_(self) -> str:
         said = "No proposal" if self.learning_rate is None else f"Learning rate {rate(self.learning_rate)}"
-        picture = base64.b64encode(curve_png(self)).decode("ascii")
+        picture = base64.b64encode(_curve_png(self)).decode("ascii")
         return (
             f"<p><b>{said}</b><br>{escape(self.reason)}</p>"
             f'<img alt="Loss by learning rate" width="{SIZE[0] * 96:.0f}" src="data:image/png;base64,{picture}">'
@@ -100,7 +100,7 @@ def _say(sentence: str) -> None:
     print(sentence, flush=True)  # noqa: T201 - the cell's progress
 
 
-def curve_png(found: LearningRateSearch) -> bytes:
+def _curve_png(found: LearningRateSearch) -> bytes:
     """Draw the loss by learning rate as a PNG: the proposed rate is marked, and rates that diverged are crosses.
 
     Args:

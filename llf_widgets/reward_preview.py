@@ -35,7 +35,7 @@ class DisplayedRewardPreview(RewardPreview):
         return self.text()
 
     def _repr_html_(self) -> str:
-        picture = base64.b64encode(histograms_png(self.statistics)).decode("ascii")
+        picture = base64.b64encode(_histograms_png(self.statistics)).decode("ascii")
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         width = WIDTH * min(IN_ROW, len(self.statistics)) * 96
         return (
@@ -132,7 +132,7 @@ def try_rewards(
     return DisplayedRewardPreview(**{one.name: getattr(found, one.name) for one in fields(found)})
 
 
-def histograms_png(statistics: tuple[RewardStatistics, ...]) -> bytes:
+def _histograms_png(statistics: tuple[RewardStatistics, ...]) -> bytes:
     """Draw a histogram of each reward as a PNG, for hosts without widgets and saved notebooks.
 
     Args:

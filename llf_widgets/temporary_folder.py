@@ -30,7 +30,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     """
 
     def __init__(self, name: str) -> None:
-        remove_abandoned()
+        _remove_abandoned()
         super().__init__(prefix=f"{PREFIX}{name}-")
         self._lock = os.open(Path(self.name) / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         with suppress(OSError):  # a file system without locks
@@ -48,7 +48,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
             self._lock = -1
 
 
-def remove_abandoned() -> None:
+def _remove_abandoned() -> None:
     """Remove this user's folders whose process has ended without removing them, so that they do not fill the disk.
 
     Folders younger than `MIN_AGE`, and those on a file system without locks, are left.

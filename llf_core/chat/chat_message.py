@@ -91,10 +91,13 @@ def message_of(values: dict[str, Any]) -> ChatMessage:
 
 
 def as_record(message: ChatMessage) -> dict[str, Any]:
-    """The fields of a message that have a value, as JSON.
+    """The fields of a message as JSON, for a line of the conversation's file.
 
     Args:
         message: the message.
+
+    Returns:
+        `parent` and `content`, and the other fields that are not empty.
     """
     record = asdict(message)
     record["tool_calls"] = list(record["tool_calls"])

@@ -136,7 +136,7 @@ def _talk(
     from llf_core.chat.conversation import new_conversation
     from llf_core.cli.chat_session import ChatSession
 
-    import_readline()
+    _import_readline()
     for name in names:
         service.start(name)
     session = ChatSession(service, names, new_conversation, conversation=_continued(resume), **options)
@@ -168,7 +168,7 @@ def _continued(resume: str | None) -> "Conversation | None":
     return open_conversation(resume)
 
 
-def import_readline() -> None:
+def _import_readline() -> None:
     """Make `input` edit lines and remember them, where Python has readline; importing it changes `input` so."""
     from contextlib import suppress
 

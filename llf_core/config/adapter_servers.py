@@ -195,7 +195,7 @@ def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | 
     """
     method, base = method_of(config), base_type(config)
     continued = config.model.adapter_name_or_path or ()
-    if saves_whole_model(config, home):
+    if _saves_whole_model(config, home):
         return _whole(config)
     if continued and not config.method.create_new_adapter:
         folder, inside = folder_of(continued[-1], config.model.cache_dir), config.model.adapter_folder or ""
@@ -228,7 +228,7 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
     method = method_of(config)
     if stored:
         adapter = _of_file(stored)
-    elif read_object_or_empty(output / "config.json") or saves_whole_model(config, home):
+    elif read_object_or_empty(output / "config.json") or _saves_whole_model(config, home):
         return _whole(config)
     elif method.tuner is None or (config.model.adapter_name_or_path and not config.method.create_new_adapter):
         return None
@@ -237,7 +237,7 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
     return None if adapter is None else servers_for(_beside_base(adapter, config, base))
 
 
-def saves_whole_model(config: RunConfig, home: Path | None) -> bool:
+def _saves_whole_model(config: RunConfig, home: Path | None) -> bool:
     """Whether a whole model is saved: the method makes no adapter, or it is merged since nobody else has its base.
 
     Nobody else has a base into which other adapters were merged, or one inside `LLF_HOME`. Adapters that are vectors

@@ -292,7 +292,7 @@ class OptimizerDeclaration(Declaration):
         return OptimizerMemory(sum(sizes) * self.state_bytes, gradients)
 
 
-def batches_of_epoch(config: ConfigValues, rows: float) -> int:
+def _batches_of_epoch(config: ConfigValues, rows: float) -> int:
     """Number of optimizer steps in which all rows are read once, for the forecast of a run's length.
 
     As transformers' `Trainer` counts them in one process, where batches that are not full count too.
@@ -364,7 +364,7 @@ class StageDeclaration(Declaration):
     completion_limit: str = ""
     completion_tokens: Callable[[ConfigValues, int], int] = lambda _config, _prompt: 0
     uses_of_completion: Callable[[ConfigValues], int] = lambda _: 1
-    epoch_steps: Callable[[ConfigValues, float], int] = batches_of_epoch
+    epoch_steps: Callable[[ConfigValues, float], int] = _batches_of_epoch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -110,7 +110,7 @@ Names = Annotated[
 """A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
 
 
-def join_lines(value: object) -> object:
+def _join_lines(value: object) -> object:
     """Join a list of texts, one per line; return any other value unchanged.
 
     Line breaks inside a text become spaces, so that each text stays one prompt.
@@ -120,11 +120,11 @@ def join_lines(value: object) -> object:
     return value
 
 
-Lines = Annotated[str, BeforeValidator(join_lines)]
+Lines = Annotated[str, BeforeValidator(_join_lines)]
 """Texts, one per line; a list of texts is accepted too."""
 
 
-def parse_object(value: object) -> object:
+def _parse_object(value: object) -> object:
     """Parse the JSON text of an object, which a form and the command line give; return any other value unchanged.
 
     Args:
@@ -150,7 +150,7 @@ LARGEST = 3.4e38
 """Largest number that float32 represents; models compute with it."""
 
 
-def share_or_number(value: float) -> float:
+def _share_or_number(value: float) -> float:
     """Convert a whole number such as 500.0 to an integer; leave a share below 1 unchanged.
 
     The keys of steps hold either, as in transformers, and YAML reads both as float.
@@ -165,10 +165,10 @@ def share_or_number(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-Steps = Annotated[float, AfterValidator(share_or_number)]
+Steps = Annotated[float, AfterValidator(_share_or_number)]
 """An integer, or a share of all steps if below 1."""
 
-Object = Annotated[dict[str, Any], BeforeValidator(parse_object)]
+Object = Annotated[dict[str, Any], BeforeValidator(_parse_object)]
 """A mapping, or its JSON text."""
 
 

@@ -333,7 +333,7 @@ def process(
     given: dict[str, Any] = {}
     images = [[open_image(one, limits) for one in group if one.kind == "image"] for group in media]
     videos = [[open_video(one, limits) for one in group if one.kind == "video"] for group in media]
-    rate = audio_rate(processor, limits) if any(one.kind == "audio" for group in media for one in group) else 0
+    rate = _audio_rate(processor, limits) if any(one.kind == "audio" for group in media for one in group) else 0
     audio = [open_audio(one, rate) for group in media for one in group if one.kind == "audio"]
     if any(images):
         nested = all(images) and type(processor).__name__ not in FLAT_IMAGES
@@ -383,7 +383,7 @@ def _own_options(processor: ProcessorMixin) -> frozenset[str]:
     return frozenset(getattr(kinds, "__annotations__", {}))
 
 
-def audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
+def _audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
     """Sampling rate in Hz that a processor's feature extractor expects of audio, to which files are resampled.
 
     Args:

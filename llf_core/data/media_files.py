@@ -53,6 +53,8 @@ def open_image(medium: Medium, limits: MediaLimits) -> Image:
 def check_medium(medium: Medium) -> None:
     """Check that a medium is a file and an image has the header of one, without decoding it.
 
+    A whole data set is then checked before training in little time.
+
     Args:
         medium: an image, video or audio clip.
 

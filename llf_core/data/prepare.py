@@ -151,7 +151,7 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     if data.streaming and not peek:
         streamed = _streamed(config, builder, train, evaluation)
         if run is not None:
-            warn_about_template(run, streamed.report)
+            _warn_about_template(run, streamed.report)
         return streamed
     folder, report = _built(builder, train, evaluation, rebuild=data.overwrite_cache)
     if data.stop_on_dropped:
@@ -159,7 +159,7 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     ready = _ready(folder, replace(report, streamed=data.streaming), config, tokenizer, template)
     if run is not None:
         write_report_events(run, ready.report)
-        warn_about_template(run, ready.report)
+        _warn_about_template(run, ready.report)
         training = config.training
         step = training.per_device_train_batch_size * training.gradient_accumulation_steps
         warning = ready.train.one_step_warning(step) if isinstance(ready.train, PackedRows) else None
@@ -189,7 +189,7 @@ def write_report_events(run: RunWriter, report: DataReport) -> None:
         run.event("warning", key="dataset", message=warning)
 
 
-def warn_about_template(run: RunWriter, report: DataReport) -> None:
+def _warn_about_template(run: RunWriter, report: DataReport) -> None:
     """Write one warning about what the chat template loses in training to a run's events, if it loses something.
 
     The run itself would not fail for it, and its result would lack what was not rendered.

@@ -414,7 +414,7 @@ def without_nulls(value: object) -> object:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
+def _records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
     """Convert rows from Arrow to records, without the nulls that Arrow adds.
 
     Args:
@@ -451,7 +451,7 @@ def records_of_batch(batch: pa.RecordBatch, start: int = 0) -> Iterator[RecordOr
         else:
             yield BrokenLine(start, start + 1, "a value that is broken, or outside the range of its type")
         return
-    yield from records_of_rows(rows, start)
+    yield from _records_of_rows(rows, start)
 
 
 def _read_parquet(path: File) -> Iterator[RecordOrBroken]:

@@ -67,7 +67,7 @@ def template_error(error: Exception) -> BadExample:
     return BadExample(f"the chat template cannot render it: {reason[:MAX_ERROR_LENGTH]}")
 
 
-def with_either_arguments(messages: list[Message], render: Callable[[list[Message]], Result]) -> Result:
+def _with_either_arguments(messages: list[Message], render: Callable[[list[Message]], Result]) -> Result:
     """Render messages; if the template takes the arguments of calls only as JSON text, with the arguments as text.
 
     Most templates take objects. Those of DeepSeek-V3 and R1 concatenate them with text, which raises a `TypeError`.
@@ -206,7 +206,7 @@ class ChatTemplate:
                 }
                 variables |= dict(self.tokens) | dict(self.options)
                 return render(self.marked if markers else self.jinja, variables)
-            text: str = with_either_arguments(
+            text: str = _with_either_arguments(
                 content_parts(messages),
                 lambda given: tokenizer.apply_chat_template(
                     given,
@@ -504,7 +504,7 @@ def _by_generation_blocks(
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
-        (text,), (spans,) = with_either_arguments(
+        (text,), (spans,) = _with_either_arguments(
             content_parts(conversation.messages),
             lambda given: render_jinja_template(
                 [given],

@@ -67,7 +67,7 @@ def find_sources(
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]
     else:
-        base, info = Path(dataset_dir), read_dataset_info(dataset_dir)
+        base, info = Path(dataset_dir), _read_dataset_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
     short = [Path(one.name).name if one.path is not None or one.url is not None else one.name for one in found]
     named = [
@@ -86,7 +86,7 @@ def find_sources(
     ]
 
 
-def read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
+def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
     """Read `dataset_info.json`, which declares data sets by name.
 
     Args:

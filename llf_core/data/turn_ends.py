@@ -83,7 +83,7 @@ def find_turn_ends(render: Render, tokenizer: PreTrainedTokenizerBase) -> TurnEn
         OSError: too many files are open.
         MemoryError: out of memory.
     """
-    stops = generation_stops(tokenizer)
+    stops = _generation_stops(tokenizer)
     return TurnEnds(
         next_token(render, stops),
         next_token(render, stops, (ASKED, CALLED, RETURNED), (TOOL,)),
@@ -125,7 +125,7 @@ def next_token(
     return ""
 
 
-def generation_stops(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def _generation_stops(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Tokens at which generation ends: the EOS token, and those of the model's files in the tokenizer's folder.
 
     As in transformers, `generation_config.json` counts, or `config.json` where it says nothing.

@@ -85,10 +85,10 @@ def activation_bytes(model: Architecture, step: TrainingPass) -> int:
     """
     layers = max(0, model.layers - step.first)
     one = step.tokens * layer_bytes(model, step)
-    passing = step.tokens * transient_bytes(model, step)
+    passing = step.tokens * _transient_bytes(model, step)
     if not step.checkpointing:
         return int(layers * one + passing)
-    entry = step.tokens * model.hidden * hidden_bytes(step)
+    entry = step.tokens * model.hidden * _hidden_bytes(step)
     return int(layers * entry + min(layers, 1) * one + passing)
 
 
@@ -108,7 +108,7 @@ def encoder_bytes(encoder: Architecture, step: TrainingPass) -> int:
     if not step.trains_encoder:
         return 0
     own = dataclasses.replace(step, tokens=step.patches, longest=0, fast=False, first=0)
-    return activation_bytes(encoder, own) - int(step.patches * transient_bytes(encoder, own))
+    return activation_bytes(encoder, own) - int(step.patches * _transient_bytes(encoder, own))
 
 
 def layer_bytes(model: Architecture, step: TrainingPass) -> float:
@@ -151,7 +151,7 @@ def kept_keys(longest: int) -> float:
     return sum(queries * keys for queries, keys in blocks if keys <= KEPT) / longest
 
 
-def transient_bytes(model: Architecture, step: TrainingPass) -> float:
+def _transient_bytes(model: Architecture, step: TrainingPass) -> float:
     """Bytes per token of the gradients of activations in the backward pass of one layer.
 
     They exist for one layer at a time, so they are counted once, not per layer.
@@ -166,7 +166,7 @@ def transient_bytes(model: Architecture, step: TrainingPass) -> float:
     return (model.inner + NORM_STATES * model.hidden) * step.width + 2 * model.hidden * FLOAT32_BYTES
 
 
-def hidden_bytes(step: TrainingPass) -> int:
+def _hidden_bytes(step: TrainingPass) -> int:
     """Bytes per value of the hidden states between layers, which gradient checkpointing stores.
 
     They have the embedding's dtype, which is float32 if the base weights are trained.

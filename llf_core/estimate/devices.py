@@ -87,10 +87,10 @@ def find_devices() -> tuple[Device, ...]:
     build.
     """
     gpus = _gpus(int(time.monotonic() / FRESH_SECONDS), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return (*gpus, *_apple(), cpu_device())
+    return (*gpus, *_apple(), _cpu_device())
 
 
-def cpu_device() -> Device:
+def _cpu_device() -> Device:
     """The CPU with the memory that this process may use, which a container may limit below that of the machine."""
     total, limit = int(psutil.virtual_memory().total), Cgroup().memory_limit()
     return Device("cpu", _cpu(), total if limit is None else min(total, limit), available_memory())
@@ -134,7 +134,7 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
         fast = speedup >= MIN_SPEEDUP
         reason = f"{'bfloat16' if fast else 'float32'}: bfloat16 was timed {speedup:.1f} times as fast on this CPU"
     else:
-        fast = has_bf16_instructions()
+        fast = _has_bf16_instructions()
         reason = (
             f"{'bfloat16' if fast else 'float32'}, by the instructions of this CPU; its first run will measure which "
             "is faster"
@@ -147,7 +147,7 @@ def _cpu() -> str:
     return cpu_name()
 
 
-def has_bf16_instructions() -> bool:
+def _has_bf16_instructions() -> bool:
     """Whether the processor multiplies in bfloat16 faster than in float32, by its instructions.
 
     Forecasts go by it until the first run has measured the speed. False without a `/proc/cpuinfo`, as on macOS.

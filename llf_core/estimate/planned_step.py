@@ -114,7 +114,7 @@ def plan_step(
     autocast = precision.autocast and not optimizer.keeps_masters
     loaded = _loaded_width(config, sizes, precision)
     width = loaded if optimizer.keeps_masters else precision.width if config.get("pure_bf16") else SINGLE
-    own = trained_shapes(config, weights, trained)
+    own = _trained_shapes(config, weights, trained)
     embedding = not method.selects_blocks or _has_embedding(own, sizes)
     fast = config.training.fast_path and not stage.pads and not method.prompts(config)
     training = TrainingPass(
@@ -194,7 +194,7 @@ def largest_patches(config: RunConfig, most: int) -> int:
     return config.training.per_device_train_batch_size * sequences * most
 
 
-def trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
+def _trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
     """Shape of each trained parameter by name, for the memory of the optimizer.
 
     Args:

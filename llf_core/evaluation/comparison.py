@@ -54,7 +54,7 @@ def pairs_of(base: Sequence[ExampleResult], tuned: Sequence[ExampleResult]) -> l
     return [ExamplePair(one, others[one.key]) for one in base if one.key in others]
 
 
-def measure_named(value: MetricValue) -> StoredMeasure:
+def _measure_named(value: MetricValue) -> StoredMeasure:
     """The measure by which a value of a result was computed, so that the value of other examples can be.
 
     It is the mean of the stored scores where the metric has no statistics of its own or is not installed here.
@@ -93,7 +93,7 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
     Source:
         Koehn 2004, see `llf_core.metrics.paired.difference`.
     """
-    measure = measure_named(value)
+    measure = _measure_named(value)
     return difference(
         measure.statistics([one.base for one in pairs]),
         measure.statistics([one.tuned for one in pairs]),

@@ -145,7 +145,7 @@ def _batch_losses(model: Any, parts: Sequence[TokenizedPart], device: torch.devi
 
     def objective(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
         mask = places != IGNORED
-        return token_costs(hidden[mask], head, places[mask])
+        return _token_costs(hidden[mask], head, places[mask])
 
     costs, correct = forward(model, {"input_ids": ids.to(device)}, objective)
     of_rows: list[tuple[list[int], list[float], list[bool]]] = [([], [], []) for _ in parts]
@@ -155,7 +155,7 @@ def _batch_losses(model: Any, parts: Sequence[TokenizedPart], device: torch.devi
     return [PartLosses(tuple(where), tuple(losses), tuple(right)) for where, losses, right in of_rows]
 
 
-def token_costs(rows: torch.Tensor, head: Head, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _token_costs(rows: torch.Tensor, head: Head, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of the token after each row, and whether it is the most likely one, without storing all logits.
 
     Args:

@@ -53,7 +53,7 @@ def shared_place(target: Target, home: Path | str | None = None) -> Path:
     return model_evaluations(key, home)
 
 
-def weights_facts(folder: Path) -> list[object]:
+def _weights_facts(folder: Path) -> list[object]:
     """What changes with the weights in a folder: the checksums of a run's result, else names, sizes and times of files.
 
     Args:
@@ -90,6 +90,6 @@ def weights_key(target: Target, model_folder: Path, rendering: str) -> str:
         OSError: a file cannot be read.
     """
     adapter = target.adapter if target.adapter is not None and is_there(expanded(target.adapter)) else None
-    what: list[object] = [target.config, str(model_folder), weights_facts(model_folder), rendering]
-    what += [target.adapter] if adapter is None else weights_facts(expanded(adapter))
+    what: list[object] = [target.config, str(model_folder), _weights_facts(model_folder), rendering]
+    what += [target.adapter] if adapter is None else _weights_facts(expanded(adapter))
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

@@ -59,7 +59,7 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
     checks = [_load_check(found)]
     if not checks[0].passed:
         return checks
-    checks += compare_text(reference, found)
+    checks += _compare_text(reference, found)
     checks.append(
         logits_check(
             reference.logits if written is None else written, found.logits, LOGIT_LIMITS[compute_dtype], found.by
@@ -100,7 +100,7 @@ def compare_scores(
     checks = [_load_check(found)]
     if not checks[0].passed:
         return checks
-    checks += compare_text(reference, found)[:3]  # a classifier ends no answer
+    checks += _compare_text(reference, found)[:3]  # a classifier ends no answer
     exact = reference.logits if written is None else written
     scores = logits_check(exact, found.logits, LOGIT_LIMITS[compute_dtype], found.by)
     share = max(LOGIT_LIMITS[compute_dtype], LOGIT_LIMITS[dtype])
@@ -115,7 +115,7 @@ def _load_check(found: PlainResult) -> ReceiptCheck:
     return ReceiptCheck("load", loaded, measured, by=found.by, detail=found.error or lacking)
 
 
-def compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:
+def _compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:
     """Compare the chat template, its rendering, the tokenizer, and the tokens that end an answer.
 
     Args:

@@ -44,7 +44,7 @@ def quantize_by_torchao(job: dict[str, Any]) -> None:
     model.save_pretrained(job["target"])
 
 
-def quantize_by_auto_round(job: dict[str, Any]) -> None:
+def _quantize_by_auto_round(job: dict[str, Any]) -> None:
     """Round the linear layers to the nearest of 16 values by auto-round, which needs no calibration data.
 
     Args:
@@ -95,7 +95,7 @@ def main() -> None:
 
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
-    (quantize_by_auto_round if job["format"] in LAYOUTS else quantize_by_torchao)(job)
+    (_quantize_by_auto_round if job["format"] in LAYOUTS else quantize_by_torchao)(job)
     Path(job["result"]).write_text("{}", encoding="utf-8")
 
 

@@ -65,7 +65,7 @@ def read_linear(module: Any) -> LinearWeights | None:
     return LinearWeights(base.weight, base.bias, tuple(adapters))
 
 
-def contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
+def _contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
     """View of weights that follow one another in one buffer, so that one product computes all of them.
 
     Args:
@@ -98,7 +98,7 @@ class JoinedLinear:
     """
 
     def __init__(self, layers: Sequence[LinearWeights]) -> None:
-        joined = contiguous_view([layer.weight.detach() for layer in layers])
+        joined = _contiguous_view([layer.weight.detach() for layer in layers])
         self._weights = [layer.weight.detach() for layer in layers] if joined is None else [joined]
         like = self._weights[0]
         sizes = [len(layer.weight) for layer in layers]
@@ -111,7 +111,7 @@ class JoinedLinear:
             self._biases = given if joined is None else [torch.cat(given)]
         self._down, self._up = _adapters(layers, sizes, like)
         copies = [copy for layer in layers if (copy := bf16_copy_of(layer.weight)) is not None]
-        narrow = contiguous_view(copies) if len(copies) == len(layers) and joined is not None else None
+        narrow = _contiguous_view(copies) if len(copies) == len(layers) and joined is not None else None
         self._narrow = None if narrow is None else Bf16Matrix(narrow)
         self._single = self._weights[0] if len(self._weights) == 1 and self._biases[0] is None else None
 
@@ -222,7 +222,7 @@ def join_weights(model: nn.Module) -> int:
                 continue
             weights: list[nn.Parameter] = [layer.weight for layer in layers]  # type: ignore[union-attr]
             alike = {(weight.dtype, weight.device, weight.shape[1]) for weight in weights}
-            if len(alike) > 1 or contiguous_view([weight.detach() for weight in weights]) is not None:
+            if len(alike) > 1 or _contiguous_view([weight.detach() for weight in weights]) is not None:
                 continue
             buffer = torch.cat([weight.detach() for weight in weights])
             start = 0

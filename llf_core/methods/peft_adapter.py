@@ -48,7 +48,7 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
         merge_adapters,
     )
 
-    keep_scale(model)
+    _keep_scale(model)
     model.requires_grad_(requires_grad=False)
     adapters = list(config.model.adapter_name_or_path or ())
     resumed = adapters.pop() if continues_adapter(config) else None
@@ -60,13 +60,13 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
     model = merge_adapters(model, adapters, config)
     wrapped = make(model) if resumed is None else load_adapter(model, resumed, config, trainable=True)
     if resumed is not None:
-        check_new_tokens_trained(wrapped, config)
+        _check_new_tokens_trained(wrapped, config)
     _show_bias(wrapped)
     keep_trained_weights_exact(wrapped, config)
     return wrapped
 
 
-def keep_scale(model: PreTrainedModel) -> None:
+def _keep_scale(model: PreTrainedModel) -> None:
     """Have RWKV evaluate with the weights that it trains with; other models stay as they are.
 
     It divides weights of its deeper layers while it evaluates, against overflows in float16. What an adapter adds to
@@ -192,7 +192,7 @@ def _show_bias(wrapped: PeftModel) -> None:
         object.__setattr__(head, "bias", getattr(head.token_adapter.base_layer, "bias", None))
 
 
-def check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
+def _check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
     """Check that a continued adapter has the rows of all tokens that are new to the base: PEFT adds none to it.
 
     An adapter that trains modules in full is not checked, since these have all rows.

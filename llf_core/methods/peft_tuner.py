@@ -68,7 +68,7 @@ class PeftTuner(Method):
         choose_parts(model, config)
         declared = method_of(config)
         assert declared.tuner is not None, declared.name  # noqa: S101 - declared together with the implementation
-        problem = declared.check_shapes(config, layer_shapes(model)) if declared.check_shapes else None
+        problem = declared.check_shapes(config, _layer_shapes(model)) if declared.check_shapes else None
         if problem is not None and problem.severity == "error":
             raise ModelError(problem.message)
         tuner = declared.tuner(config)
@@ -189,7 +189,7 @@ def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:
         )
 
 
-def layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+def _layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     """Shapes of the linear layers of a model, against which a method checks its options before PEFT is called.
 
     Args:

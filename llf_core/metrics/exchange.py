@@ -36,7 +36,7 @@ def exchange_p_value(
         examples.
 
     Raises:
-        ValueError: the two have other numbers of examples or statistics.
+        ValueError: the two have other numbers of statistics, or of examples where neither has one.
 
     Source:
         Approximate randomization: E. Noreen, Computer-intensive methods for testing hypotheses (1989); for metrics of

@@ -31,10 +31,10 @@ class F1(Metric):
             ValueError: the numbers of answers and examples differ.
         """
         pairs = zip(answers, examples, strict=True)
-        return [f1_of_words(squad_words(answer), squad_words(one.reference or "")) for answer, one in pairs]
+        return [_f1_of_words(squad_words(answer), squad_words(one.reference or "")) for answer, one in pairs]
 
 
-def f1_of_words(answer: Sequence[str], reference: Sequence[str]) -> float:
+def _f1_of_words(answer: Sequence[str], reference: Sequence[str]) -> float:
     """Harmonic mean of precision and recall of words, each counted as often as it occurs.
 
     Args:

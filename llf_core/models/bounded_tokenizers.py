@@ -78,7 +78,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         return
     for part in ("normalizer", "decoder"):
         state = getattr(backend, part)
-        times, added = (1.0, 0) if state is None else growth_bound(json.loads(state.__getstate__()))
+        times, added = (1.0, 0) if state is None else _growth_bound(json.loads(state.__getstate__()))
         if times > MAX_GROWTH or added > MAX_ADDED_LENGTH:
             raise ModelError(
                 f"The tokenizer of {name} was rejected: its {part} makes a text up to {times:,.0f} times as long and "
@@ -98,7 +98,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         ) from error
 
 
-def growth_bound(part: dict[str, Any]) -> tuple[float, int]:
+def _growth_bound(part: dict[str, Any]) -> tuple[float, int]:
     """Upper bound of the growth of a text by a normalizer or decoder, computed since its work cannot be interrupted.
 
     In a sequence the factors multiply, and each component makes the text added before it grow too.
@@ -117,7 +117,7 @@ def growth_bound(part: dict[str, Any]) -> tuple[float, int]:
     if kind == "Sequence":
         times, added = 1.0, 0
         for inner in part.get("normalizers") or part.get("decoders") or ():
-            more, longer = growth_bound(inner)
+            more, longer = _growth_bound(inner)
             times, added = times * more, int(added * more) + longer
         return times, added
     if kind == "Prepend":

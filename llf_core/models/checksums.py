@@ -191,7 +191,7 @@ def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(left.view(torch.uint8), right.view(torch.uint8))
 
 
-def read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
+def _read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
     """Read the checksums that a run has stored for the result in a folder.
 
     Args:
@@ -224,7 +224,7 @@ def check_checksums(model: nn.Module, folder: Path) -> None:
         UnreadableError: the run's `output.json` is not a regular file, or too large.
         OSError: `output.json` cannot be read, for example without permission.
     """
-    record = read_checksums(folder)
+    record = _read_checksums(folder)
     tensors = named_tensors(model) if record else {}
     wanted = {
         name: entry

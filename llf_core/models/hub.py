@@ -59,7 +59,7 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
     def choose(files: Iterable[str]) -> list[str]:
         files = list(files)
         check_files(name, files, allow_pickle=pickle_allowed)
-        wanted = files_to_download(files, code=bool(config and config.model.trust_remote_code))
+        wanted = _files_to_download(files, code=bool(config and config.model.trust_remote_code))
         return [file for file in wanted if weights or not file.endswith(WEIGHT_SUFFIXES)]
 
     if config is not None and config.model.hub != HUGGING_FACE:
@@ -93,14 +93,16 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
     def choose(files: Iterable[str]) -> list[str]:
         files = list(files)
         inside = [file.removeprefix(start) for file in files if file.startswith(start)]
-        return [start + file for file in files_to_download(inside, code=False)] or files_to_download(files, code=False)
+        return [start + file for file in _files_to_download(inside, code=False)] or _files_to_download(
+            files, code=False
+        )
 
     if config.model.hub != HUGGING_FACE:
         return mirror_folder(name, "main", config, choose)
     return _snapshot(name, "main", config, choose)[0]
 
 
-def files_to_download(files: list[str], *, code: bool) -> list[str]:
+def _files_to_download(files: list[str], *, code: bool) -> list[str]:
     """Select the files of a repository that loading needs, all from its top folder.
 
     Repositories also have weights in other formats and results of tests, often larger than the model.

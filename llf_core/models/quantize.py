@@ -144,11 +144,11 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
         packed.W_q.unpacked_shape = shape
         model.set_submodule(path, packed)
     model.to(plan.device)
-    mark_quantized(model, "hqq")
+    _mark_quantized(model, "hqq")
     return True
 
 
-def mark_quantized(model: nn.Module, name: str) -> None:
+def _mark_quantized(model: nn.Module, name: str) -> None:
     """Note that a model's weights are quantized, where transformers does not know it, for `is_quantized`.
 
     Args:

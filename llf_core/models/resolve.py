@@ -44,7 +44,7 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
     path = expanded(name)
     if name.strip() and is_there(path):
         allow_pickle = bool(config and config.model.allow_pickle)
-        needs_weights = weights and not (config and from_scratch(config))
+        needs_weights = weights and not (config and _from_scratch(config))
         return _local(name, path.absolute(), allow_pickle=allow_pickle, weights=needs_weights)
     if is_path(name) or not may_be_hub_id(name):
         raise ModelError(
@@ -57,7 +57,7 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
     return hub_model(name, config, weights=weights)
 
 
-def portable_path(path: Path) -> str | None:
+def _portable_path(path: Path) -> str | None:
     """Return the path as the name of a base model that others can load.
 
     Args:
@@ -73,7 +73,7 @@ def portable_path(path: Path) -> str | None:
     return None if real == base or base in real.parents else str(path)
 
 
-def from_scratch(config: RunConfig) -> bool:
+def _from_scratch(config: RunConfig) -> bool:
     """Whether training starts with random weights, so that those of the model are not read."""
     return config.model.train_from_scratch
 
@@ -84,7 +84,7 @@ def _local(name: str, path: Path, *, allow_pickle: bool, weights: bool) -> Model
             raise ModelError(f"{name} is a file of type {path.suffix or 'unknown'}. Expected a folder or a .gguf file.")
         named = read_gguf_header(path).values.get("general.license")
         license_ = named if isinstance(named, str) else None
-        return ModelSource(name, path, "gguf", license=license_, portable_name=portable_path(path.parent))
+        return ModelSource(name, path, "gguf", license=license_, portable_name=_portable_path(path.parent))
     if not path.is_dir():
         raise ModelError(f"{name} is neither a regular file nor a folder. Expected a folder or a .gguf file.")
     files = [file.name for file in path.iterdir() if file.is_file()]
@@ -95,4 +95,4 @@ def _local(name: str, path: Path, *, allow_pickle: bool, weights: bool) -> Model
     if weights:
         check_shards(path)
         check_sizes(path)
-    return ModelSource(name, path, "folder", license=card_license(path), portable_name=portable_path(path))
+    return ModelSource(name, path, "folder", license=card_license(path), portable_name=_portable_path(path))

@@ -282,7 +282,7 @@ def load_reward_model(
         return _whole(name, folder, alone)
     head, skips_padding = _head_of(name, folder)
     if shared_model is None:
-        source = resolve_model(adapter_base(folder), alone)
+        source = resolve_model(_adapter_base(folder), alone)
         model: Any = load_model(source, alone, plan_device(alone))
         tokenizer, of = _tokenizer(folder, source, alone), None
     else:
@@ -350,7 +350,7 @@ def config_of_run(name: str) -> RunConfig | None:
     """
     folder = _local(name)
     run = RunFolder(folder)
-    return run_config(run) if run.config.is_file() else config_of_result(folder)
+    return run_config(run) if run.config.is_file() else _config_of_result(folder)
 
 
 def _folder_of(name: str, config: RunConfig) -> Path:
@@ -510,7 +510,7 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
     folder = find_reward_model(name, _settings(config, None))
     if not (folder / "adapter_config.json").is_file():
         raise _whole_model(name)
-    wanted = adapter_base(folder)
+    wanted = _adapter_base(folder)
     if wanted in {base.name, base.portable_name} or real_path(expanded(wanted)) == real_path(base.folder):
         return base
     try:
@@ -525,7 +525,7 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
     return base if same else found
 
 
-def config_of_result(folder: Path) -> RunConfig | None:
+def _config_of_result(folder: Path) -> RunConfig | None:
     """Config of the run whose result is in a folder, which says more than the result's own files.
 
     Args:
@@ -543,7 +543,7 @@ def config_of_result(folder: Path) -> RunConfig | None:
     return run_config(run) if folder == run.output and run.config.is_file() else None
 
 
-def adapter_base(folder: Path) -> str:
+def _adapter_base(folder: Path) -> str:
     """Name of the base model of an adapter, with which the adapter is loaded.
 
     Args:
@@ -558,7 +558,7 @@ def adapter_base(folder: Path) -> str:
         OSError: a config cannot be read, for example without permission.
         PluginError: two installed packages declare the same name or key.
     """
-    config = config_of_result(folder)
+    config = _config_of_result(folder)
     if config is not None:
         return config.model.model_name_or_path
     base: str | None = adapter_settings(folder).base_model_name_or_path
@@ -600,4 +600,4 @@ def _tokenizer(folder: Path, source: ModelSource | None, config: RunConfig) -> P
     """Tokenizer that was saved with an adapter, or else its base's."""
     if (folder / "tokenizer_config.json").is_file():
         return load_tokenizer(ModelSource(str(folder), folder, "folder"), config)
-    return load_tokenizer(source or resolve_model(adapter_base(folder), config), config)
+    return load_tokenizer(source or resolve_model(_adapter_base(folder), config), config)

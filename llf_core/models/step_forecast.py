@@ -71,7 +71,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         longest=longest,
         width=4 if (plan.autocast or plan.dtype) == "float32" else 2,
         autocast=plan.autocast is not None and not optimizer_of(config).keeps_masters,
-        trains_base=any(not in_adapter(model, name) for name in inside),
+        trains_base=any(not _in_adapter(model, name) for name in inside),
         rank=max(ranks, default=0),
         fast=fast,
         patches=patches,
@@ -129,7 +129,7 @@ def free_memory(device: str) -> int:
     return available_memory()
 
 
-def in_adapter(model: nn.Module, name: str) -> bool:
+def _in_adapter(model: nn.Module, name: str) -> bool:
     """Whether a parameter is a weight of an adapter, of any type that PEFT has.
 
     The forecast of memory tells adapters from weights of the model itself by it.
@@ -160,7 +160,7 @@ def base_shapes(model: nn.Module) -> Shapes:
     """
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
-        if not in_adapter(model, name) and ".modules_to_save." not in name and ROWS not in name:
+        if not _in_adapter(model, name) and ".modules_to_save." not in name and ROWS not in name:
             shapes[name.replace(".W_q", ".weight")] = unpacked_shape(parameter)
     return shapes
 

@@ -55,16 +55,17 @@ def apply_liger(model: PreTrainedModel) -> int:
     made; these are restored.
 
     Args:
-        model: a model of transformers on an NVIDIA GPU; changed in place.
+        model: a model of transformers on an NVIDIA GPU, with liger-kernel installed; changed in place.
 
     Returns:
         Number of modules whose forward it replaced; 0 if Liger does not know the type of the model.
     """
     from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
 
+    before = {module: vars(module).get("forward") for module in model.modules()}
     with _unchanged_transformers():
         _apply_liger_kernel_to_instance(model=model, **NOT_USED)
-    return sum("forward" in vars(module) for module in model.modules())
+    return sum(vars(module).get("forward") is not forward for module, forward in before.items())
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
         del module, args
         lengths.clear()
         if "cu_seq_lens_q" in kwargs or kwargs.get("attention_mask") is not None:
-            lengths["tokens"] = document_lengths(kwargs)
+            lengths["tokens"] = _document_lengths(kwargs)
 
     def disturb(module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor | None:
         del args
@@ -68,7 +68,7 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
     return model.register_forward_pre_hook(note, with_kwargs=True), embeddings.register_forward_hook(disturb)
 
 
-def document_lengths(batch: dict[str, Any]) -> Tensor:
+def _document_lengths(batch: dict[str, Any]) -> Tensor:
     """Length of each token's document, in tokens, which the noise is divided by.
 
     Args:

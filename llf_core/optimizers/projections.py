@@ -65,7 +65,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
         if randomized:
             u, v = randomized_svd(gradient.float(), rank)
         else:
-            with single_thread(gradient.device):
+            with _single_thread(gradient.device):
                 u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
         raise OptimizerError(
@@ -81,7 +81,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
 
 
 @contextmanager
-def single_thread(device: torch.device) -> Iterator[None]:
+def _single_thread(device: torch.device) -> Iterator[None]:
     """Compute on a CPU with one thread, so that a decomposition does not wait for a busy core at each small product.
 
     LAPACK makes thousands of products for one matrix. Several threads hardly speed them up, and where other processes

@@ -43,7 +43,7 @@ def redact(text: str) -> str:
     than `MIN_SECRET_CHARACTERS`, short numbers, lower-case words, URLs, existing paths) are not replaced. Long base64
     text is not searched, see `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
     """
-    return _replace_secrets(text, environment_secrets())
+    return _replace_secrets(text, _environment_secrets())
 
 
 def redact_nested(value: Any) -> Any:
@@ -57,10 +57,10 @@ def redact_nested(value: Any) -> Any:
     Returns:
         A copy in which tuples are lists. Dict keys and values of other types are unchanged.
     """
-    return _redact_nested(value, environment_secrets())
+    return _redact_nested(value, _environment_secrets())
 
 
-def environment_secrets() -> tuple[str, ...]:
+def _environment_secrets() -> tuple[str, ...]:
     """Secrets in this process's environment, as written, percent-encoded and as JSON writes them, longest first.
 
     Longest first, so that a secret that contains another one is replaced as a whole. The result is reused for

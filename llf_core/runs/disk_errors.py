@@ -248,13 +248,21 @@ def _place(folder: RunFolder, error: BaseException | None) -> Path:
     if (named := _error_folder(error)) is not None:
         return named
     cache = Path(os.path.expanduser(os.environ.get("HF_HOME") or "~/.cache/huggingface"))  # noqa: PTH111 - it takes unknown users as they are
-    places = [place for place in (folder.path, Path(tempfile.gettempdir()), cache) if place.is_dir()]
+    places = [place for place in (folder.path, _temporary_folder(), cache) if leads_to_folder(place)]
     number = _number(error)
     if number is not None and number not in FULL:
         return next((place for place in places if (facts := _facts(place)) and _is_read_only(facts)), folder.path)
     if is_unwritable(folder):
         return folder.path
     return min(places, key=_free)
+
+
+def _temporary_folder() -> Path:
+    """The folder of temporary files, also where no file can be written in it."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # it looks for one that takes a file
+        return Path(os.environ.get("TMPDIR") or os.sep)
 
 
 def _error_folder(error: BaseException | None) -> Path | None:

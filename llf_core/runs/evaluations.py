@@ -317,7 +317,7 @@ def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
         result: the result.
 
     Yields:
-        The losses of an example; invalid lines are left out.
+        The losses of an example; invalid lines are left out, and nothing comes of a result without the file.
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.

@@ -214,7 +214,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        HomeError: the path begins with `~`, and the home of that user is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `home_folder`.
     """
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)

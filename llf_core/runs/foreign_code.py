@@ -178,10 +178,10 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
         return tuple(found)  # resume, replay and branch report the error, and no trainer starts with it
     functions = code_of_functions(folder, [*(config.get("reward_functions") or ()), *(config.evaluation.metrics or ())])
     found = [] if functions is None else [functions]
-    return (*found, *(code_of_config(config) if config.model.trust_remote_code else ()))
+    return (*found, *(_code_of_config(config) if config.model.trust_remote_code else ()))
 
 
-def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
+def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
     """Find the code of all models and adapter bases named in a config, as far as they are on this machine.
 
     Returns:
@@ -340,7 +340,7 @@ def _head(path: Path) -> list[str]:
     return [line[:SHOWN_WIDTH] for line in lines[:SHOWN_LINES]] + (["…"] if len(lines) > SHOWN_LINES else [])
 
 
-def is_code_allowed(code: ForeignCode, home: Path) -> bool:
+def _is_code_allowed(code: ForeignCode, home: Path) -> bool:
     """Whether the user has allowed this code in its current version, see `allow_code`, so that it may run unasked.
 
     Args:
@@ -401,7 +401,7 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
         with suppress(OSError, ValueError):
             allow_code(code, home)
         return
-    if is_code_allowed(code, home) or (run is not None and is_signed(run)):
+    if _is_code_allowed(code, home) or (run is not None and is_signed(run)):
         return
     raise UntrustedCodeError(
         f"This Python code would run with your permissions, and {NOT_ALLOWED}: {code}. Nothing was executed. Review "

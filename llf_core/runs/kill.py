@@ -75,12 +75,12 @@ def _end(folder: RunFolder, status: Status) -> Status:
     """Kill supervisor and trainer after verifying their identity, then write the final status."""
     for process in (status.supervisor_process, status.trainer):
         if process is not None and status.is_on_this_host:
-            if process.alive() and not belongs_to_run(process, folder) and process.alive():
+            if process.alive() and not _belongs_to_run(process, folder) and process.alive():
                 raise RuntimeError(
                     f"status.json of {folder.id} names process {process.pid}, which does not belong to this run, so it "
                     "was not killed. Inspect it with `ps`."
                 )
-            kill_group(process)
+            _kill_group(process)
     status = dataclasses.replace(status, step=last_logged_step(folder, status))
     reason = killed_reason(folder, status)
     end: StatusFields = {"state": "failed", "reason": reason, "exit_code": -signal.SIGKILL, "step": status.step}
@@ -91,7 +91,7 @@ def _end(folder: RunFolder, status: Status) -> Status:
     return now
 
 
-def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
+def _belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
     """Whether a process belongs to a run. The status file may be forged and name any process of the user.
 
     The process's arguments (supervisor and default trainer) or its variable `LLF_RUN` (any trainer) must name the run's
@@ -112,7 +112,7 @@ def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
     return named is not None and os.path.realpath(named) == own
 
 
-def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
+def _kill_group(process: ProcessId, seconds: float = 10.0) -> None:
     """Send SIGKILL to a process, and to its group if it is the leader; wait until it is gone.
 
     Data loader workers, which are in its group, would go on otherwise.

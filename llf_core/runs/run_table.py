@@ -42,7 +42,7 @@ def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | No
     for row, line in zip(rows, cells[1:], strict=True):
         lines.append(_line(line, widths))
         if row.reason and row.state not in {"finished", "stopped"}:
-            lines.append(GAP + end_cut(row.reason, width - len(GAP)))
+            lines.append(GAP + _end_cut(row.reason, width - len(GAP)))
     return lines
 
 
@@ -91,7 +91,7 @@ def middle_cut(text: str, width: int) -> str:
     return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
-def end_cut(text: str, width: int) -> str:
+def _end_cut(text: str, width: int) -> str:
     """Put a text on one line, shortened at the end with `…`, since the cause of a failure comes first.
 
     Args:

@@ -329,7 +329,7 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
         )
         _replace(folder, new)
         forget_reason(folder)
-        keep_reserve(folder)
+        _keep_reserve(folder)
     return new
 
 
@@ -344,7 +344,7 @@ def _replace(folder: RunFolder, status: Status) -> None:
         replace_file(folder.status, data, temporary=temporary)
 
 
-def keep_reserve(folder: RunFolder) -> None:
+def _keep_reserve(folder: RunFolder) -> None:
     """Create the run's reserve file if it is missing and there is space, see `give_back_reserve`.
 
     Never raises an OSError: without a reserve a run is only less safe.

@@ -59,7 +59,7 @@ def load_auxiliary(
     source = resolve_model(name, config)
     check_tokens(context, load_tokenizer(source, config), f"The model {name} of {what}")
     model = load_frozen_adapters(load_model(source, config, context.plan), adapters, config)
-    return freeze_auxiliary(model, context, f"The model {name} of {what}").to(context.model.device)
+    return _freeze_auxiliary(model, context, f"The model {name} of {what}").to(context.model.device)
 
 
 def load_unchanged(context: TrainingContext) -> PreTrainedModel:
@@ -88,10 +88,10 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
         unchanged = apply_method(unchanged, context.config)
     if hasattr(unchanged, "unload") and not continues_adapter(context.config):
         unchanged = unchanged.unload()  # a new adapter changes nothing yet
-    return freeze_auxiliary(unchanged, context, "The model before its first step")
+    return _freeze_auxiliary(unchanged, context, "The model before its first step")
 
 
-def freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: str) -> PreTrainedModel:
+def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: str) -> PreTrainedModel:
     """Freeze an auxiliary model and put it into evaluation mode, patched for the batches of the trained model.
 
     It reads the same batches as the trained model, so it needs the same attention, and no gradients or dropout.

@@ -146,7 +146,7 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
     rewards = load_rewards(stage.reward_functions or (), context.folder.code, options)
     prompts = prompts_of(config, context.data, (context.folder.path,))
     check_columns(prompts, rewards)
-    check_parameters(rewards)
+    _check_parameters(rewards)
     if prompts.left_out:
         context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
     weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(rewards)
@@ -188,7 +188,7 @@ def _shown(text: str) -> str:
     return line if len(line) <= SHOWN else "…" + line[-SHOWN:]
 
 
-def check_parameters(rewards: Sequence[Reward]) -> None:
+def _check_parameters(rewards: Sequence[Reward]) -> None:
     """Check that no reward function needs a value of TRL's trainers where none of them calls it.
 
     Args:

@@ -59,7 +59,7 @@ class ForgettingProbe:
             tokenizer: its tokenizer, with the run's template.
         """
         self._writer, self._model = writer, model
-        self._examples = probe_examples(tokenizer)
+        self._examples = _probe_examples(tokenizer)
         self._last = -1
 
     def measure(self, step: int) -> dict[str, float]:
@@ -126,14 +126,15 @@ def probe_set() -> list[dict[str, str]]:
     return questions
 
 
-def probe_examples(tokenizer: PreTrainedTokenizerBase) -> list[ProbeExample]:
+def _probe_examples(tokenizer: PreTrainedTokenizerBase) -> list[ProbeExample]:
     """Tokenize the questions by the chat template, or as plain text where there is none or it refuses them.
 
     Args:
         tokenizer: the model's tokenizer.
 
     Returns:
-        The questions of `probe_set` in their order, without those whose answer gets no token of its own.
+        The questions of `probe_set` in their order, without those in which question or answer gets no token of its
+        own.
     """
     found = []
     for one in probe_set():

@@ -79,7 +79,7 @@ def smaller_size(size: int, count: int) -> int:
     return math.ceil(size / count)
 
 
-def reduce_token_memory(*, checkpointed: bool) -> str:
+def _reduce_token_memory(*, checkpointed: bool) -> str:
     """Advice on how to reduce the memory per token, for batches that are as small as they can be.
 
     Args:
@@ -103,7 +103,7 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
     longest = max((len(example[key]) for key in example if key.endswith("_ids")), default=tokens)
     return DoesNotFitError(
         f"{name} of {tokens:,} tokens does not fit in memory, even alone.",
-        f"{reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} truncates it.",
+        f"{_reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} truncates it.",
     )
 
 
@@ -151,7 +151,7 @@ def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) ->
         size: batch size in the config.
         checkpointed: whether gradient checkpointing is on.
     """
-    remedy = reduce_token_memory(checkpointed=checkpointed)
+    remedy = _reduce_token_memory(checkpointed=checkpointed)
     return DoesNotFitError(
         f"Out of memory on {_amount(part)} in step {step}, and with layer-wise updates a step cannot be repeated in "
         "smaller parts: some layers may be updated already.",
@@ -162,7 +162,7 @@ def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) ->
 def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_dependent: bool = False) -> str:
     """Advice on how to repeat a step in smaller parts; for batches of one example, how to reduce memory per token."""
     if size == 1:
-        return reduce_token_memory(checkpointed=checkpointed)
+        return _reduce_token_memory(checkpointed=checkpointed)
     return (
         f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
         f"{accumulation * 2}{'' if batch_dependent else ': the result is the same'}."

@@ -169,7 +169,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     begin_phase(writer, "first step")
     answers = AnswerMetrics(context, metrics) if metrics else None
     trainer = make_trainer(context, stage, progress, checkpoint, answers=answers)
-    directions = metric_directions(config, answers) if context.data.eval is not None else {}
+    directions = _metric_directions(config, answers) if context.data.eval is not None else {}
     write_resolved(context, chosen, directions)
 
     with _kept(progress):
@@ -426,7 +426,7 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
-    better = metric_directions(config, answers).get(best_metric(config))
+    better = _metric_directions(config, answers).get(best_metric(config))
     more: dict[str, Any] = {}
     if better is not None and config.training.greater_is_better is None:
         more["greater_is_better"] = better
@@ -463,7 +463,7 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
     return trainer
 
 
-def metric_directions(config: RunConfig, answers: AnswerMetrics | None) -> dict[str, bool]:
+def _metric_directions(config: RunConfig, answers: AnswerMetrics | None) -> dict[str, bool]:
     """Which values of the metrics of a run's evaluations are better, as the metrics declare it.
 
     Args:

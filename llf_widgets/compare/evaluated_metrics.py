@@ -42,9 +42,10 @@ class EvaluatedMetric:
 def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
     """Collect what `llf.Evaluate` and `llf eval` have measured of the weights of runs, the newest value of each.
 
-    Values stand in one row if they are of the same examples, and of generated answers of the same length. Results of
-    base models, which lie beside those of their runs, are left out. The win rates of a judge are among them, in a row
-    for each judge and model that the runs were compared with.
+    The table of a comparison shows them below the metrics of training. Values stand in one row if they are of the same
+    examples, and of generated answers of the same length. Results of base models, which lie beside those of their runs,
+    are left out. The win rates of a judge are among them, in a row for each judge and model that the runs were compared
+    with.
 
     Args:
         folders: the runs.

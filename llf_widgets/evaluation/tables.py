@@ -229,7 +229,7 @@ class ResultTables:
                 {
                     "answer": None if one is None or one.answer is None else _cut(one.answer),
                     "score": "-" if one is None else amount_text(score_of(one, value.name), value.unit),
-                    "verdicts": [verdict_json(of[key]) for of in judges.values() if key in of],
+                    "verdicts": [_verdict_json(of[key]) for of in judges.values() if key in of],
                 }
                 for one, judges in zip(found, verdicts, strict=True)
             ],
@@ -254,7 +254,7 @@ def _rate_json(rate: JudgedWinRate | None) -> dict[str, str]:
     return {"text": share(rate.rate), "interval": bounds}
 
 
-def verdict_json(pair: JudgedPair) -> dict[str, str]:
+def _verdict_json(pair: JudgedPair) -> dict[str, str]:
     """A verdict as the page shows it.
 
     Args:

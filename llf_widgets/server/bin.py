@@ -45,7 +45,7 @@ class DeleteHandler(RunsAPIHandler):
         """
         folder = await self.find_run(run_id, readable=False)
         try:
-            with as_http_errors():
+            with _as_http_errors():
                 await self.run_in_thread(delete_run, folder.id, max_seconds=LONG_TIMEOUT)
         except RuntimeError as error:
             raise HTTPError(409, "%s", error) from None
@@ -67,12 +67,12 @@ class RestoreHandler(RunsAPIHandler):
                 503 if the disk did not respond in time.
         """
         try:
-            with as_http_errors():
+            with _as_http_errors():
                 await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
         except FileExistsError:
             raise HTTPError(409, "A run with this id already exists. Rename or delete it first.") from None
         except (ValueError, FileNotFoundError):
-            raise not_in_bin() from None
+            raise _not_in_bin() from None
         self.finish({"id": run_id})
 
 
@@ -89,15 +89,15 @@ class RemoveHandler(RunsAPIHandler):
                 no folder, or a file cannot be removed; 503 if the disk did not respond in time.
         """
         try:
-            with as_http_errors("Run `llf runs clean` to try again."):
+            with _as_http_errors("Run `llf runs clean` to try again."):
                 await self.run_in_thread(remove_from_bin, run_id, max_seconds=LONG_TIMEOUT)
         except (ValueError, FileNotFoundError):
-            raise not_in_bin() from None
+            raise _not_in_bin() from None
         self.finish({"id": run_id})
 
 
 @contextmanager
-def as_http_errors(advice: str = "") -> Iterator[None]:
+def _as_http_errors(advice: str = "") -> Iterator[None]:
     """Convert system errors to HTTP errors, whose sentences contain no paths, since the page may be shared.
 
     `FileNotFoundError` and `FileExistsError` pass through: each handler has a sentence of its own for them.
@@ -120,6 +120,6 @@ def as_http_errors(advice: str = "") -> Iterator[None]:
         raise HTTPError(409, "%s", f"Some files could not be moved: {os_error_text(error)} {advice}".strip()) from None
 
 
-def not_in_bin() -> HTTPError:
+def _not_in_bin() -> HTTPError:
     """The error 404 for a run that is not in the bin, or whose id is invalid."""
     return HTTPError(404, "The bin does not contain this run.")

@@ -37,13 +37,13 @@ class ControlHandler(RunsAPIHandler):
         size = len(self.request.body)
         if size > MAX_BODY_BYTES:
             raise HTTPError(413, f"The request has {size} bytes. Expected at most {MAX_BODY_BYTES}.")
-        kind, args, by = parse_request(self.request.body)
+        kind, args, by = _parse_request(self.request.body)
         folder = await self.find_run(run_id)
         try:
             state = (await self.run_in_thread(RunReader(folder).status)).state
             if state not in LIVE_STATES:
                 raise HTTPError(409, f"The run is {state}, so it cannot handle the request.")
-            request_id = await self.run_in_thread(submit_request, folder, kind, args, by, max_seconds=KILL_SECONDS)
+            request_id = await self.run_in_thread(_submit_request, folder, kind, args, by, max_seconds=KILL_SECONDS)
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.run_not_found(run_id) from None
         except (
@@ -58,7 +58,7 @@ class ControlHandler(RunsAPIHandler):
         self.finish({"id": request_id})
 
 
-def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
+def _submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
     """Send a request to a run. A kill is carried out at once, since it must work without a supervisor.
 
     Args:
@@ -84,7 +84,7 @@ def submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) 
     return send_request(folder, kind, args, by)
 
 
-def parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
+def _parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer.
 
     Returns:

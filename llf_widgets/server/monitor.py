@@ -63,7 +63,7 @@ class MonitorHandler(ViewsHandler):
             narrow=bool(self.integer_argument("narrow", 0, 0, 1)),
             older=self.integer_argument("older", 0, 0, MAX_OLDER),
         )
-        known = parse_revisions(self.get_query_argument("revisions", "{}"))
+        known = _parse_revisions(self.get_query_argument("revisions", "{}"))
         try:
             view = await self.run_view(folder)
             updates = await self.run_in_thread(view.updates, known, options, lock=folder.id)
@@ -143,7 +143,7 @@ def summary(view: RunView) -> dict[str, object]:
     return mime_bundle(view.tracker)
 
 
-def parse_revisions(text: str) -> dict[str, str]:
+def _parse_revisions(text: str) -> dict[str, str]:
     """Parse the revisions of the sections that the client has, which need not be sent again.
 
     Raises:

@@ -47,7 +47,7 @@ class ExportHandler(ZipHandler):
                 unreadable, 503 if the disk did not respond in time.
         """
         folder = await self.find_run(run_id)
-        place = await self.run_in_thread(find_export, folder, key)
+        place = await self.run_in_thread(_find_export, folder, key)
         if place is None:
             raise HTTPError(404, NO_EXPORT)
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{folder.id}-{place.name}")
@@ -57,17 +57,17 @@ class ExportHandler(ZipHandler):
             raise HTTPError(404, NO_EXPORT) from None
 
 
-def find_export(folder: RunFolder, key: str) -> Path | None:
+def _find_export(folder: RunFolder, key: str) -> Path | None:
     """The folder of an export that may be downloaded; None if there is no such export, or it lies elsewhere.
 
     Args:
         folder: the run.
         key: `key_of` the export.
     """
-    return next((place_below(folder, one) for one in _recorded(folder) if key_of(one) == key), None)
+    return next((_place_below(folder, one) for one in _recorded(folder) if key_of(one) == key), None)
 
 
-def place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
+def _place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
     """The folder of an export if it lies below its run's folder, links followed; None for all others.
 
     `exports.jsonl` of a run from elsewhere may name any folder of this machine.
@@ -105,7 +105,7 @@ def exports_json(folder: RunFolder) -> list[dict[str, object]]:
     """
     found: list[dict[str, object]] = []
     for one in _recorded(folder)[:MAX_SHOWN]:
-        place = place_below(folder, one)
+        place = _place_below(folder, one)
         try:
             there = one.there
         except (OSError, ValueError):

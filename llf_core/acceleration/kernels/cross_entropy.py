@@ -337,11 +337,11 @@ def chunked(
         if gradients.rows is not None:
             gradients.rows[part] = logits @ weight
         if gradients.weight is not None:
-            add_outer(logits, chunk, gradients.weight, first=part.start == 0)
+            _add_outer(logits, chunk, gradients.weight, first=part.start == 0)
     return costs
 
 
-def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
+def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
     """Accumulate `gradientᵀ @ rows`, the weight's gradient of a chunk, in the dtype of `total`.
 
     In float32 part by part, where the product itself is computed in half precision.
@@ -397,7 +397,7 @@ def allocate_gradients(
     return Gradients(made_rows, made_weight, made_bias)
 
 
-def scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def _scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """Multiply a gradient by a factor and convert it: in place if the dtype is the same, else part by part in float32.
 
     A second copy of a weight's gradient would take as much memory as the weight.
@@ -442,7 +442,7 @@ def scale_gradients(
     if rows is not None:
         rows = (rows * (factor[:, None] if factor.ndim else factor)).to(dtypes[0])
     if weight is not None:  # large, so in place: autograd refuses a second backward pass
-        weight = scale_tensor(weight, factor, dtypes[1] or weight.dtype)
+        weight = _scale_tensor(weight, factor, dtypes[1] or weight.dtype)
     if bias is not None:
         bias = (bias * factor).to(dtypes[2])
     return rows, weight, bias

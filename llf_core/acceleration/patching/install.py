@@ -52,7 +52,7 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") ->
     """
     from llf_core.acceleration.patching.causal_head import install_head
 
-    accelerated = patch_decoder(model, attention=attention, padded=padded)
+    accelerated = _patch_decoder(model, attention=attention, padded=padded)
     plain_head = install_head(model)
     if not plain_head:
         return accelerated
@@ -60,7 +60,7 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") ->
     return replace(accelerated, notes=notes)
 
 
-def patch_decoder(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
+def _patch_decoder(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
     """`accelerate` without the model's head, for models that are called without an objective, such as classifiers.
 
     Args:

@@ -131,7 +131,7 @@ class ForcedCall:
 
     def _part(self, arguments: str, name: str) -> ToolCallPiece:
         first, self._started = not self._started, True
-        return ToolCallPiece(0, arguments, new_call_id() if first else "", name if first else "")
+        return ToolCallPiece(0, arguments, _new_call_id() if first else "", name if first else "")
 
     def _whole(self) -> Event:
         """The call as a whole; its text if the reply ended within it."""
@@ -142,6 +142,6 @@ class ForcedCall:
             return Piece(self._text)
 
 
-def new_call_id() -> str:
+def _new_call_id() -> str:
     """A new random id of a tool call, by which its result refers to it."""
     return f"call_{secrets.token_hex(12)}"

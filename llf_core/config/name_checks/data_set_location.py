@@ -54,10 +54,10 @@ def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[
         path = folder / expanded(name)
         if is_there(path):
             return Place("path", path)
-    return Place("hub" if is_hub_id(name) else "nowhere")
+    return Place("hub" if _is_hub_id(name) else "nowhere")
 
 
-def is_hub_id(name: str) -> bool:
+def _is_hub_id(name: str) -> bool:
     """Whether a name has the form `owner/name`, so that it may be a data set of the hub."""
     owner, slash, repository = name.partition("/")
     return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))

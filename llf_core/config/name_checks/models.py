@@ -72,7 +72,7 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
     Raises:
         OSError: the working directory was removed.
     """
-    here = tuple(local_models((Path.cwd(),)))
+    here = tuple(_local_models((Path.cwd(),)))
     near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))
     return f" Did you mean {near!r}?" if near else ""
 
@@ -125,7 +125,7 @@ def _by_name(
     name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]
 ) -> CheckResult:
     """Check a name that does not exist on this machine."""
-    here = tuple(local_models(folders))
+    here = tuple(_local_models(folders))
     hub, stored, known = config.model.hub, cached("model", config.model.cache_dir), known_names.models()
     mirror = mirror_of(hub)
     if mirror is not None:
@@ -175,10 +175,10 @@ def _beside(name: str, folders: Iterable[Path]) -> Iterator[str]:
     """Models in the folder that a name begins with, where there is one: `saves/lora` may be a path or a hub id."""
     first, slash, _ = name.partition("/")
     if slash:
-        yield from (f"{first}/{one}" for one in local_models(folder / first for folder in folders))
+        yield from (f"{first}/{one}" for one in _local_models(folder / first for folder in folders))
 
 
-def local_models(folders: Iterable[Path]) -> Iterator[str]:
+def _local_models(folders: Iterable[Path]) -> Iterator[str]:
     """Folders with a model or an adapter, and GGUF files, by their names in each of some folders. For suggestions."""
     for folder in dict.fromkeys(folders):
         try:

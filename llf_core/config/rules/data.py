@@ -22,7 +22,7 @@ COLUMNS = (
 """What a column of a data set can hold, in LLaMA-Factory's words."""
 
 
-def unknown_columns(given: dict[str, Any] | None) -> list[str]:
+def _unknown_columns(given: dict[str, Any] | None) -> list[str]:
     """Roles in `dataset_columns` that do not exist, or whose value is not a column name.
 
     The loader would ignore them.
@@ -33,7 +33,7 @@ def unknown_columns(given: dict[str, Any] | None) -> list[str]:
     return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
 
 
-def wrong_renames(given: dict[str, Any] | None) -> list[str]:
+def _wrong_renames(given: dict[str, Any] | None) -> list[str]:
     """Keys in `rename_fields` that cannot be renamed, since they have a meaning of their own or no new name.
 
     Args:
@@ -150,9 +150,9 @@ DATA = (
     ),
     Rule(
         ("dataset_columns", "dataset_format"),
-        lambda c: bool(unknown_columns(c.data.dataset_columns)),
+        lambda c: bool(_unknown_columns(c.data.dataset_columns)),
         lambda c: (
-            f"Columns cannot have the role {', '.join(unknown_columns(c.data.dataset_columns))}. "
+            f"Columns cannot have the role {', '.join(_unknown_columns(c.data.dataset_columns))}. "
             f"Expected some of {', '.join(COLUMNS)}, each with a column name."
         ),
         (Fix("Detect automatically", {"dataset_columns": None, "dataset_format": None}),),
@@ -168,9 +168,9 @@ DATA = (
     ),
     Rule(
         ("rename_fields",),
-        lambda c: bool(wrong_renames(c.data.rename_fields)),
+        lambda c: bool(_wrong_renames(c.data.rename_fields)),
         lambda c: (
-            f"`rename_fields` cannot rename {', '.join(wrong_renames(c.data.rename_fields))}. Expected keys of "
+            f"`rename_fields` cannot rename {', '.join(_wrong_renames(c.data.rename_fields))}. Expected keys of "
             "messages other than `role` and `content`, each with its new name."
         ),
         (Fix("Rename nothing", {"rename_fields": None}),),

@@ -40,7 +40,7 @@ def _contradicts(config: ConfigValues) -> bool:
     return given is not None and declared is not None and given != declared
 
 
-def hold_out_and_evaluate(c: ConfigValues) -> Fix:
+def _hold_out_and_evaluate(c: ConfigValues) -> Fix:
     """Fix for a config without evaluation data: hold 5 % out, and evaluate each epoch if the config never does.
 
     The share is chosen by hand. Checkpoints are then saved each epoch too, if the best one is to be loaded.
@@ -140,7 +140,7 @@ EVALUATION = (
         ("early_stopping_steps", "val_size", "eval_dataset"),
         lambda c: c.training.early_stopping_steps is not None and not evaluates(c),
         f"Early stopping watches the evaluation loss, but {NOTHING_HELD_OUT}",
-        lambda c: (hold_out_and_evaluate(c), NO_STOPPING),
+        lambda c: (_hold_out_and_evaluate(c), NO_STOPPING),
     ),
     Rule(
         ("early_stopping_steps", "eval_strategy"),
@@ -152,7 +152,7 @@ EVALUATION = (
         ("load_best_model_at_end", "val_size", "eval_dataset"),
         lambda c: c.training.load_best_model_at_end and not evaluates(c),
         f"The best checkpoint is the one with the best evaluation, but {NOTHING_HELD_OUT}",
-        lambda c: (hold_out_and_evaluate(c), KEEP_LAST),
+        lambda c: (_hold_out_and_evaluate(c), KEEP_LAST),
     ),
     Rule(
         ("load_best_model_at_end", "eval_strategy"),

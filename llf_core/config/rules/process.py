@@ -20,7 +20,7 @@ OTHERS = {"tensorboard": ("tensorboardX",)}
 """Alternative packages."""
 
 
-def missing_trackers(c: ConfigValues) -> list[str]:
+def _missing_trackers(c: ConfigValues) -> list[str]:
     """Packages of the config's trackers that are not installed; the trainer would fail when it creates them."""
     trackers = [name for name in c.training.report_to if name not in {"none", "all"}]
     packages = [PACKAGES.get(name, name) for name in trackers]
@@ -163,10 +163,10 @@ PROCESS = (
     ),
     Rule(
         ("report_to",),
-        lambda c: bool(missing_trackers(c)),
+        lambda c: bool(_missing_trackers(c)),
         lambda c: (
-            f"The tracker's package {missing_trackers(c)[0]} is not installed, so the run would fail. "
-            f"Run: pip install {missing_trackers(c)[0]}."
+            f"The tracker's package {_missing_trackers(c)[0]} is not installed, so the run would fail. "
+            f"Run: pip install {_missing_trackers(c)[0]}."
         ),
         (Fix("Switch off trackers", {"report_to": "none"}),),
         severity="warning",

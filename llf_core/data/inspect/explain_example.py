@@ -54,12 +54,12 @@ def tokens_by_turn(
         DataError: the chat template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """
-    spans = token_spans(tokenizer, found.rendered)
+    spans = _token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
     if spans is None or len(spans) != len(ids):
         return [{"role": "", "tokens": tokens_without_turns(tokenizer, ids, labels)}]
     text, special = found.rendered.text, set(tokenizer.all_special_ids)
-    borders = turn_starts(tokenizer, template, found)
+    borders = _turn_starts(tokenizer, template, found)
     starts = [start for start, _ in borders]
     turns: list[ShownTurn] = [{"role": role, "tokens": []} for _, role in borders]
     shown_to = 0
@@ -114,7 +114,7 @@ def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> li
     return shown
 
 
-def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
+def _token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
     """Character range of each token in the text, tokenized in the same pieces as for training.
 
     A view shows by it the text of each token, and to which turn it belongs.
@@ -138,7 +138,7 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[
     return spans
 
 
-def turn_starts(
+def _turn_starts(
     tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: ExplainedExample
 ) -> list[tuple[int, str]]:
     """Find where each message begins in the rendered text, by rendering prefixes of the conversation.

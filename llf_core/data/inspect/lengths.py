@@ -111,11 +111,11 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
         "rows": round(rows),
         "fill": tokens / (max(1.0, rows) * cutoff),
         "seconds": tokens / speed if speed else None,
-        "memory": forecast_memory(config, lengths, cutoff),
+        "memory": _forecast_memory(config, lengths, cutoff),
     }
 
 
-def forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
+def _forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
     """Forecast the peak memory of the largest step without loading the model, see `llf_core.estimate.forecaster`.
 
     A view compares several cutoffs by it, and loading the model for each would take too long.

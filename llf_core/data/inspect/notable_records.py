@@ -139,7 +139,7 @@ def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[
         yield Notable("longest", dataset, number, f"{with_unit(int(whole[place]), 'token')}")
 
 
-def is_unanswered(one: Notable) -> bool:
+def _is_unanswered(one: Notable) -> bool:
     """Whether a record was dropped because it has no answer, a common case that is listed apart."""
     return one.kind == "dropped" and one.reason.startswith(UNANSWERED)
 
@@ -158,7 +158,7 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
         of the attributes of a `Notable`.
     """
     groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
-    groups["unanswered"] = [one for one in groups["dropped"] if is_unanswered(one)]
+    groups["unanswered"] = [one for one in groups["dropped"] if _is_unanswered(one)]
     groups["all"] = [one for one in found if one.kind in KINDS]
     chosen = groups.get(kind, [])
     return {

@@ -53,8 +53,8 @@ def metric_values(task: LoadedTask, results: Mapping[str, Any]) -> list[MetricVa
         parts = {leaf: results["results"][leaf].get(key) for leaf in task.leaves}
         found.append(
             MetricValue(
-                score_name(metric, kind),
-                score_name(LABELS.get(metric, metric), kind),
+                _score_name(metric, kind),
+                _score_name(LABELS.get(metric, metric), kind),
                 float(value),
                 None if half is None else max(least, float(value - half)),
                 None if half is None else min(most, float(value + half)),
@@ -84,7 +84,7 @@ def example_results(task: LoadedTask, results: Mapping[str, Any]) -> list[Exampl
             rows.setdefault(sample["doc_id"], []).append(sample)
         for index, samples in rows.items():
             scores = {
-                score_name(metric, sample["filter"]): float(sample[metric])
+                _score_name(metric, sample["filter"]): float(sample[metric])
                 for sample in samples
                 for metric in sample["metrics"]
                 if _is_number(sample[metric])
@@ -95,7 +95,7 @@ def example_results(task: LoadedTask, results: Mapping[str, Any]) -> list[Exampl
     return found
 
 
-def score_name(metric: str, kind: str) -> str:
+def _score_name(metric: str, kind: str) -> str:
     """Name of a metric behind one of the task's filters, such as `exact_match (strict-match)`.
 
     Args:

@@ -44,7 +44,7 @@ def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
     return {
         "task": "measure",
         "threads": source.threads,
-        "texts": texts_of(source),
+        "texts": _texts_of(source),
         "begun": BEGINNING,
         "prompts": reference.prompts,
         "sequences": reference.sequences,
@@ -60,7 +60,7 @@ def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
     }
 
 
-def texts_of(source: ExportSource) -> list[str]:
+def _texts_of(source: ExportSource) -> list[str]:
     """Texts whose tokens are compared: plain ones, and rendered conversations with their special tokens.
 
     Args:
@@ -173,7 +173,7 @@ def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: P
 
 
 def _check_tokens(source: ExportSource, found: dict[str, Any]) -> ReceiptCheck:
-    tokenizer, texts = source.tokenizer, texts_of(source)
+    tokenizer, texts = source.tokenizer, _texts_of(source)
     expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     expected.append(tokenizer(BEGINNING)["input_ids"])
     made = [*found["tokens"], found["begun"]]

@@ -117,7 +117,7 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     return PPOModels(policy, value, value_container, reference, _scoring(context, scorer), models)
 
 
-def hidden_size_of(model: PreTrainedModel) -> int:
+def _hidden_size_of(model: PreTrainedModel) -> int:
     """Size of a model's last hidden states, which a value head must fit."""
     return int(model.config.get_text_config().hidden_size)
 
@@ -205,7 +205,7 @@ def _reference(
 
 # -- the value function ----------------------------------------------------------------------------------------
 def _value_head(model: PreTrainedModel, weight: Tensor | None = None) -> ValueHead:
-    return ValueHead(hidden_size_of(model), model.get_input_embeddings().weight.device, weight)
+    return ValueHead(_hidden_size_of(model), model.get_input_embeddings().weight.device, weight)
 
 
 def _value_model(context: TrainingContext, scorer: RewardModel | None) -> ValueModel:
@@ -239,7 +239,7 @@ def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
             own[name].copy_(other[name])
     assert scorer.head is not None  # noqa: S101 - for the type checker
     head: Any = scorer.head.weight
-    return head if head.shape[1] == hidden_size_of(model) else None
+    return head if head.shape[1] == _hidden_size_of(model) else None
 
 
 def _without_adapters(config: RunConfig, **changes: object) -> RunConfig:

@@ -66,7 +66,7 @@ def compute_policy(
         at = batch["predictors"]
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
         rows = states if scored is hidden else scored.reshape(-1, scored.shape[-1]).index_select(0, at)
-        rows, scaled_head = apply_temperature(rows, head, temperature)
+        rows, scaled_head = _apply_temperature(rows, head, temperature)
         return PolicyOutput(
             log_probs(rows, scaled_head, batch["targets"]),
             None if value is None else value(states, batch),
@@ -76,7 +76,7 @@ def compute_policy(
     return _with_hidden(model, batch, objective)
 
 
-def apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
+def _apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
     """Divide the logits of a head by the sampling temperature, as the distribution was that completions come from.
 
     Args:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import resource
 import subprocess
+import tempfile
 
 import pytest
 
@@ -54,6 +56,19 @@ def test_a_run_whose_folder_is_gone_with_its_disk(tmp_path):
     what, remedy = failure_message(RunFolder(tmp_path / "gone" / "run"), OSError(errno.EIO, "Input/output error"))
     assert what.startswith("The disk at / failed: Input/output error. There is no checkpoint yet")
     assert remedy.startswith("Check the disk")
+
+
+def test_a_full_disk_where_no_folder_takes_a_temporary_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)  # Python looks for one at its first use
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(FileNotFoundError):
+            tempfile.gettempdir()
+        what, _ = failure_message(RunFolder(tmp_path / "run"), OSError(errno.EDQUOT, "Disk quota exceeded"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert what.startswith("Your quota of the disk at ")
 
 
 def test_a_disk_that_becomes_read_only(disk):

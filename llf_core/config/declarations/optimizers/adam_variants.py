@@ -19,7 +19,7 @@ HALF = 2
 """Bytes of a value that is updated with Kahan's summation."""
 
 
-def stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
+def _stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
     """Estimate the memory of StableAdamW (arXiv 2304.13013), for the forecast.
 
     Two moments, and with Kahan summation the rounding errors of half-precision weights.
@@ -37,7 +37,7 @@ def stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], w
     return OptimizerMemory(size * width * (3 if width <= HALF and given.get("kahan_sum", True) else 2), size)
 
 
-def any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
+def _any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
     """Estimate the memory of moments, and of Kahan summation, in the dtypes that `optim_args` names, for the forecast.
 
     As `AnyPrecisionAdamW` of torchdistx keeps them.
@@ -72,7 +72,7 @@ ADAM_VARIANTS = (
             "where the loss has spikes."
         ),
         paper="arXiv 2304.13013",
-        memory=stable_memory,
+        memory=_stable_memory,
     ),
     OptimizerDeclaration(
         name="grokadamw",
@@ -94,6 +94,6 @@ ADAM_VARIANTS = (
             "AdamW with moments in dtypes of your choice and Kahan summation: half of AdamW's state in bfloat16. Take "
             "it with pure_bf16."
         ),
-        memory=any_precision_memory,
+        memory=_any_precision_memory,
     ),
 )

@@ -59,7 +59,7 @@ class SFTOptions(Section):
     )
 
 
-def weights_tokens(config: Mapping[str, object]) -> bool:
+def _weights_tokens(config: Mapping[str, object]) -> bool:
     """Whether the loss weights tokens, so that it is no likelihood any more.
 
     Such a loss cannot be read as a perplexity, and the doctor watches the plain SFT loss instead.
@@ -113,7 +113,7 @@ SFT = StageDeclaration(
     rules=RULES,
     data_kind="answers",
     token_accuracy=True,
-    likelihood_metric=lambda config: "sft_loss" if weights_tokens(config) else "loss",
+    likelihood_metric=lambda config: "sft_loss" if _weights_tokens(config) else "loss",
     uses_reference=_anchors,
     has_reference=True,
     second_model=lambda config: named_reference(config) if _anchors(config) else None,
