@@ -82,8 +82,15 @@ def test_two_models_answer_stop_branch_and_come_back(
         assert axe(page, ".llf-Chat") == []
     view.get_by_role("button", name="Earlier version of the question").click()
     expect(log).to_contain_text("the sea, the ship")
+    question.fill("one more")
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => 1)")
     lab.settle(page)
+    expect(view).to_contain_text("The kernel was restarted or shut down. Run the cell again")
+    expect(view.get_by_text("Ended with its kernel")).to_have_count(2)
+    expect(view.get_by_role("button", name="Send")).to_be_disabled()
+    question.press("Control+Enter")
+    expect(question).to_have_value("one more")  # nothing is lost
+    assert axe(page, ".llf-Chat") == []
     lab.run_all(page)
     expect(log).to_contain_text("the sea, the ship", timeout=60_000)
     expect(view.get_by_text("Starts with the first question")).to_have_count(2)  # its engine ended with the kernel
@@ -145,6 +152,12 @@ def test_pictures_are_added_sent_and_shown_after_a_reload(
     view.get_by_role("button", name="Send as a new version").click()
     expect(log.get_by_text("2/2")).to_be_visible()
     expect(log.get_by_role("img")).to_have_count(1)
+    expect(log.get_by_text("tokens/s")).to_be_visible(timeout=60_000)
+    question.fill("And this one?")
+    page.evaluate(ADD, ["paste", "late.png", base64.b64encode(red).decode()])
+    question.press("Control+Enter")  # before the kernel has checked the picture
+    expect(log.get_by_text("And this one?")).to_be_visible()
+    expect(log.get_by_role("img")).to_have_count(2)
 
 
 def keep_replies(view: Any) -> None:

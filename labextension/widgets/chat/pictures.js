@@ -125,6 +125,9 @@ export function addedPictures({
   /** @type {(ShownPicture & {checked: boolean})[]} */
   let added = [];
   let blind = '';
+  let reading = 0;
+  /** @type {(() => void) | null} */
+  let onceChecked = null;
   const file = h('input', {
     type: 'file',
     accept: ACCEPTED,
@@ -154,6 +157,22 @@ export function addedPictures({
   function draw() {
     show();
     onChange();
+    if (onceChecked && !isPending()) {
+      const call = onceChecked;
+      onceChecked = null;
+      setText(status, '');
+      call();
+    }
+  }
+
+  function isPending() {
+    return !blind && (reading > 0 || added.some(({ checked }) => !checked));
+  }
+
+  /** Says why a picture is not added; a question that waits for it is not sent. */
+  function refuse(/** @type {string} */ problem) {
+    onceChecked = null;
+    setText(status, problem);
   }
 
   function remove(/** @type {string} */ key) {
@@ -169,7 +188,10 @@ export function addedPictures({
       setText(status, blind);
       return;
     }
-    setText(status, '');
+    if (!onceChecked) {
+      setText(status, '');
+    }
+    reading += files.length;
     for (const one of files) {
       const key = `added-${crypto.getRandomValues(new Uint32Array(2)).join('-')}`;
       const beside = added.map(({ key }) => key);
@@ -180,13 +202,16 @@ export function addedPictures({
         try {
           picture = await dataUrl(one);
         } catch {
-          setText(status, `${name} cannot be read.`); // a folder, for one
+          reading--;
+          refuse(`${name} cannot be read.`); // a folder, for one
+          draw();
           continue;
         }
         store.put(key, picture);
         added.push({ key, name, checked: false });
-        draw();
       }
+      reading--;
+      draw();
       send({ type: 'add_picture', key, name, picture, beside });
     }
   }
@@ -233,6 +258,15 @@ export function addedPictures({
     get isReady() {
       return !(blind && added.length) && added.every(({ checked }) => checked);
     },
+    /** Whether a picture is still being read or checked. */
+    get isPending() {
+      return isPending();
+    },
+    /** Calls `call` when all pictures are checked; never, if one of them is refused. */
+    afterCheck(/** @type {() => void} */ call) {
+      onceChecked = call;
+      setText(status, 'The question is sent when its pictures are checked.');
+    },
     /** Returns the pictures, and leaves none. */
     take() {
       const taken = added;
@@ -250,11 +284,13 @@ export function addedPictures({
       const found = added.find(one => one.key === key);
       if (found && !problem) {
         found.checked = true;
-        setText(status, blind);
+        if (!onceChecked) {
+          setText(status, blind);
+        }
       } else if (problem) {
         added = added.filter(one => one !== found);
         store.forget(key);
-        setText(status, `${status.textContent} ${problem}`.trim());
+        refuse(`${onceChecked ? '' : status.textContent} ${problem}`.trim());
       }
       draw();
     }

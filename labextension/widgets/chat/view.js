@@ -12,6 +12,7 @@ import {
 } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
+import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { formatBytes } from '../../src/numbers';
 import { modelsRow } from './models_row.js';
 import { addedPictures, pictureStore } from './pictures.js';
@@ -39,6 +40,7 @@ function render({ model, el }) {
   /** @type {Map<string, {turn: string, reply: ChatReply}>} */
   const replies = new Map();
   let started = false;
+  let alive = true; // whether the kernel hears of a question
   let sentCount = 0;
   /** The last question, until the kernel has taken it. @type {{request: string, text: string, pictures: ReturnType<typeof pictures.take>} | null} */
   let sent = null;
@@ -150,12 +152,18 @@ function render({ model, el }) {
   }
 
   function canAsk() {
-    const isEmpty = !question.value.trim() && !pictures.count;
-    return !isEmpty && !isWriting() && pictures.isReady;
+    const isEmpty =
+      !question.value.trim() && !pictures.count && !pictures.isPending;
+    const checked = pictures.isReady || pictures.isPending;
+    return alive && !isEmpty && !isWriting() && checked;
   }
 
   function ask() {
     if (!canAsk()) {
+      return;
+    }
+    if (pictures.isPending) {
+      pictures.afterCheck(ask);
       return;
     }
     const request = `${idPrefix}-${++sentCount}`;
@@ -322,10 +330,10 @@ function render({ model, el }) {
     setDisabled(sendButton, !canAsk());
     setDisabled(stopAll, !writing);
     setText(stopAll, count > 1 ? 'Stop all' : 'Stop');
-    setDisabled(add, count >= MAX_MODELS);
-    setDisabled(newChat, writing || !model.get('_turns').length);
+    setDisabled(add, !alive || count >= MAX_MODELS);
+    setDisabled(newChat, !alive || writing || !model.get('_turns').length);
     for (const view of views.values()) {
-      view.setBusy(writing);
+      view.setBusy(writing || !alive);
     }
   }
 
@@ -344,7 +352,9 @@ function render({ model, el }) {
 
   function drawModels() {
     /** @type {ChatModel[]} */
-    const models = model.get('_models');
+    const models = alive
+      ? model.get('_models')
+      : model.get('_models').map(withoutEngine);
     el.style.setProperty('--llf-models', String(Math.max(1, models.length)));
     el.classList.toggle('has-one', models.length === 1);
     head.show(models);
@@ -415,12 +425,32 @@ function render({ model, el }) {
   }
 
   function drawNote() {
-    setText(note, model.get('_note'));
+    setText(
+      note,
+      alive
+        ? model.get('_note')
+        : `${KERNEL_LOST}. Run the cell again: the conversation comes back.`
+    );
     notice.enable();
   }
 
   function drawCode() {
     notice.show(model.get('_code'));
+  }
+
+  /** Ends what waits for the kernel, and says that nothing can be asked before the cell is run again. */
+  function showKernelLost() {
+    alive = false;
+    for (const { reply, turn } of replies.values()) {
+      if (reply.state === 'waiting' || reply.state === 'answering') {
+        reply.state = 'failed';
+        reply.note = 'The kernel ended before the reply was complete.';
+        views.get(turn)?.showReply(reply, probabilities());
+      }
+    }
+    notice.show([]);
+    drawModels();
+    drawNote();
   }
 
   question.addEventListener('input', onInput);
@@ -448,7 +478,9 @@ function render({ model, el }) {
   drawCode();
   log.scrollTop = log.scrollHeight;
   send({ type: 'open', keeps_view: 'llfHost' in globalThis }); // a reply may be under way whose text the trait lacks
+  const endWait = onKernelLost(model, showKernelLost);
   return () => {
+    endWait();
     notice.close();
     el.removeEventListener('keydown', onKey);
     window.removeEventListener('keydown', keepKeys, true);
@@ -458,6 +490,16 @@ function render({ model, el }) {
     for (const [event, act] of listeners) {
       model.off(event, act);
     }
+  };
+}
+
+/** Returns a model as it is after its kernel, and with that its engine, has ended. @param {ChatModel} model */
+function withoutEngine(model) {
+  return {
+    ...model,
+    phase: /** @type {const} */ ('stopped'),
+    reason: 'Ended with its kernel',
+    memory: 0
   };
 }
 
