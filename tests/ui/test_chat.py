@@ -82,14 +82,7 @@ def test_two_models_answer_stop_branch_and_come_back(
         assert axe(page, ".llf-Chat") == []
     view.get_by_role("button", name="Earlier version of the question").click()
     expect(log).to_contain_text("the sea, the ship")
-    question.fill("one more")
-    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => 1)")
-    lab.settle(page)
-    expect(view).to_contain_text("The kernel was restarted or shut down. Run the cell again")
-    expect(view.get_by_text("Ended with its kernel")).to_have_count(2)
-    expect(view.get_by_role("button", name="Send")).to_be_disabled()
-    question.press("Control+Enter")
-    expect(question).to_have_value("one more")  # nothing is lost
+    lose_kernel(page, lab, view, question)
     assert axe(page, ".llf-Chat") == []
     lab.run_all(page)
     expect(log).to_contain_text("the sea, the ship", timeout=60_000)
@@ -158,6 +151,18 @@ def test_pictures_are_added_sent_and_shown_after_a_reload(
     question.press("Control+Enter")  # before the kernel has checked the picture
     expect(log.get_by_text("And this one?")).to_be_visible()
     expect(log.get_by_role("img")).to_have_count(2)
+
+
+def lose_kernel(page: Any, lab: Lab, view: Any, question: Any) -> None:
+    """Restarts the kernel: the view says so, and keeps a question that cannot be sent."""
+    question.fill("one more")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => 1)")
+    lab.settle(page)
+    expect(view).to_contain_text("The kernel was restarted or shut down. Run the cell again")
+    expect(view.get_by_text("Ended with its kernel")).to_have_count(2)
+    expect(view.get_by_role("button", name="Send")).to_be_disabled()
+    question.press("Control+Enter")
+    expect(question).to_have_value("one more")
 
 
 def keep_replies(view: Any) -> None:
