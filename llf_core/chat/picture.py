@@ -15,7 +15,7 @@ from llf_core.untrusted import brief, read_bytes
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -73,6 +73,36 @@ def picture_url(data: bytes, subject: str = "The picture") -> str:
         PictureError: it is no picture of the `FORMATS`, or has more than `MAX_BYTES` or `MAX_PIXELS`.
     """
     return f"data:image/{_check(data, subject)};base64,{base64.b64encode(data).decode()}"
+
+
+def check_together(length: int, others: int, name: str) -> None:
+    """Refuse a picture that a question has no room for: its conversation keeps all pictures in one line.
+
+    Args:
+        length: bytes of the picture.
+        others: bytes of the pictures that the question has already.
+        name: name of the picture's file.
+
+    Raises:
+        PictureError: they have more than `MAX_BYTES` together.
+    """
+    if length + others > MAX_BYTES:
+        raise PictureError(
+            f"{name} was not added: the pictures of the question would have {' '.join(size(length + others))} "
+            f"together. Expected at most {' '.join(size(MAX_BYTES))}."
+        )
+
+
+def question_content(text: str, pictures: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """The content of a question: text, or content parts with the pictures before the text, where templates expect them.
+
+    Args:
+        text: the text; it may be empty if there are pictures.
+        pictures: content parts.
+    """
+    if not pictures:
+        return text
+    return [*pictures, *([{"type": "text", "text": text}] if text.strip() else [])]
 
 
 def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any]:

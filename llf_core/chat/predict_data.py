@@ -20,6 +20,7 @@ from llf_core.data.media_files import INLINE, open_image
 from llf_core.data.prepare import media_dir, sources_of
 from llf_core.data.render import choose_template, media_placeholder
 from llf_core.data.validation_split import validation_conversations
+from llf_core.models.processor import reads_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -184,7 +185,7 @@ def _check_kinds(kinds: set[str], data: str, processor: ProcessorMixin | None) -
     """Refuse media that the model does not read."""
     if others := kinds - {"image"}:
         raise DataError(f"{data} has {min(others)} data. `llf predict` takes text and images.")
-    if kinds and not hasattr(processor, "image_processor"):
+    if kinds and not reads_images(processor):
         raise DataError(f"{data} has images, and the model reads text only. Choose a vision model.")
 
 

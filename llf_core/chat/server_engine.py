@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from llf_core.chat.chat_engine import ChatEngine
 from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
+from llf_core.chat.message_pictures import with_checked_pictures
+from llf_core.chat.request import RequestError
 from llf_core.chat.target import loading_config
 from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 HOST, BASE = "127.0.0.1", "base"
 """Where the server listens, and the name under which it serves the base model."""
 POLL_SECONDS, CLOSE_SECONDS, ANSWER_SECONDS = 0.5, 10.0, 600.0
+IMAGE_CHECK = "llf_core.chat.image_check"
 UNKNOWN_TOKEN = -1
 """Id of a token in log-probabilities: OpenAI's API has none."""
 
@@ -86,6 +90,7 @@ class ServerEngine(ChatEngine):
             start_new_session=True,
             env=computing_environment(os.environ) | environment,
         )
+        self._image_check = _start_image_check(config)
         threading.Thread(target=self._watch, daemon=True, name="llf-chat-server").start()
 
     @abstractmethod
@@ -179,8 +184,9 @@ class ServerEngine(ChatEngine):
         self.tell(replace(self.state, progress=f"{self.title} is loading the model"))
         while self._process.poll() is None:
             if not self._ready.is_set():
-                if self._is_healthy():
-                    self.tell(replace(self.state, phase="ready", progress="", device="cuda"))
+                if self._image_check.poll() is not None and self._is_healthy():
+                    sees = _may_read_images(self._image_check)
+                    self.tell(replace(self.state, phase="ready", progress="", device="cuda", sees_images=sees))
                     self._ready.set()
             elif not self.running and time.monotonic() - self._last > self.settings.idle_seconds:
                 minutes = self.settings.idle_seconds / 60
@@ -189,6 +195,7 @@ class ServerEngine(ChatEngine):
                 self.close()
             time.sleep(POLL_SECONDS)
         code = self._process.wait()
+        _end_image_check(self._image_check)
         if self.closing:
             self.tell(replace(self.state, phase="stopped", progress=""))
         else:
@@ -247,6 +254,15 @@ class ServerEngine(ChatEngine):
         if request.embed:
             self.dispatch(number, Failed("invalid", f"{self.title} is started for replies, so it gives no embeddings."))
             return
+        try:
+            content = self._content(request)
+        except RequestError as error:
+            self.dispatch(number, Failed("invalid", str(error)))
+            return
+        self._send(number, request, content)
+
+    def _send(self, number: int, request: ChatRequest, content: dict[str, Any]) -> None:
+        """Send a request once the server is ready, and read its stream."""
         begun = time.monotonic()
         self._ready.wait()
         if self._process.poll() is not None:
@@ -265,7 +281,7 @@ class ServerEngine(ChatEngine):
             self._connections[number] = connection
         try:
             path = "/v1/completions" if request.prompt is not None else "/v1/chat/completions"
-            connection.request("POST", path, json.dumps(self._content(request)), self._headers())
+            connection.request("POST", path, json.dumps(content), self._headers())
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 self.dispatch(number, _failure(answer.status, answer.read().decode("utf-8", "replace")))
@@ -296,7 +312,11 @@ class ServerEngine(ChatEngine):
         return ""
 
     def _content(self, request: ChatRequest) -> dict[str, Any]:
-        """The request in OpenAI's form, with the further parameters that vLLM and SGLang share."""
+        """The request in OpenAI's form, with the further parameters that vLLM and SGLang share.
+
+        Raises:
+            RequestError: a picture of a message is no data URL, is too large, or cannot be read.
+        """
         sampling = request.sampling
         content: dict[str, Any] = {
             "model": self.model_name(request.adapter),
@@ -317,7 +337,7 @@ class ServerEngine(ChatEngine):
         if request.prompt is not None:
             content |= {"prompt": request.prompt, "logprobs": request.top_logprobs if request.logprobs else None}
         else:
-            content |= {"messages": list(request.messages), "tools": list(request.tools) or None}
+            content |= {"messages": with_checked_pictures(request.messages), "tools": list(request.tools) or None}
             content |= {"chat_template_kwargs": request.template_options or None}
             if request.logprobs:
                 content |= {"logprobs": True, "top_logprobs": request.top_logprobs}
@@ -446,3 +466,32 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind((HOST, 0))
         return int(found.getsockname()[1])
+
+
+def _start_image_check(config: str) -> subprocess.Popen[bytes]:
+    """Begin to find out whether the model reads pictures, while the server loads it."""
+    check = subprocess.Popen(  # noqa: S603 - a module of this package
+        [sys.executable, "-P", "-m", IMAGE_CHECK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=computing_environment(os.environ),
+    )
+    assert check.stdin is not None  # noqa: S101 - opened above
+    with suppress(OSError), check.stdin:  # it has ended: the server decides
+        check.stdin.write(config.encode())
+    return check
+
+
+def _may_read_images(check: subprocess.Popen[bytes]) -> bool:
+    """Whether a model reads pictures; of a check that failed yes, so that the server says what it refuses."""
+    assert check.stdout is not None  # noqa: S101 - opened above
+    return check.stdout.read().strip() != b"false"
+
+
+def _end_image_check(check: subprocess.Popen[bytes]) -> None:
+    assert check.stdout is not None  # noqa: S101 - opened above
+    check.kill()
+    check.wait()
+    check.stdout.close()

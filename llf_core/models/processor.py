@@ -71,3 +71,12 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         )
     processor.tokenizer = tokenizer
     return processor
+
+
+def reads_images(processor: ProcessorMixin | None) -> bool:
+    """Whether messages to a model may have pictures: the one check of engines, servers and predictions.
+
+    Args:
+        processor: from `load_processor`; None for a model of text. That of a model of audio has no image processor.
+    """
+    return getattr(processor, "image_processor", None) is not None

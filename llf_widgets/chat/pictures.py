@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.picture import MAX_BYTES, PictureError, part_url, picture_bytes
+from llf_core.chat.picture import MAX_BYTES, PictureError, check_together, part_url, picture_bytes
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
@@ -39,14 +39,9 @@ class AddedPictures:
             PictureError: it is no picture, or is too large, by itself or with the others.
         """
         if isinstance(url, int):
-            raise PictureError(f"{name} has {_size(url)}. Expected at most {_size(MAX_BYTES)}.")
+            raise PictureError(f"{name} has {' '.join(size(url))}. Expected at most {' '.join(size(MAX_BYTES))}.")
         length = len(picture_bytes(url, name))
-        total = length + sum(self._found[one][1] for one in beside if one in self._found)
-        if total > MAX_BYTES:
-            raise PictureError(
-                f"{name} was not added: the pictures of the question would have {_size(total)} together. "
-                f"Expected at most {_size(MAX_BYTES)}."
-            )
+        check_together(length, sum(self._found[one][1] for one in beside if one in self._found), name)
         self._found[key] = (str(url), length)
         while sum(length for _, length in self._found.values()) > MAX_WAITING_BYTES:
             del self._found[next(iter(self._found))]
@@ -75,18 +70,6 @@ class AddedPictures:
         """
         for key in keys:
             self._found.pop(key, None)
-
-
-def content_of(text: str, pictures: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """The content of a question: text, or content parts with the pictures before the text, where templates expect them.
-
-    Args:
-        text: the text; it may be empty if there are pictures.
-        pictures: content parts.
-    """
-    if not pictures:
-        return text
-    return [*pictures, *([{"type": "text", "text": text}] if text.strip() else [])]
 
 
 def picture_keys(message: ChatMessage) -> list[str]:
@@ -129,7 +112,3 @@ def shown_url(conversation: Conversation, key: str) -> str:
         return str(part_url(found[0])) if found and picture_bytes(part_url(found[0])) else ""
     except PictureError:
         return ""
-
-
-def _size(length: int) -> str:
-    return " ".join(size(length))

@@ -15,13 +15,13 @@ import traitlets
 from llf_core.chat.conversation import new_conversation
 from llf_core.chat.events import Failed
 from llf_core.chat.kept_examples import KINDS
-from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part
+from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part, question_content
 from llf_core.chat.request import RequestError
 from llf_core.runs import Checkpoints, open_run
 from llf_widgets.chat.keeping import keep, kept_rows, undo
 from llf_widgets.chat.live_run import follows_run, request_checkpoint, wait_for_checkpoint
 from llf_widgets.chat.models import model_json, shared_models
-from llf_widgets.chat.pictures import AddedPictures, content_of, pictures_of, shown_url
+from llf_widgets.chat.pictures import AddedPictures, pictures_of, shown_url
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.saved_chat import conversation_of, save_settings, saved_settings
 from llf_widgets.chat.settings import DEFAULTS, changed, request_of
@@ -182,7 +182,7 @@ class Chat(SavedView):
                 raise ValueError("Replies are still being written. Wait for them, or stop them.")
             self._check_sight(parts)
             self._keep_settings()
-            questions = self._conversation.ask(content_of(text, parts), self.models)
+            questions = self._conversation.ask(question_content(text, parts), self.models)
             self._begin({name: questions[name] for name in self.models})
 
     def wait(self) -> dict[str, ChatMessage]:
@@ -615,7 +615,7 @@ class Chat(SavedView):
                     if same
                     else self._conversation.add(
                         "user",
-                        content_of(text, pictures_of(question, kept)),
+                        question_content(text, pictures_of(question, kept)),
                         parent=question.parent,
                         target=question.target,
                         turn=name,

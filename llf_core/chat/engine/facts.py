@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.generation.message_prompt import context_length
 from llf_core.generation.replies.reply_text import reply_format
+from llf_core.models.processor import reads_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -49,7 +50,7 @@ def read_facts(
     form = reply_format(tokenizer)
     return EngineFacts(
         context=context_length(model),
-        sees_images=processor is not None and hasattr(processor, "image_processor"),
+        sees_images=reads_images(processor),
         thinks=form.harmony or "enable_thinking" in template or any(one.begin in template for one in form.thoughts),
         calls_tools="tools" in template and bool(form.calls or form.harmony),
         plain=plain,

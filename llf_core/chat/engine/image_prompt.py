@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.engine.prompt import prompt_text
-from llf_core.chat.picture import PictureError, part_url, picture_bytes
+from llf_core.chat.message_pictures import checked_url, is_picture
 from llf_core.chat.request import RequestError
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Medium
 from llf_core.data.media import process
 from llf_core.data.media_files import INLINE
 from llf_core.data.media_limits import MediaLimits
-from llf_core.generation.message_prompt import IMAGE_TYPES
+from llf_core.models.processor import reads_images
 
 if TYPE_CHECKING:
     import torch
@@ -47,15 +47,15 @@ def image_inputs(
         MemoryError: out of memory.
         RuntimeError: out of memory on the model's device.
     """
-    if processor is None or not hasattr(processor, "image_processor"):
+    if processor is None or not reads_images(processor):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")
     text = prompt_text(request, form)
     pictures = [
-        _picture(part, number)
+        Medium("image", INLINE + checked_url(part, number).partition(",")[2])
         for number, message in enumerate(request.messages)
         if isinstance(message.get("content"), list)
         for part in message["content"]
-        if isinstance(part, dict) and part.get("type") in IMAGE_TYPES
+        if is_picture(part)
     ]
     limits = MediaLimits(**request.media_limits)
     try:
@@ -64,13 +64,3 @@ def image_inputs(
         raise RequestError(f"The pictures of the messages cannot be used: {error}.") from error
     inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in made.items()}
     return inputs["input_ids"][0].tolist(), text, inputs
-
-
-def _picture(part: dict[str, Any], number: int) -> Medium:
-    """The picture of a content part: bytes as a data URL, never a file or an address that this process would read."""
-    url = part_url(part)
-    try:
-        picture_bytes(url, f"The picture of message {number + 1}")
-    except PictureError as error:
-        raise RequestError(str(error)) from error
-    return Medium("image", INLINE + str(url).partition(",")[2])

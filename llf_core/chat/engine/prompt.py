@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.message_pictures import is_picture
 from llf_core.chat.request import RequestError
-from llf_core.generation.message_prompt import IMAGE_TYPES, PromptError, render_messages
+from llf_core.generation.message_prompt import PromptError, render_messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -69,7 +70,7 @@ def has_images(request: ChatRequest) -> bool:
         request: the request.
     """
     return any(
-        isinstance(part, dict) and part.get("type") in IMAGE_TYPES
+        is_picture(part)
         for message in request.messages
         if isinstance(message.get("content"), list)
         for part in message["content"]

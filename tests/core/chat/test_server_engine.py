@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from llf_core.chat.chat_engine import EngineSettings
 from llf_core.chat.engine_process import EngineProcess
 from llf_core.chat.events import Failed, Finished, Piece, Started
+from llf_core.chat.picture import picture_part
 from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.chat.server_engine import BASE, HOST, ServerEngine
 from llf_core.chat.service import ChatService
@@ -20,6 +22,7 @@ from llf_core.chat.sglang_engine import SGLangEngine
 from llf_core.chat.target import loading_config
 from llf_core.chat.vllm_engine import VLLMEngine
 from llf_core.models.errors import ModelError
+from tests.tiny import picture_file, save_tiny_llava
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,11 +39,12 @@ class LLFServer(ServerEngine):
     """`llf serve` as an engine: a server with OpenAI's API that runs on any machine."""
 
     title = "The server of the test"
-    file: Path
+    folder: Path
 
     def command(self, config):
-        self.file.write_text(self.config)
-        model = f"{BASE}={self.file}"
+        file = self.folder / f"{self.port}.yaml"
+        file.write_text(self.config)
+        model = f"{BASE}={file}"
         start = "from llf_core.cli.entry import main; main()"
         command = [sys.executable, "-c", start, "serve", "--name", model, "--host", HOST]
         return [*command, "--port", str(self.port), "--api-key-env", "THE_KEY"], {"THE_KEY": self.key}
@@ -71,16 +75,23 @@ def text(events: list[Event]) -> str:
 def engines(
     tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer
 ) -> Iterator[tuple[ServerEngine, EngineProcess]]:
-    LLFServer.file = tmp_path_factory.mktemp("served") / "base.yaml"
-    config = yaml.safe_dump({"model_name_or_path": str(tiny_model_dir), "infer_dtype": "float32"})
+    LLFServer.folder = tmp_path_factory.mktemp("served")
+    with started(tiny_model_dir, fork_server) as made:
+        yield made
+
+
+@contextmanager
+def started(model: Path, fork_server: ForkServer) -> Iterator[tuple[ServerEngine, EngineProcess]]:
+    """A model in a server and in our own engine."""
+    config = yaml.safe_dump({"model_name_or_path": str(model), "infer_dtype": "float32"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(fork_server.python))
-        made = tuple(one(config, EngineSettings(), lambda _: None) for one in (LLFServer, EngineProcess))
+        server, own = (one(config, EngineSettings(), lambda _: None) for one in (LLFServer, EngineProcess))
     try:
-        yield made
+        yield server, own
     finally:
-        for one in made:
-            one.close()
+        server.close()
+        own.close()
 
 
 @pytest.mark.launches
@@ -133,6 +144,38 @@ def test_a_refusal_of_a_server_is_its_sentence(engines):
     [failed] = reply(server, ChatRequest(messages=MESSAGES, adapter="lost"))
     assert failed.kind == "model_gone"
     assert "No adapter at /nowhere" in failed.message
+
+
+@pytest.mark.launches
+def test_a_server_gets_the_pictures_of_a_vision_model(engines, tmp_path, fork_server):
+    save_tiny_llava(tmp_path)
+    red, blue = (picture_part(picture_file(color=color, size=(28, 28))) for color in ("red", "blue"))
+    words = {"type": "text", "text": "What is it?"}
+    with started(tmp_path, fork_server) as (server, own):
+        texts = []
+        for parts in ([words], [red, words], [blue, words], [red, blue, words]):
+            asked = ChatRequest(messages=({"role": "user", "content": parts},), max_tokens=8)
+            found, expected = reply(server, asked), reply(own, asked)
+            assert text(found) == text(expected)
+            assert found[-1].prompt_tokens == expected[-1].prompt_tokens
+            texts.append(found[-1].prompt_tokens)
+        assert [one - texts[0] for one in texts] == [0, 4, 4, 8]  # a picture is four tokens
+        assert server.state.sees_images
+        assert own.state.sees_images
+        for part in (
+            {"type": "image_url", "image_url": {"url": "http://10.0.0.1/a.png"}},
+            {"type": "image", "image": "/a"},
+        ):
+            asked = ChatRequest(messages=(*MESSAGES, {"role": "user", "content": [part]}))
+            found, expected = reply(server, asked), reply(own, asked)
+            assert found == expected
+            assert "no address and no file is opened" in found[0].message
+    blind, _ = engines
+    assert reply(blind, ChatRequest(messages=MESSAGES, max_tokens=1))
+    assert blind.state.is_blind
+    [failed] = reply(blind, ChatRequest(messages=({"role": "user", "content": [red]},)))
+    assert failed.kind == "invalid"
+    assert f"{BASE} reads no pictures" in failed.message
 
 
 def test_a_server_that_does_not_start_is_a_sentence(tiny_model_dir):
