@@ -34,6 +34,9 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
     message: Annotated[
         str | None, typer.Option("--message", "-m", help="Ask this and exit; also read from stdin, if that is a pipe.")
     ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Picture for the first question; may be given repeatedly.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     temperature: Annotated[float, typer.Option(help="Temperature of sampling; 0 decodes greedily.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling, in (0, 1].")] = 1.0,
@@ -52,11 +55,14 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
     the replies and stores no conversation.
 
     Raises:
-        UserError: a target does not exist, an option has an invalid value, or there is no reply.
+        UserError: a target does not exist, an option has an invalid value, a picture cannot be read, or there is no
+            reply.
         UnicodeDecodeError: the text on stdin is not in the encoding of the terminal.
     """
+    from llf_core.chat.picture import question_content
     from llf_core.chat.request import ChatSampling, RequestError
     from llf_core.chat.service import ChatService
+    from llf_core.cli.chat_pictures import WaitingPictures
 
     try:
         sampling = ChatSampling(temperature=temperature, top_p=top_p, seed=seed)
@@ -71,6 +77,9 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
     if as_json and message is None:
         raise UsageError("--json needs a message.", "Name one with --message, or write one to stdin.")
     with in_a_sentence():
+        pictures = WaitingPictures()
+        for one in image or ():
+            pictures.add(one)
         service = ChatService(trust=trust)
         try:
             for one in targets:
@@ -78,9 +87,9 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
             names = list(service.targets)
             options: dict[str, Any] = {"sampling": sampling, "max_tokens": max_tokens}
             if message is not None:
-                _once(service, names, message, system, options, as_json=as_json)
+                _once(service, names, question_content(message, pictures.parts), system, options, as_json=as_json)
                 return
-            _talk(service, names, system, resume, options)
+            _talk(service, names, system, resume, options | {"pictures": pictures})
         finally:
             service.close()
 
@@ -88,7 +97,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _once(  # noqa: PLR0913 - what a request needs
     service: "ChatService",
     names: list[str],
-    message: str,
+    message: "str | list[dict[str, Any]]",
     system: str | None,
     options: dict[str, Any],
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import sys
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from rich.markup import escape
 from llf_core.chat.collected_reply import CollectedReply
 from llf_core.chat.conversation_export import as_jsonl, as_markdown, as_openai, as_rows
 from llf_core.chat.events import Piece, ToolCallPiece
+from llf_core.chat.picture import question_content
 from llf_core.chat.request import ChatRequest, ChatSampling
+from llf_core.cli.chat_pictures import WaitingPictures, check_sight
 from llf_core.cli.terminal import err, out, print_error
 from llf_core.config.paths import expanded
 from llf_core.redaction import redact
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 HELP = """/system TEXT   set the system prompt; without TEXT, remove it
 /again         answer the last question again
 /undo          go back before the last question
+/image PATH    add a picture to the next question; without PATH, list those that wait
+/drop NUMBER   remove picture NUMBER from the next question; without NUMBER, all
 /clear         begin a new conversation
 /save FILE     write the conversation: Markdown, .json (OpenAI's messages) or .jsonl (training rows)
 /exit          leave, as Ctrl-D does
@@ -50,6 +55,7 @@ class ChatSession:
         new: begins a conversation.
         sampling: sampling parameters of the replies.
         max_tokens: maximum number of tokens of a reply; None for what the context leaves.
+        pictures: pictures of the first question; None for none.
         conversation: the conversation that is continued; None for a new one.
 
     Attributes:
@@ -64,11 +70,13 @@ class ChatSession:
         *,
         sampling: ChatSampling,
         max_tokens: int | None,
+        pictures: WaitingPictures | None = None,
         conversation: Conversation | None = None,
     ) -> None:
         self.conversation = conversation or new()
         self._service, self._names, self._new = service, names, new
         self._sampling, self._max_tokens = sampling, max_tokens
+        self._pictures = pictures or WaitingPictures()
 
     def run(self, read: Callable[[str], str]) -> None:
         """Read lines and answer them, until the end of the input, `/exit` or Ctrl-C at the prompt.
@@ -93,6 +101,8 @@ class ChatSession:
                     self.command(line)
                 elif line:
                     self.ask(line)
+            except KeyboardInterrupt:  # while a model is loading
+                err.print("\nStopped.")
             except UserError as error:
                 print_error(error)
 
@@ -116,6 +126,8 @@ class ChatSession:
             self.again()
         elif name == "/undo":
             self.undo()
+        elif name in {"/image", "/drop"}:
+            self._change_pictures(name, argument)
         elif name == "/clear":
             system = self.conversation.settings.get("system", "")
             self.conversation = self._new()
@@ -132,15 +144,25 @@ class ChatSession:
     def ask(self, text: str) -> None:
         """Ask all models, one after the other, and print their replies while they are written.
 
+        The pictures that wait go with the question. They wait on if no model has answered.
+
         Args:
             text: the question.
 
         Raises:
+            UserError: there are pictures, and a model reads none or cannot be started.
             ConversationError: the question is too large, or the conversation was replaced or deleted meanwhile.
             RequestError: `max_tokens` is below 1.
             OSError: the conversation cannot be written, for example on a full disk.
         """
-        self._answer(self.conversation.ask(text, self._names))
+        pictures = self._pictures.parts
+        if pictures:
+            self._wait_until_loaded()
+            check_sight(self._service, self._names)
+        if self._answer(self.conversation.ask(question_content(text, pictures), self._names)):
+            self._pictures.clear()
+        elif pictures:
+            err.print("The pictures wait for the next question.")
 
     def again(self) -> None:
         """Answer the last question again, for another reply; the new replies are branches, and the old ones stay.
@@ -198,7 +220,26 @@ class ChatSession:
             raise UserError("There is no question yet.", "Type one.")
         return asked[-1]
 
-    def _answer(self, questions: dict[str, ChatMessage]) -> None:
+    def _change_pictures(self, command: str, argument: str) -> None:
+        if command == "/drop":
+            self._pictures.drop(argument)
+        elif argument:
+            check_sight(self._service, self._names)
+            self._pictures.add(argument)
+        err.print(self._pictures.text(), markup=False)
+
+    def _wait_until_loaded(self) -> None:
+        """Wait until the models are loaded, since only then it is known which of them read pictures."""
+        for name in self._names:
+            self._service.start(name)
+            with err.status("Loading …", spinner_style="dim") as status:
+                while (state := self._service.state(name)).phase == "starting":
+                    status.update(escape(visible(state.progress)))
+                    time.sleep(POLL_SECONDS)
+
+    def _answer(self, questions: dict[str, ChatMessage]) -> bool:
+        """Print and keep the reply of each model; whether one has answered."""
+        answered = False
         for name, question in questions.items():
             if len(self._names) > 1:
                 out.print(f"[bold]{escape(name)}[/bold]")
@@ -208,13 +249,15 @@ class ChatSession:
                 # A question without an answer would stand before the next question, which templates refuse.
                 self.conversation.choose(question.parent, name, last=True)
             else:
+                answered = True
                 self.conversation.add(
                     "assistant", parent=question.id, target=name, sampling=_set(self._sampling), **fields
                 )
             if reply.failed is not None:
                 print_error(UserError(reply.failed.message, reply.failed.what_to_do))
             if stopped:
-                return
+                break
+        return answered
 
     def _print_reply(self, name: str, question: str) -> tuple[CollectedReply, bool]:
         """Print a reply while it is written; it, and whether it was stopped."""
