@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from llf_core import NO_WINDOWS
+
+OBJECTS = 50_000
+"""Objects that are made before the collector of garbage looks at them. Imports make many and no garbage."""
 
 
 def main() -> None:
@@ -18,6 +22,7 @@ def main() -> None:
         sys.exit(NO_WINDOWS)
     if sys.argv[1:2] == ["models"] and _answered(sys.argv[2:]):
         return
+    gc.set_threshold(OBJECTS)
     from llf_core.cli.application import main as run
 
     run()

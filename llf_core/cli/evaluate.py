@@ -11,7 +11,6 @@ from rich.markup import escape
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import Json, Trust
 from llf_core.cli.terminal import err, out, print_json, progress_status
-from llf_core.config.number_format import with_unit
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
     Raises:
         UserError: a target or the data cannot be used, the evaluation fails, or the user stopped it.
     """
+    from llf_core.config.number_format import with_unit
     from llf_core.evaluation.config_file import is_config_file, read_evaluation
     from llf_core.evaluation.evaluate import evaluate, with_base
     from llf_core.evaluation.judge.judge import judge_of
@@ -163,6 +163,7 @@ def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[Comp
     """One row a metric: the value of each target, and the difference of each from the first."""
     from rich.table import Table
 
+    from llf_core.config.number_format import with_unit
     from llf_core.evaluation.report import label_text, value_text
     from llf_core.runs.formatting import amount_text
 

@@ -9,7 +9,6 @@ from llf_core.cli.attach_run import attach_run
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import Json, RewardModel, RunId, Trust
 from llf_core.cli.terminal import out, print_json, progress_status
-from llf_core.config.number_format import with_unit
 
 
 def runs_loss(
@@ -29,6 +28,7 @@ def runs_loss(
     """
     from dataclasses import asdict
 
+    from llf_core.config.number_format import with_unit
     from llf_core.evaluation.run_losses import losses_in_child
 
     found = attach_run(run)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from llf_core.config.number_format import with_unit
 from llf_core.redaction import redact, redact_nested
 from llf_core.untrusted import brief, visible, visible_json
 
@@ -81,6 +80,8 @@ def row_progress() -> Iterator[Callable[[str, int], None]]:
         A function of the data set's name and the number of records, which updates the line.
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from llf_core.config.number_format import with_unit
 
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
         task = bar.add_task("Reading …", total=None)

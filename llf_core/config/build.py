@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -17,7 +18,7 @@ from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
-    from llf_core.config.option import Section
+    from llf_core.config.option import PathKind, Section
     from llf_core.config.read_config import RequestedConfig
     from llf_core.config.training import Training
     from llf_core.config.values import ConfigValues
@@ -46,6 +47,8 @@ def build(
 
     def made(section: type[Section]) -> Section:
         own = {key: value for key, value in values.items() if key in section.model_fields}
+        if not own:  # defaults are not validated, so no validator is built for it
+            return _with_absolute_paths(section.model_construct(), requested)
         part, refused = _section(section, own)
         problems.extend(_refusal(key, own[key], reason, requested) for key, reason in refused.items())
         return _with_absolute_paths(part, requested)
@@ -111,19 +114,26 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
 
 def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
     changes: dict[str, Any] = {}
-    for key, info in type(part).model_fields.items():
-        spec, value = field(key), getattr(part, key)
-        if spec is None or spec.path is None or value is None:
+    for key, path in _path_keys(type(part)).items():
+        value = getattr(part, key)
+        if value is None:
             continue
         # The default `data` is a folder only if it contains `dataset_info.json`.
         if (
             key == "dataset_dir"
-            and value == info.default
+            and value == type(part).model_fields[key].default
             and not leads_to_file(requested.base / value / "dataset_info.json")
         ):
             continue
         if isinstance(value, tuple):
-            changes[key] = tuple(absolute(one, spec.path, requested.base, file=requested.file) for one in value)
+            changes[key] = tuple(absolute(one, path, requested.base, file=requested.file) for one in value)
         else:
-            changes[key] = absolute(value, spec.path, requested.base, file=requested.file)
-    return part.model_copy(update=changes)
+            changes[key] = absolute(value, path, requested.base, file=requested.file)
+    return part.model_copy(update=changes) if changes else part
+
+
+@functools.cache
+def _path_keys(section: type[Section]) -> dict[str, PathKind]:
+    """The keys of a section that hold paths, and of what."""
+    specs = ((key, field(key)) for key in section.model_fields)
+    return {key: spec.path for key, spec in specs if spec is not None and spec.path is not None}

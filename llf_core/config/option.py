@@ -173,10 +173,19 @@ Object = Annotated[dict[str, Any], BeforeValidator(_parse_object)]
 
 
 class Section(BaseModel):
-    """A frozen group of options; also the base of a plug-in's `Options`."""
+    """A frozen group of options; also the base of a plug-in's `Options`.
+
+    Its validator is built when a config names one of its keys, since building those of all sections takes a quarter of
+    the start of a command.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+        defer_build=True,
     )
 
     @field_validator("*", mode="before")

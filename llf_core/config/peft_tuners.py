@@ -63,23 +63,43 @@ class PeftOption:
 
 @dataclass(frozen=True)
 class PeftTuner:
-    """An adapter that the installed PEFT has.
+    """An adapter that the installed PEFT has. Its source is read when what it says is asked for.
 
     Attributes:
         name: its type, such as `IA3`.
         config_class: name of its config class.
-        options: by name, those that a config may set.
-        fields: names of all fields of its config class.
-        prompts: whether it puts trained vectors before each example instead of changing layers.
-        backends: names of the quantizers whose layers it supports, among other names; `EVERY_BACKEND` for all.
+        package: folder of its source.
     """
 
     name: str
     config_class: str
-    options: Mapping[str, PeftOption]
-    fields: frozenset[str]
-    prompts: bool
-    backends: frozenset[str]
+    package: Path
+
+    @functools.cached_property
+    def options(self) -> Mapping[str, PeftOption]:
+        """Those that a config may set, by name."""
+        return MappingProxyType({key: option for key, option in self._options.items() if key not in OURS})
+
+    @functools.cached_property
+    def fields(self) -> frozenset[str]:
+        """Names of all fields of its config class."""
+        return frozenset(self._options)
+
+    @functools.cached_property
+    def prompts(self) -> bool:
+        """Whether it puts trained vectors before each example instead of changing layers."""
+        return any(one.name == PROMPTS for one in _ancestry(self.config_class))
+
+    @functools.cached_property
+    def backends(self) -> frozenset[str]:
+        """Names of the quantizers whose layers it supports, among other names; `EVERY_BACKEND` for all."""
+        files = list(self.package.glob("*.py"))
+        every = any(EVERY_BACKEND in file.read_text(encoding="utf-8") for file in files)
+        return frozenset({file.stem for file in files} | ({EVERY_BACKEND} if every else set()))
+
+    @functools.cached_property
+    def _options(self) -> dict[str, PeftOption]:
+        return {option.name: option for one in _ancestry(self.config_class) for option in _options(one)}
 
 
 @functools.cache
@@ -109,10 +129,11 @@ def tuner(name: str) -> PeftTuner | None:
         The adapter; None if PEFT is not installed or does not have it.
     """
     folder = _folder()
-    for file in sorted(folder.glob("tuners/*/__init__.py")) if folder is not None else ():
+    files = sorted(folder.glob("tuners/*/__init__.py")) if folder is not None else []
+    for file in sorted(files, key=lambda one: one.parent.name.upper() != name):  # most are in a folder of their name
         registered = _registered(file)
         if registered and registered["name"].upper() == name:
-            return _read(name, registered["config_cls"], file.parent)
+            return PeftTuner(name, registered["config_cls"], file.parent)
     return None
 
 
@@ -125,11 +146,11 @@ def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
         found: the adapter.
         quantizer: of the layers.
     """
-    if found.prompts or quantizer.unpacks:
+    if quantizer.unpacks:
         return True
     if quantizer.adapters:
-        return found.name in quantizer.adapters
-    return not found.backends.isdisjoint({EVERY_BACKEND, quantizer.name})
+        return found.name in quantizer.adapters or found.prompts
+    return not found.backends.isdisjoint({EVERY_BACKEND, quantizer.name}) or found.prompts
 
 
 def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,22 +234,6 @@ def _ancestry(name: str) -> list[ast.ClassDef]:
         return []
     bases = [one for base in found[0].bases for one in _ancestry(_name(base))]
     return [*bases, found[0]]
-
-
-def _read(name: str, config_class: str, package: Path) -> PeftTuner:
-    ancestry = _ancestry(config_class)
-    options = {option.name: option for one in ancestry for option in _options(one)}
-    files = list(package.glob("*.py"))
-    every = any(EVERY_BACKEND in file.read_text(encoding="utf-8") for file in files)
-    prompts = any(one.name == PROMPTS for one in ancestry)
-    return PeftTuner(
-        name=name,
-        config_class=config_class,
-        options=MappingProxyType({key: option for key, option in options.items() if key not in OURS}),
-        fields=frozenset(options),
-        prompts=prompts,
-        backends=frozenset({file.stem for file in files} | ({EVERY_BACKEND} if every else set())),
-    )
 
 
 def _options(node: ast.ClassDef) -> Iterator[PeftOption]:

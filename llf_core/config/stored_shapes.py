@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.loaded_shapes import loaded_shapes
 from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
 from llf_core.config.safetensors_header import read_shapes
@@ -23,14 +24,15 @@ def weight_shapes(name: str) -> Shapes | None:
         name: name of the embedded model, or a folder with safetensors files.
 
     Returns:
-        Shapes by name; None if they are not known without querying a hub or reading a whole file.
+        Shapes by name, see `loaded_shapes`; None if they are not known without querying a hub or reading a whole
+        file.
 
     Raises:
         OSError: a weight file cannot be read.
     """
     if name == EMBEDDED:
         return _embedded()
-    return read_shapes(expanded(name)) or None
+    return loaded_shapes(read_shapes(expanded(name))) or None
 
 
 def _embedded() -> Shapes:

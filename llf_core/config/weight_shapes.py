@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import TYPE_CHECKING
@@ -42,12 +43,25 @@ def targeted(
     """
     found = {}
     for name, shape in weights.items():
-        module = name.removesuffix(".weight").rsplit(".", 1)[-1]
-        inside = LAYER.search(name) and module not in LEFT_OUT
+        module, inside, expert = _place(name)
         wanted = name.endswith(".weight") and (inside if "all" in requested else module in requested)
-        if wanted and len(shape) == MATRIX and (experts or "experts" not in name.split(".")):
+        if wanted and len(shape) == MATRIX and (experts or not expert):
             found[name] = shape
     return found
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _place(name: str) -> tuple[str, bool, bool]:
+    """Where a weight is; kept, since a forecast of several settings asks for each weight of a model again.
+
+    Args:
+        name: its name.
+
+    Returns:
+        Name of its module, whether `all` reaches it by its name, and whether it is a weight of experts.
+    """
+    module = name.removesuffix(".weight").rsplit(".", 1)[-1]
+    return module, LAYER.search(name) is not None and module not in LEFT_OUT, "experts" in name.split(".")
 
 
 def expert_weights(
@@ -66,8 +80,10 @@ def expert_weights(
     """
     found = {}
     for name, shape in weights.items():
+        if len(shape) != MATRIX + 1:
+            continue
         *path, last = name.split(".")
-        if len(shape) == MATRIX + 1 and "experts" in path and ("all" in requested or last in requested):
+        if "experts" in path and ("all" in requested or last in requested):
             number, out, inputs = shape
             found[name] = (number, out, inputs)
     return found

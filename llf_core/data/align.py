@@ -35,6 +35,8 @@ ANSWER_COLUMNS = ("output", "response", "completion", "answer", "answers", "solu
 VERDICTS = ("kto_tag", "label", "desirable")
 TEXT_COLUMNS = ("text", "content", "document")
 DEFAULT_STAGE: str = StageSection.model_fields["stage"].default
+PEEK_ROWS = 100
+"""Records by which it is decided how a data set is read."""
 LAYOUTS = ("instruction", "turns")
 """Layouts of conversations, the simplest first."""
 

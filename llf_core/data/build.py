@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.data.align import decide, wanted_kind
+from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
 from llf_core.data.cache import DONE_FILE
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
@@ -20,6 +20,7 @@ from llf_core.data.media import KINDS, PREFIX_ATTENTION
 from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import BrokenLine, Record
+from llf_core.data.rename_fields import renames_of
 from llf_core.data.render import OWN_TEMPLATE
 from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.data.template_check import difference_from_own, template_check
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunWriter
 
 TRAIN, EVAL = "train.arrow", "eval.arrow"
-PEEK_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,9 @@ class EncodingSettings:
         """The settings as a part of the cache key, by name.
 
         Without the number of processes, which changes no example, and without the limits of media, which change no
-        example of a model of text: the key of a multimodal model has them too, see `llf_core.data.prepare`.
+        example of a model of text: the key of a multimodal model has them too, see `llf_core.data.preparation`.
         """
         return {name: value for name, value in asdict(self).items() if name not in {"workers", "limits"}}
-
-
-def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
-    """Keys of messages to rename and their new names, sorted, as a `Reading` takes them; empty if none are.
-
-    Args:
-        config: for `rename_fields`.
-    """
-    return tuple(sorted((config.data.rename_fields or {}).items()))
 
 
 class ProgressReporter:

@@ -12,7 +12,7 @@ from llf_core.data.errors import BadExample
 from llf_core.data.media import KINDS, add_media
 from llf_core.data.media_files import check_medium
 from llf_core.data.precheck import quick_check
-from llf_core.data.prepare import media_dir
+from llf_core.data.sources import media_dir
 from llf_core.estimate.model_shapes import is_multimodal
 
 if TYPE_CHECKING:

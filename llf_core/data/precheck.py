@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.paths import COMPRESSED
-from llf_core.data.align import decide, kind_by_entry, other_kind
-from llf_core.data.build import PEEK_ROWS
+from llf_core.data.align import PEEK_ROWS, decide, kind_by_entry, other_kind
 from llf_core.data.errors import DataError
 from llf_core.data.load import no_records_error, open_source
-from llf_core.data.prepare import sources_of
 from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file
+from llf_core.data.sources import sources_of
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.data.align import decide, wanted_kind
-from llf_core.data.build import PEEK_ROWS, skip_broken
+from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
+from llf_core.data.build import skip_broken
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.example_store import COUNT_COLUMNS, SET_COLUMN
 from llf_core.data.load import open_source, read_source
-from llf_core.data.prepare import sources_of
+from llf_core.data.sources import sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.data.align import Reading
     from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.prepare import Prepared
+    from llf_core.data.preparation import Prepared
     from llf_core.data.source import Source
 
 TOKENS, WHOLE = COUNT_COLUMNS.index("tokens"), COUNT_COLUMNS.index("whole")

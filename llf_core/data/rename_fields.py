@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llf_core.config import RunConfig
     from llf_core.data.records import Row
 
 ROLES = ("messages", "chosen", "rejected")
 """Roles of the columns that hold messages."""
+
+
+def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
+    """Keys of messages to rename and their new names, sorted, as a `Reading` takes them; empty if none are.
+
+    Args:
+        config: for `rename_fields`.
+    """
+    return tuple(sorted((config.data.rename_fields or {}).items()))
 
 
 def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]) -> Row:

@@ -19,6 +19,8 @@ from llf_core.data.source import Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from llf_core.config import RunConfig
+
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
 DEMO_FILES = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
 """Demo data sets: answers in one style, and pairs whose rejected answer is a plain one."""
@@ -34,6 +36,33 @@ NOT_BUILT_LOCATIONS = {
 }
 MAX_SAMPLES = 100_000_000
 """Maximum of `num_samples`."""
+
+
+def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
+    """Find data sets by name, with the config's settings of how they are read. No record is read.
+
+    A form checks names with it while they are typed.
+
+    Args:
+        config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
+        names: names of data sets, as in `dataset`.
+        folders: folders to search for relative paths, besides the working directory.
+
+    Returns:
+        One source per name, in the same order.
+
+    Raises:
+        DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
+        OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
+        PluginError: two installed packages declare the same format.
+    """
+    data = config.data
+    return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
+
+
+def media_dir(config: RunConfig) -> Path:
+    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory."""
+    return Path(config.data.media_dir or config.data.dataset_dir)
 
 
 def find_sources(

@@ -14,8 +14,8 @@ from llf_core.data.align import decide, wanted_kind
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.image_tokens import image_tokens
 from llf_core.data.load import open_source
-from llf_core.data.prepare import media_dir, sources_of
 from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file, row_count
+from llf_core.data.sources import media_dir, sources_of
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
 
 if TYPE_CHECKING:

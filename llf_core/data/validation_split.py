@@ -9,8 +9,9 @@ from llf_core.data.errors import DataError
 from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.load import open_source, read_source
-from llf_core.data.prepare import media_dir, prepare, sources_of, template_of
+from llf_core.data.preparation import prepare, template_of
 from llf_core.data.report import DataReport
+from llf_core.data.sources import media_dir, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

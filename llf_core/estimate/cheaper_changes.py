@@ -86,47 +86,61 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
         PluginError: two installed packages declare the same name or key.
         FileNotFoundError: the working directory was removed.
     """
+    tries = _Tries(config, needed)
     found = []
     for candidate in CANDIDATES:
         for values in candidate.values(config):
-            change = _try(config, candidate, values, needed)
+            change = tries.change(candidate, values)
             if change is not None and change.memory <= room:
                 found.append(change)
                 break
-    return tuple(found[:MOST_CHANGES]) or _combined(config, needed, room)
+    return tuple(found[:MOST_CHANGES]) or _combined(tries, room)
 
 
-def _combined(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
+def _combined(tries: _Tries, room: int) -> tuple[Change, ...]:
     """One change of several candidates, taken in their order while they save memory, until the run fits."""
     taken: dict[str, Any] = {}
     labels: list[str] = []
     costs: list[str] = []
-    current, least = config, needed(config)
+    current, least = tries.config, tries.needed(tries.config)
     for candidate in CANDIDATES:
         for values in candidate.values(current):
-            change = _try(config, candidate, {**taken, **values}, needed)
+            change = tries.change(candidate, {**taken, **values})
             if change is None or least is None or change.memory >= least:
                 continue
             if candidate.label not in labels:
                 labels.append(candidate.label)
                 costs.append(candidate.cost)
             taken, least = change.changes, change.memory
-            current = config.replace(**taken)
+            current = tries.config.replace(**taken)
             if least <= room:
                 label = ", ".join([labels[0], *(one[0].lower() + one[1:] for one in labels[1:])])
                 return (Change(label, "; ".join(costs), taken, least),)
     return ()
 
 
-def _try(
-    config: RunConfig, candidate: Candidate, values: dict[str, Any], needed: Callable[[RunConfig], int | None]
-) -> Change | None:
-    """The change with its memory; None if the rules refuse it, or the memory is unknown."""
-    try:
-        memory = needed(config.replace(**values))
-    except (ConfigError, ValueError):
-        return None
-    return None if memory is None else Change(candidate.label, candidate.cost, values, memory)
+class _Tries:
+    """Changes of a config with the memory that they need, each of which is forecast once.
+
+    Args:
+        config: the config.
+        needed: forecasts the bytes that a config needs.
+    """
+
+    def __init__(self, config: RunConfig, needed: Callable[[RunConfig], int | None]) -> None:
+        self.config, self.needed = config, needed
+        self._memory: dict[str, int | None] = {}
+
+    def change(self, candidate: Candidate, values: dict[str, Any]) -> Change | None:
+        """The change with its memory; None if the rules refuse it, or the memory is unknown."""
+        key = repr(sorted(values.items()))
+        if key not in self._memory:
+            try:
+                self._memory[key] = self.needed(self.config.replace(**values))
+            except (ConfigError, ValueError):
+                self._memory[key] = None
+        memory = self._memory[key]
+        return None if memory is None else Change(candidate.label, candidate.cost, values, memory)
 
 
 def _checkpointing(config: RunConfig) -> Iterator[dict[str, Any]]:

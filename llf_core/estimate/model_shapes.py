@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from llf_core.config.weight_shapes import Shapes
 
 _MATRIX, _EXPERTS = 2, 3  # dimensions of a linear layer's weight, and of one that holds all experts
-_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _HEAD = 64  # width of a head where nothing tells
 _OTHER_PART = re.compile(
     r"(?:^|\.)(?:vision\w*|visual|image\w*|audio\w*|speech\w*|multi_modal_projector|mm_projector|connector|aligner|"
@@ -149,8 +148,6 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
     for name, layer in found.items():
         shape = weights[name]
         if layer != last or hidden not in shape or len(shape) not in (_MATRIX, _EXPERTS):
-            continue
-        if (expert := _EXPERT.search(name)) and int(expert.group(1)) >= seen:  # files store each expert apart
             continue
         times = 1 if len(shape) == _MATRIX else min(seen, shape[0])
         sides += times * (sum(shape[-2:]) - hidden)

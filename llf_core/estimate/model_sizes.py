@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, check_sizes, shapes_from_config
+from llf_core.config.loaded_shapes import loaded_shapes
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_shapes, weight_files
@@ -137,7 +138,7 @@ def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> Mode
         packed = (read_bytes(folder) or None) if stays_packed(settings) else None
         found = _sizes(weights, settings, "The model's config.json, and the sizes of its quantized files.")
         return None if found is None else replace(found, packed_bytes=packed)
-    if weights := read_shapes(folder):
+    if weights := loaded_shapes(read_shapes(folder)):
         found = _sizes(weights, settings, "The headers of the model's weight files.")
         float32 = "F32" in read_dtypes(folder)
     else:

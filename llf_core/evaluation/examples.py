@@ -12,7 +12,8 @@ from llf_core.data.align import stages_for, wanted_kind
 from llf_core.data.errors import OtherKindError
 from llf_core.data.example_store import SET_COLUMN
 from llf_core.data.formats.conversation import PROMPTS, TEXTS, answer_text
-from llf_core.data.prepare import prepare, sources_of
+from llf_core.data.preparation import prepare
+from llf_core.data.sources import sources_of
 from llf_core.data.validation_split import conversations_at
 from llf_core.evaluation.data_settings import config_for
 from llf_core.evaluation.errors import EvaluationError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.prepare import Prepared
+    from llf_core.data.preparation import Prepared
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ class _Tokens:
 
     def __init__(self, config: RunConfig, scorer: RewardModel, reading: Reading) -> None:
         from llf_core.data.build import Builder, EncodingSettings, ProgressReporter
-        from llf_core.data.prepare import template_of
+        from llf_core.data.preparation import template_of
 
         template = template_of(config, scorer.tokenizer)
         builder = Builder(EncodingSettings.of(config), scorer.tokenizer, template, ProgressReporter(None, None))
@@ -178,13 +178,12 @@ def _pairs(
     from itertools import islice
 
     from llf_core.data import DataError
-    from llf_core.data.align import decide
-    from llf_core.data.build import PEEK_ROWS
+    from llf_core.data.align import PEEK_ROWS, decide
     from llf_core.data.errors import BadExample
     from llf_core.data.formats.conversation import PAIRS
     from llf_core.data.load import open_source, read_source
-    from llf_core.data.prepare import sources_of
     from llf_core.data.records import BrokenLine
+    from llf_core.data.sources import sources_of
 
     count = 0
     for source in sources_of(config, config.data.dataset or ()):

@@ -24,7 +24,7 @@ from llf_core.config.rules.evaluation_metrics import best_metric, evaluation_met
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import Collator, PackedRows, check_packing, prepare
 from llf_core.data.media_limits import MediaLimits
-from llf_core.data.prepare import write_report_events
+from llf_core.data.preparation import write_report_events
 from llf_core.data.streaming import Stream
 from llf_core.generation import add_end_tokens
 from llf_core.methods.method import make_method

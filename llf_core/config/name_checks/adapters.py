@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.adapter_type import check_adapter_type
+from llf_core.config.loaded_shapes import loaded_shapes
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.name_checks.results import CheckResult
@@ -103,4 +104,4 @@ def model_shapes(config: RunConfig) -> Shapes | None:
 @functools.lru_cache(maxsize=4)
 def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Shapes:
     """Kept as long as the files stay as they are: a form asks after every change."""
-    return read_shapes(folder)
+    return loaded_shapes(read_shapes(folder))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from llf_core.data.align import decide, formats, roles, wanted_kind
-from llf_core.data.build import PEEK_ROWS, skip_broken
+from llf_core.data.align import PEEK_ROWS, decide, formats, roles, wanted_kind
+from llf_core.data.build import skip_broken
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
-from llf_core.data.prepare import sources_of
+from llf_core.data.sources import sources_of
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

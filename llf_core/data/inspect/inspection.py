@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.data.align import decide
-from llf_core.data.build import PEEK_ROWS, Builder, EncodingSettings, ProgressReporter, skip_broken
+from llf_core.data.align import PEEK_ROWS, decide
+from llf_core.data.build import Builder, EncodingSettings, ProgressReporter, skip_broken
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.example_store import HASH_COLUMN, SET_COLUMN
 from llf_core.data.inspect.explain_example import collapse_media, tokens_by_turn, tokens_without_turns
@@ -19,9 +19,10 @@ from llf_core.data.inspect.notable_records import Notable, duplicates, from_repo
 from llf_core.data.load import open_source, read_source
 from llf_core.data.media import media_token_ids
 from llf_core.data.packed_dataset import PackedRows
-from llf_core.data.prepare import media_dir, prepare, sources_of
+from llf_core.data.preparation import prepare
 from llf_core.data.records import Record
 from llf_core.data.report import decode_row
+from llf_core.data.sources import media_dir, sources_of
 from llf_core.runs import RunReader, home, list_runs, open_run
 from llf_core.runs.config_file import run_config
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.data.encoder import Encoder, ExplainedExample
     from llf_core.data.inspect.explain_example import ShownTurn
-    from llf_core.data.prepare import Prepared
+    from llf_core.data.preparation import Prepared
     from llf_core.data.source import Source
 
 PART = 500  # examples decoded at once in a search

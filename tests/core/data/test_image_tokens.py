@@ -8,7 +8,7 @@ from PIL import Image
 
 from llf_core.config import RunConfig
 from llf_core.data.image_tokens import AROUND, image_tokens
-from llf_core.data.prepare import prepare
+from llf_core.data.preparation import prepare
 from llf_core.data.text_lengths import lengths_from_text
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from tests.tiny import save_tiny_llava

@@ -9,7 +9,7 @@ import pytest
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
-from llf_core.data.build import PEEK_ROWS
+from llf_core.data.align import PEEK_ROWS
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.column_roles import readings
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram

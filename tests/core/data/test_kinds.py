@@ -13,7 +13,7 @@ from llf_core.data.encoder import Encoder
 from llf_core.data.example_store import open_examples
 from llf_core.data.formats.conversation import PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.load import open_source
-from llf_core.data.prepare import template_of
+from llf_core.data.preparation import template_of
 from llf_core.data.records import Record
 from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources

@@ -22,7 +22,9 @@ SEVEN_B = {
 PARAMETERS = 6_738_415_616
 HEAVY = {
     "torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "trl", "huggingface_hub", "pandas",
-    "pyarrow", "scipy", "sklearn", "matplotlib", "PIL", "jinja2", "IPython", "llf_core.data.collate",
+    "pyarrow", "scipy", "sklearn", "matplotlib", "PIL", "jinja2", "IPython", "asyncio", "sqlite3",
+    "llf_core.data.collate", "llf_core.data.preparation", "llf_core.data.encoder", "llf_core.data.build",
+    "llf_core.data.report", "llf_core.launch.supervisor",
 }  # fmt: skip
 """Modules that take long to import and that a forecast needs none of."""
 GPU = Device("cuda", "NVIDIA A100-SXM4-40GB", 40 << 30, 39 << 30, bf16=True)

@@ -15,7 +15,7 @@ from llf_core.chat.target import TargetError, find_target
 from llf_core.cli import app
 from llf_core.config import ConfigError, RunConfig
 from llf_core.data.errors import DataError
-from llf_core.data.prepare import prepare
+from llf_core.data.preparation import prepare
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.evaluate import evaluate
 from llf_core.evaluation.example_reader import ExampleReader

@@ -102,12 +102,18 @@ class LoRAOptions(Section):
     )
 
 
+LIKE_EXPERTS = frozenset({"gate_proj", "up_proj", "down_proj"})
+"""Names of layers that PEFT takes for those of experts, see `methods.adapter_targets`."""
+
+
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Count the parameters of the LoRA matrices, for the forecast of gradients and optimizer states.
 
     `rank * (in + out)` for each targeted linear layer (LoRA, arXiv 2106.09685, section 5.1), and as much for each
     expert of a parameter that holds all experts of a layer, where PEFT can adapt it (`Tuner.on_parameters`). Routers
-    get no adapter. DoRA adds a magnitude for each output of a linear layer (arXiv 2402.09353, equation 5).
+    get no adapter. DoRA adds a magnitude for each output of a linear layer (arXiv 2402.09353, equation 5). Beside
+    shared experts as DeepSeek's, PEFT takes layers of the names `LIKE_EXPERTS` for experts, and so adapts them where it
+    adapts experts.
 
     Args:
         config: the options.
@@ -119,8 +125,11 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     options = config.options(LoRAOptions)
     experts = expert_weights(shapes, options.lora_target)
     routers = {f"{name.partition('.experts.')[0]}.gate.weight" for name in experts}
-    linear = [shape for name, shape in targeted(shapes, options.lora_target).items() if name not in routers]
+    layers = targeted(shapes, options.lora_target)
     adapted = experts.values() if tuner(config).on_parameters else ()
+    if not tuner(config).on_parameters and any(".shared_experts." in name for name in shapes):
+        layers = {name: shape for name, shape in layers.items() if name.split(".")[-2] not in LIKE_EXPERTS}
+    linear = [shape for name, shape in layers.items() if name not in routers]
     matrices = sum(map(sum, linear)) + sum(number * (out + inputs) for number, out, inputs in adapted)
     magnitudes = sum(out for out, _ in linear) if options.use_dora else 0
     return options.lora_rank * matrices + magnitudes

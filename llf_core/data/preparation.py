@@ -7,7 +7,6 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,17 +33,17 @@ from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.render import NO_TEMPLATE, ChatTemplate, choose_template
 from llf_core.data.report import DataReport, decode_row
-from llf_core.data.sources import find_sources
+from llf_core.data.sources import media_dir, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.source import Source
     from llf_core.data.streaming import Stream
     from llf_core.runs import RunWriter
 
@@ -166,11 +165,6 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
         if warning:
             run.event("warning", key="packing", message=warning)
     return ready
-
-
-def media_dir(config: RunConfig) -> Path:
-    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory."""
-    return Path(config.data.media_dir or config.data.dataset_dir)
 
 
 def write_report_events(run: RunWriter, report: DataReport) -> None:
@@ -327,28 +321,6 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
 def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[OpenedDataset]:
     found = sources_of(config, names, folders)
     return [open_source(source, config.model.cache_dir, streaming=config.data.streaming) for source in found]
-
-
-def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
-    """Find data sets by name, with the config's settings of how they are read. No record is read.
-
-    A form checks names with it while they are typed.
-
-    Args:
-        config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
-        names: names of data sets, as in `dataset`.
-        folders: folders to search for relative paths, besides the working directory.
-
-    Returns:
-        One source per name, in the same order.
-
-    Raises:
-        DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
-        OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
-        PluginError: two installed packages declare the same format.
-    """
-    data = config.data
-    return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
 
 
 def _ready(
