@@ -66,6 +66,8 @@ This page lists every architecture that transformers {transformers} maps to a mo
 
 Models that take images, videos or audio train on them too: SFT and DPO on tiny models of LLaVA, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Gemma 3, Gemma 4, InternVL, SmolVLM, PaliGemma and Qwen2-Audio, with the processors of their types, give the tokens and losses of plain transformers ([data](data.md#images-videos-and-audio)).
 
+Models whose architecture transformers does not have are not in these tables. With `trust_remote_code` a run uses the code of their repository, which was not tried. Of the models of 2026 that is Kimi-K3 (`moonshotai/Kimi-K3`, type `kimi_k3`). Known (NVIDIA NeMo AutoModel's documentation, llama.cpp's converter): 2.8 trillion parameters of which 104 billion are active, a context of 1,048,576 tokens, 93 layers (69 with Kimi Delta Attention, 24 with latent attention), experts in MXFP4, and an image encoder. Its repository has no Jinja template, since the code of its tokenizer (`encoding_k3.py`) writes conversations; [chat templates](chat_templates.md) has what llama.cpp's text for it does. Not known: whether it trains, and whether its packed experts load.
+
 - **trained**: two steps in float32. The first loss equals the loss computed from the logits of plain transformers, one example at a time. Plain PEFT and transformers load the result and give the logits of the trained model; an adapter also if it is merged. All of this holds to a relative 1e-4. Later tokens change no prediction.
 - **refused**: the run ends before its first step, with the error below the table.
 - **failed**: the error is below the table.
