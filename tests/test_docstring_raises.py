@@ -38,7 +38,6 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.evaluation.harness.load_tasks.shipped_tasks": dict.fromkeys(
         ("OSError", "UnicodeDecodeError", "NotPlainError"), "reads a file of this package"
     ),
-    "llf_core.evaluation.answers.answer": {"ValueError": "a config admits only settings in range"},
     "llf_core.cli.estimate.estimate": {"ConfigError": "`load_config` has reported the errors"},
     "llf_core.config.name_checks.model_folder.folder_of": {"OSError": "`is_there` found the folder"},
     "llf_core.config.peft_tuners.tuner_names": {"OSError": "reads files of the installed PEFT"},

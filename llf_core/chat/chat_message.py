@@ -79,7 +79,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 def message_of(values: dict[str, Any]) -> ChatMessage:
-    """The message of the fields that `as_record` made.
+    """The message of the fields that `as_record` made, from a line of the conversation's file.
 
     Args:
         values: the fields; `has_valid_fields` has accepted them.

@@ -106,7 +106,7 @@ def question_content(text: str, pictures: Sequence[dict[str, Any]]) -> str | lis
 
 
 def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any]:
-    """The content part of a picture in OpenAI's form, from what a cell has.
+    """The content part of a picture in OpenAI's form, from what a cell has, so that `Chat.ask` takes pictures too.
 
     Args:
         given: path of a file, its content, a data URL, or an image of Pillow, which is sent as PNG.

@@ -237,7 +237,7 @@ def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
 
 
 def target_of_settings(values: Mapping[str, object], base: Path, name: str) -> Target:
-    """The target of the settings of a file that has others besides, such as those of an evaluation.
+    """The target of the settings of a file that has others besides: an evaluation's file names its model in this way.
 
     Args:
         values: settings of the model, as read from the file.

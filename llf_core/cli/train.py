@@ -30,7 +30,8 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
         Exit: the config has errors, the run fails, or the command was interrupted.
         UserError: the reward functions cannot be loaded, the run cannot be started, or the config asks for
             predictions or an evaluation.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        OSError: a weight file of the model or `dataset_info.json` cannot be read, or the folder of runs is not
+            accessible.
         TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     from llf_core.config.evaluation_keys import asks_for_evaluation

@@ -9,6 +9,8 @@ from llf_core.config.registry import declared
 def declarations_of(name: str) -> list[MetricDeclaration]:
     """The declarations that a name selects: one metric, all of a group, or none if it is no declared name.
 
+    Names that select none are functions of the user, see `function_name`.
+
     Args:
         name: a name in `metrics`.
 

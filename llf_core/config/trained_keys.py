@@ -29,7 +29,8 @@ def trained_keys() -> tuple[str, ...]:
 def only_trained_keys(report: Report) -> Report:
     """Drop the problems of keys that do not decide what is trained: a missing data set, for example.
 
-    Unknown keys and problems of the whole file stay.
+    The table of trained parameters and evaluations of a model need no more of a config. Unknown keys and problems of
+    the whole file stay.
 
     Args:
         report: result of validating a config.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llf_core.config.ignore_index import IGNORED
 from llf_core.config.number_format import with_unit
 from llf_core.data.errors import DataError
+from llf_core.data.render import common_prefix_length
 from llf_core.data.template_check import RENDERED, FieldCheck
 from llf_core.runs.duplicate_examples import duplicates_warning
 
@@ -445,7 +446,8 @@ def decode_example(
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
 
     Returns:
-        The segments, whose texts together are the decoded example.
+        The segments, whose texts together are the decoded example. A character whose tokens are in two of them is in
+        the second one; the first one then ends with replacement characters (U+FFFD).
     """
     borders = [
         place
@@ -456,6 +458,7 @@ def decode_example(
     for border in borders:
         # A segment decoded alone may lose a leading space or part of a character, so prefixes are decoded.
         text = tokenizer.decode(list(ids[:border]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        segments.append(Segment(text[len(before) :], labels[border - 1] != IGNORED))
+        shown = text[common_prefix_length(before, text) :]
+        segments.append(Segment(shown, labels[border - 1] != IGNORED))
         before = text
     return PreviewExample(index, tuple(segments))

@@ -38,8 +38,9 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
     """Find chosen responses that become less likely too (likelihood displacement, arXiv 2410.08847).
 
     The loss falls all the same, so only the log-probabilities show it. Their median must fall from each of `PARTS`
-    parts of the run to the next, by `FALL` and `FALL_LEAST` in total, and the rejected responses must have become less
-    likely too. Losses without a reference model are not checked: their rewards are not differences from the start.
+    parts of the run to the next, in total by the share `FALL` and by `FALL_LEAST` nats, and the rejected responses must
+    not have become likelier. Losses without a reference model are not checked: their rewards are not differences from
+    the start.
 
     Returns:
         The finding; None if one of these does not hold, or fewer than `FEW` values are logged.

@@ -65,7 +65,7 @@ class ExampleLengths:
         Of quantiles, each stands for the same number of examples.
 
         Args:
-            batch: examples of a micro-batch.
+            batch: examples of a micro-batch, at least 1.
             cutoff: tokens.
         """
         each = max(1.0, (self.examples or len(self.lengths)) / len(self.lengths))

@@ -51,7 +51,7 @@ def answer(
     Args:
         folder: run with `output/`.
         prompts: user messages, each its own conversation.
-        max_new_tokens: maximum number of tokens of a completion.
+        max_new_tokens: maximum number of tokens of a completion, at least 1.
         progress: called with a description, the number of generated tokens, and the maximum number; both are 0 while a
             model is loaded.
 
@@ -64,6 +64,8 @@ def answer(
         ModelError: the base no longer exists, or the run trained a reward model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         BrokenRunError: the run has no readable status.
+        ValueError: a prompt has no tokens, as an empty one without a chat template.
+        TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
         jinja2.TemplateError: the chat template refuses a prompt.
         RuntimeError: out of memory.
         OSError: a file of a model cannot be read, or the disk is full.
@@ -145,13 +147,14 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     Args:
         run_id: id of the run.
         prompts: user messages, each its own conversation.
-        max_new_tokens: maximum number of tokens of a completion.
+        max_new_tokens: maximum number of tokens of a completion, at least 1.
         home: `LLF_HOME`; None for the environment's.
         progress: see `answer`.
         trust: whether to allow Python code of the model and the run.
 
     Raises:
-        RuntimeError: the child process failed; the message says why.
+        RuntimeError: the child process failed, or a prompt has a character that it cannot be given; the message says
+            why.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -44,7 +44,7 @@ def comparable(base: EvaluationResult, tuned: EvaluationResult) -> bool:
 
 
 def pairs_of(base: Sequence[ExampleResult], tuned: Sequence[ExampleResult]) -> list[ExamplePair]:
-    """Pair the examples that two results have in common, in the order of the first.
+    """Pair the examples that two results have in common, in the order of the first, to compare the models on each.
 
     Args:
         base: examples of the first result.

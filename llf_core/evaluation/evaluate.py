@@ -85,7 +85,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         seed: random seed of the choice of these examples.
         hub: whether the data of tasks may be downloaded from the Hugging Face Hub.
         limit: maximum number of examples of each data set and task, taken from the beginning; None for all.
-        max_new_tokens: maximum number of tokens of an answer; tasks have their own.
+        max_new_tokens: maximum number of tokens of an answer, at least 1; tasks have their own.
         dataset_dir: folder of named data sets; None for that of the run.
         judge: the judge, see `llf_core.evaluation.judge.judge.judge_of`; None for none.
         home: `LLF_HOME`; None for the environment's.

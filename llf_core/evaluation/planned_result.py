@@ -67,7 +67,7 @@ def loading_of(target: Target, template: str | None) -> RunConfig:
 
 
 def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
-    """`PlannedResult.place` and `PlannedResult.shared` of a target.
+    """`PlannedResult.place` and `PlannedResult.shared` of a target, where its result is written and looked for.
 
     Args:
         target: the target.

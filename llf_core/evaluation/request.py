@@ -27,7 +27,7 @@ class EvaluationRequest:
             measure tasks alone.
         metrics: names of metrics of generated answers; empty to measure losses alone.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
-        max_new_tokens: maximum number of tokens of an answer.
+        max_new_tokens: maximum number of tokens of an answer, at least 1.
         dataset_dir: folder of named data sets; None for that of the run.
         code: folder with the source of metrics that are functions; None for none.
         again: whether targets are measured again that have a result already.

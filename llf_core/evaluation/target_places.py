@@ -18,7 +18,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt")
 
 
 def run_of(target: Target, home: Path | str | None = None) -> RunFolder | None:
-    """The run that a target belongs to; None for none.
+    """The run that a target belongs to, in whose folder its results are kept; None for none.
 
     Args:
         target: the target.

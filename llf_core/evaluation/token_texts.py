@@ -47,6 +47,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: 
 def text_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[int]) -> int:
     """Number of bytes in UTF-8 of the text of some tokens, without special tokens.
 
+    The loss for each byte compares models whose tokenizers differ.
+
     Args:
         tokenizer: tokenizer of the model.
         ids: token ids `[seq]`.

@@ -115,7 +115,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         reward_model: scores the completions, see `llf_core.models.reward_model.load_reward_model`.
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
             completion.
-        max_new_tokens: maximum number of tokens of a completion.
+        max_new_tokens: maximum number of tokens of a completion, at least 1.
         most: maximum number of evaluation examples, at least 1, taken from the beginning.
         progress: called with a description, the number done and the total.
 

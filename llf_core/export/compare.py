@@ -80,7 +80,7 @@ def compare_scores(
     dtype: str,
     written: Sequence[Tensor] | None = None,
 ) -> list[ReceiptCheck]:
-    """All checks of a reward model that transformers loads as a classifier with one label.
+    """All checks of a reward model that transformers loads as a classifier with one label, for the receipt.
 
     Args:
         reference: what was measured of the live model; its logits are scores `[1, 1]`.

@@ -289,6 +289,7 @@ class Run:
             RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
                 ends before it is handled.
             ValueError: the type is unknown, or the arguments are too large.
+            TypeError: an argument is not JSON.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
             OSError: the request cannot be written.

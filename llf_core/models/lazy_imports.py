@@ -55,7 +55,8 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
     """Context manager around the imports of torch, transformers, PEFT and their dependents, in a run's own process.
 
     Modules that the run does not use are hidden or deferred, which shortens the start. Quantizers are hidden, because
-    PEFT and transformers import them, and a compiler with them, wherever they are installed.
+    PEFT and transformers import them, and a compiler with them, wherever they are installed. The garbage collector
+    pauses, and never looks at what exists afterwards, which lives as long as the process.
 
     Args:
         config: config of the run; None if it cannot be read, so that nothing will be trained.

@@ -30,7 +30,7 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     Args:
         gradient: of any shape.
         state: `step`, `exp_avg` (m) and `exp_avg_sq` (v), of the gradient's shape and dtype; filled at the first call.
-        group: `betas` and `eps`.
+        group: `betas`, each below 1, and `eps`.
 
     Returns:
         A tensor of the gradient's shape.
@@ -49,7 +49,7 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
     Args:
         gradient: of any shape.
         state: see `adam_direction`.
-        group: `betas` and `eps`.
+        group: `betas`, each below 1, and `eps`.
 
     Returns:
         A tensor of the gradient's shape.
@@ -68,10 +68,7 @@ def bias_correction(step: int, group: Group) -> float:
 
     Args:
         step: t, counted from 1.
-        group: `betas`.
-
-    Raises:
-        ZeroDivisionError: β₁ is 1.
+        group: `betas`, each below 1.
     """
     beta1, beta2 = group["betas"]
     return math.sqrt(1.0 - beta2**step) / float(1.0 - beta1**step)
@@ -85,7 +82,7 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     Args:
         gradient: of any shape.
         state: see `adam_direction`.
-        group: `betas` and `eps`.
+        group: `betas`, each below 1, and `eps`.
 
     Returns:
         A tensor of the gradient's shape.
@@ -110,7 +107,7 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
         gradient: of any shape; fewer than `SMALLEST_8BIT` values keep their moments in full.
         state: `step`, and of each moment its codes (uint8, of the gradient's shape) and their scales `[blocks]`
             (float32).
-        group: `betas` and `eps`.
+        group: `betas`, each below 1, and `eps`.
 
     Returns:
         A tensor of the gradient's shape.

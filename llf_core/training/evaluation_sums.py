@@ -70,7 +70,7 @@ class EvaluationSums:
 
 
 def together(parts: Sequence[EvaluationSums]) -> EvaluationSums:
-    """The sums over the examples of several data sets.
+    """The sums over the examples of several data sets, or of several ranks: the means of all examples follow from them.
 
     Args:
         parts: of each data set, at least one.

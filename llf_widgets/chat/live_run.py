@@ -54,7 +54,7 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
         The run.
 
     Raises:
-        ValueError: the run is not running, or the model stands for one of its checkpoints or its base.
+        ValueError: the model belongs to no run or stands for a checkpoint or the base, or the run is not running.
         FileNotFoundError: the run does not exist.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the request cannot be written.

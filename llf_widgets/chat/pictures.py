@@ -29,6 +29,8 @@ class AddedPictures:
     def add(self, key: str, name: str, url: object, beside: Collection[str]) -> None:
         """Take a picture that was chosen, pasted or dropped, if a question may have it.
 
+        Pictures that were added first are forgotten while all have more than `MAX_WAITING_BYTES`.
+
         Args:
             key: its key.
             name: name of the file.
@@ -82,7 +84,7 @@ def picture_keys(message: ChatMessage) -> list[str]:
 
 
 def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> list[dict[str, Any]]:
-    """Content parts of a message that are pictures.
+    """Content parts of a message that are pictures, to show them or to send them again with an edited question.
 
     Args:
         message: the message.

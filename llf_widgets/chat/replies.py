@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llf_core.chat.events import Failed, Finished, Piece, Started, ToolCallPiece
 from llf_core.chat.kept_examples import DEFAULT, KINDS, Kind
 from llf_core.config.number_format import with_unit
+from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.formatting import duration
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def reply_json(
 
 
 def footer(usage: dict[str, Any]) -> str:
-    """Number of tokens, speed and time to the first token of a reply; empty if it has none.
+    """Number of tokens, speed and time to the first token of a reply; empty without a number of tokens.
 
     The speed is that after the first token, `(tokens - 1) / (seconds - first_token_seconds)`: the inverse of the time
     per output token (TPOT) of vLLM's benchmark, which does not depend on the length of the prompt.
@@ -201,10 +202,10 @@ def footer(usage: dict[str, Any]) -> str:
         usage: see `ChatMessage.usage`; it may have been written by others.
     """
     tokens, seconds, first = (usage.get(name) for name in ("completion_tokens", "seconds", "first_token_seconds"))
-    if not isinstance(tokens, int) or not tokens:
+    if not is_count(tokens) or not tokens:
         return ""
     parts = [with_unit(tokens, "token")]
-    if isinstance(seconds, int | float) and isinstance(first, int | float):
+    if is_finite_number(seconds) and is_finite_number(first):
         if tokens > 1 and seconds > first:
             parts.append(f"{(tokens - 1) / (seconds - first):.1f} tokens/s")
         parts.append(f"first token after {duration(first) if first >= 60 else f'{first:.2f} s'}")  # noqa: PLR2004

@@ -71,7 +71,7 @@ def value_of(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return exact(value)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(value_of, value)) if isinstance(value, list) else str(value)
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -35,7 +35,8 @@ def export(
         the end. Elsewhere the finished export, with `folder` and `receipt`.
 
     Raises:
-        TypeError: there is no such option, or, outside a notebook, the target is of another type.
+        TypeError: there is no such option, or, outside a notebook, the target or an option is of another type.
+        ValueError: outside a notebook: an entry of `adapters` is no pair.
         UserError: outside a notebook: the model cannot be exported, the destination is not empty, or what was written
             differs from the model.
         BrokenRunError: outside a notebook: the status of the run cannot be read.

@@ -91,7 +91,8 @@ class ExportView(SavedView):
             UserError: the target is not found or cannot be exported, or the hub refuses the files.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             BrokenRunError: the status of the run cannot be read.
-            TypeError: the target is of another type.
+            TypeError: the target or an option is of another type.
+            ValueError: an entry of `adapters` is no pair.
             ImportError: a package that the format needs is not installed.
             OSError: a file cannot be read, or the destination cannot be written.
         """

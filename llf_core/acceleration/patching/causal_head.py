@@ -184,13 +184,14 @@ def causal_of(model: nn.Module) -> PreTrainedModel:
 def install_head(model: nn.Module) -> str | None:
     """Replace the forward of a causal language model by one that accepts `objective`; calls without it are unchanged.
 
+    An objective computes the loss from hidden states and head, so that the logits of a whole batch are never in memory.
     The head is verified on random hidden states: its logits must equal the model's. The decoder is not run.
 
     Args:
         model: transformers model, wrapped by PEFT or not.
 
     Returns:
-        None, or the reason why the model is unchanged.
+        None, also where the model has such a forward already; or the reason why it is unchanged.
     """
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):

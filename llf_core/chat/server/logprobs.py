@@ -28,7 +28,7 @@ def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 
 
 def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[Any]]:
-    """Tokens in the form of `/v1/completions`, whose lists have an item for each token.
+    """Tokens in OpenAI's form of `/v1/completions`, whose lists have an item for each token, as its clients read it.
 
     Args:
         tokens: the tokens.

@@ -31,7 +31,7 @@ NORMAL = 1.959964
 
 
 def metric_values(task: LoadedTask, results: Mapping[str, Any]) -> list[MetricValue]:
-    """The metrics of a task, with the 95 % interval that lm-eval's standard error gives.
+    """The metrics of a task as a result stores them, with the 95 % interval that lm-eval's standard error gives.
 
     Args:
         task: the task.

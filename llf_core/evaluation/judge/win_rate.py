@@ -121,7 +121,7 @@ def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
 
 
 def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> list[JudgedWinRate]:
-    """The win rate of a result by each judge whose verdicts are stored beside it.
+    """The win rate of a result by each judge whose verdicts are stored beside it, for reports and views of results.
 
     Args:
         result: result of the model that is judged.

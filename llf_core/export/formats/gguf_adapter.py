@@ -127,7 +127,7 @@ class GgufAdapterFormat(ExportFormat):
 
 
 def file_name(request: ExportRequest) -> str:
-    """Name of the file of the adapter.
+    """Name of the file of the adapter, which tells it apart from the GGUF files of whole models.
 
     Args:
         request: the request.
@@ -136,7 +136,7 @@ def file_name(request: ExportRequest) -> str:
 
 
 def base_name(source: ExportSource) -> str:
-    """What an export of the base as GGUF calls it, in the name of its file.
+    """What an export of the base as GGUF calls it: `Modelfile` names that file, to which the adapter is applied.
 
     Args:
         source: what is exported.

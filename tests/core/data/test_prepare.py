@@ -12,7 +12,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
-from transformers import CTRLTokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import CTRLTokenizer, PreTrainedTokenizerFast
 
 from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
@@ -398,3 +399,12 @@ def test_characters_of_several_tokens_are_shown_whole(tiny_tokenizer):
     shown = decode_example(tiny_tokenizer, 0, ids, labels)
     assert "".join(part.text for part in shown.segments) == "Größe 名"
     assert shown.segments[-1].text == "名"
+
+
+def test_a_character_in_two_segments_costs_no_other_one():
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"a": 256, "c": 257}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    ids = [256, *"😀".encode(), 257]
+    shown = decode_example(PreTrainedTokenizerFast(tokenizer_object=tokenizer), 0, ids, [-100] * 4 + ids[4:])
+    assert [part.text for part in shown.segments] == ["a\ufffd\ufffd\ufffd", "😀c"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from llf_core.chat.conversation import new_conversation
-from llf_widgets.chat.replies import INTERRUPTED, Writing
+from llf_widgets.chat.replies import INTERRUPTED, Writing, footer
 from llf_widgets.chat.turns import sibling, turn_json, turns_of
 
 MODELS = ["a", "b"]
@@ -75,3 +77,10 @@ def test_a_reply_under_way_has_what_was_written_so_far(conversation):
     assert (shown["text"], shown["sequence"], shown["state"]) == ("so far", 3, "answering")
     (left,) = turn_json(conversation, turn, {}, {})["replies"]  # its kernel has ended
     assert (left["state"], left["note"]) == ("done", INTERRUPTED)
+
+
+def test_numbers_of_a_reply_that_others_have_written():
+    times = {"seconds": 3.0, "first_token_seconds": 1.0}
+    assert footer({"completion_tokens": 5, **times}) == "5 tokens, 2.0 tokens/s, first token after 1.00 s"
+    assert footer({"completion_tokens": 5, **times, "first_token_seconds": math.inf}) == "5 tokens"
+    assert not footer({"completion_tokens": True, **times})

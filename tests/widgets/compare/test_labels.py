@@ -85,7 +85,17 @@ def test_many_differences_are_no_label(label_):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(5e-5, "5e-5"), (0.1, "0.1"), (3.0, "3"), (True, "true"), (None, "–"), (["a", "b"], "a, b"), ("x", "x"), (8, "8")],  # noqa: RUF001
+    [
+        (5e-5, "5e-5"),
+        (0.1, "0.1"),
+        (3.0, "3"),
+        (True, "true"),
+        (None, "–"),  # noqa: RUF001
+        (["a", "b"], "a, b"),
+        ([True, 5e-5], "true, 5e-5"),
+        ("x", "x"),
+        (8, "8"),
+    ],
 )
 def test_values_of_a_config(value, text):
     assert value_of(value) == text
