@@ -20,9 +20,6 @@ def dft_weights(log_probs: Tensor, costs: Tensor) -> Tensor:  # noqa: ARG001 - a
     Returns:
         `[rows]`, from 0 to 1.
 
-    Raises:
-        RuntimeError: the tensors differ in shape or device.
-
     Source:
         Dynamic Fine-Tuning, arXiv 2508.05629, equation 9; `use_dft_loss` of LLaMA-Factory.
     """

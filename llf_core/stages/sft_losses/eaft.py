@@ -26,9 +26,6 @@ def eaft_weights(log_probs: Tensor, costs: Tensor, alpha: float) -> Tensor:  # n
     Returns:
         `[rows]`, from 0 to `(ln 20 / 3)^α`.
 
-    Raises:
-        RuntimeError: the tensors differ in shape or device.
-
     Source:
         Entropy-Adaptive Fine-Tuning, arXiv 2601.02151; `use_eaft_loss` of LLaMA-Factory.
     """
