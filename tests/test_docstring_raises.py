@@ -97,6 +97,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.export.gguf.receipt._read": dict.fromkeys(
         ("BadZipFile", "EOFError", "ValueError"), "a process of this export has just written the file"
     ),
+    "llf_core.generation.replies.call_reader.CallReader.__init__": dict.fromkeys(
+        ("MalformedCallError", "InvalidJSONError"), "its generator has read no character yet"
+    ),
     "llf_core.launch.cell_rows.write_rows": {"ArrowException": "it reads a file that it has just written"},
     "llf_core.launch.queue.QueuePosition.__init__": {"HomeError": "the folder of a run is an absolute path"},
     "llf_core.launch.run.Run.checkpoint": {"ValueError": "the type of the request is a constant"},
@@ -151,6 +154,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.training.measure.main": {"error": "a config admits only regular expressions"},
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
+    "llf_widgets.magics.LLFMagics.llf": {"TypeError": "targets are texts, and no reward functions are replaced"},
     "llf_widgets.chat.models.SharedModels.renew": {"TypeError": "the id of a run is a text"},
     "llf_widgets.chat.widget.Chat._begin": {"TypeError": "a conversation is JSON"},
     "llf_widgets.compare.widget.Compare.refresh": {
@@ -363,6 +367,12 @@ def errors_of(tmp_path):
         ("from p import bad as named\ndef f(): named()", "Bad"),  # not the module of this name
         ("def g() -> Base: pass\ndef f(): return g().value", "Worse"),
         ("class A:\n def __init__(self, one: Base): self.one = one\ndef f(a: A): a.one.value", "Worse"),
+        ("TABLE = {'a': bad, 'b': lambda: worse()}\ndef f(x): TABLE[x]()", "Bad Worse"),
+        (
+            "T: dict[str, Callable[[Base], int]] = {'a': lambda one: one.value}\ndef f(x):\n g = T.get(x)\n g(x)",
+            "Worse",
+        ),
+        ("class A:\n def __init__(self): self.t = {'a': self.m}\n def m(self): bad()\ndef f(a: A, x): a.t[x]()", "Bad"),
         ("def f(one: Base, other):\n here, there = one, other\n here.value", "Worse"),
         ("class A:\n def __init__(self, one: Base, n): self.one, self.n = one, n\ndef f(a: A): a.one.value", "Worse"),
         ("class A(Base):\n def run(self): worse()\ndef f(a: A): a.run()", "Worse"),

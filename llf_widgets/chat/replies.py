@@ -201,7 +201,8 @@ def footer(usage: dict[str, Any]) -> str:
     Args:
         usage: see `ChatMessage.usage`; it may have been written by others.
     """
-    tokens, seconds, first = (usage.get(name) for name in ("completion_tokens", "seconds", "first_token_seconds"))
+    found: list[Any] = [usage.get(name) for name in ("completion_tokens", "seconds", "first_token_seconds")]
+    tokens, seconds, first = found
     if not is_count(tokens) or not tokens:
         return ""
     parts = [with_unit(tokens, "token")]

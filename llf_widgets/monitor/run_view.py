@@ -135,6 +135,7 @@ class RunView:
 
         Raises:
             KeyError: there is no such section.
+            OSError: too many files are open, or the working directory was removed.
         """
         with self._lock:
             return self._draw(options) if name == "charts" else strip_bidi_nested(BUILDERS[name](self.tracker, options))

@@ -218,14 +218,18 @@ class Body(ast.NodeVisitor):
 
     def _tuple_constant(self, node: ast.expr) -> tuple[ast.Tuple | None, str]:
         """A constant of this or another module that is a tuple, and its module."""
+        value, home = self._constant(node)
+        return (value if isinstance(value, ast.Tuple) else None), home
+
+    def _constant(self, node: ast.expr) -> tuple[ast.expr | None, str]:
+        """The value of a constant of this or another module, and its module."""
         if not isinstance(node, ast.Name) or node.id in self.local:
             return None, self.module
         home, name = self.module, node.id
         kind = self.source.names[home].get(name)
         if kind is not None and kind.kind == "name":
             home, _, name = kind.name.rpartition(".")
-        value = self.source.constants.get(home, {}).get(name)
-        return (value if isinstance(value, ast.Tuple) else None), home
+        return self.source.constants.get(home, {}).get(name), home
 
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         outside = self.guards
@@ -317,7 +321,16 @@ class Body(ast.NodeVisitor):
     def visit_Subscript(self, node: ast.Subscript) -> Type | None:
         kind = self.visit(node.value)
         self.visit(node.slice)
-        return kind.parts[0] if kind is not None and kind.kind in {"items", "values"} else None
+        if kind is None or kind.kind == "choice":
+            return kind or self._choice(node.value)
+        return kind.parts[0] if kind.kind in {"items", "values"} else None
+
+    def visit_Dict(self, node: ast.Dict) -> Type | None:
+        kinds = [self.visit(one) for one in node.values]
+        for one in node.keys:
+            self.visit(one)
+        functions = tuple(kind for kind in kinds if kind is not None and kind.kind == "function")
+        return Type("choice", parts=functions) if functions else None
 
     def visit_Tuple(self, node: ast.Tuple | ast.List | ast.Set) -> Type | None:
         kinds = tuple(self.visit(one) for one in node.elts)
@@ -354,7 +367,7 @@ class Body(ast.NodeVisitor):
         elif kind == "super":
             above = (self.member(one, node.attr) for one in self.source.classes[base.name].bases)
             found = next((one for one in above if one is not None), None)
-        elif kind in {"items", "values", "tuple"}:
+        elif kind in {"items", "values", "tuple", "choice"}:
             found = Type("container", node.attr, (base,))
         elif kind == "external" or (kind == "class" and base.name not in self.source.classes):
             found = Type("external", f"{base.name}.{node.attr}")
@@ -398,6 +411,8 @@ class Body(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> Type | None:
         callee = self.visit(node.func)
+        gets = callee is None and isinstance(node.func, ast.Attribute) and node.func.attr == "get"
+        chosen = self._choice(node.func.value) if gets else None
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
         kinds = [self.visit(one.value if isinstance(one, ast.Starred) else one) for one in values]
         for kind in kinds if last_name(node) in CALLERS else ():
@@ -412,7 +427,7 @@ class Body(ast.NodeVisitor):
             self._raise("RuntimeError", node.lineno)
         if last_name(node) == "super" and self.function.owner:
             return Type("super", self.function.owner)
-        return None if callee is None else self._called(callee, kinds[0] if node.args else None, node.lineno)
+        return chosen if callee is None else self._called(callee, kinds[0] if node.args else None, node.lineno)
 
     def _called(self, callee: Type, first: Type | None, line: int) -> Type | None:
         """Type of the result of a call, by the type of its first argument."""
@@ -421,6 +436,9 @@ class Body(ast.NodeVisitor):
             self._call(callee, line)
             chosen = first is not None and first.kind == "class" and self._returns_its_argument(callee)
             found = first if chosen else self._result(callee)
+        elif callee.kind == "choice":
+            for one in callee.parts:
+                self._call(one, line)
         elif callee.kind == "path":
             found = PATH if callee.name in PATH_ATTRIBUTES else None
             found = Type("items", parts=(PATH,)) if callee.name in {"iterdir", "glob", "rglob"} else found
@@ -435,6 +453,33 @@ class Body(ast.NodeVisitor):
                 self._call(self.member(callee.name, method), line)
             found = Type("instance", callee.name) if callee.name not in PLAIN else Type("plain")
         return found
+
+    def _choice(self, table: ast.expr) -> Type | None:
+        """The functions of a constant that is a mapping to functions; what is chosen of it may be any of them."""
+        value, home = self._constant(table)
+        if not isinstance(value, ast.Dict):
+            return None
+        other = copy(self)
+        other.module, other.local = home, {}
+        found = [
+            other._of_lambda(table.id, one) if isinstance(one, ast.Lambda) else self.source.named(one, home)
+            for one in value.values
+        ]
+        functions = tuple(one for one in found if one is not None and one.kind == "function")
+        return Type("choice", parts=functions) if functions else None
+
+    def _of_lambda(self, table: str, node: ast.Lambda) -> Type:
+        """A lambda of a table as a function; its parameters are annotated by the table's `Callable`."""
+        name = f"{self.module}.<locals>.{table}:{node.lineno}:{node.col_offset}"
+        if name not in self.source.functions:
+            given = [one for one in ast.walk(self.source.annotations[self.module].get(table, ast.Tuple([])))
+                     if isinstance(one, ast.List)]  # fmt: skip
+            for one, annotation in zip(node.args.args, given[0].elts if given else (), strict=False):
+                one.annotation = annotation
+            inner = ast.FunctionDef(name, node.args, [ast.Expr(node.body, lineno=node.lineno)], [], lineno=node.lineno)
+            self.source.functions[name] = Function(name, self.module, inner)
+            Body(self.source, self.source.functions[name]).walk()
+        return Type("function", name)
 
     def _call(self, callee: Type | None, line: int) -> None:
         if callee is not None and callee.kind == "function":
@@ -464,6 +509,8 @@ def _item(kind: Type | None) -> Type | None:
 
 def _of_container(method: str, kind: Type) -> Type | None:
     """Type of what a method of a container or a mapping returns."""
+    if kind.kind == "choice":
+        return kind if method in {"get", "pop"} else None
     inside = kind.parts[0]
     if kind.kind == "values":
         by_method = dict.fromkeys(("get", "pop", "setdefault"), inside)

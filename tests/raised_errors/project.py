@@ -12,8 +12,9 @@ Read from the source alone (`ast`), to a fixpoint over the calls. A function's s
 without what a `try`, `suppress` or a context manager of the project around the place catches, and does not raise again.
 
 Calls are resolved by imports, by annotations (of parameters, attributes and results) and by assignments of what has a
-known type. What cannot be resolved is taken to raise nothing, so an error may be missed, but none is invented. Left out
-are `IGNORED` classes, and functions that are passed on and called elsewhere.
+known type; what is chosen of a table of functions may be any of them. What cannot be resolved is taken to raise
+nothing, so an error may be missed, but none is invented. Left out are `IGNORED` classes, and functions that are passed
+on and called elsewhere.
 """
 
 from __future__ import annotations

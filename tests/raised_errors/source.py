@@ -29,7 +29,7 @@ class Type:
     Attributes:
         kind: `instance`, `class`, `function` or `module`; `external` for a function of another package; `name` for an
             import that is not resolved yet; `items` of a container, `values` of a mapping, `tuple`; `container` and
-            `path` for a method of one; `super`.
+            `path` for a method of one; `super`; `choice` of the functions of a table.
         name: dotted name, or name of the method.
         parts: types inside it.
     """
@@ -127,6 +127,7 @@ class Source:
         self.classes: dict[str, Class] = {}
         self.names: dict[str, dict[str, Type]] = {}
         self.constants: dict[str, dict[str, ast.expr]] = {}
+        self.annotations: dict[str, dict[str, ast.expr]] = {}
         self._folders: set[str] = set()
         trees = {}
         for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
@@ -135,7 +136,7 @@ class Source:
                 name = name.removesuffix(".__init__")
                 self._folders.add(name)
             trees[name] = ast.parse(path.read_text())
-            self.names[name], self.constants[name] = {}, {}
+            self.names[name], self.constants[name], self.annotations[name] = {}, {}, {}
         for name, tree in trees.items():
             _Declarations(self, name).visit(tree)
         for one in self.classes.values():
@@ -284,6 +285,7 @@ class _Declarations(ast.NodeVisitor):
             self.owner.fields[node.target.id] = node.annotation
         elif isinstance(node.target, ast.Name) and node.value is not None:
             self.source.constants[self.module][node.target.id] = node.value
+            self.source.annotations[self.module][node.target.id] = node.annotation
 
     def visit_Assign(self, node: ast.Assign) -> None:
         if self.owner is None and isinstance(node.targets[0], ast.Name):
