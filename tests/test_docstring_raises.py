@@ -181,6 +181,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is there"
     ),
     "llf_widgets.server.handler.RunsAPIHandler.index": {"HomeError": "`home` gives an absolute path"},
+    "llf_widgets.server.adapters.AdaptersHandler.get": {"OSError": "`run_in_list_thread` answers it with status 409"},
+    "llf_widgets.server.runs.RunsHandler.get": {"OSError": "`run_in_list_thread` answers it with status 409"},
     "llf_widgets.server.bin.DeleteHandler.post": {
         "FileExistsError": "it moves nothing onto something",
         "ValueError": "the run was found by its id",
@@ -355,6 +357,7 @@ def errors_of(tmp_path):
         ("def f():\n for one in worse(), bad(): pass", "Bad Worse"),
         ("def f():\n def g(): bad()\n g()", "Bad"),
         ("def f(): return map(bad, [1])", "Bad"),
+        ("def f(x): return sorted(x, key=lambda one: bad())", "Bad"),
         ("def f():\n later = partial(bad, 1)\n later()", "Bad"),
         ("async def f(): await bad()", "Bad"),
         ("def g():\n f()\ndef f():\n g()\n bad()", "Bad"),

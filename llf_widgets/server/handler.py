@@ -76,6 +76,10 @@ def _timeout_error(max_seconds: float) -> HTTPError:
     return HTTPError(503, f"{text} Check that the disk is available, then try again.")
 
 
+def _cannot_be_listed(error: OSError) -> HTTPError:
+    return HTTPError(409, "%s", f"The runs cannot be listed: {os_error_text(error)}")
+
+
 def os_error_text(error: OSError) -> str:
     """Why a file of a run was not read or written: a sentence without paths, which the page must not show.
 
@@ -116,16 +120,20 @@ class RunsAPIHandler(APIHandler):
             try:
                 looking.result()
             except OSError as error:
-                raise HTTPError(409, "%s", f"The runs cannot be listed: {os_error_text(error)}") from None
+                raise _cannot_be_listed(error) from None
 
     async def run_in_list_thread(self, work: Callable[[], Result]) -> Result:
         """Run a function on the list of runs in a thread of its own pool, so that downloads never delay lists.
 
         Raises:
-            HTTPError: 503 after `LONG_TIMEOUT` seconds. The thread continues.
-            Exception: what `work` raises.
+            HTTPError: 409 if the folder of runs is not accessible, 503 after `LONG_TIMEOUT` seconds; the thread then
+                continues.
+            Exception: what `work` raises, except an `OSError`.
         """
-        return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
+        try:
+            return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
+        except OSError as error:
+            raise _cannot_be_listed(error) from None
 
     @property
     def index(self) -> RunIndex:

@@ -93,8 +93,11 @@ OUTSIDE_ERRORS = {
     "zipfile.ZipFile": ("OSError", "zipfile.BadZipFile"),
 }
 """What functions of other packages raise for a file or a text that is not as it should be."""
-CALLERS = frozenset({"map", "filter", "run_in_thread", "run_in_list_thread"})
-"""Functions that call the function they are given, at once."""
+CALLERS = frozenset(
+    {"map", "filter", "reduce", "sorted", "min", "max", "sort", "sub", "starmap", "takewhile", "dropwhile", "groupby"}
+    | {"run_in_thread", "run_in_list_thread", "to_thread"}
+)
+"""Functions that call the function they are given, at once or for each item that is taken."""
 EVERY = ("BaseException",)
 
 
@@ -415,8 +418,10 @@ class Body(ast.NodeVisitor):
         chosen = self._choice(node.func.value) if gets else None
         values = [*node.args, *(keyword.value for keyword in node.keywords)]
         kinds = [self.visit(one.value if isinstance(one, ast.Starred) else one) for one in values]
-        for kind in kinds if last_name(node) in CALLERS else ():
+        for one, kind in zip(values, kinds, strict=True) if last_name(node) in CALLERS else ():
             self._call(kind, node.lineno)
+            if isinstance(one, ast.Lambda):
+                self._visit_called(one)
         if _opens_file(node, callee):
             self._raise("OSError", node.lineno)
         for name in OUTSIDE_ERRORS.get(callee.name, ()) if callee is not None else ():
@@ -428,6 +433,12 @@ class Body(ast.NodeVisitor):
         if last_name(node) == "super" and self.function.owner:
             return Type("super", self.function.owner)
         return chosen if callee is None else self._called(callee, kinds[0] if node.args else None, node.lineno)
+
+    def _visit_called(self, node: ast.Lambda) -> None:
+        before = dict(self.local)
+        self.local |= dict.fromkeys((one.arg for one in node.args.args), None)
+        self.visit(node.body)
+        self.local = before
 
     def _called(self, callee: Type, first: Type | None, line: int) -> Type | None:
         """Type of the result of a call, by the type of its first argument."""

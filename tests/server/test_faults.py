@@ -287,4 +287,5 @@ async def test_a_folder_of_runs_that_leads_nowhere(ask, llf_home):
     (llf_home / "runs").symlink_to("runs")
     told = 409, {"message": "The runs cannot be listed: Too many levels of symbolic links."}
     assert await ask("runs", params={"query": "x"}) == told
+    assert await ask("runs") == told  # from the index, without a scan
     assert await ask("adapters") == told
