@@ -115,6 +115,7 @@ class RunsAPIHandler(APIHandler):
             HTTPError: 409 if the folder of runs is not accessible.
         """
         looking = asyncio.wrap_future(self.index.refresh())
+        looking.add_done_callback(lambda one: one.cancelled() or one.exception())  # asyncio logs one that nobody reads
         await asyncio.wait({looking}, timeout=seconds)
         if looking.done():
             try:
