@@ -362,7 +362,7 @@ def new_conversation(home: Path | str | None = None) -> Conversation:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         UnreadableError: the system denies access.
         OSError: too many files are open.
     """
@@ -379,7 +379,7 @@ def conversation_path(conversation_id: str, home: Path | str | None = None) -> P
 
     Raises:
         ConversationError: it is not an id, for example because it is a path.
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if not CONVERSATION_ID.fullmatch(conversation_id):
         raise ConversationError(
@@ -397,7 +397,7 @@ def open_conversation(conversation_id: str, home: Path | str | None = None) -> C
 
     Raises:
         ConversationError: there is none with this id.
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         UnreadableError: it is not a regular file, or the system denies access.
         OSError: too many files are open.
     """

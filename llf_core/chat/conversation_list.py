@@ -59,7 +59,7 @@ def list_conversations(
         out of them.
 
     Raises:
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder is not accessible.
     """
     found = []
@@ -97,7 +97,7 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
 
     Raises:
         ConversationError: there is none with this id.
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the move failed; the conversation is still at its old path.
     """
@@ -114,7 +114,7 @@ def restore_conversation(conversation_id: str, home: Path | str | None = None) -
 
     Raises:
         ConversationError: the bin has none with this id, or the list has one.
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the move failed, and the conversation is still in the bin; or it was moved, and cannot be read.
     """

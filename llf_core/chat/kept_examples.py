@@ -217,7 +217,7 @@ def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        HomeError: the home folder is unknown.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     folder = home_folder(home) / KEPT
     found = []
