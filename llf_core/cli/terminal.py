@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from llf_core.redaction import redact, redact_nested
+from llf_core.runs.jsonl import spell_non_finite
 from llf_core.untrusted import brief, visible, visible_json
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ def print_error(error: Exception) -> None:
 def print_json(value: object) -> None:
     """Print the result of a command as indented JSON to stdout, for programs, with control characters escaped.
 
+    Numbers that are not finite are the strings of `spell_non_finite`, since JSON has none.
+
     Raises:
         TypeError: a dict has a key that JSON does not allow.
         ValueError: the value contains itself.
     """
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    text = json.dumps(spell_non_finite(value), ensure_ascii=False, indent=2, allow_nan=False, default=str)
     print(visible_json(text), flush=True)  # noqa: T201 - the result
 
 

@@ -23,10 +23,13 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
         for an adapter.
 
     Raises:
-        OSError, ValueError, RecursionError, SafetensorError: a file is missing or damaged.
+        OSError, ValueError, RecursionError, SafetensorError: a file is missing or damaged; ValueError also if
+            `config.json`, or the quantization in it, is not a JSON object.
         ImportError: a package that the model needs is not installed.
         RuntimeError: a weight has another shape, or out of memory.
     """
+    where = job["base"] or job["folder"]
+    stored = quantization(Path(where, "config.json"))  # before libraries read it, whose errors would not name it
     import torch
     import transformers
 
@@ -35,14 +38,12 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     arguments = {"local_files_only": True, "trust_remote_code": job["trust"]}
     tokenizer = transformers.AutoTokenizer.from_pretrained(job["folder"], **arguments)
     kind = getattr(transformers, job["loader"])
-    where = job["base"] or job["folder"]
     if job["rope"]:
         config = transformers.AutoConfig.from_pretrained(where, **arguments)
         for key, value in job["rope"].items():
             setattr(config.get_text_config(), key, value)
         arguments["config"] = config
     arguments |= job["arguments"]
-    stored = json.loads(Path(where, "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
     if stored.get("quant_method") == "gptq" and find_spec("gptqmodel") is None:
         arguments["quantization_config"] = transformers.AutoRoundConfig()  # its kernels read GPTQ's layout on a CPU too
     model, info = kind.from_pretrained(where, dtype=dtype, output_loading_info=True, **arguments)
@@ -56,6 +57,27 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
         if Path(job["folder"], "generation_config.json").is_file():
             model.generation_config = transformers.GenerationConfig.from_pretrained(job["folder"])
     return model.eval(), tokenizer, missing
+
+
+def quantization(path: Path) -> dict[str, Any]:
+    """The quantization that a `config.json` declares; empty for a model without one.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError, RecursionError: the file cannot be read.
+        ValueError: it is not JSON, or it or its quantization is not a JSON object.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path.name} is {str(stored)[:50]}. Expected a JSON object.")  # noqa: TRY004 - of a file
+    found = stored.get("quantization_config") or {}
+    if not isinstance(found, dict):
+        raise ValueError(  # noqa: TRY004 - of a file
+            f"quantization_config in {path.name} is {str(found)[:50]}. Expected a JSON object."
+        )
+    return found
 
 
 def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
 from llf_core.runs.formatting import size
+from llf_core.runs.jsonl import as_number, spell_non_finite
 from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def write_receipt(receipt: Receipt, folder: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    text = json.dumps(receipt.json(), indent=2, ensure_ascii=False)
+    text = json.dumps(spell_non_finite(receipt.json()), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / RECEIPT).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -189,7 +190,7 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
     Raises:
         TypeError, KeyError: the values are not those of a receipt.
     """
-    checks = tuple(ReceiptCheck(**one) for one in values["checks"])
+    checks = tuple(ReceiptCheck(**one | {"measured": _measured(one["measured"])}) for one in values["checks"])
     found = Receipt(**values | {"checks": checks, "table": tuple(values.get("table", ()))})
     if not all(isinstance(one.limit, int | float | None) for one in checks):
         raise TypeError("A limit is no number.")
@@ -198,6 +199,12 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
     if not all(isinstance(row, dict) for row in found.table) or not isinstance(found.seconds, int | float):
         raise TypeError("A row is no object, or the seconds are no number.")
     return found
+
+
+def _measured(value: Any) -> Any:
+    """A measured number or text; JSON has numbers that are not finite as texts."""
+    number = as_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 class FailedReceiptError(ExportError):

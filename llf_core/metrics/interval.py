@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,9 @@ class Interval:
 
     Attributes:
         value: the value; None if no example has one.
-        low: lower bound of its 95 % interval. None without an example, and for a single one unless the value is a
-            proportion; NaN if no bootstrap sample has a finite value.
-        high: upper bound; None and NaN as for `low`.
+        low: lower bound of its 95 % interval. None without an example, for a single one unless the value is a
+            proportion, and if the value is not finite.
+        high: upper bound; None as for `low`.
         count: number of examples that have a score.
     """
 
@@ -68,7 +69,7 @@ def interval(
     value = float(measure.total(statistics.sum(axis=0)))
     if measure.total is ratio and (statistics[:, 1] == 1).all() and np.isin(statistics[:, 0], (0, 1)).all():
         return Interval(value, *wilson_interval(float(statistics[:, 0].sum()), count), count)
-    if count == 1:
-        return Interval(value, None, None, 1)
+    if count == 1 or not math.isfinite(value):
+        return Interval(value, None, None, count)
     found = measure.total(resampled_sums(statistics, seed, samples))
     return Interval(value, *expanded_percentiles(found, count), count)

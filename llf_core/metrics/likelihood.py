@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def perplexity(sums: Numbers) -> Numbers:
-    """The exponential of the mean loss of a token.
+    """The exponential of the mean loss of a token; the one implementation, so that all views show the same value.
 
     Args:
         sums: negative log-likelihood in nats and number of tokens, of shape `[…, 2]`.
 
     Returns:
-        Values of shape `[…]`; infinite where they exceed a float, NaN without tokens.
+        Values of shape `[…]`; infinite where they exceed a float (a loss above 709.78 nats), NaN without tokens.
 
     Source:
         F. Jelinek et al., Perplexity, a measure of the difficulty of speech recognition tasks, JASA 62 (1977), S63.

@@ -11,13 +11,14 @@ import numpy as np
 from llf_core.metrics.bootstrap import SAMPLES, as_statistics, expanded_percentiles, has_statistics, resampled_sums
 from llf_core.metrics.exchange import exchange_p_value
 from llf_core.metrics.measure import MEAN, Measure
+from llf_core.runs.formatting import LARGE, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.metrics.measure import Numbers
 
-Verdict = Literal["better", "no difference", "worse", "too few examples"]
+Verdict = Literal["better", "no difference", "worse", "too few examples", "not finite"]
 MIN_EXAMPLES = 10
 """Fewer examples give no verdict: the bootstrap of so few has no interval that can be relied on."""
 SIGNIFICANT = 0.05
@@ -33,16 +34,16 @@ class Difference:
     Attributes:
         base: value of the first model; NaN without examples.
         tuned: value of the second model; NaN without examples.
-        mean: the second value minus the first; NaN without examples.
-        low: lower bound of the 95 % interval of this difference; NaN for fewer than two examples.
+        mean: the second value minus the first; NaN without examples, and if both are infinite.
+        low: lower bound of the 95 % interval of this difference; NaN for fewer than two examples, and if a value is
+            not finite.
         high: upper bound; NaN as `low`.
-        p: two-sided p-value: the larger one of the bootstrap's and the exchange test's; NaN for fewer than two
-            examples.
+        p: two-sided p-value: the larger one of the bootstrap's and the exchange test's; NaN as `low`.
         verdict: `better` or `worse` where the interval does not hold 0, else `no difference`; `too few examples` below
-            `MIN_EXAMPLES`.
+            `MIN_EXAMPLES`; `not finite` if a value is not, as the perplexity of losses above 709.78 nats.
         count: number of examples that both models have.
-        smallest: the smallest true difference that 80 of 100 evaluations of this size would find; NaN for fewer than
-            two examples.
+        smallest: the smallest true difference that 80 of 100 evaluations of this size would find; NaN as `low`, and
+            infinite if it exceeds a float.
         unit: unit of the values; those of `%` go from 0 to 1.
     """
 
@@ -63,9 +64,11 @@ class Difference:
         examples = f"{self.count:,} example{'' if self.count == 1 else 's'}"
         if self.verdict == "too few examples":
             return f"too few examples: {examples}. Expected at least {MIN_EXAMPLES} that both models have answered"
+        if self.verdict == "not finite":
+            return f"not finite: {number(self.base)} and {number(self.tuned)} cannot be compared, {examples}"
         bounds = f"95 % interval {self._number(self.low)} to {self._number(self.high)}"
         found = f"{self.verdict}: {self._number(self.mean, '+')}{self._unit}, {bounds}, {examples}"
-        if self.verdict == "no difference" and self.smallest > 0:
+        if self.verdict == "no difference" and 0 < self.smallest < math.inf:
             found += f". A difference below {self._number(self.smallest)}{self._unit} needs more examples"
         return found
 
@@ -79,6 +82,8 @@ class Difference:
         if self.unit in {"%", "points"}:
             return f"{value * (100 if self.unit == '%' else 1):{sign}.1f}"
         widest = max(abs(self.low), abs(self.high), abs(self.mean))
+        if widest >= LARGE:
+            return f"{sign if value >= 0 else ''}{number(value)}"
         digits = 2 - math.floor(math.log10(widest)) if widest > 0 else 0
         return f"{value:{sign}.{max(0, min(digits, 12))}f}"
 
@@ -127,19 +132,25 @@ def difference(
     first, second, count = first[both], second[both], int(both.sum())
     ours, theirs = (float(measure.total(one.sum(axis=0))) if count else math.nan for one in (first, second))
     low = high = p = smallest = math.nan
-    if count > 1:
+    finite = math.isfinite(ours) and math.isfinite(theirs)
+    if count > 1 and finite:
         width = first.shape[1]
         sums = resampled_sums(np.hstack([first, second]), seed, samples)
-        found = measure.total(sums[:, width:]) - measure.total(sums[:, :width])
+        with np.errstate(invalid="ignore"):  # a perplexity of a sample may be infinite
+            found = measure.total(sums[:, width:]) - measure.total(sums[:, :width])
         found = found[np.isfinite(found)]
         low, high = expanded_percentiles(found, count)
         chance = exchange_p_value(first, second, measure.total, seed=seed, samples=samples)
         if chance > SIGNIFICANT:
             low, high = min(low, 0.0), max(high, 0.0)
-        p, smallest = max(chance, _p_value(found)), FOUND_BY_80_PERCENT * float(found.std()) if len(found) else math.nan
+        with np.errstate(over="ignore"):
+            smallest = FOUND_BY_80_PERCENT * float(found.std()) if len(found) else math.nan
+        p = max(chance, _p_value(found))
     verdict: Verdict = "no difference"
     if count < MIN_EXAMPLES:
         verdict = "too few examples"
+    elif not finite:
+        verdict = "not finite"
     elif low > 0 or high < 0:
         verdict = "better" if (low > 0) == measure.higher_is_better else "worse"
     return Difference(ours, theirs, theirs - ours, low, high, p, verdict, count, smallest, measure.unit)

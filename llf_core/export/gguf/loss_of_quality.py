@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.metrics.likelihood import perplexity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -53,7 +55,8 @@ class QualityLoss:
     Attributes:
         kl: mean KL(base ‖ file) over all positions, in nats.
         changed_greedy: share of the base's answer tokens that are not the most likely ones after the same prefix.
-        perplexity: exp of the mean negative log-likelihood, in nats, of the text's tokens after the first.
+        perplexity: exp of the mean negative log-likelihood, in nats, of the text's tokens after the first; infinite
+            above 709.78 nats.
     """
 
     kl: float
@@ -121,7 +124,8 @@ def quality_loss(
             else:
                 nll -= float(found[probe.text[place - len(tokens) + 1]])
             place += 1
-    return QualityLoss(kl / place, changed / max(1, len(tokens)), math.exp(nll / max(1, len(probe.text) - 1)))
+    sums = np.array([nll, max(1, len(probe.text) - 1)])
+    return QualityLoss(kl / place, changed / max(1, len(tokens)), float(perplexity(sums)))
 
 
 def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:

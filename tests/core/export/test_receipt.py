@@ -1,6 +1,7 @@
 """Each fault that is put into a written model is found by the program that reads it back without LLF."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from llf_core.evaluation.worker_process import no_progress
 from llf_core.export.compare import compare_all
 from llf_core.export.formats.adapter import AdapterFormat
 from llf_core.export.formats.merged import MergedFormat
+from llf_core.export.plain_check import load, measured
 from llf_core.export.plain_program import run_plain_on
 from llf_core.export.source import ExportSource
 
@@ -70,6 +72,22 @@ FAULTS = {
     missing_stop: "stop tokens",
     swapped_heads: "logits",
 }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2]", "config.json is [1, 2]. Expected a JSON object."),
+        ("7", "config.json is 7. Expected a JSON object."),
+        ('{"quantization_config": "nf4"}', "quantization_config in config.json is nf4. Expected a JSON object."),
+    ],
+)
+def test_settings_that_are_no_json_object_are_named(tmp_path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    job = {"base": None, "folder": str(tmp_path)}
+    with pytest.raises(ValueError, match=rf"^{re.escape(said)}$"):
+        load(job)
+    assert measured(job)["error"] == f"ValueError: {said}"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from llf_core.metrics import ScoredExample, bootstrap, load_metrics, score_answe
 from llf_core.metrics.bootstrap import expanded_percentiles, resampled_sums, student_quantile
 from llf_core.metrics.exchange import exchange_p_value
 from llf_core.metrics.interval import Interval, interval
-from llf_core.metrics.likelihood import BITS_PER_BYTE, PERPLEXITY
+from llf_core.metrics.likelihood import BITS_PER_BYTE, LOSS, PERPLEXITY
 from llf_core.metrics.measure import Measure, mean_statistics, ratio
 from llf_core.metrics.paired import Difference, difference
 
@@ -133,6 +133,34 @@ def test_perplexity_resamples_its_sums():
     # Student's quantile of 199 degrees of freedom, times √(200 / 199), is at 2.4026 % of a normal.
     wanted = np.quantile(after - before, [0.024026, 0.975974])
     assert (found.low, found.high) == pytest.approx(tuple(wanted), rel=1e-4)
+
+
+def losses(nats):
+    """Sums of 20 examples of 5 tokens, with the same loss of each token."""
+    return np.array([[5.0 * nats, 5.0]] * 20)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_perplexity_beyond_a_float_is_infinite_and_has_no_verdict():
+    """exp(709.78) is the largest power of e that a float64 holds."""
+    assert interval(losses(709.7), PERPLEXITY).value == pytest.approx(math.exp(709.7), rel=1e-12)
+    assert interval(losses(709.8), PERPLEXITY) == Interval(math.inf, None, None, 20)
+    one = difference(losses(800.0), losses(2.0), PERPLEXITY)
+    assert (one.base, one.mean, one.verdict) == (math.inf, -math.inf, "not finite")
+    assert one.sentence == "not finite: infinity and 7.389 cannot be compared, 20 examples"
+    both = difference(losses(800.0), losses(900.0), PERPLEXITY)
+    assert (math.isnan(both.mean), both.verdict) == (True, "not finite")
+    assert difference(losses(800.0), losses(2.0), LOSS).verdict == "better"
+
+
+@pytest.mark.filterwarnings("error")
+def test_perplexities_close_to_the_largest_float_are_compared_in_short_numbers():
+    base = np.array([[700.0 + number, 1] for number in range(20)])  # of some samples it is infinite
+    found = difference(base, losses(2.0), PERPLEXITY)
+    assert found.mean == pytest.approx(7.38905609893065 - math.exp(709.5), rel=1e-9)
+    assert found.verdict == "better"
+    assert found.sentence.startswith("better: -1.4e308, 95 % interval -")
+    assert len(found.sentence) < 80
 
 
 def test_drawing_how_often_each_score_occurs_is_drawing_examples(monkeypatch):

@@ -1,0 +1,33 @@
+"""What a quantization costs, for files that compute nonsense."""
+
+import math
+
+import numpy as np
+import pytest
+
+from llf_core.export.gguf.loss_of_quality import Probe, quality_loss
+from llf_core.export.receipt import Receipt, ReceiptCheck, read_receipt, write_receipt
+
+
+def test_the_perplexity_of_a_broken_file_is_infinite(tmp_path):
+    """Logits that put 0 on every other token and -1000 on the text's have a loss of 1000 nats, beyond exp(709.78)."""
+    probe = Probe(prompts=[[0]], answers=[[1]], text=[0, 2, 2])
+    sound = np.zeros((probe.rows, 3), np.float32)
+    base = tmp_path / "base.f32"
+    base.write_bytes(sound.tobytes())
+    # log_softmax of equal logits of 3 tokens is -log 3, so the perplexity is 3.
+    assert quality_loss(probe, lambda ids, first: sound[first : len(ids)], base, 3).perplexity == pytest.approx(3)
+    broken = sound - np.array([0, 0, 1000], np.float32)
+    found = quality_loss(probe, lambda ids, first: broken[first : len(ids)], base, 3)
+    assert found.perplexity == math.inf
+
+
+def test_a_receipt_is_json_whatever_was_measured(tmp_path):
+    check = ReceiptCheck("logits", passed=False, measured=math.nan, limit=0.01, unit="nats")
+    write_receipt(Receipt("gguf", {}, (check,), table=({"quantization": "f16", "perplexity": math.inf},)), tmp_path)
+    text = (tmp_path / "receipt.json").read_text()
+    assert '"perplexity": "Infinity"' in text
+    assert '"measured": "NaN"' in text
+    read = read_receipt(tmp_path)
+    assert read.checks[0].measured_text == "nan nats"
+    assert not read.passed
