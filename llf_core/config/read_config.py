@@ -15,7 +15,7 @@ import yaml
 from llf_core.config.number_format import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
-from llf_core.untrusted import NotPlainError, UnreadableError, json_value, read_text
+from llf_core.untrusted import MAX_DEPTH, NotPlainError, UnreadableError, json_value, read_text, too_deep
 from llf_core.untrusted.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 
 OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
@@ -131,6 +131,13 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
 
 def _unusual(value: object) -> str:
     """Reason why a value is refused for every key; empty if it is not."""
+    if too_deep(value):  # first, since the others go into the value by recursion
+        return f"contains itself, or is nested more than {MAX_DEPTH} levels deep. Expected plain data."
+    return _not_plain(value)
+
+
+def _not_plain(value: object) -> str:
+    """Reason why a value of limited depth is refused for every key; empty if it is not."""
     if isinstance(value, str):
         if "\0" in value:
             return "contains the character U+0000. Expected text."
@@ -139,9 +146,9 @@ def _unusual(value: object) -> str:
     elif isinstance(value, int) and abs(value) >= MAX_INTEGER:
         return f"is an integer of {value.bit_length()} bits. Expected at most 63."
     elif isinstance(value, Mapping):
-        return next(filter(None, map(_unusual, (*value.keys(), *value.values()))), "")
+        return next(filter(None, map(_not_plain, (*value.keys(), *value.values()))), "")
     elif isinstance(value, list | tuple):
-        return next(filter(None, map(_unusual, value)), "")
+        return next(filter(None, map(_not_plain, value)), "")
     return ""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from llf_core.untrusted import too_deep
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 ArrowT = TypeVar("ArrowT")
 FINGERPRINT = 16  # hex digits
+MAX_ROW_DEPTH = 32
+"""Maximum nesting of a row: Parquet's readers refuse a schema of 100 levels, of which a list takes two."""
 
 
 class RowsError(UserError, ValueError):
@@ -35,7 +38,8 @@ def to_table(rows: object) -> pa.Table:
         The table, without metadata of its source.
 
     Raises:
-        RowsError: the type is not supported, there are no rows, a column has mixed types, or two have one name.
+        RowsError: the type is not supported, there are no rows, a row contains itself, a column has mixed types, or two have one
+            name.
     """
     import pyarrow as pa
 
@@ -63,6 +67,11 @@ def _of_dicts(given: list[object]) -> pa.Table:
     for number, row in enumerate(given, start=1):
         if not isinstance(row, dict):
             raise RowsError(f"Row {number} of the data set is a {type(row).__name__}. Expected a dict.")
+        if too_deep(row, MAX_ROW_DEPTH):  # of a cycle, pyarrow would end the process
+            raise RowsError(
+                f"Row {number} of the data set contains itself, or is nested more than {MAX_ROW_DEPTH} levels deep. "
+                "Expected plain data."
+            )
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not all(isinstance(name, str) for name in names):

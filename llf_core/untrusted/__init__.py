@@ -18,17 +18,20 @@ from llf_core.untrusted.files import (
 )
 from llf_core.untrusted.plain_json import (
     BIDI_CONTROLS,
+    MAX_DEPTH,
     NotPlainError,
     json_value,
     read_object,
     read_object_or_empty,
     replace_surrogates,
+    too_deep,
 )
 from llf_core.untrusted.visible_text import brief, visible, visible_json
 
 __all__ = [
     "BIDI_CONTROLS",
     "HISTORY_BYTES",
+    "MAX_DEPTH",
     "REQUEST_BYTES",
     "STATE_BYTES",
     "NotPlainError",
@@ -48,6 +51,7 @@ __all__ = [
     "read_text",
     "real_path",
     "replace_surrogates",
+    "too_deep",
     "visible",
     "visible_json",
 ]

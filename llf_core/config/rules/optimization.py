@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from llf_core.config.classify_key import show
@@ -19,6 +20,8 @@ MIN_LR_SCHEDULES = {"cosine_with_min_lr", "cosine_warmup_with_min_lr"}
 BY_EVALUATION = {"reduce_lr_on_plateau", "greedy"}
 GREEDY_FLOOR = 1e-3
 """`min_lr` of the greedy schedule in transformers."""
+POLYNOMIAL_END = 1e-7
+"""`lr_end` of the polynomial schedule in transformers."""
 HIGHEST_FULL_RATE = 2e-4
 
 
@@ -35,10 +38,29 @@ def _schedule_refuses(c: ConfigValues) -> str:
     return wrong
 
 
+def _schedule_option(c: ConfigValues, name: str, default: float) -> float:
+    """A number in `lr_scheduler_kwargs`; -inf for what is no number, which `_schedule_refuses` reports."""
+    value = (c.optimizer.lr_scheduler_kwargs or {}).get(name, default)
+    return value if isinstance(value, int | float) else -math.inf
+
+
 def _greedy_floor(c: ConfigValues) -> float:
     """Lowest learning rate of the greedy schedule."""
-    floor = (c.optimizer.lr_scheduler_kwargs or {}).get("min_lr", GREEDY_FLOOR)
-    return floor if isinstance(floor, int | float) else 0.0
+    return _schedule_option(c, "min_lr", GREEDY_FLOOR)
+
+
+def _polynomial_end(c: ConfigValues) -> float:
+    """Last learning rate of the polynomial schedule."""
+    return _schedule_option(c, "lr_end", POLYNOMIAL_END)
+
+
+def _lower_end(c: ConfigValues) -> tuple[Fix, ...]:
+    """Fixes for a polynomial schedule that does not fall."""
+    rate, options = c.optimizer.learning_rate, c.optimizer.lr_scheduler_kwargs or {}
+    if rate > 0:
+        return (Fix("Set lr_end to a tenth of the rate", {"lr_scheduler_kwargs": {**options, "lr_end": rate / 10}}),)
+    others = {name: value for name, value in options.items() if name != "lr_end"}
+    return (Fix("Reset both to the defaults", {"learning_rate": None, "lr_scheduler_kwargs": others or None}),)
 
 
 def _optimizer_refuses(c: ConfigValues) -> str:
@@ -107,6 +129,27 @@ OPTIMIZATION = (
         ),
         "This schedule needs a minimum learning rate. Expected `min_lr` or `min_lr_rate` in `lr_scheduler_kwargs`.",
         (Fix("Set min_lr_rate to 0.1", {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),),
+    ),
+    Rule(
+        ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate"),
+        lambda c: c.optimizer.lr_scheduler_type == "polynomial" and c.optimizer.learning_rate <= _polynomial_end(c),
+        lambda c: (
+            f"The polynomial schedule ends at its `lr_end` of {exact(_polynomial_end(c))}, and the learning rate is "
+            f"{exact(c.optimizer.learning_rate)}. Expected a lower `lr_end` in `lr_scheduler_kwargs`, or a higher "
+            "learning rate."
+        ),
+        _lower_end,
+    ),
+    Rule(
+        ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate"),
+        lambda c: (
+            c.optimizer.lr_scheduler_type in MIN_LR_SCHEDULES
+            and c.optimizer.learning_rate == 0
+            and "min_lr" in (c.optimizer.lr_scheduler_kwargs or {})
+        ),
+        "This schedule divides its `min_lr` by the learning rate, which is 0. Expected a learning rate above 0, or "
+        "`min_lr_rate` in `lr_scheduler_kwargs`.",
+        (Fix("Reset the learning rate to the default", {"learning_rate": None}),),
     ),
     Rule(
         ("label_smoothing_factor", "stage"),

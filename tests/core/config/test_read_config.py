@@ -5,6 +5,7 @@ import pytest
 
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.declarations.methods.lora import LoRAOptions
+from llf_core.config.read_config import read
 
 BASE = "dataset: llf_demo\n"
 
@@ -136,3 +137,33 @@ def test_a_relative_base_is_taken_from_the_working_directory(tmp_path, monkeypat
     (tmp_path / "c" / "x.yaml").write_text("dataset: d.json\n")
     monkeypatch.chdir(tmp_path)
     assert RunConfig.load("c/x.yaml").data.dataset == (str(Path.cwd() / "c" / "d.json"),)
+
+
+def itself(kind):
+    """A mapping or list with two references to itself, of which a walk without limits would see 2^64."""
+    value = kind()
+    if kind is dict:
+        value["a"] = value["b"] = value
+    else:
+        value += [value, value]
+    return value
+
+
+@pytest.mark.parametrize("key", ["lr_scheduler_kwargs", "dataset", "unknown_key"])
+@pytest.mark.parametrize("kind", [dict, list])
+def test_a_value_that_contains_itself_is_one_problem(key, kind):
+    said = f"`{key}` contains itself, or is nested more than 64 levels deep. Expected plain data."
+    problems = [one for one in validate({"dataset": "a", key: itself(kind)}).problems if one.key == key]
+    assert [(one.kind, one.message) for one in problems if one.severity == "error"][:1] == [("invalid", said)]
+    config = itself(dict)
+    assert {one.message for one in validate(config).problems if one.key in {"a", "b"}} == {
+        f"`{one}` contains itself, or is nested more than 64 levels deep. Expected plain data." for one in "ab"
+    }
+
+
+def test_the_deepest_value_that_a_file_may_hold_is_read():
+    value = 1
+    for _ in range(64):
+        value = [value]
+    assert read({"x": value}).problems == []
+    assert len(read({"x": [value]}).problems) == 1

@@ -1,5 +1,7 @@
 """Rows of a cell: every kind becomes the same table, and the same rows the same fingerprint."""
 
+import re
+
 import datasets
 import pandas as pd
 import pyarrow as pa
@@ -120,3 +122,28 @@ def test_a_value_that_no_file_holds_is_told(tmp_path, value):
     with pytest.raises(RowsError, match=r"cannot be stored as Parquet: .* no child field"):
         write_rows([{"a": value}], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def containing_itself():
+    row = {"text": "a"}
+    row["row"] = row
+    return row
+
+
+def nested(levels):
+    value = "a"
+    for _ in range(levels - 1):
+        value = [value]
+    return {"text": value}
+
+
+@pytest.mark.parametrize("row", [containing_itself(), nested(33)])
+def test_a_row_that_contains_itself_is_refused_before_pyarrow_ends_the_process(row):
+    said = "Row 2 of the data set contains itself, or is nested more than 32 levels deep. Expected plain data."
+    with pytest.raises(RowsError, match=f"^{re.escape(said)}$"):
+        to_table([{"text": "a"}, row])
+
+
+def test_the_deepest_rows_are_read_back(tmp_path):
+    path, _ = write_rows([nested(32)], tmp_path)
+    assert pq.read_table(path).to_pylist() == [nested(32)]
