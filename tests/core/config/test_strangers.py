@@ -12,6 +12,7 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.optimizer import SCHEDULERS
 from llf_core.config.read_config import read
 from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
+from llf_core.config.rules.optimization import GREEDY_FLOOR, POLYNOMIAL_END
 from llf_core.untrusted import visible
 from llf_core.user_error import BAD_CONFIG
 
@@ -102,6 +103,8 @@ def test_the_options_are_those_of_transformers():
         function = function or TYPE_TO_SCHEDULER_FUNCTION[kind]
         if kind in SCHEDULES or set(signature(function).parameters) - ours:
             assert set(SCHEDULES[kind]) == set(signature(function).parameters) - ours, kind
+    assert signature(TYPE_TO_SCHEDULER_FUNCTION["polynomial"]).parameters["lr_end"].default == POLYNOMIAL_END
+    assert signature(GreedyLR).parameters["min_lr"].default == GREEDY_FLOOR
     assert set(ACCELERATE) == {one.name for one in fields(AcceleratorConfig)}
 
 
