@@ -38,8 +38,8 @@ def to_table(rows: object) -> pa.Table:
         The table, without metadata of its source.
 
     Raises:
-        RowsError: the type is not supported, there are no rows, a row contains itself, a column has mixed types, or two have one
-            name.
+        RowsError: the type is not supported, there are no rows, a row contains itself, a column has mixed types, or two
+            have one name.
     """
     import pyarrow as pa
 
