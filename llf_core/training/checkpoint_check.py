@@ -116,7 +116,7 @@ def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
 
     Raises:
         ModelError: a tensor differs.
-        UnreadableError, FileNotFoundError, NotPlainError: the counters of the best checkpoint are missing or broken.
+        CountersError: the counters of the best checkpoint are missing or broken.
         OSError: too many files are open.
     """
     best = trainer.state.best_model_checkpoint

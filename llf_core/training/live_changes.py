@@ -219,9 +219,9 @@ def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
         Values by the name of the setting.
 
     Raises:
-        UnreadableError, FileNotFoundError, NotPlainError: counters of the checkpoint or events are missing or broken.
+        CountersError: the counters of the checkpoint are missing, or are not those of LLF.
+        UnreadableError: the events cannot be read.
         OSError: too many files are open.
     """
-    found = read_counters(checkpoint).get("held")
-    held: dict[str, Any] = found if isinstance(found, dict) else {}
+    held: dict[str, Any] = read_counters(checkpoint).get("held", {})
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

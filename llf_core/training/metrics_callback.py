@@ -176,10 +176,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         Raises:
             ModelError: a loaded tensor differs from the one that was saved.
-            UnreadableError, FileNotFoundError, NotPlainError: the counters of the checkpoint are missing or broken.
+            CountersError: the counters of the checkpoint are missing, or are not those of LLF.
+            UnreadableError: the events of the run cannot be read.
             OSError: the disk is full.
             PluginError: two installed packages declare the same stage.
-            KeyError, TypeError: the counters of the checkpoint are of other types.
             BrokenRunError: there is no readable status.
         """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
@@ -194,7 +194,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if self.trainer is not None:
             self.trainer.tell = self._warn
             steps = args.gradient_accumulation_steps
-            self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
+            self.trainer.train_parts.count = max(1, counters.get("gradient_accumulation_steps", steps) // steps)
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
             self.live_changes.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
             self.live_changes.reapply(state.global_step, control)

@@ -57,7 +57,7 @@ from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
 from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
-from llf_core.runs.step_counters import read_counters, step_of
+from llf_core.runs.step_counters import COUNTERS, WHAT_TO_DO, CountersError, read_counters, step_of
 from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.stage import LossStage, TrainerStage, make_stage
@@ -156,7 +156,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     context = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
         # The order of sums depends on the number of threads: with another one, losses differ in the last bits.
-        torch.set_num_threads(read_counters(checkpoint)["threads"])
+        torch.set_num_threads(read_counters(checkpoint).get("threads", torch.get_num_threads()))
         warn_if_data_changed(folder, writer, context.data.report.fingerprint)
     stage = make_stage(config, context)
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=checkpoint is not None)
@@ -397,7 +397,8 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
         ValueError: transformers or TRL refuse a value or a combination of values.
         OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
-        UnreadableError, NotPlainError, KeyError: the counters or the state of the checkpoint are broken.
+        CountersError: the counters of the checkpoint, or the state of the stage in them, are missing or broken.
+        UnreadableError: a file of the run cannot be read.
         RuntimeError, EOFError, LookupError, SafetensorError, pickle.UnpicklingError: a file that the stage has written
             into the checkpoint is damaged.
         ImportError: a package of an integration in `report_to` is not installed.
@@ -422,7 +423,14 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         "limits": MediaLimits.of(config),
     }
     if checkpoint is not None:
-        stage.restore(read_counters(checkpoint).get("stage", {}))
+        state = read_counters(checkpoint).get("stage", {})
+        try:
+            stage.restore(state)
+        except (KeyError, TypeError, ValueError) as error:
+            said = (
+                f"The stage's state in {checkpoint.name}/{COUNTERS} is not one of stage {config.stage.stage}: {error}."
+            )
+            raise CountersError(said, WHAT_TO_DO) from error
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -447,12 +448,16 @@ class PPO(LossStage):
 
         if not state:
             return
-        self.steps_done, self.phase, self.phase_steps_done, self.prompts_used = (
-            state[key] for key in ("made", "phase", "served", "asked")
-        )
-        self.controller.coefficient = state["coefficient"]
-        self.moments = RunningMoments(**state["moments"])
-        self.rollout_worker.sizes = dict(state["sizes"])
+        position = [state[key] for key in ("made", "phase", "served", "asked")]
+        sizes, moments = dict(state["sizes"]), RunningMoments(**state["moments"])
+        if not all(isinstance(one, int) and one >= 0 for one in (*position, *sizes.values())):
+            raise ValueError(f"its position is {position} with chunks of {sizes}, and expected are integers")
+        numbers = (state["coefficient"], *dataclasses.astuple(moments))
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+            raise ValueError(f"its KL coefficient and moments are {numbers}, and expected are finite numbers")
+        self.steps_done, self.phase, self.phase_steps_done, self.prompts_used = position
+        self.controller.coefficient, self.moments = state["coefficient"], moments
+        self.rollout_worker.sizes = sizes
 
     def save(self, checkpoint: Path) -> None:
         """Write the value function and the phase's completions, which are no part of the policy's files.

@@ -136,17 +136,50 @@ def test_a_resume_refuses_what_peft_leaves_out(stopped, monkeypatch):
     assert Checkpoints(folder).list() == [2, 3]
 
 
-def test_a_checkpoint_without_checksums_is_gone_on_with_and_everybody_is_told(stopped, trained, capsys):
-    whole, _ = trained()
-    folder = stopped()
+def change_counters(folder, change):
+    """Changes the counters of checkpoint-3, as a tool that also updates `complete.json` does."""
     path = folder.checkpoints / "checkpoint-3" / COUNTERS
     kept = json.loads(path.read_text())
-    del kept["tensors"]
+    change(kept)
     path.write_text(json.dumps(kept))
     checkpoint = folder.checkpoints / "checkpoint-3" / "complete.json"
     facts = json.loads(checkpoint.read_text())
     facts["files"][COUNTERS] = path.stat().st_size
     checkpoint.write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("changes", [{"seen": ["many", -1]}, {"gradient_accumulation_steps": "2"}, {"held": 5}])
+def test_a_resume_refuses_counters_of_other_types(stopped, changes):
+    folder = stopped()
+    change_counters(folder, lambda kept: kept.update(changes))
+    assert next_attempt(folder) == 2
+    ((key, value),) = changes.items()
+    status = read_status(folder)
+    assert status.state == "failed"
+    assert status.reason.startswith(f"`{key}` in checkpoint-3/{COUNTERS} is {value!r}. Expected ")
+    assert status.reason.endswith("Branch from another checkpoint, or start a new run.")
+    assert Checkpoints(folder).list() == [2, 3]
+
+
+def test_a_resume_without_counters_has_the_same_losses(stopped, trained):
+    whole, _ = trained()
+    folder = stopped()
+    change_counters(folder, lambda kept: kept.clear())
+    assert next_attempt(folder) == 0
+    assert losses(folder) == losses(whole)
+
+
+def test_fewer_accumulated_batches_than_the_config_asks_for_are_whole_batches(stopped):
+    folder = stopped(gradient_accumulation_steps=2)
+    change_counters(folder, lambda kept: kept.update(gradient_accumulation_steps=1))
+    assert next_attempt(folder) == 0
+    assert read_status(folder).state == "finished"
+
+
+def test_a_checkpoint_without_checksums_is_gone_on_with_and_everybody_is_told(stopped, trained, capsys):
+    whole, _ = trained()
+    folder = stopped()
+    change_counters(folder, lambda kept: kept.pop("tensors"))
     assert next_attempt(folder) == 0
     assert losses(folder) == losses(whole)
     said = "checkpoint-3 has no checksums"
