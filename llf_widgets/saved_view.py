@@ -35,7 +35,10 @@ class SavedView(FrontEnd):
             self._update_outputs()
 
     def _update_outputs(self) -> None:
-        """Rewrite all outputs that show the view."""
-        data, about = self._repr_mimebundle_()
+        """Rewrite all outputs that show the view; those of a closed view stay as they are."""
+        bundle = self._repr_mimebundle_
+        if bundle is None:  # so ipywidgets marks a closed view
+            return
+        data, about = bundle()
         for handle in self._displays:
             handle.update(data, metadata=about, raw=True)

@@ -121,6 +121,7 @@ class Chat(SavedView):
         self._targets: dict[str, Target] = {}
         self._writing: dict[str, Writing] = {}
         self._calling: set[str] = set()  # replies whose tools are being called
+        self._closed = False
         if not 1 <= len(targets) <= MAX_MODELS:
             raise ValueError(f"There are {len(targets)} models. Expected 1 to {MAX_MODELS}.")
         self._home = None if home is None else Path(home)
@@ -188,14 +189,16 @@ class Chat(SavedView):
     def wait(self) -> dict[str, ChatMessage]:
         """Wait until all replies are written, those after calls of tools too, for cells that go on with them.
 
-        An interrupt ends the waiting only, not the replies.
+        An interrupt ends the waiting only, not the replies. Closing the view stops them and ends the wait.
 
         Returns:
-            The last reply of each model to the last question, by the model's name; models without one are left out.
+            The last reply of each model to the last question, by the model's name, as far as it is written; models
+            without one are left out.
         """
-        while self._writing or self._calling:
+        models = self.models  # a closed view has none
+        while (self._writing or self._calling) and not self._closed:
             time.sleep(WAIT_SECONDS)
-        turns = turns_of(self._conversation, self.models)
+        turns = turns_of(self._conversation, models)
         found = {name: turns[-1].reply(name) for name in turns[-1].replies} if turns else {}
         return {name: reply for name, reply in found.items() if reply is not None}
 
@@ -306,6 +309,7 @@ class Chat(SavedView):
 
     def close(self) -> None:
         """Stop all replies and close the view; models that no other chat uses give their memory back."""
+        self._closed = True
         self._end_watch()
         self.stop()
         self._release_models()

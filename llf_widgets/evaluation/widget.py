@@ -140,7 +140,8 @@ class Evaluate(SavedView):
 
         Raises:
             TimeoutError: the evaluation has not ended yet.
-            RuntimeError: the evaluation failed or was stopped; the message has the reason.
+            RuntimeError: the evaluation failed, was stopped, or the view was closed before its end; the message has the
+                reason.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The evaluation has not ended after {timeout:g} s. {self._note}")

@@ -86,8 +86,8 @@ class ExportView(SavedView):
 
         Raises:
             TimeoutError: the export has not ended yet.
-            ExportError: the export was stopped, an option is not valid, the destination is not empty, or what was
-                written differs from the model.
+            ExportError: the export was stopped or its view closed, an option is not valid, the destination is not
+                empty, or what was written differs from the model.
             UserError: the target is not found or cannot be exported, or the hub refuses the files.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             BrokenRunError: the status of the run cannot be read.
@@ -193,8 +193,10 @@ class ExportView(SavedView):
         with self.hold_sync():
             self._state, self._note, self._progress = state, strip_bidi(note), []
             self._folder, self._receipt = folder, receipt or {}
-        self._update_outputs()
-        self._done.set()
+        try:
+            self._update_outputs()
+        finally:
+            self._done.set()  # also if the view is closed meanwhile
 
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         kind = content.get("type") if isinstance(content, dict) else None

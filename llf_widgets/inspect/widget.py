@@ -91,6 +91,8 @@ class Inspect(SavedView):
     def wait(self, timeout: float | None = None) -> Inspect:
         """Wait until the data is prepared, so that the next line of a cell can use the counts.
 
+        A view that is closed before ends the wait with an error.
+
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
@@ -99,7 +101,7 @@ class Inspect(SavedView):
 
         Raises:
             TimeoutError: the data is not prepared after `timeout` seconds.
-            RuntimeError: preparation failed; the message has the reason.
+            RuntimeError: preparation failed, or the view was closed; the message has the reason.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The data was not ready after {timeout:g} s. {self._note}")
@@ -186,6 +188,9 @@ class Inspect(SavedView):
         """
         if self._process is not None:
             self._process.close()
+        if self._state == "preparing":
+            self._state, self._note = "closed", "The view was closed before the data was prepared."
+        self._done.set()
         if self._rows_folder is not None:
             self._rows_folder.cleanup()
         super().close()
@@ -233,8 +238,10 @@ class Inspect(SavedView):
 
     def _finish(self) -> None:
         """Update every output of this view, then let `wait` return."""
-        self._update_outputs()
-        self._done.set()
+        try:
+            self._update_outputs()
+        finally:
+            self._done.set()  # also if the view is closed meanwhile
 
     def _request(self, what: str, **arguments: Any) -> Future[Any]:
         self.wait()

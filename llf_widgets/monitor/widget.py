@@ -64,7 +64,8 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._view = MonitorView(self._handle_request, run_id=folder.id, home=home_hash(folder.home))
         self._examples: Examples | None = None
         self._displays: list[Any] = []
-        self._ended = threading.Event()
+        self._ended, self._closed = threading.Event(), False
+        self._end_lock = threading.Lock()
         self._stale: set[str] = set(SECTIONS)
         self._sent_at: dict[str, float] = {}
         super().__init__(children=[self._view])
@@ -92,13 +93,14 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     def wait(self, timeout: float | None = None) -> str:
         """Wait until the run has ended and the notebook holds its summary, so that later cells can use the result.
 
-        An interrupt only ends the waiting, not the run.
+        An interrupt only ends the waiting, not the run, and so does closing the view.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
         Returns:
-            The run's state, also after an interrupt or if `timeout` seconds have passed.
+            The run's state as of the last read, also after an interrupt, if the view was closed, or if `timeout`
+            seconds have passed.
         """
         try:
             self._ended.wait(timeout)
@@ -135,8 +137,11 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return self._examples
 
     def close(self) -> None:
-        """Close the view and free its widgets; the run is not affected."""
+        """Close the view, end `wait` and free the widgets; the run is not affected."""
         self._poller.stop()
+        with self._end_lock:
+            self._closed = True
+            self._ended.set()
         close_descendants(self)
         super().close()
 
@@ -156,7 +161,9 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 self._ended.set()
             return None
         if tracker.snapshot.live:
-            self._ended.clear()
+            with self._end_lock:
+                if not self._closed:
+                    self._ended.clear()
             self._save_live()
             count = self._view._view_count  # noqa: SLF001 - ipywidgets' own count of views
             self._was_viewed = self._was_viewed or bool(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -215,3 +216,23 @@ def test_two_views_of_one_conversation_ask_one_after_the_other_and_show_the_same
         assert not other._note
     finally:
         other.close()
+
+
+def test_closing_the_view_ends_the_wait(chat):
+    class Silent:
+        """A ticket of an engine that never says how its reply ends, such as one that was killed."""
+
+        def cancel(self):
+            pass
+
+    (name,) = chat.models
+    chat._shared.service.submit = lambda *_: Silent()
+    page(chat, type="send", text="one two three")
+    until(lambda: chat._writing)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(chat.wait)
+        with pytest.raises(TimeoutError):
+            waits.result(timeout=0.5)
+        chat.close()
+        (reply,) = waits.result(timeout=10).items()
+    assert (reply[0], reply[1].content) == (name, "")

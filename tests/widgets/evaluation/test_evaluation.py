@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from llf_core.evaluation.report import amount_text
@@ -139,3 +141,13 @@ def test_a_hostile_answer_stays_text_in_the_saved_notebook():
     html = summary_html("", ["<script>alert(1)</script>"], [row])
     assert "<script>" not in html
     assert "&lt;b&gt;loss" in html
+
+
+def test_closing_the_view_ends_the_wait(run, recwarn):
+    view = Evaluate(run.id, max_new_tokens=8)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(view.wait)
+        view.close()
+        with pytest.raises(RuntimeError, match="Stopped"):
+            waits.result(timeout=60)
+    assert results_of(run) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 
 import pytest
@@ -168,3 +170,26 @@ def test_a_notebook_gets_the_view_and_a_script_the_export(monkeypatch, tmp_path)
         shown.wait(30)
     assert "nothing" in shown._note
     shown.close()
+
+
+@pytest.mark.parametrize("moment", ["starting", "measuring"])
+def test_closing_the_view_ends_the_wait(view, tmp_path, monkeypatch, moment):
+    """As `export` does: `on_start` gets what ends the process, whose end is an error in the thread."""
+    began, ended = threading.Event(), threading.Event()
+
+    def runs(*_args, on_start, progress, **_options):
+        if moment == "measuring":
+            on_start(ended.set)
+        began.set()
+        ended.wait(10 if moment == "measuring" else 0.5)
+        progress("Reading", 0, 1)
+        raise AssertionError("A closed view goes on.")
+
+    monkeypatch.setattr(widget, "export", runs)
+    made = view("model", folder=tmp_path / "out")
+    assert began.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(made.wait)
+        made.close()
+        with pytest.raises(ExportError, match="Stopped"):
+            waits.result(timeout=20)

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -204,3 +204,23 @@ def test_code_that_comes_with_a_model_is_shown_and_runs_only_when_it_is_allowed(
     assert view.wait(60).overview()["examples"] == 5
     assert view._code == []
     assert mark.exists()
+
+
+@pytest.mark.launches
+def test_closing_the_view_ends_the_wait(inspect):
+    view = inspect(ROWS)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(view.wait)
+        view.close()
+        with pytest.raises(RuntimeError, match=r"^The view was closed before the data was prepared\.$"):
+            waits.result(timeout=20)
+    with pytest.raises(RuntimeError, match="was closed"):
+        view.overview()
+
+
+@pytest.mark.launches
+def test_the_counts_of_a_closed_view_stay(inspect):
+    view = inspect(ROWS)
+    assert view.overview()["examples"] == 5
+    view.close()
+    assert view.overview()["examples"] == 5

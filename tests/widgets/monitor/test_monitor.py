@@ -5,6 +5,7 @@ import json
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anywidget
@@ -14,7 +15,7 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
 
-from llf_core.runs import create_run
+from llf_core.runs import create_run, read_status
 from llf_widgets.monitor import Monitor
 from llf_widgets.monitor.monitor_view import MonitorView
 
@@ -287,3 +288,18 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
     # fewer where something of an earlier test has ended meanwhile
     until(lambda: threading.active_count() <= before[0] and process.num_fds() <= before[1])
     assert set(_instances) <= before[2]
+
+
+def test_closing_the_view_ends_the_wait_and_not_the_run(trainer, monitor):
+    run = trainer(total=6)
+    view = monitor(run.folder)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(view.wait)
+        with pytest.raises(TimeoutError):
+            waits.result(timeout=0.5)
+        view.close()
+        assert waits.result(timeout=10) == "running"
+    view._poll()  # a look that was on its way when the view was closed
+    assert view.wait(0) == "running"
+    assert not view._poller.is_alive or view._poller.join(10)
+    assert read_status(run.folder).state == "running"
