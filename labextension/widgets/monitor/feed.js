@@ -1,5 +1,6 @@
 // The data source of a monitor: the Jupyter server, which works without a kernel, or else the kernel.
 
+import { onKernelLost } from '../shared/kernel.js';
 import { requestServer, jupyterServer } from '../shared/server.js';
 
 /** @import { Model } from '../shared/model' */
@@ -180,16 +181,6 @@ export function runFeed({ run, home, model, host }) {
         ],
         ['change:error', () => notify('error')],
         ['change:server_mismatch', () => notify('server_mismatch')],
-        [
-          'comm_live_update',
-          () => {
-            // the widget manager sets `comm_live` to false when the kernel was restarted or shut down
-            if (model?.comm_live === false) {
-              kernelSeenAt = -Infinity;
-            }
-            notify('source');
-          }
-        ],
         ['msg:custom', reply => pending.get(reply?.key)?.(reply)]
       ];
   for (const [event, listener] of kernelListeners) {
@@ -225,9 +216,16 @@ export function runFeed({ run, home, model, host }) {
   document.addEventListener('visibilitychange', onVisible);
   window.addEventListener('focus', onVisible);
   readKernel();
-  if (model && model.comm_live !== false) {
+  if (model) {
     kernelSeenAt = performance.now();
   }
+  // a kernel that was restarted or shut down is missed at once, not after its heartbeat is overdue
+  const ignoreKernelLoss = model
+    ? onKernelLost(model, () => {
+        kernelSeenAt = -Infinity;
+        notify('source');
+      })
+    : () => undefined;
   if (jupyterServer()) {
     void poll();
   } else {
@@ -283,6 +281,7 @@ export function runFeed({ run, home, model, host }) {
       clearTimeout(timer);
       document.removeEventListener('visibilitychange', onVisible);
       window.removeEventListener('focus', onVisible);
+      ignoreKernelLoss();
       for (const [event, listener] of kernelListeners) {
         model?.off(event, listener);
       }

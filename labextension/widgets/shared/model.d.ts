@@ -6,8 +6,6 @@ export interface Model {
   send(content: object, callbacks?: undefined, buffers?: ArrayBuffer[]): void;
   on(event: string, act: (...values: any[]) => void): void;
   off(event: string, act: (...values: any[]) => void): void;
-  /** False after the kernel was restarted or shut down. */
-  comm_live?: boolean;
   widget_manager: { get_model(id: string): Promise<any> };
 }
 
