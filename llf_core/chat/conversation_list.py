@@ -128,6 +128,6 @@ def _move(source: Path, target: Path, missing: str) -> Path:
     if not leads_to_file(source):
         raise ConversationError(f"{missing} {source.stem}.")
     make_folder(target.parent)
-    os.utime(source)  # its age in the bin is counted from now
+    os.utime(source, follow_symlinks=False)  # its age in the bin is counted from now
     move(source, target)
     return target

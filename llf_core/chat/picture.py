@@ -125,6 +125,8 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
     if isinstance(given, bytes):
         return _part(picture_url(given))
     if isinstance(given, str | os.PathLike):
+        if not os.fspath(given) or "\0" in os.fspath(given):
+            raise PictureError(f"The picture {brief(repr(given))} is no path. Expected the path of a file.")
         path = expanded(os.fspath(given))
         return _part(picture_url(read_bytes(path, MAX_BYTES), str(path)))
     if not hasattr(given, "save"):

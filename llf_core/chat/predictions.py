@@ -92,7 +92,8 @@ class PredictionFolder:
             Numbers of the records that have a prediction, and whether the result is written, so that nothing is left.
 
         Raises:
-            PredictionError: the folder has predictions with other settings, or a result that LLF did not write.
+            PredictionError: the folder has predictions with other settings, or with settings that are not known, or a
+                result that LLF did not write.
             UnreadableError: a file is not a regular file, or the system denies access.
             OSError: a file cannot be read or written.
             TypeError: a setting is not JSON.
@@ -106,6 +107,11 @@ class PredictionFolder:
             raise PredictionError(
                 f"The predictions in {self.folder} were begun with {what or 'another version'}.",
                 "Name another folder with --output, or delete this one.",
+            )
+        if not state and leads_to_file(self.folder / PARTIAL):
+            raise PredictionError(
+                f"{self.folder} has predictions, and {STATE}, which names their model and data, is missing or damaged.",
+                f"Name another folder with --output, or delete {PARTIAL} to begin anew.",
             )
         if not state and leads_to_file(self.result):
             raise PredictionError(

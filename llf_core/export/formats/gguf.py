@@ -174,7 +174,19 @@ def model_name(request: ExportRequest) -> str:
     Args:
         request: the request.
     """
-    return re.sub(r"[^\w.@-]+", "-", request.target.name).strip("-.") or "model"
+    return plain_name(request.target.name)
+
+
+def plain_name(name: str) -> str:
+    """A name in a file name and in a `Modelfile`, which a space or a line break would end.
+
+    Args:
+        name: name of a model, which a folder may have given it.
+
+    Returns:
+        Its letters, digits and `_.@-`, with `-` in place of others; `model` if nothing is left.
+    """
+    return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"
 
 
 def file_name(request: ExportRequest, quantization: str) -> str:

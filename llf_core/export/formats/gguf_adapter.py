@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
 from llf_core.export.formats.adapter import AdapterFormat
-from llf_core.export.formats.gguf import model_name
+from llf_core.export.formats.gguf import model_name, plain_name
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
@@ -141,4 +141,4 @@ def base_name(source: ExportSource) -> str:
     Args:
         source: what is exported.
     """
-    return source.base.name.rstrip("/").rpartition("/")[2]
+    return plain_name(source.base.name.rstrip("/").rpartition("/")[2])

@@ -57,7 +57,7 @@ def check_lora(settings: Mapping[str, Any], name: str) -> None:
         name: what the message calls it.
 
     Raises:
-        ExportError: it is no LoRA, or has more than two matrices for a weight.
+        ExportError: it is no LoRA, has more than two matrices for a weight, or scales that follow from no single alpha.
     """
     kind = settings.get("peft_type")
     if kind != "LORA":
@@ -68,6 +68,11 @@ def check_lora(settings: Mapping[str, Any], name: str) -> None:
     found = next((what for key, what in UNSUPPORTED.items() if settings.get(key)), None)
     if found is not None:
         raise ExportError(f"{name} has {found}, which a GGUF adapter cannot hold. Expected the format gguf.")
+    if settings.get("use_rslora") and settings.get("rank_pattern"):  # one alpha makes up for √r of one rank alone
+        raise ExportError(
+            f"{name} has rsLoRA with another rank for some layers, which a GGUF adapter cannot hold. Expected the "
+            "format gguf."
+        )
 
 
 def convert_lora(adapter: Path, base: Path, gguf: Path) -> None:

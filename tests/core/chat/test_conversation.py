@@ -220,3 +220,17 @@ def test_exports(tmp_path: Path) -> None:
     assert [message["role"] for message in read.messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert read.messages[2]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Rome"}}
     assert read.tools == (tool,)
+
+
+def test_the_target_of_a_link_that_is_deleted_stays_as_it_was(llf_home):
+    """The age in the bin is set on the entry, and not on a file outside that a link names."""
+    conversation = new_conversation()
+    other = llf_home / "other.txt"
+    other.write_text("mine")
+    os.utime(other, (1, 1))
+    path = llf_home / "chats" / f"{conversation.id}.jsonl"
+    path.unlink()
+    path.symlink_to(other)
+    moved = delete_conversation(conversation.id)
+    assert moved.is_symlink()
+    assert (other.read_text(), other.stat().st_mtime) == ("mine", 1)

@@ -86,3 +86,9 @@ def test_a_cell_is_told_what_it_gave_instead_of_a_picture(tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(MAX_BYTES + 1))
     with pytest.raises(UnreadableError, match="6,000,001 bytes"):
         picture_part(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("given", ["", "a\0.png"])
+def test_what_is_no_path_is_named(given):
+    with pytest.raises(PictureError, match=r"^The picture '.*' is no path\. Expected the path of a file\.$"):
+        picture_part(given)

@@ -168,6 +168,14 @@ def test_what_cannot_be_predicted_is_said(llf: Any, tmp_path: Path, settings: di
     with pytest.raises(PredictionError, match="LLF did not write it"):
         place.begin({"model": 1}, 2)
     assert not (place.folder / STATE).exists()
+    for text in (None, "{", "[]"):
+        lost = PredictionFolder(tmp_path / "lost")
+        lost.add(0, {"prompt": "a", "predict": "of another model", "label": ""})
+        if text is not None:
+            (lost.folder / STATE).write_text(text)
+        with pytest.raises(PredictionError, match=f"{STATE}, which names their model and data, is missing"):
+            lost.begin({"model": 1}, 2)
+        assert "of another model" in (lost.folder / PARTIAL).read_text()
     with place.held(), pytest.raises(PredictionError, match="Another process"), place.held():
         pass
 

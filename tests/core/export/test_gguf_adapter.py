@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.export import ExportError, export
-from llf_core.export.formats.gguf_adapter import BASE, GgufAdapterFormat, file_name
+from llf_core.export.formats.gguf import model_name
+from llf_core.export.formats.gguf_adapter import BASE, GgufAdapterFormat, base_name, file_name
 from llf_core.export.gguf.converter import CONVERTER
 from llf_core.export.gguf.lora_converter import LORA_CONVERTER, check_lora
 from llf_core.export.request import WeightedAdapter
@@ -61,12 +63,34 @@ def test_llama_cpp_applies_the_adapter(adapters, make_request, llf_home, tmp_pat
         ({"peft_type": "IA3"}, "mine is an adapter of the type IA3, and a GGUF adapter is a LoRA"),
         ({"peft_type": "LORA", "use_dora": True}, "mine has the magnitudes of DoRA"),
         ({"peft_type": "LORA", "modules_to_save": ["lm_head"]}, "mine has modules that were trained in full"),
+        # α / √8 and α / √4 are no α' / 8 and α' / 4 of one α'
+        (
+            {"peft_type": "LORA", "use_rslora": True, "r": 8, "rank_pattern": {"q_proj": 4}},
+            "mine has rsLoRA with another",
+        ),
     ],
 )
 def test_what_gguf_cannot_hold_is_refused(settings, said):
-    check_lora({"peft_type": "LORA", "use_rslora": True}, "mine")
+    check_lora({"peft_type": "LORA", "use_rslora": True, "rank_pattern": {}}, "mine")
+    check_lora({"peft_type": "LORA", "rank_pattern": {"q_proj": 4}}, "mine")
     with pytest.raises(ExportError, match=said):
         check_lora(settings, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/models/My model\nSYSTEM evil/", "My-model-SYSTEM-evil"),
+        ("org/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
+        ("/models/…", "model"),
+    ],
+)
+def test_the_modelfile_names_the_base_as_its_export_does(name, shown):
+    """`FROM` ends with its line, and an export of the base has this name in its file."""
+    source = SimpleNamespace(base=SimpleNamespace(name=name))
+    assert base_name(source) == shown
+    request = SimpleNamespace(target=SimpleNamespace(name=name.rstrip("/").rpartition("/")[2]))
+    assert model_name(request) == shown
 
 
 def test_a_whole_model_has_no_adapter(tiny_model_dir, tmp_path):
