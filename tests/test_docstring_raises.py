@@ -69,7 +69,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.evaluation.reward_accuracy.reward_accuracy": {"ValueError": "the size of a batch is a constant"},
     "llf_core.evaluation.demo_report.newest_demo": {"ValueError": "the sort order is a constant"},
     "llf_core.evaluation.run_losses.losses": dict.fromkeys(
-        ("SafetensorError", "EOFError", "UnpicklingError"), "it continues from no checkpoint"
+        ("SafetensorError", "EOFError", "UnpicklingError", "CountersError"), "it continues from no checkpoint"
     ),
     "llf_core.cli.evaluate.evaluate": {"TypeError": "the targets are texts"},
     "llf_core.cli.export.export": {"TypeError": "the targets are texts"},
