@@ -66,6 +66,8 @@ class RankError:
 def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = lambda *_: None) -> RankError:
     """Write a LoRA of a smaller rank that is nearest to a given one, in the Frobenius norm of each layer's change.
 
+    Its file and its memory in a server are smaller, and servers that limit the rank take it.
+
     Args:
         adapter: folder of a LoRA, as PEFT saves it.
         folder: destination, a new folder.
@@ -84,7 +86,8 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
             layer do not fit each other.
 
     Source:
-        `B A = U S Vᵀ` by the QR factors of `B` and `Aᵀ`, whose core is `[rank, rank]`.
+        The largest singular values are the nearest matrix of a rank: Eckart and Young, The approximation of one matrix
+        by another of lower rank, 1936. `B A = U S Vᵀ` by the QR factors of `B` and `Aᵀ`, whose core is `[rank, rank]`.
     """
     import torch
 

@@ -125,7 +125,7 @@ def _scaled_rope(source: ModelSource, config: RunConfig) -> dict[str, object] | 
 
 
 def check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
-    """Read the weights back and compare them with those in memory.
+    """Read the weights back and compare them with those in memory, so that a disk that changes them is noticed at once.
 
     transformers saves some weights under other names and in other shapes. Of those only the number of values is
     compared.

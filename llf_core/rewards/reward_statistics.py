@@ -72,7 +72,7 @@ class RewardStatistics:
 
 
 def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequence[int]) -> RewardStatistics:
-    """Describe the distribution of a reward.
+    """Describe the distribution of a reward, which tells before a run whether the policy can learn from it.
 
     Args:
         name: name of the function, or `reward`.

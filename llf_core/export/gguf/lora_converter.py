@@ -76,7 +76,7 @@ def check_lora(settings: Mapping[str, Any], name: str) -> None:
 
 
 def convert_lora(adapter: Path, base: Path, gguf: Path) -> None:
-    """Convert a LoRA to a GGUF adapter in float32.
+    """Convert a LoRA to a GGUF adapter in float32, which llama.cpp and Ollama apply to a GGUF file of its base.
 
     Args:
         adapter: folder of the adapter, which `check_lora` has accepted.
