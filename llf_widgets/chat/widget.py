@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import secrets
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 
 from llf_core.chat.conversation import new_conversation
-from llf_core.chat.events import Failed
 from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part, question_content
-from llf_core.chat.request import RequestError
 from llf_core.runs import Checkpoints, open_run
 from llf_widgets.chat.keeping import keep, kept_rows, undo
-from llf_widgets.chat.live_run import follows_run, request_checkpoint, wait_for_checkpoint
-from llf_widgets.chat.models import model_json, shared_models
+from llf_widgets.chat.live_run import request_checkpoint, wait_for_checkpoint
+from llf_widgets.chat.models import shared_models
 from llf_widgets.chat.pictures import AddedPictures, pictures_of, shown_url
-from llf_widgets.chat.replies import Writing
+from llf_widgets.chat.reply_writer import ReplyWriter
 from llf_widgets.chat.saved_chat import conversation_of, save_settings, saved_settings
-from llf_widgets.chat.settings import DEFAULTS, changed, request_of
+from llf_widgets.chat.settings import DEFAULTS, changed
 from llf_widgets.chat.summary import summary_html, summary_text
 from llf_widgets.chat.tools import call_tool, called_names, tool_schema
-from llf_widgets.chat.turns import Turn, sent_messages, sibling, turn_json, turns_of
-from llf_widgets.chat.update_sender import UpdateSender
+from llf_widgets.chat.turn_changes import choose_question, choose_reply, edit_question, shortened
+from llf_widgets.chat.turns import Turn, turn_json, turns_of
+from llf_widgets.chat.view_models import ViewModels
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import SavedView
 from llf_widgets.view_files import script, stylesheet
@@ -43,14 +39,11 @@ if TYPE_CHECKING:
     from llf_core.chat.chat_engine import EngineState
     from llf_core.chat.chat_message import ChatMessage
     from llf_core.chat.conversation import Conversation
-    from llf_core.chat.events import Event
-    from llf_core.chat.target import Target
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
+    from llf_widgets.chat.replies import Writing
 
 MAX_MODELS = 4
-SAVE_SECONDS = 5.0
-"""Time after which the text of a reply that is being written is saved again."""
 CHECKPOINT_SECONDS = 600.0
 """Maximum time to wait for a checkpoint that was requested."""
 WAIT_SECONDS = 0.05
@@ -106,7 +99,7 @@ class Chat(SavedView):
     _picture_bytes = traitlets.Int(MAX_BYTES, help="maximum size of a picture").tag(sync=True)
     _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
-    _end_watch = staticmethod(lambda: None)  # also of a view that could not be made
+    _end_watch = _end_work = staticmethod(lambda: None)  # also of a view that could not be made
 
     def __init__(
         self,
@@ -118,8 +111,6 @@ class Chat(SavedView):
         home: Path | str | None = None,
     ) -> None:
         self._lock = threading.RLock()
-        self._targets: dict[str, Target] = {}
-        self._writing: dict[str, Writing] = {}
         self._calling: set[str] = set()  # replies whose tools are being called
         self._closed = False
         if not 1 <= len(targets) <= MAX_MODELS:
@@ -128,17 +119,23 @@ class Chat(SavedView):
         self._shared = shared_models(self._home, trust=trust)
         self._functions = {one.__name__: one for one in tools}
         self._tools = [tool_schema(one) for one in tools]
-        self._given: list[str] = []
-        self._tokens: dict[str, list[Any]] = {}
         self._page_updates_outputs = False
         self._added = AddedPictures()
-        self._sender = UpdateSender(self._send_updates)
+        self._view_models = ViewModels(self._shared, self._home)
+        self._writer = ReplyWriter(
+            self._shared.service,
+            self._lock,
+            send=lambda updates: self.send({"type": "updates", "updates": updates}),
+            on_end=self._end,
+            on_problem=self._say,
+        )
+        self._end_work = self._stop_and_release
         try:
             for target in targets:
-                self._acquire(target)
+                self._view_models.acquire(target)
             self._conversation = conversation_of(conversation, self.models, self._home)
         except BaseException:
-            self._release_models()
+            self._view_models.release()
             raise
         super().__init__()
         self._settings = saved_settings(self._conversation) | ({} if system is None else {"system": system})
@@ -151,7 +148,7 @@ class Chat(SavedView):
     @property
     def models(self) -> list[str]:
         """Names of the models, in the order of their columns, by which other methods name them."""
-        return list(self._targets)
+        return list(self._view_models.targets)
 
     @property
     def conversation(self) -> Conversation:
@@ -181,7 +178,7 @@ class Chat(SavedView):
         with self._lock:
             if self._writing:
                 raise ValueError("Replies are still being written. Wait for them, or stop them.")
-            self._check_sight(parts)
+            self._view_models.check_sight(parts)
             self._keep_settings()
             questions = self._conversation.ask(question_content(text, parts), self.models)
             self._begin({name: questions[name] for name in self.models})
@@ -208,11 +205,7 @@ class Chat(SavedView):
         Args:
             reply: id of the reply; None for all.
         """
-        with self._lock:
-            tickets = [one.ticket for one in self._writing.values() if reply in {None, one.id}]
-        for ticket in tickets:
-            if ticket is not None:
-                ticket.cancel()
+        self._writer.stop(reply)
 
     def new_chat(self) -> None:
         """Begin a new conversation, unless replies are being written; the old one stays in its file.
@@ -250,9 +243,9 @@ class Chat(SavedView):
             OSError: a file cannot be read.
         """
         with self._lock:
-            if len(self._targets) >= MAX_MODELS:
+            if len(self._view_models.targets) >= MAX_MODELS:
                 raise ValueError(f"There are {MAX_MODELS} models already. Remove one first.")
-            name = self._acquire(target)
+            name = self._view_models.acquire(target)
             self._show_models()
             self._show_turns()
         return name
@@ -268,11 +261,10 @@ class Chat(SavedView):
             TargetError: another view has closed the service.
         """
         with self._lock:
-            if name not in self._targets or len(self._targets) == 1:
+            if name not in self._view_models.targets or len(self._view_models.targets) == 1:
                 return
-            del self._targets[name]
-            for writing in [one for one in self._writing.values() if one.model == name]:
-                self.stop(writing.id)
+            del self._view_models.targets[name]
+            self._writer.stop_model(name)
             self._show_models()
             self._show_turns()
         self._shared.release(name)
@@ -295,58 +287,32 @@ class Chat(SavedView):
             OSError: a file cannot be read.
         """
         with self._lock:
-            target = self._run_target(name)
-            if any(one.model == name for one in self._writing.values()):
+            self._view_models.run_target(name)
+            if self._writer.is_busy(name):
                 raise ValueError(f"{name} is writing a reply. Wait for it, or stop it.")
-            new = self._shared.renew(target, self._home)
-            self._targets = {
-                (new.name if one == name else one): (new if one == name else known)
-                for one, known in self._targets.items()
-            }
+            said = self._view_models.renew(name)
             self._show_models()
             self._show_turns()
-            self._note = f"{name} answers with {new.label}." if new != target else f"{name} has the newest weights."
+            self._note = said
 
     def close(self) -> None:
         """Stop all replies and close the view; models that no other chat uses give their memory back."""
         self._closed = True
         self._end_watch()
-        self.stop()
-        self._release_models()
+        self._end_work()
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget; for hosts without widgets and saved notebooks the conversation as text."""
         data, metadata = self.widget_mimebundle(**options)
-        call = f"llf.Chat({', '.join(map(repr, self._given))})"
+        call = f"llf.Chat({', '.join(map(repr, self._view_models.given))})"
         texts = {"text/plain": summary_text(call, self._turns), "text/html": summary_html(call, self._turns)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "chat"}}, metadata
 
     # -- models ------------------------------------------------------------------------------------------
-    def _acquire(self, target: str | Path | Run | RunFolder) -> str:
-        found = self._shared.acquire(target, self._home)
-        if found.name in self._targets:
-            self._shared.release(found.name)
-            return found.name
-        self._targets[found.name] = found
-        folder = getattr(target, "folder", target)
-        self._given.append(str(getattr(folder, "id", folder)))
-        return found.name
-
-    def _release_models(self) -> None:
-        names, self._targets = list(self._targets), {}
-        for name in names:
-            self._shared.release(name)
-
-    def _run_target(self, name: str) -> Target:
-        target = self._targets.get(name)
-        if target is None or not follows_run(target):
-            raise ValueError(f"{name[:200]!r} does not stand for a run. Expected one of: {', '.join(self.models)}.")
-        return target
-
     def _use_next_checkpoint(self, name: str) -> None:
         """Request a checkpoint of a live run, and answer with it once it is there."""
-        target = self._run_target(name)
+        target = self._view_models.run_target(name)
         steps = Checkpoints(open_run(target.run_id, self._home)).list()
         folder = request_checkpoint(target, self._home)
         self._note = f"Checkpoint of {name} requested. The chat uses it as soon as it is saved."
@@ -363,40 +329,24 @@ class Chat(SavedView):
         threading.Thread(target=follow, daemon=True, name="llf-chat-checkpoint").start()
 
     def _on_state(self, name: str, _state: EngineState) -> None:
-        if name in self._targets:
+        if name in self._view_models.targets:
             with self._lock:
                 self._show_models()
 
     def _show_models(self) -> None:
-        known = self._shared.service.targets  # another chat may have changed to newer weights of a run
-        self._targets = {name: known.get(name, target) for name, target in self._targets.items()}
-        states = {name: self._shared.service.state(name) for name in self._targets}
-        self._models = [model_json(target, states[name], self._home) for name, target in self._targets.items()]
-        code = {str(one["sha256"]): one for state in states.values() for one in state.code}
-        self._code = list(code.values())
-
-    def _start_engines(self) -> None:
-        for name in self.models:
-            self._shared.service.start(name)
+        self._models, self._code = self._view_models.shown()
 
     def _allow(self) -> None:
         """Allow the displayed code, and start the engines."""
         if error := allow_code(self._code):
             self._note = error
             return
-        self._start_engines()
-
-    def _check_sight(self, pictures: list[dict[str, Any]]) -> None:
-        """Refuse pictures for a model that is known to read none: it would refuse each later question too."""
-        blind = [name for name in self.models if self._shared.service.state(name).is_blind]
-        if pictures and blind:
-            raise PictureError(f"{blind[0]} reads no pictures.", "Remove the pictures, or the model.")
+        self._view_models.start()
 
     def _free_memory(self) -> None:
         """End the engines; the next question starts them again."""
         self.stop()
-        for name in self.models:
-            self._shared.service.stop(name)
+        self._view_models.stop()
 
     # -- the conversation --------------------------------------------------------------------------------
     def _keep_settings(self) -> None:
@@ -404,16 +354,27 @@ class Chat(SavedView):
 
     def _show_turns(self) -> None:
         found = turns_of(self._conversation, self.models)
-        self._turns = [turn_json(self._conversation, turn, self._writing, self._tokens) for turn in found]
+        self._turns = [turn_json(self._conversation, turn, self._writing, self._writer.tokens) for turn in found]
 
     def _show_kept(self) -> None:
-        self._kept = kept_rows(self._home, next(iter(self._targets.values())))
+        self._kept = kept_rows(self._home, next(iter(self._view_models.targets.values())))
 
     def _turn(self, name: str) -> Turn | None:
         self._conversation.refresh()
         return next((one for one in turns_of(self._conversation, self.models) if one.id == name), None)
 
     # -- replies -----------------------------------------------------------------------------------------
+    def _stop_and_release(self) -> None:
+        self._writer.stop()
+        self._view_models.release()
+
+    @property
+    def _writing(self) -> dict[str, Writing]:
+        return self._writer.writing
+
+    def _say(self, sentence: str) -> None:
+        self._note = sentence
+
     def _begin(self, questions: dict[str, ChatMessage], left_out: int = 0) -> None:
         """Ask models for replies.
 
@@ -421,52 +382,18 @@ class Chat(SavedView):
             questions: the question to each model.
             left_out: number of the oldest turns that are not sent.
         """
-        begun = {}
-        for name, question in questions.items():
-            reply = self._conversation.add("assistant", parent=question.id, target=name, sampling=self._sampling())
-            self._conversation.choose(reply.id, name)
-            writing = self._writing[reply.id] = Writing(reply.id, name, left_out=left_out)
-            begun[name] = writing, sent_messages(self._conversation.path_to(question.id), left_out)
+        begun = self._writer.add(self._conversation, questions, self._settings, left_out)
         self._show_turns()
         self._note = ""
-        for name, (writing, history) in begun.items():
-            on_event = partial(self._on_event, writing)
-            try:
-                request = request_of(
-                    self._settings,
-                    self._conversation.request_messages(history),
-                    tools=tuple(self._conversation.settings.get("tools", ())),
-                )
-            except RequestError as error:
-                on_event(Failed("invalid", str(error)))
-                continue
-            writing.ticket = self._shared.service.submit(name, request, on_event)
-
-    def _sampling(self) -> dict[str, Any]:
-        names = ("temperature", "top_p", "max_tokens", "seed")
-        return {name: self._settings[name] for name in names if self._settings[name]}
-
-    def _on_event(self, writing: Writing, event: Event) -> None:
-        """Take an event of a reply, in a thread of its engine."""
-        with self._lock:
-            if writing.take(event):
-                self._end(writing)
-                return
-            if time.monotonic() - writing.saved_at > SAVE_SECONDS:
-                writing.saved_at = time.monotonic()
-                self._save(writing)
-        self._sender.notify()
+        self._writer.submit(self._conversation, begun, self._settings)
 
     def _end(self, writing: Writing) -> None:
-        self._save(writing)
         calls = (
             writing.calls and writing.reason == "tool_calls" and self._functions.keys() >= called_names(writing.calls)
         )
         if calls:
             self._calling.add(writing.id)
-        self._writing.pop(writing.id, None)
-        if writing.tokens:
-            self._tokens[writing.id] = writing.tokens
+        self._writer.end(self._conversation, writing)
         self._show_turns()
         if calls:
             threading.Thread(target=self._call_tools, args=(writing,), daemon=True, name="llf-chat-tools").start()
@@ -491,7 +418,7 @@ class Chat(SavedView):
         with self._lock:
             message = self._conversation.path_to(reply)[-1]
             model, last = message.target, message
-            if model not in self._targets or any(one.model == model for one in self._writing.values()):
+            if model not in self._view_models.targets or self._writer.is_busy(model):
                 return
             for call in message.tool_calls:
                 name = str(call.get("id", ""))
@@ -499,18 +426,6 @@ class Chat(SavedView):
                 last = self._conversation.add("tool", text, parent=last.id, tool_call_id=name, target=model)
             if last is not message:
                 self._begin({model: last})
-
-    def _save(self, writing: Writing) -> None:
-        try:
-            self._conversation.change(writing.id, **writing.fields())
-        except (OSError, ValueError) as error:
-            self._note = f"The conversation could not be saved. {error}"
-
-    def _send_updates(self) -> None:
-        with self._lock:
-            updates = [update for one in self._writing.values() if (update := one.update()) is not None]
-            if updates:
-                self.send({"type": "updates", "updates": updates})
 
     def _update_outputs(self) -> None:
         """Rewrite the outputs, if their page keeps the view while it does so."""
@@ -521,7 +436,7 @@ class Chat(SavedView):
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
         handlers: dict[str, Callable[[dict[str, Any]], object]] = {
             "open": self._page_opened,
-            "start": lambda _: self._start_engines(),
+            "start": lambda _: self._view_models.start(),
             "send": self._take_question,
             "add_picture": self._add_picture,
             "remove_picture": lambda given: self._added.discard([str(given["key"])]),
@@ -588,8 +503,8 @@ class Chat(SavedView):
     def _again(self, turn: str, model: str, *, left_out: int = 0) -> None:
         with self._lock:
             found = self._turn(turn)
-            busy = any(one.model == model for one in self._writing.values())
-            if found is not None and model in found.questions and model in self._targets and not busy:
+            asked = found is not None and model in found.questions and model in self._view_models.targets
+            if found is not None and asked and not self._writer.is_busy(model):
                 self._keep_settings()
                 self._begin({model: found.questions[model]}, left_out)
 
@@ -608,41 +523,22 @@ class Chat(SavedView):
             pictures = pictures_of(found.first, kept)
             if not text.strip() and not pictures:
                 return
-            self._check_sight(pictures)
+            self._view_models.check_sight(pictures)
             self._keep_settings()
-            new: dict[str, ChatMessage] = {}
-            name = secrets.token_hex(8) if found.first.turn else ""
-            for model, question in found.questions.items():
-                same = [made for made in new.values() if made.edited_from == question.id]
-                new[model] = (
-                    same[0]
-                    if same
-                    else self._conversation.add(
-                        "user",
-                        question_content(text, pictures_of(question, kept)),
-                        parent=question.parent,
-                        target=question.target,
-                        turn=name,
-                        edited_from=question.id,
-                    )
-                )
-            for model, question in new.items():
-                self._conversation.choose(question.id, model)
-            self._begin(new)
+            self._begin(edit_question(self._conversation, found, text, kept))
 
     def _go_to_version(self, turn: str, step: int) -> None:
         with self._lock:
             found = self._turn(turn)
             if found is not None and not self._writing:
-                for model, question in found.questions.items():
-                    self._conversation.choose(sibling(self._conversation, question, step), model)
+                choose_question(self._conversation, found, step)
                 self._show_turns()
 
     def _go_to_reply(self, turn: str, model: str, step: int) -> None:
         with self._lock:
             found = self._turn(turn)
             if found is not None and not self._writing and found.replies.get(model):
-                self._conversation.choose(sibling(self._conversation, found.replies[model][0], step), model)
+                choose_reply(self._conversation, found, model, step)
                 self._show_turns()
 
     def _fix(self, turn: str, model: str, fix: str) -> None:
@@ -654,11 +550,7 @@ class Chat(SavedView):
         elif fix == "shorten":
             found = self._turn(turn)
             if found is not None and model in found.questions:
-                path = self._conversation.path_to(found.questions[model].id)
-                earlier = sum(one.role == "user" for one in sent_messages(path, 0)) - 1
-                replies = found.replies[model]
-                before = int(replies[0].usage.get("left_out", 0)) if replies else 0
-                self._again(turn, model, left_out=before + math.ceil((earlier - before) / 2))
+                self._again(turn, model, left_out=shortened(self._conversation, found, model))
 
     def _keep(self, given: dict[str, Any]) -> None:
         """Keep a reply as training data."""

@@ -1,0 +1,186 @@
+"""Writes the replies of models into a conversation, while their engines generate them."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.events import Failed
+from llf_core.chat.request import RequestError
+from llf_widgets.chat.replies import Writing
+from llf_widgets.chat.settings import request_of
+from llf_widgets.chat.turns import sent_messages
+from llf_widgets.chat.update_sender import UpdateSender
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Mapping
+
+    from llf_core.chat.chat_message import ChatMessage
+    from llf_core.chat.conversation import Conversation
+    from llf_core.chat.events import Event
+    from llf_core.chat.service import ChatService
+
+SAVE_SECONDS = 5.0
+"""Time after which the text of a reply that is being written is saved again."""
+SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
+"""Settings that a reply keeps."""
+
+
+class ReplyWriter:
+    """Asks models for replies, keeps what they generate, and tells the page what is new.
+
+    Args:
+        service: has the models.
+        lock: held while a reply changes; the caller of a method may hold it.
+        send: sends updates of replies to the page, see `Writing.update`.
+        on_end: called with a reply whose last event has come, while the lock is held; it calls `end`.
+        on_problem: called with a sentence if a reply cannot be saved.
+
+    Attributes:
+        writing: the replies that are being written, by id.
+        tokens: the tokens of replies that have ended, by id; see `Writing.tokens`.
+    """
+
+    def __init__(
+        self,
+        service: ChatService,
+        lock: threading.RLock,
+        *,
+        send: Callable[[list[dict[str, Any]]], object],
+        on_end: Callable[[Writing], object],
+        on_problem: Callable[[str], object],
+    ) -> None:
+        self.writing: dict[str, Writing] = {}
+        self.tokens: dict[str, list[Any]] = {}
+        self._service, self._lock = service, lock
+        self._send, self._on_end, self._on_problem = send, on_end, on_problem
+        self._sender = UpdateSender(self._send_updates)
+
+    def is_busy(self, model: str) -> bool:
+        """Whether a model is writing a reply, so that it is not asked for another one.
+
+        Args:
+            model: name of the model.
+        """
+        return any(one.model == model for one in self.writing.values())
+
+    def add(
+        self,
+        conversation: Conversation,
+        questions: Mapping[str, ChatMessage],
+        settings: Mapping[str, Any],
+        left_out: int = 0,
+    ) -> list[tuple[Writing, list[ChatMessage]]]:
+        """Add an empty reply of each model to a conversation, which the page shows before anything is generated.
+
+        Args:
+            conversation: the conversation.
+            questions: the question to each model.
+            settings: settings of the page.
+            left_out: number of the oldest turns that are not sent.
+
+        Returns:
+            Each reply with the messages that its model is sent, for `submit`.
+
+        Raises:
+            ConversationError: the file was replaced or deleted meanwhile.
+            UnreadableError: the file of the conversation is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            OSError: the disk is full, or the file cannot be written.
+            TypeError: a value is not JSON.
+        """
+        sampling = {name: settings[name] for name in SAMPLING if settings[name]}
+        begun = []
+        for model, question in questions.items():
+            reply = conversation.add("assistant", parent=question.id, target=model, sampling=sampling)
+            conversation.choose(reply.id, model)
+            writing = self.writing[reply.id] = Writing(reply.id, model, left_out=left_out)
+            begun.append((writing, sent_messages(conversation.path_to(question.id), left_out)))
+        return begun
+
+    def submit(
+        self,
+        conversation: Conversation,
+        begun: Iterable[tuple[Writing, list[ChatMessage]]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Ask the models for the replies that `add` has added.
+
+        Args:
+            conversation: the conversation.
+            begun: what `add` returned.
+            settings: settings of the page.
+
+        Raises:
+            TypeError: a value of the request is not JSON.
+        """
+        for writing, history in begun:
+            on_event = partial(self._on_event, conversation, writing)
+            try:
+                request = request_of(
+                    settings,
+                    conversation.request_messages(history),
+                    tools=tuple(conversation.settings.get("tools", ())),
+                )
+            except RequestError as error:
+                on_event(Failed("invalid", str(error)))
+                continue
+            writing.ticket = self._service.submit(writing.model, request, on_event)
+
+    def stop(self, reply: str | None = None) -> None:
+        """Stop replies at their next token; their text so far stays.
+
+        Args:
+            reply: id of the reply; None for all.
+        """
+        with self._lock:
+            tickets = [one.ticket for one in self.writing.values() if reply in {None, one.id}]
+        for ticket in tickets:
+            if ticket is not None:
+                ticket.cancel()
+
+    def stop_model(self, model: str) -> None:
+        """Stop the replies of a model, which is removed.
+
+        Args:
+            model: name of the model.
+        """
+        for writing in [one for one in self.writing.values() if one.model == model]:
+            self.stop(writing.id)
+
+    def end(self, conversation: Conversation, writing: Writing) -> None:
+        """Save a reply that has ended, and keep its tokens for the page.
+
+        Args:
+            conversation: the conversation.
+            writing: the reply.
+        """
+        self._save(conversation, writing)
+        self.writing.pop(writing.id, None)
+        if writing.tokens:
+            self.tokens[writing.id] = writing.tokens
+
+    def _on_event(self, conversation: Conversation, writing: Writing, event: Event) -> None:
+        """Take an event of a reply, in a thread of its engine."""
+        with self._lock:
+            if writing.take(event):
+                self._on_end(writing)
+                return
+            if time.monotonic() - writing.saved_at > SAVE_SECONDS:
+                writing.saved_at = time.monotonic()
+                self._save(conversation, writing)
+        self._sender.notify()
+
+    def _save(self, conversation: Conversation, writing: Writing) -> None:
+        try:
+            conversation.change(writing.id, **writing.fields())
+        except (OSError, ValueError) as error:
+            self._on_problem(f"The conversation could not be saved. {error}")
+
+    def _send_updates(self) -> None:
+        with self._lock:
+            updates = [update for one in self.writing.values() if (update := one.update()) is not None]
+            if updates:
+                self._send(updates)
