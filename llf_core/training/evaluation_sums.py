@@ -33,7 +33,7 @@ class EvaluationSums:
     accuracy: Sequence[Sequence[float]] = ()
 
     def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-        """Means of the stage's metrics, and the differences of two of them.
+        """Means of the stage's metrics, and the differences of two of them; without those of which no value came.
 
         Args:
             differences: see `LossStage.differences`.
