@@ -104,12 +104,12 @@ class BlockForward:
             ValueError: the cache has more or fewer layers than the model.
         """
         groups = (len(tokens), self.kv_heads, self.heads // self.kv_heads, self.head_dim)
-        seen = None if mask is None else mask[:, None, None]
+        bias = None if mask is None else self._score_mask(mask)[:, None, None]
 
         def attend(layer: CacheLayerMixin, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = layer.update(key[:, :, None], value[:, :, None])
             # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
-            return F.scaled_dot_product_attention(query.view(groups), keys, values, attn_mask=seen, scale=self.scaling)
+            return F.scaled_dot_product_attention(query.view(groups), keys, values, attn_mask=bias, scale=self.scaling)
 
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
             hidden = self._read(tokens, positions, cache, attend)
@@ -132,7 +132,7 @@ class BlockForward:
         """
         past, new = int(cache.layers[0].get_seq_length()), len(tokens)
         columns = torch.arange(past + new, device=tokens.device)
-        causal = columns <= columns[past:, None] if past else None
+        causal = self._score_mask(columns <= columns[past:, None]) if past else None
 
         def attend(layer: CacheLayerMixin, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = layer.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None])
@@ -146,6 +146,11 @@ class BlockForward:
             hidden = self._read(tokens, positions, cache, attend)
             logits: Tensor = self.head(self.norm(hidden[-1]))
             return logits[None]
+
+    def _score_mask(self, mask: Tensor) -> Tensor:
+        """What attention adds to its scores: 0 where `mask` is true, else -inf; torch converts a mask in each layer."""
+        scores = torch.zeros(mask.shape, dtype=next(self.embed.parameters()).dtype, device=mask.device)
+        return scores.masked_fill_(~mask, -torch.inf)
 
     def _read(self, tokens: Tensor, positions: Tensor, cache: Cache, attend: Attend) -> Tensor:
         """Hidden states `[tokens, size]` before the final norm; `[size]` of a single token."""

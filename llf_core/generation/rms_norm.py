@@ -25,6 +25,9 @@ class RMSNorm:
         # x·w·√n / sqrt(x·x + n·eps): four small operations for a single row, a third faster than F.rms_norm.
         self._scaled = weight * self.width**0.5 if weight.dtype in (torch.float32, torch.float64) else None
         self._sum_eps = self.width * eps
+        # The mean of (x, -x) is 0 and its variance mean(x²), so its layer norm is the RMS norm. torch has one kernel
+        # for that on a CPU, and ten for F.rms_norm: it takes two thirds of the time.
+        self._twice = torch.cat([weight, weight]) if weight.device.type == "cpu" else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalize the rows of `x`.
@@ -33,7 +36,7 @@ class RMSNorm:
             x: `[..., width]`.
 
         Returns:
-            Same shape and dtype.
+            Same shape and dtype; its rows may not be contiguous.
 
         Raises:
             RuntimeError: the last dimension is not `width`, or out of memory.
@@ -43,6 +46,9 @@ class RMSNorm:
         """
         if x.dim() == 1 and self._scaled is not None:
             return torch.mul(x, self._scaled).mul_(torch.dot(x, x).add_(self._sum_eps).rsqrt_())
+        if self._twice is not None:
+            both = F.layer_norm(torch.cat([x, -x], -1), (2 * self.width,), self._twice, None, self._eps)
+            return both[..., : self.width]
         return F.rms_norm(x, (self.width,), self._weight, self._eps)
 
     @classmethod

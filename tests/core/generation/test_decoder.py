@@ -108,6 +108,22 @@ def test_a_norm_of_another_form_is_left_to_the_model(compute):
     assert RMSNorm.read(torch.nn.RMSNorm(8, eps=1e-6)) is not None
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)], ids=str
+)
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4], ids=lambda size: f"size {size:g}")
+@pytest.mark.parametrize("shape", [(96,), (8, 96), (2, 3, 96)], ids=str)
+def test_the_norm_is_that_of_the_formula_for_rows_of_any_size(dtype, tolerance, size, shape):
+    random = torch.Generator().manual_seed(0)
+    x = (size * (3.0 + torch.randn(shape, generator=random))).to(dtype)  # a mean that a layer norm would remove
+    weight = torch.rand(96, generator=random).to(dtype)
+    exact = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
+    found = RMSNorm(weight, 1e-5)(x)
+    assert found.dtype == dtype
+    assert found.shape == x.shape
+    assert ((found.double() - exact).abs() <= tolerance * exact.abs()).all()
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_joined_weights_are_the_same_parameters_in_one_buffer(models, kind, tmp_path):
     model = models(kind)
