@@ -42,17 +42,8 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
     return accepted(with_data_checks(report) if data else only_trained_keys(report))
 
 
-def asks_for_predictions(values: Mapping[str, object]) -> bool:
-    """Whether a config asks for predictions and not for a training run, as LLaMA-Factory's do.
-
-    Args:
-        values: the values of the config as requested.
-    """
-    return values.get("do_predict") is True and not values.get("do_train")
-
-
 def prediction_report(values: Mapping[str, object], base: Path) -> Report:
-    """Check the config of a prediction, whose `dataset` then is the data set to predict, as all checks expect it.
+    """Check the config of a prediction, whose `dataset` then is the data set to predict.
 
     Args:
         values: the values of the config as requested.
@@ -64,15 +55,9 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
             or key.
     """
     from llf_core.config import validate as check
+    from llf_core.config.evaluation_keys import prediction_values
 
-    asked = dict(values)
-    asked.pop("output_dir", None)  # it may have the predictions of an earlier start
-    asked.pop("metrics", None)  # they score the answers of a training run
-    evaluated = asked.pop("eval_dataset", None)
-    if evaluated:
-        asked |= {"dataset": evaluated}
-        asked.pop("val_size", None)
-    return with_data_checks(with_name_checks(check(asked, base=base), starting=True))
+    return with_data_checks(with_name_checks(check(prediction_values(values), base=base), starting=True))
 
 
 def evaluation_report(values: Mapping[str, object], base: Path) -> Report:

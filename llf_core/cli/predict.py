@@ -15,17 +15,8 @@ from llf_core.cli.terminal import err, out, print_json
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llf_core.chat.collected_reply import CollectedReply
-    from llf_core.chat.engine.prompt import PromptForm
-    from llf_core.chat.predict_data import PredictPrompt
-    from llf_core.chat.predictions import PredictionFolder
-    from llf_core.chat.request import ChatRequest
     from llf_core.chat.target import Target
     from llf_core.config import RunConfig
-    from llf_core.data.media_limits import MediaLimits
-    from llf_core.metrics import Metric
 
 
 def predict(
@@ -129,192 +120,35 @@ def _of_run(name: str, overrides: list[str] | None) -> _Asked:
     requested = read(config.flat(), overrides or ())
     metrics = tuple(one for one in config.evaluation.metrics or () if declarations_of(one))
     loaded = accepted(prediction_report(requested.values, run.path))
-    return _Asked(loaded, target, run.path / "predictions", metrics)
+    return _Asked(loaded, target, run.predictions, metrics)
 
 
 def _predict(asked: _Asked, folder: Path, *, trust: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from llf_core.chat.batch_prediction import LOADING, PredictionProgress, predict_data_set
     from llf_core.chat.prediction_metrics import prediction_metrics
 
-    with prediction_metrics(asked.metrics, _warn) as metrics:
-        return _predict_scored(asked.config, asked.target, folder, metrics, trust=trust)
+    began = 0.0
+
+    def show(at: PredictionProgress) -> None:
+        nonlocal began
+        if not began:
+            began = time.monotonic()
+            if at.done:
+                err.print(f"{at.done:,} of {at.total:,} records have a prediction already.")
+        speed = at.tokens / max(time.monotonic() - began, 1e-9)
+        status.update(escape(at.activity or f"{at.done:,} of {at.total:,} records, {speed:,.1f} tokens/s"))
+
+    with prediction_metrics(asked.metrics, _warn) as metrics, err.status(LOADING) as status:
+        try:
+            done = predict_data_set(
+                asked.config, asked.target, folder, metrics, warn=_warn, on_progress=show, trust=trust
+            )
+        except KeyboardInterrupt:
+            raise UserError(f"Stopped. The predictions so far are in {folder}; the same command continues.") from None
+    return asdict(done)
 
 
 def _warn(sentence: str) -> None:
     err.print(f"[yellow]Warning[/yellow] {escape(sentence)}")
-
-
-def _predict_scored(
-    config: "RunConfig", target: "Target", folder: Path, metrics: "list[Metric]", *, trust: bool
-) -> dict[str, Any]:
-    from llf_core.chat.engine.prompt import prompt_form
-    from llf_core.chat.predict_data import digest_of, read_predict_prompts
-    from llf_core.chat.prediction_metrics import TIMES, score_predictions
-    from llf_core.chat.predictions import PredictionFolder
-    from llf_core.chat.target import loading_config
-    from llf_core.data.media_limits import MediaLimits
-    from llf_core.data.render import choose_template
-    from llf_core.models import load_processor, load_tokenizer, resolve_model
-    from llf_core.runs.foreign_code import started_by_user
-
-    loading = loading_config(target.config)
-    with started_by_user():
-        source = resolve_model(loading.model.model_name_or_path, loading)
-        tokenizer = load_tokenizer(source, loading)
-        processor = load_processor(source, loading, tokenizer)
-        prompts, unusable = read_predict_prompts(config, tokenizer, processor)
-        if loading.data.template is not None:
-            choose_template(loading.data.template, tokenizer).apply_to(tokenizer)
-    if unusable:
-        _warn(f"{unusable:,} records are unusable and left out. `llf inspect` says why.")
-    requests, texts = _requests(config, prompts, prompt_form(tokenizer, processor))
-    place = PredictionFolder(folder)
-    limits = [MediaLimits.of(config)] if any(one.pictures for one in prompts) else []
-    settings = {
-        "model": [target.config, target.adapter, *_weights_state(target)],
-        "generation": repr([requests[0].sampling, requests[0].max_tokens, *limits]),
-        "data": digest_of(prompts),
-    }
-    started = time.monotonic()
-    errors = tokens = 0
-    with place.held():
-        known, finished = place.begin(settings, len(prompts))
-        if known:
-            err.print(f"{len(known):,} of {len(prompts):,} records have a prediction already.")
-        if not finished:
-            errors, tokens = _generate(config, place, target, requests, prompts, texts, known, trust=trust)
-            place.finish(len(prompts))
-        seconds = time.monotonic() - started
-        times = {} if known else dict(zip(TIMES, (seconds, len(prompts) / seconds), strict=True))
-        values = score_predictions(metrics, place, prompts, times)
-    if errors:
-        _warn(f"{errors:,} records have no prediction; their field `error` says why.")
-    return {
-        "file": str(place.result),
-        "values": values,
-        "records": len(prompts),
-        "unusable": unusable,
-        "errors": errors,
-        "tokens": tokens,
-        "seconds": seconds,
-    }
-
-
-def _generate(  # noqa: PLR0913, PLR0917 - the parts of a prediction
-    config: "RunConfig",
-    place: "PredictionFolder",
-    target: "Target",
-    requests: "list[ChatRequest]",
-    prompts: "list[PredictPrompt]",
-    texts: list[str],
-    known: set[int],
-    *,
-    trust: bool,
-) -> tuple[int, int]:
-    """Generate the predictions that are missing; the number of failed ones, and of tokens.
-
-    Raises:
-        UserError: the user stopped it, or the model cannot be used.
-    """
-    from llf_core.chat.collected_reply import CollectedReply
-    from llf_core.chat.events import Failed
-    from llf_core.chat.picture import PictureError
-    from llf_core.chat.predictions import by_length, predict_all
-    from llf_core.chat.service import ChatService
-    from llf_core.data.errors import BadExample
-    from llf_core.data.media_limits import MediaLimits
-
-    limits = MediaLimits.of(config)
-    errors = generated = 0
-    started = time.monotonic()
-    service = ChatService(trust=trust)
-    name = service.add(target).name
-
-    def keep(index: int, reply: "CollectedReply") -> None:
-        nonlocal errors
-        record = {"prompt": texts[index], "predict": reply.text, "label": prompts[index].label}
-        if reply.reasoning:
-            record["reasoning"] = reply.reasoning
-        if reply.failed is not None:
-            errors += 1
-            record["error"] = reply.failed.message
-        place.add(index, record)
-
-    def show(done: int, tokens: int) -> None:
-        nonlocal generated
-        generated = tokens
-        speed = tokens / max(time.monotonic() - started, 1e-9)
-        counts = f"{len(known) + done:,} of {len(prompts):,} records, {speed:,.1f} tokens/s"
-        status.update(escape(counts if done else service.state(name).progress or "Loading the model"))
-
-    def sent() -> "Iterator[tuple[int, ChatRequest]]":
-        for index in order:
-            try:
-                yield index, _with_pictures(requests[index], prompts[index], limits)
-            except (BadExample, PictureError) as error:
-                lacking = CollectedReply()
-                lacking.take(Failed("invalid", f"Its pictures cannot be used: {error}"))
-                keep(index, lacking)
-
-    order = by_length([len(text) for text in texts], set(range(len(prompts))) - known)
-    try:
-        with err.status("Loading the model") as status:
-            predict_all(service, name, sent(), keep, show)
-    except KeyboardInterrupt:
-        raise UserError(f"Stopped. The predictions so far are in {place.folder}; the same command continues.") from None
-    finally:
-        service.close()
-    return errors, generated
-
-
-def _with_pictures(request: "ChatRequest", prompt: "PredictPrompt", limits: "MediaLimits") -> "ChatRequest":
-    """A request with its pictures. They are scaled already, so the engine leaves their size as it is."""
-    from dataclasses import asdict, replace
-
-    from llf_core.chat.picture import MAX_PIXELS
-    from llf_core.chat.predict_data import with_pictures
-
-    if not prompt.pictures:
-        return request
-    scaled = asdict(limits) | {"image_min_pixels": 1, "image_max_pixels": MAX_PIXELS}
-    return replace(request, messages=with_pictures(request.messages, prompt.pictures, limits), media_limits=scaled)
-
-
-def _requests(
-    config: "RunConfig", prompts: "list[PredictPrompt]", form: "PromptForm"
-) -> "tuple[list[ChatRequest], list[str]]":
-    """The request and the rendered text of each prompt."""
-    from llf_core.chat.engine.prompt import prompt_text
-    from llf_core.chat.predictions import seeded
-    from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
-
-    made = config.generation
-    sampling = ChatSampling(
-        temperature=made.temperature if made.do_sample else 0.0,
-        top_p=made.top_p,
-        top_k=made.top_k,
-        repetition_penalty=made.repetition_penalty,
-    )
-    if made.num_beams > 1:
-        raise UserError("num_beams is above 1, and `llf predict` has no beam search. Set num_beams to 1.")
-    system = config.data.default_system
-    requests, texts = [], []
-    for index, one in enumerate(prompts):
-        messages = one.messages
-        if system is not None and messages[0]["role"] != "system":
-            messages = ({"role": "system", "content": system}, *messages)
-        request = ChatRequest(messages, tools=one.tools, sampling=sampling, max_tokens=made.max_new_tokens or None)
-        requests.append(seeded(request, config.training.seed, index))
-        try:
-            texts.append(prompt_text(request, form))
-        except RequestError as error:
-            raise UserError(f"Record {index + 1}: {error}") from None
-    return requests, texts
-
-
-def _weights_state(target: "Target") -> list[object]:
-    """What tells whether the weights of an adapter are the same: its step, and size and time of its file."""
-    facts: list[object] = [target.step]
-    if target.adapter is not None and (file := Path(target.adapter, "adapter_model.safetensors")).is_file():
-        known = file.stat()
-        facts += [known.st_size, known.st_mtime_ns]
-    return facts

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llf_core.cli.attach_run import attach_run
-from llf_core.cli.checked_config import asks_for_predictions, load_config
+from llf_core.cli.checked_config import load_config
 from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.follow_run import follow_run
 from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile
@@ -34,7 +34,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
             accessible.
         TypeError: a reward function is not a function, or has no parameter for the answer.
     """
-    from llf_core.config.evaluation_keys import asks_for_evaluation
+    from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions
     from llf_core.config.read_config import read
     from llf_core.launch import active_runs, launch
 

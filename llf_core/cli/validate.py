@@ -3,7 +3,6 @@
 import typer
 
 from llf_core.cli.checked_config import (
-    asks_for_predictions,
     evaluation_report,
     prediction_report,
     with_data_checks,
@@ -30,7 +29,7 @@ def validate(
             or key.
     """
     from llf_core.config import validate as check
-    from llf_core.config.evaluation_keys import asks_for_evaluation
+    from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions
     from llf_core.config.read_config import read
 
     requested = read(config, overrides or ())

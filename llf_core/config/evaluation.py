@@ -46,3 +46,10 @@ class Evaluation(Section):
         help="Each evaluation also has the loss and the metrics of each data set, as `NAME_loss`.",
         source="LLaMA-Factory",
     )
+    do_predict: bool = option(
+        False,
+        label="Predict after training",
+        help="After training, the result answers the evaluation data: `generated_predictions.jsonl`, and their "
+        "`metrics` in `predict_results.json`.",
+        source="LLaMA-Factory",
+    )

@@ -1,4 +1,4 @@
-"""Keys by which a config file asks for an evaluation instead of a training run."""
+"""Keys by which a config file asks for an evaluation or predictions instead of a training run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ EVALUATION_KEYS = frozenset({
 })  # fmt: skip
 """Keys that say what is evaluated and how. The others say which model, and how it is loaded."""
 
+PREDICTION_KEYS = frozenset({
+    "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "num_beams", "max_new_tokens"
+})  # fmt: skip
+"""Keys of the section `generation` by which predictions are generated."""
+
 
 def asks_for_evaluation(values: Mapping[str, object]) -> bool:
     """Whether a config asks for an evaluation: it names a task, or says `do_train: false` and asks for no predictions.
@@ -22,3 +27,28 @@ def asks_for_evaluation(values: Mapping[str, object]) -> bool:
         values: the values of the config as requested.
     """
     return values.get("task") is not None or (values.get("do_train") is False and values.get("do_predict") is not True)
+
+
+def asks_for_predictions(values: Mapping[str, object]) -> bool:
+    """Whether a config asks for predictions alone: `do_predict` without `do_train`, as in LLaMA-Factory.
+
+    Args:
+        values: the values of the config as requested.
+    """
+    return values.get("do_predict") is True and not values.get("do_train")
+
+
+def prediction_values(values: Mapping[str, object]) -> dict[str, object]:
+    """The config of a prediction, whose `dataset` is the data set to predict, as all checks and readers expect it.
+
+    Args:
+        values: of a config that asks for predictions, or of a run.
+    """
+    asked = dict(values)
+    for key in ("output_dir", "metrics", "do_predict"):  # the first may have the predictions of an earlier start
+        asked.pop(key, None)
+    evaluated = asked.pop("eval_dataset", None)
+    if evaluated:
+        asked |= {"dataset": evaluated}
+        asked.pop("val_size", None)
+    return asked

@@ -78,7 +78,9 @@ class RunConfig(ConfigValues):
                 data.
             PluginError: two installed packages declare the same name or key.
         """
-        return dump_yaml(self.flat(defaults))
+        # A file with `do_predict` and without `do_train` asks for predictions alone.
+        more = {"do_train": True} if self.evaluation.do_predict else {}
+        return dump_yaml(self.flat(defaults) | more)
 
     def python(self, variables: Mapping[str, str] = MappingProxyType({})) -> str:
         """Write a notebook cell that trains this config, so that a form's settings can be kept as code.

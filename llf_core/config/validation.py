@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from llf_core.config.build import build
 from llf_core.config.classify_key import classify, is_known
 from llf_core.config.did_you_mean import listed
+from llf_core.config.evaluation_keys import PREDICTION_KEYS
 from llf_core.config.field_specs import USED_BY_OTHERS, field, plain
 from llf_core.config.key_aliases import translate
 from llf_core.config.problem import Fix, Problem
@@ -118,6 +119,8 @@ def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[st
     found = []
     stage = stage_of(config)
     used = {"watched_prompts", "watched_tokens", *stage.generation_keys}
+    if config.evaluation.do_predict:
+        used |= PREDICTION_KEYS
     for key, value in values.items():
         spec = field(key)
         if spec is None or plain(config.get(key)) == spec.default:

@@ -28,7 +28,7 @@ from llf_core.runs.final_status import keep_reason
 from llf_core.runs.foreign_code import check_run
 from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
-from llf_core.untrusted import is_folder
+from llf_core.untrusted import is_folder, leads_to_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -443,7 +443,8 @@ class Run:
     ) -> Run:
         """Continue from the newest complete checkpoint, in the same folder, as the next attempt.
 
-        Without a checkpoint (after an early failure) it starts from the beginning.
+        Without a checkpoint (after an early failure) it starts from the beginning. A run that was killed while it made
+        predictions after training (`do_predict`) makes those that are missing.
 
         Args:
             env: additional environment variables; None for none.
@@ -482,6 +483,8 @@ class Run:
         checkpoints = Checkpoints(self.folder)
         latest = checkpoints.latest()
         step = 0 if latest is None else checkpoints.list()[-1]
+        if leads_to_file(self.folder.trained):  # only predictions are left
+            step = max(step, now.step)
         attempt = now.attempt + 1
         replaced = [] if rewards is None else self._replace_rewards(rewards, now.attempt)
         where = None if latest is None else f"checkpoints/{latest.name}"

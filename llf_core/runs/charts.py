@@ -19,6 +19,11 @@ rates."""
 Place = Literal["top", "middle", "bottom"]
 
 
+LOW, HIGH = "/low", "/high"
+"""Endings of the names of the bounds of the 95 % interval of a metric of evaluations."""
+BOUND_LABELS: Mapping[str, str] = {LOW: "95 % interval, low", HIGH: "95 % interval, high"}
+
+
 @dataclass(frozen=True)
 class Chart:
     """A chart, or with other words: metrics that are shown together.
@@ -56,7 +61,7 @@ class Chart:
 
 def _with_interval(name: str) -> dict[str, str]:
     """Lines of a metric of evaluations and of the bounds of its 95 % interval over the examples."""
-    return {name: "value", f"{name}/low": "95 % interval, low", f"{name}/high": "95 % interval, high"}
+    return {name: "value", name + LOW: BOUND_LABELS[LOW], name + HIGH: BOUND_LABELS[HIGH]}
 
 
 CHARTS: tuple[Chart, ...] = (

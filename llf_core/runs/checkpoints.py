@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
-from llf_core.untrusted import is_folder, list_folder, read_object_or_empty
+from llf_core.untrusted import is_folder, leads_to_file, list_folder, read_object_or_empty
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,6 +183,8 @@ def recoverable_message(folder: RunFolder) -> str:
     Raises:
         OSError: too many files are open.
     """
+    if leads_to_file(folder.trained):
+        return "The result is complete: resume makes the remaining predictions."
     latest = Checkpoints(folder).latest()
     if latest is None:
         return "There is no checkpoint yet: resume starts over."

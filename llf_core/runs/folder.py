@@ -145,6 +145,16 @@ class RunFolder:
         return self.path / "queue.json"
 
     @cached_property
+    def trained(self) -> Path:
+        """Exists while a run whose result is saved makes its predictions: the last step, and what its end will say."""
+        return self.path / "trained.json"
+
+    @cached_property
+    def predictions(self) -> Path:
+        """Folder of the responses to the evaluation data, and of their metrics."""
+        return self.path / "predictions"
+
+    @cached_property
     def replay(self) -> Path:
         """Scheduled live changes of a run that repeats another one, which it makes at the same steps."""
         return self.path / "replay.json"

@@ -198,7 +198,7 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
     first = primary_metric(logged)
     for name in logged:
         chart, label = _chart_of(name, evaluated=name not in trained)
-        if name not in COUNTERS and chart.place != "bottom":
+        if name not in COUNTERS and chart.place != "bottom" and not _is_band(name):
             found.setdefault(chart.title, (chart, {}))[1][name] = label
     order = [title for chart in charts.CHARTS for title in (chart.title, chart.title + BY_SET)]
     ranked = sorted(found.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
@@ -207,6 +207,12 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
                     _in_order(chart, lines))
         for _, (chart, lines) in ranked
     ]  # fmt: skip
+
+
+def _is_band(name: str) -> bool:
+    """Whether a metric is a bound of one of the large chart, which draws the interval as a band."""
+    row = _row_of(name.removesuffix(charts.LOW).removesuffix(charts.HIGH))
+    return name.endswith((charts.LOW, charts.HIGH)) and row is not None and row[0].place == "top"
 
 
 def bottom_charts() -> list[LoggedChart]:
@@ -245,6 +251,9 @@ def _row_by_set(name: str) -> tuple[Chart, str] | None:
         if source not in {name, ""} and "/" not in source:
             by_set = replace(chart, title=chart.title + BY_SET, lines={}, place="middle", aside="")
             return by_set, source if own == next(iter(chart.lines)) else f"{source}, {chart.lines[own]}"
+    for bound, label in charts.BOUND_LABELS.items():
+        if name.endswith(bound) and (found := _row_by_set(name.removesuffix(bound))) is not None:
+            return found[0], f"{found[1]}, {label}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Phases of a trainer before its first step, as events."""
+"""Phases of a trainer before its first step and after its last one, as events."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from llf_core.runs.writer import RunWriter
 
-Phase = Literal["environment", "model", "data", "first step"]
-PHASES: tuple[Phase, ...] = ("environment", "model", "data", "first step")
+Phase = Literal["environment", "model", "data", "first step", "predictions"]
+PHASES: tuple[Phase, ...] = ("environment", "model", "data", "first step", "predictions")
 
 
 def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
@@ -17,7 +17,7 @@ def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
     Args:
         writer: the attempt's writer.
         name: `environment`: imports; `model`; `data`: preparing examples; `first step`: creating the optimizer, and the
-            step.
+            step; `predictions`: the result answers the evaluation data.
         what: activity within the phase: `find` the model (download and convert it), later `load` it.
 
     Raises:

@@ -169,6 +169,21 @@ class RunWriter:
         self._thread = threading.Thread(target=self._beat, args=(seconds,), name="llf-heartbeat", daemon=True)
         self._thread.start()
 
+    def stop_heartbeat(self) -> None:
+        """Write what is pending, and end the heartbeat: another process of this attempt takes over.
+
+        Raises:
+            OSError: the disk is full, or another process holds the run's lock.
+            BrokenRunError: there is no readable status.
+        """
+        self._end_thread()
+        self.flush()
+
+    def _end_thread(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
     def _beat(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
             try:
@@ -197,9 +212,7 @@ class RunWriter:
         """
         if state not in FINAL:
             raise ValueError(f"A run cannot end as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._end_thread()
         # The state first: if only one of the two is written, it must be this one.
         with self._lock:
             self._changes |= {"state": state, "reason": reason}

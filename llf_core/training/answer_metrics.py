@@ -17,8 +17,8 @@ from llf_core.generation.replies.reply_text import reply_text
 from llf_core.generation.sampling import Sampling
 from llf_core.metrics import ScoredExample, score_answers
 from llf_core.metrics.interval import interval
+from llf_core.runs.charts import HIGH, LOW
 from llf_core.runs.formatting import number
-from llf_core.training.evaluation_sums import HIGH, LOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

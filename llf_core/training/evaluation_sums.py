@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ import numpy as np
 from llf_core.config.rules.evaluation_metrics import ACCURACY
 from llf_core.metrics.interval import interval
 from llf_core.metrics.likelihood import TOKEN_ACCURACY
+from llf_core.metrics.ratio_interval import ratio_interval
+from llf_core.runs.charts import HIGH, LOW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LOW, HIGH = "/low", "/high"
-"""Endings of the names of the bounds of a metric's 95 % interval."""
+    from llf_core.metrics.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ class EvaluationSums:
         loss: sum of the losses, and number of tokens (pairs, completions).
         measures: by name, sum and number of the values of a stage's metric.
         accuracy: of each example its correct tokens and its tokens in the loss; empty without `compute_accuracy`.
+        examples: of each example the sum of its losses, and the number of its tokens in the loss (1 of a pair or a
+            completion); empty of a stage that records no losses of examples.
     """
 
     loss: tuple[float, float]
     measures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     accuracy: Sequence[Sequence[float]] = ()
+    examples: Sequence[Sequence[float]] = ()
 
     def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
         """Means of the stage's metrics, and the differences of two of them; without those of which no value came.
@@ -46,7 +51,7 @@ class EvaluationSums:
         return means
 
     def metrics(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-        """All metrics by name: `loss`, the stage's, and `accuracy` with the bounds of its 95 % interval.
+        """All metrics by name: `loss`, the stage's, and `accuracy`; loss and accuracy with their 95 % intervals.
 
         A stage's own `loss`, such as a mean over the completions that could be scored, counts instead of the other.
 
@@ -57,16 +62,24 @@ class EvaluationSums:
             ZeroDivisionError: no example has a supervised token.
             ValueError: a count is not finite.
         """
-        return {"loss": self.loss[0] / self.loss[1]} | self.means(differences) | self._accuracy()
-
-    def _accuracy(self) -> dict[str, float]:
+        found = {"loss": self.loss[0] / self.loss[1]} | self.means(differences)
         counts = np.array(self.accuracy, float).reshape(-1, 2)
-        counts = counts[counts[:, 1] > 0]
-        if not len(counts):
+        accuracy = interval(counts[counts[:, 1] > 0], TOKEN_ACCURACY)
+        if accuracy.value is not None:
+            found |= {ACCURACY: accuracy.value} | _bounds(ACCURACY, accuracy)
+        return found | ({} if "loss" in self.measures else self._loss_bounds())
+
+    def _loss_bounds(self) -> dict[str, float]:
+        """The interval of the mean loss, if the recorded losses of examples are all that it is the mean of."""
+        units = sum(count for _, count in self.examples)
+        if not self.examples or units != self.loss[1] or not math.isfinite(self.loss[0]):
             return {}
-        found = interval(counts, TOKEN_ACCURACY)
-        values = {ACCURACY: found.value, ACCURACY + LOW: found.low, ACCURACY + HIGH: found.high}
-        return {name: value for name, value in values.items() if value is not None}
+        return _bounds("loss", ratio_interval(np.array(self.examples, float)))
+
+
+def _bounds(name: str, found: Interval) -> dict[str, float]:
+    values = {name + LOW: found.low, name + HIGH: found.high}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def together(parts: Sequence[EvaluationSums]) -> EvaluationSums:
@@ -81,4 +94,9 @@ def together(parts: Sequence[EvaluationSums]) -> EvaluationSums:
             before = measures.get(name, (0.0, 0.0))
             measures[name] = (before[0] + total, before[1] + count)
     totals, counts = zip(*(part.loss for part in parts), strict=True)
-    return EvaluationSums((sum(totals), sum(counts)), measures, [one for part in parts for one in part.accuracy])
+    return EvaluationSums(
+        (sum(totals), sum(counts)),
+        measures,
+        [one for part in parts for one in part.accuracy],
+        [one for part in parts for one in part.examples],
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
@@ -13,6 +14,7 @@ from llf_core.runs.config_file import run_config
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
+from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Train the run whose folder is the only argument, in the process that the supervisor starts.
 
-    An error becomes the run's final state, also one before torch is imported.
+    An error becomes the run's final state, also one before torch is imported. A run that makes predictions after
+    training (`do_predict`) does so in this process too, once its result is saved: another program takes its place.
 
     Args:
         argv: command line arguments. Default: `sys.argv`.
@@ -37,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))
+    if leads_to_file(folder.trained):
+        _predict(folder)
     attempt = read_status(folder).attempt
     tolerate_a_full_log()
     try:
@@ -63,7 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     from llf_core.runs.foreign_code import started_by_user  # late, as the imports above
 
     with started_by_user():
-        return run_attempt(folder, attempt)
+        code = run_attempt(folder, attempt)
+    if leads_to_file(folder.trained):
+        _predict(folder)
+    return code
+
+
+def _predict(folder: RunFolder) -> NoReturn:
+    """Become the process that makes the predictions; see `llf_core.chat.predict_after_training`."""
+    sys.stdout.flush()
+    module = "llf_core.chat.predict_after_training"
+    os.execv(sys.executable, [sys.executable, "-P", "-m", module, str(folder.path)])  # noqa: S606 - our own module
 
 
 def _config(folder: RunFolder) -> RunConfig | None:

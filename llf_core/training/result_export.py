@@ -24,11 +24,14 @@ from llf_core.config.name_checks.output_folder import (
 )
 from llf_core.config.paths import expanded
 from llf_core.runs.disk_errors import command_message, is_disk_error
-from llf_core.runs.files import sync_folder
+from llf_core.runs.files import json_bytes, replace_file, sync_folder
 from llf_core.runs.moving import check_free_space
+from llf_core.untrusted import read_object_or_empty
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
 
@@ -103,6 +106,43 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
         shutil.rmtree(new, ignore_errors=True)
         raise ExportError(f"The result was not copied. {error} It is complete in {folder.output}.") from error
     return f"Copied the result to {target}.{kept}"
+
+
+def add_to_result(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> None:
+    """Copy files beside a result in `output_dir`, if the config has one, and record them in its marker.
+
+    Args:
+        config: the run's config.
+        folder: the run, whose result was copied.
+        files: the files, whose names are those of the copies.
+
+    Raises:
+        ExportError: the folder has other files than the result of this run, or a file cannot be read or written.
+        PluginError: two installed packages declare the same name or key.
+    """
+    if not config.training.output_dir:
+        return
+    target = expanded(str(config.training.output_dir))
+    names = " and ".join(one.name for one in files)
+    where = f"{names} {'are' if len(files) > 1 else 'is'} in {files[0].parent}."
+    marker = read_object_or_empty(target / MARKER)
+    why = refusal(target, config, folder.home)
+    if not why and marker.get("run") != folder.id:
+        why = f"The result in {target} is not of this run."
+    if why:
+        raise ExportError(f"{names} could not be copied. {why} {where}")
+    try:
+        known = recorded(target)
+        for file in files:
+            size, modified = (facts := file.stat()).st_size, facts.st_mtime_ns
+            known[file.name] = {"bytes": size, "modified": modified, "sha256": fingerprint(file)}
+        replace_file(target / MARKER, json_bytes(marker | {"files": known}))  # first: a file that it lacks is foreign
+        for file in files:
+            partial = target / f".{file.name}"
+            shutil.copy2(file, partial)
+            partial.replace(target / file.name)
+    except OSError as error:
+        raise ExportError(f"{names} could not be copied to {target}. {error.strerror or error}. {where}") from error
 
 
 def _copy(source: Path, new: Path, run_id: str) -> None:

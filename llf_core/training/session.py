@@ -53,8 +53,10 @@ from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import add_reward_head
 from llf_core.modifiers.modifier import apply_modifiers, change_before_method, check_flattened
 from llf_core.optimizers.optimizer import check_packages
-from llf_core.runs import Checkpoints, RunWriter, folder_bytes
+from llf_core.runs import Checkpoints, RunWriter, folder_bytes, read_status
 from llf_core.runs.config_file import run_config
+from llf_core.runs.files import json_bytes, replace_file
+from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import COUNTERS, WHAT_TO_DO, CountersError, read_counters, step_of
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+EVALUATION_RESULTS = "eval_results.json"
+"""LLaMA-Factory's name of the values of the evaluation of a result."""
 SAMPLED = 64  # examples whose activations a method may begin with
 FILL = 64  # packed rows on a CPU are padded to a multiple of this number of tokens, see `Collator`
 
@@ -109,7 +113,8 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
         attempt: its number. Training continues from the newest complete checkpoint, which a branch has from the start.
 
     Returns:
-        Exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
+        Exit code: 0 finished, stopped or left to the predictions, 1 failed, 2 a config, data set or model that must be
+        changed.
 
     Raises:
         OSError: the disk is full, and so is the reserve; the reason is kept in memory, see `runs.final_status`.
@@ -132,8 +137,19 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
             writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
         writer.close("failed", failure.reason)
         return failure.exit_code
-    writer.close(state, reason)
+    if state == "finished" and config.evaluation.do_predict:
+        _hand_over(folder, writer, reason)
+    else:
+        writer.close(state, reason)
     return 0
+
+
+def _hand_over(folder: RunFolder, writer: RunWriter, reason: str | None) -> None:
+    """Leave a run whose result is saved to the process that makes its predictions."""
+    writer.stop_heartbeat()
+    now = read_status(folder)
+    replace_file(folder.trained, json_bytes({"format": 1, "step": now.step, "total": now.total, "reason": reason}))
+    writer.release()
 
 
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
@@ -546,6 +562,8 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
     if context.method is not None:
         context.method.finish()
     written = save_output(model, context.processor or context.tokenizer, partial, context.source, config, metrics)
+    if values := _result_values(trainer):
+        replace_file(partial / EVALUATION_RESULTS, json_bytes(spell_non_finite(values)))
     shutil.rmtree(folder.output, ignore_errors=True)
     folder.output_record.unlink(missing_ok=True)  # so that it never describes another result
     partial.replace(folder.output)
@@ -561,6 +579,15 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
             _warn(writer, "output_dir", str(error))
             return str(error)
     return ""
+
+
+def _result_values(trainer: TrainingLoop) -> dict[str, float]:
+    """The values of the evaluation of the weights that are saved: of the best checkpoint, or after the last step."""
+    state = trainer.state
+    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    entries = [entry for entry in state.log_history if entry["step"] == (best or state.global_step)]
+    found = {name: value for entry in entries for name, value in entry.items() if name.startswith("eval_")}
+    return found | {"epoch": entries[-1]["epoch"]} if found else {}
 
 
 def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: RunWriter) -> None:

@@ -91,6 +91,9 @@ class RunTrainer(TrainingLoop):
         self._batches: list[Batch] = []
         self._losses: list[Tensor] = []
         self._pending_losses: list[tuple[Tensor, ...]] = []
+        # Of an evaluation: loss and units of the examples so far, and of those of the batch that is computed.
+        self._examples: list[Tensor] = []
+        self._recorded: list[Tensor] = []
         self._randomness = RNGState(self.args.device)
 
     def get_batch_samples(
@@ -232,9 +235,12 @@ class RunTrainer(TrainingLoop):
             loss = self._with_extra_losses(loss, tokens)
         else:
             sums = self.eval_parts.run(
-                [inputs], lambda part, _: self.stage.loss_sum(model, part, 0.0), undo=self._measure_again(inputs)
+                [inputs],
+                lambda part, _: self.stage.loss_sum(model, part, 0.0, self._record),
+                undo=self._measure_again(inputs),
             )
             self.stage.commit()
+            self._keep_examples(inputs)
             total = torch.stack(sums).sum()
             loss = total / count
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
@@ -262,9 +268,22 @@ class RunTrainer(TrainingLoop):
         count: Tensor | None = self.stage.count(batch)
         return trained_token_count(batch) if count is None else count
 
+    def _record(self, losses: Tensor, tokens: Tensor) -> None:
+        self._recorded.append(torch.stack([losses, tokens.to(losses.dtype)], dim=1))
+
+    def _keep_examples(self, batch: Batch) -> None:
+        """Keep the losses of the examples of an evaluated batch, with the units that its loss is the mean over."""
+        if not self._recorded:
+            return
+        rows, self._recorded = torch.cat(self._recorded), []
+        if self.stage.count(batch) is not None:  # pairs or completions, not tokens
+            rows[:, 1] = 1
+        self._examples.append(rows)
+
     def _measure_again(self, inputs: Batch) -> Callable[[], list[Batch]]:
         def undo() -> list[Batch]:
             self.stage.rollback()
+            self._recorded.clear()
             return [inputs]
 
         return undo
@@ -291,8 +310,10 @@ class RunTrainer(TrainingLoop):
         accuracy = self.stage.accuracy
         total, count = self._evaluated.tolist()
         self._evaluated.zero_()
-        own = EvaluationSums((total, count), self.stage.measures.take(), [] if accuracy is None else accuracy.take())
-        return together(gather_object([own]))
+        examples = torch.cat(self._examples).tolist() if self._examples else []
+        self._examples.clear()
+        correct = [] if accuracy is None else accuracy.take()
+        return together(gather_object([EvaluationSums((total, count), self.stage.measures.take(), correct, examples)]))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as `transformers.Trainer` does.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.runs import charts
 from llf_core.runs.metric_catalog import EVAL_PREFIX, lowercase_label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.chart_data import NOTHING
@@ -18,6 +19,7 @@ from llf_widgets.plotting.colors import (
     MUTED,
     TRAINING,
     evaluation_color,
+    faded,
     line_color,
 )
 from llf_widgets.plotting.line_labels import last_point
@@ -108,11 +110,33 @@ def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: 
     }  # fmt: skip
     if placed.place == "top" or data.held_out(name):
         color = evaluation_color(color, len(placed.shown.lines))
+        if placed.place == "top":
+            yield from _band(base, name, color, data)
         label = f"{escape(label)}, {style.evaluation}" if several else style.evaluation
         yield base | {
             "name": EVAL_PREFIX + escape(name), "mode": "lines+markers", "cliponaxis": False,
             "line": {"color": color, "width": 1.75, "dash": DASHED}, "marker": {"color": color, "size": style.dot},
             "hovertemplate": tip(label, form), **_points(data.line(EVAL_PREFIX + name)),
+        }  # fmt: skip
+
+
+def _band(base: Trace, name: str, color: str, data: ChartData) -> Iterator[Trace]:
+    """The 95 % interval of an evaluation, as an area between its bounds.
+
+    Args:
+        base: what all traces of the chart have.
+        name: metric, as logged.
+        color: of the evaluation.
+        data: the lines.
+    """
+    if EVAL_PREFIX + name + charts.LOW not in data.lines:
+        return
+    for bound, fill in ((charts.LOW, None), (charts.HIGH, "tonexty")):
+        yield base | {
+            "name": EVAL_PREFIX + escape(name + bound), "line": {"color": color, "width": 0}, "opacity": 1,
+            "hovertemplate": f"step %{{x}}: {charts.BOUND_LABELS[bound]} %{{y:.4f}}<extra></extra>",
+            **({} if fill is None else {"fill": fill, "fillcolor": faded(color)}),
+            **_points(data.line(EVAL_PREFIX + name + bound)),
         }  # fmt: skip
 
 

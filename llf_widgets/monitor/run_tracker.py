@@ -392,9 +392,11 @@ def _current_progress(at: dict[str, Any] | None, step: int, start_step: int) -> 
 
 
 def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: int) -> dict[str, Any] | None:
-    """The last `phase` event, until a step is made or logged."""
+    """The last `phase` event: until a step is made or logged, or after the last step."""
     since = _number((phase or {}).get("time"))
-    return phase if since is not None and since > logged and step <= start_step else None
+    if phase is None or since is None or since <= logged:
+        return None
+    return phase if step <= start_step or phase.get("name") == "predictions" else None
 
 
 def queue_text(position: QueuePosition) -> str:

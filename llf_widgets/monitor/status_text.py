@@ -17,6 +17,7 @@ PROGRESS_LABELS = {
     "reference": ("Computing reference log-probabilities", "examples"),
     "rollout": ("Generating completions", "completions"),
     "score": ("Scoring completions", "completions"),
+    "predictions": ("Answering the evaluation data", "records"),
 }
 """Label and unit by type of a `progress` event."""
 PHASE_LABELS = {
@@ -26,6 +27,7 @@ PHASE_LABELS = {
     ("model", None): "Loading the model",
     ("data", None): "Preparing the data",
     ("first step", None): "Running the first step",
+    ("predictions", None): "The result is saved. Loading it to answer the evaluation data",
 }
 """Label by `name` and `what` of a `phase` event."""
 MAX_MESSAGES = 3  # the newest; all of them stand among the events
@@ -56,7 +58,7 @@ def available_actions(snapshot: RunSnapshot) -> list[str]:
     found = {
         "created": ["stop"] if snapshot.queue else [],
         "starting": ["stop", "kill"],
-        "running": ["stop", "checkpoint", *more, "set", "kill"],
+        "running": ["stop", "kill"] if _predicts(snapshot) else ["stop", "checkpoint", *more, "set", "kill"],
         "stopping": ["kill"],
         "finished": ["download", *(["generate"] if snapshot.generates else [])] if snapshot.output else [],
         "stopped": ["resume"],
@@ -146,8 +148,13 @@ def _starting(snapshot: RunSnapshot) -> str:
     return f"Attempt {snapshot.attempt}. {text}" if snapshot.attempt > 1 else text
 
 
+def _predicts(snapshot: RunSnapshot) -> bool:
+    """Whether the run has trained, and answers its evaluation data."""
+    return (snapshot.phase or {}).get("name") == "predictions"
+
+
 def _phase(snapshot: RunSnapshot) -> str:
-    """The current phase before the first step, and its duration."""
+    """The current phase before the first step or after the last one, and its duration."""
     event = snapshot.phase or {}
     name, what = event.get("name"), event.get("what")
     if not isinstance(name, str):

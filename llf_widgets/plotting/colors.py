@@ -31,6 +31,15 @@ def evaluation_color(color: str, lines: int) -> str:
     return EVALUATION if lines == 1 else color
 
 
+def faded(color: str) -> str:
+    """The color of an area, which lines on it stand out from, in Plotly's format.
+
+    Args:
+        color: `rgb(r, g, b)`.
+    """
+    return f"rgba{color.removeprefix('rgb').removesuffix(')')}, 0.15)"
+
+
 def to_hex(color: str) -> str:
     """Convert `rgb(16, 127, 198)`, which Plotly and the stylesheet use, to matplotlib's hexadecimal format.
 

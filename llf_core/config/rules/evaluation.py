@@ -91,6 +91,18 @@ METRICS = "Expected names of metrics ({known}), of functions under `@llf.metric`
 
 EVALUATION = (
     Rule(
+        ("do_predict", "stage", "val_size", "eval_dataset", "streaming"),
+        lambda c: bool(c.evaluation.do_predict and no_answers_reason(c)),
+        lambda c: f"`do_predict` has nothing to answer: {no_answers_reason(c)}.",
+        (Fix("Do not predict", {"do_predict": None}),),
+    ),
+    Rule(
+        ("do_predict", "num_beams"),
+        lambda c: c.evaluation.do_predict and c.generation.num_beams > 1,
+        lambda c: f"`num_beams` is {c.generation.num_beams}, and predictions have no beam search. Expected 1.",
+        (Fix("Use 1 beam", {"num_beams": None}),),
+    ),
+    Rule(
         ("metrics", "stage", "val_size", "eval_dataset"),
         lambda c: bool(c.evaluation.metrics and no_answers_reason(c)),
         lambda c: f"`metrics` has no effect: {no_answers_reason(c)}.",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llf_core.config import validate
@@ -76,6 +77,11 @@ def test_they_are_those_of_a_plain_loop_and_of_llf_eval(trained, held_out, tiny_
         loss, correct, tokens = rows.sum(0)
         assert found[f"eval_{name}loss"] == pytest.approx(loss / tokens, rel=1e-5)
         assert found[f"eval_{name}accuracy"] == pytest.approx(correct / tokens, rel=1e-12)
+        residuals = rows[:, 0] - loss / tokens * rows[:, 2]
+        error = np.sqrt((residuals**2).sum() * len(rows) / (len(rows) - 1)) / tokens
+        half = (found[f"eval_{name}loss/high"] - found[f"eval_{name}loss/low"]) / 2
+        # Student's quantile is an expansion, which is 3 % too small for 3 examples.
+        assert half == pytest.approx(student.ppf(0.975, len(rows) - 1) * error, rel=0.001 if len(rows) > 5 else 0.25)
         assert found[f"eval_{name}accuracy/low"] <= correct / tokens <= found[f"eval_{name}accuracy/high"]
     assert 0 < found["eval_accuracy"] < 1
     (result,) = evaluate([folder.id])

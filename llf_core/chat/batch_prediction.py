@@ -1,0 +1,242 @@
+"""Predicts a data set: reads its prompts, generates the responses that are missing, and scores all of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.chat.collected_reply import CollectedReply
+from llf_core.chat.engine.prompt import prompt_form, prompt_text
+from llf_core.chat.events import Failed
+from llf_core.chat.picture import MAX_PIXELS, PictureError
+from llf_core.chat.predict_data import digest_of, read_predict_prompts, with_pictures
+from llf_core.chat.prediction_metrics import TIMES, score_predictions
+from llf_core.chat.predictions import PredictionError, PredictionFolder, by_length, predict_all, seeded
+from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
+from llf_core.chat.service import ChatService
+from llf_core.chat.target import loading_config
+from llf_core.data.errors import BadExample
+from llf_core.data.media_limits import MediaLimits
+from llf_core.data.render import choose_template
+from llf_core.models import load_processor, load_tokenizer, resolve_model
+from llf_core.runs.foreign_code import started_by_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llf_core.chat.engine.prompt import PromptForm
+    from llf_core.chat.predict_data import PredictPrompt
+    from llf_core.chat.target import Target
+    from llf_core.config import RunConfig
+    from llf_core.metrics import Metric
+
+LOADING = "Loading the model"
+
+
+@dataclass(frozen=True)
+class PredictionProgress:
+    """How far a prediction is.
+
+    Attributes:
+        done: records that have a prediction, also those of an earlier start.
+        total: number of records.
+        tokens: tokens generated since the start.
+        activity: what the engine does before its first reply; empty from then on.
+    """
+
+    done: int
+    total: int
+    tokens: int
+    activity: str = ""
+
+
+@dataclass(frozen=True)
+class PredictionResult:
+    """A finished prediction.
+
+    Attributes:
+        file: its file of responses.
+        values: what `predict_results.json` has.
+        records: number of records.
+        unusable: records of the data that were left out.
+        errors: records without a prediction, of those generated now.
+        tokens: tokens generated now.
+        seconds: time that the generation took now.
+    """
+
+    file: str
+    values: dict[str, Any]
+    records: int
+    unusable: int
+    errors: int
+    tokens: int
+    seconds: float
+
+
+def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
+    config: RunConfig,
+    target: Target,
+    folder: Path,
+    metrics: Sequence[Metric],
+    *,
+    warn: Callable[[str], object],
+    on_progress: Callable[[PredictionProgress], object],
+    trust: bool = False,
+) -> PredictionResult:
+    """Generate the response to each prompt of a data set that has none yet, and score them.
+
+    Args:
+        config: its `dataset`, or its validation split, is predicted with its generation settings.
+        target: the model.
+        folder: folder of the result; made if it is missing.
+        metrics: the metrics that score the responses.
+        warn: called with a sentence for what was left out.
+        on_progress: called before the first reply, after each, and every 0.2 s in which none comes. What it raises
+            ends the prediction; the responses so far are kept, and the next call with the same settings continues.
+        trust: whether Python code of the model may run that has not been allowed yet.
+
+    Raises:
+        UserError: `num_beams` is above 1, a prompt cannot be rendered, the data has no usable record, the model cannot
+            be loaded or used, a metric failed, or the folder has predictions with other settings.
+        OSError: a file of the data or the model cannot be read, or the result cannot be written.
+        MemoryError: out of memory.
+        PluginError: the implementation of a plug-in cannot be imported, or two packages declare the same one.
+        KeyError: a record is no longer in its data set.
+        TypeError, ValueError: a value is not JSON, or a metric's statistics are not finite.
+        Exception: whatever `on_progress` raises.
+    """
+    loading = loading_config(target.config)
+    with started_by_user():
+        source = resolve_model(loading.model.model_name_or_path, loading)
+        tokenizer = load_tokenizer(source, loading)
+        processor = load_processor(source, loading, tokenizer)
+        prompts, unusable = read_predict_prompts(config, tokenizer, processor)
+        if loading.data.template is not None:
+            choose_template(loading.data.template, tokenizer).apply_to(tokenizer)
+    if unusable:
+        warn(f"{unusable:,} records are unusable and left out. `llf inspect` says why.")
+    requests, texts = _requests(config, prompts, prompt_form(tokenizer, processor))
+    place = PredictionFolder(folder)
+    limits = [MediaLimits.of(config)] if any(one.pictures for one in prompts) else []
+    settings = {
+        "model": [target.config, target.adapter, *_weights_state(target)],
+        "generation": repr([requests[0].sampling, requests[0].max_tokens, *limits]),
+        "data": digest_of(prompts),
+    }
+    started = time.monotonic()
+    errors = tokens = 0
+    with place.held():
+        known, finished = place.begin(settings, len(prompts))
+        on_progress(PredictionProgress(len(known), len(prompts), 0, LOADING))
+        if not finished:
+            asked = _Asked(config, target, requests, prompts, texts, known)
+            errors, tokens = _generate(asked, place, on_progress, trust=trust)
+            place.finish(len(prompts))
+        seconds = time.monotonic() - started
+        times = {} if known else dict(zip(TIMES, (seconds, len(prompts) / seconds), strict=True))
+        values = score_predictions(metrics, place, prompts, times)
+    if errors:
+        warn(f"{errors:,} records have no prediction; their field `error` says why.")
+    return PredictionResult(str(place.result), values, len(prompts), unusable, errors, tokens, seconds)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The requests of a prediction; `known` are the numbers of the records that have a response."""
+
+    config: RunConfig
+    target: Target
+    requests: list[ChatRequest]
+    prompts: list[PredictPrompt]
+    texts: list[str]
+    known: set[int]
+
+
+def _generate(
+    asked: _Asked, place: PredictionFolder, on_progress: Callable[[PredictionProgress], object], *, trust: bool
+) -> tuple[int, int]:
+    """Generate the predictions that are missing; the number of failed ones, and of tokens."""
+    prompts, known = asked.prompts, asked.known
+    limits = MediaLimits.of(asked.config)
+    errors = generated = 0
+    service = ChatService(trust=trust)
+    name = service.add(asked.target).name
+
+    def keep(index: int, reply: CollectedReply) -> None:
+        nonlocal errors
+        record = {"prompt": asked.texts[index], "predict": reply.text, "label": prompts[index].label}
+        if reply.reasoning:
+            record["reasoning"] = reply.reasoning
+        if reply.failed is not None:
+            errors += 1
+            record["error"] = reply.failed.message
+        place.add(index, record)
+
+    def show(done: int, tokens: int) -> None:
+        nonlocal generated
+        generated = tokens
+        activity = "" if done else service.state(name).progress or LOADING
+        on_progress(PredictionProgress(len(known) + done, len(prompts), tokens, activity))
+
+    def sent() -> Iterator[tuple[int, ChatRequest]]:
+        for index in order:
+            try:
+                yield index, _with_pictures(asked.requests[index], prompts[index], limits)
+            except (BadExample, PictureError) as error:
+                lacking = CollectedReply()
+                lacking.take(Failed("invalid", f"Its pictures cannot be used: {error}"))
+                keep(index, lacking)
+
+    order = by_length([len(text) for text in asked.texts], set(range(len(prompts))) - known)
+    try:
+        predict_all(service, name, sent(), keep, show)
+    finally:
+        service.close()
+    return errors, generated
+
+
+def _with_pictures(request: ChatRequest, prompt: PredictPrompt, limits: MediaLimits) -> ChatRequest:
+    """A request with its pictures. They are scaled already, so the engine leaves their size as it is."""
+    if not prompt.pictures:
+        return request
+    scaled = asdict(limits) | {"image_min_pixels": 1, "image_max_pixels": MAX_PIXELS}
+    return replace(request, messages=with_pictures(request.messages, prompt.pictures, limits), media_limits=scaled)
+
+
+def _requests(
+    config: RunConfig, prompts: Sequence[PredictPrompt], form: PromptForm
+) -> tuple[list[ChatRequest], list[str]]:
+    """The request and the rendered text of each prompt."""
+    made = config.generation
+    sampling = ChatSampling(
+        temperature=made.temperature if made.do_sample else 0.0,
+        top_p=made.top_p,
+        top_k=made.top_k,
+        repetition_penalty=made.repetition_penalty,
+    )
+    if made.num_beams > 1:
+        raise PredictionError("num_beams is above 1, and predictions have no beam search. Set num_beams to 1.")
+    system = config.data.default_system
+    requests, texts = [], []
+    for index, one in enumerate(prompts):
+        messages = one.messages
+        if system is not None and messages[0]["role"] != "system":
+            messages = ({"role": "system", "content": system}, *messages)
+        request = ChatRequest(messages, tools=one.tools, sampling=sampling, max_tokens=made.max_new_tokens or None)
+        requests.append(seeded(request, config.training.seed, index))
+        try:
+            texts.append(prompt_text(request, form))
+        except RequestError as error:
+            raise PredictionError(f"Record {index + 1}: {error}") from None
+    return requests, texts
+
+
+def _weights_state(target: Target) -> list[object]:
+    """What tells whether the weights of an adapter are the same: its step, and size and time of its file."""
+    facts: list[object] = [target.step]
+    if target.adapter is not None and (file := Path(target.adapter, "adapter_model.safetensors")).is_file():
+        known = file.stat()
+        facts += [known.st_size, known.st_mtime_ns]
+    return facts

@@ -1,0 +1,46 @@
+"""Interval of a ratio of two sums over examples, such as the mean loss of a token, without a bootstrap."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.metrics.bootstrap import student_quantile
+from llf_core.metrics.interval import Interval
+
+if TYPE_CHECKING:
+    from llf_core.metrics.measure import Numbers
+
+
+def ratio_interval(statistics: Numbers) -> Interval:
+    """Compute the ratio of two sums over examples and its 95 % interval from its standard error.
+
+    Examples are the units that are drawn, so tokens of one example need not be independent. It costs one pass over the
+    examples, where the bootstrap of `interval` costs 10,000: evaluations of a run compute it each time.
+
+    Args:
+        statistics: numerator and denominator of each example, `[examples, 2]`, such as the sum of its losses in nats
+            and its tokens in the loss. Examples with the denominator 0 are left out.
+
+    Returns:
+        The ratio with its interval, Student's with one degree of freedom less than examples; without bounds for a
+        single example, and without a value if there is none.
+
+    Source:
+        W. G. Cochran, Sampling techniques, 3rd edition (1977), eq. 2.46: variance of a ratio by its residuals.
+    """
+    rows = np.asarray(statistics, float).reshape(-1, 2)
+    rows = rows[rows[:, 1] > 0]
+    count = len(rows)
+    if not count:
+        return Interval(None, None, None, 0)
+    above, below = rows.sum(axis=0)
+    value = float(above / below)
+    if count == 1:
+        return Interval(value, None, None, 1)
+    residuals = rows[:, 0] - value * rows[:, 1]
+    error = sqrt(float(residuals @ residuals) * count / (count - 1)) / float(below)
+    half = student_quantile(count - 1) * error
+    return Interval(value, value - half, value + half, count)

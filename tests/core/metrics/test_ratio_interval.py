@@ -1,0 +1,57 @@
+"""The interval of a ratio of sums, against values worked out by hand, the bootstrap, and how often it covers."""
+
+import numpy as np
+import pytest
+
+from llf_core.metrics.interval import interval
+from llf_core.metrics.likelihood import LOSS
+from llf_core.metrics.ratio_interval import ratio_interval
+
+
+def test_values_worked_out_by_hand():
+    # Sums 12 and 6, ratio 2; residuals 1, -1 and 0; error sqrt(2 * 3 / 2) / 6; Student's quantile for 2 is 4.3027.
+    found = ratio_interval(np.array([[3.0, 1.0], [3.0, 2.0], [6.0, 3.0], [0.0, 0.0]]))
+    assert (found.value, found.count) == (2.0, 3)
+    half = 4.3027 * 3**0.5 / 6
+    # The expansion of the quantile is too small below 9 degrees of freedom.
+    assert found.high - 2 == pytest.approx(half, rel=0.05)
+    assert found.high - 2 == pytest.approx(2 - found.low)
+
+
+def test_few_examples():
+    assert ratio_interval(np.empty((0, 2))).value is None
+    one = ratio_interval(np.array([[3.0, 2.0]]))
+    assert (one.value, one.low, one.high) == (1.5, None, None)
+
+
+def losses(draw, count):
+    """Sums of the losses of examples and their tokens: long examples have lower losses, so that both depend."""
+    tokens = draw.integers(3, 200, count).astype(float)
+    return np.stack([draw.gamma(4, 0.3 * tokens / (1 + tokens / 400)), tokens], axis=1)
+
+
+def test_it_is_that_of_a_bootstrap_by_another_route():
+    rows = losses(np.random.default_rng(3), 400)
+    draw = np.random.RandomState(5)
+    values = []
+    for _ in range(4000):
+        chosen = [rows[draw.randint(len(rows))] for _ in range(len(rows))]
+        values.append(np.float64(sum(one[0] for one in chosen)) / sum(one[1] for one in chosen))
+    low, high = np.percentile(values, [2.5, 97.5])
+    found = ratio_interval(rows)
+    assert found.value == pytest.approx(rows[:, 0].sum() / rows[:, 1].sum(), rel=1e-12)
+    assert found.high - found.low == pytest.approx(high - low, rel=0.05)
+    assert [found.low, found.high] == pytest.approx([low, high], abs=0.06 * (high - low))
+    own = interval(rows, LOSS)
+    assert [found.low, found.high] == pytest.approx([own.low, own.high], abs=0.06 * (high - low))
+
+
+def test_it_covers_the_value_of_all_examples_in_95_of_100():
+    draw = np.random.default_rng(11)
+    every = losses(draw, 400_000)
+    true = every[:, 0].sum() / every[:, 1].sum()
+    held = 0
+    for at in range(1000):
+        found = ratio_interval(every[at * 400 : at * 400 + 100])
+        held += found.low <= true <= found.high
+    assert 930 <= held <= 970  # three standard deviations of a binomial are 21
