@@ -34,6 +34,8 @@ export interface IRun {
   spark: number[];
   /** Key metrics other than the loss, the most important first. */
   counted: IKeyMetric[];
+  /** Last values of the metrics of evaluations, by name as logged. */
+  evaluated?: Record<string, number | string>;
   model: string;
   dataset: string;
   method: string;
@@ -59,10 +61,20 @@ export interface IChart {
   lines: Record<string, [number[], (number | null)[]]>;
 }
 
+/** A metric of evaluations that runs can be sorted by, with the values that come first. */
+export interface ISortMetric {
+  name: string;
+  label: string;
+  form: MetricForm;
+  better: 'higher' | 'lower';
+}
+
 /** One page of runs, newest first. */
 export interface IRunPage {
   total: number;
   runs: IRun[];
+  /** The metrics of evaluations that runs have. */
+  metrics?: ISortMetric[];
   /** How many runs the server has indexed; absent once it has indexed all of them. */
   reading?: IIndexProgress;
 }

@@ -3,7 +3,12 @@ import * as React from 'react';
 
 import type { RunState } from './api';
 import { stateLabel } from './format';
-import type { Grouping, IFilter, RunsModel } from './model';
+import {
+  BY_METRIC,
+  type Grouping,
+  type IFilter,
+  type RunsModel
+} from './model';
 
 const STATES: RunState[] = [
   'running',
@@ -56,6 +61,20 @@ export function Filters({
       ))}
     </select>
   );
+  const { sort } = model.filter;
+  const byMetric = model.sortMetrics.map(
+    ({ name, label, better }): [string, string] => [
+      BY_METRIC + name,
+      better === 'higher'
+        ? trans.__('Highest %1 (evaluation)', label)
+        : trans.__('Lowest %1 (evaluation)', label)
+    ]
+  );
+  if (sort.startsWith(BY_METRIC) && !model.sortMetric) {
+    // no run has the metric now, or the first response is on its way
+    const name = sort.slice(`${BY_METRIC}eval_`.length);
+    byMetric.push([sort, trans.__('By %1', name)]);
+  }
   const groups: [Grouping, string][] = [
     ['', trans.__('No grouping')],
     ['dataset', trans.__('By data')],
@@ -92,7 +111,8 @@ export function Filters({
         {renderSelect(trans.__('Sort by'), 'sort', [
           ['newest', trans.__('Newest')],
           ['oldest', trans.__('Oldest')],
-          ['loss', trans.__('Lowest loss')],
+          ['loss', trans.__('Lowest training loss')],
+          ...byMetric,
           ['name', trans.__('Name')],
           ['state', trans.__('State')]
         ])}

@@ -73,7 +73,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const model: RunsModel = new RunsModel({
       api: new Api(app.serviceManager.serverSettings),
       pageVersion: VERSION,
-      isVisible: () => panel.isVisible
+      isVisible: () => panel.isVisible,
+      storage: pageStorage()
     });
     const bin = new BinActions(model, trans);
     addCommands(app, model, tracker, bin, trans);
@@ -160,5 +161,14 @@ const plugin: JupyterFrontEndPlugin<void> = {
     void app.restored.then(() => model.start());
   }
 };
+
+/** The page's storage; null where the browser denies it. */
+function pageStorage(): Storage | null {
+  try {
+    return window.localStorage;
+  } catch {
+    return null;
+  }
+}
 
 export default [plugin, viewsPlugin];

@@ -11,6 +11,7 @@ import {
   type IIndexProgress,
   type IRun,
   type IRunPage,
+  type ISortMetric,
   type IVersion,
   type RunState
 } from './api';
@@ -53,6 +54,16 @@ export const DEFAULT_FILTER: IFilter = {
   group: ''
 };
 
+/** Beginning of an order by a metric of evaluations, such as `metric:eval_rougeL`. */
+export const BY_METRIC = 'metric:';
+
+/** Where the order of the list is kept over a reload of the page. */
+const SORT_KEY = 'llf:runs-sort';
+
+/** Orders that a page may have kept; one of an earlier version is forgotten. */
+const KNOWN_SORT =
+  /^(newest|oldest|loss|name|state|metric:eval_[^\p{Cc}]{1,200})$/u;
+
 /** States of runs that have not ended. */
 export const LIVE_STATES: readonly RunState[] = [
   'created',
@@ -75,6 +86,8 @@ export interface IRunsModelOptions {
   isVisible: () => boolean;
   /** Milliseconds between two polls. */
   interval?: number;
+  /** Keeps the order of the list; without it, each page begins with the newest runs. */
+  storage?: Pick<Storage, 'getItem' | 'setItem'> | null;
 }
 
 /**
@@ -85,6 +98,11 @@ export class RunsModel implements IDisposable {
   constructor(options: IRunsModelOptions) {
     this.api = options.api;
     this.pageVersion = options.pageVersion;
+    this._storage = options.storage ?? null;
+    const sort = this._storage?.getItem(SORT_KEY) ?? '';
+    if (KNOWN_SORT.test(sort)) {
+      this._filter = { ...DEFAULT_FILTER, sort };
+    }
     this._poll = new Poll({
       name: 'llf:runs',
       auto: false,
@@ -112,6 +130,9 @@ export class RunsModel implements IDisposable {
   version: IVersion | null = null;
   runs: readonly IRun[] = [];
   total = 0;
+
+  /** The metrics of evaluations that the list can be sorted by. */
+  sortMetrics: readonly ISortMetric[] = [];
 
   /** Progress of the server's index; while it is not null, the list may lack runs. */
   indexProgress: IIndexProgress | null = null;
@@ -147,6 +168,14 @@ export class RunsModel implements IDisposable {
   /** The current filter; `setFilter` changes it. */
   get filter(): IFilter {
     return this._filter;
+  }
+
+  /** The metric of evaluations that the list is sorted by; null for another order, or if no run has it. */
+  get sortMetric(): ISortMetric | null {
+    const { sort } = this._filter;
+    return (
+      this.sortMetrics.find(metric => BY_METRIC + metric.name === sort) ?? null
+    );
   }
 
   /** Whether a search or a state filter is set, so that an empty list does not mean that there are no runs. */
@@ -217,6 +246,13 @@ export class RunsModel implements IDisposable {
   /** Changes search, filter, order or grouping, and lists the first page. */
   async setFilter(change: Partial<IFilter>): Promise<void> {
     this._filter = { ...this._filter, ...change };
+    if (change.sort !== undefined) {
+      try {
+        this._storage?.setItem(SORT_KEY, change.sort);
+      } catch {
+        // a full or closed storage: the order holds for this page
+      }
+    }
     this._limit = PAGE_SIZE;
     this.setStatusMessage('');
     await this.refresh();
@@ -316,6 +352,7 @@ export class RunsModel implements IDisposable {
       await this._notifyEnded(page.runs);
       this.runs = page.runs;
       this.total = page.total;
+      this.sortMetrics = page.metrics ?? [];
       this.indexProgress = page.reading ?? null;
       this.serverStatus = 'ready';
       const slowPoll = this._pollCount++ % SLOW_POLL_EVERY === 0;
@@ -429,6 +466,7 @@ export class RunsModel implements IDisposable {
   private _changed = new Signal<this, void>(this);
   private _runEnded = new Signal<this, IRunEnded>(this);
   private _filter: IFilter = DEFAULT_FILTER;
+  private _storage: IRunsModelOptions['storage'];
   private _limit = PAGE_SIZE;
   private _detailsId: string | null = null;
   private _poll: Poll;

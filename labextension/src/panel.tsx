@@ -169,6 +169,7 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
                 trans={trans}
                 group={model.filter.group}
                 sortedByLoss={model.filter.sort === 'loss'}
+                sortMetric={model.sortMetric}
                 isSelected={id => model.isSelected(id)}
                 onOpen={open}
                 onToggle={id => model.toggle(id)}

@@ -1,7 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { IRun } from './api';
+import type { IKeyMetric, IRun, ISortMetric } from './api';
 import { formatAge, reasonText, progressText, formatMetric } from './format';
 import { formatNumber } from './numbers';
 import type { Grouping } from './model';
@@ -14,6 +14,8 @@ interface IRunListProps {
   group: Grouping;
   /** Whether the list is sorted by loss; each row then shows the loss instead of its first key metric. */
   sortedByLoss: boolean;
+  /** The metric of evaluations that the list is sorted by, which each row then shows. */
+  sortMetric?: ISortMetric | null;
   isSelected: (id: string) => boolean;
   onOpen: (id: string) => void;
   onToggle: (id: string) => void;
@@ -182,13 +184,27 @@ interface IRowProps extends IRunListProps {
   onSetAnchor: () => void;
 }
 
+/** The metric in a row: the one that the list is sorted by, else the first key metric; undefined for the loss. */
+function shownMetric({
+  run,
+  sortMetric,
+  sortedByLoss
+}: IRowProps): IKeyMetric | undefined {
+  if (!sortMetric) {
+    return sortedByLoss ? undefined : run.counted[0];
+  }
+  const value = run.evaluated?.[sortMetric.name];
+  return value === undefined ? undefined : { ...sortMetric, value };
+}
+
 function RunRow(props: IRowProps): React.JSX.Element {
   const { run, trans, now } = props;
   const share = run.total ? Math.min(run.step / run.total, 1) : 0;
   const live = run.state === 'running' || run.state === 'stopping';
   const selected = props.isSelected(run.id);
-  const metric = props.sortedByLoss ? undefined : run.counted[0];
-  const loss = run.loss === null ? '' : formatNumber(run.loss);
+  const metric = shownMetric(props);
+  const loss =
+    run.loss === null || props.sortMetric ? '' : formatNumber(run.loss);
   const value = metric ? formatMetric(metric) : loss;
   return (
     <li className="llf-RunsPanel-item">

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.charts import HIGH, LOW
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.metric_catalog import EVAL_PREFIX
 from llf_core.untrusted import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from llf_core.runs.folder import RunFolder
 
@@ -79,6 +80,42 @@ def last_loss(folder: RunFolder) -> float | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def last_evaluation(folder: RunFolder) -> dict[str, float]:
+    """The values of the last evaluation of a run by name, by which lists are sorted; empty if there is none.
+
+    The bounds of intervals are left out. Only the last 8 MiB are searched. See `latest_values` for several attempts.
+
+    Raises:
+        OSError: the disk fails while the file is read.
+    """
+    try:
+        descriptor = open_file(folder.metrics)
+    except OSError:
+        return {}
+    try:
+        starts = AttemptStarts()
+        for record in read_backwards(descriptor, lambda: [f'"{EVAL_PREFIX}'.encode()]):
+            values, step, attempt = record.get("values"), record.get("step"), record.get("attempt", 1)
+            if not isinstance(values, dict) or not isinstance(step, int) or not isinstance(attempt, int):
+                continue
+            found = evaluated(values) if starts.is_current(step, attempt) else {}
+            if found:
+                return found
+    finally:
+        os.close(descriptor)
+    return {}
+
+
+def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of evaluations among logged values, without the bounds of their intervals.
+
+    Args:
+        values: by name, as logged.
+    """
+    found = {name: as_number(value) for name, value in values.items() if name.startswith(EVAL_PREFIX)}
+    return {name: number for name, number in found.items() if number is not None and not name.endswith((LOW, HIGH))}
 
 
 class AttemptStarts:

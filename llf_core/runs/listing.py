@@ -6,15 +6,16 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
 from llf_core.runs.jsonl import spell_non_finite
+from llf_core.runs.latest_metrics import evaluated
 from llf_core.runs.meta import read_meta
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values
 from llf_core.runs.pace import pace, remaining
@@ -24,6 +25,9 @@ from llf_core.runs.sparkline import CurveSummary, curve_summary
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import NotPlainError, open_file
 from llf_core.untrusted.plain_yaml import yaml_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
@@ -50,6 +54,7 @@ class Row:
         loss: last logged training loss, possibly NaN or infinite; None before the first.
         eval_loss: last evaluation loss; None before the first.
         counted: key metrics other than the loss, as `{"name", "label", "form", "value"}`, most important first.
+        evaluated: last values of the metrics of evaluations by name, as logged, without bounds of intervals.
     """
 
     id: str
@@ -76,6 +81,7 @@ class Row:
     loss: float | None = None
     eval_loss: float | None = None
     counted: tuple[dict[str, Any], ...] = ()
+    evaluated: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def remaining(self) -> float | None:
@@ -90,8 +96,26 @@ class Row:
     def json(self) -> dict[str, Any]:
         """The row as a JSON object; non-finite numbers are strings, since JSON has none."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
-        found: dict[str, Any] = spell_non_finite(asdict(self) | lists | {"remaining": self.remaining})
+        more = lists | {"evaluated": dict(self.evaluated), "remaining": self.remaining}
+        found: dict[str, Any] = spell_non_finite(asdict(self) | more)
         return found
+
+
+@dataclass(frozen=True)
+class SortMetric:
+    """A metric of evaluations by which runs can be sorted.
+
+    Attributes:
+        name: as logged.
+        label: display label.
+        form: number format.
+        better: which values come first.
+    """
+
+    name: str
+    label: str
+    form: str
+    better: Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
@@ -102,27 +126,30 @@ class Page:
         total: number of matching runs.
         rows: the selected rows.
         reading: number of indexed runs and of all runs, until all are indexed; None once they are.
+        metrics: the metrics of evaluations that the indexed runs have, and whose better values are known.
     """
 
     total: int
     rows: tuple[Row, ...]
     reading: tuple[int, int] | None = None
+    metrics: tuple[SortMetric, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """The page as returned by the server and by `llf runs list --json`.
 
         Returns:
-            `total`, `runs` (see `Row.json`), and `reading` until all runs are indexed.
+            `total`, `runs` (see `Row.json`), `metrics`, and `reading` until all runs are indexed.
         """
-        return {"total": self.total, "runs": [row.json() for row in self.rows], **self._reading()}
+        return {"total": self.total, "runs": [row.json() for row in self.rows], **self._more()}
 
     def text(self) -> str:
         """The page as JSON text, joined from the cached texts of its rows, since it is requested every few seconds."""
-        more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in self._reading().items())
+        more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in self._more().items())
         return f'{{"total": {self.total}, "runs": [{", ".join(row.text for row in self.rows)}]{more}}}'
 
-    def _reading(self) -> dict[str, Any]:
-        return {} if self.reading is None else {"reading": {"done": self.reading[0], "of": self.reading[1]}}
+    def _more(self) -> dict[str, Any]:
+        reading = {} if self.reading is None else {"reading": {"done": self.reading[0], "of": self.reading[1]}}
+        return {"metrics": [asdict(one) for one in self.metrics], **reading}
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
@@ -171,6 +198,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         loss=went.last.get("loss"),
         eval_loss=went.last.get(EVAL_PREFIX + "loss"),
         counted=tuple(key_values(went.last)),
+        evaluated=evaluated(went.last),
     )
 
 

@@ -20,13 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs import listing
+from llf_core.runs.config_file import read_config
 from llf_core.runs.folder import RunFolder, home_folder, list_run_folders
-from llf_core.runs.latest_metrics import last_loss
-from llf_core.runs.listing import Page, Row
+from llf_core.runs.latest_metrics import last_evaluation, last_loss
+from llf_core.runs.listing import Page, Row, SortMetric
+from llf_core.runs.metric_catalog import (
+    EVAL_PREFIX,
+    declared_directions,
+    higher_is_better,
+    lowercase_label,
+    metric_named,
+)
 from llf_core.runs.search import Search, searched_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 SETTLED_STATES = frozenset({"finished", "stopped", "failed", "lost", "broken"})
 """States that change only together with a file. For other states the processes must be checked as well."""
@@ -59,6 +67,8 @@ class Entry:
         name: name in lower case.
         order: sort key by loss.
         output: whether it has a result.
+        evaluated: last values of the metrics of its evaluations, by name.
+        directions: of these metrics, whether a higher value is better; those that nothing declares are missing.
     """
 
     text: str
@@ -66,6 +76,8 @@ class Entry:
     name: str
     order: tuple[bool, float]
     output: bool
+    evaluated: Mapping[str, float]
+    directions: Mapping[str, bool]
 
 
 IndexedRuns = list[tuple[str, Entry]]
@@ -77,6 +89,8 @@ ORDERS: dict[str, Callable[[IndexedRuns], IndexedRuns]] = {
     "loss": lambda found: sorted(found, key=lambda one: one[1].order),
 }
 """Sort orders, applied to a list that is newest first."""
+BY_METRIC = "metric:"
+"""Beginning of a sort order by a metric of evaluations: `metric:eval_rougeL`."""
 
 
 class RunIndex:
@@ -100,6 +114,7 @@ class RunIndex:
         self._not_runs: tuple[Row, ...] = ()
         self._generation = 0
         self._newest: tuple[int, IndexedRuns] = (-1, [])
+        self._sort_metrics: tuple[int, tuple[SortMetric, ...]] = (-1, ())
         self._results: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
         self._scan: Future[None] | None = None
@@ -169,7 +184,7 @@ class RunIndex:
         rows += odd[max(0, offset - len(found)) : max(0, offset + limit - len(found))]
         known = len(self._entries)
         reading = None if query.is_unfiltered or known >= len(names) else (known, len(names))
-        return Page(len(found) + len(odd), tuple(rows), reading)
+        return Page(len(found) + len(odd), tuple(rows), reading, self._metrics())
 
     def finished(self) -> list[str]:
         """Ids of indexed finished runs with a result, newest first: what a form offers as adapters and reward models.
@@ -287,16 +302,60 @@ class RunIndex:
             return
         folder = self.folder(name)
         row = listing.read_row(folder, curve=False)
-        self._keep(name, signature, replace(row, loss=last_loss(folder)))
+        self._keep(name, signature, replace(row, loss=last_loss(folder), evaluated=last_evaluation(folder)))
 
     def _keep(self, name: str, signature: Signature, row: Row) -> None:
         output = _is_folder(f"{self._runs}/{name}/output")
-        entry = Entry(searched_text(row), row.state, row.name.lower(), _by_loss(row), output)
+        with self._lock:
+            known = self._entries.get(name)
+        before = {} if known is None else known[1].directions
+        directions = before if before.keys() >= row.evaluated.keys() else self._directions(name, row.evaluated)
+        entry = Entry(
+            searched_text(row), row.state, row.name.lower(), _by_loss(row), output, dict(row.evaluated), directions
+        )
         with self._lock:
             known = self._entries.get(name)
             self._entries[name] = (signature, entry)
             if known is None or known[1] != entry:
                 self._generation += 1
+
+    def _directions(self, name: str, metrics: Iterable[str]) -> dict[str, bool]:
+        """Whether a higher value of each metric is better; those are missing of which nothing is declared."""
+        found = {one: higher_is_better(one) for one in metrics}
+        if None in found.values():  # functions and data sets are declared by the run alone, whose YAML takes longer
+            own = declared_directions(read_config(self.folder(name).resolved))
+            found = {one: higher_is_better(one, own) for one in metrics}
+        return {one: better for one, better in found.items() if better is not None}
+
+    def _metrics(self) -> tuple[SortMetric, ...]:
+        """The metrics that the indexed runs can be sorted by; cached until an entry changes."""
+        with self._lock:
+            generation, entries = self._generation, list(self._entries.items())
+        if self._sort_metrics[0] != generation:
+            found: dict[str, bool] = {}
+            for _, (_, entry) in sorted(entries):  # the newest run decides
+                found |= entry.directions
+            metrics = []
+            for name, higher in found.items():
+                shown = metric_named(name.removeprefix(EVAL_PREFIX))
+                metrics.append(
+                    SortMetric(name, lowercase_label(shown.label), shown.form, "higher" if higher else "lower")
+                )
+            self._sort_metrics = (generation, tuple(sorted(metrics, key=lambda one: (one.label, one.name))))
+        return self._sort_metrics[1]
+
+    def _sorted(self, found: IndexedRuns, sort: str) -> IndexedRuns:
+        """Sort runs, which are newest first."""
+        if not sort.startswith(BY_METRIC):
+            return ORDERS[sort](found)
+        metric = sort.removeprefix(BY_METRIC)
+        higher = next((one.better == "higher" for one in self._metrics() if one.name == metric), False)
+
+        def order(entry: Entry) -> tuple[bool, float]:
+            value = entry.evaluated.get(metric, math.nan)
+            return (True, 0.0) if math.isnan(value) else (False, -value if higher else value)
+
+        return sorted(found, key=lambda one: order(one[1]))
 
     def _find(self, names: tuple[str, ...], query: RunQuery, is_cancelled: Callable[[], bool]) -> tuple[str, ...]:
         """Ids that match a query, in order; cached until an entry changes.
@@ -324,7 +383,7 @@ class RunIndex:
                 raise QueryCancelledError
         if search.words:
             chosen = [one for one in chosen if search.matches_text(one[1].text, one[0])]
-        found = tuple(name for name, _ in ORDERS[query.sort](chosen))
+        found = tuple(name for name, _ in self._sorted(chosen, query.sort))
         with self._lock:
             self._results[*key, generation] = found
             while len(self._results) > KEPT_RESULTS:
@@ -365,8 +424,10 @@ class RunQuery:
     """
 
     def __init__(self, state: str | None = None, query: str | None = None, sort: str = "newest") -> None:
-        if sort not in ORDERS:
-            raise ValueError(f"sort is {sort[:40]!r}. Expected one of {', '.join(ORDERS)}.")
+        if sort not in ORDERS and not sort.startswith(f"{BY_METRIC}{EVAL_PREFIX}"):
+            raise ValueError(
+                f"sort is {sort[:40]!r}. Expected one of {', '.join(ORDERS)}, or {BY_METRIC}{EVAL_PREFIX}NAME."
+            )
         self.state, self.sort = state or None, sort
         self.search = Search(query or "")
 
@@ -397,7 +458,8 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
         state: only runs in this state; None for any.
         query: only runs that contain these words, see `Search`; None for all.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
-            failed runs.
+            failed runs; or `metric:NAME`: by the last value of a metric of evaluations, such as `eval_rougeL`, the
+            better ones first, as the metric declares it, then runs without it.
 
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.

@@ -33,7 +33,70 @@ async function pass(milliseconds: number): Promise<void> {
   }
 }
 
+/** A model that keeps the order of its list in a storage. */
+function stored(storage: Pick<Storage, 'getItem' | 'setItem'>): RunsModel {
+  return new RunsModel({
+    api,
+    pageVersion: '0.1.0',
+    isVisible: () => true,
+    storage
+  });
+}
+
 describe('RunsModel', () => {
+  it('keeps the order of the list over a reload, and forgets one that it does not know', async () => {
+    const kept = new Map<string, string>();
+    const storage = {
+      getItem: (key: string) => kept.get(key) ?? null,
+      setItem: (key: string, value: string) => void kept.set(key, value)
+    };
+    const first = stored(storage);
+    void first.setFilter({ sort: 'metric:eval_rougeL', query: 'words' });
+    first.dispose();
+    const second = stored(storage);
+    expect(second.filter).toMatchObject({
+      sort: 'metric:eval_rougeL',
+      query: ''
+    });
+    second.dispose();
+    kept.forEach((_, key) => kept.set(key, 'metric:loss'));
+    const third = stored(storage);
+    expect(third.filter.sort).toBe('newest');
+    third.dispose();
+  });
+
+  it('sorts for this page where the storage takes nothing', async () => {
+    const full = stored({
+      getItem: () => null,
+      setItem: () => {
+        throw new Error('full');
+      }
+    });
+    void full.start();
+    await pass(200);
+    void full.setFilter({ sort: 'name' });
+    await pass(1500);
+    expect(api.lastQuery?.sort).toBe('name');
+    full.dispose();
+  });
+
+  it('tells the metric that the list is sorted by once a run has it', async () => {
+    const rouge = {
+      name: 'eval_rougeL',
+      label: 'ROUGE-L',
+      form: 'share',
+      better: 'higher'
+    } as const;
+    void model.start();
+    await pass(200);
+    void model.setFilter({ sort: 'metric:eval_rougeL' });
+    expect(model.sortMetric).toBeNull();
+    api.sortMetrics = [rouge];
+    await pass(1500);
+    expect(model.sortMetric).toEqual(rouge);
+    expect(api.lastQuery?.sort).toBe('metric:eval_rougeL');
+  });
+
   it('requests the version once, and the runs at each poll', async () => {
     api.allRuns = [run('a')];
     void model.start();

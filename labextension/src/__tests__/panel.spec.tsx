@@ -652,3 +652,40 @@ it('lists the evaluations and exports of a run, and offers what is in its folder
     'llf:export'
   ]);
 });
+
+it('offers the metrics of evaluations as orders, and shows in each row the one that sorts', () => {
+  model.sortMetrics = [
+    { name: 'eval_loss', label: 'Loss', form: 'number', better: 'lower' },
+    { name: 'eval_rougeL', label: 'ROUGE-L', form: 'share', better: 'higher' }
+  ];
+  showRuns(
+    run('a', { evaluated: { eval_rougeL: 0.25 } }),
+    run('b', { counted: [keyMetric('kl', 'KL divergence', 'number', 3)] })
+  );
+  const list = host.querySelector<HTMLSelectElement>(
+    'select[aria-label="Sort by"]'
+  )!;
+  const words = (): string[] =>
+    Array.from(list.options).map(option => option.textContent!);
+  expect(words()).toEqual([
+    'Newest',
+    'Oldest',
+    'Lowest training loss',
+    'Lowest Loss (evaluation)',
+    'Highest ROUGE-L (evaluation)',
+    'Name',
+    'State'
+  ]);
+  act(() => void model.setFilter({ sort: 'metric:eval_rougeL' }));
+  show();
+  expect(list.value).toBe('metric:eval_rougeL');
+  const shown = rows().map(row => row.querySelector('.llf-RunsPanel-loss'));
+  expect(shown[0]!.textContent).toBe('25 %');
+  expect(shown[0]!.getAttribute('title')).toBe('ROUGE-L');
+  expect(shown[1]).toBeNull(); // neither its loss nor another metric stands in the place of ROUGE-L
+
+  model.sortMetrics = [];
+  show();
+  expect(list.value).toBe('metric:eval_rougeL');
+  expect(list.selectedOptions[0].textContent).toBe('By rougeL');
+});

@@ -10,6 +10,8 @@ import {
   type IDetails,
   type IMeta,
   type IRun,
+  type IRunPage,
+  type ISortMetric,
   type IVersion,
   type IRunQuery
 } from '../api';
@@ -62,6 +64,7 @@ export class FakeApi implements IApi {
     training: true
   };
   allRuns: IRun[] = [];
+  sortMetrics: ISortMetric[] = [];
   serverDown: ApiError | null = null;
   foreignCode: ICodeToAllow = { sha256: '', code: [] };
   requests: string[] = [];
@@ -74,7 +77,7 @@ export class FakeApi implements IApi {
     return this.versionInfo;
   }
 
-  async listRuns(query: IRunQuery): Promise<{ total: number; runs: IRun[] }> {
+  async listRuns(query: IRunQuery): Promise<IRunPage> {
     this.requests.push(`runs ${query.limit}`);
     this.lastQuery = query;
     if (this.serverDown) {
@@ -85,7 +88,11 @@ export class FakeApi implements IApi {
         item.name.includes(query.query) &&
         (query.state === '' || item.state === query.state)
     );
-    return { total: matching.length, runs: matching.slice(0, query.limit) };
+    return {
+      total: matching.length,
+      runs: matching.slice(0, query.limit),
+      metrics: this.sortMetrics
+    };
   }
 
   async listAdapters(): Promise<{ total: number; adapters: IAdapter[] }> {

@@ -76,6 +76,34 @@ def test_by_loss_the_lowest_comes_first_and_what_failed_last(runs):
     assert names(list_runs(sort="loss")) == ["gamma", "failed", "beta", "alpha"]
 
 
+def test_by_a_metric_of_evaluations_the_better_ones_come_first(runs):
+    values = [{"eval_rougeL": 0.25, "eval_loss": 2.0}, {"eval_rougeL": 0.5, "eval_loss": 3.0}, {"eval_loss": 1.0}]
+    for folder, logged in zip(runs, values, strict=True):
+        bounds = {"eval_loss/low": 0.0, "eval_loss/high": 9.0}
+        writer = RunWriter(folder)
+        writer.metric(1, {"loss": 1.0, "eval_rougeL": 0.9, "eval_runtime": 3.0} if folder is runs[0] else {"loss": 1.0})
+        writer.metric(2, logged | bounds)
+        writer.metric(3, {"loss": 0.5})
+    page = list_runs(sort="metric:eval_rougeL")
+    assert names(page) == ["gamma", "alpha", "beta"]  # higher is better, and beta has no answers
+    assert names(list_runs(sort="metric:eval_loss")) == ["beta", "alpha", "gamma"]
+    assert [(one.name, one.better) for one in page.metrics] == [("eval_loss", "lower"), ("eval_rougeL", "higher")]
+    assert page.rows[0].json()["evaluated"] == {"eval_rougeL": 0.5, "eval_loss": 3.0}
+    RunWriter(runs[1]).metric(4, {"eval_rougeL": float("nan")})
+    assert names(list_runs(sort="metric:eval_rougeL")) == ["alpha", "beta", "gamma"]
+    with pytest.raises(ValueError, match="sort is 'metric:loss'"):
+        list_runs(sort="metric:loss")
+
+
+def test_a_metric_that_only_the_run_declares_has_its_direction(runs):
+    for folder, error in zip(runs, (3.0, 1.0, 2.0), strict=True):
+        folder.resolved.write_text("metrics:\n  mistakes: lower\n  eval_own: higher\n")
+        RunWriter(folder).metric(1, {"eval_mistakes": error, "eval_undeclared": error})
+    page = list_runs(sort="metric:eval_mistakes")
+    assert names(page) == ["gamma", "beta", "alpha"]
+    assert [(one.name, one.label, one.better) for one in page.metrics] == [("eval_mistakes", "mistakes", "lower")]
+
+
 def test_a_row_tells_what_the_config_says(runs):
     rows = {row.name: row for row in list_runs().rows}
     assert (rows["gamma"].model, rows["gamma"].dataset) == ("smol: lm", "a,b")
