@@ -9,7 +9,16 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, report_chat, report_export, report_methods, report_pairs, report_ppo, results
+from benchmarks import (
+    plots,
+    report_chat,
+    report_evaluate,
+    report_export,
+    report_methods,
+    report_pairs,
+    report_ppo,
+    results,
+)
 from benchmarks.peers import LLAMA_FACTORY
 from benchmarks.ratios import (
     CLAIMS,
@@ -64,6 +73,8 @@ def page(result: dict[str, Any]) -> str:
         parts.append(report_chat.text(result["chat"]))
     if result.get("export"):
         parts.append(report_export.text(result["export"]))
+    if result.get("evaluate") or result.get("evaluate_tasks"):
+        parts.append(report_evaluate.text(result.get("evaluate"), result.get("evaluate_tasks")))
     if "sweep" in groups:
         parts += ["## Scaling", sweep_table(groups["sweep"])]
         parts.append("![Speed and memory against length, batch size, rank and model size](images/bench-sweep.png)")

@@ -17,7 +17,7 @@ from benchmarks.ratios import summary
 
 RESULTS = Path(__file__).parent / "results" / "sft.json"
 PAIRS = RESULTS.with_name("dpo.json")
-OTHERS = ("ppo", "ppo_memory", "methods", "chat", "export")
+OTHERS = ("ppo", "ppo_memory", "methods", "chat", "export", "evaluate", "evaluate_tasks")
 
 
 def read(file: Path = RESULTS) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Page:
         """The page as returned by the server and by `llf runs list --json`.
 
         Returns:
-            `total`, `runs` (see `Row.json`), `metrics`, and `reading` until all runs are indexed.
+            `total`, `runs` (see `Row.json`), `metrics` if there are any, and `reading` until all runs are indexed.
         """
         return {"total": self.total, "runs": [row.json() for row in self.rows], **self._more()}
 
@@ -149,7 +149,8 @@ class Page:
 
     def _more(self) -> dict[str, Any]:
         reading = {} if self.reading is None else {"reading": {"done": self.reading[0], "of": self.reading[1]}}
-        return {"metrics": [asdict(one) for one in self.metrics], **reading}
+        metrics = {"metrics": [asdict(one) for one in self.metrics]} if self.metrics else {}
+        return metrics | reading
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:

@@ -341,7 +341,7 @@ class RunIndex:
                 metrics.append(
                     SortMetric(name, lowercase_label(shown.label), shown.form, "higher" if higher else "lower")
                 )
-            self._sort_metrics = (generation, tuple(sorted(metrics, key=lambda one: (one.label, one.name))))
+            self._sort_metrics = (generation, tuple(sorted(metrics, key=lambda one: (one.label.lower(), one.name))))
         return self._sort_metrics[1]
 
     def _sorted(self, found: IndexedRuns, sort: str) -> IndexedRuns:
