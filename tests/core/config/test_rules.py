@@ -19,6 +19,8 @@ TURNS = TWO | {"mix_strategy": "interleave_under"}
 CASES = [
     ("metrics", "error", {"metrics": ["bleu", "a b"]}, "`metrics` has 'a b'"),
     ("metrics", "warning", {"metrics": "belu,my_own"}, "Did you mean bleu?"),
+    ("do_predict", "error", {"do_predict": True}, "has nothing to answer: there is no evaluation data"),
+    ("do_predict", "error", EVALUATED | {"do_predict": True, "num_beams": 4}, "predictions have no beam search"),
     ("dataset", "error", {"dataset": None}, "No data set is set."),
     ("train_from_scratch", "error", {"train_from_scratch": True}, "Training starts with random weights"),
     (
