@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         BrokenRunError: the folder has no readable status.
         OSError: the disk is full, and so is the reserve.
         RuntimeError: a later attempt has started.
+        PluginError: two installed packages declare the same plug-in.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))

@@ -118,6 +118,7 @@ def add_to_result(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -
 
     Raises:
         ExportError: the folder has other files than the result of this run, or a file cannot be read or written.
+        OSError: too many files are open.
         PluginError: two installed packages declare the same name or key.
     """
     if not config.training.output_dir:
