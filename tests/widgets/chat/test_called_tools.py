@@ -22,6 +22,8 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.forking import ForkServer
+
 pytestmark = pytest.mark.launches
 TEMPLATE = (
     "{% if tools %}{{ '<|im_start|>system\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}"
@@ -81,9 +83,11 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.output
 
 
-def test_a_client_gets_the_call_whole_and_streamed_and_the_answer_to_its_result(tuned: Path, tmp_path: Path) -> None:
+def test_a_client_gets_the_call_whole_and_streamed_and_the_answer_to_its_result(
+    tuned: Path, tmp_path: Path, fork_server: ForkServer
+) -> None:
     compute_in_float32(tmp_path)
-    served = Process(tmp_path, "--name", f"tuned={tuned}", env={"HF_HUB_OFFLINE": "1"})
+    served = Process(tmp_path, "--name", f"tuned={tuned}", env={"HF_HUB_OFFLINE": "1"}, engines=fork_server.python)
     try:
         with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
             ask = Asking(client)

@@ -69,15 +69,15 @@ def compute_in_float32(home):
 
 
 class Process:
-    """A running `llf serve`."""
+    """A running `llf serve`, whose engines may run in another Python, such as one that has torch loaded."""
 
-    def __init__(self, home, *arguments, env=None):
+    def __init__(self, home, *arguments, env=None, engines=sys.executable):
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
-                "from llf_core.cli import main; main()",
+                f"import sys; sys.executable = {str(engines)!r}; from llf_core.cli import main; main()",
                 "serve",
                 "--port",
                 "0",
