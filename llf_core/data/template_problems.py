@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from llf_core.config.name_checks.model_folder import folder_of
 from llf_core.data.align import wanted_kind
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import REASONING_FIELDS, TEXTS
+from llf_core.data.own_template import MAX_BYTES, own_template_text
 from llf_core.data.precheck import quick_check
 from llf_core.data.rename_fields import renames_of
 from llf_core.data.render import OWN_TEMPLATE
@@ -22,7 +22,7 @@ from llf_core.data.template_check import CALLS, DROPPED, TOOLS, FieldCheck, fiel
 from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, SETTINGS, why_never_ends_here
 from llf_core.data.templates import named_template
 from llf_core.runs import home
-from llf_core.untrusted import UnreadableError, read_object_or_empty, read_text
+from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +35,6 @@ ALIASES = ("reasoning_content", "thinking", "reasoning")
 """Fields that transformers gives to a tokenizer's own template under each of these names."""
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 """Names beside the settings of a tokenizer in which transformers finds chat templates."""
-MAX_BYTES = 4 << 20
-"""Maximum size of a file with a template, as for the tokenizer."""
 
 
 def template_problems(config: RunConfig) -> tuple[Problem, ...]:
@@ -168,12 +166,4 @@ def _source(config: RunConfig, folder: Path | None) -> str | None:
             return None  # the name is reported beside its key
     if folder is None:
         return None
-    names = ("chat_template.jinja", SETTINGS)
-    file, settings = (Path(os.path.realpath(folder / name)) for name in names)  # the cache of a hub has links
-    with suppress(UnreadableError, FileNotFoundError):
-        return read_text(file, MAX_BYTES)
-    written = read_object_or_empty(settings, MAX_BYTES).get("chat_template")
-    if isinstance(written, list):
-        named = {one.get("name"): one.get("template") for one in written if isinstance(one, dict)}
-        written = named.get("default")
-    return written if isinstance(written, str) else None
+    return own_template_text(folder)

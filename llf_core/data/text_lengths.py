@@ -12,8 +12,10 @@ import numpy as np
 
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.image_tokens import image_tokens
 from llf_core.data.load import open_source
+from llf_core.data.media import KINDS, PLACEHOLDER
+from llf_core.data.media_headers import Header, read_header, reads
+from llf_core.data.media_tokens import media_tokens
 from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file, row_count
 from llf_core.data.sources import media_dir, sources_of
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
@@ -40,8 +42,10 @@ MOST_RECORDS = 2000
 MOST_BYTES = 4_000_000
 """Of a file, as many records or bytes are read; the number of further ones follows from its size."""
 DECIDED_ROWS = 100
-MOST_SIZES = 100
-"""The sizes of so many images are read."""
+MOST_HEADERS = {"image": 100, "video": 20, "audio": 20}
+"""The headers of so many files of a kind are read, which stand for the others; a video's takes milliseconds."""
+PLURAL = {"image": "images", "video": "videos", "audio": "audio clips"}
+SINGULAR = {"image": "An image", "video": "A video", "audio": "An audio clip"}
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,14 @@ class _Texts:
 
     Attributes:
         tokens: of each sequence.
-        images: of each sequence, the paths of its images; empty for one that is not a file.
+        media: of each sequence, the paths of its media by kind; empty for one that is not a file.
         records: number of records that were read.
         total: number of records that the files have, estimated if they were not read to their end.
         whole: whether all were read.
     """
 
     tokens: tuple[int, ...]
-    images: tuple[tuple[str, ...], ...]
+    media: tuple[Mapping[str, tuple[str, ...]], ...]
     records: int
     total: float
     whole: bool
@@ -95,19 +99,19 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     if not found:
         return None
     tokens = np.concatenate([np.array(one.tokens, np.int64) for one in found])
-    shown, patches, about_images = _of_images(config, [paths for one in found for paths in one.images])
+    shown, patches, about = _of_media(config, [media for one in found for media in one.media])
     tokens += shown
-    seen = patches * np.minimum(1.0, config.data.cutoff_len / tokens)  # longer examples with images are dropped
+    seen = patches * np.minimum(1.0, config.data.cutoff_len / tokens)  # longer examples with media are dropped
     total = sum(_drawn(one, config) for one in found)
     read = sum(one.records for one in found)
     which = f"all {read:,} records" if all(one.whole for one in found) else f"the first {read:,} records"
     missing = "" if len(found) == len(names) else " of the data sets that are on this machine"
-    basis = f"Lengths of the examples are estimated from the text of {which}{missing}.{about_images}"
+    basis = f"Lengths of the examples are estimated from the text of {which}{missing}.{about}"
     return of_lengths(tokens, max(1, round(total)), basis=basis, exact=False, patches=round(seen.max()))
 
 
 def most_patches(config: RunConfig) -> int:
-    """Patches of the images of the example that has most, as positions of a model's encoder; 0 for data of text.
+    """Patches of the images and videos of the example that has most, as positions of an encoder; 0 for data of text.
 
     What the encoder keeps for the backward pass is counted from it, where the data is prepared and where it is not.
 
@@ -170,14 +174,14 @@ def _read(source: Source, kind: DataKind, state: tuple[tuple[Path, int, int], ..
         return _Texts((), (), 0, 0, whole)
     reading = decide(source, tuple(rows[:DECIDED_ROWS]), kind)
     lengths = [(row, length) for row in rows for length in _lengths(reading, row)]
-    tokens, images = tuple(length for _, length in lengths), tuple(_images(row, reading.columns) for row, _ in lengths)
+    tokens, media = tuple(length for _, length in lengths), tuple(_media(row, reading.columns) for row, _ in lengths)
     counts = [_count(file) for file, _, _ in state]
     if all(counts):
         total = float(sum(count or 0 for count in counts))
     else:
         total = len(rows) if whole else len(rows) * held / max(1, read)
     total = source.num_samples or total
-    return _Texts(tokens, images, len(rows), total, whole)
+    return _Texts(tokens, media, len(rows), total, whole)
 
 
 def _rows(file: Path, most: int) -> list[Row]:
@@ -212,7 +216,8 @@ def _lengths(reading: Reading, row: Row) -> list[int]:
         found = reading.align(row)
     except BadExample:
         return []
-    shared = sum(map(_tokens, _texts(found)))
+    placed = any(column in reading.columns for column in KINDS)  # the signs of media are no text then
+    shared = sum(_tokens(PLACEHOLDER.sub("", text) if placed else text) for text in _texts(found))
     if found.messages[0]["role"] not in {"system", "text"}:
         shared += TOKENS_PER_CONVERSATION
     if found.rejected is None:
@@ -221,56 +226,76 @@ def _lengths(reading: Reading, row: Row) -> list[int]:
     return [shared, shared - last + _tokens(str(found.rejected.get("content")))]
 
 
-def _images(row: Row, columns: Mapping[str, str]) -> tuple[str, ...]:
-    """Paths of the images of a record; an empty text for one that is stored in the record."""
-    given = row.get(columns.get("images", ""))
-    found = given if isinstance(given, list | tuple) else [] if given is None else [given]
-    paths = ((one.get("path") if isinstance(one, dict) and not one.get("bytes") else one) for one in found)
-    return tuple(one if isinstance(one, str) and not one.startswith("data:") else "" for one in paths)
+def _media(row: Row, columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Paths of the media of a record by kind; an empty text for one that is stored in the record."""
+    found = {}
+    for column, kind in KINDS.items():
+        given = row.get(columns.get(column, ""))
+        listed = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
+        paths = ((one.get("path") if isinstance(one, dict) and not one.get("bytes") else one) for one in listed)
+        found[kind] = tuple(one if isinstance(one, str) and not one.startswith("data:") else "" for one in paths)
+    return {kind: paths for kind, paths in found.items() if paths}
 
 
-def _of_images(config: RunConfig, images: list[tuple[str, ...]]) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
-    """Tokens and patches of the images of each sequence, and a sentence about them.
-
-    The sizes of the first images are read from the headers of their files, which stand for the others.
+def _of_media(
+    config: RunConfig, media: list[Mapping[str, tuple[str, ...]]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Tokens and patches of the media of each sequence, and sentences about them.
 
     Raises:
         OSError: too many files are open.
     """
-    none = np.zeros(len(images), np.int64)
-    counter = image_tokens(config) if any(images) else None
-    if counter is None:
-        return none, none, ""
-    side = round(config.data.image_max_pixels**0.5)
+    tokens, patches = np.zeros(len(media), np.int64), np.zeros(len(media), np.int64)
+    kinds = [kind for kind in KINDS.values() if any(kind in one for one in media)]
+    counter = media_tokens(config) if kinds else None
+    if counter is not None and not counter.entry:  # a model of text, which is trained on the texts alone
+        return tokens, patches, ""
+    about = ""
+    for kind in kinds:
+        paths = [one.get(kind, ()) for one in media]
+        if counter is None:
+            about += _not_counted(kind, "the files of the model are not on this machine")
+        elif not counter.takes(kind):
+            about += _not_counted(kind, f"{counter.processor or 'the model'} is not known to take them")
+        else:
+            headers, why = _headers(config, kind, paths)
+            counts = [count for one in headers if (count := counter.count(kind, one)) is not None]
+            if not counts:
+                about += _not_counted(kind, why or "the settings of the model do not tell their number")
+                continue
+            tokens += _summed([one.tokens for one in counts], paths)
+            patches += _summed([one.positions for one in counts], paths)
+            least, most = min(one.tokens for one in counts), max(one.tokens for one in counts)
+            many = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+            about += f" {SINGULAR[kind]} counts {'' if counter.processor else 'about '}{many} tokens."
+    return tokens, patches, about
+
+
+def _headers(config: RunConfig, kind: str, paths: list[tuple[str, ...]]) -> tuple[list[Header], str]:
+    """Headers of the first files of a kind, and why there are none.
+
+    Images that cannot be read count as the largest ones that the processor gets.
+    """
     folder = media_dir(config)
-    paths = [path for one in images for path in one if path][:MOST_SIZES]
-    sizes = [size for path in paths if (size := _size(folder / path)) is not None] or [(side, side)]
-    places = np.cumsum([0, *map(len, images)])
-
-    def summed(counts: list[int]) -> NDArray[np.int64]:
-        """The sum over the images of each sequence; counted images stand for the others in turn."""
-        each = np.array(counts, np.int64)[np.arange(places[-1]) % len(counts)]
-        found: NDArray[np.int64] = np.diff(np.concatenate([[0], np.cumsum(each)])[places])
-        return found
-
-    patches = summed([counter.positions(*size) for size in sizes])
-    counts = [count for size in sizes if (count := counter.count(*size)) is not None]
-    if len(counts) < len(sizes):
-        return none, patches, " The tokens of images are not counted: the number is not known for this model."
-    least, most = min(counts), max(counts)
-    many = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    return summed(counts), patches, f" An image counts {many} tokens."
+    named = [path for one in paths for path in one if path][: MOST_HEADERS[kind]]
+    found = [header for path in named if (header := read_header(kind, folder / path)) is not None]
+    if found or kind != "image":
+        why = "none of their files can be read" if reads(kind) else "their lengths are read by PyAV: pip install av"
+        return found, why
+    side = round(config.data.image_max_pixels**0.5)
+    return [Header(side, side)], ""
 
 
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an image from the header of its file; None if it cannot be read, or without Pillow."""
-    try:
-        from PIL import Image
+def _not_counted(kind: str, why: str) -> str:
+    return f" The tokens of {PLURAL[kind]} are not counted: {why}."
 
-        with Image.open(path) as image:
-            return image.size
-    except (ImportError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+
+def _summed(counts: list[int], paths: list[tuple[str, ...]]) -> NDArray[np.int64]:
+    """The sum over the media of each sequence; counted media stand for the others in turn."""
+    places = np.cumsum([0, *map(len, paths)])
+    each = np.array(counts, np.int64)[np.arange(places[-1]) % len(counts)]
+    found: NDArray[np.int64] = np.diff(np.concatenate([[0], np.cumsum(each)])[places])
+    return found
 
 
 def _texts(conversation: Conversation) -> list[str]:

@@ -26,7 +26,8 @@ class ExampleLengths:
         examples: number of training examples; None if unknown.
         basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.
-        patches: patches of the images of the example that has most, which are the positions of a model's encoder.
+        patches: patches of the images and videos of the example that has most, which are the positions of a model's
+            encoder.
     """
 
     lengths: NDArray[np.int64]
@@ -84,7 +85,7 @@ def of_lengths(
         examples: number of examples; None: `n`.
         basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.
-        patches: patches of the images of the example that has most.
+        patches: patches of the images and videos of the example that has most.
 
     Raises:
         ValueError: `lengths` is empty.

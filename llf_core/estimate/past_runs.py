@@ -53,7 +53,7 @@ class PastRun:
         examples: number of training examples.
         quantiles: lengths of the examples before truncation, ascending, tokens.
         measured: whether it was a measurement of a few steps, not a whole run.
-        patches: patches of the images of the example that has most.
+        patches: patches of the images and videos of the example that has most.
     """
 
     time: float

@@ -185,7 +185,7 @@ def largest_patches(config: RunConfig, most: int) -> int:
 
     Args:
         config: for the micro-batch and the stage.
-        most: patches of the images of the example that has most.
+        most: patches of the images and videos of the example that has most.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.

@@ -173,7 +173,9 @@ def prepared_lengths(context: TrainingContext) -> ExampleLengths:
 
 
 def patches_of(context: TrainingContext) -> int:
-    """Patches of the images of the example that has most; 0 for a model of text, or if the data cannot be read again.
+    """Patches of the images and videos of the example that has most.
+
+    It is 0 for a model of text, or if the data cannot be read again.
 
     Args:
         context: the training context.
@@ -183,5 +185,5 @@ def patches_of(context: TrainingContext) -> int:
     try:
         return most_patches(context.config)
     except (OSError, UserError) as error:
-        logger.info("The patches of images are not counted: %s", error)
+        logger.info("The patches of images and videos are not counted: %s", error)
         return 0

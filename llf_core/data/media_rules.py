@@ -1,0 +1,382 @@
+"""Rules by which processors of transformers count the tokens and patches of a medium, by the settings of their files.
+
+A row of `media_tokens.toml` names one of `RULES` for each kind of media.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llf_core.data.media_sizes import (
+    canvas_grid,
+    crop_grid,
+    merged_grid,
+    merged_video_grid,
+    pooled_grid,
+    square_grid,
+    tile_grid,
+    unpadded_tokens,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llf_core.data.media_headers import Header
+    from llf_core.data.media_limits import MediaLimits
+
+FIXED = (
+    "max_soft_tokens", "image_seq_length", "image_seq_len", "num_image_tokens", "mm_tokens_per_image",
+    "vision_soft_tokens_per_image",
+)  # fmt: skip
+"""Settings with the number of tokens of an image or tile, for processors that the table does not have."""
+MIN_CROP, MOST_CROPS, CROP_RATIO = 256, 4, 1.2
+"""Options of Gemma 3's pan and scan, its processor's defaults."""
+SAMPLING_RATE = 16_000
+HOP = 160
+"""Samples between two mel frames, 100 frames a second: the default of Whisper's and Gemma's feature extractors."""
+LONGEST_CLIP = 480_000
+"""Samples of the longest audio clip of Gemma 4, the default of its feature extractor."""
+OF_ANOTHER_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
+"""Errors of a computation with settings that have other types than those of transformers' processors."""
+
+
+class Shown(NamedTuple):
+    """What a processor makes of a medium.
+
+    Attributes:
+        tokens: those of the medium itself.
+        positions: patches that the encoder of images sees; 0 for audio.
+        text: what the processor writes beside the tokens.
+    """
+
+    tokens: int
+    positions: int
+    text: str
+
+
+@dataclass(frozen=True)
+class MediaSettings:
+    """Settings of a model's processor.
+
+    Attributes:
+        limits: sizes to which images are scaled, and frames that are taken, before the processor gets them.
+        parts: settings by the names of the table: `processor` (`processor_config.json`), `image`, `video` and `audio`
+            (its parts), `model` (`config.json`) and `vision` (its `vision_config`).
+    """
+
+    limits: MediaLimits
+    parts: Mapping[str, Mapping[str, Any]]
+
+    def each(self, row: Mapping[str, Any]) -> int:
+        """Tokens of an image, tile, frame or clip, from the setting that the table names.
+
+        Args:
+            row: of the table.
+
+        Raises:
+            ValueError: no setting tells it.
+        """
+        if "each" in row:
+            path, default = row["each"]
+            part, name = path.split(".")
+            return int(self.parts[part].get(name) or default)
+        named = (self.parts[part].get(name) for name in FIXED for part in ("processor", "image", "model"))
+        return next((int(one) for one in named if one), 0) or self.patches()
+
+    def side(self) -> int:
+        """Pixels of a side of the squares that the encoder sees; 0 if the settings do not tell it."""
+        image = self.parts["image"]
+        cropped = image.get("crop_size") if image.get("do_center_crop", True) else None
+        return _pixels(cropped) or _pixels(self.parts["vision"].get("image_size")) or _pixels(image.get("size")) or 0
+
+    def patches(self) -> int:
+        """Patches of a square.
+
+        Raises:
+            ValueError: the settings do not tell it.
+        """
+        patch = _pixels(self.parts["vision"].get("patch_size"))
+        if not self.side() or not patch:
+            raise ValueError("The size of the encoder's images is not known.")
+        return (self.side() // patch) ** 2
+
+    def square_positions(self, parts: int, tokens: int) -> int:
+        """Positions of an encoder that sees squares one by one, each with one for the whole of it.
+
+        Args:
+            parts: number of squares.
+            tokens: returned where the settings do not tell the patches of a square.
+        """
+        try:
+            return (self.patches() + 1) * parts
+        except OF_ANOTHER_KIND:
+            return tokens
+
+    def limits_of(self, part: str, row: Mapping[str, Any]) -> tuple[int, float, float, int]:
+        """Side of a merged patch, smallest and largest area of a scaled image, and merged patches of a side.
+
+        Args:
+            part: `image` or `video`.
+            row: of the table.
+        """
+        own = self.parts[part]
+        size = own.get("size") or {}
+        least = own.get("min_pixels") or size.get("shortest_edge") or row["least"]
+        most = own.get("max_pixels") or size.get("longest_edge") or row["most"]
+        merge = int(own.get("merge_size") or row["merge"])
+        return int(own.get("patch_size") or row["patch"]) * merge, least, most, merge
+
+    def frames(self, header: Header) -> tuple[list[int], float]:
+        """Indices of the frames that are taken from a video, and its frames per second."""
+        rate = header.rate or self.limits.video_fps
+        return self.limits.frame_indices(max(1, header.frames), header.seconds or header.frames / rate), rate
+
+
+def _whole(row: Mapping[str, Any], columns: int = 0, rows: int = 0) -> str:
+    """Text of an image, which may be divided into tiles."""
+    whole = str(row.get("written", ""))
+    if not columns or not rows or "split" not in row:
+        return whole
+    between = str(row.get("between", ""))
+    one = between.join([str(row.get("tile", whole))] * columns) + str(row.get("row_end", ""))
+    return str(row["split"]).replace("{whole}", whole).replace("{parts}", between.join([one] * rows))
+
+
+def _video_text(row: Mapping[str, Any], times: Sequence[float], length: float) -> str:
+    """Text of a video: that of each frame, or group of frames, with its time in seconds."""
+    if "frame" not in row:
+        return str(row.get("written", ""))
+
+    def filled(text: str, number: int, second: float) -> str:
+        clock = f"{int(second // 60):02d}:{int(second % 60):02d}"
+        return text.replace("{number}", str(number)).replace("{seconds}", f"{second:.1f}").replace("{time}", clock)
+
+    frames = str(row.get("join", "")).join(
+        filled(str(row["frame"]), number, second) for number, second in enumerate(times, 1)
+    )
+    before = str(row.get("before", "")).replace("{frames}", _in_words(len(times)))
+    before = before.replace("{length}", str(timedelta(seconds=int(length))))
+    return before + frames + str(row.get("after", ""))
+
+
+def _in_words(number: int) -> str:
+    """A text with as many words and signs as a number below 1,000 in words, such as `one hundred and twenty-one`."""
+    hundreds, rest = divmod(number, 100)
+    word = "number-number" if rest > 20 and rest % 10 else "number"  # noqa: PLR2004 - of English
+    if not hundreds:
+        return word
+    return f"number hundred and {word}" if rest else "number hundred"
+
+
+def _grid(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+    """LLaVA: the patches of a square."""
+    patch = _pixels(media.parts["processor"].get("patch_size")) or _pixels(media.parts["vision"]["patch_size"]) or 1
+    found = (media.side() // patch) ** 2 + _additional(media)
+    return Shown(found, media.square_positions(1, found), "")
+
+
+def _additional(media: MediaSettings) -> int:
+    """Tokens beside the patches: that of the class, unless the model leaves it out."""
+    own = media.parts["processor"]
+    left_out = own.get("vision_feature_select_strategy") == "default"
+    return int(own.get("num_additional_image_tokens") or 0) - left_out
+
+
+def _squares(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+    """LLaVA-NeXT: a square of the whole image, and those of a canvas without its padding."""
+    own, size = media.parts["processor"], media.limits.image_size(header.width, header.height)
+    grids = media.parts["image"].get("image_grid_pinpoints") or media.parts["model"]["image_grid_pinpoints"]
+    side = media.side()
+    patches = side // (_pixels(own.get("patch_size")) or _pixels(media.parts["vision"]["patch_size"]) or 1)
+    wide, high = (one // side for one in square_grid(*size, grids))
+    found = unpadded_tokens(*size, patches * wide, patches * high) + patches**2 + _additional(media)
+    return Shown(found, media.square_positions(1 + wide * high, found), "")
+
+
+def _rows(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+    """Pixtral: merged patches, and a token at the end of each row."""
+    own, size = media.parts["image"], media.limits.image_size(header.width, header.height)
+    merge = int(
+        media.parts["processor"].get("spatial_merge_size") or media.parts["model"].get("spatial_merge_size") or 1
+    )
+    side = (_pixels(own.get("patch_size")) or 16) * merge
+    most = (own.get("size") or {}).get("longest_edge")
+    ratio = max(1.0, max(size) / most) if most else 1.0
+    wide, high = (-(-int(one / ratio) // side) for one in size)
+    return Shown(high * (wide + 1), high * wide * merge**2, "")
+
+
+def _fixed(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+    """PaliGemma, Gemma 3n: as many tokens for each image."""
+    found = media.each(row)
+    return Shown(found, media.square_positions(1, found), _whole(row))
+
+
+def _crops(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Gemma 3: a whole image, and the crops of long ones with `image_do_pan_and_scan`."""
+    size, own = media.limits.image_size(header.width, header.height), media.parts["image"]
+    least, most = own.get("pan_and_scan_min_crop_size"), own.get("pan_and_scan_max_num_crops")
+    ratio = own.get("pan_and_scan_min_ratio_to_activate") or CROP_RATIO
+    crops = crop_grid(*size, least or MIN_CROP, most or MOST_CROPS, ratio)
+    grid = crops if media.limits.image_do_pan_and_scan else (0, 0)
+    parts = 1 + grid[0] * grid[1]
+    found = parts * media.each(row)
+    return Shown(found, media.square_positions(parts, found), _whole(row, *grid))
+
+
+def _tiles(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Idefics 3 and SmolVLM: the tiles of an image and the whole of it."""
+    size, own = media.limits.image_size(header.width, header.height), media.parts["image"]
+    longest, tile = int(own["size"]["longest_edge"]), int(own["max_image_size"]["longest_edge"])
+    grid = tile_grid(*size, longest, tile) if own.get("do_image_splitting", True) else (0, 0)
+    parts = 1 + grid[0] * grid[1]
+    found = parts * media.each(row)
+    return Shown(found, media.square_positions(parts, found), _whole(row, *grid))
+
+
+def _canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """InternVL: with `crop_to_patches` the tiles of an image, and the whole of it if there are several."""
+    size, own = media.limits.image_size(header.width, header.height), media.parts["image"]
+    least, most = int(own.get("min_patches") or 1), int(own.get("max_patches") or 12)
+    parts = 1
+    if media.limits.crop_to_patches and most > 1:
+        tile = own.get("size") or {}
+        columns, rows = canvas_grid(*size, (tile["width"], tile["height"]), least, most)
+        parts += columns * rows if columns * rows > 1 else 0
+    found = parts * media.each(row)
+    return Shown(found, media.square_positions(parts, found), _whole(row))
+
+
+def _pooled(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Gemma 4: pooled patches of the largest image with at most so many."""
+    size = media.limits.image_size(header.width, header.height)
+    found, positions = _pooled_of(media, "image", row, size)
+    return Shown(found, positions, _whole(row))
+
+
+def _pooled_of(media: MediaSettings, part: str, row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    own = media.parts[part]
+    pooled = int(own.get("pooling_kernel_size") or 3)
+    wide, high = pooled_grid(*size, int(own.get("patch_size") or 16) * pooled, media.each(row))
+    return wide * high, wide * high * pooled**2
+
+
+def _merged(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Qwen-VL: merged patches of the scaled image."""
+    size = media.limits.image_size(header.width, header.height)
+    side, least, most, merge = media.limits_of("image", row)
+    wide, high = merged_grid(*size, side, least, most)
+    return Shown(wide * high, wide * high * merge**2, _whole(row))
+
+
+def _merged_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Qwen2-VL: merged patches of each group of frames, whose limits are those of a frame."""
+    taken, _ = media.frames(header)
+    side, least, most, merge = media.limits_of("video", row)
+    step = int(media.parts["video"].get("temporal_patch_size") or row["step"])
+    wide, high = merged_grid(*media.limits.frame_size(header.width, header.height), side, least, most)
+    found = -(-len(taken) // step) * wide * high
+    return Shown(found, found * merge**2, _whole(row))
+
+
+def _merged_clip(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Qwen3-VL: merged patches of each group of frames, whose limits are those of all frames, with their times."""
+    taken, rate = media.frames(header)
+    side, least, most, merge = media.limits_of("video", row)
+    step = int(media.parts["video"].get("temporal_patch_size") or row["step"])
+    size = media.limits.frame_size(header.width, header.height)
+    wide, high = merged_video_grid(len(taken), size, side, step, (least, most))
+    taken += [taken[-1]] * (-len(taken) % step)
+    times = [(taken[place] + taken[place + step - 1]) / rate / 2 for place in range(0, len(taken), step)]
+    found = len(times) * wide * high
+    return Shown(found, found * merge**2, _video_text(row, times, header.seconds))
+
+
+def _of_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """SmolVLM and InternVL: each frame is an image that is not divided."""
+    taken, rate = media.frames(header)
+    found = len(taken) * media.each(row)
+    text = _video_text(row, [one / rate for one in taken], header.seconds)
+    return Shown(found, media.square_positions(len(taken), found), text)
+
+
+def _pooled_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Gemma 4: each frame is an image."""
+    taken, rate = media.frames(header)
+    size = media.limits.frame_size(header.width, header.height)
+    found, positions = _pooled_of(media, "video", row, size)
+    text = _video_text(row, [one / rate for one in taken], header.seconds)
+    return Shown(len(taken) * found, len(taken) * positions, text)
+
+
+def _clip(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+    """Gemma 3n: as many tokens for each audio clip."""
+    return Shown(media.each(row), 0, _whole(row))
+
+
+def _samples(media: MediaSettings, header: Header) -> tuple[int, int, int]:
+    """Samples of an audio clip as the feature extractor gets it, samples between two mel frames, and samples a second.
+
+    Raises:
+        ValueError: the clip is empty.
+    """
+    own = media.parts["audio"]
+    rate = int(own.get("sampling_rate") or SAMPLING_RATE)
+    found = round(header.seconds * rate)
+    if found < 1:
+        raise ValueError("The clip is empty.")
+    return found, int(own.get("hop_length") or HOP), rate
+
+
+def _whisper_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Qwen2-Audio: mel frames of at most `chunk_length` seconds, after a convolution of stride 2 and a mean of two.
+
+    The formula is that of `Qwen2AudioProcessor._process_audio`.
+    """
+    found, hop, rate = _samples(media, header)
+    own = media.parts["audio"]
+    most = int(own.get("n_samples") or rate * int(own.get("chunk_length") or 30))
+    frames = -(-min(found, most) // hop)
+    return Shown(((frames - 1) // 2 + 1 - 2) // 2 + 1, 0, _whole(row))
+
+
+def _gemma_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Gemma 4: mel frames of at most 30 seconds, after two convolutions of stride 2.
+
+    The formula is that of `Gemma4Processor.replace_audio_token` and `Gemma4AudioFeatureExtractor`.
+    """
+    found, hop, rate = _samples(media, header)
+    window = int(media.parts["audio"].get("frame_length") or rate // 50)
+    frames = max(0, (min(found, LONGEST_CLIP) + window // 2 - 1 - window) // hop + 1)
+    return Shown(-(-frames // 4), 0, _whole(row))
+
+
+def _pixels(value: object) -> int | None:
+    """Pixels of the side of a square, which settings name as a number, a list or an object; None for none."""
+    if isinstance(value, dict):
+        value = value.get("height") or value.get("shortest_edge")
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, int) and value > 0 else None
+
+
+RULES: Mapping[str, Callable[[MediaSettings, Mapping[str, Any], Header], Shown]] = {
+    "grid": _grid,
+    "squares": _squares,
+    "rows": _rows,
+    "fixed": _fixed,
+    "crops": _crops,
+    "tiles": _tiles,
+    "canvas": _canvas,
+    "pooled": _pooled,
+    "merged": _merged,
+    "merged_frames": _merged_frames,
+    "merged_clip": _merged_clip,
+    "frames": _of_frames,
+    "pooled_frames": _pooled_frames,
+    "clip": _clip,
+    "whisper_frames": _whisper_frames,
+    "gemma_frames": _gemma_frames,
+}
+"""Each returns what a processor makes of a medium: of its settings, the row of the table and the header of the file."""

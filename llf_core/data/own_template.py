@@ -1,0 +1,42 @@
+"""The chat template that belongs to a model, from the files of its folder, without loading a tokenizer."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from llf_core.untrusted import UnreadableError, read_object_or_empty, read_text
+
+MAX_BYTES = 4 << 20
+"""Maximum size of a chat template and of the settings of a tokenizer."""
+
+
+def own_template_text(folder: Path) -> str | None:
+    """Read the text of a model's own chat template.
+
+    Forecasts and checks need it before a tokenizer is loaded.
+
+    Args:
+        folder: folder of the model.
+
+    Returns:
+        The template, of several the one named `default`; None if there is none, or it cannot be read.
+
+    Raises:
+        OSError: too many files are open.
+    """
+
+    def real(name: str) -> Path:
+        return Path(os.path.realpath(folder / name))  # the cache of a hub has links
+
+    with suppress(UnreadableError, FileNotFoundError):
+        return read_text(real("chat_template.jinja"), MAX_BYTES)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        written = read_object_or_empty(real(name), MAX_BYTES).get("chat_template")
+        if isinstance(written, list):
+            named = {one.get("name"): one.get("template") for one in written if isinstance(one, dict)}
+            written = named.get("default")
+        if isinstance(written, str):
+            return written
+    return None
