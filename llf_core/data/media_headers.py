@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +48,12 @@ def read_header(kind: str, path: Path) -> Header | None:
         The header; None if the file cannot be read, is no regular file, or the package that reads it is not installed.
     """
     try:
-        stat = path.stat()
+        found = path.stat()
     except (OSError, ValueError):
         return None
-    if not path.is_file():  # a device or named pipe could block forever
+    if not stat.S_ISREG(found.st_mode):  # a device or named pipe could block forever
         return None
-    return _READERS[kind](path, stat.st_mtime_ns, stat.st_size)
+    return _READERS[kind](path, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -92,6 +92,9 @@ class MediaTokens:
 
         Returns:
             The numbers; None if `takes` says no, or the settings or the medium are not as it expects.
+
+        Raises:
+            OSError: too many files are open.
         """
         if not self.takes(kind):
             return None
