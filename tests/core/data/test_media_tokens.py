@@ -23,7 +23,7 @@ from tests.core.models.tiny_processors import name_processor, tiny_processor
 SIZES = [(60, 40), (640, 480), (30, 900)]
 NEEDS = {
     "qwen2_vl": "torchvision", "qwen2_5_vl": "torchvision", "qwen3_vl": "torchvision", "gemma4": "torchvision",
-    "internvl": "torchvision", "smolvlm": "num2words",
+    "internvl": "torchvision", "smolvlm": "num2words", "mistral3": "torchvision",
 }  # fmt: skip
 """Packages that processors need, and LLF does not install."""
 PLAIN = ("gemma3n", "idefics3", "llava_next", "mistral3")
