@@ -44,6 +44,10 @@ OWN_CROPS = {"DeepseekOcr2Processor"}
 """Processors that count the tokens of an image right only with the crops that they make themselves."""
 FLAT_IMAGES = {"GotOcr2Processor"}
 """Processors that take the images of all texts as one list: a list for each text would be pages of one document."""
+OF_TEXT = {"input_ids", "attention_mask"}
+"""Tensors of a processor that have a row for each text."""
+VIDEOS_OF_ONE_LENGTH = {"InternVLProcessor"}
+"""Processors that take several videos only if all have as many frames; they get each text by itself."""
 UNUSABLE = {
     ("FuyuProcessor", "image"): "writes images before a whole text and the start of an answer after it",
     ("GitProcessor", "image"): "has no token in the place of an image",
@@ -330,6 +334,10 @@ def process(
             of the model's feature extractor.
         MemoryError: out of memory.
     """
+    has_video = any(one.kind == "video" for group in media for one in group)
+    if len(texts) > 1 and has_video and type(processor).__name__ in VIDEOS_OF_ONE_LENGTH:
+        pairs = zip(texts, media, strict=True)
+        return _joined([process(processor, [text], [group], limits, **options) for text, group in pairs])
     given: dict[str, Any] = {}
     images = [[open_image(one, limits) for one in group if one.kind == "image"] for group in media]
     videos = [[open_video(one, limits) for one in group if one.kind == "video"] for group in media]
@@ -362,6 +370,19 @@ def process(
     except Exception as error:  # noqa: BLE001 - of any type, also a division by zero for an image of one pixel
         raise BadExample(f"the model's processor cannot process it: {reason(error)}") from None
     return {name: value for name, value in dict(made).items() if name not in NOT_INPUTS}
+
+
+def _joined(apart: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The batch of texts that were processed one by one: 0 behind the shorter ones, and the tensors of all media."""
+    from torch import cat
+    from torch.nn.utils.rnn import pad_sequence
+
+    return {
+        name: pad_sequence([one[name][0] for one in apart], batch_first=True)
+        if name in OF_TEXT
+        else cat([one[name] for one in apart])
+        for name in apart[0]
+    }
 
 
 def _check_kinds(processor: ProcessorMixin, kinds: set[str], limits: MediaLimits) -> None:

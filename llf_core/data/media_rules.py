@@ -258,9 +258,9 @@ def _pooled(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Sho
 
 def _pooled_of(media: MediaSettings, part: str, row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
     own = media.parts[part]
-    pooled = int(own.get("pooling_kernel_size") or 3)
-    wide, high = pooled_grid(*size, int(own.get("patch_size") or 16) * pooled, media.each(row))
-    return wide * high, wide * high * pooled**2
+    pooled, most = int(own.get("pooling_kernel_size") or 3), media.each(row)
+    wide, high = pooled_grid(*size, int(own.get("patch_size") or 16) * pooled, most)
+    return wide * high, most * pooled**2  # the encoder gets images of one length, with padding
 
 
 def _merged(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:

@@ -11,7 +11,10 @@ from transformers import AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from llf_core.config import RunConfig
+from llf_core.data.formats.conversation import Medium
+from llf_core.data.media import placeholder_of, process
 from llf_core.data.media_headers import Header, read_header
+from llf_core.data.media_limits import MediaLimits
 from llf_core.data.media_tokens import FILE, media_tokens, surrounding
 from llf_core.data.preparation import prepare
 from llf_core.data.text_lengths import lengths_from_text
@@ -156,7 +159,7 @@ def test_videos_take_the_tokens_that_the_processor_writes(kind, keys, saved, tmp
     pytest.importorskip("av")
     files = clips(tmp_path)
     groups = [[], *([one] for one in files)]
-    if kind != "internvl":  # whose processor takes several videos of one length only
+    if kind != "internvl":  # whose processor takes several videos of a text only if they have one length
         groups.append(files)
     the_forecast_is_the_length_of_the_data(saved(kind), tmp_path, "video", files, groups, **keys)
 
@@ -193,6 +196,31 @@ def sound(path, rate, seconds):
         file.setframerate(rate)
         file.writeframes(tone.astype("<i2").tobytes())
     return path
+
+
+@pytest.mark.parametrize("kind", [*VIDEOS, "llava", "gemma3", "paligemma", "idefics3", "llava_next"])
+def test_the_positions_of_the_encoder_are_the_patches_that_the_processor_makes(kind, saved, tmp_path):
+    config = config_of(saved(kind), tmp_path, [ASKED])
+    source = resolve_model(str(saved(kind)), config)
+    processor = load_processor(source, config, load_tokenizer(source, config))
+    found = media_tokens(config)
+    for medium in ("image", "video") if kind in VIDEOS else ("image",):
+        if medium == "video":
+            pytest.importorskip("av")
+        file = (clips if medium == "video" else pictures)(tmp_path)[1]
+        text, given = placeholder_of(processor, medium), [Medium(medium, str(file))]
+        made = process(processor, [text], [given], MediaLimits.of(config), return_tensors="pt")
+        positions = found.count(medium, read_header(medium, file)).positions
+        assert positions == patches(made, found.settings), medium
+
+
+def patches(made, settings):
+    """Patches of a processor's tensors: in rows, or of squares, of which each has one more for the whole of it."""
+    (seen,) = (made[name] for name in ("pixel_values_videos", "pixel_values") if name in made)
+    if seen.ndim < 4 or seen.shape[-3] != 3:
+        return seen.shape[:-1].numel()
+    side = seen.shape[-1] // int(np.ravel(settings.parts["vision"]["patch_size"])[0])
+    return seen.shape[:-3].numel() * (side**2 + 1)
 
 
 def test_a_table_row_has_the_types_of_transformers():

@@ -15,7 +15,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from llf_core.config import RunConfig
 from llf_core.config.ignore_index import IGNORED
-from llf_core.data import prepare
+from llf_core.data import Collator, prepare
 from llf_core.data.text_lengths import lengths_from_text
 from llf_core.estimate import Forecaster, find_devices
 from llf_core.estimate.example_lengths import of_lengths
@@ -345,3 +345,32 @@ def test_videos_are_trained_on_as_transformers_does(kind, saved, tmp_path, make_
         assert row["input_ids"] == expected[row["index"]][0]["input_ids"][0].tolist()
     loss = -torch.cat([plain.log_probs(*one) for one in expected]).mean().item()
     assert RunReader(folder).metrics().values("loss")[0] == pytest.approx(loss, rel=LIMIT)
+
+
+def test_videos_of_different_lengths_are_one_batch(saved, tmp_path):
+    av = pytest.importorskip("av")
+    model = saved("internvl")
+    rows = []
+    for number, frames in enumerate((4, 8)):
+        with av.open(str(tmp_path / f"{number}.mkv"), "w") as file:
+            stream = file.add_stream("ffv1", rate=4)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+            for place in range(frames):
+                frame = np.full((48, 64, 3), 20 * place + 9 * number, dtype=np.uint8)
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            file.mux(stream.encode(None))
+        rows.append({"instruction": "<video>What is it?", "output": "A light.", "videos": [f"{number}.mkv"]})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    config = RunConfig.load(of_run(model, tmp_path, cutoff_len=512))
+    source = resolve_model(str(model), config)
+    tokenizer = load_tokenizer(source, config)
+    processor = load_processor(source, config, tokenizer)
+    examples = list(prepare(config, tokenizer, processor=processor).train)
+    collate = Collator(tokenizer, processor=processor)
+    both, alone = collate(examples), [collate([one]) for one in examples]
+    assert torch.equal(both["pixel_values"], torch.cat([one["pixel_values"] for one in alone]))
+    assert len(both["pixel_values"]) == 2 + 4  # frames, two a second
+    for row, one in enumerate(alone):
+        length = one["attention_mask"].sum()
+        assert torch.equal(both["input_ids"][row, :length], one["input_ids"][0, :length])
+        assert both["attention_mask"][row].sum() == length
