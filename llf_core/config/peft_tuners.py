@@ -63,17 +63,17 @@ class PeftOption:
 
 @dataclass(frozen=True)
 class PeftTuner:
-    """An adapter that the installed PEFT has. Its source is read when what it says is asked for.
+    """An adapter that the installed PEFT has. Its options are read from PEFT's source when they are asked for.
 
     Attributes:
         name: its type, such as `IA3`.
         config_class: name of its config class.
-        package: folder of its source.
+        backends: names of the quantizers whose layers it supports, among other names; `EVERY_BACKEND` for all.
     """
 
     name: str
     config_class: str
-    package: Path
+    backends: frozenset[str]
 
     @functools.cached_property
     def options(self) -> Mapping[str, PeftOption]:
@@ -89,13 +89,6 @@ class PeftTuner:
     def prompts(self) -> bool:
         """Whether it puts trained vectors before each example instead of changing layers."""
         return any(one.name == PROMPTS for one in _ancestry(self.config_class))
-
-    @functools.cached_property
-    def backends(self) -> frozenset[str]:
-        """Names of the quantizers whose layers it supports, among other names; `EVERY_BACKEND` for all."""
-        files = list(self.package.glob("*.py"))
-        every = any(EVERY_BACKEND in file.read_text(encoding="utf-8") for file in files)
-        return frozenset({file.stem for file in files} | ({EVERY_BACKEND} if every else set()))
 
     @functools.cached_property
     def _options(self) -> dict[str, PeftOption]:
@@ -133,7 +126,7 @@ def tuner(name: str) -> PeftTuner | None:
     for file in sorted(files, key=lambda one: one.parent.name.upper() != name):  # most are in a folder of their name
         registered = _registered(file)
         if registered and registered["name"].upper() == name:
-            return PeftTuner(name, registered["config_cls"], file.parent)
+            return PeftTuner(name, registered["config_cls"], _backends(file.parent))
     return None
 
 
@@ -225,6 +218,13 @@ def _classes() -> Mapping[str, tuple[ast.ClassDef, Path]]:
         else [*folder.glob("config.py"), *folder.glob("tuners/*.py"), *folder.glob("tuners/*/config.py")]
     )
     return {node.name: (node, file) for file in files for node in _parsed(file).body if isinstance(node, ast.ClassDef)}
+
+
+def _backends(package: Path) -> frozenset[str]:
+    """Names of the files of an adapter's package, and `EVERY_BACKEND` where one of them uses it."""
+    files = list(package.glob("*.py"))
+    every = any(EVERY_BACKEND in file.read_text(encoding="utf-8") for file in files)
+    return frozenset({file.stem for file in files} | ({EVERY_BACKEND} if every else set()))
 
 
 def _ancestry(name: str) -> list[ast.ClassDef]:
