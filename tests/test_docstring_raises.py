@@ -45,7 +45,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.config.peft_tuners._parsed": dict.fromkeys(
         ("OSError", "SyntaxError", "UnicodeDecodeError", "ValueError"), "reads files of the installed PEFT"
     ),
-    "llf_core.config.peft_tuners._read": dict.fromkeys(
+    "llf_core.config.peft_tuners._backends": dict.fromkeys(
         ("OSError", "UnicodeDecodeError"), "reads files of the installed PEFT"
     ),
     "llf_core.config.peft_tuners._registered": dict.fromkeys(
