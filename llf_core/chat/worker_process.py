@@ -221,12 +221,13 @@ def failure(error: BaseException) -> Failed:
         error: the error; its traceback is printed to stderr.
     """
     from llf_core.models.errors import first_line
+    from llf_core.models.out_of_memory import is_out_of_memory
 
     traceback.print_exception(error)
     if isinstance(error, UserError):
         kind = "untrusted" if isinstance(error, UntrustedCodeError) else "engine"
         return Failed(kind, error.message, error.what_to_do)  # type: ignore[arg-type]  # one of the two
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if is_out_of_memory(error):
         return Failed(
             "out_of_memory",
             "The model does not fit into the free memory.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 # Messages of the allocators of the back ends. CUDA's own error is torch.OutOfMemoryError.
 SIGNS = (
     "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
@@ -26,4 +28,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM  # a file that cannot be mapped
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)

@@ -1,6 +1,7 @@
 """Out of memory in a step: the same step in smaller parts, with the results of a run that began with them."""
 
 import json
+import mmap
 import os
 import re
 import socket
@@ -49,6 +50,10 @@ def test_the_real_errors_of_allocators_are_known():
         bytearray(ABSURD)
     assert is_out_of_memory(cpu.value)
     assert is_out_of_memory(python.value)
+    with pytest.raises(OSError, match="Cannot allocate memory") as file:
+        mmap.mmap(-1, ABSURD)
+    assert is_out_of_memory(file.value)
+    assert not is_out_of_memory(FileNotFoundError(2, "No such file or directory"))
     assert is_out_of_memory(torch.OutOfMemoryError("Allocation on device"))
     for text in (
         "CUDA error: out of memory",
