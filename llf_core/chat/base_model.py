@@ -35,17 +35,20 @@ class BaseModel:
 
 
 def plan_base(config: RunConfig) -> DevicePlan:
-    """Choose device and precision of a base model; sets the number of torch threads of this process.
+    """Choose device and precision of a base model; sets the number of torch threads, and the GPU, of this process.
 
     `infer_dtype` takes the place of the measured precision. No weights are loaded, so the stored results of an
-    evaluation are found by its precision before it begins.
+    evaluation are found by its precision before it begins. The GPU is the one of `LOCAL_RANK`, if that is set. On a
+    CPU, the first measurement of bfloat16 is written to `cache/probe.json` of `LLF_HOME`.
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
 
     Raises:
         ModelError: the config requests a precision that the device does not support.
-        OSError: the cache of the bfloat16 benchmark cannot be written.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: the cache of the bfloat16 benchmark cannot be read or written.
     """
     from llf_core.models.device import plan_device
 

@@ -81,6 +81,8 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
     """Keep a reply with the conversation before it as an example for supervised fine-tuning (`sft`).
 
     A reply that the data set has already is replaced, so that it is not learned twice.
+    The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
+    keeping again replaces it.
 
     Args:
         conversation: the conversation.
@@ -94,7 +96,8 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
     Raises:
         ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set,
             the row is too large, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
+            data set is too large to be changed.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or a file cannot be written.
@@ -118,6 +121,8 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
     """Keep two replies to one question as a preference pair (`dpo`, `rm`), with the conversation before the better one.
 
     An earlier pair of the same better and the same worse reply is replaced, so that it is not learned twice.
+    The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
+    keeping again replaces it.
 
     Args:
         conversation: the conversation.
@@ -134,7 +139,8 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
         ConversationError: a message does not exist, is no reply or is empty, they answer different questions or are
             equal, the name cannot be one of a data set, the row is too large, or the conversation's file was replaced
             or deleted meanwhile.
-        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
+            data set is too large to be changed.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or a file cannot be written.
@@ -155,6 +161,8 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
     """Keep a reply with a thumb up or down (`kto`), and note the rating in the conversation, where views show it.
 
     An earlier rating of the reply is replaced.
+    The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
+    keeping again replaces it.
 
     Args:
         conversation: the conversation.
@@ -168,7 +176,8 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
     Raises:
         ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set,
             the row is too large, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
+            data set is too large to be changed.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: the disk is full, or a file cannot be written.
@@ -192,7 +201,8 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
 
     Raises:
         ConversationError: the message does not exist, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
+            data set is too large to be changed.
         ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: a file cannot be written.

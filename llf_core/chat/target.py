@@ -67,6 +67,8 @@ class Target:
         template: name of a chat template for the base model, used if its tokenizer has none; None for none.
         model: the base model's folder or hub id, as in `config`.
         scores: whether it is a reward model, which generates no text: only an export takes it.
+        follows_run: whether it stands for the newest weights of a run, and not for one checkpoint or the base, so that
+            a chat can change to newer ones. The name does not tell: a run may be called `exp@3`.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Target:
     template: str | None = None
     model: str = ""
     scores: bool = False
+    follows_run: bool = False
 
     @cached_property
     def base_key(self) -> str:
@@ -342,7 +345,7 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None, *, reward_mode
         settings.pop("adapter_name_or_path", None)
         whole = settings | {"model_name_or_path": str(path)}
         found = _target(shown, where, whole, None, folder.id, step, template)
-    return replace(found, scores=scores)
+    return replace(found, scores=scores, follows_run=at == LATEST)
 
 
 def _weights(folder: RunFolder, at: str) -> Path:

@@ -93,7 +93,10 @@ class Quantizer:
         return f"{bits}-bit" if self.name == "bnb" else f"{bits}-bit {self.name}"
 
     def missing_packages(self) -> list[str]:
-        """Packages that are not installed, as pip calls them, for a rule to report before a model is loaded."""
+        """Packages that cannot be imported, as pip calls them, for a rule to report before a model is loaded.
+
+        The package around a module (`optimum` of `optimum.quanto`) is imported, the module itself is only looked for.
+        """
         return [name for name, module in self.modules.items() if not _is_installed(module)]
 
     def install_command(self) -> str:
@@ -235,8 +238,8 @@ def has_cuda() -> bool:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module, which may be in a package, can be imported; its packages are imported for it."""
+    """Whether a module is there; the packages around it are imported for it, and one that fails counts as missing."""
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:
+    except ImportError:
         return False

@@ -145,10 +145,10 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
 
 
 def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
-    """Find a learning rate of 0 in all logged values, at least `2 * CONSECUTIVE`: no weight changes.
+    """Find a learning rate of 0 in all finite values, at least `2 * CONSECUTIVE`: no weight changes.
 
     Returns:
-        The finding; None if one of them is above 0, or fewer are logged.
+        The finding; None if one of them is not 0, or fewer are logged. Values that are not finite are left out.
     """
     _, rates = metrics.line("learning_rate")
     if len(rates) >= 2 * CONSECUTIVE and not rates.any():

@@ -191,7 +191,7 @@ def _lora_settings(adapter: Path) -> dict[str, Any]:
 
 
 def _check_alphas(path: Path, settings: dict[str, Any]) -> None:
-    """Check that each alpha is a number, and each layer of one a regular expression."""
+    """Check that each alpha is a number, and each layer of one a regular expression that can follow others."""
     alphas = settings.get("alpha_pattern") or {}
     if not isinstance(alphas, dict):
         raise ExportError(f"`alpha_pattern` in {path} is {str(alphas)[:60]}. Expected an alpha for each layer.")
@@ -199,8 +199,8 @@ def _check_alphas(path: Path, settings: dict[str, Any]) -> None:
         if not isinstance(alpha, int | float):
             raise ExportError(f"The alpha `{key[:60]}` in {path} is {str(alpha)[:60]!r}. Expected a number.")
         try:
-            re.compile(key)
-        except re.error as error:
+            re.compile(_layers(key))
+        except (re.error, OverflowError, RecursionError) as error:
             raise ExportError(
                 f"`alpha_pattern` in {path} has {key[:60]!r}. Expected a regular expression: {error}."
             ) from None
@@ -223,11 +223,16 @@ def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
+def _layers(key: str) -> str:
+    """The regular expression of the layers that a key of `alpha_pattern` names, as peft's `get_pattern_key` has it."""
+    return rf"(.*\.)?({key})$"
+
+
 def _scale(settings: dict[str, Any], path: str, own_rank: int) -> float:
     """The factor of a layer's product: `alpha / rank`, or `alpha / sqrt(rank)` of rsLoRA (arXiv 2312.03732)."""
     alphas = settings.get("alpha_pattern") or {}
     alpha = next(
-        (value for key, value in alphas.items() if re.match(rf"(.*\.)?({key})$", path)), settings.get("lora_alpha", 8)
+        (value for key, value in alphas.items() if re.match(_layers(key), path)), settings.get("lora_alpha", 8)
     )
     return float(alpha) / (math.sqrt(own_rank) if settings.get("use_rslora") else own_rank)
 
@@ -264,13 +269,14 @@ def _written(path: str, factors: tuple[Tensor, Tensor, Tensor], rank: int, dtype
 
 def _write(folder: Path, settings: dict[str, Any], rank: int, weights: dict[str, Tensor]) -> None:
     """Write an adapter whose products have the factor 1, under a hidden name that is changed at the end."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     own = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
     work = hidden_folder(folder)
     work.mkdir(parents=True)
     try:
-        save_file(weights, work / WEIGHTS, metadata={"format": "pt"})
+        # Not by `save_file`, whose error on a full disk is no OSError
+        (work / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
         (work / SETTINGS).write_text(json.dumps(settings | own | {"init_lora_weights": True}, indent=2), "utf-8")
         put(work, folder)
     finally:

@@ -276,10 +276,10 @@ def _is_tie(live: Tensor, made: Tensor, answer: Sequence[int], at: int, token: i
         made: the same of what was written.
         answer: token ids of the live model's answer.
         at: index of the first other token.
-        token: the other token.
+        token: the other token; one that the live model does not have is no tie.
     """
     row = live.shape[0] - 1 - len(answer) + at
-    if row < 0 or live.shape[0] != made.shape[0]:
+    if row < 0 or live.shape[0] != made.shape[0] or token >= live.shape[1]:
         return False
     width = min(live.shape[-1], made.shape[-1])
     margin = float(live[row, answer[at]] - live[row, token])

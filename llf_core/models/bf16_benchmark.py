@@ -30,6 +30,8 @@ def bf16_speedup(threads: int) -> float:
         Time in float32 divided by time in bfloat16: above 1 if bfloat16 is faster.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the cache cannot be read or written.
     """
     import torch

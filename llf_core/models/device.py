@@ -60,7 +60,9 @@ class DevicePlan:
 def plan_device(config: RunConfig) -> DevicePlan:
     """Choose CUDA, MPS or the CPU, and the fastest precision that is safe there.
 
-    Sets the number of torch threads of this process, since the choice of precision is timed with them.
+    Sets the number of torch threads of this process, since the choice of precision is timed with them, and its GPU by
+    `LOCAL_RANK`, if that is set, since each of several processes has its own. On a CPU, the first measurement of
+    bfloat16 is written to `cache/probe.json` of `LLF_HOME`.
 
     Args:
         config: for `use_cpu`, `bf16`, `fp16`, `pure_bf16` and `threads`.
@@ -70,7 +72,9 @@ def plan_device(config: RunConfig) -> DevicePlan:
 
     Raises:
         ModelError: the config requests a precision that the device does not support.
-        OSError: the cache of the bfloat16 benchmark cannot be written.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: the cache of the bfloat16 benchmark cannot be read or written.
     """
     import torch
 

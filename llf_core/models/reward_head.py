@@ -114,7 +114,8 @@ def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
         causal: causal language model.
 
     Returns:
-        The parameters: weight `[V, H]`, and bias `[V]` if there is one; empty if the head is tied to the embedding.
+        The parameters: weight `[V, H]`, unless it is tied to the embedding, and bias `[V]` if there is one; empty if
+        the model has no output head.
     """
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     shared = {id(parameter) for parameter in embedding.parameters()}

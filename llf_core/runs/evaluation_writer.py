@@ -122,7 +122,8 @@ class EvaluationWriter:
             The result as a reader sees it.
 
         Raises:
-            OSError: the disk is full or fails. Leaving the block removes an incomplete result.
+            OSError: the disk is full or fails. Leaving the block removes an incomplete result. If only flushing the
+                folder failed, the result is complete and visible.
             TypeError: a setting is not JSON.
             ModeError: `LLF_HOME_MODE` is not a mode.
         """

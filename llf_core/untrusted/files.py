@@ -156,7 +156,8 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, is larger than `max_bytes`, or the system denies access.
+        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, it is
+            larger than `max_bytes`, the system denies access, or the disk fails.
         OSError: too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """
@@ -184,8 +185,8 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, is larger than `max_bytes`, is not valid UTF-8, or the system denies
-            access.
+        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, it is
+            larger than `max_bytes` or not valid UTF-8, the system denies access, or the disk fails.
         OSError: too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -16,16 +15,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 POLL_SECONDS = 1.0
-_FIXED = re.compile(r"@(?:[0-9]+|base)(?:-[0-9]+)?$")
-
-
-def follows_run(target: Target) -> bool:
-    """Whether a model stands for the newest weights of a run, and not for one checkpoint or the base.
-
-    Args:
-        target: the model.
-    """
-    return bool(target.run_id) and not _FIXED.search(target.name)
 
 
 def is_live(target: Target, home: Path | None) -> bool:
@@ -35,7 +24,7 @@ def is_live(target: Target, home: Path | None) -> bool:
         target: the model.
         home: `LLF_HOME`; None for the environment's.
     """
-    if not follows_run(target):
+    if not target.follows_run:
         return False
     try:
         return shown_status(open_run(target.run_id, home)).state == "running"

@@ -11,7 +11,7 @@ from llf_core.chat.target import Target, find_target
 from llf_core.config.number_format import with_unit
 from llf_core.runs import home as environment_home
 from llf_core.runs.formatting import size
-from llf_widgets.chat.live_run import follows_run, is_live
+from llf_widgets.chat.live_run import is_live
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,11 +59,10 @@ class SharedModels:
             OSError: a file cannot be read.
         """
         found = target if isinstance(target, Target) else find_target(target, home)
-        follows = follows_run(found)
         with self._lock:
-            alike = [one for one in self.service.targets.values() if follows_run(one) == follows]
+            alike = [one for one in self.service.targets.values() if one.follows_run == found.follows_run]
             known = [one for one in alike if _weights(one) == _weights(found)]
-            older = [one for one in alike if follows and one.run_id == found.run_id]
+            older = [one for one in alike if found.follows_run and one.run_id == found.run_id]
             if known or not older:
                 taken = known[0] if known else self.service.add(found)
             else:
@@ -154,7 +153,7 @@ def model_json(target: Target, state: EngineState, home: Path | None) -> dict[st
         "tools": state.calls_tools,
         "blind": state.is_blind,
         "thinks": state.thinks,
-        "run": follows_run(target),
+        "run": target.follows_run,
         "live": is_live(target, home),
     }
 

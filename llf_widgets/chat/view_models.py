@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.picture import PictureError
-from llf_widgets.chat.live_run import follows_run
 from llf_widgets.chat.models import model_json
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class ViewModels:
             ValueError: there is no such model, or it does not stand for the newest weights of a run.
         """
         target = self.targets.get(name)
-        if target is None or not follows_run(target):
+        if target is None or not target.follows_run:
             raise ValueError(f"{name[:200]!r} does not stand for a run. Expected one of: {', '.join(self.targets)}.")
         return target
 

@@ -253,6 +253,9 @@ class Chat(SavedView):
     def remove(self, name: str) -> None:
         """Remove a model from the view, to make room for another one; its replies stay in the file.
 
+        Replies that it is writing are stopped. If no other chat uses the model, its memory is freed; the call waits up
+        to 10 seconds for the end of its process.
+
         Args:
             name: its name; one that is unknown, or the only one, is left as it is.
 
@@ -264,10 +267,13 @@ class Chat(SavedView):
             if name not in self._view_models.targets or len(self._view_models.targets) == 1:
                 return
             del self._view_models.targets[name]
-            self._writer.stop_model(name)
-            self._show_models()
-            self._show_turns()
-        self._shared.release(name)
+        try:
+            with self._lock:
+                self._writer.stop_model(name)
+                self._show_models()
+                self._show_turns()
+        finally:
+            self._shared.release(name)
 
     def use_newest(self, name: str) -> None:
         """Answer with the newest weights of a run from the next question on, to see what it has learned meanwhile.

@@ -73,7 +73,7 @@ def draw_end_labels(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
     """Write labels at line ends, moved apart if they overlap. They replace a legend.
 
     Args:
-        axes: matplotlib's axes, with their final limits.
+        axes: matplotlib's axes, with their final limits and a linear y axis.
         ends: the labels.
         size: font size in points.
     """

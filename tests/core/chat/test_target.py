@@ -109,6 +109,17 @@ def test_the_name_of_a_run_is_that_which_its_owner_gave_it(run, tmp_path):
     assert find_target(run, tmp_path).name == "my best"
 
 
+def test_what_follows_a_run_is_told_by_what_it_is_and_not_by_its_name(run, tmp_path):
+    save_adapter(run.output)
+    update_meta(run, name="exp@3")
+    checkpoint(run, 25)
+    newest, old, base = (find_target(f"{run.id}{at}", tmp_path) for at in ("", "@25", "@base"))
+    assert (newest.name, newest.follows_run) == ("exp@3", True)
+    assert find_target(f"{run.id}@latest", tmp_path).follows_run
+    assert (old.name, old.follows_run, base.follows_run) == ("exp@3@25", False, False)
+    assert not find_target("org/base", tmp_path).follows_run
+
+
 def test_an_adapter_names_its_base(tmp_path):
     found = find_target(save_adapter(tmp_path / "mine", "org/other"), tmp_path)
     assert (found.name, found.label, model_of(found)) == ("mine", "adapter", "org/other")

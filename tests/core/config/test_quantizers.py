@@ -1,5 +1,7 @@
 """The table of quantizers, the rules made of it, and the reasons in a form. `test_rules.py` has a case of each rule."""
 
+from dataclasses import replace
+
 import pytest
 
 from llf_core.config import quantizers, validate
@@ -8,6 +10,8 @@ from llf_core.config.field_specs import field
 from llf_core.config.quantizers import FORMATS, QUANTIZERS, on_the_fly, stored_quantizer
 
 BASE = {"dataset": "llf_demo"}
+is_installed = quantizers._is_installed
+"""The real one, before the fixture replaces it."""
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +25,15 @@ def everything_is_installed(monkeypatch):
 def lacks(monkeypatch):
     """`lacks("hqq")`: a machine without a package."""
     return lambda name: monkeypatch.setattr(quantizers, "_is_installed", lambda module: module != name)
+
+
+def test_a_package_that_cannot_be_imported_counts_as_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(quantizers, "_is_installed", is_installed)
+    (tmp_path / "llf_broken_package").mkdir()
+    (tmp_path / "llf_broken_package" / "__init__.py").write_text("raise ImportError('needs a newer torch')")
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = {"broken": "llf_broken_package.inner", "json": "json.decoder"}
+    assert replace(QUANTIZERS["quanto"], modules=modules).missing_packages() == ["broken"]
 
 
 def problems(**keys):

@@ -1,6 +1,8 @@
 """Adapters of another rank: the nearest ones, with an error that is the one by full singular value decompositions."""
 
 import json
+import re
+import resource
 import shutil
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from llf_core.cli import app
 from llf_core.export.adapter_rank import WEIGHTS, extract_adapter, shrink_adapter
 from llf_core.export.errors import ExportError
+from llf_core.user_error import UserError
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,8 @@ def test_what_cannot_be_shrunk_or_extracted_is_a_sentence(lora, tiny_model_dir, 
             ({"lora_alpha": "x"}, r"The alpha `lora_alpha` in .* is 'x'\. Expected a number"),
             ({"alpha_pattern": {"v_proj": None}}, r"The alpha `v_proj` in .* is 'None'\. Expected a number"),
             ({"alpha_pattern": {"(": 3}}, r"`alpha_pattern` in .* has '\('\. Expected a regular expression"),
+            ({"alpha_pattern": {"(?i)v_proj": 3}}, r"has '\(\?i\)v_proj'\. Expected a regular expression"),
+            ({"alpha_pattern": {"a{99999999999}": 3}}, r"has 'a\{9+\}'\. Expected a regular expression"),
             ({"alpha_pattern": [3]}, r"`alpha_pattern` in .* is \[3\]\. Expected an alpha for each layer"),
         ]
     ):
@@ -125,3 +130,16 @@ def test_what_cannot_be_shrunk_or_extracted_is_a_sentence(lora, tiny_model_dir, 
         shrink_adapter(half, tmp_path / "a", 2)
     assert not (tmp_path / "a").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_weights_that_cannot_be_written_are_a_sentence(lora, tmp_path):
+    """The system refuses to let a file grow beyond 1000 bytes, as a full disk does at some point."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+    try:
+        result = CliRunner().invoke(app, ["adapter", "shrink", str(lora), "--rank", "2", "--to", str(tmp_path / "a")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert isinstance(result.exception, UserError)
+    assert re.match(r"The disk at .* was full", str(result.exception))
+    assert not list(tmp_path.iterdir())

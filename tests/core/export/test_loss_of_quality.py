@@ -4,9 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from llf_core.export.compare import answers_check
 from llf_core.export.gguf.loss_of_quality import Probe, quality_loss
+from llf_core.export.plain_result import PlainResult
 from llf_core.export.receipt import Receipt, ReceiptCheck, read_receipt, write_receipt
+from llf_core.export.reference import Reference
 
 
 def test_the_perplexity_of_a_broken_file_is_infinite(tmp_path):
@@ -31,3 +35,13 @@ def test_a_receipt_is_json_whatever_was_measured(tmp_path):
     read = read_receipt(tmp_path)
     assert read.checks[0].measured_text == "nan nats"
     assert not read.passed
+
+
+def test_an_answer_with_a_token_that_the_live_model_lacks_is_no_rounding():
+    """An export with a larger vocabulary may answer with a token beyond that of the live model."""
+    logits = torch.zeros(3, 4)
+    live = Reference([[0]], [[0, 1]], [logits], [], [], None, [])
+    found = PlainResult("other", "", [], None, [], [], [], [[0, 5]], [torch.zeros(3, 6)])
+    check = answers_check(live, found)
+    assert not check.passed
+    assert check.detail == "1 of 1 answers differ, 1 of them by more than rounding."

@@ -183,6 +183,15 @@ def test_a_run_that_goes_on_answers_with_its_newest_checkpoint(trained, tmp_path
     view.close()
 
 
+def test_a_removed_model_is_released_even_if_the_view_cannot_show_the_others(chat, tiny_model_dir, tmp_path):
+    other = chat.add(shutil.copytree(tiny_model_dir, tmp_path / "other"))
+    service = chat._shared.service
+    service.remove(chat.models[0])  # as another view does that closes the service
+    with pytest.raises(TargetError, match="No model is called"):
+        chat.remove(other)
+    assert not service.targets
+
+
 def test_what_is_no_model_is_refused_before_a_view_opens(tmp_path):
     with pytest.raises(TargetError, match="no-such-run"):
         Chat("no-such-run")
