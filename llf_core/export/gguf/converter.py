@@ -84,7 +84,7 @@ def check_architecture(architectures: Sequence[str] | None) -> None:
 
     Raises:
         ExportError: it does not.
-        ModelError, OSError: see `converter_folder`.
+        ModelError, HomeError, ModeError, OSError: see `converter_folder`.
     """
     known = known_architectures()
     if not known.intersection(architectures or ()):
@@ -113,6 +113,8 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
     Raises:
         ExportError: the converter does not know the architecture or how the tokenizer splits text, or it failed.
         ModelError: the converter cannot be downloaded.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be written, for example on a full disk, or the process cannot be started.
     """
     tool = converter_folder()
