@@ -97,7 +97,7 @@ def question_content(text: str, pictures: Sequence[dict[str, Any]]) -> str | lis
     """The content of a question: text, or content parts with the pictures before the text, where templates expect them.
 
     Args:
-        text: the text; it may be empty if there are pictures.
+        text: the text; beside pictures it is left out if it is blank.
         pictures: content parts.
     """
     if not pictures:

@@ -30,7 +30,7 @@ COUNT_COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "hash")
 """Columns of the counts, one row per example.
 
 In order: tokens; trained tokens; tokens before truncation; trained tokens that truncation removed; number of the data
-set; hash that is equal for examples with equal tokens and labels.
+set; hash that is equal for examples with equal columns, see `content_hash`.
 """
 SET_COLUMN, HASH_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("hash")
 
@@ -154,12 +154,13 @@ def _lists(values: list[array[int]]) -> pa.ListArray:
 
 
 def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object] | None = None) -> int:
-    """64-bit hash (BLAKE2b, RFC 7693), equal for examples with equal tokens, labels and media, to find duplicates.
+    """64-bit hash (BLAKE2b, RFC 7693), equal for examples with equal columns, to find duplicates.
 
     Args:
         ids: token ids `[seq]`, int32.
         labels: labels `[seq]`, int32.
-        more: further columns of the example, which are hashed too; None for none.
+        more: values of the example's further columns by name, hashed too, in this order and without the names: lists
+            or arrays of integers of 32 bits, booleans, and text without lone surrogates; None for none.
 
     Returns:
         A signed integer, as it fits in an int64 column.

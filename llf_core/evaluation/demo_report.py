@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.name_checks.data_set_location import DEMO
 from llf_core.evaluation.answers import Answer, answer_in_child
 from llf_core.runs import RunReader, list_runs
+from llf_core.untrusted import visible
 
 if TYPE_CHECKING:
     from llf_core.launch import Run
@@ -107,6 +108,8 @@ def report_on(run: Run) -> tuple[bool, str]:
 def side_by_side(answers: list[Answer]) -> str:
     """Format completions as plain text for a terminal: base model on the left, tuned model on the right.
 
+    Invisible characters are escaped, see `visible`, so that no completion controls the terminal.
+
     Args:
         answers: prompts with both completions.
     """
@@ -115,10 +118,10 @@ def side_by_side(answers: list[Answer]) -> str:
     rows = [("base", "tuned"), ("-" * COLUMN, "-" * COLUMN)]
     text = [f"{left:<{COLUMN}}  {right}" for left, right in rows]
     for one in answers:
-        left, right = (textwrap.wrap(side, COLUMN) or [""] for side in (one.base, one.tuned))
+        left, right = (textwrap.wrap(side, COLUMN) or [""] for side in (visible(one.base), visible(one.tuned)))
         height = max(len(left), len(right))
         left, right = (side + [""] * (height - len(side)) for side in (left, right))
-        text.append(f"> {one.prompt}")
+        text.append(f"> {visible(one.prompt)}")
         text += [f"{a:<{COLUMN}}  {b}".rstrip() for a, b in zip(left, right, strict=True)]
         text.append("")
     return "\n".join(text).rstrip()

@@ -6,14 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import first_line
+from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-IMAGE_TYPES = {"image", "image_url", "input_image"}
-"""Types of content parts with a picture."""
+IMAGE_TYPES = ("image", "image_url", "input_image")
+"""Types of content parts with a picture. A tuple, since a client may send a type that cannot be in a set, as a list."""
+TEXT_TYPES = ("text", "input_text")
+"""Types of content parts with text."""
 
 
 class PromptError(ValueError):
@@ -118,7 +121,7 @@ def _content(content: object, number: int, in_parts: bool, image_sign: str) -> A
     parts: list[dict[str, str]] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in {"text", "input_text"} and isinstance(part.get("text"), str):
+        if kind in TEXT_TYPES and isinstance(part.get("text"), str):
             parts.append({"type": "text", "text": part["text"]})
         elif kind in IMAGE_TYPES and in_parts:
             parts.append({"type": "image"})
@@ -126,7 +129,7 @@ def _content(content: object, number: int, in_parts: bool, image_sign: str) -> A
             parts.append({"type": "text", "text": image_sign})
         else:
             raise PromptError(
-                f"Message {number + 1} has a part of type {kind}. Expected parts of type text"
+                f"Message {number + 1} has a part of type {brief(str(kind))}. Expected parts of type text"
                 f"{' or image_url' if in_parts or image_sign else ': the model reads text only'}."
             )
     return parts if in_parts else "".join(part["text"] for part in parts)

@@ -30,6 +30,7 @@ def enqueue(folder: RunFolder) -> None:
     """Put a run that has not started into the queue: its supervisor then waits for its turn.
 
     Raises:
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the file cannot be written.
     """
     replace_file(folder.queue, json_bytes({"v": 1, "since": time.time()}))
@@ -86,7 +87,7 @@ class MachineLoad:
         """Runs that a newly queued run would wait for, in order. The form shows them before Start.
 
         Raises:
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         running, queued = self.running_and_queued()
         return [*running, *(one for _, one in queued)]
@@ -103,7 +104,7 @@ class MachineLoad:
             The running runs; and for each queued run its position (time of creation, id) and the run.
 
         Raises:
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         running: list[RunAhead] = []
         queued: list[QueuedRun] = []
@@ -147,7 +148,7 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         mine = self._place()
         running, queued = self._machine.running_and_queued(exclude=self._folder.id)
@@ -158,7 +159,7 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         mine = self._place()
         return sum(place > mine for place, _ in self._machine.running_and_queued(exclude=self._folder.id)[1])
@@ -168,12 +169,14 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         return min(MAX_POLL_SECONDS, POLL_SECONDS * max(1, len(self.ahead())))
 
     def try_start(self, attempt: int) -> bool:
         """Start if nothing is ahead: the status becomes `starting` before another process can check.
+
+        A run that may start leaves the queue: its `queue.json` is removed.
 
         Args:
             attempt: attempt to start; nothing happens if a later one has started.
@@ -183,7 +186,9 @@ class QueuePosition:
 
         Raises:
             BrokenRunError: the run's own status cannot be read.
-            OSError: the status or the lock file cannot be written.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            OSError: the folder of runs is not accessible, the disk fails while the metrics of a run are read, the
+                status or a lock file cannot be written, or `queue.json` cannot be removed.
         """
         if self.ahead():
             return False

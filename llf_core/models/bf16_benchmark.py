@@ -27,7 +27,8 @@ def bf16_speedup(threads: int) -> float:
         threads: number of compute threads; part of the cache key, since the speedup depends on it.
 
     Returns:
-        Time in float32 divided by time in bfloat16: above 1 if bfloat16 is faster.
+        Time in float32 divided by time in bfloat16, rounded to two digits after the point: above 1 only if bfloat16
+        is faster.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -29,7 +29,7 @@ class LoggedChart:
     """A chart restricted to what a run has logged.
 
     Attributes:
-        chart: its row in `charts.CHARTS`.
+        chart: a row of `charts.CHARTS`, a variant of one, or made for a metric without a row.
         lines: label by logged metric name, without the evaluation prefix.
     """
 

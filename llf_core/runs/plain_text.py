@@ -41,13 +41,13 @@ def strip_bidi(text: str) -> str:
 
 
 def strip_bidi_nested(value: object) -> Any:
-    """Apply `strip_bidi` to all strings and keys of a JSON value, before a page displays them.
+    """Apply `strip_bidi` to all strings of a JSON or YAML value, keys too, before a page displays them.
 
     Returns:
-        A copy in which tuples are lists.
+        A copy in which tuples are lists. Keys that are no strings, as YAML has them, stay.
     """
     if isinstance(value, dict):
-        return {strip_bidi(key): strip_bidi_nested(one) for key, one in value.items()}
+        return {strip_bidi(key) if isinstance(key, str) else key: strip_bidi_nested(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [strip_bidi_nested(one) for one in value]
     return strip_bidi(value) if isinstance(value, str) else value

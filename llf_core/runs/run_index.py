@@ -118,6 +118,7 @@ class RunIndex:
         self._results: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
         self._scan: Future[None] | None = None
+        self._last: Future[None] | None = None  # of the last scan that ended
         self._scanned_at = -math.inf
         self._cost = 0.0
 
@@ -241,42 +242,45 @@ class RunIndex:
 
     @property
     def scan_started(self) -> bool:
-        """Whether all runs have been scanned, or a scan is in progress.
-
-        Before the first scan, a server waits a moment for it.
-        """
-        return self._scan is not None or self._scanned_at > -math.inf
+        """Whether the last scan succeeded or is still valid, or one is in progress; else a list starts one."""
+        if self._scan is not None:
+            return True
+        return self._last is not None and (self._is_valid() or self._last.exception() is None)
 
     def refresh(self, *, at_once: bool = False) -> Future[None]:
         """Start a scan of all runs if the last one is outdated.
 
-        A scan takes one `stat` of each folder and of three files in it, and reads changed runs. One that took more than
-        `CHEAP_SCAN_SECONDS` stays valid the longer, the longer it took, so that all scans together take at most
-        `MAX_CPU_SHARE` of a core.
+        A scan takes one `stat` of each folder and of three files in it, and reads the runs that have changed or not
+        ended. One that took more than `CHEAP_SCAN_SECONDS` stays valid the longer, the longer it took, even if it
+        failed, so that all scans together take at most `MAX_CPU_SHARE` of a core.
 
         Args:
             at_once: scan without pauses in this thread, unless another thread is scanning.
 
         Returns:
-            Completed once the entries are up to date; its `result()` raises what the scan raised.
+            The scan in progress, or the last one if it is still valid: completed once the scan has ended. Its
+            `result()` raises what the scan raised; some entries are then outdated or missing.
         """
         with self._lock:
             if self._scan is not None:
                 return self._scan
-            future: Future[None] = Future()
-            rest = 0.0 if self._cost <= CHEAP_SCAN_SECONDS else self._cost / MAX_CPU_SHARE
-            if time.monotonic() - self._scanned_at < rest:
-                future.set_result(None)
-                return future
-            self._scan = future
+            if self._last is not None and self._is_valid():
+                return self._last
+            future = self._scan = Future()
         if at_once:
             self._scan_all(future, rests=False)
         else:
             threading.Thread(target=self._scan_all, args=(future,), name="llf-runs", daemon=True).start()
         return future
 
+    def _is_valid(self) -> bool:
+        """Whether the last scan is recent, measured by its cost."""
+        rest = 0.0 if self._cost <= CHEAP_SCAN_SECONDS else self._cost / MAX_CPU_SHARE
+        return time.monotonic() - self._scanned_at < rest
+
     def _scan_all(self, future: Future[None], *, rests: bool = True) -> None:
         began, cost = time.monotonic(), time.thread_time()
+        failure: BaseException | None = None
         try:
             slice_began = began
             for name in reversed(self.names()):
@@ -285,14 +289,15 @@ class RunIndex:
                     time.sleep(PAUSE)
                     slice_began = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
-            with self._lock:
-                self._scan = None
-            future.set_exception(error)
-            return
+            failure = error
         with self._lock:
+            if failure is None or isinstance(failure, Exception):  # one that a user interrupts is made again at once
+                self._last, self._scanned_at, self._cost = future, began, time.thread_time() - cost
             self._scan = None
-            self._scanned_at, self._cost = began, time.thread_time() - cost
-        future.set_result(None)
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)
 
     def _update_entry(self, name: str) -> None:
         """Update the entry of a run."""

@@ -36,7 +36,8 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Restore the method's state, once the Trainer has loaded the checkpoint's weights.
 
-        AdaLoRA, for example, continues with the ranks and importances that it had.
+        AdaLoRA, for example, continues with the ranks and importances that it had. Nothing happens in a new run, or if
+        the checkpoint has no such file.
 
         Args:
             args: the Trainer's arguments.

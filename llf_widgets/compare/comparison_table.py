@@ -23,7 +23,7 @@ from llf_core.runs.metric_catalog import (
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.evaluated_metrics import evaluated_metrics
-from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_of
+from llf_widgets.compare.labels import HIDDEN_KEYS, differing, value_at
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.ranking import RankedMetric, ranked_metric
 
@@ -199,9 +199,7 @@ def _config(groups: Sequence[RunGroup]) -> TableSection:
     keys = {key for config in configs for key in config} - HIDDEN_KEYS
     found = differing(configs)
     lines = [
-        TableRow(
-            key, tuple(_every(value_of(one.config.get(key)) for one in group.trackers) for group in groups), code=True
-        )
+        TableRow(key, tuple(_every(value_at(one.config, key) for one in group.trackers) for group in groups), code=True)
         for key in found
     ]
     changes = [_every(map(_live_changes, group.trackers)) for group in groups]

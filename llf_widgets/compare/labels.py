@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.number_format import exact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from llf_widgets.monitor.run_tracker import RunTracker
 
@@ -63,10 +63,20 @@ def middle(text: str, max_length: int) -> str:
     return f"{text[:head]}…{text[len(text) - (max_length - 1 - head) :]}"
 
 
+def value_at(config: Mapping[str, Any], key: str) -> str:
+    """Format the value of a config's key for display; a dash for a missing key, whose value is the default.
+
+    Args:
+        config: flat keys of a run.
+        key: the key.
+    """
+    return value_of(config[key]) if key in config else "–"  # noqa: RUF001 - a dash as wide as a digit
+
+
 def value_of(value: object) -> str:
-    """Format a config value for display, as a user would type it; a dash for no value."""
+    """Format a config value for display, as a user would type it in YAML."""
     if value is None:
-        return "–"  # noqa: RUF001 - a dash as wide as a digit
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -77,13 +87,17 @@ def value_of(value: object) -> str:
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Keys whose values differ between configs: what a comparison of runs is about.
 
-    Keys of output locations are left out.
+    Keys of output locations are left out. A missing key differs from the value None, since its default may be another.
 
     Args:
         configs: flat keys of each run.
     """
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in HIDDEN_KEYS))
-    return [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
+    return [
+        key
+        for key in keys
+        if len({json.dumps(config[key], default=str) if key in config else None for config in configs}) > 1
+    ]
 
 
 def _without_common_words(names: Sequence[str]) -> list[str]:
@@ -99,7 +113,7 @@ def _short_sweep_name(name: str) -> str:
     pairs = [word.partition("=") for word in name.split(" ")]
     if not all(sign for _, sign, _ in pairs):
         return name
-    return ", ".join(_named(key, _read(value)) for key, _, value in pairs)
+    return ", ".join(_named(key, value_of(_read(value))) for key, _, value in pairs)
 
 
 def _read(text: str) -> Any:
@@ -115,11 +129,10 @@ def _differences(trackers: Sequence[RunTracker]) -> list[str]:
     keys = differing(configs)
     if not 0 < len(keys) <= MAX_KEYS:
         return [""] * len(configs)
-    return [", ".join(_named(key, config.get(key)) for key in keys) for config in configs]
+    return [", ".join(_named(key, value_at(config, key)) for key in keys) for config in configs]
 
 
-def _named(key: str, value: object) -> str:
-    text = value_of(value)
+def _named(key: str, text: str) -> str:
     if key in {"model_name_or_path", "dataset"}:
         text = Path(text).name or text
     return f"{SHORT_NAMES.get(key, key)} {text}".strip()

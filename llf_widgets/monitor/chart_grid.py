@@ -68,7 +68,7 @@ class PlacedChart:
 
     @property
     def chart(self) -> Chart:
-        """Its row in the table of charts, which has title, help and number format."""
+        """Title, help and number format: a row of the table of charts, a variant of one, or made for another metric."""
         return self.shown.chart
 
     @property

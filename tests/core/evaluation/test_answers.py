@@ -8,13 +8,15 @@ import time
 import psutil
 import pytest
 
-from llf_core.evaluation.answers import TokenProgress, answer_in_child
+from llf_core.evaluation.answers import Answer, TokenProgress, answer_in_child
 from llf_core.evaluation.demo_report import side_by_side, stored_answers
 from llf_core.evaluation.worker_process import run_in_child
 from llf_core.launch import Run
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local_process import RUNTIME_VARIABLES
 from llf_core.runs import RunReader
+from llf_core.untrusted import visible
+from llf_widgets.answer_table import Answers
 
 
 def test_base_and_tuned_answer_in_a_process_that_reads_no_module_beside_the_notebook(trained, tmp_path, monkeypatch):
@@ -42,6 +44,13 @@ def test_base_and_tuned_answer_in_a_process_that_reads_no_module_beside_the_note
         ("Loading the tuned model", 0, 0),
         ("Answers of the tuned model, tokens", 0, 8),
     ]
+
+
+def test_an_answer_controls_no_terminal():
+    answers = Answers([Answer("\x1b]0;title\x07", "\x1b[2J", "\u202eright")])
+    shown = repr(answers)
+    assert shown.splitlines()[2:] == [r"> \x1b]0;title\x07", r"\x1b[2J".ljust(44) + r"  \u202eright"]
+    assert shown == side_by_side(answers) == visible(shown)
 
 
 def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
+import re
+
 import pytest
 
+from llf_core.chat.message_pictures import with_checked_pictures
 from llf_core.generation.message_prompt import PromptError, render_messages
 from tests.tiny import tiny_tokenizer
 
@@ -21,3 +24,13 @@ def test_what_cannot_be_continued_is_a_sentence(messages, message):
     with pytest.raises(PromptError) as error:
         render_messages(messages, tiny_tokenizer(), continue_last=True)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_a_part_whose_type_is_no_text_is_a_sentence(kind):
+    messages = [{"role": "user", "content": [{"type": kind}]}]
+    with pytest.raises(
+        PromptError, match=re.escape(f"Message 1 has a part of type {kind}. Expected parts of type text")
+    ):
+        render_messages(messages, tiny_tokenizer())
+    assert with_checked_pictures(messages) == messages

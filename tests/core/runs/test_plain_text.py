@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.runs.plain_text import plain_environment, without_escapes
+from llf_core.runs.plain_text import plain_environment, strip_bidi_nested, without_escapes
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,7 @@ def test_escapes_are_taken_out_and_nothing_else(text, plain):
 
 def test_what_forces_colours_is_left_out():
     assert plain_environment({"FORCE_COLOR": "3", "PATH": "/bin"}) == {"PATH": "/bin", "NO_COLOR": "1"}
+
+
+def test_keys_of_yaml_that_are_no_text_stay():
+    assert strip_bidi_nested({1: "a\u202eb", None: ("\u202e",), "\u202ek": 2}) == {1: "ab", None: [""], "k": 2}

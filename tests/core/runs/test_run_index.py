@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from llf_core.runs import RunWriter, create_run, delete_run, listing, status, update_meta
+from llf_core.runs import RunWriter, create_run, delete_run, listing, run_index, status, update_meta
 from llf_core.runs.listing import read_row
 from llf_core.runs.run_index import QueryCancelledError, RunIndex, RunQuery
 
@@ -160,6 +160,29 @@ def test_what_goes_wrong_in_a_look_is_told_to_who_waits(monkeypatch):
         index.refresh().result(30)
     monkeypatch.undo()
     assert index.page(query="run").total == 1
+
+
+def test_a_look_that_failed_is_not_made_again_at_once(monkeypatch):
+    make(1)
+    looks = []
+
+    def fail(folder, **how):
+        looks.append(folder.id)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(run_index, "CHEAP_SCAN_SECONDS", -1.0)
+    monkeypatch.setattr(run_index, "MAX_CPU_SHARE", 1e-9)  # a look of a microsecond is valid for 1000 seconds
+    index = RunIndex()
+    with monkeypatch.context() as patch:
+        patch.setattr(listing, "read_row", fail)
+        for _ in range(3):
+            with pytest.raises(OSError, match="the disk is gone"):
+                index.page(query="run")
+        assert len(looks) == 1
+        index._scanned_at -= 1e15
+        assert not index.scan_started
+    assert index.page(query="run").total == 1
+    assert index.scan_started
 
 
 def test_only_finished_runs_with_a_result_have_one(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from llf_widgets.compare.labels import MAX_LENGTH, labels, middle, value_of
+from llf_widgets.compare.labels import MAX_LENGTH, differing, labels, middle, value_of
 from llf_widgets.compare.plotly_figure import figure_json
 from llf_widgets.compare.run_group import named_groups
 from llf_widgets.monitor.run_tracker import RunTracker
@@ -90,7 +90,7 @@ def test_many_differences_are_no_label(label_):
         (0.1, "0.1"),
         (3.0, "3"),
         (True, "true"),
-        (None, "–"),  # noqa: RUF001
+        (None, "null"),
         (["a", "b"], "a, b"),
         ([True, 5e-5], "true, 5e-5"),
         ("x", "x"),
@@ -110,3 +110,13 @@ def test_curves_are_labelled_so_where_they_end(trainer):
     drawn = [one for one in figure["layout"]["annotations"] if one["xref"] == axis]
     assert [one["text"] for one in drawn] == ["lr 1e-3, rank 8 1.600", "lr 0.01, rank 8 1.600"]
     assert [one["yshift"] for one in drawn] == [-7, 7]
+
+
+def test_no_value_is_another_setting_than_the_default(label_):
+    """`enable_thinking` is true by default, and null leaves it to the template."""
+    assert differing([{"enable_thinking": None}, {}]) == ["enable_thinking"]
+    assert differing([{"enable_thinking": None, "seed": 1}, {"seed": 1, "enable_thinking": None}]) == []
+    assert label_(["a", "a"], [{"enable_thinking": None, "seed": 7}, {"seed": 7}]) == [
+        "enable_thinking null",
+        "enable_thinking –",  # noqa: RUF001
+    ]

@@ -83,7 +83,8 @@ class AdaLoRAOptions(Section):
 def tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's AdaLoRA options ask for; `PeftTuner` puts it on the model.
 
-    The steps of its schedule are set once those of the run are known.
+    The steps of its schedule are set once those of the run are known. `lora_alpha` is twice the initial rank, chosen by
+    hand as the default of LoRA here.
     """
     options = config.options(AdaLoRAOptions)
     return Tuner(
