@@ -126,6 +126,36 @@ def test_every_control_has_a_name_and_the_list_is_searched(page: Any, lab: Any, 
     panel.get_by_role("heading", name="3 runs").wait_for(timeout=PATIENCE)
 
 
+def test_runs_are_sorted_by_a_metric_of_their_evaluations_also_after_a_reload(
+    page: Any, lab: Any, some_runs: Any
+) -> None:
+    for folder, value in zip(some_runs[1:], (0.25, 0.75), strict=True):
+        runs.RunWriter(folder).metric(9, {"eval_rougeL": value, "eval_rougeL/low": 0.0, "eval_runtime": 1.0})
+    panel = open_panel(page, lab)
+    rows = panel.locator("[data-run]")
+    rows.nth(2).wait_for(timeout=PATIENCE)
+    order = panel.get_by_role("combobox", name="Sort by")
+    chosen = "metric:eval_rougeL"
+    order.locator(f"option[value='{chosen}']").wait_for(state="attached", timeout=PATIENCE)
+    assert order.locator("option").all_text_contents()[2:4] == ["Lowest training loss", "Highest ROUGE-L (evaluation)"]
+    order.focus()
+    page.keyboard.type("Highest")  # a list is chosen from by keys
+    assert order.input_value() == chosen
+    expected = ["3 <b>live</b>", "2 failed", "1 finished"]  # runs without the metric come last
+    names = rows.locator(".llf-RunsPanel-name")
+    page.wait_for_function(
+        "() => document.querySelector('.llf-RunsPanel-loss')?.textContent === '75 %'", timeout=PATIENCE
+    )
+    assert names.all_text_contents() == expected
+    assert rows.nth(2).locator(".llf-RunsPanel-loss").count() == 0
+    page.reload()
+    panel = show_panel(page)
+    page.wait_for_function(
+        "() => document.querySelector('.llf-RunsPanel-loss')?.textContent === '75 %'", timeout=PATIENCE
+    )
+    assert panel.get_by_role("combobox", name="Sort by").input_value() == chosen
+
+
 def test_runs_are_renamed_and_go_to_the_bin_and_back(page: Any, lab: Any, some_runs: Any) -> None:
     panel = open_panel(page, lab)
     rows = panel.locator("[data-run]")
