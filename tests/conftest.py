@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 # Before torch is loaded: threads of tests that run beside others sleep while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# A shell has what it runs in the background ignore interrupts, and all that the tests start would inherit it.
+# A shell has what it runs in the background ignore interrupts and quits, and all that the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 try:
     from hypothesis import settings as hypothesis_settings
 except ModuleNotFoundError:  # a machine with a card has pytest alone, and runs tests/gpu

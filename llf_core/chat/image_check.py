@@ -37,7 +37,7 @@ def main() -> None:
         config = loading_config(sys.stdin.read())
         source = resolve_model(config.model.model_name_or_path, config)
         answer = reads_images(load_processor(source, config, load_tokenizer(source, config)))
-    print(json.dumps(answer), file=output)
+    output.write(json.dumps(answer))
 
 
 if __name__ == "__main__":

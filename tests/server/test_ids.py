@@ -62,7 +62,7 @@ async def test_an_unexpected_error_tells_no_paths(ask, make_run, monkeypatch, ll
     from llf_core.runs.run_index import RunIndex
 
     def fall(*_, **_options):
-        raise OSError(f"cannot read {llf_home}")
+        raise RuntimeError(f"cannot read {llf_home}")
 
     monkeypatch.setattr(RunIndex, "cached_page", fall)
     code, answer = await ask("runs")

@@ -225,6 +225,7 @@ def test_exports(tmp_path: Path) -> None:
 def test_the_target_of_a_link_that_is_deleted_stays_as_it_was(llf_home):
     """The age in the bin is set on the entry, and not on a file outside that a link names."""
     conversation = new_conversation()
+    conversation.add("user", "one")
     other = llf_home / "other.txt"
     other.write_text("mine")
     os.utime(other, (1, 1))

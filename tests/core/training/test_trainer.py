@@ -48,6 +48,8 @@ def test_only_public_methods_are_overridden():
         "_loaders",
         "_measure_again",
         "_count",
+        "_keep_examples",
+        "_record",
     }
     added |= {"planned_rates", "_parameter_groups", "use_result_weights", "_with_extra_losses"}
     assert ours - set(SIGNATURES) == {*added, "save_checkpoint"}
