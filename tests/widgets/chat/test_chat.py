@@ -116,8 +116,8 @@ def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat
     done(chat)
     (process,) = chat._shared.service._processes.values()
     page(chat, type="settings", changes={"max_tokens": "900"})
+    process._process.send_signal(signal.SIGSTOP)  # the reply cannot end before
     page(chat, type="send", text="the land")
-    process._process.send_signal(signal.SIGSTOP)  # before the reply can end
     process._process.kill()
     *_, reply = done(chat)
     assert reply["state"] == "failed"

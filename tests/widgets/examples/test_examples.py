@@ -27,7 +27,7 @@ def view(folder):
     view.close()
 
 
-def until(condition, seconds=30):
+def until(condition, seconds=120):
     """Waits for another thread."""
     end = time.monotonic() + seconds
     while not condition():
