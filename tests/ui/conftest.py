@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,11 +74,22 @@ class Lab:
         return f"{self.url}{path}?token={TOKEN}" + ("&reset" if app == "lab" else "")
 
     def open(self, page: Any, name: str) -> None:
-        """Opens a notebook in JupyterLab and waits for its kernel; in the place of others if JupyterLab is there."""
+        """Opens a notebook in JupyterLab and waits for its kernel; in the place of others if JupyterLab is there.
+
+        A page that was used before may start no kernel any more after one was shut down from outside: JupyterLab then
+        sends no request for a session. It is loaded again, with a warning.
+        """
+        from playwright.sync_api import TimeoutError as TooLateError
+
         if page.url.startswith(f"{self.url}lab"):
             page.evaluate(OPEN, name)
-        else:
-            page.goto(self.address(name))
+            try:
+                self.settle(page, timeout=30_000)
+            except TooLateError as error:
+                warnings.warn(f"JupyterLab's page is loaded again, since {name} got no kernel: {error}", stacklevel=2)
+            else:
+                return
+        page.goto(self.address(name))
         self.settle(page)
 
     def leave(self, page: Any) -> None:
@@ -88,15 +100,15 @@ class Lab:
             set_theme(page, "JupyterLab Light")
         page.set_viewport_size(VIEWPORT)
 
-    def settle(self, page: Any) -> None:
-        """Waits until JupyterLab stands and the notebook's kernel is connected."""
-        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60_000)
+    def settle(self, page: Any, timeout: int = 60_000) -> None:
+        """Waits until JupyterLab stands and the notebook's kernel is connected, `timeout` milliseconds for each."""
+        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=timeout)
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=timeout)
         page.wait_for_function(
             "() => { const w = window.jupyterapp.shell.currentWidget;"
             " const k = w?.sessionContext?.session?.kernel;"
             " return k && (k.status === 'idle' || k.status === 'busy'); }",
-            timeout=60_000,
+            timeout=timeout,
         )
 
     def run_all(self, page: Any) -> None:
