@@ -66,8 +66,8 @@ export function Filters({
     ({ name, label, better }): [string, string] => [
       BY_METRIC + name,
       better === 'higher'
-        ? trans.__('Highest %1 (evaluation)', label)
-        : trans.__('Lowest %1 (evaluation)', label)
+        ? trans.__('Highest eval %1', label)
+        : trans.__('Lowest eval %1', label)
     ]
   );
   if (sort.startsWith(BY_METRIC) && !model.sortMetric) {
@@ -111,7 +111,7 @@ export function Filters({
         {renderSelect(trans.__('Sort by'), 'sort', [
           ['newest', trans.__('Newest')],
           ['oldest', trans.__('Oldest')],
-          ['loss', trans.__('Lowest training loss')],
+          ['loss', trans.__('Lowest loss')],
           ...byMetric,
           ['name', trans.__('Name')],
           ['state', trans.__('State')]

@@ -137,7 +137,7 @@ def test_runs_are_sorted_by_a_metric_of_their_evaluations_also_after_a_reload(
     order = panel.get_by_role("combobox", name="Sort by")
     chosen = "metric:eval_rougeL"
     order.locator(f"option[value='{chosen}']").wait_for(state="attached", timeout=PATIENCE)
-    assert order.locator("option").all_text_contents()[2:4] == ["Lowest training loss", "Highest ROUGE-L (evaluation)"]
+    assert order.locator("option").all_text_contents()[2:4] == ["Lowest loss", "Highest eval ROUGE-L"]
     order.focus()
     page.keyboard.type("Highest")  # a list is chosen from by keys
     assert order.input_value() == chosen

@@ -670,9 +670,9 @@ it('offers the metrics of evaluations as orders, and shows in each row the one t
   expect(words()).toEqual([
     'Newest',
     'Oldest',
-    'Lowest training loss',
-    'Lowest Loss (evaluation)',
-    'Highest ROUGE-L (evaluation)',
+    'Lowest loss',
+    'Lowest eval Loss',
+    'Highest eval ROUGE-L',
     'Name',
     'State'
   ]);
