@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llf_core.chat.batch_prediction import PredictionProgress
     from llf_core.config import RunConfig
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("llf_core.chat.predict_after_training")  # as the process, its name is `__main__`
 
 KEY = "do_predict"
 

@@ -20,7 +20,7 @@ Place = Literal["top", "middle", "bottom"]
 
 
 LOW, HIGH = "/low", "/high"
-"""Endings of the names of the bounds of the 95 % interval of a metric of evaluations."""
+"""Endings of the names of the bounds of the 95 % interval of a metric of evaluations; charts draw it as a band."""
 BOUND_LABELS: Mapping[str, str] = {LOW: "95 % interval, low", HIGH: "95 % interval, high"}
 
 
@@ -57,11 +57,6 @@ class Chart:
     maximum: float | None = None
     aside: str = ""
     detail: bool = False
-
-
-def _with_interval(name: str) -> dict[str, str]:
-    """Lines of a metric of evaluations and of the bounds of its 95 % interval over the examples."""
-    return {name: "value", name + LOW: BOUND_LABELS[LOW], name + HIGH: BOUND_LABELS[HIGH]}
 
 
 CHARTS: tuple[Chart, ...] = (
@@ -181,48 +176,48 @@ CHARTS: tuple[Chart, ...] = (
     Chart(
         "Token accuracy",
         "Share of tokens in the loss that are the most likely ones, on validation examples.",
-        _with_interval("accuracy"),
+        {"accuracy": "value"},
         form="share",
         maximum=1.0,
     ),
     Chart(
         "ROUGE-1",
         "Words in common with the reference, of generated answers to validation examples.",
-        _with_interval("rouge1"),
+        {"rouge1": "value"},
         form="share",
     ),
     Chart(
         "ROUGE-2",
         "Pairs of words in common with the reference, of generated answers to validation examples.",
-        _with_interval("rouge2"),
+        {"rouge2": "value"},
         form="share",
     ),
     Chart(
         "ROUGE-L",
         "Longest common subsequence with the reference, of generated answers to validation examples.",
-        _with_interval("rougeL"),
+        {"rougeL": "value"},
         form="share",
     ),
     Chart(
         "BLEU",
         "N-grams of words in common with the reference, of generated answers to validation examples.",
-        _with_interval("bleu"),
+        {"bleu": "value"},
     ),
     Chart(
         "chrF",
         "N-grams of characters in common with the reference, of generated answers to validation examples.",
-        _with_interval("chrf"),
+        {"chrf": "value"},
     ),
     Chart(
         "Exact match",
         "Share of generated answers to validation examples that equal the reference.",
-        _with_interval("exact_match"),
+        {"exact_match": "value"},
         form="share",
     ),
     Chart(
         "F1",
         "Words in common with the reference in any order, of generated answers to validation examples.",
-        _with_interval("f1"),
+        {"f1": "value"},
         form="share",
     ),
     Chart(

@@ -12,7 +12,7 @@ from llf_core.runs import charts
 from llf_core.runs.charts import Chart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from llf_core.runs.charts import Form
 
@@ -198,7 +198,7 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
     first = primary_metric(logged)
     for name in logged:
         chart, label = _chart_of(name, evaluated=name not in trained)
-        if name not in COUNTERS and chart.place != "bottom" and not _is_band(name):
+        if name not in COUNTERS and chart.place != "bottom" and not _is_bound(name, logged):
             found.setdefault(chart.title, (chart, {}))[1][name] = label
     order = [title for chart in charts.CHARTS for title in (chart.title, chart.title + BY_SET)]
     ranked = sorted(found.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
@@ -209,10 +209,9 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
     ]  # fmt: skip
 
 
-def _is_band(name: str) -> bool:
-    """Whether a metric is a bound of one of the large chart, which draws the interval as a band."""
-    row = _row_of(name.removesuffix(charts.LOW).removesuffix(charts.HIGH))
-    return name.endswith((charts.LOW, charts.HIGH)) and row is not None and row[0].place == "top"
+def _is_bound(name: str, logged: Collection[str]) -> bool:
+    """Whether a metric is a bound of the interval of another one, in whose chart the interval is a band."""
+    return any(name.endswith(bound) and name.removesuffix(bound) in logged for bound in charts.BOUND_LABELS)
 
 
 def bottom_charts() -> list[LoggedChart]:
@@ -251,9 +250,6 @@ def _row_by_set(name: str) -> tuple[Chart, str] | None:
         if source not in {name, ""} and "/" not in source:
             by_set = replace(chart, title=chart.title + BY_SET, lines={}, place="middle", aside="")
             return by_set, source if own == next(iter(chart.lines)) else f"{source}, {chart.lines[own]}"
-    for bound, label in charts.BOUND_LABELS.items():
-        if name.endswith(bound) and (found := _row_by_set(name.removesuffix(bound))) is not None:
-            return found[0], f"{found[1]}, {label}"
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from llf_core.runs import decimate
 from llf_core.runs.change_journal import parse_change
+from llf_core.runs.charts import LOW
 from llf_core.runs.formatting import rate
 from llf_core.runs.metric_catalog import (
     COUNTERS,
@@ -86,6 +87,10 @@ class ChartData:
     def held_out(self, name: str) -> bool:
         """Whether a metric was also computed on validation examples; then its chart has a dashed line."""
         return EVAL_PREFIX + name in self.lines
+
+    def has_interval(self, name: str) -> bool:
+        """Whether evaluations of a metric have bounds; then its chart has a band."""
+        return EVAL_PREFIX + name + LOW in self.lines
 
 
 def chart_data(  # noqa: PLR0913 - what stands beside the lines

@@ -46,7 +46,8 @@ def _large_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Itera
     smooth = (
         f"thick: {smoothing_label(data.window)}, thin: every logged step" if data.window else "solid: every logged step"
     )
-    legend = smooth if narrow else f"{smooth}, dashed: evaluation, ▲ checkpoint, ★ best"
+    interval = " with its 95 % interval" if any(data.has_interval(name) for name in placed.shown.lines) else ""
+    legend = smooth if narrow else f"{smooth}, dashed: evaluation{interval}, ▲ checkpoint, ★ best"
     yield heading(f"<b>{escape(title)}</b>", placed.across[0], placed.up[1], 6)
     yield note(legend, placed.across[0], placed.up[1], 6) | {"xshift": max(0, LETTER * len(title) - 42)}
 
@@ -66,6 +67,8 @@ def _middle_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iter
     (left, _), (_, top) = placed.across, placed.up
     held_out = any(data.held_out(name) for name in lines)
     help_text = f"{chart.help} Dashed: evaluation set." if held_out and len(lines) > 1 else chart.help
+    if any(data.has_interval(name) for name in lines):
+        help_text += " Band: 95 % interval."
     help_lines = textwrap.wrap(help_text, HELP_WIDTH)
     yield heading(f"<b>{escape(chart.title)}</b>", left, top, 10 + HELP_LINE * len(help_lines))
     yield note("<br>".join(escape(line) for line in help_lines), left, top, 8) | {

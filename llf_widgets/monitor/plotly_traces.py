@@ -110,8 +110,7 @@ def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: 
     }  # fmt: skip
     if placed.place == "top" or data.held_out(name):
         color = evaluation_color(color, len(placed.shown.lines))
-        if placed.place == "top":
-            yield from _band(base, name, color, data)
+        yield from _band(base, name, color, form, data)
         label = f"{escape(label)}, {style.evaluation}" if several else style.evaluation
         yield base | {
             "name": EVAL_PREFIX + escape(name), "mode": "lines+markers", "cliponaxis": False,
@@ -120,21 +119,22 @@ def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: 
         }  # fmt: skip
 
 
-def _band(base: Trace, name: str, color: str, data: ChartData) -> Iterator[Trace]:
+def _band(base: Trace, name: str, color: str, form: str, data: ChartData) -> Iterator[Trace]:
     """The 95 % interval of an evaluation, as an area between its bounds.
 
     Args:
         base: what all traces of the chart have.
         name: metric, as logged.
         color: of the evaluation.
+        form: number format of the hover text.
         data: the lines.
     """
-    if EVAL_PREFIX + name + charts.LOW not in data.lines:
+    if not data.has_interval(name):
         return
     for bound, fill in ((charts.LOW, None), (charts.HIGH, "tonexty")):
         yield base | {
             "name": EVAL_PREFIX + escape(name + bound), "line": {"color": color, "width": 0}, "opacity": 1,
-            "hovertemplate": f"step %{{x}}: {charts.BOUND_LABELS[bound]} %{{y:.4f}}<extra></extra>",
+            "hovertemplate": f"step %{{x}}: {charts.BOUND_LABELS[bound]} %{{y:{form}}}<extra></extra>",
             **({} if fill is None else {"fill": fill, "fillcolor": faded(color)}),
             **_points(data.line(EVAL_PREFIX + name + bound)),
         }  # fmt: skip

@@ -64,6 +64,7 @@ def test_the_result_answers_the_evaluation_data_after_training(llf, tmp_path, se
     run = launch_of(done)
     assert run.status().state == "finished"
     assert run.status().reason is None
+    assert f"5 of 5 records have a prediction: {run.folder.predictions}" in run.log()
     made = responses(run.folder.predictions)
     assert [set(one) for one in made] == [{"prompt", "predict", "label"}] * 5
     assert [one["label"] for one in made] == [row["output"] for row in ROWS[12:17]]

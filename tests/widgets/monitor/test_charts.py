@@ -72,6 +72,18 @@ def test_what_is_held_out_is_dashed_and_named_where_it_stands_beside_one_line():
     assert any("Dashed: evaluation set." in text.replace("<br>", " ") for text in said)
 
 
+@pytest.mark.parametrize("name", ["loss", "rewards/accuracies", "sums_loss"])
+def test_the_interval_of_an_evaluation_is_a_band_and_no_line_of_its_own(name):
+    bounds = {f"eval_{name}/low": line(4, 0.4), f"eval_{name}/high": line(4, 0.6)}
+    drawn = figure_json(some(**{f"eval_{name}": line(4, 0.5), **bounds}), 20)
+    low, high = trace(drawn, f"eval_{name}/low"), trace(drawn, f"eval_{name}/high")
+    assert (low["line"]["width"], high["line"]["width"], high["fill"]) == (0, 0, "tonexty")
+    names = [one["name"] for one in drawn["data"]]
+    assert names[names.index(low["name"]) + 1] == high["name"]  # the area is filled down to the trace before
+    assert not any(label in text for text in texts(drawn) for label in charts.BOUND_LABELS.values())
+    assert any("95 % interval" in text.replace("<br>", " ") for text in texts(drawn))
+
+
 def test_shares_are_written_in_per_cent_up_to_a_hundred_with_the_height_of_a_guess():
     drawn = figure_json(some(), 20)
     assert y_axis(drawn, "Accuracy")["tickformat"] == ".0%"
