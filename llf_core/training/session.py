@@ -67,6 +67,7 @@ from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.early_stopping import early_stopping
+from llf_core.training.evaluation_results import EVALUATION_RESULTS, evaluation_results
 from llf_core.training.evaluation_sets import positions_by_set
 from llf_core.training.failures import explain_failure
 from llf_core.training.forgetting_probe import ForgettingProbe
@@ -99,8 +100,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_RESULTS = "eval_results.json"
-"""LLaMA-Factory's name of the values of the evaluation of a result."""
 SAMPLED = 64  # examples whose activations a method may begin with
 FILL = 64  # packed rows on a CPU are padded to a multiple of this number of tokens, see `Collator`
 
@@ -562,7 +561,7 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
     if context.method is not None:
         context.method.finish()
     written = save_output(model, context.processor or context.tokenizer, partial, context.source, config, metrics)
-    if values := _result_values(trainer):
+    if values := evaluation_results(config, trainer.state):
         replace_file(partial / EVALUATION_RESULTS, json_bytes(spell_non_finite(values)))
     shutil.rmtree(folder.output, ignore_errors=True)
     folder.output_record.unlink(missing_ok=True)  # so that it never describes another result
@@ -579,15 +578,6 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
             _warn(writer, "output_dir", str(error))
             return str(error)
     return ""
-
-
-def _result_values(trainer: TrainingLoop) -> dict[str, float]:
-    """The values of the evaluation of the weights that are saved: of the best checkpoint, or after the last step."""
-    state = trainer.state
-    best = state.best_global_step if trainer.args.load_best_model_at_end else None
-    entries = [entry for entry in state.log_history if entry["step"] == (best or state.global_step)]
-    found = {name: value for entry in entries for name, value in entry.items() if name.startswith("eval_")}
-    return found | {"epoch": entries[-1]["epoch"]} if found else {}
 
 
 def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: RunWriter) -> None:

@@ -10,4 +10,5 @@ PT = StageDeclaration(
     implementation="llf_core.stages.pt:PT",
     data_kind="texts",
     token_accuracy=True,
+    perplexity=True,
 )

@@ -1,0 +1,49 @@
+"""The values of the evaluation of a result, as `eval_results.json` beside it has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.config.registry import stage_of
+from llf_core.config.rules.evaluation_metrics import evaluation_sets, of_set
+from llf_core.metrics.likelihood import perplexity
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
+
+    from llf_core.config import RunConfig
+
+EVALUATION_RESULTS = "eval_results.json"
+"""LLaMA-Factory's name of the values of the evaluation of a result."""
+
+
+def evaluation_results(config: RunConfig, state: TrainerState) -> dict[str, float]:
+    """The values of the evaluation of the weights that are saved: of the best checkpoint, or after the last step.
+
+    Args:
+        config: the run's config.
+        state: of the Trainer, with its log.
+
+    Returns:
+        By the names of the log: `eval_loss` and so on, and `epoch`. Of a stage with `perplexity` also
+        `eval_perplexity`, and `eval_NAME_perplexity` of each data set with a loss of its own; infinite for losses above
+        709.78 nats. Empty if these weights were not evaluated.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+
+    Source:
+        LLaMA-Factory's `run_pt`: the exponential of the loss, for each data set where each is evaluated.
+    """
+    best = state.best_global_step if config.training.load_best_model_at_end else None
+    entries = [entry for entry in state.log_history if entry["step"] == (best or state.global_step)]
+    found = {name: value for entry in entries for name, value in entry.items() if name.startswith("eval_")}
+    if not found:
+        return {}
+    if stage_of(config).perplexity:
+        for prefix in ("eval", *(of_set("eval", name) for name in evaluation_sets(config))):
+            if (loss := found.get(f"{prefix}_loss")) is not None:
+                found[f"{prefix}_perplexity"] = float(perplexity(np.array([loss, 1.0])))
+    return found | {"epoch": entries[-1]["epoch"]}
