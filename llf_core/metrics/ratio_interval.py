@@ -9,9 +9,34 @@ import numpy as np
 
 from llf_core.metrics.bootstrap import student_quantile
 from llf_core.metrics.interval import Interval
+from llf_core.metrics.wilson_interval import wilson_interval
 
 if TYPE_CHECKING:
     from llf_core.metrics.measure import Numbers
+
+
+def share_interval(statistics: Numbers) -> Interval:
+    """Compute a share over examples, such as that of the correct tokens of all tokens, and its 95 % interval.
+
+    Args:
+        statistics: of each example the counted units and all units, `[examples, 2]`. Examples without a unit are left
+            out.
+
+    Returns:
+        The share with the interval of `ratio_interval`, cut off at 0 and 1. Wilson's, as `interval` has it, if each
+        example has one unit.
+
+    Raises:
+        ValueError: each example has one unit, and their sum of counted ones is far out of range.
+    """
+    rows = np.asarray(statistics, float).reshape(-1, 2)
+    rows = rows[rows[:, 1] > 0]
+    found = ratio_interval(rows)
+    if found.value is not None and (rows[:, 1] == 1).all():
+        return Interval(found.value, *wilson_interval(float(rows[:, 0].sum()), found.count), found.count)
+    if found.low is None or found.high is None:
+        return found
+    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.count)
 
 
 def ratio_interval(statistics: Numbers) -> Interval:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.config.rules.evaluation_metrics import ACCURACY
-from llf_core.metrics.interval import interval
-from llf_core.metrics.likelihood import TOKEN_ACCURACY
-from llf_core.metrics.ratio_interval import ratio_interval
+from llf_core.metrics.ratio_interval import ratio_interval, share_interval
 from llf_core.runs.charts import HIGH, LOW
 
 if TYPE_CHECKING:
@@ -60,11 +58,9 @@ class EvaluationSums:
 
         Raises:
             ZeroDivisionError: no example has a supervised token.
-            ValueError: a count is not finite.
         """
         found = {"loss": self.loss[0] / self.loss[1]} | self.means(differences)
-        counts = np.array(self.accuracy, float).reshape(-1, 2)
-        accuracy = interval(counts[counts[:, 1] > 0], TOKEN_ACCURACY)
+        accuracy = share_interval(np.array(self.accuracy, float))
         if accuracy.value is not None:
             found |= {ACCURACY: accuracy.value} | _bounds(ACCURACY, accuracy)
         return found | ({} if "loss" in self.measures else self._loss_bounds())
