@@ -20,6 +20,7 @@ from llf_core.runs.config_file import run_config
 from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
+from llf_core.runs.prediction_files import RESULT, RESULTS
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.untrusted import read_object_or_empty
 
@@ -148,13 +149,11 @@ def _continued(folder: RunFolder) -> str:
 def _predictions(folder: RunFolder, writer: RunWriter, config: RunConfig, watch: _Watch) -> str:
     """Predict, and copy the files to `output_dir`; why that failed, or an empty text."""
     from llf_core.chat.batch_prediction import predict_data_set
-    from llf_core.chat.prediction_metrics import RESULTS
-    from llf_core.chat.predictions import RESULT
     from llf_core.chat.target import find_target
     from llf_core.config import RunConfig
     from llf_core.config.evaluation_keys import prediction_values
     from llf_core.metrics import load_metrics
-    from llf_core.training.result_export import ExportError, add_to_result
+    from llf_core.training.output_copy import OutputCopyError, add_to_copy
 
     def warn(sentence: str) -> None:
         writer.event("warning", key=KEY, message=sentence)
@@ -167,8 +166,8 @@ def _predictions(folder: RunFolder, writer: RunWriter, config: RunConfig, watch:
     for name, value in found.values.items():
         logger.info(f"{name}: {value:,.4g}")
     try:
-        add_to_result(config, folder, [folder.predictions / RESULT, folder.predictions / RESULTS])
-    except ExportError as error:
+        add_to_copy(config, folder, [folder.predictions / RESULT, folder.predictions / RESULTS])
+    except OutputCopyError as error:
         warn(str(error))
         return str(error)
     return ""

@@ -11,6 +11,7 @@ from llf_core.metrics import MetricError, ScoredExample, load_metrics, metric_so
 from llf_core.metrics.interval import interval
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import records
+from llf_core.runs.prediction_files import PREFIX, RESULTS, SAMPLES
 from llf_core.untrusted import read_object
 from llf_core.user_functions.stored_functions import write_code
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from llf_core.chat.predictions import PredictionFolder
     from llf_core.metrics import Metric
 
-RESULTS = "predict_results.json"
-"""LLaMA-Factory's name of the values of a prediction."""
-PREFIX = "predict_"
 TIMES = (f"{PREFIX}runtime", f"{PREFIX}samples_per_second")
 
 
@@ -94,7 +92,7 @@ def score_predictions(
     scored = [(answer, prompt) for answer, prompt in pairs if isinstance(answer, str)]
     answers = [answer for answer, _ in scored]
     examples = [ScoredExample(prompt.messages, prompt.label or None) for _, prompt in scored]
-    values: dict[str, Any] = {f"{PREFIX}samples": len(scored)}
+    values: dict[str, Any] = {SAMPLES: len(scored)}
     for metric in metrics:
         found = interval(score_answers(metric, answers, examples).statistics, metric.measure)
         name = PREFIX + metric.name

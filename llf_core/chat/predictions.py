@@ -11,6 +11,7 @@ from llf_core.chat.collected_reply import CollectedReply
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.jsonl import append, encode, records, spell_non_finite
+from llf_core.runs.prediction_files import RESULT, STATE
 from llf_core.untrusted import leads_to_file, read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from llf_core.chat.request import ChatRequest
     from llf_core.chat.service import ChatService, Ticket
 
-RESULT = "generated_predictions.jsonl"
-"""LLaMA-Factory's name of the result: `{"prompt", "predict", "label"}` for each record, in the order of the data."""
-PARTIAL, STATE, LOCK = "generated_predictions.partial.jsonl", "generated_predictions.json", ".predict.lock"
+PARTIAL, LOCK = "generated_predictions.partial.jsonl", ".predict.lock"
 MAX_OPEN = 64
 """Maximum number of requests that the engine has at a time."""
 POLL_SECONDS = 0.2

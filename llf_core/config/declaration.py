@@ -318,8 +318,8 @@ class StageDeclaration(Declaration):
             whether a higher value is better.
         token_accuracy: whether its loss is of single tokens, of which an evaluation counts the most likely ones
             (`compute_accuracy`).
-        perplexity: whether the values of a result's evaluation have the perplexity of its loss, as LLaMA-Factory writes it
-            of `pt`.
+        perplexity: whether the values of a result's evaluation have the perplexity of its loss, as LLaMA-Factory writes
+            it of `pt`.
         has_reward_head: whether the model gets a head that computes one number for each completion.
         trains_value_function: whether a value function is trained beside the policy.
         generates: whether the trained model is to generate text; else its output head is neither trained nor needed.

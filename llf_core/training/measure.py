@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.past_runs import PastRun
     from llf_core.runs import RunFolder
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("llf_core.training.measure")  # as the process, its name is `__main__`
 
 STEPS, MOST_STEPS = 3, 9
 """Fewest and most steps of a measurement: the first warms up and has the longest examples, the others are timed."""

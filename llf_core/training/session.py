@@ -78,11 +78,11 @@ from llf_core.training.live_changes import active_at_checkpoint
 from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.method_callback import MethodCallback
 from llf_core.training.metrics_callback import MetricsCallback
+from llf_core.training.output_copy import OutputCopyError, check_output_dir, copy_output
 from llf_core.training.parameter_map import parameter_map
 from llf_core.training.past_run import add_to_past_runs, write_forecast
 from llf_core.training.peak_memory import reset_peak
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
-from llf_core.training.result_export import ExportError, check_output_dir, export_result
 from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.trainer import RunTrainer, StreamedRows
 
@@ -573,8 +573,8 @@ def _save(context: TrainingContext, trainer: TrainingLoop) -> str:
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         try:
-            logger.info(export_result(config, folder))
-        except ExportError as error:
+            logger.info(copy_output(config, folder))
+        except OutputCopyError as error:
             _warn(writer, "output_dir", str(error))
             return str(error)
     return ""

@@ -10,7 +10,7 @@ import yaml
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.runs import RunReader, list_runs, read_status
-from llf_core.training import result_export
+from llf_core.training import output_copy
 from llf_core.training.session import run_attempt
 
 ROWS = [{"instruction": f"What is {number}?", "input": "", "output": f"It is {number}."} for number in range(8)]
@@ -271,7 +271,7 @@ def test_a_result_that_cannot_be_copied_is_whole_in_the_run(trained, tmp_path, m
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(result_export, "_copy", full)
+    monkeypatch.setattr(output_copy, "_copy", full)
     folder, code = trained(max_steps=1, output_dir=str(tmp_path / "copy"))
     assert (code, read_status(folder).state) == (0, "finished")
     assert (folder.output / "adapter_model.safetensors").is_file()

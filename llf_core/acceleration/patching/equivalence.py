@@ -13,7 +13,7 @@ from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.flattened_batches import (
     decoder_of,
     empty_mask,
-    flatten_documents,
+    flatten_probe,
     has_chunked_layers,
     has_recurrent_layers,
     unsupported_reason,
@@ -142,7 +142,7 @@ class EquivalenceCheck:
         Batches of pairs then read a shared prompt once. False also where the model cannot be run on branches.
         """
         try:
-            alone = self._run(None, **self._with_mask(flatten_documents([torch.cat((self._first, self._second))])))
+            alone = self._run(None, **self._with_mask(flatten_probe([torch.cat((self._first, self._second))])))
             beside, still = (self._branch(other) for other in (self._first, self._third))
         except TEST_ERRORS:
             return False
@@ -168,7 +168,7 @@ class EquivalenceCheck:
     def _branch(self, other: Tensor) -> Tensor:
         """Last hidden states of the second document as a branch after the first one, next to another branch."""
         shared, length = len(self._first), len(self._second)
-        batch = flatten_documents([torch.cat((self._first, other, self._second))])
+        batch = flatten_probe([torch.cat((self._first, other, self._second))])
         split = shared + len(other)
         batch["position_ids"][0, split:] -= len(other)
         batch["forks"] = torch.tensor([[shared, split]], dtype=torch.int32, device=self._device)
@@ -222,7 +222,7 @@ class EquivalenceCheck:
 
     def _beside(self, other: Tensor, record: list[AttentionCall] | None = None) -> Tensor:
         """Last hidden states `[seq, hidden]` of the second document after another document."""
-        batch = self._with_mask(flatten_documents([other, self._second]))
+        batch = self._with_mask(flatten_probe([other, self._second]))
         return self._run(record, **batch)[len(other) :]
 
     def _with_mask(self, batch: Flattened) -> Flattened:

@@ -103,8 +103,8 @@ class Flattened(TypedDict):
     forks: NotRequired[Tensor]
 
 
-def flatten_documents(ids: list[Tensor]) -> Flattened:
-    """Make a flattened batch of documents for a test, without labels and tokenizer; see `Collator`.
+def flatten_probe(ids: list[Tensor]) -> Flattened:
+    """Make a flattened batch that tests a model: documents without labels and tokenizer; see `Collator`.
 
     Args:
         ids: token ids `[seq]` of each document, int64.

@@ -17,8 +17,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llf_core.chat.engine.prompt import prompt_form, prompt_text
 from llf_core.chat.predict_data import read_predict_prompts
-from llf_core.chat.prediction_metrics import RESULTS, TIMES, prediction_metrics
-from llf_core.chat.predictions import PARTIAL, RESULT, STATE, PredictionError, PredictionFolder
+from llf_core.chat.prediction_metrics import TIMES, prediction_metrics
+from llf_core.chat.predictions import PARTIAL, PredictionError, PredictionFolder
 from llf_core.chat.request import ChatRequest
 from llf_core.cli.errors import UsageError
 from llf_core.config import RunConfig
@@ -26,6 +26,7 @@ from llf_core.data import prepare
 from llf_core.data.render import choose_template
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.runs import create_run, status
+from llf_core.runs.prediction_files import RESULT, RESULTS, STATE
 from tests.tiny import picture_file, save_tiny_llava
 
 ROWS = [{"instruction": f"Say {'very ' * (7 * at % 5)}{at}.", "input": "", "output": f"It is {at}."} for at in range(9)]

@@ -14,7 +14,9 @@ TEXTS = ["Rain fell on the old harbour all night.", "Seven boats were missing wh
 
 
 def config(**changes):
-    return RunConfig.load({"model_name_or_path": "m", "stage": "pt", "dataset": "t", "eval_dataset": "a.json,b"} | changes)
+    return RunConfig.load(
+        {"model_name_or_path": "m", "stage": "pt", "dataset": "t", "eval_dataset": "a.json,b"} | changes
+    )
 
 
 def state(**values):

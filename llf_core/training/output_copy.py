@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CHUNK = 2**20
 
 
-class ExportError(UserError):
+class OutputCopyError(UserError):
     """The result could not be copied and stays in the run's folder; the message is for the user."""
 
 
@@ -66,7 +66,7 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
         raise ConfigError((Problem("invalid", KEY, output_dir, why),))
 
 
-def export_result(config: RunConfig, folder: RunFolder) -> str:
+def copy_output(config: RunConfig, folder: RunFolder) -> str:
     """Copy `output/` to `output_dir`, replacing an earlier result; a result is there as a whole or not at all.
 
     The copy is made beside the folder and renamed. Between the two renames neither result is in its place: a process
@@ -80,15 +80,15 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
         A sentence about what was done.
 
     Raises:
-        ExportError: the folder contains other files by now, the disk is full, or a file cannot be read or written. The
-            folder is as before; only if the disk fails during or after the renames, or another run took its place, the
-            earlier result is kept as `<name>.previous`.
+        OutputCopyError: the folder contains other files by now, the disk is full, or a file cannot be read or written.
+            The folder is as before; only if the disk fails during or after the renames, or another run took its place,
+            the earlier result is kept as `<name>.previous`.
         PluginError: two installed packages declare the same name or key.
     """
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)
     if why:
-        raise ExportError(f"The result was not copied. {why} It is complete in {folder.output}.")
+        raise OutputCopyError(f"The result was not copied. {why} It is complete in {folder.output}.")
     new = target.with_name(f".{folder.id[:100]}-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,14 +101,14 @@ def export_result(config: RunConfig, folder: RunFolder) -> str:
         full = is_disk_error(error) and error.strerror == os.strerror(error.errno or 0)
         why = command_message(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
         message = f"The result could not be copied to {target}. {why}"
-        raise ExportError(f"{message} It is complete in {folder.output}. Copy it manually.") from error
-    except ExportError as error:
+        raise OutputCopyError(f"{message} It is complete in {folder.output}. Copy it manually.") from error
+    except OutputCopyError as error:
         shutil.rmtree(new, ignore_errors=True)
-        raise ExportError(f"The result was not copied. {error} It is complete in {folder.output}.") from error
+        raise OutputCopyError(f"The result was not copied. {error} It is complete in {folder.output}.") from error
     return f"Copied the result to {target}.{kept}"
 
 
-def add_to_result(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> None:
+def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> None:
     """Copy files beside a result in `output_dir`, if the config has one, and record them in its marker.
 
     Args:
@@ -117,7 +117,7 @@ def add_to_result(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -
         files: the files, whose names are those of the copies.
 
     Raises:
-        ExportError: the folder has other files than the result of this run, or a file cannot be read or written.
+        OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written.
         OSError: too many files are open.
         PluginError: two installed packages declare the same name or key.
     """
@@ -131,7 +131,7 @@ def add_to_result(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -
     if not why and marker.get("run") != folder.id:
         why = f"The result in {target} is not of this run."
     if why:
-        raise ExportError(f"{names} could not be copied. {why} {where}")
+        raise OutputCopyError(f"{names} could not be copied. {why} {where}")
     try:
         known = recorded(target)
         for file in files:
@@ -143,7 +143,7 @@ def add_to_result(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -
             shutil.copy2(file, partial)
             partial.replace(target / file.name)
     except OSError as error:
-        raise ExportError(f"{names} could not be copied to {target}. {error.strerror or error}. {where}") from error
+        raise OutputCopyError(f"{names} could not be copied to {target}. {error.strerror or error}. {where}") from error
 
 
 def _copy(source: Path, new: Path, run_id: str) -> None:
@@ -182,7 +182,7 @@ def _put(new: Path, target: Path) -> str:
     try:
         _check(target, why)
         new.rename(target)  # the target does not exist, or is an empty folder
-    except (OSError, ExportError):
+    except (OSError, OutputCopyError):
         if previous is not None:
             with suppress(OSError):  # if another run's result is there by now, the earlier one keeps its new name
                 previous.rename(target)
@@ -193,7 +193,7 @@ def _put(new: Path, target: Path) -> str:
 
 def _check(target: Path, why: str) -> None:
     if why:
-        raise ExportError(f"output_dir is {target}. {why}")
+        raise OutputCopyError(f"output_dir is {target}. {why}")
 
 
 def _set_aside(target: Path) -> Path | None:

@@ -12,8 +12,8 @@ from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.name_checks.output_folder import MARKER, foreign_entry, recorded
 from llf_core.runs import RunReader, create_run, read_status, status
-from llf_core.training import result_export, session
-from llf_core.training.result_export import ExportError, check_output_dir, export_result
+from llf_core.training import output_copy, session
+from llf_core.training.output_copy import OutputCopyError, check_output_dir, copy_output
 from llf_core.training.session import run_attempt
 
 FILES = {"adapter_model.safetensors": b"\x00weights", "README.md": b"card", "more/vocab.txt": b"a b"}
@@ -71,7 +71,7 @@ def allowed(target, **changes):
 def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target):
     config = config_of(target)
     assert allowed(target)
-    export_result(config, run)
+    copy_output(config, run)
     assert tree(target) == {name: tree(run.output).get(name, tree(target)[name]) for name in {*FILES, MARKER}}
     assert recorded(target).keys() == FILES.keys()
     assert not foreign_entry(target, thorough=True)
@@ -79,7 +79,7 @@ def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target
     write(run.output, {"README.md": b"another card"})
     (run.output / "more" / "vocab.txt").unlink()
     (run.output / "more").rmdir()
-    export_result(config, run)
+    copy_output(config, run)
     assert tree(target).keys() == {"adapter_model.safetensors", "README.md", MARKER}
     assert (target / "README.md").read_bytes() == b"another card"
     assert [one.name for one in target.parent.iterdir()] == ["mine"]  # nothing is left beside it
@@ -88,12 +88,12 @@ def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target
 def test_an_empty_folder_is_fine(run, target):
     target.mkdir(parents=True)
     assert allowed(target)
-    export_result(config_of(target), run)
+    copy_output(config_of(target), run)
     assert tree(target).keys() == {*FILES, MARKER}
 
 
 def test_a_result_that_was_carried_elsewhere_is_still_known(run, target, tmp_path):
-    export_result(config_of(target), run)
+    copy_output(config_of(target), run)
     moved = shutil.copytree(target, tmp_path / "moved", copy_function=shutil.copy)  # with other times
     assert allowed(moved)
 
@@ -181,14 +181,14 @@ STRANGERS = [
 @pytest.mark.parametrize("spoil", STRANGERS)
 def test_what_is_not_ours_is_refused_before_the_start_and_stays_at_the_end(run, target, spoil):
     config = config_of(target)
-    export_result(config, run)
+    copy_output(config, run)
     words = spoil(target)
     before = None if spoil is add_pipe else tree(target)
     assert words in refused(target)
     with pytest.raises(ConfigError, match="output_dir is "):
         check_output_dir(config, run)
-    with pytest.raises(ExportError) as told:
-        export_result(config, run)
+    with pytest.raises(OutputCopyError) as told:
+        copy_output(config, run)
     assert words in str(told.value)
     assert str(run.output) in str(told.value)
     assert before is None or tree(target) == before
@@ -197,16 +197,16 @@ def test_what_is_not_ours_is_refused_before_the_start_and_stays_at_the_end(run, 
 
 def test_a_file_that_appears_while_the_result_is_copied_stays(run, target, monkeypatch):
     config = config_of(target)
-    export_result(config, run)
-    original = result_export._copy
+    copy_output(config, run)
+    original = output_copy._copy
 
     def copy(*arguments):
         original(*arguments)
         add_file(target)
 
-    monkeypatch.setattr(result_export, "_copy", copy)
-    with pytest.raises(ExportError, match=r"notes\.txt"):
-        export_result(config, run)
+    monkeypatch.setattr(output_copy, "_copy", copy)
+    with pytest.raises(OutputCopyError, match=r"notes\.txt"):
+        copy_output(config, run)
     assert (target / "notes.txt").read_text() == "mine"
     assert tree(run.output) == FILES
     assert [one.name for one in target.parent.iterdir()] == ["mine"]
@@ -214,9 +214,9 @@ def test_a_file_that_appears_while_the_result_is_copied_stays(run, target, monke
 
 def test_an_older_previous_is_left_alone(run, target):
     config = config_of(target)
-    export_result(config, run)
+    copy_output(config, run)
     write(target.with_name("mine.previous"), {"own.txt": b"mine"})
-    export_result(config, run)
+    copy_output(config, run)
     assert tree(target.with_name("mine.previous")) == {"own.txt": b"mine"}
     assert sorted(one.name for one in target.parent.iterdir()) == ["mine", "mine.previous"]
 
@@ -224,15 +224,15 @@ def test_an_older_previous_is_left_alone(run, target):
 @pytest.mark.parametrize("point", ["_copy", "_set_aside", "sync_folder"])
 def test_a_disk_that_fails_leaves_the_earlier_result(run, target, monkeypatch, point):
     config = config_of(target)
-    export_result(config, run)
+    copy_output(config, run)
     before = tree(target)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(result_export, point, full)
-    with pytest.raises(ExportError, match=r"could not be copied to .* The disk at .* was full"):
-        export_result(config, run)
+    monkeypatch.setattr(output_copy, point, full)
+    with pytest.raises(OutputCopyError, match=r"could not be copied to .* The disk at .* was full"):
+        copy_output(config, run)
     assert tree(target) == before
     assert [one.name for one in target.parent.iterdir()] == ["mine"]
 
@@ -242,8 +242,8 @@ def test_a_link_is_not_followed(run, target, tmp_path):
     target.parent.mkdir()
     target.symlink_to(tmp_path / "real")
     assert f"It is a link to {tmp_path / 'real'}" in refused(target)
-    with pytest.raises(ExportError):
-        export_result(config_of(target), run)
+    with pytest.raises(OutputCopyError):
+        copy_output(config_of(target), run)
     assert tree(tmp_path / "real") == {}
 
 
@@ -266,7 +266,7 @@ def test_folders_that_are_never_replaced(run, tmp_path, monkeypatch, tiny_model_
 
 
 def test_a_result_that_the_run_reads_is_not_replaced(run, target):
-    export_result(config_of(target), run)
+    copy_output(config_of(target), run)
     assert "what adapter_name_or_path names" in refused(target, adapter_name_or_path=str(target))
 
 
@@ -292,8 +292,8 @@ def test_a_disk_that_takes_no_result(run, tmp_path):
     try:
         target = disk / "result"
         (run.output / "weights").write_bytes(bytes(20_000))
-        with pytest.raises(ExportError, match=rf"does not fit into {disk}: the disk has 8\.19 kB free of 8\.19 kB"):
-            export_result(config_of(target), run)
+        with pytest.raises(OutputCopyError, match=rf"does not fit into {disk}: the disk has 8\.19 kB free of 8\.19 kB"):
+            copy_output(config_of(target), run)
         assert list(disk.iterdir()) == []
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         assert f"The disk of {disk} is read-only." in refused(target)
