@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,25 @@ def test_only_results_are_printed():
     assert {name for name in printing if name not in RESULTS and name.partition("/")[0] not in RESULTS} == {
         "models/card.py"  # lines of a model card
     }
+
+
+def test_modules_that_are_processes_log_by_their_own_name():
+    for path in ROOT.rglob("*.py"):
+        source = path.read_text()
+        if '__name__ == "__main__"' in source and (
+            named := re.search(r"^logger = .*getLogger\((.*?)\)", source, re.MULTILINE)
+        ):
+            name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+            assert named[1] == f'"{name}"', path  # `__name__` is `__main__` in the process
+
+
+def test_what_a_process_logs_reaches_the_handler_of_llf(tmp_path):
+    # Without the last resort of `logging`, a line that no handler takes is lost.
+    program = (
+        "import logging, runpy, sys; logging.lastResort = None; "
+        "runpy.run_module('llf_core.training.measure', run_name='__main__', alter_sys=True)"
+    )
+    missing = tmp_path / "missing.yaml"
+    done = subprocess.run([sys.executable, "-c", program, missing], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "The measurement failed." in done.stderr
