@@ -9,6 +9,7 @@ Prints the table and writes `results/estimate.json` and `docs/estimate.md`.
 from __future__ import annotations
 
 import json
+import statistics
 import tempfile
 import tomllib
 from dataclasses import dataclass
@@ -247,20 +248,25 @@ def times_section() -> str:
     cases = estimate_times.stored()
     if not cases:
         return ""
-    rows = ["| case | run | before | | measured | |", "|---" * 6 + "|"]
+    rows = ["| case | run | before | | after *Measure* | |", "|---" * 6 + "|"]
     for name, found in cases.items():
-        errors = [f"{found[one]:.1f} s | {found[one] / found['seconds'] - 1:+.1%}" for one in estimate_times.GOALS]
-        rows.append(f"| {name} | {found['seconds']:.1f} s | {' | '.join(errors)} |")
+        shown = []
+        for kind in estimate_times.GOALS:
+            errors = estimate_times.errors(found, kind)
+            shown.append(f"{estimate_times.error(found, kind):+.1%} | {min(errors):+.1%} to {max(errors):+.1%}")
+        rows.append(f"| {name} | {statistics.median(found['seconds']):.1f} s | {' | '.join(shown)} |")
     within = ", ".join(
-        f"{sum(abs(found[one] / found['seconds'] - 1) <= goal for found in cases.values())} of {len(cases)} are within "
-        f"{goal:.0%} {'before' if one == 'before' else 'after *Measure*'}"
-        for one, goal in estimate_times.GOALS.items()
+        f"{sum(abs(estimate_times.error(found, kind)) <= goal for found in cases.values())} of {len(cases)} are within "
+        f"{goal:.0%} {'before' if kind == 'before' else 'after *Measure*'}"
+        for kind, goal in estimate_times.GOALS.items()
     )
-    taken = max(found["stolen"] for found in cases.values())
+    rounds = min(len(found["seconds"]) for found in cases.values())
+    swing = max(max(found["seconds"]) / min(found["seconds"]) for found in cases.values()) - 1
     return f"""
 Each config is forecast on a new machine, then measured and forecast again, and then trained for {estimate_times.STEPS}
-steps on a CPU (`python -m benchmarks.estimate_times`). It is a virtual machine, whose host took up to {taken:.0%} of
-the processors' time during a case.
+steps on a CPU, in {rounds} rounds (`python -m benchmarks.estimate_times`). An error is the median of its rounds, with
+the range beside it. The machine was a virtual one: the same run took up to {swing:.0%} longer in one round than in
+another.
 
 {chr(10).join(rows)}
 

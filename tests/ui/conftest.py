@@ -12,7 +12,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,41 +73,29 @@ class Lab:
         return f"{self.url}{path}?token={TOKEN}" + ("&reset" if app == "lab" else "")
 
     def open(self, page: Any, name: str) -> None:
-        """Opens a notebook in JupyterLab and waits for its kernel; in the place of others if JupyterLab is there.
-
-        A page that was used before may start no kernel any more after one was shut down from outside: JupyterLab then
-        sends no request for a session. It is loaded again, with a warning.
-        """
-        from playwright.sync_api import TimeoutError as TooLateError
-
+        """Opens a notebook in JupyterLab and waits for its kernel; in the place of others if JupyterLab is there."""
         if page.url.startswith(f"{self.url}lab"):
             page.evaluate(OPEN, name)
-            try:
-                self.settle(page, timeout=30_000)
-            except TooLateError as error:
-                warnings.warn(f"JupyterLab's page is loaded again, since {name} got no kernel: {error}", stacklevel=2)
-            else:
-                return
-        page.goto(self.address(name))
+        else:
+            page.goto(self.address(name))
         self.settle(page)
 
     def leave(self, page: Any) -> None:
         """Closes what a test has opened in JupyterLab, and puts back what it changed there."""
         page.evaluate(CLOSE)
-        page.unroute_all()
         if page.locator("body[data-jp-theme-light='false']").count():
             set_theme(page, "JupyterLab Light")
         page.set_viewport_size(VIEWPORT)
 
-    def settle(self, page: Any, timeout: int = 60_000) -> None:
-        """Waits until JupyterLab stands and the notebook's kernel is connected, `timeout` milliseconds for each."""
-        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=timeout)
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=timeout)
+    def settle(self, page: Any) -> None:
+        """Waits until JupyterLab stands and the notebook's kernel is connected."""
+        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60_000)
         page.wait_for_function(
             "() => { const w = window.jupyterapp.shell.currentWidget;"
             " const k = w?.sessionContext?.session?.kernel;"
             " return k && (k.status === 'idle' || k.status === 'busy'); }",
-            timeout=timeout,
+            timeout=60_000,
         )
 
     def run_all(self, page: Any) -> None:
@@ -344,6 +331,18 @@ def page(context: Any) -> Iterator[Any]:
     forget(context)
 
 
+@pytest.fixture
+def routed_page(context: Any) -> Iterator[Any]:
+    """A page whose requests a test may answer itself, in a module that uses `reused_page`; closed with the test.
+
+    When a page's routes end, a request on its way may never be answered. If it is JupyterLab's for the list of
+    sessions, JupyterLab waits for it before it starts a kernel, until the page is loaded again.
+    """
+    page = context.new_page()
+    yield page
+    page.close()
+
+
 @pytest.fixture(scope="module")
 def module_page(context: Any) -> Iterator[Any]:
     """The page of `reused_page`."""
@@ -356,7 +355,7 @@ def reused_page(module_page: Any, lab: Lab) -> Iterator[Any]:
     """A page in which JupyterLab may be open already, without any document: loading it takes seconds.
 
     For modules whose tests open notebooks and neither change JupyterLab itself (its sidebars, say) nor listen to events
-    of the page. Such a module has `page` return it.
+    of the page nor answer its requests (see `routed_page`). Such a module has `page` return it.
     """
     module_page.evaluate("() => { delete window.llfHacked; }")
     yield module_page

@@ -73,17 +73,17 @@ def state(page):
     return page.locator(".llf-Monitor .llf-State").first
 
 
-def test_without_the_server_the_kernel_is_asked(page, lab, live):
-    page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
-    show(page, lab, live)
-    page.get_by_role("button", name="Kill…").click()
-    kill = page.get_by_role("button", name="Kill now").element_handle()
-    page.get_by_role("button", name="Save checkpoint").click()
+def test_without_the_server_the_kernel_is_asked(routed_page, lab, live):
+    routed_page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
+    show(routed_page, lab, live)
+    routed_page.get_by_role("button", name="Kill…").click()
+    kill = routed_page.get_by_role("button", name="Kill now").element_handle()
+    routed_page.get_by_role("button", name="Save checkpoint").click()
     said = "Checkpoint requested through the kernel; the Jupyter server answered 404"
-    expect(head(page)).to_contain_text(said)
+    expect(head(routed_page)).to_contain_text(said)
     assert kill.is_visible()  # the confirmation stays while the header changes
-    page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(state(page)).to_have_text("stopped")
+    routed_page.get_by_role("button", name="Stop with checkpoint").click()
+    expect(state(routed_page)).to_have_text("stopped")
 
 
 def test_a_kernel_with_another_home_says_so(page, lab, tmp_path):
