@@ -252,9 +252,15 @@ export interface IApi {
   exportUrl(id: string, key: string): string;
 }
 
+/** How long a read may take, in milliseconds. The panel would wait forever for a reply that got lost. */
+const READ_TIMEOUT = 60_000;
+
 /** Client of the routes of `llf_widgets.server`, below the server's base URL. All methods throw `ApiError`. */
 export class Api implements IApi {
-  constructor(private _settings: ServerConnection.ISettings) {}
+  constructor(
+    private _settings: ServerConnection.ISettings,
+    private _readTimeout = READ_TIMEOUT
+  ) {}
 
   version(): Promise<IVersion> {
     return this._get<IVersion>('version');
@@ -372,7 +378,11 @@ export class Api implements IApi {
     route: string,
     parameters: Record<string, string> = {}
   ): Promise<T> {
-    return this._request<T>(route, {}, URLExt.objectToQueryString(parameters));
+    return this._request<T>(
+      route,
+      { signal: AbortSignal.timeout(this._readTimeout) },
+      URLExt.objectToQueryString(parameters)
+    );
   }
 
   private _send<T>(method: string, route: string, body: object): Promise<T> {
@@ -406,6 +416,10 @@ export class Api implements IApi {
         errorBody.message ?? response.statusText
       );
     }
-    return (await response.json()) as T;
+    try {
+      return (await response.json()) as T;
+    } catch {
+      throw new ApiError(0, 'The Jupyter server did not send its whole reply.');
+    }
   }
 }

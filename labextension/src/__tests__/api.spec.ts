@@ -3,7 +3,10 @@ import { describe, expect, it } from 'vitest';
 
 import { Api, ApiError } from '../api';
 
-function server(reply: () => Response | Promise<Response>) {
+function server(
+  reply: (request: Request) => Response | Promise<Response>,
+  readTimeout?: number
+) {
   const urls: string[] = [];
   const requests: Request[] = [];
   const settings = ServerConnection.makeSettings({
@@ -12,10 +15,10 @@ function server(reply: () => Response | Promise<Response>) {
     fetch: async (request: RequestInfo) => {
       urls.push((request as Request).url);
       requests.push(request as Request);
-      return reply();
+      return reply(request as Request);
     }
   });
-  return { api: new Api(settings), urls, requests };
+  return { api: new Api(settings, readTimeout), urls, requests };
 }
 
 describe('Api', () => {
@@ -80,5 +83,29 @@ describe('Api', () => {
     const error = await api.version().catch(reason => reason);
     expect(error).toBeInstanceOf(ApiError);
     expect(error.status).toBe(0);
+  });
+
+  it('stops waiting for a reply that got lost', async () => {
+    const { api } = server(
+      ({ signal }) =>
+        new Promise((_, reject) =>
+          signal.addEventListener('abort', () => reject(signal.reason))
+        ),
+      20
+    );
+    const error = await api.version().catch(reason => reason);
+    expect([error.status, error.message]).toEqual([
+      0,
+      'The Jupyter server does not answer.'
+    ]);
+  });
+
+  it('reports a reply that ends too early', async () => {
+    const { api } = server(() => new Response('{"total": 1, "ru'));
+    const error = await api.version().catch(reason => reason);
+    expect([error.status, error.message]).toEqual([
+      0,
+      'The Jupyter server did not send its whole reply.'
+    ]);
   });
 });
