@@ -12,7 +12,7 @@ from llf_widgets.home import home_hash, run_folder
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.saved_image import saved_image
-from llf_widgets.monitor.status_text import status_text
+from llf_widgets.monitor.status_text import predictions_text, status_text
 from llf_widgets.monitor.summary_table import Summary, summary_html, summary_text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -77,7 +77,9 @@ def _summary(tracker: RunTracker) -> Summary:
         name=snapshot.name or snapshot.id,
         state=snapshot.state,
         description=snapshot.description,
-        status_text=" ".join(filter(None, (status_text(snapshot), _progress_when_saved(snapshot)))),
+        status_text=" ".join(
+            filter(None, (status_text(snapshot), predictions_text(snapshot), _progress_when_saved(snapshot)))
+        ),
         rows=tracker.summary(),
         png=b"",
         answers=tracker.answers.last(),

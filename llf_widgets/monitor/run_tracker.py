@@ -16,6 +16,7 @@ from llf_core.runs.config_file import read_config
 from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.pace import RECENT, STEPPING_STATES, seconds_per_step
+from llf_core.runs.prediction_files import RESULT, RESULTS, finished_predictions
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
@@ -27,7 +28,7 @@ from llf_widgets.monitor.event_index import EventIndex
 from llf_widgets.monitor.event_log import EventLog
 from llf_widgets.monitor.key_numbers import key_numbers, summary_rows
 from llf_widgets.monitor.sample_answers import SampleAnswers
-from llf_widgets.monitor.snapshot import LIVE_STATES, RunSnapshot
+from llf_widgets.monitor.snapshot import LIVE_STATES, PREDICTIONS, RunSnapshot
 from llf_widgets.monitor.training_time import training_seconds
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class RunTracker:
             changed.add("answers")
         if self._has_changed(self.folder.log):
             changed.add("log")
+        if self._has_changed(self.folder.predictions / RESULTS):  # `llf predict` of a run that has ended, too
+            changed.add("status")
         if changed - {"log", "answers"} or self.snapshot.state in LIVE_STATES:
             self.snapshot = self._take_snapshot()
         return changed - {"state"}
@@ -342,6 +345,8 @@ class RunTracker:
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
             output=self._output() if status.state == "finished" else None,
+            predictions=display_path(self.folder.predictions / RESULT),
+            finished_predictions=finished_predictions(self.folder.predictions),
             peak_learning_rate=_number(value_at("learning_rate", status.step) or self.config.get("learning_rate")),
             held_out=bool((data or {}).get("eval_examples")),
             generates=self.config.get("stage") != "rm",
@@ -379,14 +384,16 @@ class RunTracker:
 
 
 def _current_progress(at: dict[str, Any] | None, step: int, start_step: int) -> dict[str, Any] | None:
-    """The current `progress` event before the next step, unless it reports the end.
+    """The current `progress` event before the next step, unless it reports the end and something else follows.
 
     Args:
         at: the newest event.
         step: the last step.
         start_step: step from which the attempt continues.
     """
-    if at is None or at.get("type") != "progress" or at.get("rows") == at.get("of", -1):
+    if at is None or at.get("type") != "progress":
+        return None
+    if at.get("rows") == at.get("of", -1) and at.get("what") != PREDICTIONS:  # scoring them is no phase of its own
         return None
     return at if step <= (_number(at.get("step")) or start_step) else None
 
@@ -396,7 +403,7 @@ def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: i
     since = _number((phase or {}).get("time"))
     if phase is None or since is None or since <= logged:
         return None
-    return phase if step <= start_step or phase.get("name") == "predictions" else None
+    return phase if step <= start_step or phase.get("name") == PREDICTIONS else None
 
 
 def queue_text(position: QueuePosition) -> str:

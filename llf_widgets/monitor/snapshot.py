@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.pace import remaining
 
+if TYPE_CHECKING:
+    from llf_core.runs.prediction_files import FinishedPredictions
+
 LIVE_STATES = ("created", "starting", "running", "stopping")
 STEERABLE = ("starting", "running", "stopping")
+PREDICTIONS = "predictions"
+"""The phase in which a run that has trained answers its evaluation data, and its `progress`."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,14 @@ class RunSnapshot:
         resumed_from: step from which the attempt continues; None for one that began at the start.
         queue: what a queued run waits for, as a sentence; empty for others.
         receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
-        progress: the current `progress` event before the first step; None if there is none.
-        phase: the current `phase` event before the first step; None if there is none.
+        progress: the current `progress` event before the first step or after the last one; None if there is none.
+        phase: the current `phase` event before the first step or after the last one; None if there is none.
         phase_seconds: duration of the current phase; 0 without one.
         checkpoints: steps of the complete checkpoints, ascending.
         checkpoint_time: when the last one was saved; None without one.
         output: folder of the result, for display; None before the run has finished.
+        predictions: file of the predictions, for display.
+        finished_predictions: how many the file has; None while there are none, or some are missing.
         peak_learning_rate: current peak of the learning rate schedule; None if unknown.
         held_out: whether there are validation examples.
         watched: whether there are sample prompts.
@@ -88,6 +95,8 @@ class RunSnapshot:
     checkpoints: tuple[int, ...] = ()
     checkpoint_time: float | None = None
     output: str | None = None
+    predictions: str = ""
+    finished_predictions: FinishedPredictions | None = None
     peak_learning_rate: float | None = None
     held_out: bool = False
     watched: bool = False

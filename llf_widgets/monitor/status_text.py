@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.number_format import with_unit
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.findings import advice, is_active
+from llf_core.runs.prediction_files import RESULTS
 from llf_widgets.monitor import formatting
+from llf_widgets.monitor.snapshot import PREDICTIONS
 
 if TYPE_CHECKING:
     from llf_widgets.monitor.snapshot import RunSnapshot
@@ -17,7 +19,7 @@ PROGRESS_LABELS = {
     "reference": ("Computing reference log-probabilities", "examples"),
     "rollout": ("Generating completions", "completions"),
     "score": ("Scoring completions", "completions"),
-    "predictions": ("Answering the evaluation data", "records"),
+    PREDICTIONS: ("Answering the evaluation data", "records"),
 }
 """Label and unit by type of a `progress` event."""
 PHASE_LABELS = {
@@ -27,7 +29,7 @@ PHASE_LABELS = {
     ("model", None): "Loading the model",
     ("data", None): "Preparing the data",
     ("first step", None): "Running the first step",
-    ("predictions", None): "The result is saved. Loading it to answer the evaluation data",
+    (PREDICTIONS, None): "The result is saved. Loading it to answer the evaluation data",
 }
 """Label by `name` and `what` of a `phase` event."""
 MAX_MESSAGES = 3  # the newest; all of them stand among the events
@@ -46,6 +48,19 @@ def status_text(snapshot: RunSnapshot) -> str:
         "lost": _lost,
         "broken": _broken,
     }.get(snapshot.state, _unknown)(snapshot)
+
+
+def predictions_text(snapshot: RunSnapshot) -> str:
+    """Where the predictions of the run are, and how many; empty while there are none, or some are missing."""
+    found = snapshot.finished_predictions
+    if found is None:
+        return ""
+    amount = with_unit(found.records, "record")
+    if found.predicted is None:
+        return f"The predictions of {amount} are in {snapshot.predictions}."
+    if found.predicted < found.records:
+        amount = f"{found.predicted:,} of {amount}"
+    return f"The predictions of {amount} are in {snapshot.predictions}, their metrics in {RESULTS} beside it."
 
 
 def available_actions(snapshot: RunSnapshot) -> list[str]:
@@ -150,7 +165,7 @@ def _starting(snapshot: RunSnapshot) -> str:
 
 def _predicts(snapshot: RunSnapshot) -> bool:
     """Whether the run has trained, and answers its evaluation data."""
-    return (snapshot.phase or {}).get("name") == "predictions"
+    return (snapshot.phase or {}).get("name") == PREDICTIONS
 
 
 def _phase(snapshot: RunSnapshot) -> str:
@@ -184,7 +199,7 @@ def _progress(snapshot: RunSnapshot) -> str:
 def _running(snapshot: RunSnapshot) -> str:
     if snapshot.progress:
         return _progress(snapshot)
-    if snapshot.attempt > 1 and snapshot.resumed_from is not None:
+    if snapshot.attempt > 1 and snapshot.resumed_from is not None and not _predicts(snapshot):
         now = _receipt(snapshot) or (f" {_phase(snapshot)}" if snapshot.phase else "")
         return f"Attempt {snapshot.attempt}, resumed from step {snapshot.resumed_from}.{now}"
     return _phase(snapshot)
@@ -285,6 +300,7 @@ def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
         "description": snapshot.description,
         "status_text": status_text(snapshot),
         "level": severity(snapshot),
+        "predictions_text": predictions_text(snapshot),
         "step": snapshot.step,
         "total": snapshot.total,
         "epoch": None if snapshot.epoch is None else round(snapshot.epoch, 2),

@@ -21,6 +21,7 @@ import { progressSection } from './progress.js';
  * @typedef {object} HeadData result of `llf_widgets.monitor.status_text.header_json`
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
  * @property {string} description @property {string} status_text @property {string} level
+ * @property {string} [predictions_text]
  * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs
  * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
  * @property {number | null} checkpoint_time @property {number | null} heartbeat @property {KeyNumber[]} numbers
@@ -44,6 +45,7 @@ export function headSection(feed) {
   const copy = copyButton(() => header().id);
   const progress = progressSection(feed);
   const statusText = h('div', { class: 'llf-Monitor-status' });
+  const predictions = h('div', { class: 'llf-Monitor-status' });
   const disconnected = h('div', { role: 'alert' });
   const viewError = h('div', { role: 'alert' });
   const serverMismatch = h('div');
@@ -64,6 +66,7 @@ export function headSection(feed) {
     progress.bar,
     progress.line,
     statusText,
+    predictions,
     disconnected,
     viewError,
     serverMismatch,
@@ -91,6 +94,8 @@ export function headSection(feed) {
         : v.status_text
     ]);
     statusText.hidden = !v.status_text;
+    setText(predictions, v.predictions_text ?? '');
+    predictions.hidden = !v.predictions_text;
     progress.draw(v);
     drawKeyed(
       numbers,

@@ -8,10 +8,12 @@ import time
 import pytest
 
 from llf_core.runs import RunFolder, RunWriter, create_run, status
-from llf_widgets.home import run_folder
+from llf_widgets.home import display_path, run_folder
 from llf_widgets.monitor.description import describe_run
+from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.monitor.run_view import RunView
+from llf_widgets.monitor.status_text import header_json
 
 
 def test_a_run_is_named_by_id_folder_path_or_handle(trainer, llf_home):
@@ -230,3 +232,47 @@ def test_a_look_without_news_costs_the_same_however_many_events_there_are(llf_ho
     (quiet_few, beat_few), (quiet_many, beat_many) = costs
     assert quiet_many == quiet_few
     assert beat_many < 2 * beat_few
+
+
+def write_predictions(folder, records, predicted, *, finished=True):
+    place = folder.predictions
+    place.mkdir(exist_ok=True)
+    (place / "generated_predictions.jsonl").write_text("{}\n" * records)
+    state = {"settings": {}, "total": records, "finished": finished}
+    (place / "generated_predictions.json").write_text(json.dumps(state))
+    (place / "predict_results.json").write_text(json.dumps({"predict_samples": predicted}))
+
+
+def test_a_run_that_predicts_names_the_phase_until_the_predictions_are_there(trainer):
+    run = trainer(total=2)
+    run.steps(1, 2)
+    tracker = RunTracker(run.folder)
+
+    def shown():
+        tracker.refresh()
+        head = header_json(tracker.snapshot, tracker.now)
+        return head["status_text"], head["predictions_text"]
+
+    run.writer.event("phase", name="predictions")
+    assert shown() == ("The result is saved. Loading it to answer the evaluation data.", "")
+    run.writer.event("progress", what="predictions", rows=3, of=7, step=2)
+    assert shown() == ("Answering the evaluation data: 3 of 7 records.", "")
+    run.writer.event("progress", what="predictions", rows=7, of=7, step=2)
+    assert shown() == ("Answering the evaluation data: 7 of 7 records.", "")  # their metrics are computed
+    write_predictions(run.folder, 7, 6)
+    run.writer.close("finished")
+    file = display_path(run.folder.predictions / "generated_predictions.jsonl")
+    said = f"The predictions of 6 of 7 records are in {file}, their metrics in predict_results.json beside it."
+    assert shown()[1] == said
+    assert said in mime_bundle(tracker)["text/plain"]
+
+
+def test_predictions_that_are_made_later_are_shown(trainer):
+    run = trainer(total=2)
+    run.steps(1, 2)
+    run.writer.close("finished")
+    view = RunView(run.folder)
+    known = view.updates({})["revisions"]
+    write_predictions(run.folder, 1, 1)
+    head = view.updates(known)["sections"]["head"]
+    assert head["predictions_text"].startswith("The predictions of 1 record are in ")

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from llf_core.runs.prediction_files import FinishedPredictions
 from llf_widgets.monitor.event_log import log_lines, log_rows
 from llf_widgets.monitor.snapshot import RunSnapshot
 from llf_widgets.monitor.status_text import available_actions, header_json, messages, status_text
 
+SCORED = ", their metrics in predict_results.json beside it."
 SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_seconds": 4.1}
 
 
@@ -173,3 +175,27 @@ class TestJournal:
         clean = log_lines(lines)
         assert clean[:2] == ["green", " 90%|####"]
         assert len(clean[2]) == 500
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, ""),
+        (FinishedPredictions(1, 1), f"The predictions of 1 record are in /p{SCORED}"),
+        (FinishedPredictions(1200, 1198), f"The predictions of 1,198 of 1,200 records are in /p{SCORED}"),
+        (FinishedPredictions(5, None), "The predictions of 5 records are in /p."),
+    ],
+)
+def test_predictions_are_named_with_their_number(found, said):
+    snapshot = RunSnapshot(state="finished", **SHARED | {"predictions": "/p", "finished_predictions": found})
+    assert header_json(snapshot, 0.0)["predictions_text"] == said
+
+
+def test_a_resumed_run_that_predicts_names_the_phase():
+    phase = {"type": "phase", "name": "predictions", "time": 1.0}
+    more = {"attempt": 2, "resumed_from": 90, "receipt": {"steps": 3, "exact": True}, "phase": phase}
+    said = status_text(RunSnapshot(state="running", **SHARED | more))
+    assert said == "The result is saved. Loading it to answer the evaluation data."
+    progress = {"type": "progress", "what": "predictions", "rows": 3, "of": 7}
+    said = status_text(RunSnapshot(state="running", **SHARED | more | {"progress": progress}))
+    assert said == "Answering the evaluation data: 3 of 7 records."
