@@ -5,11 +5,13 @@ A row of `media_tokens.toml` names one of `RULES` for each kind of media.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.media_sizes import (
+    bounded_grid,
     canvas_grid,
     crop_grid,
     merged_grid,
@@ -38,6 +40,10 @@ HOP = 160
 """Samples between two mel frames, 100 frames a second: the default of Whisper's and Gemma's feature extractors."""
 LONGEST_CLIP = 480_000
 """Samples of the longest audio clip of Gemma 4, the default of its feature extractor."""
+SPLIT_TILES = {"tile_size": 512, "min_tiles": 2, "max_tiles": 10}
+"""Side and numbers of the tiles of an image of LFM2-VL, its processor's defaults."""
+WINDOW, WINDOW_TOKENS = 100, 13
+"""Mel frames of a window of Qwen3-Omni's encoder, the default of its processor, and the tokens of a whole one."""
 OF_ANOTHER_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
 """Errors of a computation with settings that have other types than those of transformers' processors."""
 
@@ -123,6 +129,8 @@ class MediaSettings:
         """
         own = self.parts[part]
         size = own.get("size") or {}
+        if row.get("own_limits"):
+            own, size = {**own, "min_pixels": None, "max_pixels": None}, {}
         least = own.get("min_pixels") or size.get("shortest_edge") or row["least"]
         most = own.get("max_pixels") or size.get("longest_edge") or row["most"]
         merge = int(own.get("merge_size") or row["merge"])
@@ -144,17 +152,26 @@ def _whole(row: Mapping[str, Any], columns: int = 0, rows: int = 0) -> str:
     return str(row["split"]).replace("{whole}", whole).replace("{parts}", between.join([one] * rows))
 
 
-def _video_text(row: Mapping[str, Any], times: Sequence[float], length: float) -> str:
-    """Text of a video: that of each frame, or group of frames, with its time in seconds."""
+def _video_text(row: Mapping[str, Any], times: Sequence[tuple[float, float]], length: float) -> str:
+    """Text of a video: that of each frame, or group of frames, by the times of its first and last frame in seconds."""
     if "frame" not in row:
         return str(row.get("written", ""))
 
-    def filled(text: str, number: int, second: float) -> str:
-        clock = f"{int(second // 60):02d}:{int(second % 60):02d}"
-        return text.replace("{number}", str(number)).replace("{seconds}", f"{second:.1f}").replace("{time}", clock)
+    def filled(text: str, number: int, first: float, last: float) -> str:
+        second = (first + last) / 2
+        values = {
+            "number": str(number),
+            "seconds": f"{second:.1f}",
+            "time": f"{int(second // 60):02d}:{int(second % 60):02d}",
+            "first": f"{first:.1f}",
+            "whole": str(int(first)),
+        }
+        for name, value in values.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
 
     frames = str(row.get("join", "")).join(
-        filled(str(row["frame"]), number, second) for number, second in enumerate(times, 1)
+        filled(str(row["frame"]), number, *both) for number, both in enumerate(times, 1)
     )
     before = str(row.get("before", "")).replace("{frames}", _in_words(len(times)))
     before = before.replace("{length}", str(timedelta(seconds=int(length))))
@@ -249,6 +266,30 @@ def _canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Sho
     return Shown(found, media.square_positions(parts, found), _whole(row))
 
 
+def _split_canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """LFM2-VL: merged patches of the scaled image; of a large one those of its tiles, then of the whole.
+
+    The formula is that of `Lfm2VlImageProcessor.resize_and_split` and `Lfm2VlProcessor._build_image_tokens`.
+    """
+    own, size = media.parts["image"], media.limits.image_size(header.width, header.height)
+    patch, merge = int(own.get("encoder_patch_size") or 16), int(own.get("downsample_factor") or 2)
+    tile, fewest, most = (int(own.get(name) or default) for name, default in SPLIT_TILES.items())
+    side, limit = patch * merge, int(own.get("max_image_tokens") or 256)
+    wide, high = bounded_grid(*size, side, int(own.get("min_image_tokens") or 64), limit)
+    found, grid, parts = wide * high, (0, 0), 1
+    splits = own.get("do_image_splitting", True) and not fewest == most == 1
+    area = math.prod(max(patch, round(one / side) * side) for one in size)
+    if splits and area > limit * side**2 * float(own.get("max_pixels_tolerance") or 2.0):
+        columns, rows = grid = canvas_grid(*size, (tile, tile), fewest, most)
+        thumbnail = own.get("use_thumbnail", True)
+        found = columns * rows * math.ceil(tile // patch / merge) ** 2 + (found if thumbnail else 0)
+        parts = columns * rows + bool(thumbnail)
+        row = row if thumbnail else {**row, "split": str(row["split"]).replace("<thumbnail>", "")}
+    longest = max(limit * merge**2, (tile // patch) ** 2 if own.get("do_image_splitting", True) else 0)
+    text = _whole(row, *grid) if media.parts["processor"].get("use_image_special_tokens", True) else ""
+    return Shown(found, parts * longest, text)
+
+
 def _pooled(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
     """Gemma 4: pooled patches of the largest image with at most so many."""
     size = media.limits.image_size(header.width, header.height)
@@ -271,6 +312,15 @@ def _merged(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Sho
     return Shown(wide * high, wide * high * merge**2, _whole(row))
 
 
+def _merged_still(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """GLM-V: as a video of the frames of one patch in time, whose limits are those of all of them."""
+    side, least, most, merge = media.limits_of("image", row)
+    step = int(media.parts["image"].get("temporal_patch_size") or row["step"])
+    size = media.limits.image_size(header.width, header.height)
+    wide, high = merged_video_grid(step, size, side, step, (least, most))
+    return Shown(wide * high, wide * high * merge**2, _whole(row))
+
+
 def _merged_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
     """Qwen2-VL: merged patches of each group of frames, whose limits are those of a frame."""
     taken, _ = media.frames(header)
@@ -282,14 +332,14 @@ def _merged_frames(media: MediaSettings, row: Mapping[str, Any], header: Header)
 
 
 def _merged_clip(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
-    """Qwen3-VL: merged patches of each group of frames, whose limits are those of all frames, with their times."""
+    """Qwen3-VL, GLM-V: merged patches of each group of frames with its time; the limits are those of all frames."""
     taken, rate = media.frames(header)
     side, least, most, merge = media.limits_of("video", row)
     step = int(media.parts["video"].get("temporal_patch_size") or row["step"])
     size = media.limits.frame_size(header.width, header.height)
     wide, high = merged_video_grid(len(taken), size, side, step, (least, most))
     taken += [taken[-1]] * (-len(taken) % step)
-    times = [(taken[place] + taken[place + step - 1]) / rate / 2 for place in range(0, len(taken), step)]
+    times = [(taken[place] / rate, taken[place + step - 1] / rate) for place in range(0, len(taken), step)]
     found = len(times) * wide * high
     return Shown(found, found * merge**2, _video_text(row, times, header.seconds))
 
@@ -298,7 +348,7 @@ def _of_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> 
     """SmolVLM and InternVL: each frame is an image that is not divided."""
     taken, rate = media.frames(header)
     found = len(taken) * media.each(row)
-    text = _video_text(row, [one / rate for one in taken], header.seconds)
+    text = _video_text(row, [(one / rate, one / rate) for one in taken], header.seconds)
     return Shown(found, media.square_positions(len(taken), found), text)
 
 
@@ -307,7 +357,7 @@ def _pooled_frames(media: MediaSettings, row: Mapping[str, Any], header: Header)
     taken, rate = media.frames(header)
     size = media.limits.frame_size(header.width, header.height)
     found, positions = _pooled_of(media, "video", row, size)
-    text = _video_text(row, [one / rate for one in taken], header.seconds)
+    text = _video_text(row, [(one / rate, one / rate) for one in taken], header.seconds)
     return Shown(len(taken) * found, len(taken) * positions, text)
 
 
@@ -342,6 +392,19 @@ def _whisper_frames(media: MediaSettings, row: Mapping[str, Any], header: Header
     return Shown(((frames - 1) // 2 + 1 - 2) // 2 + 1, 0, _whole(row))
 
 
+def _whisper_windows(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+    """Qwen3-Omni: the mel frames of windows, each after three convolutions of stride 2; no clip is too long.
+
+    The formula is that of `_get_feat_extract_output_lengths` of transformers' `processing_qwen3_omni_moe`.
+    """
+    found, hop, _ = _samples(media, header)
+    window = 2 * int(media.parts["processor"].get("n_window") or 0) or WINDOW
+    whole, frames = divmod(-(-found // hop), window)
+    for _ in range(3):
+        frames = (frames - 1) // 2 + 1
+    return Shown(frames + whole * WINDOW_TOKENS, 0, _whole(row))
+
+
 def _gemma_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
     """Gemma 4: mel frames of at most 30 seconds, after two convolutions of stride 2.
 
@@ -369,14 +432,17 @@ RULES: Mapping[str, Callable[[MediaSettings, Mapping[str, Any], Header], Shown]]
     "crops": _crops,
     "tiles": _tiles,
     "canvas": _canvas,
+    "split_canvas": _split_canvas,
     "pooled": _pooled,
     "merged": _merged,
+    "merged_still": _merged_still,
     "merged_frames": _merged_frames,
     "merged_clip": _merged_clip,
     "frames": _of_frames,
     "pooled_frames": _pooled_frames,
     "clip": _clip,
     "whisper_frames": _whisper_frames,
+    "whisper_windows": _whisper_windows,
     "gemma_frames": _gemma_frames,
 }
 """Each returns what a processor makes of a medium: of its settings, the row of the table and the header of the file."""

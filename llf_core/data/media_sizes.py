@@ -45,10 +45,33 @@ def merged_grid(width: int, height: int, side: int, least: float, most: float) -
     return wide, high
 
 
+def bounded_grid(width: int, height: int, side: int, fewest: int, most: int) -> tuple[int, int]:
+    """Columns and rows of merged patches of an image of LFM2-VL, which takes any aspect ratio.
+
+    Args:
+        width: of the image.
+        height: of the image.
+        side: of a merged patch.
+        fewest: smallest number of merged patches of the scaled image.
+        most: largest number of merged patches of the scaled image, unless it is one patch wide or high.
+
+    Source:
+        `smart_resize` of transformers' `Lfm2VlImageProcessor`.
+    """
+    wide, high = (max(1, round(one / side)) for one in (width, height))
+    if wide * high > most:
+        factor = sqrt(height * width / (most * side**2))
+        wide, high = (max(1, floor(one / factor / side)) for one in (width, height))
+    elif wide * high < fewest:
+        factor = sqrt(fewest * side**2 / (height * width))
+        wide, high = (ceil(one * factor / side) for one in (width, height))
+    return wide, high
+
+
 def merged_video_grid(
     frames: int, size: tuple[int, int], side: int, step: int, areas: tuple[float, float]
 ) -> tuple[int, int]:
-    """Columns and rows of merged patches of a frame of Qwen3-VL, whose limits are those of all frames together.
+    """Columns and rows of merged patches of a frame of Qwen3-VL and GLM-V, whose limits are those of all frames.
 
     Args:
         frames: number of frames.
@@ -61,7 +84,7 @@ def merged_video_grid(
         ValueError: there are fewer frames than `step`, or the aspect ratio is above 200, which the processor refuses.
 
     Source:
-        `smart_resize` of transformers' `video_processing_qwen3_vl`.
+        `smart_resize` of transformers' `video_processing_qwen3_vl` and `video_processing_glm4v`.
     """
     (width, height), (least, most) = size, areas
     if frames < step:

@@ -26,18 +26,23 @@ from tests.core.models.tiny_processors import name_processor, tiny_processor
 SIZES = [(60, 40), (640, 480), (30, 900)]
 NEEDS = {
     "qwen2_vl": "torchvision", "qwen2_5_vl": "torchvision", "qwen3_vl": "torchvision", "gemma4": "torchvision",
-    "internvl": "torchvision", "smolvlm": "num2words", "mistral3": "torchvision",
+    "internvl": "torchvision", "smolvlm": "num2words", "mistral3": "torchvision", "glm4v": "torchvision",
+    "glm46v": "torchvision", "lfm2_vl": "torchvision", "qwen2_5_omni_thinker": "torchvision",
+    "qwen3_omni_moe_thinker": "torchvision",
 }  # fmt: skip
 """Packages that processors need, and LLF does not install."""
-PLAIN = ("gemma3n", "idefics3", "llava_next", "mistral3")
+OMNI = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
+PLAIN = ("gemma3n", "idefics3", "llava_next", "mistral3", "glm4v", "glm46v", "lfm2_vl", *OMNI)
 """Types whose processor `tiny_processors` makes."""
 IMAGES = [kind for kind in SAVERS if kind != "qwen2_audio"] + list(PLAIN)
-VIDEOS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm", "gemma4")
-AUDIO = ("qwen2_audio", "gemma4", "gemma3n")
+VIDEOS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm", "gemma4", "glm4v", "glm46v", *OMNI)
+AUDIO = ("qwen2_audio", "gemma4", "gemma3n", *OMNI)
 SETTINGS = {
     "gemma3 crops": ({"image_do_pan_and_scan": True}, {}),
     "internvl tiles": ({"crop_to_patches": True}, {}),
     "smolvlm tiles": ({}, {"do_image_splitting": True, "size": {"longest_edge": 128}}),
+    "lfm2_vl tiles": ({}, {"max_pixels_tolerance": 1.0}),
+    "lfm2_vl tiles without the whole": ({}, {"max_pixels_tolerance": 1.0, "use_thumbnail": False}),
     "qwen2_vl large": ({"image_max_pixels": 10**6}, {"size": {"shortest_edge": 200 * 200, "longest_edge": 400 * 400}}),
 }
 """Keys of a config and settings of the image processor, by the type and what they do."""
@@ -47,6 +52,8 @@ WORDS = (
     " some", " crops", " to", " help", " you", " see", " better",
 )  # fmt: skip
 """Words that processors write, each a token of the published tokenizers."""
+BORDERS = ("<|begin_of_image|>", "<|end_of_image|>")
+"""Tokens that GLM-V's processors write by their text."""
 ROWS = {"image": "images", "video": "videos", "audio": "audios"}
 ASKED = {"instruction": "What is it?", "output": "A thing."}
 
@@ -72,7 +79,10 @@ def saved(tmp_path_factory):
                 config = json.loads((made / "config.json").read_text())
                 (made / "config.json").write_text(json.dumps(config | {"audio_config": {"model_type": "gemma4_audio"}}))
             tokenizer = AutoTokenizer.from_pretrained(made)
-            tokenizer.add_tokens([*WORDS, *(f"<row_{one + 1}_col_{two + 1}>" for one in range(9) for two in range(9))])
+            places = [f"row_{one + 1}_col_{two + 1}" for one in range(9) for two in range(9)]
+            tokenizer.add_tokens(
+                [*WORDS, *BORDERS, *(f"<{one}>" for one in places), *(f"<|img_{one}|>" for one in places)]
+            )
             tokenizer.save_pretrained(made)
         return folders[kind]
 
@@ -198,7 +208,7 @@ def sound(path, rate, seconds):
     return path
 
 
-@pytest.mark.parametrize("kind", [*VIDEOS, "llava", "gemma3", "paligemma", "idefics3", "llava_next"])
+@pytest.mark.parametrize("kind", [*VIDEOS, "llava", "gemma3", "paligemma", "idefics3", "llava_next", "lfm2_vl"])
 def test_the_positions_of_the_encoder_are_the_patches_that_the_processor_makes(kind, saved, tmp_path):
     config = config_of(saved(kind), tmp_path, [ASKED])
     source = resolve_model(str(saved(kind)), config)
@@ -255,6 +265,10 @@ PUBLISHED = {
         {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2},
         (391, 1564),
     ),
+    # GLM-4.1V: 23 x 17 merged patches too
+    "glm4v": ({"model_type": "glm4v", "vision_config": {}}, {}, {}, (391, 1564)),
+    # LFM2-VL: 20 x 15 merged patches of 32 are more than 256, and become 18 x 13, with a start and an end
+    "lfm2_vl": ({"model_type": "lfm2_vl", "vision_config": {}}, {}, {}, (18 * 13 + 2, 1024)),
     # Gemma 3: 256 tokens, two line breaks before and after, and the begin and end of an image; (896 / 14)² patches
     "gemma3": (
         {"model_type": "gemma3", "vision_config": {"image_size": 896, "patch_size": 14}},
@@ -294,6 +308,9 @@ def test_a_minute_of_sound_and_video_of_published_models(tmp_path):
     audio = counter(tmp_path, config={"model_type": "qwen2_audio", "audio_config": {}})
     assert audio.count("audio", Header(seconds=10)) == (250, 0)  # 1000 frames, halved twice
     assert audio.count("audio", Header(seconds=60)) == (750, 0)  # the first 30 seconds
+    windows = counter(tmp_path, config={"model_type": "qwen3_omni_moe"}, processor={"audio_config": {}})
+    assert windows.count("audio", Header(seconds=10)) == (130, 0)  # 13 of each second
+    assert windows.count("audio", Header(seconds=60)) == (780, 0)
 
     video = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12845056}
     config = {"model_type": "qwen2_5_vl", "vision_config": {}}

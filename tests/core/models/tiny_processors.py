@@ -206,8 +206,10 @@ def _template(processor: Any) -> str:
     image = str(getattr(processor, "image_placeholder_token", None) or getattr(processor, "image_token", ""))
     if type(processor).__name__ in BORDERED:
         image = f"{processor.image_start_token}{image}{processor.image_end_token}"
-    audio = str(getattr(processor, "audio_token", ""))
-    shown = f"{image!r} if part['type'] == 'image' else {audio!r} if part['type'] == 'audio' else part['text']"
+    signs = {"image": image} | {kind: str(getattr(processor, f"{kind}_token", "")) for kind in ("audio", "video")}
+    shown = (
+        " else ".join(f"{sign!r} if part['type'] == '{kind}'" for kind, sign in signs.items()) + " else part['text']"
+    )
     return PARTS.replace("'<image>' if part['type'] == 'image' else part['text']", shown)
 
 
