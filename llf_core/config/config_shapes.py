@@ -24,6 +24,13 @@ LARGEST: Mapping[str, int] = {
     "vocab_size": 100_000_000,
     "num_experts": 100_000,
     "num_local_experts": 100_000,
+    "n_routed_experts": 100_000,
+    "n_shared_experts": 100_000,
+    "q_lora_rank": 1_000_000,
+    "kv_lora_rank": 1_000_000,
+    "qk_nope_head_dim": 100_000,
+    "qk_rope_head_dim": 100_000,
+    "v_head_dim": 100_000,
 }
 """Largest values of the sizes, far beyond any published model: a forecast takes no memory for a broken file."""
 MOST_PARAMETERS = 10**15
@@ -42,7 +49,10 @@ class Layout:
 
     Attributes:
         attention_bias: whether projections have a bias: of q, k and v always (`qkv`), of none (`no`), or of q, k, v and
-            o where the key `attention_bias` is true (`key`).
+            o where the key `attention_bias` is true (`key`), or is not false (`unless`).
+        latent: whether queries, keys and values are projected from latent vectors (DeepSeek-V2, arXiv 2405.04434,
+            section 2.1).
+        sinks: whether each head has a sink, a learned logit.
         mlp_bias: whether the key `mlp_bias` gives the MLP's projections a bias.
         fused: whether q, k and v are one projection, and gate and up another.
         fused_mlp: whether gate and up are one projection.
@@ -50,12 +60,19 @@ class Layout:
         norms: names of the norms of a layer.
         head_dim: width of a head where the file does not tell it; None for `hidden_size / num_attention_heads`.
         tied: whether the output head is the embedding where the file does not tell it.
+        mlp: name of a layer's MLP or experts.
+        router: name of the router of the experts.
         experts: the key of the number of experts; None for a dense model.
         expert_size: the key of the width of an expert.
-        shared: whether there is a shared expert beside them.
+        inputs_first: whether the parameters of all experts are `[experts, in, out]`, and they and the router have
+            biases.
+        shared: experts that every token passes: one with a gate of its own (`gated`), or so many as the key
+            `n_shared_experts` names (`summed`); empty for none.
     """
 
     attention_bias: str = "no"
+    latent: bool = False
+    sinks: bool = False
     mlp_bias: bool = False
     fused: bool = False
     fused_mlp: bool = False
@@ -63,9 +80,12 @@ class Layout:
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     head_dim: int | None = None
     tied: bool = False
+    mlp: str = "mlp"
+    router: str = "gate"
     experts: str | None = None
     expert_size: str = "intermediate_size"
-    shared: bool = False
+    inputs_first: bool = False
+    shared: str = ""
 
 
 _FOUR = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
@@ -75,7 +95,9 @@ LAYOUTS: Mapping[str, Layout] = {
     "mixtral": Layout(experts="num_local_experts"),
     "qwen2": Layout(attention_bias="qkv"),
     "qwen3": Layout(attention_bias="key", head_norms="head", head_dim=128),
-    "qwen2_moe": Layout(attention_bias="qkv", experts="num_experts", expert_size="moe_intermediate_size", shared=True),
+    "qwen2_moe": Layout(
+        attention_bias="qkv", experts="num_experts", expert_size="moe_intermediate_size", shared="gated"
+    ),
     "qwen3_moe": Layout(
         attention_bias="key", head_norms="head", experts="num_experts", expert_size="moe_intermediate_size"
     ),
@@ -88,7 +110,19 @@ LAYOUTS: Mapping[str, Layout] = {
     "olmo2": Layout(
         attention_bias="key", head_norms="all", norms=("post_attention_layernorm", "post_feedforward_layernorm")
     ),
-}
+    "olmoe": Layout(attention_bias="key", head_norms="all", experts="num_experts"),
+    "granitemoe": Layout(
+        attention_bias="key", mlp="block_sparse_moe", router="router", experts="num_local_experts"
+    ),
+    "gpt_oss": Layout(
+        attention_bias="unless", sinks=True, head_dim=64, router="router", experts="num_local_experts",
+        inputs_first=True,
+    ),
+    "deepseek_v3": Layout(
+        attention_bias="key", latent=True, experts="n_routed_experts", expert_size="moe_intermediate_size",
+        shared="summed",
+    ),
+}  # fmt: skip
 """Layout of each model type, as transformers builds it; tests compare them with transformers' own models."""
 
 
@@ -118,11 +152,13 @@ def shapes_from_config(settings: Mapping[str, Any]) -> Shapes | None:
     )
     if hidden is None or depth is None or heads is None or vocabulary is None:
         return None
-    attention = _attention(layout, settings, hidden, heads)
+    attention = (_latent_attention if layout.latent else _attention)(layout, settings, hidden, heads)
+    if attention is None:
+        return None
     shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
     for layer in range(depth):
         sparse = layout.experts is not None and _has_experts(settings, layer)
-        mlp = _experts(layout, settings, hidden) if sparse else _mlp(layout, settings, "mlp", hidden, inner)
+        mlp = _experts(layout, settings, hidden) if sparse else _mlp(layout, settings, layout.mlp, hidden, inner)
         if mlp is None:
             return None
         for part in (attention, mlp):
@@ -185,12 +221,13 @@ def size_of(settings: Mapping[str, Any], key: str) -> int | None:
 def _has_experts(settings: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer of a model with experts has some; a few layers of some models are dense."""
     dense, apart = settings.get("mlp_only_layers"), settings.get("decoder_sparse_step")
-    if isinstance(dense, list) and layer in dense:
+    first = settings.get("first_k_dense_replace")
+    if (isinstance(dense, list) and layer in dense) or (isinstance(first, int) and layer < first):
         return False
     return not (isinstance(apart, int) and apart > 1) or (layer + 1) % apart == 0
 
 
-def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: int) -> Shapes:
+def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: int) -> Shapes | None:
     """Shapes of the attention and the norms of one layer.
 
     Raises:
@@ -198,7 +235,7 @@ def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: 
     """
     width = size_of(settings, "head_dim") or layout.head_dim or hidden // heads
     queries, keys = heads * width, (size_of(settings, "num_key_value_heads") or heads) * width
-    biased = layout.attention_bias == "key" and bool(settings.get("attention_bias"))
+    biased = _has_bias(layout, settings)
     inputs = layout.attention_bias == "qkv" or biased
     linear = {"q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden)}
     if layout.fused:
@@ -210,6 +247,41 @@ def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: 
     if layout.head_norms:
         own = (width, width) if layout.head_norms == "head" else (queries, keys)
         found |= {f"self_attn.{name}_norm.weight": (size,) for name, size in zip("qk", own, strict=True)}
+    if layout.sinks:
+        found["self_attn.sinks"] = (heads,)
+    return found | {f"{name}.weight": (hidden,) for name in layout.norms}
+
+
+def _has_bias(layout: Layout, settings: Mapping[str, Any]) -> bool:
+    """Whether the file gives the projections of the attention a bias."""
+    if layout.attention_bias not in {"key", "unless"}:
+        return False
+    told = settings.get("attention_bias")
+    return layout.attention_bias == "unless" if told is None else bool(told)
+
+
+def _latent_attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: int) -> Shapes | None:
+    """Shapes of latent attention and the norms of one layer; None if a size is missing.
+
+    Raises:
+        ModelSizeError: see `size_of`.
+    """
+    plain, rotary, values, latent = (
+        size_of(settings, key) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
+    )
+    if plain is None or rotary is None or values is None or latent is None:
+        return None
+    bias, queries, rank = _has_bias(layout, settings), heads * (plain + rotary), size_of(settings, "q_lora_rank")
+    if rank is None:
+        found = _linear("self_attn.q_proj", (queries, hidden), bias=False)
+    else:
+        found = _linear("self_attn.q_a_proj", (rank, hidden), bias=bias)
+        found["self_attn.q_a_layernorm.weight"] = (rank,)
+        found |= _linear("self_attn.q_b_proj", (queries, rank), bias=False)
+    found |= _linear("self_attn.kv_a_proj_with_mqa", (latent + rotary, hidden), bias=bias)
+    found["self_attn.kv_a_layernorm.weight"] = (latent,)
+    found |= _linear("self_attn.kv_b_proj", (heads * (plain + values), latent), bias=False)
+    found |= _linear("self_attn.o_proj", (hidden, heads * values), bias=bias)
     return found | {f"{name}.weight": (hidden,) for name in layout.norms}
 
 
@@ -234,19 +306,33 @@ def _experts(layout: Layout, settings: Mapping[str, Any], hidden: int) -> Shapes
     inner = size_of(settings, layout.expert_size)
     if number is None or inner is None:
         return None
-    found: Shapes = {
-        "mlp.gate.weight": (number, hidden),
-        "mlp.experts.gate_up_proj": (number, 2 * inner, hidden),
-        "mlp.experts.down_proj": (number, hidden, inner),
-    }
+    router, experts = f"{layout.mlp}.{layout.router}", f"{layout.mlp}.experts"
+    sides = {"gate_up_proj": (2 * inner, hidden), "down_proj": (hidden, inner)}
+    found: Shapes = {f"{router}.weight": (number, hidden)}
+    for name, (out, width) in sides.items():
+        found[f"{experts}.{name}"] = (number, width, out) if layout.inputs_first else (number, out, width)
+    if layout.inputs_first:
+        found[f"{router}.bias"] = (number,)
+        found |= {f"{experts}.{name}_bias": (number, out) for name, (out, _) in sides.items()}
     if layout.shared:
-        shared = _mlp(
-            layout, settings, "mlp.shared_expert", hidden, size_of(settings, "shared_expert_intermediate_size")
-        )
-        if shared is None:
-            return None
-        found |= shared | {"mlp.shared_expert_gate.weight": (1, hidden)}
+        shared = _shared_experts(layout, settings, hidden, inner)
+        return None if shared is None else found | shared
     return found
+
+
+def _shared_experts(layout: Layout, settings: Mapping[str, Any], hidden: int, inner: int) -> Shapes | None:
+    """Shapes of the experts that every token passes; None if their size is missing.
+
+    Raises:
+        ModelSizeError: see `size_of`.
+    """
+    if layout.shared == "gated":
+        size = size_of(settings, "shared_expert_intermediate_size")
+        gate: Shapes = {f"{layout.mlp}.shared_expert_gate.weight": (1, hidden)}
+        found = _mlp(layout, settings, f"{layout.mlp}.shared_expert", hidden, size)
+        return None if found is None else found | gate
+    number = size_of(settings, "n_shared_experts")
+    return None if number is None else _mlp(layout, settings, f"{layout.mlp}.shared_experts", hidden, number * inner)
 
 
 def _linear(path: str, shape: tuple[int, int], *, bias: bool) -> Shapes:

@@ -14,6 +14,14 @@ TINY = {
     "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
 }  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
+OWN = {
+    "deepseek_v3": {
+        "n_routed_experts": 8, "n_shared_experts": 2, "kv_lora_rank": 12, "q_lora_rank": 20, "qk_nope_head_dim": 6,
+        "qk_rope_head_dim": 4, "v_head_dim": 10, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1,
+    },
+    "gpt_oss": {"num_experts_per_tok": 2},
+}  # fmt: skip
+"""Sizes that only one model type has."""
 PUBLISHED = {
     "Llama-2-7b": {
         "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -57,6 +65,28 @@ PARAMETERS = {
 }  # fmt: skip
 """As the model cards on the hub say."""
 
+SPARSE = {
+    "gpt-oss-20b": {
+        "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 24,
+        "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "num_local_experts": 32,
+        "num_experts_per_tok": 4, "vocab_size": 201088, "tie_word_embeddings": False,
+    },
+    "OLMoE-1B-7B": {
+        "model_type": "olmoe", "hidden_size": 2048, "intermediate_size": 1024, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
+        "vocab_size": 50304, "tie_word_embeddings": False,
+    },
+    "DeepSeek-V3": {
+        "model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+        "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "n_shared_experts": 1,
+        "n_routed_experts": 256, "num_experts_per_tok": 8, "kv_lora_rank": 512, "q_lora_rank": 1536,
+        "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "first_k_dense_replace": 3,
+        "vocab_size": 129280, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+BILLIONS = {"gpt-oss-20b": 20.91, "OLMoE-1B-7B": 6.92, "DeepSeek-V3": 671.0}
+"""Parameters as their papers say: arXiv 2508.10925 (table 1), 2409.02060 and 2412.19437."""
+
 
 def built(settings: dict[str, object]) -> dict[str, tuple[int, ...]]:
     """Shapes of transformers' own model, without memory for its weights."""
@@ -69,8 +99,28 @@ def built(settings: dict[str, object]) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("kind", sorted(LAYOUTS))
 @pytest.mark.parametrize("extra", [{}, {"attention_bias": True, "mlp_bias": True}, {"tie_word_embeddings": True}])
 def test_small_models_have_the_shapes_of_transformers(kind: str, extra: dict[str, bool]) -> None:
-    settings = {"model_type": kind, **TINY, **EXPERTS, **extra}
+    settings = {"model_type": kind, **TINY, **tiny_experts(kind), **extra}
     assert shapes_from_config(settings) == built(settings)
+
+
+def tiny_experts(kind: str) -> dict[str, object]:
+    """Sizes of experts; of DeepSeek-V3, whose names transformers takes for others, its own alone."""
+    return {**({} if kind == "deepseek_v3" else EXPERTS), "moe_intermediate_size": 16, **OWN.get(kind, {})}
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [
+        ("deepseek_v3", {"q_lora_rank": None}),
+        ("deepseek_v3", {"first_k_dense_replace": 0}),
+        ("gpt_oss", {"attention_bias": False}),
+        ("olmoe", {"num_key_value_heads": None}),
+    ],
+)
+def test_settings_of_one_model_type_change_its_shapes(kind: str, extra: dict[str, object]) -> None:
+    settings = {"model_type": kind, **TINY, **tiny_experts(kind), **extra}
+    assert shapes_from_config(settings) == built(settings)
+    assert shapes_from_config(settings) != shapes_from_config({**settings, **dict.fromkeys(extra, 1)})
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -78,6 +128,13 @@ def test_published_models_have_the_shapes_of_transformers_and_their_number_of_pa
     found = shapes_from_config(PUBLISHED[name])
     assert found == built({"pad_token_id": 0, **PUBLISHED[name]})
     assert count(found or {}) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", sorted(SPARSE))
+def test_published_models_with_experts_have_the_parameters_of_their_papers(name: str) -> None:
+    found = shapes_from_config(SPARSE[name]) or {}
+    assert round(count(found) / 1e9, 2) == pytest.approx(BILLIONS[name], abs=0.05 if name == "DeepSeek-V3" else 1e-9)
+    assert found == built({"pad_token_id": 0, **SPARSE[name]})
 
 
 @pytest.mark.parametrize(
