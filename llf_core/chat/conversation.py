@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHATS = "chats"
-CONVERSATION_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+RANDOM_DIGITS = 8
+"""Number of random hexadecimal digits after the time in an id."""
+CONVERSATION_ID = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-[0-9a-f]{{{RANDOM_DIGITS}}}")
 TITLE_LENGTH = 60
 """Maximum characters of a title that is made of the first question."""
 
@@ -366,7 +368,7 @@ def new_conversation(home: Path | str | None = None) -> Conversation:
         UnreadableError: the system denies access.
         OSError: too many files are open.
     """
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(RANDOM_DIGITS // 2)}"
     return Conversation(home_folder(home) / CHATS / f"{name}.jsonl")
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llf_core.chat.conversation import CHATS, CONVERSATION_ID, Conversation, conversation_path, make_folder
+from llf_core.chat.conversation import (
+    CHATS,
+    CONVERSATION_ID,
+    RANDOM_DIGITS,
+    Conversation,
+    conversation_path,
+    make_folder,
+)
 from llf_core.chat.message_tree import ConversationError
 from llf_core.runs.folder import home_folder
 from llf_core.runs.moving import move
@@ -88,12 +96,14 @@ def _row(conversation: Conversation, changed: float) -> ConversationRow:
 def delete_conversation(conversation_id: str, home: Path | str | None = None) -> Path:
     """Move a conversation to the bin, from which it can be restored until `llf runs clean` empties it.
 
+    If the bin has another one with its id, as after a file was copied back, it gets a new id there: both are kept.
+
     Args:
         conversation_id: its id.
         home: `LLF_HOME`. Default: from the environment.
 
     Returns:
-        Its new path.
+        Its new path; the name without the ending is the id with which it is restored.
 
     Raises:
         ConversationError: there is none with this id.
@@ -102,7 +112,10 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
         OSError: the move failed; the conversation is still at its old path.
     """
     path = conversation_path(conversation_id, home)
-    return _move(path, home_folder(home) / BIN / path.name, "There is no conversation")
+    target = home_folder(home) / BIN / path.name
+    while os.path.lexists(target):
+        target = target.with_name(f"{conversation_id[:-RANDOM_DIGITS]}{secrets.token_hex(RANDOM_DIGITS // 2)}.jsonl")
+    return _move(path, target, "There is no conversation")
 
 
 def restore_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
@@ -120,7 +133,10 @@ def restore_conversation(conversation_id: str, home: Path | str | None = None) -
     """
     path = conversation_path(conversation_id, home)
     if leads_to_file(path):
-        raise ConversationError(f"The conversation {conversation_id} already exists.")
+        raise ConversationError(
+            f"The list already has a conversation {conversation_id}.",
+            f"Move it to the bin first, which keeps both: llf chats delete {conversation_id}",
+        )
     return Conversation(_move(home_folder(home) / BIN / path.name, path, "The bin has no conversation"))
 
 

@@ -47,8 +47,9 @@ def chats_delete(conversation: ConversationId) -> None:
     from llf_core.chat.conversation_list import delete_conversation
 
     with in_a_sentence():
-        delete_conversation(conversation)
-    out.print(f"{conversation} is in the bin. Restore it with: llf chats restore {conversation}")
+        binned = delete_conversation(conversation).stem
+    renamed = "" if binned == conversation else f" as {binned}, since the bin has another one with its id"
+    out.print(f"{conversation} is in the bin{renamed}. Restore it with: llf chats restore {binned}")
 
 
 def chats_restore(conversation: ConversationId) -> None:

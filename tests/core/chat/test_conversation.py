@@ -189,6 +189,22 @@ def test_list_delete_and_restore(tmp_path: Path) -> None:
         restore_conversation(old.id, tmp_path)
 
 
+def test_the_bin_keeps_both_conversations_of_one_id(tmp_path: Path) -> None:
+    """A file that was copied back from a backup, or restored and continued elsewhere, has the id of one in the bin."""
+    chat = new_conversation(tmp_path)
+    chat.add("user", "first")
+    delete_conversation(chat.id, tmp_path)
+    again = Conversation(chat.file)
+    again.add("user", "second")
+    with pytest.raises(ConversationError, match=f"llf chats delete {chat.id}"):
+        restore_conversation(chat.id, tmp_path)
+    deleted = delete_conversation(chat.id, tmp_path)
+    assert deleted.stem != chat.id
+    assert texts(restore_conversation(chat.id, tmp_path)) == ["first"]
+    assert texts(restore_conversation(deleted.stem, tmp_path)) == ["second"]
+    assert {row.id for row in list_conversations(tmp_path)[1]} == {chat.id, deleted.stem}
+
+
 def test_exports(tmp_path: Path) -> None:
     chat = new_conversation(tmp_path)
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,14 @@ def test_conversations_are_listed_deleted_and_restored(llf: Any, llf_home: Path)
     assert llf("chats", "restore", chat.id).exit_code == 0
     (row,) = json.loads(llf("chats", "list", "--json").stdout)["conversations"]
     assert (row["id"], row["messages"], row["targets"]) == (chat.id, 2, ["one"])
+    shutil.copy(chat.file, llf_home / "copy")
+    llf("chats", "delete", chat.id)
+    shutil.move(llf_home / "copy", chat.file)
+    said = " ".join(llf("chats", "delete", chat.id).stdout.split())
+    assert "since the bin has another one with its id" in said
+    (other,) = {path.stem for path in (llf_home / "bin" / ".chats").iterdir()} - {chat.id}
+    assert said.endswith(f"llf chats restore {other}")
+    assert llf("chats", "restore", other).exit_code == 0
     for command in ("delete", "restore"):
         refused = llf("chats", command, "20261127-142530-0a1b2c3d")
         assert refused.exit_code == 1
