@@ -80,7 +80,7 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
     with deferred_imports(config):
         from llf_core.models.adapter_loading import merge_adapters
         from llf_core.models.load import load_model
-    from llf_core.data.render import choose_template
+    from llf_core.data.chat_template import choose_template
     from llf_core.generation import add_end_tokens
     from llf_core.models.processor import load_processor
     from llf_core.models.resolve import resolve_model

@@ -17,9 +17,9 @@ from llf_core.chat.predictions import PredictionError, PredictionFolder, by_leng
 from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import loading_config
+from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import BadExample
 from llf_core.data.media_limits import MediaLimits
-from llf_core.data.render import choose_template
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.runs.foreign_code import started_by_user
 

@@ -153,7 +153,7 @@ def _check_rewards(service: "ChatService", rewards: dict[str, str]) -> None:
     if not rewards:
         return
     from llf_core.config import RunConfig
-    from llf_core.models.reward_model import find_reward_model
+    from llf_core.models.reward_model_files import find_reward_model
 
     config = RunConfig.load({"dataset": "unused", "finetuning_type": "lora"})
     for name, target in rewards.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
 from llf_core.data.cache import DONE_FILE
+from llf_core.data.chat_template import OWN_TEMPLATE
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
 from llf_core.data.example_store import ExampleWriter
@@ -21,7 +22,6 @@ from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import BrokenLine, Record
 from llf_core.data.rename_fields import renames_of
-from llf_core.data.render import OWN_TEMPLATE
 from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.data.template_check import difference_from_own, template_check
 from llf_core.data.template_facts import find_template
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
+    from llf_core.data.chat_template import ChatTemplate
     from llf_core.data.load import OpenedDataset
     from llf_core.data.records import RecordOrBroken
-    from llf_core.data.render import ChatTemplate
     from llf_core.data.template_check import Field
     from llf_core.runs import RunWriter
 

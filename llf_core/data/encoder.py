@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llf_core.data.answer_ranges import render_all, render_answers, render_prompt
+from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
@@ -21,19 +23,10 @@ from llf_core.data.media import (
     encode_multimodal,
 )
 from llf_core.data.media_limits import DEFAULT_LIMITS, MediaLimits
-from llf_core.data.render import (
-    accepts_parts,
-    answer_header,
-    answer_suffix,
-    choose_template,
-    media_placeholder,
-    render_all,
-    render_answers,
-    render_prompt,
-)
 from llf_core.data.rendered import Rendered
 from llf_core.data.special_tokens import SplittingTokenizer, splitting_tokenizer
 from llf_core.data.template_check import fields_of
+from llf_core.data.template_probes import accepts_parts, answer_header, answer_suffix, media_placeholder
 from llf_core.data.truncation import (
     count_trained,
     first_overlong_answer,
@@ -51,9 +44,9 @@ if TYPE_CHECKING:
 
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
+    from llf_core.data.chat_template import ChatTemplate
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
-    from llf_core.data.render import ChatTemplate
     from llf_core.data.template_check import Field
     from llf_core.data.word_cache import FastTokenizer
 

@@ -15,6 +15,7 @@ import llf_core.data.build as building
 from llf_core.config.rules.data import shares
 from llf_core.data.align import wanted_kind
 from llf_core.data.cache import DONE_FILE, cache_key, cached_folder, tokenizer_hash
+from llf_core.data.chat_template import NO_TEMPLATE, ChatTemplate, choose_template
 from llf_core.data.example_store import (
     COUNT_COLUMNS,
     HASH_COLUMN,
@@ -31,7 +32,6 @@ from llf_core.data.load import OpenedDataset, open_source
 from llf_core.data.media import check_options
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
-from llf_core.data.render import NO_TEMPLATE, ChatTemplate, choose_template
 from llf_core.data.report import DataReport, decode_row
 from llf_core.data.sources import media_dir, sources_of
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.config.number_format import with_unit
+from llf_core.data.common_prefix import common_prefix_length
 from llf_core.data.errors import DataError
-from llf_core.data.render import common_prefix_length
 from llf_core.data.template_check import RENDERED, FieldCheck
 from llf_core.runs.duplicate_examples import duplicates_warning
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llf_core.data.answer_ranges import render_all
+from llf_core.data.chat_template import choose_template, template_error
+from llf_core.data.common_prefix import common_prefix_length
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, PLAIN, REASONING_FIELDS, Conversation, Message
 from llf_core.data.media import content_parts
-from llf_core.data.render import choose_template, common_prefix_length, render_all, template_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.render import ChatTemplate
+    from llf_core.data.chat_template import ChatTemplate
 
 SENTINEL = "Sentinel7f3a"
 QUESTION, REPLY, RESULT, INSTRUCTION = "Question41", "Reply58", "Result93", "Instruction17"

@@ -12,12 +12,12 @@ from llf_core.config import Fix, Problem
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.model_folder import folder_of
 from llf_core.data.align import wanted_kind
+from llf_core.data.chat_template import OWN_TEMPLATE
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import REASONING_FIELDS, TEXTS
 from llf_core.data.own_template import MAX_BYTES, own_template_text
 from llf_core.data.precheck import quick_check
 from llf_core.data.rename_fields import renames_of
-from llf_core.data.render import OWN_TEMPLATE
 from llf_core.data.template_check import CALLS, DROPPED, TOOLS, FieldCheck, fields_of
 from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, SETTINGS, why_never_ends_here
 from llf_core.data.templates import named_template

@@ -112,7 +112,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
 
     Args:
         folder: run with `output/`.
-        reward_model: scores the completions, see `llf_core.models.reward_model.load_reward_model`.
+        reward_model: scores the completions, see `llf_core.models.reward_model_loading.load_reward_model`.
         prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
             completion.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
@@ -137,7 +137,8 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
             plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
-    from llf_core.models.reward_model import find_reward_model, load_reward_model
+    from llf_core.models.reward_model_files import find_reward_model
+    from llf_core.models.reward_model_loading import load_reward_model
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -167,9 +168,9 @@ def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
 ) -> tuple[list[Messages], dict[str, list[str]]]:
     """The prompts as messages, and the answers of both models."""
     from llf_core.data import template_of
+    from llf_core.data.answer_ranges import render_prompt
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.label_mask import Encoded, encode
-    from llf_core.data.render import render_prompt
     from llf_core.data.validation_split import validation_conversations
     from llf_core.evaluation.load_run import load_base_and_tuned
     from llf_core.generation.generate import answer_ids

@@ -374,7 +374,7 @@ class ExportSource:
         return load_tokenizer(source, self.config)
 
     def _apply_template(self, model: Any) -> None:
-        from llf_core.data.render import choose_template
+        from llf_core.data.chat_template import choose_template
 
         named = self.config.data.template or (None if self.tokenizer.chat_template else self.request.target.template)
         if named is not None:

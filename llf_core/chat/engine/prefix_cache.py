@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.data.common_prefix import common_prefix_length
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -103,22 +105,3 @@ class PrefixCache:
             adapter: its name; None for the base model.
         """
         self._kept = [one for one in self._kept if one.adapter != adapter]
-
-
-def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common prefix of two lists of token ids: how much of a cache can be reused.
-
-    Args:
-        one: token ids.
-        other: token ids.
-    """
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while low < high:  # comparisons of slices are much faster than those of single ids
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -91,7 +91,7 @@ def main() -> int:
         output.flush()
 
     with redirect_stdout(sys.stderr), panics_as_errors():
-        from llf_core.models.reward_model import load_reward_model
+        from llf_core.models.reward_model_loading import load_reward_model
 
         try:
             model = load_reward_model(start["reward_model"])

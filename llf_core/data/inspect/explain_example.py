@@ -7,16 +7,16 @@ from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, TypedDict
 
 from llf_core.config.ignore_index import IGNORED
+from llf_core.data.answer_ranges import MARKERS
 from llf_core.data.errors import BadExample
-from llf_core.data.render import MARKERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
+    from llf_core.data.chat_template import ChatTemplate
     from llf_core.data.encoder import ExplainedExample
-    from llf_core.data.render import ChatTemplate
     from llf_core.data.rendered import Rendered
 
 PROMPT, TRAINED, CUT = "prompt", "trained", "cut"

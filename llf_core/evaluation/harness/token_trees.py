@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llf_core.chat.engine.prefix_cache import common_prefix_length
+from llf_core.data.common_prefix import common_prefix_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,14 +11,15 @@ from torch import nn
 
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.data.formats.conversation import Conversation
-from llf_core.data.render import answer_suffix
+from llf_core.data.template_probes import answer_suffix
 from llf_core.generation.generate import end_tokens
 from llf_core.methods.method import apply_method
 from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
 from llf_core.models.quantize import UNQUANTIZED
-from llf_core.models.reward_model import load_reward_model, reward_model_base
+from llf_core.models.reward_model_files import reward_model_base
+from llf_core.models.reward_model_loading import load_reward_model
 from llf_core.stages.adapter_switching import save_policy_alone
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
 from llf_core.stages.completion_scores import scoring_by_functions

@@ -43,8 +43,8 @@ class ModelScoring:
         """Bind a loaded reward model.
 
         Args:
-            scorer: of `llf_core.models.reward_model.load_reward_model`; a model of its own, or an adapter of the
-                policy.
+            scorer: of `llf_core.models.reward_model_loading.load_reward_model`; a model of its own, or an adapter of
+                the policy.
             tokenizer: the policy's.
             flatten: whether its model supports flattened batches.
             closing: token ids that the chat template writes after the words of a completion.

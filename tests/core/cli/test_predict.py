@@ -23,7 +23,7 @@ from llf_core.chat.request import ChatRequest
 from llf_core.cli.errors import UsageError
 from llf_core.config import RunConfig
 from llf_core.data import prepare
-from llf_core.data.render import choose_template
+from llf_core.data.chat_template import choose_template
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.runs import create_run, status
 from llf_core.runs.prediction_files import RESULT, RESULTS, STATE

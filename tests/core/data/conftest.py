@@ -6,8 +6,8 @@ import json
 import pytest
 
 from llf_core.config import RunConfig
+from llf_core.data.chat_template import ChatTemplate
 from llf_core.data.formats.conversation import Conversation
-from llf_core.data.render import ChatTemplate
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from jinja2.exceptions import TemplateError
 
 from llf_core.data import DataError, prepare
-from llf_core.data.render import choose_template
+from llf_core.data.chat_template import choose_template
 from llf_core.models import bounded_templates as bounded
 from llf_core.models.bounded_templates import limit_templates
 

@@ -5,10 +5,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llf_core.config.ignore_index import IGNORED
+from llf_core.data.answer_ranges import RewrittenAnswer, render_all, render_answers
+from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.label_mask import encode
-from llf_core.data.render import RewrittenAnswer, choose_template, render_all, render_answers
 from llf_core.data.word_cache import token_range
 from tests.core.data import templates as jinja
 

@@ -8,10 +8,10 @@ from transformers import AutoTokenizer
 
 from llf_core.config.chat_templates import entries
 from llf_core.data.align import decide
+from llf_core.data.chat_template import choose_template
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
-from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources
 from tests.core.data.conftest import listed
 from tests.core.data.llama_factory.make_goldens import DEMO, DEMO_SETS, SETS, TEMPLATES, digest

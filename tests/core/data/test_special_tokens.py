@@ -5,11 +5,11 @@ import copy
 import pytest
 
 from llf_core.data.align import Reading
+from llf_core.data.chat_template import choose_template
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
 from llf_core.data.formats.conversation import ANSWERS, TEXTS
 from llf_core.data.records import Record
-from llf_core.data.render import choose_template
 from llf_core.data.special_tokens import splitting_tokenizer
 from tests.tiny import END, START, STOP
 

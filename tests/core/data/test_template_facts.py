@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from llf_core.data import prepare
-from llf_core.data.render import choose_template
+from llf_core.data.chat_template import choose_template
 from llf_core.data.template_check import difference_from_own
 from llf_core.data.template_facts import find_template, known_templates, own_template_of, sha256
 from llf_core.data.template_page import main, measure, page

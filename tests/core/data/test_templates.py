@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from llf_core.config.chat_templates import TOOL_FORMATS, entries, template_names
+from llf_core.data.answer_ranges import render_answers
+from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import DataError
 from llf_core.data.formats.conversation import Conversation
-from llf_core.data.render import choose_template, render_answers
 from llf_core.data.templates import FOLDER, PLAIN, named_template
 
 TWO = ("Q1", "A1", "Q2", "A2")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.data.render import choose_template
+from llf_core.data.chat_template import choose_template
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.architecture import load_architecture

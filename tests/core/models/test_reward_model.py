@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.models import ModelError
 from llf_core.models import device as devices
-from llf_core.models.reward_model import load_reward_model
+from llf_core.models.reward_model_loading import load_reward_model
 from tests.core.stages.llama_factory.same_model import save_model
 
 GOLDENS = Path(__file__).parents[1] / "stages" / "llama_factory"

@@ -1,0 +1,29 @@
+"""The common prefix of two texts, or of two lists of token ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def common_prefix_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """Number of elements that two sequences of one type begin with alike.
+
+    Texts that a template renders are compared by it, and token ids, whose keys and values can be reused.
+
+    Args:
+        one: a text, or a list or tuple of token ids.
+        other: one of the same type.
+    """
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while low < high:  # comparisons of slices are much faster than those of single elements
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
