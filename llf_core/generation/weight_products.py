@@ -14,7 +14,7 @@ from llf_core.generation.few_rows import few_rows_linear
 from llf_core.models.parameter_count import is_plain_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -90,8 +90,8 @@ def _contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
 class JoinedLinear:
     """Products of linear layers with the same input.
 
-    Adapters are not merged: their small matrices are concatenated (copies, small beside the weights), so that all
-    layers with the same input cost only two more small products, and rounding is that of the adapted layers.
+    Adapters are not merged: their small matrices are multiplied joined, so that all layers with the same input cost
+    only two more small products. `join_adapters` joins them without copies; else copies are made here.
 
     Args:
         layers: in the order of their outputs.
@@ -109,7 +109,7 @@ class JoinedLinear:
                 zero if layer.bias is None else layer.bias.detach() for layer, zero in zip(layers, zeros, strict=True)
             ]
             self._biases = given if joined is None else [torch.cat(given)]
-        self._down, self._up = _adapters(layers, sizes, like)
+        self._down, self._up, self._scaling = _joined_adapters(layers, like)
         copies = [copy for layer in layers if (copy := bf16_copy_of(layer.weight)) is not None]
         narrow = _contiguous_view(copies) if len(copies) == len(layers) and joined is not None else None
         self._narrow = None if narrow is None else Bf16Matrix(narrow)
@@ -180,21 +180,63 @@ class JoinedLinear:
         if self._down is None or self._up is None:
             return y
         if x.dim() == 1:
-            return y.addmv_(self._up, torch.mv(self._down, x))
-        return y.add_(F.linear(F.linear(x, self._down), self._up))
+            return y.addmv_(self._up, torch.mv(self._down, x), alpha=self._scaling)
+        return y.addmm_(F.linear(x, self._down), self._up.t(), alpha=self._scaling)
 
 
-def _adapters(layers: Sequence[LinearWeights], sizes: list[int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """All A matrices stacked, and all scaled B matrices as a block diagonal matrix."""
-    downs, ups, start = [], [], 0
-    for layer, size in zip(layers, sizes, strict=True):
-        for down, up, scaling in layer.adapters:
-            downs.append(down.detach().to(like.dtype))
-            block = like.new_zeros(sum(sizes), up.shape[1])
-            block[start : start + size] = (up.detach().float() * scaling).to(like.dtype)
-            ups.append(block)
-        start += size
-    return (torch.cat(downs), torch.cat(ups, dim=1)) if downs else (None, None)
+def _joined_adapters(layers: Sequence[LinearWeights], like: Tensor) -> tuple[Tensor | None, Tensor | None, float]:
+    """All A matrices stacked `[sum of ranks, in]`, all B matrices on a diagonal `[sum of out, sum of ranks]`, a factor.
+
+    The matrices are those of the adapters, without a copy, where `join_adapters` has joined them, or there is one.
+    """
+    adapters = [one for layer in layers for one in layer.adapters]
+    if not adapters:
+        return None, None, 1.0
+    downs, ups = [down.detach() for down, _, _ in adapters], [up.detach() for _, up, _ in adapters]
+    scalings = {scaling for _, _, scaling in adapters}
+    if len(scalings) > 1:
+        ups = [up.float() * scaling for up, (_, _, scaling) in zip(ups, adapters, strict=True)]
+    downs, ups = [down.to(like.dtype) for down in downs], [up.to(like.dtype) for up in ups]
+    starts = _output_starts(layers)
+    rows = sum(len(layer.weight) for layer in layers)
+    down, up = _contiguous_view(downs), _diagonal_view(ups, starts, rows)
+    return (
+        torch.cat(downs) if down is None else down,
+        _diagonal(ups, starts, rows) if up is None else up,
+        scalings.pop() if len(scalings) == 1 else 1.0,
+    )
+
+
+def _output_starts(layers: Sequence[LinearWeights]) -> list[int]:
+    """For each adapter, the first of its outputs among those of all layers."""
+    starts, start = [], 0
+    for layer in layers:
+        starts += [start] * len(layer.adapters)
+        start += len(layer.weight)
+    return starts
+
+
+def _diagonal(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> Tensor:
+    """B matrices side by side, each from the row of its first output on, zeros elsewhere."""
+    whole, column = ups[0].new_zeros(rows, sum(up.shape[1] for up in ups)), 0
+    for up, start in zip(ups, starts, strict=True):
+        whole[start : start + len(up), column : column + up.shape[1]] = up
+        column += up.shape[1]
+    return whole
+
+
+def _diagonal_view(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> Tensor | None:
+    """What `_diagonal` makes, without a copy; None if the matrices are not those blocks of a tensor of this size."""
+    columns, column = sum(up.shape[1] for up in ups), 0
+    storage = ups[0].untyped_storage()
+    if storage.nbytes() != rows * columns * ups[0].element_size():
+        return None
+    for up, start in zip(ups, starts, strict=True):
+        here = (storage.data_ptr(), start * columns + column, (columns, 1), ups[0].dtype)
+        if (up.untyped_storage().data_ptr(), up.storage_offset(), up.stride(), up.dtype) != here:
+            return None
+        column += up.shape[1]
+    return ups[0].as_strided((rows, columns), (columns, 1), 0)
 
 
 def join_weights(model: nn.Module) -> int:
@@ -214,20 +256,64 @@ def join_weights(model: nn.Module) -> int:
         RuntimeError: out of memory: a group needs its own size while it is moved.
     """
     joined = 0
+    for parts in _with_one_input(model):
+        layers = [getattr(part, "base_layer", part) for part in parts]
+        if any(not is_plain_linear(layer) or layer.weight.is_meta for layer in layers):
+            continue
+        weights: list[nn.Parameter] = [layer.weight for layer in layers]
+        alike = {(weight.dtype, weight.device, weight.shape[1]) for weight in weights}
+        if len(alike) > 1 or _contiguous_view([weight.detach() for weight in weights]) is not None:
+            continue
+        _move(weights)
+        joined += 1
+    return joined
+
+
+def _with_one_input(model: nn.Module) -> Iterator[list[Any]]:
+    """Modules that multiply the same input, by their names; None for a missing one."""
     for module in model.modules():
         for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
-            parts = [getattr(module, name, None) for name in names]
-            layers = [getattr(part, "base_layer", part) for part in parts]
-            if any(not is_plain_linear(layer) or layer.weight.is_meta for layer in layers):
-                continue
-            weights: list[nn.Parameter] = [layer.weight for layer in layers]  # type: ignore[union-attr]
-            alike = {(weight.dtype, weight.device, weight.shape[1]) for weight in weights}
-            if len(alike) > 1 or _contiguous_view([weight.detach() for weight in weights]) is not None:
-                continue
-            buffer = torch.cat([weight.detach() for weight in weights])
-            start = 0
-            for weight in weights:
-                weight.data = buffer[start : start + len(weight)]
-                start += len(weight)
-            joined += 1
+            yield [getattr(module, name, None) for name in names]
+
+
+def _move(weights: Sequence[nn.Parameter]) -> None:
+    """Move weights into one buffer, one after the other; the parameters become views of it."""
+    buffer, start = torch.cat([weight.detach() for weight in weights]), 0
+    for weight in weights:
+        weight.data = buffer[start : start + len(weight)]
+        start += len(weight)
+
+
+def join_adapters(model: nn.Module) -> int:
+    """Move the LoRA matrices of layers with the same input into one buffer each, so that no copy is kept beside them.
+
+    The parameters become views of the buffers; those of B are not contiguous. Do not train or save the model
+    afterwards.
+
+    Args:
+        model: causal language model, wrapped by PEFT.
+
+    Returns:
+        Number of joined groups.
+
+    Raises:
+        RuntimeError: out of memory: a group needs its own size while it is moved.
+    """
+    joined = 0
+    for parts in _with_one_input(model):
+        layers = [read_linear(part) for part in parts]
+        read = [layer for layer in layers if layer is not None]
+        downs: list[Any] = [down for layer in read for down, _, _ in layer.adapters]
+        ups: list[Any] = [up for layer in read for _, up, _ in layer.adapters]
+        alike = {(one.dtype, one.device) for one in (*downs, *ups)}
+        if len(read) < len(layers) or len(ups) < 2 or len(alike) > 1:  # noqa: PLR2004 - a single one needs no joining
+            continue
+        _move(downs)
+        starts, column = _output_starts(read), 0
+        whole = _diagonal([up.detach() for up in ups], starts, sum(len(layer.weight) for layer in read))
+        for up, start in zip(ups, starts, strict=True):
+            size = up.shape[1]
+            up.data = whole[start : start + len(up), column : column + size]
+            column += size
+        joined += 1
     return joined

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.engine.base_check import BaseWeights
 from llf_core.config import RunConfig
+from llf_core.generation.weight_products import join_adapters
 from llf_core.models.adapter_loading import adapter_settings, load_adapter
 from llf_core.models.errors import ModelError
 
@@ -112,7 +113,11 @@ class Adapters:
             )
         wrapped.eval()
         _round_to_base(self._base, found)
-        self._adapters[name] = Adapter(wrapped, found)
+        _share_containers(found)
+        adapter = Adapter(wrapped, found)
+        self._activate(adapter)
+        join_adapters(wrapped)
+        self._adapters[name] = adapter
 
     def unload(self, name: str) -> None:
         """Remove an adapter, so that its memory is free.
@@ -184,3 +189,18 @@ def _round_to_base(base: PreTrainedModel, found: tuple[Replacement, ...]) -> Non
             matrices = getattr(one.adapted, part, None)
             if isinstance(matrices, torch.nn.ModuleDict):
                 matrices.to(*dtypes)
+
+
+def _share_containers(found: tuple[Replacement, ...]) -> None:
+    """Let all layers have the same empty containers and identities: PEFT's own take as much memory as a small adapter.
+
+    A module without weights takes 3 KB, and PEFT makes five of them for each layer of a plain LoRA.
+    """
+    from torch import nn
+
+    shared: dict[Any, nn.Module] = {}
+    for one in found:
+        for name, child in one.adapted._modules.items():  # noqa: SLF001 - torch has no public name
+            container = child if isinstance(child, nn.ModuleDict | nn.ParameterDict) else None
+            if container is not None and all(type(part) is nn.Identity for part in container.values()):
+                one.adapted._modules[name] = shared.setdefault((type(child), *container.keys()), container)  # noqa: SLF001
