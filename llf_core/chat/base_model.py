@@ -73,8 +73,12 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
         DataError: the named template is unknown, or the tokenizer lacks a token of it.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: the `output.json` of the run that trained the model or an adapter is not a regular file, or too
+            large.
         OSError: a file cannot be read, or the hub's cache or that of the bfloat16 benchmark cannot be written.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same plug-in.
     """
     with deferred_imports(config):
@@ -117,7 +121,7 @@ def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTo
         UntrustedCodeError: Python code of the tokenizer would run, and the user has not allowed it.
         OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory.
-        TooMuchCodeError: a file of Python code is larger than a person could review.
+        TooMuchCodeError: a file of Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.models.adapter_loading import find_adapter
     from llf_core.models.model_source import ModelSource

@@ -49,12 +49,12 @@ class Conversation(MessageTree):
         path: the file. Use `new_conversation` and `open_conversation`, which know where conversations are.
 
     Attributes:
-        file: the file; it exists from the first message on.
+        file: the file; it exists from the first message, choice, title or setting on.
         id: its id, by which it is opened again: the name of the file without the ending.
         messages: all messages by id, in the order in which they were added.
         settings: what the views keep with the conversation: `system` (the system prompt), `targets`, `sampling`,
             `tools`, and others.
-        created: Unix seconds; 0 before the first message.
+        created: Unix seconds; 0 before the file exists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -338,7 +338,7 @@ class Conversation(MessageTree):
 def make_folder(folder: Path) -> None:
     """Make a folder for conversations with the permissions of run folders, since they are as private.
 
-    An existing one is left as it is.
+    An existing one, or a file in its place, is left as it is.
 
     Args:
         folder: the folder.
@@ -358,7 +358,7 @@ def make_folder(folder: Path) -> None:
 
 
 def new_conversation(home: Path | str | None = None) -> Conversation:
-    """Begin a conversation. Its file is made with its first message, so that a chat without one leaves nothing behind.
+    """Begin a conversation. Its file is made with the first message or setting, so that an unused one leaves none.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.

@@ -68,7 +68,7 @@ def list_conversations(
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder is not accessible.
+        OSError: the folder is not accessible, or a file is in its place.
     """
     found = []
     with suppress(FileNotFoundError), os.scandir(home_folder(home) / CHATS) as entries:
@@ -97,6 +97,7 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
     """Move a conversation to the bin, from which it can be restored until `llf runs clean` empties it.
 
     If the bin has another one with its id, as after a file was copied back, it gets a new id there: both are kept.
+    The file's time of change becomes now, from which its age in the bin is counted.
 
     Args:
         conversation_id: its id.
@@ -120,6 +121,8 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
 
 def restore_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
     """Move a conversation from the bin back to the list, where it can be continued.
+
+    The file's time of change becomes now, so it is the first of the list.
 
     Args:
         conversation_id: its id.

@@ -107,8 +107,9 @@ def read_event(given: dict[str, Any]) -> Event:
         given: its JSON.
 
     Raises:
-        KeyError: the event is missing or unknown, or a piece lacks `tokens` or one of these `top`.
-        TypeError: a field is unknown or missing.
+        KeyError: the event is missing or unknown, a piece lacks `tokens` or one of these `top`, or an embedding lacks
+            `values`.
+        TypeError: another field is missing, or one is unknown.
     """
     values = dict(given)
     kind = _EVENTS[values.pop("event")]

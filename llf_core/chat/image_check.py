@@ -25,9 +25,10 @@ def main() -> None:
         ConfigError: the settings are invalid.
         ModelError: the model is missing, or its tokenizer or processor cannot be loaded.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same name or key.
-        OSError: a file cannot be read, or the parent has ended.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: a file cannot be read, the hub's cache cannot be written, or the parent has ended.
         MemoryError: out of memory.
         PanicError: a tokenizer of the Rust library failed with an error that Python does not know.
     """

@@ -223,6 +223,8 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
 def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
     """List the data sets of kept rows, by name, so that forms can offer them. Files that cannot be read are left out.
 
+    A folder that is missing or cannot be read has none.
+
     Args:
         home: `LLF_HOME`. Default: from the environment.
 

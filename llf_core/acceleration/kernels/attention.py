@@ -42,7 +42,8 @@ class Layout:
     """Which tokens attend to which in a flattened batch, and how scores are computed.
 
     Attributes:
-        bounds: 0, the end of each document, …. Tokens after the last document belong to none; their output is 0.
+        bounds: 0, the end of each document, …; no document is empty. Tokens after the last document belong to none;
+            their output is 0.
         scale: factor of the attention scores.
         window: sliding window: a token attends to itself and to `window - 1` tokens before it. None: to all before it.
         softcap: scores become `softcap * tanh(score / softcap)`; None for no soft cap.
@@ -429,7 +430,8 @@ def shifted_attention(
     """Shifted sparse attention: each token attends within a group of tokens, which is shifted for half of the heads.
 
     The first half of the heads attends within groups of `layout.group` tokens of a document, the second half within
-    groups that begin half a group later, so that neighboring groups exchange information. LongLoRA wraps the groups of
+    groups that begin half a group later, so that neighboring groups exchange information. Of an odd number of heads the
+    second half has one more. LongLoRA wraps the groups of
     the second half around the end of a document; here its first and last group are shorter, so that no token attends to
     later ones.
 
@@ -456,6 +458,8 @@ def shifted_attention(
         k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
     parts = []
     for shift, first, last in ((0, 0, heads // 2), (layout.group // 2, heads // 2, heads)):
+        if first == last:  # one head has no first half
+            continue
         plain = replace(layout, bounds=_group_bounds(layout.bounds, layout.group, shift), group=None)
         keys = slice(first * k.shape[1] // heads, last * k.shape[1] // heads)
         own = (x.contiguous() for x in (q[:, first:last], k[:, keys], v[:, keys]))
@@ -510,7 +514,11 @@ def cached_list(tensor: Tensor) -> list[Any]:
     """`tensor.tolist()`, cached on the tensor, so that only the first layer of a model synchronizes with the device.
 
     Args:
-        tensor: of any shape. A change in place invalidates the cache.
+        tensor: of one dimension or more. A change in place invalidates the cache. An inference tensor has no cache, nor
+            has any tensor while torch compiles.
+
+    Returns:
+        Nested lists of numbers. They are the cache itself: do not change them.
     """
     # A compiler does not trace attributes, and tensors created in inference mode have no counter of changes.
     if torch.compiler.is_compiling() or tensor.is_inference():

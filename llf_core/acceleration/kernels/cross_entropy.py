@@ -100,10 +100,7 @@ def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
     Args:
         logits: `[rows, V]`; changed in place.
         terms: for scale and soft cap.
-        slope: receives the derivative of the soft cap, `[rows, V]`; None if it is not needed.
-
-    Raises:
-        RuntimeError: `slope` has another shape or dtype than `logits`.
+        slope: receives the derivative of the soft cap, `[rows, V]`, in the dtype of `logits`; None if it is not needed.
 
     Source:
         Soft cap: Gemma 2, arXiv 2408.00118, section 2.
@@ -160,7 +157,10 @@ class Chunks:
         self._slope: Tensor | None = None
 
     def slices(self) -> Iterator[slice]:
-        """Slices of the rows, one per chunk, so that the logits of a chunk have a fixed number of bytes."""
+        """Slices of the rows, one per chunk: as many rows as fit their logits into a fixed number of bytes, 1 or more.
+
+        So the memory of the logits does not grow with the number of rows.
+        """
         bytes_each = self.vocab * self.terms.dtype.itemsize
         return _pieces(len(self.rows), bytes_each, CHUNK.get(self.kind, CHUNK_ELSEWHERE))
 

@@ -68,7 +68,7 @@ def divergence_sum(
             head receive gradients.
         teacher_head: the teacher's head.
         learned_rows: `[N]`, int64: positions that count, as indices into the flattened `[...]`.
-        temperature: T, above 0. Larger values give more weight to unlikely tokens.
+        temperature: T, finite and above 0. Larger values give more weight to unlikely tokens.
         beta: β, in [0, 1].
         record_losses: called with `learned_rows` and their divergences `[N]`, detached; takes no additional
             computation. None if nobody needs them; what it raises passes through.
@@ -114,8 +114,8 @@ class Teacher:
         rows: hidden states `[N, K]` at the positions that count; logits `[N, V]` for a head without weight.
         head: the teacher's head.
         terms: parameters of the teacher's logits.
-        temperature: T.
-        beta: β.
+        temperature: T, finite and above 0.
+        beta: β, in [0, 1].
     """
 
     rows: Tensor

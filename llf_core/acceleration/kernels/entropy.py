@@ -21,7 +21,8 @@ def entropies(rows: Tensor, head: Head) -> Tensor:
     Computed chunk by chunk, so that it needs no more memory than the loss.
 
     Args:
-        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
+        rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight. A logit of -inf makes the entropy of
+            its row NaN.
         head: maps hidden states to logits.
 
     Returns:

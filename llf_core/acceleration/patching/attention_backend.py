@@ -126,7 +126,7 @@ def attention(
 
     Args:
         module: the layer.
-        query: `[batch, heads, seq, dim]`.
+        query: `[batch, heads, seq, dim]`; a flattened batch is one row, `batch` = 1.
         key: `[batch, key_heads, keys, dim]`.
         value: `[batch, key_heads, keys, value_dim]`.
         attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; None for the causal one. Flattened batches need none.

@@ -89,7 +89,7 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; columns for the loss
             are not passed to the model.
         objective: called with hidden states `[batch, seq, H]` and the head. If `install_head` was refused or not
-            called, called with logits `[batch, seq, V]` and `LOGITS`.
+            called, or the head is no plain linear layer any more, called with logits `[batch, seq, V]` and `LOGITS`.
 
     Returns:
         The result of the objective.

@@ -91,6 +91,9 @@ class EquivalenceCheck:
     def flattens(self) -> str | None:
         """Set the model's attention to `llf` and test whether it separates documents.
 
+        An attention other than `sdpa` and `eager`, such as FlashAttention, stays and is tested as it is. Recurrent and
+        chunked modules are called separately for each document from then on, see `separate_modules`.
+
         A model whose attention leaks between documents would train on a wrong loss without any error. The hidden states
         of a document must be the same, up to rounding (`CLOSE`, `STILL`: chosen limits), alone, after another document,
         and after a third.

@@ -43,7 +43,8 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") ->
     """Replace the forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones with the same result.
 
     Norms, MLPs and attentions are recognized by what a small copy of them computes, LoRA layers by their class, and the
-    whole model is compared with its original state. `del module.forward` restores a part.
+    whole model is compared with its original state. `del module.forward` restores a part. The model's attention and the
+    forward that its head needs are replaced too, see `EquivalenceCheck.flattens` and `install_head`.
 
     Args:
         model: causal language model of transformers, wrapped by PEFT or not.

@@ -51,7 +51,7 @@ def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> objec
         What the module's own forward returns, for all documents.
 
     Raises:
-        IndexError: the batch is flattened and has no document.
+        IndexError: the batch is flattened and has no document, or fewer forks than documents.
         Exception: any exception of the module's own forward.
     """
     if kwargs.get("cu_seq_lens_q") is None:
@@ -94,7 +94,8 @@ def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any
         What the module's own forward returns, for all documents.
 
     Raises:
-        IndexError: the batch is flattened and has no document.
+        IndexError: the batch is flattened and has no document, or fewer forks than documents.
+        AttributeError, TypeError: the module or its config lacks what `chunk_size_of` reads.
         Exception: any exception of the module's own forward.
     """
     if kwargs.get("cu_seq_lens_q") is None:
@@ -109,7 +110,7 @@ def chunk_size_of(module: Any) -> int | None:
         module: an attention of transformers with `config` and `layer_idx`.
 
     Raises:
-        AttributeError: the module or its config lacks what this reads.
+        AttributeError, TypeError: the module or its config lacks what this reads, or has None there.
         IndexError: the config names fewer layers.
     """
     config = module.config

@@ -74,6 +74,8 @@ class Adapters:
     def load(self, name: str, folder: Path) -> None:
         """Load an adapter beside the others, so that requests can name it; one of the same name is replaced.
 
+        The base model is active afterwards.
+
         Args:
             name: name for requests.
             folder: adapter's folder.
@@ -120,7 +122,7 @@ class Adapters:
         self._adapters[name] = adapter
 
     def unload(self, name: str) -> None:
-        """Remove an adapter, so that its memory is free.
+        """Remove an adapter, so that its memory is free. The base model is active afterwards.
 
         Args:
             name: its name; an unknown one is ignored.

@@ -23,7 +23,7 @@ def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[f
         device: device of the token embedding.
 
     Returns:
-        The embedding `[hidden]`; mean and length are computed in float32.
+        The embedding `[hidden]`; mean and length are computed in float32. A mean of zeros stays zeros.
 
     Raises:
         RequestError: the model gives no hidden states, its adapter is a learned prompt, or they are not finite.

@@ -116,6 +116,8 @@ class Engine:
     def load_adapter(self, name: str, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Load an adapter over the same weights, so that requests can select it; one of the same name is replaced.
 
+        That one is unloaded before, see `unload_adapter`, so that it is gone also if the new one cannot be loaded.
+
         Args:
             name: its name.
             folder: folder with `adapter_config.json` and the weights.

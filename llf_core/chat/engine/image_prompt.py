@@ -40,9 +40,9 @@ def image_inputs(
         `attention_mask` `[1, prompt]`, int64, and the pictures, whose names and shapes depend on the model.
 
     Raises:
-        RequestError: the model sees no pictures or has no chat template, the template refuses the messages, the last
-            message to continue is not one of the assistant, a picture is no data URL or cannot be read, or the
-            processor refuses it.
+        RequestError: the model sees no pictures or has no chat template, the template refuses the messages, they are
+            not of the form that templates take, the last message to continue is not one of the assistant, a picture is
+            no data URL or cannot be read, or the processor refuses it.
         TypeError: a media limit of the request is unknown.
         MemoryError: out of memory.
         RuntimeError: out of memory on the model's device.

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from llf_core.data.common_prefix import common_prefix_length
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 
@@ -49,7 +47,7 @@ class PrefixCache:
         """Bytes of all prefixes, which the limit bounds."""
         return sum(one.nbytes for one in self._kept)
 
-    def longest(self, adapter: str | None, tokens: Sequence[int]) -> tuple[Prefix | None, int]:
+    def longest(self, adapter: str | None, tokens: list[int]) -> tuple[Prefix | None, int]:
         """Find the prefix that has the most tokens in common with a prompt, so that they need not be read again.
 
         Args:
@@ -75,7 +73,8 @@ class PrefixCache:
         It replaces those that it continues, and those that were not used for the longest time.
 
         Args:
-            prefix: a prefix; left out if it is larger than the limit or another one continues it.
+            prefix: a prefix; left out if it is larger than the limit, or another one has the same tokens or continues
+                them.
         """
         size = len(prefix.tokens)
         if prefix.nbytes > self.limit or any(

@@ -116,7 +116,8 @@ def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form
         Token ids, at least one, and the text. An empty prompt is the beginning-of-sequence token, if there is one.
 
     Raises:
-        RequestError: there is no template, it refuses the messages, or the prompt has no tokens.
+        RequestError: there is no template, it refuses the messages, they are not of the form that templates take, the
+            last message to continue is not one of the assistant, or the prompt has no tokens.
         TypeError: the text has a lone surrogate, which tokenizers cannot encode.
         MemoryError: out of memory.
     """

@@ -55,6 +55,8 @@ class RowBatch:
     def step(self) -> None:
         """Generate one token of each reply by one forward pass, which costs little more than that of a single reply.
 
+        There is at least one reply. One that fails alone ends with `Failed`.
+
         Raises:
             RuntimeError: out of memory; the rows are as before.
         """

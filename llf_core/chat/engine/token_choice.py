@@ -79,7 +79,7 @@ class TokenChooser:
 
         Raises:
             NotANumberError: a logit is NaN.
-            RuntimeError: the grammar failed, or a logit to sample from is infinite.
+            RuntimeError: the grammar failed, or a token is to be sampled and the highest logit is infinite.
 
         Source:
             The order is that of transformers' `generate`: repetition penalty (arXiv 1909.05858, section 4.1),
