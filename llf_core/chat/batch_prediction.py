@@ -103,7 +103,8 @@ def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
         OSError: a file of the data or the model cannot be read, or the result cannot be written.
         MemoryError: out of memory.
         PluginError: the implementation of a plug-in cannot be imported, or two packages declare the same one.
-        KeyError: a record is no longer in its data set.
+        KeyError: a record is no longer in its data set or can no longer be used, or the format that an entry names is
+            not installed.
         TypeError, ValueError: a value is not JSON, or a metric's statistics are not finite.
         Exception: whatever `on_progress` raises.
     """

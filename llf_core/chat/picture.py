@@ -37,7 +37,7 @@ class PictureError(UserError, ValueError):
 def picture_bytes(url: object, subject: str = "The picture") -> bytes:
     """Take the bytes of a picture out of a data URL. Another address is refused: nothing is ever fetched or opened.
 
-    Only the beginning of the picture is decoded, so that a check takes no time and no memory.
+    Its pixels are not decoded, so that a check takes little time and memory.
 
     Args:
         url: `data:image/png;base64,…`, or JPEG, WebP or GIF; of any type, since it may come from a file or a client.
@@ -112,7 +112,8 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
         given: path of a file, its content, a data URL, or an image of Pillow, which is sent as PNG.
 
     Raises:
-        PictureError: it is no picture of the `FORMATS`, or has more than `MAX_BYTES` or `MAX_PIXELS`.
+        PictureError: it is an address, no path or of another type, no picture of the `FORMATS`, has more than
+            `MAX_BYTES` or `MAX_PIXELS`, or is an image of Pillow that PNG cannot hold.
         FileNotFoundError: there is no such file.
         UnreadableError: it is not a regular file, is too large, or the system denies access.
         OSError: too many files are open.

@@ -84,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     """Make the predictions of the run whose folder is the only argument, and end the run.
 
     The result is safe before: whatever happens here, the run is finished, and its reason says what is missing and which
-    command continues. Only a process that is killed leaves the run failed; a resume then continues here.
+    command continues. Only a process that is killed leaves the run failed; a resume then continues here. SIGTERM ends
+    the predictions from then on, and the process's output and messages go to the run's log.
 
     Args:
         argv: command line arguments. Default: `sys.argv`.
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         ValueError: there is not exactly one argument.
         BrokenRunError: the folder has no readable status.
-        OSError: the disk is full, and so is the reserve.
+        OSError: the disk is full, and so is the reserve, or another process holds the run's lock.
         RuntimeError: a later attempt has started.
         PluginError: two installed packages declare the same plug-in.
     """

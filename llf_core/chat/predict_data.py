@@ -72,11 +72,13 @@ def read_predict_prompts(
         a validation split leaves out.
 
     Raises:
-        DataError: a data set is missing, has no usable record or another kind of data, has videos or audio, or has
-            pictures and the model reads none.
+        DataError: a data set is missing, cannot be read, has no usable record, another kind of data or columns of no
+            known format, has videos or audio, or has pictures and the model reads none; or a validation split is
+            streamed, or the tokenizer has no chat template for its pictures.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         OSError: a file cannot be read, or the cache cannot be written.
-        KeyError: a record is no longer in its data set.
+        KeyError: a record is no longer in its data set or can no longer be used, or the format that an entry names is
+            not installed.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
         MemoryError: out of memory.
@@ -132,7 +134,7 @@ def digest_of(prompts: Sequence[PredictPrompt]) -> str:
         prompts: the prompts.
 
     Raises:
-        OSError: the file of a picture was removed.
+        OSError: the file of a picture was removed, or is not accessible.
     """
     digest = hashlib.sha256()
     for one in prompts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +74,17 @@ class PredictionFolder:
             PredictionError: another process makes predictions in it.
             OSError: its lock cannot be opened.
         """
-        try:
-            with locked(self.folder / LOCK, seconds=0):
-                yield
-        except TimeoutError:
-            raise PredictionError(f"Another process makes predictions in {self.folder}. Wait for it.") from None
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(locked(self.folder / LOCK, seconds=0))
+            except TimeoutError:
+                raise PredictionError(f"Another process makes predictions in {self.folder}. Wait for it.") from None
+            yield
 
     def begin(self, settings: Mapping[str, Any], total: int) -> tuple[set[int], bool]:
         """Begin predictions, or continue those that a stop or a crash has interrupted.
+
+        Unless they are finished, the settings are written to the folder, by which the next call recognizes them.
 
         Args:
             settings: what the predictions depend on, by the keys of `CHANGED`.
@@ -137,10 +140,13 @@ class PredictionFolder:
     def finish(self, total: int) -> None:
         """Write the result in the order of the data: predictions were kept in the order in which they ended.
 
+        Then the folder counts as finished, and the file of the kept predictions is removed.
+
         Args:
             total: number of records.
 
         Raises:
+            UnreadableError: a file is not a regular file, or the system denies access.
             OSError: the disk is full, or a file cannot be written; the predictions are still there.
         """
         found = {one.pop("index"): one for one in self._partial(total)}
@@ -168,14 +174,16 @@ def predict_all(
     Args:
         service: has the model.
         name: the model's name.
-        requests: the requests with their numbers, taken as they are sent. Neighbours of a similar length make the best
-            use of a batch.
+        requests: the requests with their numbers, each number once, taken as they are sent. Neighbours of a similar
+            length make the best use of a batch.
         keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
         on_progress: called with the numbers of ended replies and of their tokens so far: after each reply, and every
             0.2 s in which no event comes, so that an interrupt is noticed.
 
     Raises:
-        PredictionError: the model is unknown or cannot be loaded, ran out of memory, or its process ended.
+        PredictionError: the model is unknown or cannot be loaded, its code is not allowed, it failed or ran out of
+            memory, its process ended, or the service has too many requests. The open replies are cancelled then, as
+            after any other error.
         TypeError: a value of a request is not JSON.
         Exception: whatever `requests`, `keep` or `on_progress` raises.
     """

@@ -29,9 +29,10 @@ def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
 
     Raises:
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
         ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
-        OSError: a file of the model cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: a file of the model cannot be read, or the hub's cache cannot be written.
     """
     model = config.model
     if model.adapter_name_or_path:

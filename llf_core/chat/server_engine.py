@@ -61,8 +61,10 @@ class ServerEngine(ChatEngine):
     Raises:
         ModelError: the server cannot serve this model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-        OSError: a file of the model cannot be read, or the process cannot be started.
+        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: a file of the model cannot be read, the hub's cache cannot be written, or the process cannot be
+            started.
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
     """
@@ -106,8 +108,10 @@ class ServerEngine(ChatEngine):
         Raises:
             ModelError: the server cannot serve this model.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            OSError: a file of the model cannot be read, as `FileNotFoundError` or `UnreadableError`.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
+                file.
+            OSError: a file of the model cannot be read, as `FileNotFoundError` or `UnreadableError`, or the hub's cache
+                cannot be written.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
 

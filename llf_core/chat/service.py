@@ -155,31 +155,33 @@ class ChatService:
     def start(self, name: str) -> None:
         """Begin to load a model in the background, so that its first reply comes sooner.
 
+        For vLLM and SGLang it finds the model before it returns, and downloads it if needed.
+
         Args:
             name: its name.
 
         Raises:
-            TargetError: there is no such model, or its engine is not installed.
+            TargetError: there is no such model, its engine is not installed, or the service was closed.
             ConfigError: its settings are invalid.
             PluginError: the engine of another package cannot be imported, or two installed packages declare the same
                 name or key.
             ModelError: the server of vLLM or SGLang cannot serve the model.
             UntrustedCodeError: Python code of the model would run in such a server, and the user has not allowed it.
-            TooMuchCodeError: a file of that code is larger than a person could review.
+            TooMuchCodeError: a file of that code is larger than a person could review, or not a regular file.
             OSError: a file of the model cannot be read, or the process cannot be started.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         self._process_of(self._target(name))
 
     def submit(self, name: str, request: ChatRequest, on_event: Callable[[Event], object]) -> Ticket:
-        """Ask a model for a reply. Returns at once.
+        """Ask a model for a reply. Returns at once, unless it has to start vLLM or SGLang, see `start`.
 
         Args:
             name: its name.
             request: the request; its adapter is that of the model.
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
-                model is unknown, its process cannot be started or has too many requests, it is called with `Failed` at
-                once, in this thread.
+                model is unknown, the service was closed, the process cannot be started or has too many requests, it is
+                called with `Failed` at once, in this thread.
 
         Returns:
             A ticket that can end the reply; of a request that has failed, it does nothing.

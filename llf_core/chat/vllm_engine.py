@@ -29,9 +29,11 @@ class VLLMEngine(ServerEngine):
 
         Raises:
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            ModelError: the base model cannot be served by vLLM.
-            OSError: a file of the model cannot be read.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
+                file.
+            ModelError: the base model is missing, or cannot be served by vLLM.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            OSError: a file of the model cannot be read, or the hub's cache cannot be written.
         """
         options = config.options(VLLMOptions)
         folder, code = base_model(config, self.title)

@@ -87,11 +87,16 @@ class Worker:
 
         Raises:
             ModelError: the model cannot be loaded as configured.
-            DataError: its tokenizer lacks a token of the named template.
+            DataError: the named template is unknown, or the tokenizer lacks a token of it.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             RuntimeError, MemoryError: out of memory.
-            OSError: a file cannot be read, or the parent has ended.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            UnreadableError: the `output.json` of the run that trained the model or an adapter is not a regular file, or
+                too large.
+            OSError: a file cannot be read, a cache cannot be written, or the parent has ended.
+            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
+                file.
             PluginError: two installed packages declare the same plug-in.
         """
         from llf_core.chat.engine import Engine

@@ -19,7 +19,7 @@ def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
     In UTF-8, with a question mark for a lone surrogate, which UTF-8 does not have.
 
     Args:
-        chunks: the objects.
+        chunks: the objects, whose numbers are finite.
 
     Raises:
         TypeError: a value is not JSON.

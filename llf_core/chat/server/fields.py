@@ -168,7 +168,7 @@ class Fields:
         return value
 
     def required(self, name: str, value: Any, expected: str) -> Any:
-        """Refuse a missing value, or an empty text, list or object, of a field that a request cannot do without.
+        """Refuse a value that is missing, empty, 0 or false, of a field that a request cannot do without.
 
         Args:
             name: the field.
@@ -179,7 +179,7 @@ class Fields:
             The value.
 
         Raises:
-            ApiError: it is missing or empty.
+            ApiError: it is missing, empty, 0 or false.
         """
         if value is None:
             path = self.path(name)
@@ -211,7 +211,7 @@ class Fields:
 
 
 def one_of(options: Collection[str]) -> str:
-    """Options as the end of a sentence that says what was expected: `a, b or c`."""
+    """Options as the end of a sentence that says what was expected: `a, b or c`; an empty text without options."""
     *rest, last = options or [""]
     return f"{', '.join(rest)} or {last}" if rest else last
 

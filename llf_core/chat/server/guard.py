@@ -49,7 +49,7 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address; then the server needs no API key.
 
     Args:
-        host: name or address.
+        host: name or address. Of names only `localhost` is known; another one is not looked up and counts as reachable.
     """
     if host in LOOPBACK_NAMES:
         return True

@@ -49,7 +49,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         A listening socket of the first address that the name has; the caller closes it.
 
     Raises:
-        PortError: the port is taken or not allowed, or there is no such address.
+        PortError: the port is taken, not allowed or beyond 65535, or there is no such address.
     """
     try:
         found = socket.getaddrinfo(
@@ -189,7 +189,7 @@ def make_server(
 
     Args:
         server: the application.
-        grace_seconds: seconds that running replies have after the signal.
+        grace_seconds: seconds that running replies have after the signal; finite.
         started: called once requests are accepted.
         header_seconds: seconds in which a client must have sent the headers of a request.
         unread_seconds: seconds in which a client must have read what was sent.

@@ -21,8 +21,8 @@ def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
         tokens: the tokens.
 
     Returns:
-        For each token `token`, `logprob` (natural logarithm; `LOWEST` for minus infinity), `bytes` of its text in UTF-8
-        (None for a part of a character) and `top_logprobs`.
+        For each token `token`, `logprob` (natural logarithm; `LOWEST` if it is not finite), `bytes` of its text in
+        UTF-8 (None for a part of a character) and `top_logprobs`.
     """
     return [_entry(token) | {"top_logprobs": [_entry(one) for one in token.top]} for token in tokens]
 
@@ -35,8 +35,8 @@ def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[
         offset: number of characters of the tokens before them.
 
     Returns:
-        `tokens`, `token_logprobs` (natural logarithms; `LOWEST` for minus infinity), `top_logprobs` and `text_offset`
-        (characters).
+        `tokens`, `token_logprobs` (natural logarithms; `LOWEST` where they are not finite), `top_logprobs` (by text; of
+        alternatives with the same text the likeliest) and `text_offset` (characters).
     """
     offsets = []
     for token in tokens:

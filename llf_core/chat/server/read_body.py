@@ -24,12 +24,14 @@ DISCARDED_SECONDS = 5.0
 async def read_json(request: Request, seconds: float = BODY_SECONDS) -> dict[str, Any]:
     """Read the body as a JSON object, within bounds of size and time, so that no client can occupy the server.
 
+    The rest of a body that is too large is read and dropped for up to `DISCARDED_SECONDS`.
+
     Args:
         request: the request.
         seconds: seconds in which the client must have sent it.
 
     Raises:
-        ApiError: the body is too large, too slow, not JSON, or of another content type.
+        ApiError: the body is too large, too slow, compressed, no JSON object, or of another content type.
         ClientDisconnect: the client has gone.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -147,7 +147,7 @@ def with_seed(sampling: ChatSampling, choice: int) -> ChatSampling:
 
     Args:
         sampling: the parameters of the request; without a seed they are returned as they are.
-        choice: number of the choice, from 0, which is added to the seed.
+        choice: number of the choice, from 0, which is added to the seed, modulo 2**63 - 1.
     """
     if sampling.seed is None or not choice:
         return sampling

@@ -49,7 +49,8 @@ def tool_choice_of(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoic
 
     Args:
         fields: fields of the body.
-        tools: tools of the request; `strict` is removed from their functions, since chat templates do not know it.
+        tools: tools of the request. `strict` is removed from the functions that are offered, since chat templates do
+            not know it.
 
     Raises:
         ApiError: it is invalid, or names a tool that there is not; or a tool is strict and its call is not forced.

@@ -179,6 +179,8 @@ def test_what_cannot_be_predicted_is_said(llf: Any, tmp_path: Path, settings: di
         assert "of another model" in (lost.folder / PARTIAL).read_text()
     with place.held(), pytest.raises(PredictionError, match="Another process"), place.held():
         pass
+    with pytest.raises(TimeoutError, match="of a file system"), place.held():
+        raise TimeoutError("of a file system")
 
 
 @pytest.fixture

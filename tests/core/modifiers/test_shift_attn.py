@@ -30,7 +30,7 @@ def seen(heads, group=GROUP):
 
 
 @pytest.mark.parametrize("kernel", ["batched", "one by one"])
-@pytest.mark.parametrize(("heads", "keys"), [(4, 4), (4, 2), (6, 3), (9, 3), (3, 1)])
+@pytest.mark.parametrize(("heads", "keys"), [(4, 4), (4, 2), (6, 3), (9, 3), (3, 1), (1, 1)])
 def test_it_equals_a_dense_mask(heads, keys, kernel):
     generator = torch.Generator().manual_seed(0)
     tokens, bounds = sum(LENGTHS), (0, *torch.tensor(LENGTHS).cumsum(0).tolist())
