@@ -113,9 +113,10 @@ class ChatSession:
             line: the command with its argument.
 
         Raises:
-            UserError: the command or its argument cannot be used.
+            UserError: the command or its argument cannot be used, the conversation was replaced or deleted meanwhile,
+                or `LLF_HOME_MODE` is not a mode.
             RequestError: `max_tokens` is below 1.
-            OSError: the conversation cannot be written, for example on a full disk.
+            OSError: the conversation cannot be written, for example on a full disk, or a model's file cannot be read.
         """
         name, _, argument = line.partition(" ")
         argument = argument.strip()
@@ -150,10 +151,11 @@ class ChatSession:
             text: the question.
 
         Raises:
-            UserError: there are pictures, and a model reads none or cannot be started.
+            UserError: there are pictures, and a model reads none or cannot be started; or `LLF_HOME_MODE` is not a
+                mode.
             ConversationError: the question is too large, or the conversation was replaced or deleted meanwhile.
             RequestError: `max_tokens` is below 1.
-            OSError: the conversation cannot be written, for example on a full disk.
+            OSError: the conversation cannot be written, for example on a full disk, or a model's file cannot be read.
         """
         pictures = self._pictures.parts
         if pictures:

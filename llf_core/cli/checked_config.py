@@ -31,7 +31,8 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
 
     Raises:
         Exit: the config has errors; the exit code is `BAD_CONFIG`.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """
@@ -50,7 +51,8 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
         base: folder that relative paths start from.
 
     Raises:
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """
@@ -68,7 +70,8 @@ def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
         base: folder that relative paths start from.
 
     Raises:
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """
@@ -113,7 +116,8 @@ def with_name_checks(report: Report, *, starting: bool = False) -> Report:
         starting: whether a run is about to start; a missing path is then an error, not a warning.
 
     Raises:
-        OSError: the runs in `LLF_HOME` cannot be listed, or a weight file of the model cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: a weight file of the model cannot be read.
         PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config.name_checks import check as check_names
@@ -128,7 +132,7 @@ def with_data_checks(report: Report) -> Report:
     Columns that match no format are then reported before a model is loaded.
 
     Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

@@ -13,6 +13,7 @@ def estimate(config: ConfigFile, overrides: Overrides = None, as_json: Json = Fa
     Raises:
         Exit: the config has errors.
         ModelSizeError: a file of the model has a size that no model has.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file of the model or of the data cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.

@@ -29,7 +29,8 @@ def find_learning_rate(  # noqa: PLR0913, PLR0917 - options of a command
         Exit: the config has errors.
         UserError: a rate is no number or out of range, the loss of the stage does not tell a good rate, or the
             computation fails.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """

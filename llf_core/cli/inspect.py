@@ -28,8 +28,8 @@ def inspect(
 
     Raises:
         Exit: the config has errors.
-        UserError: model or data cannot be loaded, the file cannot be written, or with --strict there are unusable
-            records.
+        UserError: model or data cannot be loaded, `LLF_HOME` cannot be located, the file cannot be written, or with
+            --strict there are unusable records.
         OSError: a file of the config, the data or the model cannot be read, or the hub's cache or `LLF_HOME` cannot be
             written.
         MemoryError: out of memory.

@@ -19,7 +19,7 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
     Raises:
         Exit: the config has errors.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         ModelError: the model's architecture is not known, or the method does not fit it.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
             or key.

@@ -38,8 +38,10 @@ def predict(
 
     Raises:
         Exit: the config has errors.
-        UserError: model or data cannot be loaded, or the folder has predictions with other settings.
+        UserError: model or data cannot be loaded, `LLF_HOME` cannot be located, a metric fails, or the folder has
+            predictions with other settings or a result that LLF did not write.
         OSError: a file of the config, the data or the model cannot be read, or the result cannot be written.
+        KeyError: a record is no longer in its data set, or can no longer be used.
         MemoryError: out of memory.
     """
     asked = _of_config(config, overrides) if Path(config).is_file() else _of_run(config, overrides)

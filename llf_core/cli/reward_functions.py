@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     """Load the reward functions in a file of the option `--rewards`, by the names that a config uses; none without one.
 
+    The file is executed, since only its decorators tell which of its functions are rewards.
+
     Raises:
         UserError: the file cannot be read or run, defines no reward function, or one that cannot be stored.
         TypeError: a reward function is not a function, or has no parameter for the answer.
@@ -55,6 +57,7 @@ def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
         given: names of the given functions.
         known: names that are used.
     """
-    others = ", ".join(name for name in given if name not in set(known))
+    used = set(known)
+    others = ", ".join(name for name in given if name not in used)
     if others:
         err.print(f"{who} has no reward function {others}: ignored.", highlight=False)

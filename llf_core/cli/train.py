@@ -28,10 +28,12 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
 
     Raises:
         Exit: the config has errors, the run fails, or the command was interrupted.
-        UserError: the reward functions cannot be loaded, the run cannot be started, or the config asks for
-            predictions or an evaluation.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read, or the folder of runs is not
+        UserError: the reward functions cannot be loaded, the run cannot be started or followed, `LLF_HOME` cannot be
+            located, or the config asks for predictions or an evaluation.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read, or the folder of runs is not
             accessible.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
         TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions

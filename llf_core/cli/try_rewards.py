@@ -31,7 +31,8 @@ def try_rewards(  # noqa: PLR0913, PLR0917 - options of a command
         Exit: the config has errors.
         UserError: a number is out of range, the stage samples no completions, a reward function fails, or the model
             cannot be loaded.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.

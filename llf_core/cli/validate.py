@@ -24,7 +24,8 @@ def validate(
 
     Raises:
         Exit: the config has errors.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """

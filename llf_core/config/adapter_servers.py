@@ -274,7 +274,7 @@ def base_type(config: RunConfig) -> str | None:
 
 
 def named_type(value: object) -> str | None:
-    """A `model_type` as a file tells it, which may come from anybody: cut to `LONGEST_TYPE`; None if it is no text."""
+    """A `model_type` of a file, which may come from anybody: cut to `LONGEST_TYPE`; None if it is no text, or empty."""
     return value[:LONGEST_TYPE] if isinstance(value, str) and value else None
 
 

@@ -19,7 +19,8 @@ FILE = Path(__file__).with_name("chat_templates.toml")
 def entries() -> dict[str, dict[str, Any]]:
     """Fields of every template by its name or alias; missing fields are inherited from the entry under `like`.
 
-    Read once per process: the renderer looks up the template of each data set here.
+    Read once per process: the renderer looks up the template of each data set here. All callers share the result, so
+    it is not to be changed.
     """
     with FILE.open("rb") as file:
         written = tomllib.load(file)

@@ -179,7 +179,8 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
         settings: content of the file.
 
     Raises:
-        ModelSizeError: a size is a text or a number that is neither 0 nor a whole one up to that of any model.
+        ModelSizeError: a size is a text, true or a number that is neither 0 nor a whole one up to that of any model; or
+            the type is in `LAYOUTS`, and a size is no positive integer.
     """
     shapes_from_config(settings)
     parts = (settings, *(settings.get(key) for key in ("text_config", "vision_config", "audio_config")))

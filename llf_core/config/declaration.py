@@ -409,7 +409,7 @@ class MetricDeclaration(Declaration):
     def selected_by(self, value: object) -> bool:
         """Whether the names in `metrics` have that of the metric or of its group, as `rouge` for all its parts."""
         names = split_names(value)
-        return isinstance(names, tuple) and bool({self.name, self.group} & set(names))
+        return isinstance(names, tuple) and any(one in names for one in (self.name, self.group) if one)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

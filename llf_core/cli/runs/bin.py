@@ -47,7 +47,8 @@ def runs_clean(
 
     Raises:
         Abort: the user does not confirm.
-        OSError: a file cannot be removed.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: a folder is not accessible, or a file cannot be removed.
         TimeoutError: another process is moving a run.
     """
     from llf_core.runs import clean, find_cleanable

@@ -26,7 +26,7 @@ def runs_list(
 
     Raises:
         UsageError: the state does not exist, or the query has too many words.
-        UserError: a file is in place of the folder of runs.
+        UserError: a file is in place of the folder of runs, or `LLF_HOME` cannot be located.
         OSError: the folder of runs is not accessible.
     """
     from llf_core.config.did_you_mean import did_you_mean

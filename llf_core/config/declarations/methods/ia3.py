@@ -65,7 +65,7 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
         Number of trained parameters; None if PEFT's choice of targets is not known.
     """
     options = config.options(IA3Options)
-    feedforward = options.ia3_feedforward or LLAMA_FEEDFORWARD
+    feedforward = LLAMA_FEEDFORWARD if options.ia3_feedforward is None else options.ia3_feedforward
     found = targeted(shapes, options.ia3_target or LLAMA_TARGETS, experts=False)
     if not found:
         return None
