@@ -125,7 +125,7 @@ class FieldSpec:
         if found is None:
             return self.unset
         value = value_of(found["key"])
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             return self.unset[: found.start()].rstrip(" :")
         return _OTHER.sub(exact(value * int(found["times"] or 1)), self.unset)
 

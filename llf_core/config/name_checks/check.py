@@ -85,7 +85,7 @@ def check(
         runs: ids of runs, which a reward model may be.
         home: see `check_local`.
         starting: whether a run is about to start on this machine: a missing file is then an error, not a warning.
-        seconds: time limit of the hub's answers; 0 does not query the hub.
+        seconds: time limit of the hub's answers, finite; 0 does not query the hub.
 
     Returns:
         The report with the problems of names added.

@@ -64,7 +64,7 @@ def _is_hub_id(name: str) -> bool:
 
 
 def info_of(path: Path) -> dict[str, Any]:
-    """Read the entries of a `dataset_info.json`; empty if the file does not exist.
+    """Read the entries of a `dataset_info.json`; empty if there is no such regular file.
 
     It maps names of data sets to files, hub ids and columns, as in LLaMA-Factory.
 

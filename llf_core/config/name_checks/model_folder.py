@@ -12,7 +12,7 @@ from llf_core.untrusted import read_object_or_empty
 
 
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
-    """Find the local folder of a model; None if it is not on this machine, or a single file.
+    """Find the local folder of a model; None if it is not on this machine, a single file, or an empty name.
 
     Its config and the headers of its weights can be read without the hub.
 
@@ -21,7 +21,7 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
         cache_dir: `cache_dir` of a config. Default: the client's own folder.
     """
     here = expanded(model)
-    return here if is_there(here) and here.is_dir() else snapshot(model, cache_dir)
+    return here if model and is_there(here) and here.is_dir() else snapshot(model, cache_dir)
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from llf_core.config.shown_url import without_secrets
 from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.run_config import RunConfig
@@ -77,7 +77,7 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
     return f" Did you mean {near!r}?" if near else ""
 
 
-def check_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> CheckResult:
+def check_models(config: RunConfig, spec: FieldSpec, folders: Sequence[Path], runs: Iterable[str]) -> CheckResult:
     """Check each model or adapter in the value of a key, without network access.
 
     A misspelled model is then reported while the form is filled in, not when the trainer loads it.
@@ -85,7 +85,7 @@ def check_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], ru
     Args:
         config: the config.
         spec: a field of models or adapters.
-        folders: folders to search for models.
+        folders: folders to search for models, at least one; relative paths start from the first.
         runs: ids of runs, which a reward model may be.
 
     Returns:

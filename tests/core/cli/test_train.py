@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.cli.reward_functions import say_unused
 from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, read_status, status
 
 LLF = str(Path(sys.executable).with_name("llf"))
@@ -20,6 +21,13 @@ def test_the_report_of_the_demo_is_on_its_own_run(llf):
         folder = create_run(f"model_name_or_path: m\ndataset: {dataset}\n", "of " + dataset)
         status.update(folder, state="failed", reason=f"It was {dataset}.")
     assert "It was llf_demo." in llf("demo", "--report").output
+
+
+def test_reward_functions_that_are_used_are_not_called_unused(capsys):
+    say_unused("The config", ["vowels", "length"], iter(["length", "vowels"]))
+    assert not capsys.readouterr().err
+    say_unused("The config", ["vowels", "length"], iter(["length"]))
+    assert capsys.readouterr().err == "The config has no reward function vowels: ignored.\n"
 
 
 def test_a_missing_config_is_one_sentence_and_exit_2(tmp_path):

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from llf_core.config import field_specs, registry, validate
-from llf_core.config.declaration import MethodDeclaration, ModifierDeclaration, PluginError
+from llf_core.config.declaration import MethodDeclaration, MetricDeclaration, ModifierDeclaration, PluginError
 from llf_core.config.option import Section, option
 from llf_core.config.registry import declared
 
@@ -268,3 +268,18 @@ def test_plug_ins_are_selected_by_their_names_or_switches():
     assert registry.optimizer_of(config).name == "adamw_torch_fused"
     assert [one.name for one in registry.modifiers_of(config)] == ["neftune"]
     assert registry.broken() == ()
+
+
+def test_a_metric_is_selected_by_its_name_or_its_group_alone():
+    single, grouped = MetricDeclaration(name="cer", label="a"), MetricDeclaration(name="cer", label="b", group="speech")
+    assert single.selected_by(["cer"])
+    assert grouped.selected_by("bleu, speech")
+    for value in ([""], [["cer"]], "", None, 1):
+        assert not single.selected_by(value), value
+
+
+def test_a_default_that_depends_on_no_number_has_a_meaning_without_one():
+    spec = field_specs.field("lora_alpha")
+    assert [spec.meaning(lambda _, value=value: value) for value in (16, float("nan"), -1, True)] == [
+        "auto: 32", "auto", "auto", "auto",
+    ]  # fmt: skip

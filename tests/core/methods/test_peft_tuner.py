@@ -32,6 +32,10 @@ COUNTS = {
     "boft": ({"boft_block_size": 8}, INPUTS * 8 + OUTPUTS),
     "ia3": ({}, 2 * (32 + 32 + 128)),
     "ia3, with targets": ({"finetuning_type": "ia3", "ia3_target": "q_proj,down_proj"}, 2 * (64 + 128)),
+    "ia3, all scaled at the output": (
+        {"finetuning_type": "ia3", "ia3_target": "q_proj,down_proj", "ia3_feedforward": ""},
+        2 * (64 + 64),
+    ),
     "vera": ({"vera_rank": 16}, 2 * 7 * 16 + OUTPUTS),
     "adalora": ({"adalora_rank": 4, "adalora_initial_rank": 6}, 6 * (INPUTS + OUTPUTS + 2 * 7)),
     "prompt": ({"prompt_tokens": 5}, 5 * 64),

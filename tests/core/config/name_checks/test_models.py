@@ -1,9 +1,12 @@
 """Names of models: what is here passes, a slip is an error with the right name, all else is a question for the hub."""
 
+from pathlib import Path
+
 import pytest
 
 from llf_core.config.name_checks import CheckResult
 from llf_core.config.name_checks.known_names import models
+from llf_core.config.name_checks.model_folder import folder_of
 
 
 def store(machine, name, kind="models"):
@@ -142,3 +145,10 @@ def test_of_several_adapters_only_the_wrong_one_is_replaced(machine, only):
         (machine / name / "adapter_config.json").write_text("{}")
     problem = only(adapter_name_or_path="one,secnd")
     assert dict(problem.fixes[0].changes) == {"adapter_name_or_path": f"{machine / 'one'},second"}
+
+
+def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("") is None
+    assert folder_of(".") == Path()
