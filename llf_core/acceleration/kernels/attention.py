@@ -514,8 +514,8 @@ def cached_list(tensor: Tensor) -> list[Any]:
     """`tensor.tolist()`, cached on the tensor, so that only the first layer of a model synchronizes with the device.
 
     Args:
-        tensor: of one dimension or more. A change in place invalidates the cache. An inference tensor has no cache, nor
-            has any tensor while torch compiles.
+        tensor: of any shape with a dimension. A change in place invalidates the cache. An inference tensor has no
+            cache, nor has any tensor while torch compiles.
 
     Returns:
         Nested lists of numbers. They are the cache itself: do not change them.
