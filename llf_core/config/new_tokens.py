@@ -42,6 +42,8 @@ class NewToken:
 def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
     """The tokens that a config asks for, each once, whether or not its tokenizer has them already.
 
+    Checks, forecasts and the loader read them here, so that they agree.
+
     In LLaMA-Factory's order: `add_tokens`, then the special ones, then with `resize_vocab` those that end an answer
     in a named template.
 
@@ -92,6 +94,8 @@ def _once(asked: list[NewToken]) -> tuple[NewToken, ...]:
 
 def descriptions(path: str) -> list[NewToken]:
     """Read the special tokens of a YAML file, each with the text that describes it.
+
+    The row of a new token begins with the mean of the embeddings of this text.
 
     Args:
         path: the file.

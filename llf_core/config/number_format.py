@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from numbers import Integral
 
 SMALL, LARGE = 0.01, 1e15
 """Numbers below `SMALL` and from `LARGE` on have an exponent; learning rates in views have the same limit."""
@@ -16,10 +17,12 @@ def exact(value: float) -> str:
     are written as Python does.
 
     Args:
-        value: a number of Python or numpy.
+        value: a number of Python or numpy; an integer has at most 4,300 digits, Python's limit for text.
     """
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, Integral):  # numpy's, which a float would round
+        return str(int(value))
     value = float(value)  # of numpy's, which have another `repr`
     if not math.isfinite(value):
         return str(value)

@@ -19,7 +19,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
 
     Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
-    tells what was read; an unknown option of `optim_args` is an error.
+    tells what was read; an unknown option of `optim_args` is an error. Other optimizers stay as they are.
 
     Args:
         requested: the config as given; changed in place.

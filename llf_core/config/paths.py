@@ -33,12 +33,14 @@ def is_there(path: Path) -> bool:
 
 
 def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
-    """Make a path absolute, since a run starts in another working directory. Names and hub ids are unchanged.
+    """Make a path absolute, since a run starts in another working directory.
+
+    Names, hub ids and URLs are unchanged, and rows from a cell (`HANDED_OVER`) if the config is not a file.
 
     Args:
         value: a path, a name or a hub id.
         kind: what the key may hold, see `option`.
-        base: the folder that relative paths start from.
+        base: the folder that relative paths start from; absolute.
         file: whether the config is a file in `base`.
 
     Returns:

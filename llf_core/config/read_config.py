@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,19 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(float, _represent_float)
+for _kind in (bytes, set, date, datetime):  # `plain_yaml` reads none of them as what they are
+    _Dumper.add_representer(_kind, _Dumper.represent_undefined)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
 def dump_yaml(values: Mapping[str, object]) -> str:
     """Write a flat mapping as YAML, one key per line, in its order.
 
-    `yaml_value` and other YAML readers, of version 1.1 too, read the same values.
+    `yaml_value` and other YAML readers, of version 1.1 too, read the same values, tuples as lists.
 
     Raises:
-        yaml.representer.RepresenterError: a value is not plain data.
+        yaml.representer.RepresenterError: a value is not plain data: text, a number, true, false, null, a mapping or a
+            list.
     """
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
@@ -98,7 +102,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     Args:
         source: a mapping; a path to a YAML or JSON file; YAML or JSON text. A string is text if it is blank, begins
             with a brace, or has a line break or a colon before a space; else it is a path.
-        overrides: `key=value`, the value as YAML; they take precedence over the source.
+        overrides: `key=value`, the value as YAML; they take precedence over the source. A single text is one of them.
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
     Returns:
@@ -145,10 +149,11 @@ def _not_plain(value: object) -> str:
             return "contains a lone surrogate. Expected text that can be encoded as UTF-8."
     elif isinstance(value, int) and abs(value) >= MAX_INTEGER:
         return f"is an integer of {value.bit_length()} bits. Expected at most 63."
-    elif isinstance(value, Mapping):
-        return next(filter(None, map(_not_plain, (*value.keys(), *value.values()))), "")
-    elif isinstance(value, list | tuple):
-        return next(filter(None, map(_not_plain, value)), "")
+    elif isinstance(value, Mapping | list | tuple):
+        inner = (*value.keys(), *value.values()) if isinstance(value, Mapping) else value
+        return next(filter(None, map(_not_plain, inner)), "")
+    elif isinstance(value, bytes | set | frozenset | date):
+        return f"contains a {type(value).__name__}. Expected text, numbers, true, false, null, lists and mappings."
     return ""
 
 
@@ -238,7 +243,7 @@ def _take(key: str, value: object, line: int, requested: RequestedConfig) -> Non
 
 
 def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
-    for text in overrides:
+    for text in (overrides,) if isinstance(overrides, str) else overrides:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")
         if not equals or not key:

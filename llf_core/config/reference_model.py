@@ -12,7 +12,10 @@ REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 
 
 def names_reference(config: ConfigValues) -> bool:
-    """Whether a config names another reference model than the initial one, which has to be loaded then."""
+    """Whether a config names another reference model than the initial one, which has to be loaded then.
+
+    It is another one by its name, its adapters or its quantization.
+    """
     return any(config.get(key) is not None for key in REFERENCE)
 
 

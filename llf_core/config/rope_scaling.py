@@ -53,7 +53,9 @@ class RopeScaling:
 
     @property
     def position_embeddings(self) -> int:
-        """The model's `max_position_embeddings`: the scaled length; of `dynamic`, whose formula needs it, the original.
+        """The model's `max_position_embeddings` in tokens: the scaled length; of `dynamic` the original.
+
+        The formula of `dynamic` computes the scaling from the original length.
 
         Source:
             transformers' `_compute_dynamic_ntk_parameters`.
@@ -84,7 +86,8 @@ def tables_to_scale(parameters: Mapping[str, object]) -> dict[str, Mapping[str, 
         parameters: `rope_parameters` or `rope_scaling` of a model's config.
 
     Raises:
-        RopeScalingError: layers of other kinds than full and sliding attention have parameters of their own.
+        RopeScalingError: kinds of layers have parameters of their own, and full attention is none of them, or others
+            than full and sliding attention are.
     """
     nested = {key: value for key, value in parameters.items() if isinstance(value, dict)}
     if not nested:
@@ -111,11 +114,11 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
         The scaling; None if the model reads such texts without it.
 
     Raises:
-        RopeScalingError: the model is scaled in another way already.
+        RopeScalingError: the model does not read such texts, and is scaled in another way already.
 
     Source:
-        linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071; dynamic and llama3: `modeling_rope_utils` of
-        transformers. The choice of the factor is LLaMA-Factory's.
+        linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071, section 3; dynamic and llama3:
+        `modeling_rope_utils` of transformers. The choice of the factor is LLaMA-Factory's.
     """
     before = str(table.get("rope_type", table.get("type", "default")))
     had, original = _number(table.get("factor"), 1.0), int(_number(table.get(ORIGINAL), longest))
@@ -191,7 +194,9 @@ def check_rope_scaling(settings: Mapping[str, object], config: RunConfig) -> tup
         config: of the run.
 
     Returns:
-        An error if the model cannot be scaled so, and a note if it needs no scaling or if its adapter will need it.
+        An error if the model cannot be scaled so; a note if it needs no scaling, if its adapter will need it, or if the
+        scaling follows the longest example of a micro-batch. Nothing if `rope_scaling` is not set or the file does not
+        tell the length.
 
     Raises:
         PluginError: two installed packages declare the same method or stage.

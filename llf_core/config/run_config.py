@@ -35,7 +35,7 @@ class RunConfig(ConfigValues):
 
         Args:
             source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
-            overrides: `key=value`, the value as YAML.
+            overrides: `key=value`, the value as YAML; a single text is one of them.
             base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
         Returns:
@@ -225,7 +225,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
 
     Args:
         source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
-        overrides: `key=value`, the value as YAML.
+        overrides: `key=value`, the value as YAML; a single text is one of them.
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
     Returns:
@@ -244,8 +244,8 @@ def _literal(value: object) -> str:
     match value:
         case str():
             return BIDI_CONTROLS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False))
-        case float() if math.isfinite(value):
-            return exact(value)
+        case float():
+            return exact(value) if math.isfinite(value) else f'float("{value}")'
         case list():
             return f"[{', '.join(map(_literal, value))}]"
         case dict():

@@ -48,7 +48,7 @@ def read_bytes(folder: Path) -> int:
     """Bytes of all weights in the safetensors files of a folder as they are stored; 0 without such files.
 
     Packed weights take as many bytes in memory as in their files. A file whose header is damaged or too large is
-    skipped.
+    skipped, and a weight whose place in the file is none.
 
     Raises:
         OSError: a file cannot be read.
@@ -63,7 +63,9 @@ def read_bytes(folder: Path) -> int:
 
 
 def _is_span(offsets: object) -> bool:
-    return isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(one, int) for one in offsets)  # noqa: PLR2004 - begin and end
+    if not isinstance(offsets, list) or not all(isinstance(one, int) for one in offsets):
+        return False
+    return len(offsets) == 2 and 0 <= offsets[0] <= offsets[1]  # noqa: PLR2004 - begin and end
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -28,7 +28,7 @@ def weight_shapes(name: str) -> Shapes | None:
         file.
 
     Raises:
-        OSError: a weight file cannot be read.
+        OSError: the folder or a weight file cannot be read.
     """
     if name == EMBEDDED:
         return _embedded()

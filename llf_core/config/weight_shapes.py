@@ -35,7 +35,8 @@ def targeted(
 
     Args:
         weights: shape of each weight of a model, by its name.
-        requested: names of modules, or `all` for every linear layer inside the decoder's layers but `LEFT_OUT`.
+        requested: names of modules; with `all` among them, every linear layer inside numbered layers (`LAYER`) but
+            `LEFT_OUT`.
         experts: whether the adapter reaches experts, which transformers keeps as parameters of three axes.
 
     Returns:
@@ -73,7 +74,7 @@ def expert_weights(
 
     Args:
         weights: shape of each weight of a model, by its name.
-        requested: names of parameters, or `all`.
+        requested: names of parameters; with `all` among them, every such parameter.
 
     Returns:
         Shape `(experts, out, in)` of each parameter, by its name.

@@ -15,7 +15,7 @@ from llf_core.data.rendered import Rendered
 from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -148,11 +148,14 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
         The text, without answers.
 
     Raises:
-        BadExample: it is too long, or the template raises an error.
+        BadExample: it is too long, or has one of the characters U+E001 to U+E003, which mark answers in a template that
+            ships with LLF; or the template raises an error.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """
     _length(conversation)
+    if template.marked:
+        _check_no_markers(conversation.messages)
     text = template.render(
         tokenizer,
         conversation.messages,
@@ -199,9 +202,7 @@ def _by_markers(
         asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
         if any(message["role"] == ANSWER for message in messages[:asked]):
             raise RewrittenAnswer("the template removes earlier thinking")
-    for message in messages:
-        if not message["content"].isascii() and MARKERS.search(message["content"]):
-            raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
+    _check_no_markers(messages)
     marked = None
     if template.fast_renderer is not None and not conversation.tools and messages[-1]["role"] == ANSWER:
         marked = template.fast_renderer.render(messages)
@@ -209,6 +210,17 @@ def _by_markers(
         marked = template.render(tokenizer, messages, conversation.tools, markers=True)
     rendered = _parted(marked)
     return replace(rendered, answers=rendered.answers[-1:]) if last_only else rendered
+
+
+def _check_no_markers(messages: Sequence[Message]) -> None:
+    """Refuse texts with a character that marks the places of answers in LLF's templates.
+
+    Raises:
+        BadExample: a text has one.
+    """
+    for message in messages:
+        if not message["content"].isascii() and MARKERS.search(message["content"]):
+            raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
 
 
 def _parted(marked: str) -> Rendered:

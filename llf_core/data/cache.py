@@ -71,6 +71,7 @@ def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = Fal
         The folder, and whether it was cached.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the cache cannot be written, or its file system has no locks.
         UnreadableError: the cache's lock is a link or not a regular file.
     """

@@ -128,18 +128,19 @@ class ChatTemplate:
                     "add_generation_prompt": add_generation_prompt,
                 }
                 variables |= dict(self.tokens) | dict(self.options)
-                return render(self.marked if markers else self.jinja, variables)
-            text: str = with_either_arguments(
-                content_parts(messages),
-                lambda given: tokenizer.apply_chat_template(
-                    given,
-                    tools=list(tools) if tools else None,
-                    chat_template=self.jinja,
-                    add_generation_prompt=add_generation_prompt,
-                    tokenize=False,
-                    **dict(self.options),
-                ),
-            )
+                text = render(self.marked if markers else self.jinja, variables)
+            else:
+                text = with_either_arguments(
+                    content_parts(messages),
+                    lambda given: tokenizer.apply_chat_template(
+                        given,
+                        tools=list(tools) if tools else None,
+                        chat_template=self.jinja,
+                        add_generation_prompt=add_generation_prompt,
+                        tokenize=False,
+                        **dict(self.options),
+                    ),
+                )
             text.encode()
         except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
             raise template_error(error) from None
@@ -156,7 +157,8 @@ def choose_template(
 ) -> ChatTemplate:
     """Choose a named template, or the tokenizer's own.
 
-    The trained model must see the same turns and end token in training as later in a chat.
+    The trained model must see the same turns and end token in training as later in a chat. The templates of tokenizers
+    have limits for the rest of the process, see `limit_templates`.
 
     Args:
         name: `template` of the config; None for the tokenizer's own.

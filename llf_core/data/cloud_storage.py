@@ -76,7 +76,9 @@ def fetch_file(url: str) -> Path:
     Raises:
         DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
             lacks the password of the URL.
-        OSError: the cache's folder cannot be written, or its file system has no hard links.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: the cache's folder cannot be written, its file system has no hard links, or the file's name is too long
+            for it.
     """
     import fsspec
 

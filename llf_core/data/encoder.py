@@ -167,7 +167,7 @@ class Encoder:
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised.
 
-        One bad record in a million must not end a preparation.
+        One bad record in a million must not end a preparation. Python's garbage collection is off meanwhile.
 
         Args:
             records: consecutive records of a data set.
@@ -176,9 +176,11 @@ class Encoder:
             The examples, the dropped records, and what the report needs.
 
         Raises:
-            DataError: the chat template exceeds its limits, or `tokenize` fails: later records would fail too.
+            DataError: the chat template exceeds its limits, special tokens are to be split by a slow tokenizer, or
+                `tokenize` fails: later records would fail too.
             MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                format.
         """
         # Garbage collection takes a fifth of the time, and none of the millions of small objects is part of a cycle.
         collecting = gc.isenabled()
@@ -204,7 +206,8 @@ class Encoder:
         Raises:
             DataError: the chat template exceeds its limits, or special tokens are to be split by a slow tokenizer.
             MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                format.
         """
         chunk = Chunk(rows=len(records))
         rendered_rows: RenderedRows = []
@@ -521,9 +524,11 @@ class Encoder:
 
         Raises:
             BadExample: the record yields no example; the message is the reason.
-            DataError: the chat template exceeds its limits, or `tokenize` fails.
+            DataError: the chat template exceeds its limits, special tokens are to be split by a slow tokenizer, or
+                `tokenize` fails.
             MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                format.
         """
         conversation = self._with_system(self._align(record.row))
         parts = self._texts(conversation)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llf_core.data.source import Source
 
 PROBE_SECONDS = 3.0
+"""How long the hub may be silent before the cache is used; chosen by hand."""
 REFUSED_CODES = {401, 403, 404}
 
 
@@ -27,7 +28,8 @@ def load_hub_dataset(
 ) -> Dataset | IterableDataset:
     """Open a data set of the hub; if the hub does not answer within 3 s, from the client's cache.
 
-    Without the hub the client itself would retry for half a minute.
+    Without the hub the client itself would retry for half a minute; until the data set is open, the client of this
+    process is then offline.
 
     Args:
         source: a source with a `hub_id`.
@@ -38,8 +40,8 @@ def load_hub_dataset(
         A `datasets.Dataset`, or a `datasets.IterableDataset` if it is streamed.
 
     Raises:
-        DataError: no hub id; no such data set, subset or split; gated or private; or no connection and nothing in the
-            cache.
+        DataError: no hub id; no such data set, subset or split; gated or private; no connection and nothing in the
+            cache; or a file of the data set or an answer of the hub cannot be read.
         OSError: the cache cannot be written, for example on a full disk, or a file of the data set is missing.
     """
     import datasets

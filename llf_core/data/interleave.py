@@ -37,7 +37,7 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
         sets: `[examples]`, int64, the data set of each example, ascending.
         strategy: a `mix_strategy`.
         shares: sampling probability of each data set; empty to alternate between them. The share of a data set without
-            examples is divided among the others.
+            examples is divided among the others, which alternate if theirs are 0.
         seed: random seed of the sampling.
 
     Returns:
@@ -78,6 +78,9 @@ def interleave_streams(
 
     Yields:
         Examples. Some are repeated or left out, depending on the strategy.
+
+    Raises:
+        ValueError: a data set that had examples has none when it is started again.
     """
     if strategy == "concat":
         yield from chain.from_iterable(begin() for begin in sets)

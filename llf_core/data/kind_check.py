@@ -58,7 +58,7 @@ def demo_for_stage(name: object, stage: str) -> str | None:
     """Choose the demo data set of a stage, so that a form that changes the stage stays ready to start.
 
     Args:
-        name: value of `dataset`.
+        name: value of `dataset`, as text.
         stage: name of the stage; one that is not installed counts as one that trains on conversations.
 
     Returns:

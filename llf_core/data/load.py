@@ -54,7 +54,8 @@ class OpenedDataset:
         """Unit in which people count its records, for messages such as `line 8`; see `records.record_unit`.
 
         Raises:
-            OSError: a file cannot be read.
+            OSError: a json file, whose beginning tells the unit, cannot be read.
+            DataError: such a file of a cloud cannot be opened.
         """
         return "row" if self.table is not None else record_unit(self.files)
 
@@ -77,7 +78,8 @@ class OpenedDataset:
         for path in self.files:
             if self.streamed or not isinstance(path, Path):
                 stat = path.stat() if isinstance(path, Path) else None
-                digest.update(f"{path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+                facts = f"{path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n"
+                digest.update(facts.encode(errors="surrogateescape"))  # a file's name may be other than UTF-8
                 continue
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -102,6 +104,7 @@ def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool
             set; or it cannot be streamed.
         UnreadableError: the `state.json` of a data set that `Dataset.save_to_disk` wrote is not a regular file, or too
             large.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a download cannot be written, or a folder cannot be listed, for example without permission.
     """
     if streaming and source.num_samples:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.ignore_index import IGNORED
 from llf_core.config.paths import expanded
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import Medium
+from llf_core.data.formats.conversation import Medium, cell_of
 from llf_core.data.label_mask import Encoded, Turn, build_labels
 from llf_core.data.media_files import INLINE, open_audio, open_image, open_video, reason
 
@@ -90,7 +90,7 @@ def add_media(
             media.
     """
     given = {
-        kind: [_medium(kind, value, folder) for value in _listed(row.get(columns.get(column, "")))]
+        kind: [_medium(kind, value, folder) for value in _listed(cell_of(row, columns, column))]
         for column, kind in KINDS.items()
     }
     messages = list(conversation.messages)
@@ -326,7 +326,8 @@ def process(
         options: options of the processor.
 
     Returns:
-        The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`.
+        The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`;
+        those of media have the shapes that the processor gives them.
 
     Raises:
         BadExample: a file cannot be read, the processor fails on it, or the processor takes no audio.

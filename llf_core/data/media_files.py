@@ -53,13 +53,14 @@ def open_image(medium: Medium, limits: MediaLimits) -> Image:
 def check_medium(medium: Medium) -> None:
     """Check that a medium is a file and an image has the header of one, without decoding it.
 
-    A whole data set is then checked before training in little time.
+    A whole data set is then checked before training in little time. An inline video or audio clip is not checked.
 
     Args:
         medium: an image, video or audio clip.
 
     Raises:
-        BadExample: there is no such file, or it cannot be opened, is no image, or so large that Pillow refuses it.
+        BadExample: there is no such file, or it cannot be opened, is no image, so large that Pillow refuses it, or does
+            not fit into memory.
     """
     import PIL.Image
 

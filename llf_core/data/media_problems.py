@@ -9,6 +9,7 @@ from llf_core.config import Problem
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.data.align import wanted_kind
 from llf_core.data.errors import BadExample
+from llf_core.data.formats.conversation import cell_of
 from llf_core.data.media import KINDS, add_media
 from llf_core.data.media_files import check_medium
 from llf_core.data.precheck import quick_check
@@ -70,7 +71,7 @@ def _results(config: RunConfig, name: str, kind: DataKind) -> Iterator[str]:
         return
     columns = found.reading.columns
     for row in found.rows:
-        if not any(row.get(columns.get(column, "")) for column in KINDS):
+        if not any(cell_of(row, columns, column) for column in KINDS):
             continue
         try:
             conversation = add_media(found.reading.align(row), row, columns, media_dir(config))

@@ -82,7 +82,7 @@ class MediaSettings:
             row: of the table.
 
         Raises:
-            ValueError: no setting tells it.
+            ValueError, TypeError: no setting tells it, or the one that does is no number.
         """
         if "each" in row:
             path, default = row["each"]
@@ -121,11 +121,16 @@ class MediaSettings:
             return tokens
 
     def limits_of(self, part: str, row: Mapping[str, Any]) -> tuple[int, float, float, int]:
-        """Side of a merged patch, smallest and largest area of a scaled image, and merged patches of a side.
+        """Side of a merged patch, smallest and largest area of a scaled image, and patches that a side merges.
+
+        The side is in pixels, the areas are in square pixels.
 
         Args:
             part: `image` or `video`.
             row: of the table.
+
+        Raises:
+            TypeError, ValueError, AttributeError: a setting has another type than those of transformers' processors.
         """
         own = self.parts[part]
         size = own.get("size") or {}
@@ -137,7 +142,13 @@ class MediaSettings:
         return int(own.get("patch_size") or row["patch"]) * merge, least, most, merge
 
     def frames(self, header: Header) -> tuple[list[int], float]:
-        """Indices of the frames that are taken from a video, and its frames per second."""
+        """Indices of the frames that are taken from a video, and its frames per second, by which they get their times.
+
+        The rate is `video_fps` of the limits where the file does not tell it.
+
+        Args:
+            header: of the video's file.
+        """
         rate = header.rate or self.limits.video_fps
         return self.limits.frame_indices(max(1, header.frames), header.seconds or header.frames / rate), rate
 

@@ -18,14 +18,14 @@ LARGEST_SIDE = 4096
 
 
 def merged_grid(width: int, height: int, side: int, least: float, most: float) -> tuple[int, int]:
-    """Columns and rows of merged patches of an image of Qwen-VL and its relatives.
+    """Columns and rows of merged patches, each a token, of an image of Qwen-VL and its relatives.
 
     Args:
-        width: of the image.
-        height: of the image.
-        side: of a merged patch.
-        least: smallest area of the scaled image.
-        most: largest area of the scaled image.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        side: of a merged patch, in pixels.
+        least: smallest area of the scaled image, in square pixels.
+        most: largest area of the scaled image, in square pixels.
 
     Raises:
         ValueError: the aspect ratio is above 200, which the processor refuses.
@@ -46,12 +46,12 @@ def merged_grid(width: int, height: int, side: int, least: float, most: float) -
 
 
 def bounded_grid(width: int, height: int, side: int, fewest: int, most: int) -> tuple[int, int]:
-    """Columns and rows of merged patches of an image of LFM2-VL, which takes any aspect ratio.
+    """Columns and rows of merged patches, each a token, of an image of LFM2-VL, which takes any aspect ratio.
 
     Args:
-        width: of the image.
-        height: of the image.
-        side: of a merged patch.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        side: of a merged patch, in pixels.
         fewest: smallest number of merged patches of the scaled image.
         most: largest number of merged patches of the scaled image, unless it is one patch wide or high.
 
@@ -73,12 +73,14 @@ def merged_video_grid(
 ) -> tuple[int, int]:
     """Columns and rows of merged patches of a frame of Qwen3-VL and GLM-V, whose limits are those of all frames.
 
+    Each merged patch is a token.
+
     Args:
         frames: number of frames.
-        size: width and height of a frame.
-        side: of a merged patch.
+        size: width and height of a frame, in pixels, at least 1 each.
+        side: of a merged patch, in pixels.
         step: frames of a patch in time.
-        areas: smallest and largest sum of the areas of the frames.
+        areas: smallest and largest sum of the areas of the frames, in square pixels.
 
     Raises:
         ValueError: there are fewer frames than `step`, or the aspect ratio is above 200, which the processor refuses.
@@ -108,11 +110,13 @@ def merged_video_grid(
 def tile_grid(width: int, height: int, longest: int, tile: int) -> tuple[int, int]:
     """Columns and rows of the tiles of an image of Idefics 3 and SmolVLM; (0, 0) for one that is not divided.
 
+    Each tile has as many tokens as a whole image.
+
     Args:
-        width: of the image.
-        height: of the image.
-        longest: longest side of the scaled image.
-        tile: side of a tile.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        longest: longest side of the scaled image, in pixels.
+        tile: side of a tile, in pixels.
 
     Source:
         `get_number_of_image_patches` of transformers' `Idefics3ImageProcessorPil`.
@@ -138,10 +142,12 @@ def tile_grid(width: int, height: int, longest: int, tile: int) -> tuple[int, in
 def canvas_grid(width: int, height: int, tile: tuple[int, int], least: int, most: int) -> tuple[int, int]:
     """Columns and rows of the tiles of an image of InternVL: the grid whose aspect ratio is closest to the image's.
 
+    Each tile has as many tokens as a whole image.
+
     Args:
-        width: of the image.
-        height: of the image.
-        tile: width and height of a tile.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        tile: width and height of a tile, in pixels.
         least: smallest number of tiles.
         most: largest number of tiles.
 
@@ -162,10 +168,12 @@ def canvas_grid(width: int, height: int, tile: tuple[int, int], least: int, most
 def crop_grid(width: int, height: int, least: int, most: int, ratio: float) -> tuple[int, int]:
     """Columns and rows of the crops that Gemma 3's pan and scan adds to an image; (0, 0) for none.
 
+    Each crop has as many tokens as a whole image.
+
     Args:
-        width: of the image.
-        height: of the image.
-        least: smallest side of a crop.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        least: smallest side of a crop, in pixels.
         most: largest number of crops.
         ratio: smallest aspect ratio of an image with crops.
 
@@ -182,12 +190,12 @@ def crop_grid(width: int, height: int, least: int, most: int, ratio: float) -> t
 
 
 def square_grid(width: int, height: int, grids: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Width and height of the canvas that LLaVA-NeXT scales an image to.
+    """Width and height in pixels of the canvas that LLaVA-NeXT scales an image to, of whose patches each is a token.
 
     Args:
-        width: of the image.
-        height: of the image.
-        grids: heights and widths of the canvases.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        grids: heights and widths of the canvases, in pixels.
 
     Raises:
         ValueError: there is no canvas.
@@ -209,8 +217,8 @@ def unpadded_tokens(width: int, height: int, columns: int, rows: int) -> int:
     """Tokens of the squares of LLaVA-NeXT, without those of padding, and with one at the end of each row.
 
     Args:
-        width: of the image.
-        height: of the image.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
         columns: patches of all squares in a row.
         rows: rows of patches of all squares.
 
@@ -225,12 +233,12 @@ def unpadded_tokens(width: int, height: int, columns: int, rows: int) -> int:
 
 
 def pooled_grid(width: int, height: int, side: int, most: int) -> tuple[int, int]:
-    """Columns and rows of the pooled patches of an image of Gemma 4.
+    """Columns and rows of the pooled patches, each a token, of an image of Gemma 4.
 
     Args:
-        width: of the image.
-        height: of the image.
-        side: of a pooled patch.
+        width: of the image, in pixels, at least 1.
+        height: of the image, in pixels, at least 1.
+        side: of a pooled patch, in pixels.
         most: largest number of pooled patches.
 
     Raises:

@@ -35,8 +35,8 @@ def own_template_text(folder: Path) -> str | None:
     for name in ("chat_template.json", "tokenizer_config.json"):
         written = read_object_or_empty(real(name), MAX_BYTES).get("chat_template")
         if isinstance(written, list):
-            named = {one.get("name"): one.get("template") for one in written if isinstance(one, dict)}
-            written = named.get("default")
+            named = (one for one in written if isinstance(one, dict) and one.get("name") == "default")
+            written = next(named, {}).get("template")
         if isinstance(written, str):
             return written
     return None

@@ -83,10 +83,11 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         Chunks in the order of the records, the same for any number of workers.
 
     Raises:
-        DataError: the chat template exceeds its limits, the texts cannot be tokenized, see `Encoder.tokenize`, or a
-            process ended before it was done.
+        DataError: the chat template exceeds its limits, the texts cannot be tokenized, see `Encoder.tokenize`, special
+            tokens are to be split by a slow tokenizer, or a process ended before it was done.
         MemoryError: out of memory.
-        PluginError: the implementation of a format cannot be imported.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            format.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())

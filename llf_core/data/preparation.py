@@ -126,10 +126,12 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
         The examples and the report. Streamed data sets give a `Stream`, whose report grows while it is read.
 
     Raises:
-        DataError: a data set is missing, empty, of another kind (`OtherKindError`), or yields no example; a record is
-            unusable and `stop_on_dropped` is true; the template or an option of images does not fit the model; the
-            tokenizer fails on a text; `val_size` leaves no training example; or the cached files are damaged.
+        DataError: a data set is missing, empty, of another kind (`OtherKindError`), cannot be downloaded or streamed,
+            or yields no example; a record is unusable and `stop_on_dropped` is true; the template or an option of
+            images does not fit the model; the tokenizer fails on a text; `val_size` leaves no training example; or the
+            cached files are damaged.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or the cache cannot be written.
         MemoryError: out of memory.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
@@ -268,11 +270,11 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
     """Write every example as a JSON line, to compare preparations: training examples, then evaluation examples.
 
     A line has `index` (0-based index of the record in its data set), `input_ids`, `labels`, and `split` (`train` or
-    `eval`).
+    `eval`). Of a pair it has the chosen answer only.
 
     Args:
         prepared: the prepared data; not streamed.
-        path: file to write.
+        path: file to write, or to replace.
 
     Raises:
         OSError: the file cannot be written, or is a named pipe without a reader.

@@ -78,6 +78,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
         DataError: no prompt is left to train on or to evaluate on, or a data set can no longer be read.
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
         KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file can no longer be opened.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.

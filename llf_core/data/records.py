@@ -9,7 +9,6 @@ import io
 import json
 import lzma
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -100,7 +99,7 @@ class LimitedFile:
     def open(self, _mode: str = "rb") -> BinaryIO:
         """Open the file and decompress it. Reading beyond the limit raises a `LongFileError`.
 
-        A form checks a large file by its beginning.
+        A form checks a large file by its beginning. It is read as bytes, whichever mode is given.
 
         Raises:
             OSError: the file cannot be opened.
@@ -184,7 +183,8 @@ def file_type(path: File) -> str:
 def read_file(path: File) -> Iterator[RecordOrBroken]:
     """Read a json, jsonl, csv, tsv, txt, parquet or arrow file. Text files may be compressed (gz, bz2, xz, zst).
 
-    A broken line costs only its record, except in formats that must be parsed as a whole.
+    A broken line costs only its record, except in formats that must be parsed as a whole. Reading csv and tsv raises
+    the limit of a cell's size of Python's module `csv`, for the rest of the process.
 
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.
@@ -293,13 +293,18 @@ def record_unit(files: Sequence[File]) -> str:
 
     Raises:
         OSError: a json file cannot be opened.
+        DataError: a json file of a cloud cannot be opened.
     """
     if len(files) != 1:
         return "record"
     kind = file_type(files[0])
-    with suppress(EOFError, zlib.error, lzma.LZMAError):  # reading says what is wrong with the file
+    try:
         if kind in {"jsonl", "txt"} or (kind == "json" and _holds_lines(files[0])):
             return "line"
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return "record"  # reading says what is wrong with the file
     return "row" if kind in {"csv", "tsv", "parquet", "arrow"} else "record"
 
 

@@ -10,6 +10,7 @@ from llf_core.config.classify_key import show
 from llf_core.config.declaration import FormatDeclaration
 from llf_core.config.did_you_mean import did_you_mean, listed
 from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO_FILE, ONLINE, REMOTE, info_of, locate
+from llf_core.config.paths import is_there
 from llf_core.config.registry import declared
 from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
@@ -61,7 +62,10 @@ def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, .
 
 
 def media_dir(config: RunConfig) -> Path:
-    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory."""
+    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory.
+
+    Of a `dataset_dir` that is a place of the hub, such as `ONLINE`, it is a folder of that name, which is not there.
+    """
     return Path(config.data.media_dir or config.data.dataset_dir)
 
 
@@ -188,7 +192,7 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
     if not entry.get("file_name"):
         raise DataError(f"{where} has neither file_name nor hf_hub_url. Set file_name, relative to {base}.")
     path = base / entry["file_name"]
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"{where} names {entry['file_name']}, but {path} does not exist.")
     return Source(name, path=path, **shape)
 

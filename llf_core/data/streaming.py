@@ -65,6 +65,7 @@ class Stream:
 
         Raises:
             OSError: a json file, whose beginning tells how its records are counted, cannot be read.
+            DataError: such a file of a cloud cannot be opened.
         """
         self._sets = sets
         self._data = config.data
@@ -105,7 +106,8 @@ class Stream:
             DataError: there is no example; a file cannot be read; a record is unusable and `stop_on_dropped` is true;
                 or see `llf_core.data.parallel.encode_all`.
             OSError: a file cannot be opened, for example without permission.
-            PluginError: the implementation of a format cannot be imported.
+            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+                format.
             MemoryError: out of memory.
         """
         first = [counted] * len(self._sets)

@@ -52,6 +52,7 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
         with a rename if it reads another name. Nothing for data or a model that are not on this machine.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.

@@ -12,6 +12,7 @@ import numpy as np
 
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.formats.conversation import cell_of
 from llf_core.data.load import open_source
 from llf_core.data.media import KINDS, PLACEHOLDER
 from llf_core.data.media_headers import Header, read_header, reads
@@ -82,7 +83,7 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
         Lengths before truncation; None if no data set is on this machine, or none can be read.
 
     Raises:
-        OSError: `dataset_info.json` cannot be read.
+        OSError: `dataset_info.json` cannot be read, or a folder of data cannot be listed.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """
@@ -119,7 +120,7 @@ def most_patches(config: RunConfig) -> int:
         config: the run's config.
 
     Raises:
-        OSError: `dataset_info.json` cannot be read.
+        OSError: `dataset_info.json` cannot be read, or a folder of data cannot be listed.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """
@@ -230,7 +231,7 @@ def _media(row: Row, columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Paths of the media of a record by kind; an empty text for one that is stored in the record."""
     found = {}
     for column, kind in KINDS.items():
-        given = row.get(columns.get(column, ""))
+        given = cell_of(row, columns, column)
         listed = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
         paths = ((one.get("path") if isinstance(one, dict) and not one.get("bytes") else one) for one in listed)
         found[kind] = tuple(one if isinstance(one, str) and not one.startswith("data:") else "" for one in paths)

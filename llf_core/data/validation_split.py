@@ -46,6 +46,7 @@ def validation_conversations(
         DataError: there are no evaluation examples, they are plain text, they are streamed, or a data set cannot be
             read.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or the cache cannot be written.
         KeyError: a record is no longer in its data set, or can no longer be used.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
@@ -92,6 +93,7 @@ def conversations_at(
     Raises:
         DataError: a data set cannot be read any more.
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file can no longer be opened.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.

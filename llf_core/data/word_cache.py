@@ -106,6 +106,9 @@ def concatenate(pieces: Sequence[array[int]]) -> Pieces:
 class FastTokenizer:
     """The fast implementation of a tokenizer, which tokenizes each text as a whole.
 
+    Its methods switch off truncation, padding and the splitting of special tokens in the backend, which earlier users
+    may have left on.
+
     Attributes:
         backend: tokenizer of the `tokenizers` library; it adds no special tokens here.
     """
@@ -116,7 +119,7 @@ class FastTokenizer:
         """Tokenize the pieces of texts separately, so that token boundaries are where generation has them.
 
         Args:
-            texts: the texts.
+            texts: the texts, in valid Unicode.
             cuts: positions in characters at which each text is split, ascending; two equal positions give an empty
                 piece.
 
@@ -134,7 +137,7 @@ class FastTokenizer:
         """Tokenize each text as a whole, without special tokens, since the chat template writes them.
 
         Args:
-            texts: the texts.
+            texts: the texts, in valid Unicode.
 
         Returns:
             Token ids of each text, `[seq]` each, int32.
@@ -149,7 +152,7 @@ class FastTokenizer:
         """Tokenize each text and find the token ranges of some of its parts, for labels of templates without markers.
 
         Args:
-            texts: the texts.
+            texts: the texts, in valid Unicode.
             parts: for each text, parts `[start, end)` in characters.
 
         Returns:

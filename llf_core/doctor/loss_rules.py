@@ -272,8 +272,8 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
         least: minimum absolute rise, since relative changes near 0 are noise.
 
     Returns:
-        The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps; None if the loss
-        does not rise, or fewer than four evaluations are logged.
+        The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps, at least one;
+        None if the loss does not rise, or fewer than four evaluations are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.

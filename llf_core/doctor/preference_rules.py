@@ -128,7 +128,8 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 def no_reward_variance(metrics: RunMetrics) -> Finding | None:
     """Find equal rewards of all completions of each prompt, over the last `WINDOW` logged values.
 
-    Advantages are differences from the group's mean (GRPO, arXiv 2402.03300), so all are 0 and nothing is learned.
+    Advantages are differences from the group's mean (GRPO, arXiv 2402.03300, section 4.1.2), so all are 0 and nothing
+    is learned.
 
     Returns:
         The finding; None if one of them has prompts with different rewards, or fewer are logged.

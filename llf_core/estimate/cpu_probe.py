@@ -30,7 +30,8 @@ def cpu_flops() -> float:
     """Floating-point operations a second of float32 products on this CPU, the fastest that was seen.
 
     Products of matrices `[64, 64]` are timed in one thread, since threads that wait for each other would make larger
-    ones a hundred times slower on a busy machine, and multiplied by the number of threads of a run.
+    ones a hundred times slower on a busy machine, and multiplied by the number of threads of a run. The fastest are
+    kept in `LLF_HOME/cache/cpu_speed.json`.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -47,6 +48,7 @@ def cpu_values() -> float:
     """Float32 values a second that one thread adds on this CPU, the fastest that was seen.
 
     What is not a product in a step, such as norms and activation functions, is bound by this speed: that of caches.
+    The fastest is kept in `LLF_HOME/cache/cpu_speed.json`.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -30,6 +30,8 @@ arXiv 2205.05198, table 5, reports 0.42 to 0.56 for models of 22 to 1,000 billio
 def products_per_second(device: Device) -> tuple[float, str]:
     """Floating-point operations a second of matrix products on a device, as far as they are known before a run.
 
+    Those of a CPU are timed and kept, see `cpu_flops`.
+
     Args:
         device: the device.
 

@@ -60,7 +60,7 @@ def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None
 
     Args:
         config: a valid config.
-        devices: the machine's devices; None for those that are found.
+        devices: the machine's devices, at least one; None for those that are found.
 
     Returns:
         A warning beside the model, unless it is neither on this machine nor in the catalog; and an error beside

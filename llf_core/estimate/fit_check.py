@@ -27,12 +27,12 @@ def check_fit(
     """Forecast memory, disk and time of a run from its config, before anything is loaded or downloaded.
 
     It takes milliseconds, so that a form can ask after each key press; only the first call of a process times matrix
-    products and reads the headers of the model's files.
+    products, which are kept in `LLF_HOME/cache`, and reads the headers of the model's files.
 
     Args:
         config: the run's config.
         lengths: lengths of its examples; None: as a past run counted them, else `cutoff_len`.
-        devices: devices of the machine; None for those that are found.
+        devices: devices of the machine, at least one; None for those that are found.
 
     Returns:
         The forecast; without memory and time if the sizes of the model are unknown.

@@ -127,6 +127,7 @@ def add_past_run(run: PastRun) -> None:
         run: the run.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the disk is full, or `LLF_HOME` is not writable.
         TimeoutError: another process has held the lock for ten seconds.
     """
@@ -210,7 +211,8 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
-        Kernel regression (Nadaraya 1964), here of the logarithm of the ratio; distance and kernel are LLF's own.
+        Kernel regression (Nadaraya 1964; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd
+        edition, equation 6.2), here of the logarithm of the ratio; distance and kernel are LLF's own.
     """
     weighted: list[tuple[float, float, float]] = []
     age = 0

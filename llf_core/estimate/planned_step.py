@@ -161,6 +161,8 @@ def _trains_language_alone(config: RunConfig) -> bool:
 def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = False) -> tuple[int, int]:
     """Tokens of the largest micro-batch, and of its longest example, as `training.memory_plan` counts prepared data.
 
+    The peak memory of a run is that of this micro-batch.
+
     Args:
         config: for the micro-batch, `cutoff_len`, packing and the stage, which may compare two completions.
         lengths: lengths of the examples.
@@ -182,6 +184,8 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
 
 def largest_patches(config: RunConfig, most: int) -> int:
     """Patches of the images of the largest micro-batch; both completions of a pair are read with the images.
+
+    They are the positions of the encoder, by which its activations are counted.
 
     Args:
         config: for the micro-batch and the stage.

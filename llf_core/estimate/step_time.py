@@ -64,8 +64,8 @@ def step_operations(
 
     Two for each parameter and token in the forward pass, two for the gradients of activations where the backward pass
     comes, two for those of trained weights, and two more with checkpointing (arXiv 2001.08361, section 2.1, and
-    1604.06174); attention scores by the length of the examples; and the output head for the tokens in the loss. The
-    encoder of images is counted by its patches.
+    1604.06174, section 4); attention scores by the length of the examples; and the output head for the tokens in the
+    loss. The encoder of images is counted by its patches.
 
     Args:
         config: for method and stage.
@@ -115,7 +115,7 @@ def step_seconds(
 
     The constants of this module are rough, fitted to runs of `benchmarks.estimate_times` on two cores with AMX. The
     first run on a machine measures their error, and later forecasts are corrected by it, see
-    `llf_core.estimate.past_runs`.
+    `llf_core.estimate.past_runs`. The speeds of a CPU are timed and kept, see `cpu_probe`.
 
     The sum of four times: the operations of `step_operations` divided by the speed of matrix products; constants for
     each micro-batch, layer and example; on a CPU what is not a product, by the speed of sums; and the bytes that the

@@ -102,7 +102,7 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
 
 
 def score_of(example: ExampleResult, name: str) -> float:
-    """The value of an example in a metric; NaN without one.
+    """The value of an example in a metric, by which examples are sorted; NaN without one.
 
     Args:
         example: the example.

@@ -66,7 +66,7 @@ def read_evaluation(file: Path) -> EvaluationFile:
         TargetError: it names no model.
         EvaluationError: a value is of another type, or `save_dir` exists.
         PluginError: two installed packages declare the same name or key.
-        OSError: the file cannot be read.
+        OSError: a path in it cannot be examined, such as one that is too long.
     """
     requested = read(file)
     if requested.problems:

@@ -27,6 +27,7 @@ def newest_demo() -> str:
     """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder of runs cannot be read.
     """
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
@@ -60,7 +61,8 @@ def stored_answers(run: Run) -> list[Answer]:
 def report_on(run: Run) -> tuple[bool, str]:
     """Judge a demo run, to see after an installation that training works.
 
-    The threshold of its losses is a rule of thumb: a working run falls far below it.
+    The threshold of its losses is a rule of thumb: a working run falls far below it. Completions that are not stored
+    yet are generated in a child process, and stored with the run.
 
     Args:
         run: a run that has ended.

@@ -27,7 +27,8 @@ def collect_replies(
 ) -> list[CollectedReply]:
     """Generate the replies to requests, those of similar length at a time. The first failure ends all of them.
 
-    An evaluation with replies that were not generated would have a wrong value, so there is none.
+    An evaluation with replies that were not generated would have a wrong value, so there is none. At the end the engine
+    forgets the prefixes that it keeps.
 
     Args:
         engine: has the model; it has no other requests.

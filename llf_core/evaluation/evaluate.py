@@ -179,7 +179,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
 
 
 def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Path | str | None = None) -> list[Target]:
-    """Put the base model of each run before the targets, if it is not among them.
+    """Put the base model of each run before the targets, if it is not among them, to show what training has changed.
 
     Args:
         targets: models, see `llf_core.chat.target.find_target`.
@@ -211,7 +211,7 @@ def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Pa
 
 
 def home_path(home: Path | str | None) -> Path | None:
-    """`LLF_HOME` as a path; None for the environment's.
+    """`LLF_HOME` as a path, which other functions take; None for the environment's.
 
     Args:
         home: as given in a call; None for the environment's.

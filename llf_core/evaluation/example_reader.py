@@ -79,6 +79,7 @@ class ExampleReader:
             DataError: the data cannot be read, or yields no example; or the template does not fit.
             ConfigError: a name or the folder is not valid in a config.
             UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read, or the cache cannot be written.
             MemoryError: out of memory.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same

@@ -117,6 +117,7 @@ def read_validation(
         EvaluationError: the run has no validation data, it has no answers, or it has pictures or sound.
         DataError: a data set is missing, or the template does not fit.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or the cache cannot be written.
         MemoryError: out of memory.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
@@ -172,7 +173,9 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
         DataError: a data set is missing, empty, of a kind without answers, or yields no example; or the template does
             not fit.
         ConfigError: a name or the folder is not valid in a config.
+        ValueError: `held` has a data set that is not among `names`.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or the cache cannot be written.
         MemoryError: out of memory.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same

@@ -46,6 +46,9 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
 ) -> list[GeneratedAnswer]:
     """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
 
+    Without sampling, a difference between two models is theirs alone. At the end the engine forgets the prefixes that
+    it keeps.
+
     Args:
         engine: has the model.
         adapter: name of a loaded adapter; None for the base model.

@@ -36,6 +36,7 @@ MODULE = "llf_core.evaluation.learning_rate_search"
 STEPS, FEWEST_STEPS, MOST_STEPS = 30, 10, 1000
 LOWEST_OF_ADAPTERS, LOWEST = 1e-5, 1e-6
 RATES = 8
+"""Number of rates that are tried, from the lowest in half decades; all chosen by hand, to reach beyond usual rates."""
 CONFIG = "config.yaml"
 
 

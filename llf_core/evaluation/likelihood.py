@@ -60,7 +60,8 @@ def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callabl
         The losses of each sequence, in the order of `parts`.
 
     Raises:
-        RuntimeError: a single sequence does not fit into memory, or a token is not in the vocabulary.
+        RuntimeError: a single sequence does not fit into memory.
+        IndexError: a token is not in the vocabulary; on a GPU a `RuntimeError`.
 
     Source:
         Cross-entropy of the model's logits in float32, as in training.
@@ -93,7 +94,7 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
 
     Args:
         lengths: length of each sequence.
-        limit: maximum number of tokens of a batch, padding included.
+        limit: maximum number of tokens of a batch, padding included; one longer sequence is a batch of its own.
         equal: whether all sequences of a batch must have one length.
 
     Yields:

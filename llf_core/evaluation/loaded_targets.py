@@ -58,6 +58,7 @@ def loaded_targets(
         DataError: the tokenizer lacks a token of the named template.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read.
         UnreadableError: a file is not a regular file.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review.

@@ -82,6 +82,8 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
         ConfigError: the config of a run is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be read, or a result cannot be written.
         BadExample: a prompt cannot be rendered.
         KeyError: a record is no longer in its data set.

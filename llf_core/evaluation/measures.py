@@ -64,7 +64,7 @@ class StoredMeasure:
         )
 
     def of_example(self, example: ExampleResult) -> float:
-        """The value of a single example; NaN if it has none.
+        """The value of a single example, by which examples are sorted; NaN if it has none.
 
         Args:
             example: the example.

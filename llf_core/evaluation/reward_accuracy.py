@@ -54,8 +54,8 @@ def accuracy_of(chosen: Sequence[float], rejected: Sequence[float], dropped: dic
     """Compute the accuracy from rewards; equal rewards count as wrong, so a constant reward model has accuracy 0.
 
     Args:
-        chosen: rewards of the chosen completions, at least one.
-        rejected: rewards of the rejected completions, in the same order.
+        chosen: rewards of the chosen completions, at least one; all finite.
+        rejected: rewards of the rejected completions, in the same order; all finite.
         dropped: number of unusable records by reason.
 
     Raises:
@@ -63,7 +63,7 @@ def accuracy_of(chosen: Sequence[float], rejected: Sequence[float], dropped: dic
         ValueError: the numbers of rewards differ.
 
     Source:
-        Accuracy as in RewardBench, arXiv 2403.13787; interval of `wilson_interval`.
+        Accuracy as in RewardBench, arXiv 2403.13787, section 4.2; interval of `wilson_interval`.
     """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     right = sum(margin > 0 for margin in margins)
@@ -99,6 +99,7 @@ def reward_accuracy(
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         RuntimeError: out of memory.
         jinja2.TemplateError: the chat template of the reward model refuses a conversation.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same name or key.

@@ -20,8 +20,9 @@ def check_described_tokens(config: RunConfig) -> CheckResult:
         config: the config.
 
     Returns:
-        An error if it is not such a file; a warning if there is none, since the config may be for another machine;
-        nothing if the key is not set.
+        An error if it is not such a file, or if a new token of the file or of the config cannot be added, see
+        `requested_tokens`; a warning if there is no file, since the config may be for another machine; nothing if the
+        key is not set.
 
     Raises:
         OSError: too many files are open.

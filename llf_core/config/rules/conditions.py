@@ -33,7 +33,7 @@ def never_evaluated(c: ConfigValues) -> bool:
 
 
 def no_answers_reason(c: ConfigValues) -> str:
-    """Why a run generates no answers for `metrics` at its evaluations; empty if it does.
+    """Why a run generates no answers for `metrics` at its evaluations, as rules tell it; empty if it does.
 
     Raises:
         PluginError: two installed packages declare the same stage.
@@ -47,7 +47,7 @@ def no_answers_reason(c: ConfigValues) -> str:
 
 
 def no_accuracy_reason(c: ConfigValues) -> str:
-    """Why the evaluations of a run cannot measure the accuracy of tokens; empty if they do.
+    """Why the evaluations of a run cannot measure the accuracy of tokens, as a rule tells it; empty if they do.
 
     Raises:
         PluginError: two installed packages declare the same stage.
@@ -59,7 +59,7 @@ def no_accuracy_reason(c: ConfigValues) -> str:
 
 
 def no_sets_reason(c: ConfigValues) -> str:
-    """Why the evaluations of a run cannot tell its data sets apart; empty if they do.
+    """Why the evaluations of a run cannot tell its data sets apart, as a rule tells it; empty if they do.
 
     Raises:
         PluginError: two installed packages declare the same stage.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
 
 TOLERANCE = 1e-6
+"""Difference of the sum of `interleave_probs` from 1, for shares with few digits; chosen by hand."""
 COLUMNS = (
     "prompt", "query", "response", "history", "messages", "system", "tools",
     "images", "videos", "audios", "chosen", "rejected", "kto_tag",
@@ -57,7 +58,8 @@ def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
         given: the shares as text; None if the key is not set.
 
     Returns:
-        The shares as numbers, empty if none are given; None if they are not numbers of at least 0 with the sum 1.
+        The shares as numbers, empty if none are given; None if they are not numbers of at least 0 with the sum 1,
+        give or take `TOLERANCE`.
     """
     try:
         numbers = tuple(float(one) for one in given or ())

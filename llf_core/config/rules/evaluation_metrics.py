@@ -11,8 +11,6 @@ from llf_core.config.registry import stage_of
 from llf_core.config.rules.conditions import evaluates, no_accuracy_reason, no_answers_reason, no_sets_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from llf_core.config.values import ConfigValues
 
 ACCURACY = "accuracy"
@@ -43,6 +41,8 @@ def evaluation_metrics(config: ConfigValues) -> dict[str, bool | None]:
 
 def answer_metrics(config: ConfigValues) -> dict[str, bool | None]:
     """The metrics of generated answers that each evaluation computes, as `evaluation_metrics` returns them.
+
+    Empty if a run generates no answers, or `metrics` is not set.
 
     Args:
         config: of the run.
@@ -77,14 +77,18 @@ def best_metric(config: ConfigValues) -> str:
 def evaluation_sets(config: ConfigValues) -> tuple[str, ...]:
     """Names of the data sets of the evaluation in the names of metrics: of `eval_dataset`, else of `dataset`.
 
+    Empty without evaluation data.
+
     Args:
         config: of the run.
     """
     return set_names(config.data.eval_dataset or config.data.dataset or ()) if evaluates(config) else ()
 
 
-def set_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of data sets as they stand in the names of metrics: without folders, and without the ending of a file.
+def set_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of data sets as they stand in the names of metrics: without folders, and without an ending of `DATA_FILE`.
+
+    Names that would be equal keep their folders, or get a number, since each metric needs a name of its own.
 
     Args:
         names: as in `eval_dataset`.

@@ -103,10 +103,10 @@ def rejected_options(key: str, given: Mapping[str, object] | None, accepted: Acc
 
 
 def optimizer_options(text: str | None) -> dict[str, Any]:
-    """Parse `optim_args`: numbers and flags by name, other values as text, which a rule then rejects.
+    """Parse `optim_args`: numbers and flags by name, other values as text, which a rule then checks.
 
     Args:
-        text: such as `beta1=0.9,amsgrad=true`; None for no options.
+        text: such as `beta1=0.9,amsgrad=true`; None for no options. Of an option that is given twice the later counts.
     """
     parts = [part.partition("=") for part in (text or "").replace(" ", "").split(",") if part]
     return {name: _parsed(value) for name, _, value in parts}

@@ -185,6 +185,19 @@ def label_of(value: object) -> bool:
     return found
 
 
+def cell_of(row: Mapping[str, object], columns: Mapping[str, str], role: str) -> object:
+    """The value of a record for a role; None if no column has the role, or the record lacks the column.
+
+    A table with an index has a column without a name, which has no role.
+
+    Args:
+        row: one record.
+        columns: the row's column for each of LLaMA-Factory's names.
+        role: one of these names, such as `tools`.
+    """
+    return row.get(columns[role]) if role in columns else None
+
+
 def with_ending(
     messages: list[Message],
     row: Mapping[str, object],
@@ -210,7 +223,7 @@ def with_ending(
         BadExample: the tools are not objects, an answer of a pair is not text or not the assistant's, the label is
             neither true nor false, or the turns are not in order, see `checked`.
     """
-    tools = tools_of(row.get(columns.get("tools", "")))
+    tools = tools_of(cell_of(row, columns, "tools"))
     if "chosen" in columns:
         if columns["chosen"] == columns["messages"]:
             messages = messages[:-1]

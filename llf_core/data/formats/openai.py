@@ -10,6 +10,7 @@ from llf_core.data.formats.conversation import (
     Conversation,
     Message,
     brief_value,
+    cell_of,
     json_of,
     role_of,
     text_of,
@@ -40,8 +41,8 @@ class OpenAI(DatasetFormat):
 
         Raises:
             BadExample: the cell is not a list of messages, turns do not alternate, a system message is not first, a
-                role is unknown, content is not text, or a call has no name or arguments that are not JSON; or see
-                `llf_core.data.formats.conversation.with_ending`.
+                role is unknown, content is not text, calls are not a list, or a call has no name or arguments that are
+                not JSON; or see `llf_core.data.formats.conversation.with_ending`.
         """
         tags = {**OPENAI.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])
@@ -50,7 +51,7 @@ class OpenAI(DatasetFormat):
         messages = [_message(turn, tags, number) for number, turn in enumerate(turns, start=1)]
         if any(message["role"] == "system" for message in messages[1:]):
             raise BadExample("a system message is not first")
-        system = row.get(columns.get("system", ""))
+        system = cell_of(row, columns, "system")
         if system and not (messages and messages[0]["role"] == "system"):
             messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
         return with_ending(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))

@@ -10,6 +10,7 @@ from llf_core.data.formats.conversation import (
     REASONING_FIELDS,
     Conversation,
     Message,
+    cell_of,
     json_of,
     role_of,
     text_of,
@@ -49,8 +50,9 @@ class ShareGPT(DatasetFormat):
         if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
             raise BadExample(f"{columns['messages']} is not a list of turns")
         messages: list[Message] = []
-        if row.get(columns.get("system", "")):
-            messages.append({"role": "system", "content": text_of(row[columns["system"]], "the system prompt")})
+        system = cell_of(row, columns, "system")
+        if system:
+            messages.append({"role": "system", "content": text_of(system, "the system prompt")})
         for number, turn in enumerate(turns, start=1):
             message = _message(turn, tags, number)
             if message["role"] == "system":

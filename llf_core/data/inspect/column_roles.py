@@ -45,6 +45,7 @@ def readings(config: RunConfig) -> list[dict[str, object]]:
     Raises:
         DataError: a data set is no entry, file, folder or hub id, or its entry cannot be used.
         UnreadableError: a data set of `Dataset.save_to_disk` has a link in place of a file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be opened, or a download cannot be written.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.

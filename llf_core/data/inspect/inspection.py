@@ -102,6 +102,7 @@ class Inspection:
             DataError: a data set is missing, empty, of another kind, or yields no example; or the template or an option
                 of images does not fit the model.
             UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read, or the cache cannot be written.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
@@ -169,6 +170,7 @@ class Inspection:
             None.
 
         Raises:
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a weight file of the model cannot be read.
             PluginError: two installed packages declare the same method.
             ModelSizeError: a file of the model has a size that no model has.
@@ -226,6 +228,7 @@ class Inspection:
         Raises:
             IndexError: there is no example with this number.
             DataError: the chat template exceeds its limits of steps or length.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: the example's data set can no longer be opened.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
@@ -461,6 +464,7 @@ def earlier_speed(config: RunConfig) -> float | None:
         comparable and has at least 3 values.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder of runs cannot be read.
         PluginError: two installed packages declare the same name or key.
     """

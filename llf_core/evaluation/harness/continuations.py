@@ -87,7 +87,8 @@ class ContinuationScorer:
             The score of each, in the order of `continuations`.
 
         Raises:
-            RuntimeError: a single tree does not fit into memory, or a token is not in the vocabulary.
+            RuntimeError: a single tree does not fit into memory.
+            IndexError: a token is not in the vocabulary; on a GPU a `RuntimeError`.
         """
         found: dict[int, ContinuationScore] = {}
         with torch.inference_mode(), autocast_mixed_dtypes(self._model):

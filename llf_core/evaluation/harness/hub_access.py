@@ -16,6 +16,9 @@ VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
 def hub_access(allowed: bool) -> Iterator[None]:
     """Context manager in which data sets and metrics come from the cache alone; the client is set to offline mode.
 
+    So are the environment variables of the process (`VARIABLES`), which other libraries read. All are put back at the
+    end.
+
     Args:
         allowed: whether downloads are allowed; then nothing is changed.
 

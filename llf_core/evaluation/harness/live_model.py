@@ -160,6 +160,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         Raises:
             EvaluationError: the tokenizer has no special token that begins or ends a text.
             RuntimeError: out of memory.
+            IndexError: the model lacks a token of the tokenizer; on a GPU a `RuntimeError`.
         """
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
@@ -173,6 +174,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         Raises:
             EvaluationError: the tokenizer has no special token that begins or ends a text.
             RuntimeError: out of memory.
+            IndexError: the model lacks a token of the tokenizer; on a GPU a `RuntimeError`.
         """
         windows: list[tuple[None, list[int], list[int]]] = []
         counts = []
@@ -206,6 +208,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             EvaluationError: a setting of the task is not supported, a reply leaves no room for its prompt, the
                 tokenizer has no token that ends a text, or the engine failed.
             RequestError: a sampling setting of the task is out of range.
+            ValueError, TypeError: a setting of the task is of another type.
         """
         stops: list[list[str]] = []
         asked: list[ChatRequest] = []

@@ -60,7 +60,8 @@ def load_tasks(
 ) -> list[LoadedTask]:
     """Read tasks and their data.
 
-    All are read before a model is loaded, so that a missing one is an error at once.
+    All are read before a model is loaded, so that a missing one is an error at once. lm-eval's warnings are not logged
+    from then on.
 
     Args:
         names: names of lm-eval's tasks, groups and tags; files and folders of tasks in lm-eval's format, which may run

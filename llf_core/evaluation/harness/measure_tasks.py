@@ -79,6 +79,8 @@ def measure_tasks(
         ConfigError: the config of a run is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be read, or a result cannot be written.
         UnreadableError: a file is not a regular file.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review.

@@ -38,7 +38,8 @@ def metric_values(task: LoadedTask, results: Mapping[str, Any]) -> list[MetricVa
         results: what `lm_eval.evaluator.evaluate` returned.
 
     Source:
-        value ± 1.96 standard errors, the normal approximation of its distribution; for a share within 0 and 1.
+        value ± 1.96 standard errors, the normal-based interval (Wasserman, All of Statistics, section 6.3.2); for a
+        share within 0 and 1.
     """
     own = results["results"][task.name]
     found = []

@@ -49,7 +49,7 @@ class TokenTree:
 def token_trees(
     continuations: Sequence[Continuation], *, branching: bool, attention_tokens: float, limit: int
 ) -> list[TokenTree]:
-    """Put continuations into trees.
+    """Put continuations into trees, so that a model reads common prefixes once.
 
     Sorted by their tokens, each begins with more tokens of its neighbour than of any other one. It joins the
     neighbour's tree if the tokens that it need not repeat outweigh the attention between its tokens and the tree's,

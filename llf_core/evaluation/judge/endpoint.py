@@ -76,7 +76,7 @@ class Endpoint:
         It asks for the list of models, which no provider charges for. A server without such a list has answered too.
 
         Raises:
-            EvaluationError: it does not answer, is busy in all attempts, or refuses the key.
+            EvaluationError: it does not answer, is busy in all attempts or until `stop` is called, or refuses the key.
         """
 
         def lists_models() -> Reply:
@@ -97,8 +97,8 @@ class Endpoint:
             The reply, or why this question has none.
 
         Raises:
-            EvaluationError: the endpoint does not answer, is busy in all attempts, refuses the key or the model, or
-                answers without a reply.
+            EvaluationError: the endpoint does not answer, is busy in all attempts or until `stop` is called, refuses
+                the key or the model, or answers without a reply.
         """
 
         def send() -> Reply:

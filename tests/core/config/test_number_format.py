@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.config import RunConfig
+from llf_core.config import RunConfig, validate
 from llf_core.config.number_format import exact, for_yaml, with_unit
 from llf_core.config.read_config import dump_yaml, yaml_value
 
@@ -64,3 +64,15 @@ def test_lines_of_a_text_stand_one_below_the_other():
 def test_one_of_a_unit_is_singular():
     assert [with_unit(number, "token") for number in (0, 1, 1200)] == ["0 tokens", "1 token", "1,200 tokens"]
     assert with_unit("1", "step") == "1 step"
+
+
+def test_an_integer_of_numpy_keeps_all_of_its_digits():
+    assert exact(np.int64(2**60 + 1)) == "1152921504606846977"
+
+
+def test_numbers_that_are_not_finite_are_code_that_python_can_run():
+    given = {"dataset": "a", "accelerator_config": {"a": math.nan, "b": math.inf, "c": -math.inf}}
+    code = validate(given).config.python().replace("\n", " ")
+    words = code[code.index("{", code.index("accelerator_config")) : code.index("}") + 1]
+    found = eval(words, {"__builtins__": {"float": float}})
+    assert repr(found) == "{'a': nan, 'b': inf, 'c': -inf}"

@@ -1,11 +1,13 @@
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from yaml.representer import RepresenterError
 
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.declarations.methods.lora import LoRAOptions
-from llf_core.config.read_config import read
+from llf_core.config.read_config import dump_yaml, read
 
 BASE = "dataset: llf_demo\n"
 
@@ -167,3 +169,19 @@ def test_the_deepest_value_that_a_file_may_hold_is_read():
         value = [value]
     assert read({"x": value}).problems == []
     assert len(read({"x": [value]}).problems) == 1
+
+
+def test_a_single_override_needs_no_list():
+    assert RunConfig.load(BASE, "learning_rate=2e-4").optimizer.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    "value", [date(2024, 11, 24), datetime(2024, 11, 24, tzinfo=UTC), b"a", {1, 2}, frozenset({1})]
+)
+def test_a_value_that_no_file_can_hold_is_a_sentence_and_is_not_written(value):
+    for held in (value, {"a": value}, [value]):
+        (problem,) = read({"lr_scheduler_kwargs": held}).problems
+        said = f"`lr_scheduler_kwargs` contains a {type(value).__name__}. Expected text, numbers, true, false, null, "
+        assert problem.message == f"{said}lists and mappings."
+    with pytest.raises(RepresenterError):
+        dump_yaml({"a": value})

@@ -3,12 +3,16 @@
 import copy
 import json
 import random
+from pathlib import Path
 
 import pytest
 
 from llf_core.config import RunConfig
 from llf_core.config.registry import stage_of
 from llf_core.data import DataError, prepare
+from llf_core.data.formats.openai import OpenAI
+from llf_core.data.formats.sharegpt import ShareGPT
+from llf_core.data.media import add_media
 from llf_core.data.precheck import precheck
 from llf_core.data.prompts import prompts_of
 
@@ -162,3 +166,17 @@ def test_generated_sets_are_read_or_refused_with_a_sentence(use, part):
             assert not unused & good_ones or good_ones <= unused  # a template may show no tools
             assert all(len(one.reason) < 400 for one in report.unusable())
     assert refused < SETS // 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        (OpenAI, {"messages": json.dumps([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])}),
+        (ShareGPT, {"messages": json.dumps([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}])}),
+    ],
+)
+def test_a_column_without_a_name_has_no_role(kind, row):
+    row |= {"": "17"}  # the index that pandas writes
+    talk = kind.align(row, {"messages": "messages"}, {})
+    assert talk == kind.align({"messages": row["messages"]}, {"messages": "messages"}, {})
+    assert add_media(talk, row, {"messages": "messages"}, Path()).media == ()

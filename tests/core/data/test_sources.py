@@ -211,3 +211,16 @@ def test_a_pipe_in_a_folder_of_data_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "b.jsonl")
     with pytest.raises(DataError, match=r"b\.jsonl is not a file"):
         open_source(Source("x", path=tmp_path))
+
+
+def test_an_entry_with_a_name_that_is_too_long_does_not_exist(info):
+    with pytest.raises(DataError, match=r"aaa\.json does not exist"):
+        info({"file_name": f"{'a' * 300}.json"})
+
+
+def test_a_streamed_file_may_have_a_name_in_another_encoding(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    path.write_text(json.dumps(ROW))
+    found = open_source(Source("x", path=path), streaming=True).identity()
+    os.utime(path, ns=(0, 0))
+    assert found != open_source(Source("x", path=path), streaming=True).identity()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from llf_core.data.own_template import own_template_text
 from llf_core.data.template_problems import template_problems
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
@@ -59,3 +60,10 @@ def test_calls_and_tools_that_are_never_read(problems):
 @pytest.mark.parametrize("own", [7, [{"name": "other"}]])
 def test_a_model_without_a_known_template_is_not_judged(problems, own):
     assert problems(own, base={"cot": "Hm."}) == ()
+
+
+@pytest.mark.parametrize("name", [["default"], {"a": 1}, None, 1])
+def test_a_template_whose_name_is_no_text_is_none(tmp_path, name):
+    settings = {"chat_template": [{"name": name, "template": "a"}, "b", {"name": "default", "template": "c"}]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert own_template_text(tmp_path) == "c"

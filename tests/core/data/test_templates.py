@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from llf_core.config.chat_templates import TOOL_FORMATS, entries, template_names
-from llf_core.data.answer_ranges import render_answers
-from llf_core.data.chat_template import choose_template
-from llf_core.data.errors import DataError
+from llf_core.data.answer_ranges import render_answers, render_prompt
+from llf_core.data.chat_template import ChatTemplate, choose_template
+from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.templates import FOLDER, PLAIN, named_template
 
@@ -291,3 +291,11 @@ def test_a_saved_tokenizer_carries_the_template_and_its_end(every, talk, tmp_pat
     messages = list(talk("Q1", "A1").messages)
     assert again.apply_chat_template(messages, tokenize=False) == template.render(every, messages)
     assert again.eos_token == "<end_of_turn>"
+
+
+@pytest.mark.parametrize("letter", ["\ue001", "\ue002", "\ue003", "\ud800"])
+def test_a_prompt_with_a_character_that_has_a_meaning_or_none_is_a_reason(letter):
+    named = named_template("chatml")
+    template = ChatTemplate("chatml", named.jinja(), "<|im_end|>", marked=named.marked())
+    with pytest.raises(BadExample, match=r"private-use|surrogates"):
+        render_prompt(template, None, Conversation(({"role": "user", "content": f"a{letter}"},)))

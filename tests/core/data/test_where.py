@@ -54,3 +54,10 @@ def test_rows_of_a_table_are_counted_without_its_head(make_config, write, tokeni
     report = prepare(make_config(dataset=str(path)), tokenizer).report
     (dropped,) = report.unusable()
     assert report.where(dropped.index, dropped.dataset) == "row 2"
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+def test_a_file_that_was_never_packed_has_records(tmp_path, suffix):
+    path = tmp_path / f"a.json.{suffix}"
+    path.write_text('{"a": 1}')
+    assert record_unit([path]) == "record"

@@ -11,7 +11,7 @@ import pytest
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check_local
 from llf_core.config.name_checks.model_sizes import check_model_sizes
-from llf_core.config.safetensors_header import read_shapes
+from llf_core.config.safetensors_header import read_bytes, read_shapes
 
 HEADERS = {
     "a list": b"[1]",
@@ -82,3 +82,13 @@ def test_a_size_that_no_model_has_is_an_error_of_the_config(tmp_path):
     assert (found.severity, found.key) == ("error", "model_name_or_path")
     assert found.message.startswith("`hidden_size` in the model's config.json is 1e+30. Expected an integer from 1 to")
     assert found in check_local(RunConfig.load(keys)).problems
+
+
+@pytest.mark.parametrize("offsets", [[8, 0], [-8, 0], [0, 8, 16], ["0", 8], 8])
+def test_a_weight_whose_place_is_none_has_no_bytes(tmp_path, offsets):
+    header = json.dumps({
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": offsets},
+    }).encode()  # fmt: skip
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert read_bytes(tmp_path) == 8
