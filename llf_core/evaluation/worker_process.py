@@ -91,8 +91,8 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
         The value, as JSON.
 
     Raises:
-        RuntimeError: the process failed, or an argument has a character that cannot be passed to it; the message is one
-            sentence.
+        RuntimeError: the process failed or printed no value, or an argument has a character that cannot be passed to
+            it; the message is one sentence.
         UntrustedCodeError: code would run that the user has not allowed.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -107,7 +107,7 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
     said = ""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as child,  # noqa: S603 - a module of this package
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace", env=env) as child,  # noqa: S603 - a module of this package
     ):
         assert child.stdout is not None  # noqa: S101 - for the type checker
         try:
@@ -192,7 +192,8 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
 def print_result(make: Callable[..., Any], *, of: RunFolder | None = None) -> None:
     """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
-    `run_in_child` reads the line in the parent process.
+    `run_in_child` reads the line in the parent process. LLF's log messages go to stderr from then on, and imports are
+    prepared, see `prepare_imports`.
 
     Args:
         make: computes the value. If it takes an argument, it receives a progress callback. A second argument is called

@@ -39,8 +39,8 @@ class RankError:
     """What the rank costs.
 
     Attributes:
-        errors: relative error of each matrix by its path: the Frobenius norm of what is missing, divided by that of the
-            whole change; 0 to 1.
+        errors: relative error of each matrix, of at least one, by its path: the Frobenius norm of what is missing,
+            divided by that of the whole change; 0 to 1.
         total: the same over all matrices together.
         left_out: names of weights that differ between two models and that the LoRA does not change, such as norms,
             biases, embeddings and the head.
@@ -70,7 +70,7 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
 
     Args:
         adapter: folder of a LoRA, as PEFT saves it.
-        folder: destination, a new folder.
+        folder: destination, a new folder; its parent is made.
         rank: rank of the new LoRA, below that of the given one.
         progress: called with a description of the work, the number of layers done and their total.
 
@@ -78,7 +78,8 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
         The error of each layer and of all together.
 
     Raises:
-        ExportError: the folder holds no plain LoRA, the rank is not below its own, or the destination is not empty.
+        ExportError: the folder holds no plain LoRA, an alpha or its pattern is not valid, the rank is not positive or
+            not below its own, or the destination is not empty or cannot be written.
         ModelError, UnreadableError: the config of the adapter is damaged or not a regular file.
         OSError: a file cannot be read or written.
         SafetensorError: the weights are damaged.
@@ -91,7 +92,7 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
     """
     import torch
 
-    settings = _lora_settings(adapter)
+    folder, settings = folder.absolute(), _lora_settings(adapter)
     if not 1 <= rank < int(settings["r"]):
         raise ExportError(f"The rank is {rank}. Expected 1 to {settings['r'] - 1}: the adapter has {settings['r']}.")
     check_destination(folder, overwrite=False)
@@ -104,7 +105,7 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
         right, core_right = torch.linalg.qr(down.double().T)
         u, s, vh = torch.linalg.svd(core_left @ core_right.T)
         scale = _scale(settings, path, down.shape[0])
-        factors = left @ u[:, :rank], s[:rank] * scale, vh[:rank] @ right.T
+        factors = left @ u[:, :rank] * math.copysign(1, scale), s[:rank] * abs(scale), vh[:rank] @ right.T
         written |= _written(path, factors, rank, down.dtype)
         errors[path] = float((s[rank:] * scale).square().sum()), float((s * scale).square().sum())
     _write(folder, settings, rank, written)
@@ -119,7 +120,7 @@ def extract_adapter(
     Args:
         base: folder of the base model in safetensors.
         tuned: folder of the tuned model, of the same architecture.
-        folder: destination, a new folder.
+        folder: destination, a new folder; its parent is made.
         rank: rank of the LoRA.
         progress: called with a description of the work, the number of weights done and their total.
 
@@ -128,7 +129,7 @@ def extract_adapter(
 
     Raises:
         ExportError: a folder holds no weights in safetensors, the models have other shapes or no linear layer in which
-            they differ, the rank is not positive, or the destination is not empty.
+            they differ, the rank is not positive, or the destination is not empty or cannot be written.
         OSError: a file cannot be read or written.
         SafetensorError: the weights are damaged.
         RuntimeError, MemoryError: out of memory; the first also if a weight is not finite.
@@ -138,6 +139,7 @@ def extract_adapter(
     """
     if rank < 1:
         raise ExportError(f"The rank is {rank}. Expected an integer of at least 1.")
+    folder = folder.absolute()
     check_destination(folder, overwrite=False)
     first, second = _tensors(base), _tensors(tuned)
     if first.keys() != second.keys():
@@ -196,7 +198,7 @@ def _check_alphas(path: Path, settings: dict[str, Any]) -> None:
     if not isinstance(alphas, dict):
         raise ExportError(f"`alpha_pattern` in {path} is {str(alphas)[:60]}. Expected an alpha for each layer.")
     for key, alpha in [("lora_alpha", settings.get("lora_alpha", 8)), *alphas.items()]:
-        if not isinstance(alpha, int | float):
+        if not _is_finite(alpha):
             raise ExportError(f"The alpha `{key[:60]}` in {path} is {str(alpha)[:60]!r}. Expected a number.")
         try:
             re.compile(_layers(key))
@@ -204,6 +206,13 @@ def _check_alphas(path: Path, settings: dict[str, Any]) -> None:
             raise ExportError(
                 f"`alpha_pattern` in {path} has {key[:60]!r}. Expected a regular expression: {error}."
             ) from None
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of a float
+        return False
 
 
 def _pairs(adapter: Path) -> dict[str, tuple[Tensor, Tensor]]:

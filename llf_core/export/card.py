@@ -28,7 +28,7 @@ ROWS = 10
 
 
 def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, folder: Path) -> None:
-    """Write `README.md` in the format of the Hugging Face Hub.
+    """Write `README.md` in the format of the Hugging Face Hub, in place of an earlier one.
 
     A reader of the folder, and the hub's page of it, then know what the model is and how it was checked.
 
@@ -39,7 +39,8 @@ def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, f
         folder: folder of the export.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: a file of the run cannot be read, or the file cannot be written.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
     """
     facts = run_facts(request.target.run_id)

@@ -32,7 +32,7 @@ def combine_adapters(
     """Load further adapters beside the first, and activate their weighted combination; the others are removed.
 
     Args:
-        model: the base with the first adapter.
+        model: the base with the first adapter; changed in place.
         folders: folders of all adapters, the first one's too.
         weights: the factor of each adapter, in the order of `folders`.
         request: for the combination and its density.
@@ -43,7 +43,7 @@ def combine_adapters(
     Raises:
         ExportError: an adapter is no LoRA or has options that PEFT's combination leaves out, or PEFT cannot combine
             them.
-        ModelError: an adapter's config is damaged.
+        ModelError: an adapter's config is damaged, or of a type that PEFT does not know.
         RuntimeError, MemoryError: out of memory, an adapter does not fit the model, or a weight is not finite.
         OSError, SafetensorError: a file cannot be read; the second is for weights that are damaged.
 

@@ -90,7 +90,8 @@ def compare_scores(
         written: scores of the live model after it was rounded to `dtype`, see `compare_all`.
 
     Returns:
-        The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
+        The checks, that of loading first; only this one if the export could not be loaded or lacks weights. Those of
+        scores fail for a single conversation, see `logits_check`.
 
     Raises:
         KeyError: an unknown dtype.
@@ -148,7 +149,8 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
         by: program and version that computed `found`.
 
     Returns:
-        The check; it fails too if a prompt has another number of positions.
+        The check; it fails too if a prompt has another number of positions, or if `expected` is a single value, which
+        has no standard deviation.
 
     Raises:
         ValueError: the two differ in the number of prompts.
@@ -173,15 +175,14 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
     Args:
         expected: logits of the live model, for each prompt `[N, V]`: N positions, V tokens.
-        found: the same of what was written. Columns that only one side has, as padding of the vocabulary, are ignored:
-            the probabilities are those among the other tokens.
+        found: the same of what was written, with as many positions, which `kl_check` checks. Columns that only one
+            side has, as padding of the vocabulary, are ignored: the probabilities are those among the other tokens.
 
     Returns:
-        The mean; 0 without positions.
+        The mean; 0 without positions, and not a number (NaN) if a logit is not finite.
 
     Raises:
         ValueError: the two differ in the number of prompts.
-        RuntimeError: the two differ in the number of positions of a prompt; `kl_check` reports it instead.
     """
     import torch
 
@@ -207,7 +208,7 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
         by: program and version that computed `found`.
 
     Returns:
-        The check; it fails too if a prompt has another number of positions.
+        The check; it fails too if a prompt has another number of positions, or a logit is not finite.
 
     Raises:
         ValueError: the two differ in the number of prompts.

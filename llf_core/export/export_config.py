@@ -9,14 +9,13 @@ from llf_core.chat.target import Target, target_of_config_file
 from llf_core.config.paths import expanded
 from llf_core.config.read_config import read
 from llf_core.export.errors import ExportError
-from llf_core.export.format import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
-BITS = (8, 4, 3, 2)
-"""Bits of `export_quantization_bit`."""
+BITS = 4
+"""Bits of the format gptq."""
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -40,7 +39,7 @@ def is_config(target: str) -> bool:
         target: as on the command line.
 
     Raises:
-        OSError: the disk cannot be read.
+        OSError: the disk cannot be read, the path is too long, or the system denies access.
     """
     return target.endswith(CONFIG_SUFFIXES) and expanded(target).is_file()
 
@@ -48,7 +47,8 @@ def is_config(target: str) -> bool:
 def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConfig:
     """Read a config file of an export.
 
-    `llf export CONFIG` then runs LLaMA-Factory's files for merging a model unchanged.
+    `llf export CONFIG` then runs LLaMA-Factory's files for merging a model unchanged. The keys of calibration data have
+    no effect, since the format gptq rounds to nearest.
 
     Args:
         source: path of a YAML or JSON file.
@@ -73,7 +73,9 @@ def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConf
     size = _checked(values, "export_size", _is_positive, "an integer of at least 1, in gigabytes")
     if size is not None:
         arguments["shard_size"] = f"{size}GB"
-    device = _checked(values, "export_device", lambda value: value in {"cpu", "auto"}, "cpu or auto")
+    device = _checked(
+        values, "export_device", lambda value: value in ("cpu", "auto"), "cpu or auto"
+    )  # a tuple: YAML may give a list
     if device is not None:
         arguments["device"] = device
     if values.get("export_legacy_format"):
@@ -110,24 +112,11 @@ def _quantization(values: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a quantizing export.
 
     Raises:
-        ExportError: the bits are not valid, or no format quantizes so.
+        ExportError: no format quantizes to these bits.
     """
     bits = values.get("export_quantization_bit")
     if bits is None:
         return {}
-    if isinstance(bits, bool) or bits not in BITS:
-        raise ExportError(
-            f"`export_quantization_bit` is {bits!r}. Expected one of {', '.join(map(str, BITS))}, or none."
-        )
-    if "gptq" not in FORMATS:
-        raise ExportError(
-            f"`export_quantization_bit` is {bits}, and GPTQ is not supported yet. Expected one of the formats "
-            f"{', '.join(FORMATS)}: remove the key, or pass --format."
-        )
-    options = {
-        "dataset": values.get("export_quantization_dataset"),
-        "samples": values.get("export_quantization_nsamples"),
-        "length": values.get("export_quantization_maxlen"),
-    }
-    kept = {key: value for key, value in options.items() if value is not None}
-    return {"format": "gptq", "quantizations": [f"{bits}-bit"], "options": kept}
+    if bits != BITS:
+        raise ExportError(f"`export_quantization_bit` is {bits!r}. Expected {BITS}, the bits of GPTQ here, or none.")
+    return {"format": "gptq"}

@@ -89,7 +89,8 @@ def export(  # noqa: PLR0913 - what an export has
     """Export a model, and verify what was written with another program.
 
     Everything is written under a hidden name beside the destination, and renamed at the end, for a format in full
-    precision only if all checks have passed. An export that fails leaves the destination as it was.
+    precision only if all checks have passed. An export that fails leaves the destination as it was. The folder of the
+    target's run notes the export, and what killed exports left beside the destination is removed.
 
     Args:
         target: what is exported, as `find_target` reads it.
@@ -98,6 +99,7 @@ def export(  # noqa: PLR0913 - what an export has
         dtype: dtype of the written weights: `auto` (as the base is stored), `float32`, `bfloat16`, `float16`.
         shard_size: maximum size of a weight file, as `bytes_of_size` reads it: bytes, or a text such as `5GB`.
         adapters: further adapters and their weights; the target's own has the weight 1 unless it is listed too.
+            Of several entries of the same adapter as the target's, the last one counts.
         combination: how several adapters are combined, see `COMBINATIONS`.
         density: share of values that pruning combinations keep, in (0, 1]; None for the others.
         rank: rank of the LoRA into which another PEFT adapter is converted; None keeps its type.
@@ -110,7 +112,7 @@ def export(  # noqa: PLR0913 - what an export has
         hub_model_id: hub id to push the export to, once its receipt has passed; None for nowhere.
         hub_private: whether a new repository there is private; None for the owner's default.
         home: `LLF_HOME`; None for the environment's.
-        trust: whether to allow Python code of the model that has not been allowed yet.
+        trust: whether to allow Python code of the model that has not been allowed yet, and to remember it as allowed.
         progress: progress callback; an exception in it ends the export.
         on_start: called with a function that ends the export, for another thread; `export` then raises `ExportError`.
 
@@ -222,7 +224,10 @@ def bytes_of_size(value: str | float) -> int:
     if match is not None:
         size = float(match["number"]) * UNITS[(match["unit"] or "").upper()]
     else:
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond the range of a float
+            number = math.inf
         size = number * (UNITS[""] if number < GIGABYTES_BELOW else 1)
     if not math.isfinite(size):
         raise ExportError(f"`shard_size` is {size}. Expected a size such as 5GB or 500MB.")

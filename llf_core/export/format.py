@@ -81,6 +81,8 @@ class ExportFormat(ABC):
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             ModelError: the written files differ from the model in memory, or cannot be loaded.
             UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.
             RuntimeError, MemoryError: out of memory.
         """
@@ -106,6 +108,7 @@ class ExportFormat(ABC):
             ModelError: the settings of the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read.
             MemoryError: out of memory.
         """

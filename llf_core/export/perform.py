@@ -38,12 +38,15 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: the settings of the base model are invalid.
         PluginError: two installed packages declare the same plug-in.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         RuntimeError, MemoryError: out of memory.
         ImportError: a package that the format needs is not installed.
         ValueError: the tokenizer has no padding token.
         jinja2.TemplateError: the chat template refuses a single user message.
         UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
-        OSError, SafetensorError: a file cannot be read or written; the second is for weights.
+        OSError, SafetensorError: a file cannot be read or written, or a process cannot be started; the second is for
+            weights.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
     """
     from llf_core.export.card import write_card

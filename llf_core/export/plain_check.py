@@ -15,6 +15,8 @@ from typing import Any
 def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     """Load model and tokenizer as a model card says: base, further rows of the embedding, adapter.
 
+    Sets torch's number of threads, as the job says.
+
     Args:
         job: what to load, as `plain_program` writes it.
 
@@ -106,7 +108,7 @@ def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | 
 
 
 def stops(model: Any, tokenizer: Any) -> list[int]:
-    """Token ids at which `generate` or a server ends an answer.
+    """Token ids at which `generate` or a server ends an answer, to compare them with those of the live model.
 
     Args:
         model: for its generation config.

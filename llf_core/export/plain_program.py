@@ -36,6 +36,7 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
     Raises:
         ExportError: the process ended without a complete result, for example because it ran out of memory, or imported
             LLF.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the temporary folder cannot be written, or the process cannot be started.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ModelError: the settings of the base cannot be read.
@@ -54,7 +55,8 @@ def run_plain_on(source: ExportSource, folders: Sequence[Path], *, base: Path | 
         base: see `run_plain`.
 
     Raises:
-        ExportError, OSError, UntrustedCodeError, ModelError, TooMuchCodeError, PluginError: see `run_plain`.
+        ExportError, HomeError, OSError, UntrustedCodeError, ModelError, TooMuchCodeError, PluginError: see
+            `run_plain`.
     """
     with tempfile.TemporaryDirectory(prefix="llf-receipt-") as work:
         places = [Path(work) / str(number) for number in range(len(folders))]

@@ -81,7 +81,7 @@ def remove_left_over(parent: Path) -> None:
         parent: the folder beside whose entries exports are written.
 
     Raises:
-        OSError: the system denies to look for processes.
+        OSError: the folder cannot be read.
     """
     for path in parent.glob(f"{HIDDEN}*"):
         pid = path.name.removeprefix(HIDDEN).partition("-")[0]
@@ -109,7 +109,7 @@ def put(work: Path, folder: Path) -> None:
     Raises:
         OSError: it cannot be renamed; an earlier export is then back in its place. Or the disk fails afterwards; the
             export then has its name, and an earlier one is kept under a hidden name.
-        ExportError: files that no export wrote have come there in the meantime.
+        ExportError: files that no export wrote, or a damaged receipt, have come there in the meantime.
     """
     previous = None
     if folder.is_dir() and any(folder.iterdir()):

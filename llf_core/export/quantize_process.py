@@ -17,7 +17,9 @@ LAYOUTS = {"gptq": "auto_gptq", "awq": "auto_awq"}
 
 
 def quantize_by_torchao(job: dict[str, Any]) -> None:
-    """Quantize the linear layers by torchao: to 8 bits on the CPU, to 4 bits on a GPU.
+    """Quantize the linear layers by torchao, and write the model: to 8 bits on the CPU, to 4 bits on a GPU.
+
+    torchao rounds the weights alone, so that no calibration data is needed.
 
     Args:
         job: `format` (`int8` or `int4`), `folder` of the merged model, `target` folder, `loader` (class of

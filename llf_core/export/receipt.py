@@ -45,12 +45,12 @@ class ReceiptCheck:
 
     @property
     def measured_text(self) -> str:
-        """The measured value with its unit, for sentences and tables."""
-        return f"{self.measured:.3g} {self.unit}".rstrip() if isinstance(self.measured, float) else str(self.measured)
+        """The measured number with its unit, or the measured text, for sentences and tables."""
+        return self.measured if isinstance(self.measured, str) else f"{self.measured:.3g} {self.unit}".rstrip()
 
     @property
     def limit_text(self) -> str:
-        """What was expected, for sentences and tables: `equal` without a limit."""
+        """What was expected, for sentences and tables: `equal` without a limit, a loss that is only measured aside."""
         return "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
 
     @property
@@ -98,7 +98,7 @@ class Receipt:
 
     @property
     def bytes(self) -> int:
-        """Size of all written files but the receipt."""
+        """Size of all written files but the receipt, in bytes."""
         return sum(int(one["bytes"]) for one in self.files.values())
 
     def json(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Receipt:
         lines = [f"{self.format}: {len(self.files)} files, {' '.join(size(self.bytes))}, {self.seconds:.0f} s"]
         width = max((len(one.name) for one in self.checks), default=0)
         for one in self.checks:
-            shown = f"{one.measured:.3g}" if isinstance(one.measured, float) else str(one.measured)
+            shown = one.measured if isinstance(one.measured, str) else f"{one.measured:.3g}"
             limit = "" if one.limit is None else f" (limit {one.limit:.3g})"
             unit = f" {one.unit}" if one.unit else ""
             lines.append(f"  {'✓' if one.passed else '✗'} {one.name:<{width}}  {shown}{unit}{limit}".rstrip())
@@ -125,10 +125,12 @@ def now() -> str:
 
 
 def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of each file of a folder, by its path relative to it; the receipt itself is left out.
+    """Size in bytes and SHA-256 of each file of a folder, by its path relative to it; the receipt itself is left out.
+
+    A receipt lists them, by which a later export knows its own files.
 
     Args:
-        folder: the folder.
+        folder: the folder; one that is not there has none.
 
     Raises:
         OSError: a file cannot be read.

@@ -92,7 +92,7 @@ def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[
 
     Args:
         model: causal language model, wrapped by PEFT or not.
-        sequences: token ids.
+        sequences: token ids, none empty.
         on_done: called with the number of sequences done.
 
     Returns:

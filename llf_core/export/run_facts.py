@@ -48,6 +48,7 @@ def run_facts(run_id: str) -> RunFacts | None:
 
     Raises:
         OSError: a file of it cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
     """
     if not run_id:

@@ -94,10 +94,12 @@ class ExportSource:
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             ConfigError: the settings of the base model are invalid.
             PluginError: two installed packages declare the same plug-in.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             RuntimeError, MemoryError: out of memory.
             ValueError: the tokenizer has no padding token.
             jinja2.TemplateError: the chat template refuses a single user message.
             UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError, SafetensorError: a file cannot be read; the second is for damaged weights of a further adapter.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         """
@@ -181,7 +183,7 @@ class ExportSource:
         self.model.eval()
 
     def measure_written(self, progress: Callable[[str, int, int], object]) -> None:
-        """Measure the model again after it was changed to what is written, before it is released.
+        """Measure the model again after it was changed to what is written, before it is released, as `written`.
 
         Args:
             progress: see `ExportFormat.write`.
@@ -257,7 +259,7 @@ class ExportSource:
         (self.processor or self.tokenizer).save_pretrained(folder)
 
     def save_generation_config(self, folder: Path) -> None:
-        """Write the generation config of an adapter's base, with all tokens that end an answer.
+        """Write the generation config of an adapter's base, with all tokens that end an answer; the live one gets them.
 
         Args:
             folder: the folder.
@@ -296,6 +298,7 @@ class ExportSource:
 
         Raises:
             UntrustedCodeError: the user has not.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read.
             TooMuchCodeError: a file of it is larger than a person could review.
         """
@@ -305,7 +308,8 @@ class ExportSource:
         """What `rope_scaling` sets in the text config of the base, which an adapter's file does not say.
 
         Raises:
-            ModelError, UntrustedCodeError, OSError, TooMuchCodeError, PluginError: see `scaled_architecture`.
+            ModelError, UntrustedCodeError, HomeError, OSError, TooMuchCodeError, PluginError: see
+                `scaled_architecture`.
         """
         if self.config.model.rope_scaling is None:
             return {}
@@ -320,7 +324,8 @@ class ExportSource:
 
         Raises:
             ExportError: the disk has no room for the weights of a GGUF file.
-            ModelError: the GGUF file is damaged.
+            ModelError: the GGUF file is damaged, or transformers does not know its architecture.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read or written.
             MemoryError: out of memory.
         """

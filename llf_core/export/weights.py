@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def cast_weights(model: Any, dtype: torch.dtype) -> None:
-    """Cast the floating-point parameters of a model, in place.
+    """Cast the floating-point parameters of a model, in place, to measure what a file of that dtype will hold.
 
     Buffers keep their dtype: frequencies of rotary embeddings are not stored, and would be rounded in the model that
     is measured. Parameters that the model's class keeps in float32 when transformers loads them stay so here too.

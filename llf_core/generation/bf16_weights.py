@@ -32,8 +32,8 @@ def add_bf16_copies(model: nn.Module) -> int:
     """Add a bfloat16 copy to float32 weights of linear layers that bfloat16 represents exactly: half the bytes to read.
 
     Only on a CPU, for weights of at least `MIN_VALUES` values, and up to half of the free memory. A copy is used as
-    long as its weight is neither modified in place nor moved. Call it after `join_weights`, so that joined weights
-    have joined copies.
+    long as its weight is neither modified in place nor moved; weights created in inference mode get none, since their
+    changes cannot be seen. Call it after `join_weights`, so that joined weights have joined copies.
 
     Args:
         model: must not be trained afterwards.
@@ -50,6 +50,8 @@ def add_bf16_copies(model: nn.Module) -> int:
         if not is_plain_linear(module) or not isinstance(weight, torch.Tensor) or hasattr(weight, NAME):
             continue
         if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.numel() < MIN_VALUES:
+            continue
+        if weight.is_inference():  # it has no counter of changes
             continue
         storage = weight.untyped_storage()
         if storage.data_ptr() not in copies:
@@ -158,10 +160,10 @@ class Bf16Matrix:
 
         Args:
             y: `[out]`, float32; changed in place.
-            x: `[in]`, float32.
+            x: `[in]`, float32, without a gradient.
 
         Raises:
-            RuntimeError: shapes or dtypes do not fit, `x` needs a gradient, or out of memory.
+            RuntimeError: shapes or dtypes do not fit, or out of memory.
         """
         for block, rows in self._blocks():
             y[rows].addmv_(block, x)

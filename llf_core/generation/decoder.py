@@ -88,7 +88,7 @@ class Decoder:
         """Remove all rows of the batch except these, once the others are finished.
 
         Args:
-            rows: indices of the rows to keep, in the order that the rows have afterwards.
+            rows: indices of the rows to keep, at least one, in the order that the rows have afterwards.
 
         Raises:
             IndexError: a row is not in the batch.

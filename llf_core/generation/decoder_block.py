@@ -178,7 +178,8 @@ class BlockForward:
     def agrees(found: Tensor, expected: Tensor) -> bool:
         """Whether two sets of logits are equal up to rounding: a wrong formula differs by far more.
 
-        Equal means that no logit differs by more than `TOLERANCE` times the largest absolute one (at least 1).
+        Equal means that no logit is NaN, and none differs by more than `TOLERANCE` times the largest absolute one (at
+        least 1).
 
         Args:
             found: logits `[batch, vocabulary]` of the fast forward.
@@ -186,7 +187,6 @@ class BlockForward:
 
         Raises:
             KeyError: there is no tolerance for the dtype of `expected`.
-            RuntimeError: the shapes differ.
         """
         distance = (found.float() - expected.float()).abs().max()
         return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))

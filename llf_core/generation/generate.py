@@ -40,7 +40,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     Args:
         model: causal language model or PEFT model; its training mode is the same afterwards.
         tokenizer: its tokenizer; without a chat template the prompt itself is continued.
-        prompts: user messages; for none nothing is generated.
+        prompts: user messages, a single one as `[text]`; for none nothing is generated.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
         do_sample: sample tokens; else decode greedily.
         temperature: temperature of sampling, above 0.
@@ -49,7 +49,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         repetition_penalty: factor that reduces the scores of tokens that have already occurred; None for the model's
             own.
         seed: random seed; prompt `i` uses `seed + i`. The state of torch's global generator stays as it is.
-        stop: stop strings; a completion ends before them.
+        stop: stop strings, a single one as `[text]`; a completion ends before them.
         system: system message of all prompts; None leaves it to the template.
         batch_size: prompts per batch, at least 1.
         on_text: called with the index of a prompt and each new piece of its completion; None if nobody watches.

@@ -67,7 +67,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         """Remove all rows of the batch except some, as transformers' `DynamicLayer` does; the buffers are cut too.
 
         Args:
-            indices: `[kept]`, int64.
+            indices: `[kept]`, int64; not used before the first `update`.
 
         Raises:
             IndexError: an index is not below the number of rows.

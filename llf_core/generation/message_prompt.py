@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import first_line
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -101,7 +102,7 @@ def render_messages(  # noqa: PLR0913 - what a template takes
 
 def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign: str) -> dict[str, Any]:
     """A message as templates take it: content as text, arguments of tool calls as an object."""
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise PromptError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
     found = {key: value for key, value in message.items() if value is not None}
     found["content"] = _content(message.get("content"), number, in_parts, image_sign)

@@ -54,7 +54,7 @@ class Sampling:
             if not 0 < self.top_p <= 1:
                 raise ValueError(f"top_p is {self.top_p}. Expected a number above 0 and at most 1.")
             if self.temperature != 1.0:
-                found.append(TemperatureLogitsWarper(self.temperature))
+                found.append(TemperatureLogitsWarper(float(self.temperature)))
             if self.top_k:
                 found.append(TopK(self.top_k))
             if self.top_p < 1.0:
@@ -78,7 +78,7 @@ class TokenSampler:
         self._samples = sampling.do_sample
         self._warpers = sampling.warpers()
         penalty = sampling.repetition_penalty
-        self._penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
+        self._penalty = RepetitionPenaltyLogitsProcessor(float(penalty)) if penalty != 1.0 else None
         self._generators = {
             row: torch.Generator(device).manual_seed(sampling.seed + row) for row in (rows if self._samples else ())
         }

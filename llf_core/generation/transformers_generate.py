@@ -52,7 +52,7 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         sampling: sampling parameters. Sampled rows are computed one by one, each with its own seed.
         max_new_tokens: maximum number of tokens of a row, at least 1.
         pad: token id of padding.
-        ends: end-of-sequence token ids; None for those of the model's generation config.
+        ends: end-of-sequence token ids; None or none for those of the model's generation config.
         put: called with a row and its new token; returns whether the row ends with it; what it raises passes through.
         cancelled: polled after each step, and before each further row that is sampled; true ends generation; what it
             raises passes through.
@@ -85,14 +85,14 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=device)
     warpers: dict[str, float | None] = {"temperature": None, "top_p": None, "top_k": None}
     if sampling.do_sample:
-        warpers = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        warpers = {"temperature": float(sampling.temperature), "top_p": sampling.top_p, "top_k": sampling.top_k}
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(sampling.seed + of[0])
         model.generate(
             input_ids=ids,
             attention_mask=mask,
             do_sample=sampling.do_sample,
-            repetition_penalty=sampling.repetition_penalty,
+            repetition_penalty=float(sampling.repetition_penalty),
             max_new_tokens=max_new_tokens,
             pad_token_id=pad,
             eos_token_id=list(ends) if ends else None,

@@ -61,11 +61,12 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     Raises:
         ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
         FileNotFoundError: it is a branch, and its parent no longer exists.
-        ValueError: it is a branch, and the checkpoint it branched from no longer exists or its `env.json` does not name
-            it; `data/` or `code/` is a link.
+        ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not name
+            it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
         UntrustedCodeError: it was created elsewhere, and its code would run.
         TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
         UnreadableError: one of its files cannot be read.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the folder cannot be written.
         PluginError: two installed packages declare the same name or key.
     """
@@ -127,9 +128,10 @@ def branch(
         The new run's folder, not started yet.
 
     Raises:
-        ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch; `data/` or
-            `code/` is a link.
+        ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch or is out
+            of range; `data/` or `code/` is a link.
         ConfigError: the changed config has errors, or `LLF_URLS` lacks a URL with credentials.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the folder cannot be written.
         UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
         UntrustedCodeError: the run was created elsewhere, and its code would run.

@@ -31,8 +31,9 @@ def to_table(rows: object) -> pa.Table:
     """Convert rows from a cell to a pyarrow table, which can be handed over to the trainer's process in a file.
 
     Args:
-        rows: a list (or another iterable) of dicts, a pandas or polars DataFrame, a `datasets.Dataset`, or a pyarrow
-            table. Types are recognized by their methods, so that none of these libraries is imported.
+        rows: a list (or another iterable, which is consumed) of dicts, a pandas or polars DataFrame, a
+            `datasets.Dataset`, or a pyarrow table. Types are recognized by their methods, so that none of these
+            libraries is imported.
 
     Returns:
         The table, without metadata of its source.
@@ -47,7 +48,7 @@ def to_table(rows: object) -> pa.Table:
         table = rows
     elif hasattr(rows, "iloc") and hasattr(rows, "columns"):  # pandas
         table = _checked(lambda: pa.Table.from_pandas(rows, preserve_index=False))
-    elif hasattr(rows, "with_format") and hasattr(rows, "features"):  # datasets
+    elif hasattr(rows, "with_format") and hasattr(rows, "features") and hasattr(rows, "__getitem__"):  # datasets
         table = rows.with_format("arrow")[:]
     elif hasattr(rows, "to_arrow"):  # polars
         table = rows.to_arrow()
@@ -55,6 +56,10 @@ def to_table(rows: object) -> pa.Table:
         raise RowsError(f"The data set is a {type(rows).__name__}. Expected a list of dicts, a DataFrame or a Dataset.")
     else:
         table = _of_dicts(list(rows))
+    if not isinstance(table, pa.Table):  # a column of polars
+        raise RowsError(f"The data set is a {type(rows).__name__}. Expected a list of dicts, a DataFrame or a Dataset.")
+    if len(set(table.column_names)) < table.num_columns:
+        raise RowsError(f"The data set has the columns {', '.join(table.column_names)}. Expected each name once.")
     if table.num_rows == 0:
         raise RowsError("The data set has no rows. Expected at least one.")
     return table.replace_schema_metadata(None)

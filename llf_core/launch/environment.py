@@ -131,8 +131,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         folder: any folder of a repository.
 
     Returns:
-        `commit` and `dirty`; None outside a repository, in one without commits, without git, or if finding the commit
-        takes longer than a second.
+        `commit` and `dirty`; None outside a repository, in one without commits, without git or the folder, or if
+        finding the commit takes longer than a second.
 
     Raises:
         OSError: the folder is not accessible, or no process can be started.

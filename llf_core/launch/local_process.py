@@ -140,6 +140,8 @@ class Trainer:
         Raises:
             OSError: too many files are open.
         """
+        if self._process.returncode is not None:  # its process id may be another process's by now
+            return self._process.returncode
         if not self._has_ended(seconds):
             return None
         return self._process.wait()

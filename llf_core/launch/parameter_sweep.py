@@ -39,9 +39,12 @@ def sweep(
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: there are no values, or more than `MAX_RUNS` runs; two reward functions have the same name.
+        ValueError: there are no values, a key has no list of them, or there are more than `MAX_RUNS` runs; two reward
+            functions have the same name.
         TypeError: a reward function is not a function, or has no parameter for the answer.
-        RowsError: the rows are not a table.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
         PluginError: two installed packages declare the same name or key.
@@ -53,6 +56,10 @@ def sweep(
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)
+    if rows is not None:
+        from llf_core.launch.cell_rows import to_table
+
+        rows = to_table(rows)  # once: an iterator has no second pass
     overrides = [] if rewards is None else [f"{REWARDS.key}={json.dumps(list(REWARDS.by_name(rewards)))}"]
     loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
     place = options.get("home"), options.get("command")

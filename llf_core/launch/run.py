@@ -170,6 +170,7 @@ class Run:
         Raises:
             RuntimeError: the run is lost: no process is left to stop.
             BrokenRunError: the run's status cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request cannot be written.
         """
         now = self.status()
@@ -197,6 +198,7 @@ class Run:
                 ends before it is handled.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request cannot be written.
         """
         return self.ask("checkpoint", wait=wait, by=by)
@@ -216,6 +218,7 @@ class Run:
                 ends before it is handled.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request cannot be written.
         """
         return self.ask("evaluate", wait=wait, by=by)
@@ -235,6 +238,7 @@ class Run:
                 ends before it is handled.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request cannot be written.
         """
         return self.ask("sample", wait=wait, by=by)
@@ -257,6 +261,7 @@ class Run:
                 ends before it is handled.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request cannot be written.
 
         Example:
@@ -292,6 +297,7 @@ class Run:
             TypeError: an argument is not JSON.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request cannot be written.
         """
         now = self.status()
@@ -355,11 +361,12 @@ class Run:
         Raises:
             ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
             FileNotFoundError: it is a branch, and its parent no longer exists.
-            ValueError: it is a branch, and the checkpoint it branched from no longer exists; `data/` or `code/` is a
-                link.
+            ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not
+                name it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
             UntrustedCodeError: the run was created elsewhere, and its code would run.
             TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
             UnreadableError: one of its files cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the new folder cannot be written.
             RuntimeError: the supervisor does not start.
             PluginError: two installed packages declare the same name or key.
@@ -397,9 +404,10 @@ class Run:
             The new run.
 
         Raises:
-            ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch;
-                `data/` or `code/` is a link.
+            ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch or is
+                out of range; `data/` or `code/` is a link.
             ConfigError: the changed config has errors, or `LLF_URLS` lacks a URL with credentials.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the folder cannot be written.
             RuntimeError: the supervisor does not start.
             UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
@@ -429,6 +437,7 @@ class Run:
                 that does not belong to it.
             TimeoutError: a process does not end (for example in a driver call).
             BrokenRunError: the run's status cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the request or the status cannot be written.
         """
         return kill_run(self.folder, by)
@@ -467,6 +476,7 @@ class Run:
             UntrustedCodeError: the run was created elsewhere, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
             BrokenRunError: the run's status cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a file of the run cannot be read or cannot be written.
             PluginError: two installed packages declare the same name or key.
         """

@@ -61,9 +61,11 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
             not exist or cannot be stored.
-        RowsError: the rows are not a table.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         TypeError: a reward function is not a function, or has no parameter for the answer.
-        ValueError: two reward functions have the same name.
+        ValueError: two reward functions have the same name, or the source of one has a lone surrogate.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file that the config names cannot be read, or the folder cannot be written.
         RuntimeError: the supervisor does not start.
         PluginError: two installed plug-ins declare the same key or name.

@@ -73,13 +73,15 @@ class Supervisor:
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
         """Start the trainer, wait for its end, and write a final state.
 
-        The trainer itself cannot write one when it is killed.
+        The trainer itself cannot write one when it is killed. SIGTERM, SIGINT and SIGHUP of this process are handled
+        from then on.
 
         Args:
             taken_over: called once the status names this process, before anything is started.
 
         Raises:
-            Exception: whatever fails here, after it was recorded as the run's reason.
+            Exception: whatever fails here, after it was recorded as the run's reason; requests that were left from
+                before are refused first, without such a record.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)

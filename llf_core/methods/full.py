@@ -17,7 +17,7 @@ class Full(Method):
     """Full fine-tuning."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Make every parameter trainable that is in no frozen part of a model, in float32 unless `pure_bf16`.
+        """Make every parameter trainable that is in no frozen part, in the precision of `keep_trained_weights_exact`.
 
         Raises:
             ModelError: nothing would be trained.

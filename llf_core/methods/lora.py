@@ -44,6 +44,8 @@ class LoRA(PeftTuner):
         Raises:
             ModelError: an initialisation does not fit the model or the run, DoRA beside weights in 8 bits on a CPU; and
                 see `PeftTuner.apply`.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a file of the model or of an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be
                 written.
             PluginError: two installed packages declare the same plug-in.
@@ -79,7 +81,6 @@ class LoRA(PeftTuner):
 
         Raises:
             ModelError: see `PeftTuner.settings`; or CorDA has no examples, as for a model beside the trained one.
-            ValueError: see `PeftTuner.settings`.
             RuntimeError: out of memory.
 
         Source:

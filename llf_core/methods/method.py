@@ -48,6 +48,7 @@ class Method(ABC):
             ModelError: the method does not fit the model.
             UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
                 could not review it.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
             PluginError: two installed packages declare the same plug-in.
             MemoryError, RuntimeError: out of memory.
@@ -128,6 +129,7 @@ def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel |
         ModelError: the method does not fit the model.
         UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
             could not review it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         MemoryError, RuntimeError: out of memory.
     """

@@ -25,7 +25,7 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
     All methods with adapters begin with it, so that they treat these keys alike.
 
     Args:
-        model: a `PreTrainedModel`, all parameters as they were loaded.
+        model: a `PreTrainedModel`, all parameters as they were loaded; changed in place.
         config: the run's config.
         make: given the model with frozen weights, wraps it with a new adapter; what it raises passes through.
 

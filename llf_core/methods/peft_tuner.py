@@ -50,8 +50,8 @@ class PeftTuner(Method):
             `keeps_masters`. `llf_notes` on its base are sentences on what `all` leaves out.
 
         Raises:
-            ModelError: a module that the model does not have, options that do not fit its shapes, or an adapter that
-                does not fit.
+            ModelError: a module that the model does not have, options that do not fit its shapes, a type of adapter
+                that the installed PEFT does not have, or an adapter that does not fit.
             OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
             PluginError: two installed packages declare the same plug-in.
             UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
@@ -99,16 +99,13 @@ class PeftTuner(Method):
             tuner: the adapter and its options.
 
         Raises:
-            ModelError: a module that the model does not have, modules or new tokens that this adapter cannot train, or
-                options that PEFT refuses.
-            ValueError: the installed PEFT has no adapter of the type `tuner.peft_type`.
+            ModelError: a module that the model does not have, modules or new tokens that this adapter cannot train,
+                options that PEFT refuses, or a type of adapter that the installed PEFT does not have.
             RuntimeError: out of memory, in a method that runs examples for it.
         """
         from peft import TaskType
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-        from peft.utils import PeftType
 
-        kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(tuner.peft_type)]
+        kind = _config_class(tuner.peft_type)
         known = {field.name for field in dataclasses.fields(kind)}
         arguments: dict[str, Any] = dict(tuner.options)
         whole = whole_modules(model, self.config.method.additional_target or ())
@@ -166,6 +163,24 @@ class PeftTuner(Method):
         encoder = encoded_prompt(self._model)
         if encoder is not None:
             encoder.load_state_dict(state)
+
+
+def _config_class(peft_type: str) -> Any:
+    """PEFT's class of the configs of a type of adapter.
+
+    Raises:
+        ModelError: the installed PEFT does not have the type.
+    """
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
+
+    try:
+        return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)]
+    except (ValueError, KeyError):
+        raise ModelError(
+            f"PEFT {version('peft')} has no adapter of the type {peft_type}. Expected another method, or another "
+            "version of PEFT."
+        ) from None
 
 
 def _wraps_parameters(peft_type: str) -> bool:

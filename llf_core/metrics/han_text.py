@@ -27,7 +27,8 @@ def can_segment() -> bool:
 def segment(text: str) -> list[str]:
     """Split Chinese into words, by jieba where it is installed, else into characters.
 
-    Metrics of words then count them, as LLaMA-Factory's do; Chinese has no blanks between them.
+    Metrics of words then count them, as LLaMA-Factory's do; Chinese has no blanks between them. The first call reads
+    jieba's dictionary, and leaves only warnings in jieba's log.
 
     Args:
         text: text of Han characters alone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import isfinite, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +51,7 @@ def ratio_interval(statistics: Numbers) -> Interval:
 
     Returns:
         The ratio with its interval, Student's with one degree of freedom less than examples; without bounds for a
-        single example, and without a value if there is none.
+        single example or a ratio that is not finite, and without a value if there is none.
 
     Source:
         W. G. Cochran, Sampling techniques, 3rd edition (1977), eq. 2.46: variance of a ratio by its residuals.
@@ -63,8 +63,8 @@ def ratio_interval(statistics: Numbers) -> Interval:
         return Interval(None, None, None, 0)
     above, below = rows.sum(axis=0)
     value = float(above / below)
-    if count == 1:
-        return Interval(value, None, None, 1)
+    if count == 1 or not isfinite(value):
+        return Interval(value, None, None, count)
     residuals = rows[:, 0] - value * rows[:, 1]
     error = sqrt(float(residuals @ residuals) * count / (count - 1)) / float(below)
     half = student_quantile(count - 1) * error

@@ -62,7 +62,7 @@ class Rouge(Metric):
         return found
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
-        """Compute the F measure of each answer.
+        """Compute the F measure of each answer. `notes` tells if Chinese was split into characters, for want of jieba.
 
         Args:
             answers: the generated texts.

@@ -211,7 +211,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     """Wrap a model with an adapter, and verify that PEFT has loaded all of it: PEFT itself only warns.
 
     Args:
-        model: base model, quantized or not.
+        model: base model, quantized or not; changed in place.
         name: path or hub id of the adapter.
         config: see `find_adapter`.
         trainable: whether the adapter is trained further; else it is frozen.

@@ -14,8 +14,9 @@ def import_bitsandbytes() -> None:
 
     With `kernels` installed, bitsandbytes 0.50 downloads compiled code when it is imported on a CPU with AVX512-BF16.
     Code from the network does not run without the user's consent. Without `kernels`, bitsandbytes logs a warning that
-    looks like an error, about a kernel that training does not use. PEFT and transformers import bitsandbytes
-    themselves, so call this function first. An error of a damaged installation passes through.
+    looks like an error, about a kernel that training does not use; a filter of its logger drops it. PEFT and
+    transformers import bitsandbytes themselves, so call this function first. An error of a damaged installation passes
+    through.
     """
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return

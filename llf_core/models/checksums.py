@@ -151,7 +151,7 @@ def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[
         The tensors that differ or are missing, with both checksums; empty if all are equal bit by bit.
 
     Raises:
-        ModelError: `expected` is not a mapping to checksums.
+        ModelError: an entry of `expected` is no checksum.
         RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     import torch
@@ -247,6 +247,7 @@ def write_checksums(run: RunFolder, written: Mapping[str, Checksum]) -> None:
         written: checksums by name.
 
     Raises:
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the file cannot be written, for example on a full disk.
     """
     replace_file(run.output_record, json_bytes({"format": 1, "tensors": written}), sync=True)

@@ -41,7 +41,8 @@ def can_defer(config: RunConfig) -> bool:
 def defer_modules() -> None:
     """Install the stand-ins for modules that are not imported yet, so that a trainer starts sooner.
 
-    Imports torch; call it before transformers is imported, otherwise it has no effect.
+    From then on `torch.distributed.is_available()` is false. Imports torch; call it before transformers is imported,
+    otherwise it has no effect.
     """
     import torch
 

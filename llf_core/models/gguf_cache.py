@@ -48,7 +48,8 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
     Raises:
         ModelError: it is not a GGUF file, it is truncated or damaged, transformers does not know its architecture, or
             the package gguf is not installed or cannot dequantize a format.
-        OSError: the file cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: the file cannot be read, or the system denies to look for a file that others were made from.
         MemoryError, RuntimeError: out of memory.
     """
     name = str(dtype).removeprefix("torch.")

@@ -70,6 +70,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
         MemoryError: out of memory; on a GPU, torch's error for it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file is missing or cannot be read.
         PluginError: two installed packages declare the same plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
@@ -153,6 +154,7 @@ def with_new_tokens(model: PreTrainedModel, source: ModelSource, config: RunConf
     Raises:
         ModelError: the tokenizer cannot be loaded, new tokens are not valid, or the embedding cannot be resized.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read.
         MemoryError, RuntimeError: out of memory.
         PluginError: two installed packages declare the same method.
@@ -203,6 +205,7 @@ def scaled_architecture(source: ModelSource, config: RunConfig) -> tuple[Pretrai
         ModelError: `config.json` is not valid, transformers does not know the architecture, or its embeddings cannot be
             scaled in this way.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file of the model is missing or cannot be read.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same stage.
@@ -224,6 +227,7 @@ def read_architecture(source: ModelSource, config: RunConfig) -> PretrainedConfi
     Raises:
         ModelError: `config.json` is not valid, or transformers does not know the architecture.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file of the model is missing or cannot be read.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """

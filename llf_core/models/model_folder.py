@@ -97,7 +97,7 @@ def check_shards(folder: Path) -> None:
         folder: folder of the model; without an index nothing is checked.
 
     Raises:
-        ModelError: names the first file that is missing or invalid.
+        ModelError: the index is not valid; or names the first file that is missing or no safetensors file.
         OSError: the index cannot be read, for example without permission.
     """
     path = folder / INDEX

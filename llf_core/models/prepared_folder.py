@@ -30,6 +30,8 @@ def prepare_folder(
         waiting: message logged once if another process makes them.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the folder cannot be written, for example on a full disk, or its file system has no locks.
         Exception: what `make` raises.
     """

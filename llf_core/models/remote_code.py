@@ -21,6 +21,7 @@ def resolve_trust_remote_code(source: ModelSource, config: RunConfig) -> bool:
 
     Raises:
         UntrustedCodeError: code would run in a process that only views the model, and the user has not allowed it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the model's code cannot be read, for example without permission.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """

@@ -37,6 +37,8 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
     Raises:
         ModelError: no such model, no weights, weights only as pickle, gated, or no connection. The message says what to
             do.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
     """
     if name == EMBEDDED:

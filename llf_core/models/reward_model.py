@@ -88,7 +88,9 @@ class RewardModel:
             A score per text, in order; empty without texts.
 
         Raises:
-            ModelError: a conversation is given and the tokenizer has no chat template, or a score is not finite.
+            ModelError: a conversation is given and the tokenizer has no chat template, a text has no tokens, or a score
+                is not finite.
+            TypeError: a text has a lone surrogate, which tokenizers cannot encode.
             ValueError: `batch_size` is less than 1.
             RuntimeError: out of memory.
             jinja2.TemplateError: the chat template refuses a conversation.
@@ -148,14 +150,17 @@ class RewardModel:
             text: a string, or messages with `role` and `content`.
 
         Returns:
-            Token ids `[seq]`.
+            Token ids `[seq]`, at least one.
 
         Raises:
-            ModelError: a conversation is given, and the tokenizer has no chat template.
+            ModelError: a conversation is given, and the tokenizer has no chat template; or the text has no tokens.
+            TypeError: the text has a lone surrogate, which tokenizers cannot encode.
             jinja2.TemplateError: the chat template refuses a conversation.
         """
         if isinstance(text, str):
             plain: list[int] = self.tokenizer(text)["input_ids"]
+            if not plain:
+                raise ModelError("A text to score has no tokens. Expected a text that is not empty.")
             return plain
         if not self.tokenizer.chat_template:
             raise ModelError(

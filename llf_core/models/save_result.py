@@ -74,6 +74,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             a quantized model cannot be loaded again to merge the adapter; or transformers has no sequence classifier
             for the architecture of a reward model.
         UntrustedCodeError: that base has Python code, and the user has not allowed it.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError, SafetensorError: a file cannot be written or read again, as on a full disk; the second is for weights.
         MemoryError: out of memory while the base of a quantized model is loaded again; on a GPU torch's RuntimeError,
             also while an adapter is merged.
@@ -210,7 +212,7 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
     the embedding of the padding token on loading, although it was trained.
 
     Args:
-        model: the model.
+        model: the model; its generation config is made valid, see `fix_generation_config`.
         folder: the folder.
         source: the base model; None for a classifier, which needs its own padding token.
         max_shard_size: maximum size of a weight file, in bytes, or a text such as `5GB`.
@@ -218,7 +220,8 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
     Raises:
         ModelError: the base's `config.json`, or the one that was written, is not a JSON object or names a kernel of a
             hub.
-        OSError, SafetensorError: a file cannot be written; the second is for weights.
+        OSError, SafetensorError: a file cannot be read or written; the second is for weights.
+        ValueError: `max_shard_size` is a text and no size.
     """
     fix_generation_config(model)
     model.save_pretrained(folder, max_shard_size=max_shard_size)

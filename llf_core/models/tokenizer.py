@@ -46,6 +46,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
             tokens are not valid.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         MemoryError: out of memory.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: `config.json` cannot be read, for example without permission.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
@@ -63,7 +64,7 @@ def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTra
         The tokenizer and the tokens.
 
     Raises:
-        ModelError, UntrustedCodeError, MemoryError, OSError, TooMuchCodeError: see `load_tokenizer`.
+        ModelError, UntrustedCodeError, MemoryError, HomeError, OSError, TooMuchCodeError: see `load_tokenizer`.
     """
     trusted = resolve_trust_remote_code(source, config)
     try:
@@ -112,7 +113,8 @@ def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[
 def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder or GGUF file and set its padding token, without the checks of `load_tokenizer`.
 
-    For a folder without a model, such as an adapter's, and for a file that is converted to one.
+    For a folder without a model, such as an adapter's, and for a file that is converted to one. Chat templates have
+    limits in this process from then on, see `limit_templates`.
 
     Args:
         folder: the model's folder, or the folder of the GGUF file.
@@ -187,7 +189,7 @@ def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     """Set a padding token other than the end of sequence, so that masking one never masks the other.
 
     Uses the tokenizer's own padding token, else a token that its vocabulary has for the purpose, else the unknown
-    token. A vocabulary without any of these pads with the end of sequence.
+    token. A vocabulary without any of these pads with the end of sequence, and has no padding token without that.
 
     Args:
         tokenizer: changed in place.

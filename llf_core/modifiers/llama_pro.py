@@ -49,7 +49,7 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
     is compared on some tokens.
 
     Args:
-        model: changed in place, with its config.
+        model: changed in place, with its config, also where it then computes something else.
         number: blocks to insert; a divisor of the number of blocks.
 
     Raises:

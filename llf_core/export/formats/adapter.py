@@ -48,12 +48,12 @@ class AdapterFormat(ExportFormat):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Write the adapter as it is, or as a LoRA of another rank.
+        """Write the adapter as it is, in another dtype, or as a LoRA of a rank, with generation config and tokenizer.
 
         Small, and loaded by anyone who has the base.
 
         Args:
-            source: the live model.
+            source: the live model; in another dtype or rank, its adapter is replaced by the written one.
             folder: an empty folder.
             request: the request.
             progress: see `ExportFormat.write`.
@@ -118,6 +118,7 @@ class AdapterFormat(ExportFormat):
             ModelError: the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read.
             MemoryError: out of memory while a GGUF base is dequantized.
         """

@@ -65,7 +65,7 @@ class GgufFormat(ExportFormat):
         All quantizations are made from one file: the most exact unquantized one that was asked for, or else f16.
 
         Args:
-            source: the live model; its adapters are merged in place.
+            source: the live model; its adapters are merged in place, and `source.request` gets the dtype.
             folder: an empty folder.
             request: the request.
             progress: see `ExportFormat.write`.
@@ -74,10 +74,12 @@ class GgufFormat(ExportFormat):
             The written files, by name.
 
         Raises:
-            ExportError: the converter does not know the model, the adapter cannot be merged, or the disk has too little
-                space.
+            ExportError: the converter does not know the model or failed, the adapter cannot be merged, llama.cpp cannot
+                quantize, or the disk has too little space.
             ModelError: the converter cannot be downloaded, or written weights differ from those in memory.
-            OSError, SafetensorError: a file cannot be written; the second is for weights.
+            HomeError, ModeError: see `converter_folder`.
+            OSError, SafetensorError: a file cannot be written, or a process cannot be started; the second is for
+                weights.
             RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.converter import check_architecture, convert
@@ -132,7 +134,7 @@ class GgufFormat(ExportFormat):
 
         Raises:
             ExportError: llama.cpp cannot load or compute a file.
-            OSError: a file cannot be read, or the logits cannot be kept beside them.
+            OSError: a file cannot be read, the logits cannot be kept beside them, or a process cannot be started.
         """
         from llf_core.export.gguf.receipt import check_base, job_of, measure, measure_again
 

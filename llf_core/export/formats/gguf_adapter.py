@@ -69,12 +69,18 @@ class GgufAdapterFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The written files, by name; the converted base is among them until `verify`.
+
         Raises:
-            ExportError: the converter does not know the model, GGUF cannot hold the adapter, adapters were merged into
-                the base before, or the disk has too little space.
-            ModelError: a converter cannot be downloaded, or what was written cannot be loaded again.
+            ExportError: a converter does not know the model or failed, GGUF cannot hold the adapter, adapters were
+                merged into the base before, or the disk has too little space.
+            ModelError: a converter cannot be downloaded, what was written cannot be loaded again, or the GGUF file of
+                the base is damaged.
+            HomeError, ModeError: see `converter_folder`.
             UnreadableError: a file of the run that trained the adapter is not a regular file, or too large.
-            OSError, SafetensorError: a file cannot be written; the second is for weights.
+            OSError, SafetensorError: a file cannot be read or written, or a process cannot be started; the second is
+                for weights.
             RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.converter import check_architecture, convert
@@ -108,9 +114,12 @@ class GgufAdapterFormat(ExportFormat):
             request: the request.
             progress: see `ExportFormat.write`.
 
+        Returns:
+            The checks of `check_base` but that of the chat template, which an adapter does not have.
+
         Raises:
             ExportError: llama.cpp cannot load or compute the files.
-            OSError: a file cannot be read or written.
+            OSError: a file cannot be read or written, or the process cannot be started.
         """
         from llf_core.export.gguf.receipt import check_base, job_of, measure
 

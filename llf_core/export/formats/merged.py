@@ -110,6 +110,7 @@ class MergedFormat(ExportFormat):
             ModelError: the settings of the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read.
         """
         from llf_core.export.plain_program import run_plain

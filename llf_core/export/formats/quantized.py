@@ -83,7 +83,7 @@ class QuantizedFormat(ExportFormat):
         Quantizing the merged weights, not the base, keeps what the adapter has learned.
 
         Args:
-            source: the live model; its adapters are merged in place.
+            source: the live model; its adapters are merged in place, and it is released.
             folder: an empty folder.
             request: the request.
             progress: see `ExportFormat.write`.
@@ -96,7 +96,9 @@ class QuantizedFormat(ExportFormat):
             ModelError: the written weights differ from those in memory.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            OSError, SafetensorError: a file cannot be written; the second is for weights.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            OSError, SafetensorError: a file cannot be written, or the process cannot be started; the second is for
+                weights.
             RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.program import run
@@ -145,6 +147,7 @@ class QuantizedFormat(ExportFormat):
             ModelError: the settings of the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: a file cannot be read.
         """
         from llf_core.export.compare import changed_tokens, compare_all

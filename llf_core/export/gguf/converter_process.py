@@ -34,6 +34,8 @@ Vocabulary = tuple[list[bytes], list[float], list[int]]
 def pre_tokenizer_name(pre_tokenizer: Any) -> str | None:
     """llama.cpp's name of a `pre_tokenizer` of `tokenizer.json`; None for one that is not known.
 
+    The converter knows tokenizers by a hash only, which tokens that were added change.
+
     Args:
         pre_tokenizer: the JSON object; None if the tokenizer has none.
 
@@ -71,8 +73,8 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
     Raises:
         FileNotFoundError: it is no BPE with byte fallback; the converter then tries another kind.
-        KeyError, IndexError, TypeError, AttributeError: the file is damaged; the second also if it has more tokens than
-            the embedding has rows.
+        KeyError, IndexError, TypeError, AttributeError, ValueError: the file is damaged; the second also if it has more
+            tokens than the embedding has rows, the last for a token with a lone surrogate.
     """
     model = known["model"]
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
@@ -95,7 +97,7 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
 
 def prepare(job: dict[str, Any]) -> None:
-    """Import the converter, and change in it what the first lines of this file say.
+    """Import the converter, and change in it what the first lines of this file say. Its folder leads `sys.path` then.
 
     Args:
         job: has `tool` (folder of the unpacked converter), `model` (folder) and `stops` (token ids).

@@ -122,7 +122,7 @@ class LlamaCpp:
         """Split a text into tokens; names of special tokens in it become these tokens.
 
         Args:
-            text: the text.
+            text: the text, without lone surrogates.
             special: whether to add what the file asks for at the beginning and end, such as BOS.
 
         Returns:
@@ -181,7 +181,7 @@ class LlamaCpp:
         """Decode tokens one by one, whatever they are, to measure the speed.
 
         Args:
-            tokens: ids of a prompt's tokens, whose logits were computed last.
+            tokens: ids of a prompt's tokens, at least one, whose logits were computed last.
             count: number of new tokens, each the most likely one.
 
         Returns:

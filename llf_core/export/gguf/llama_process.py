@@ -89,7 +89,7 @@ def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
 
     Args:
         model: the loaded file.
-        prompt: token ids.
+        prompt: token ids, at least one.
 
     Raises:
         ExportError: llama.cpp cannot compute them.
@@ -138,7 +138,7 @@ def main() -> None:
     The process that started it reads the result there.
 
     Raises:
-        OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
+        OSError, ValueError, RecursionError: the job cannot be read, or logits or the result cannot be written.
     """
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:

@@ -50,7 +50,7 @@ UNSUPPORTED = {
 
 
 def check_lora(settings: Mapping[str, Any], name: str) -> None:
-    """Check that GGUF can hold an adapter.
+    """Check that GGUF can hold an adapter, of which the converter would leave out the rest.
 
     Args:
         settings: its `adapter_config.json`.
@@ -86,7 +86,9 @@ def convert_lora(adapter: Path, base: Path, gguf: Path) -> None:
     Raises:
         ExportError: the script does not know the base, or failed.
         ModelError: the script cannot be downloaded, or the adapter's config is damaged.
-        OSError: a file cannot be written, for example on a full disk, or the process cannot be started.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: a file cannot be read or written, for example on a full disk, or the process cannot be started.
     """
     tool = unpacked_wheel(LORA_CONVERTER, KEPT) / INSIDE
     with tempfile.TemporaryDirectory(prefix=".lora-", dir=gguf.parent) as work:

@@ -75,7 +75,7 @@ def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.f
         path: file to write, float32 `[rows, vocabulary]`.
 
     Returns:
-        Size of the vocabulary; 0 of a probe without sequences.
+        Size of the vocabulary.
 
     Raises:
         Exception: what `logits` raises.
@@ -109,7 +109,7 @@ def quality_loss(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file has fewer rows than the probe.
+        ValueError: the file has fewer rows than the probe, or `logits` gives fewer columns than `width`.
         Exception: what `logits` raises.
     """
     stored = np.memmap(base, np.float32, "r", shape=(probe.rows, width))
@@ -137,7 +137,7 @@ def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
         row: logits `[vocabulary]`.
 
     Returns:
-        Log-probabilities `[vocabulary]`, in nats.
+        Log-probabilities `[vocabulary]`, in nats; all NaN if a logit is NaN or infinite, but for -inf.
     """
     shifted = row.astype(np.float64) - float(row.max())
     return shifted - math.log(np.exp(shifted).sum())

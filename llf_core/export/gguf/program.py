@@ -53,7 +53,7 @@ def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
 
     Raises:
         ExportError: llama.cpp cannot quantize it, or its process ended.
-        OSError: the process cannot be started.
+        OSError: the process cannot be started, or the folder for temporary files cannot be written.
     """
     job = {"task": "quantize", "gguf": str(gguf), "target": str(target), "file_type": FILE_TYPES[name]}
     run(LLAMA_CPP, job | {"threads": threads}, f"quantized to {name}")

@@ -83,7 +83,8 @@ def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
     Raises:
         ExportError: llama.cpp cannot load or compute the file.
-        OSError: a process cannot be started, or the file is missing.
+        OSError: the process cannot be started, the folder for temporary files cannot be written, or the file is
+            missing.
     """
     found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp")
     return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
@@ -96,7 +97,7 @@ def measure_again(
 
     Args:
         files: files by quantization.
-        rows: rows of the table, to which what was measured is added.
+        rows: rows of the table, to which what was measured is added in place.
         job: of `job_of`, with the base's answers.
         parameters: number of weights.
 
@@ -106,7 +107,7 @@ def measure_again(
 
     Raises:
         ExportError: transformers' process failed.
-        OSError: it cannot be started.
+        OSError: it cannot be started, or the folder for temporary files cannot be written.
     """
     if parameters * FLOAT32_BYTES > MEMORY_SHARE * free_memory("cpu"):
         return []

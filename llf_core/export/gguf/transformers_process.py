@@ -36,6 +36,7 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ImportError: the package gguf is not installed.
         OSError: a file cannot be read.
+        ValueError: the base's logits are not those of the probe, see `quality_loss`.
         RuntimeError, MemoryError: out of memory.
     """
     import torch
@@ -62,7 +63,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     """Measure each file of a job, one after the other, so that only one model is in memory.
 
     Args:
-        job: see `measure`, with `files` by quantization and `threads`.
+        job: see `measure`, with `files` by quantization and `threads`, torch's number of threads from then on.
 
     Returns:
         `by` (transformers with its version) and `rows` (what `measure` found, by quantization).
@@ -70,6 +71,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ImportError: the package gguf is not installed.
         OSError: a file cannot be read.
+        ValueError: the base's logits are not those of the probe, see `quality_loss`.
         RuntimeError, MemoryError: out of memory.
     """
     import torch
@@ -87,7 +89,7 @@ def main() -> None:
 
     Raises:
         ImportError: the package gguf is not installed.
-        OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
+        OSError, ValueError, RecursionError: the job or a file of it cannot be read, or the result cannot be written.
         RuntimeError, MemoryError: out of memory.
     """
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

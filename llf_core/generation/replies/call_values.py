@@ -16,7 +16,7 @@ class MalformedCallError(Exception):
 
 
 def typed_json(value: str, schema: object) -> str:
-    """A value as JSON, of the type that its schema names, else of the type it looks like.
+    """A value as JSON: a string where its schema names no other type that fits, else of the type it looks like.
 
     Formats with marks around each parameter write all values as plain text, and the arguments of a call are JSON. What
     JSON does not have, such as NaN, becomes a string.
@@ -77,7 +77,7 @@ def string_in(text: str) -> str:
 
 
 def is_object(text: str) -> bool:
-    """Whether a text is a JSON object, as the arguments of a call have to be.
+    """Whether a text is an object by Python's `json`, as the arguments of a call have to be: NaN counts as a number.
 
     Args:
         text: the text.
@@ -154,7 +154,7 @@ def read_gemma_object(text: str) -> str:
         text: the object as the model wrote it.
 
     Raises:
-        MalformedCallError: it is no object.
+        MalformedCallError: it is no object, or has a number that JSON does not have, such as NaN.
     """
 
     def one(found: re.Match[str]) -> str:
@@ -168,8 +168,8 @@ def read_gemma_object(text: str) -> str:
 
     try:
         value = json.loads(_GEMMA.sub(one, text))
+        if not isinstance(value, dict):
+            raise MalformedCallError
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         raise MalformedCallError from None
-    if not isinstance(value, dict):
-        raise MalformedCallError
-    return json.dumps(value, ensure_ascii=False)

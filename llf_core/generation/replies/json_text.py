@@ -46,8 +46,8 @@ class JSONObject:
             models write, are escaped, and Python's names of constants become JSON's.
 
         Raises:
-            InvalidJSONError: it cannot stand here, the number or constant before it is none, or brackets are nested
-                deeper than `MAX_DEPTH`.
+            InvalidJSONError: it cannot stand here, the number or constant before it is none or longer than `MAX_SCALAR`
+                characters, or brackets are nested deeper than `MAX_DEPTH`.
         """
         if self.in_string:
             return self._in_string(char)

@@ -73,6 +73,7 @@ def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch
         ("import os; os.kill(os.getpid(), 40)", "terminated by signal 40"),
         ("print('{\"progress\": [1', end='', flush=True); import os; os.kill(os.getpid(), 9)", "terminated by SIGKILL"),
         ("print('Loading')", "printed no result, but Loading"),
+        ("import os; os.write(1, b'Loading \\xff')", "printed no result, but Loading"),
     ],
 )
 def test_a_process_without_a_result_is_one_sentence(tmp_path, monkeypatch, code, message):

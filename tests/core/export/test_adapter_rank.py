@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +73,18 @@ def test_a_shrunk_lora_is_the_nearest_of_its_rank(lora, tiny_model_dir, tmp_path
     assert json.loads((tmp_path / "small" / "adapter_config.json").read_text())["r"] == 2
 
 
+def test_a_lora_of_negative_alpha_is_shrunk_into_the_folder_of_the_process(lora, tiny_model_dir, tmp_path, monkeypatch):
+    turned = shutil.copytree(lora, tmp_path / "turned")
+    settings = json.loads((turned / "adapter_config.json").read_text())
+    (turned / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": -5}))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shrink_adapter(turned, Path(), 2)
+    whole, small = changes(tiny_model_dir, turned), changes(tiny_model_dir, tmp_path / "here")
+    for name, change in whole.items():
+        assert (small[name] - nearest(change, 2)).norm() < 1e-5 * change.norm()
+
+
 def test_the_difference_of_two_models_becomes_a_lora(lora, tiny_model_dir, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
     tuned = PeftModel.from_pretrained(model, str(lora)).merge_and_unload()
@@ -111,6 +124,8 @@ def test_what_cannot_be_shrunk_or_extracted_is_a_sentence(lora, tiny_model_dir, 
     for number, (changed, sentence) in enumerate(
         [
             ({"lora_alpha": "x"}, r"The alpha `lora_alpha` in .* is 'x'\. Expected a number"),
+            ({"lora_alpha": float("nan")}, r"The alpha `lora_alpha` in .* is 'nan'\. Expected a number"),
+            ({"lora_alpha": 10**400}, r"The alpha `lora_alpha` in .* is '10+'\. Expected a number"),
             ({"alpha_pattern": {"v_proj": None}}, r"The alpha `v_proj` in .* is 'None'\. Expected a number"),
             ({"alpha_pattern": {"(": 3}}, r"`alpha_pattern` in .* has '\('\. Expected a regular expression"),
             ({"alpha_pattern": {"(?i)v_proj": 3}}, r"has '\(\?i\)v_proj'\. Expected a regular expression"),

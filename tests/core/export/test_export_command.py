@@ -82,14 +82,22 @@ def test_the_keys_of_llama_factory(adapters, tiny_model_dir, tmp_path):
     assert yaml.safe_load(found.target.config)["adapter_name_or_path"] == [str(adapters[0])]
 
 
+def test_the_bits_of_llama_factory_are_those_of_gptq(tiny_model_dir, tmp_path):
+    path = write(
+        tmp_path, model_name_or_path=str(tiny_model_dir), export_quantization_bit=4, export_quantization_nsamples=128
+    )
+    assert read_export_config(str(path)).arguments == {"format": "gptq"}  # which takes no `quantizations`
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("export_size", 0, "`export_size` is 0. Expected an integer of at least 1, in gigabytes."),
         ("export_dir", "", "`export_dir` is ''. Expected a folder."),
         ("export_device", "cuda", "`export_device` is 'cuda'. Expected cpu or auto."),
+        ("export_device", ["cpu"], "`export_device` is ['cpu']. Expected cpu or auto."),
         ("export_legacy_format", True, "weights are written as safetensors only"),
-        ("export_quantization_bit", 5, "`export_quantization_bit` is 5. Expected one of 8, 4, 3, 2, or none."),
+        ("export_quantization_bit", 8, "`export_quantization_bit` is 8. Expected 4, the bits of GPTQ here, or none."),
     ],
 )
 def test_a_value_that_is_refused(tiny_model_dir, tmp_path, key, value, said):

@@ -87,3 +87,10 @@ def test_weights_that_were_made_in_inference_mode_are_asked_for_no_copy():
 def test_weights_of_other_dtypes_have_none():
     model = nn.Sequential(nn.Linear(8, 16, dtype=torch.bfloat16), nn.Linear(16, 8, dtype=torch.float64))
     assert add_bf16_copies(model) == 0
+
+
+def test_weights_of_inference_mode_have_no_copy():
+    with torch.inference_mode():
+        model = stored_narrow(nn.Sequential(nn.Linear(64, 64, bias=False)))
+    assert add_bf16_copies(model) == 0
+    assert bf16_copy_of(model[0].weight) is None

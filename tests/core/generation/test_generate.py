@@ -101,6 +101,16 @@ def test_what_is_drawn_for_a_prompt_depends_on_its_number_and_the_seed_alone(pai
     assert alone == together
 
 
+@pytest.mark.parametrize("supported", [True, False])
+def test_parameters_may_be_integers(pair, supported, monkeypatch):
+    if not supported:
+        monkeypatch.setattr("llf_core.generation.batches.unsupported", lambda _: "Not here.")
+    model, tokenizer = pair
+    settings = {"do_sample": True, "seed": 4, "max_new_tokens": 6}
+    made = generate(model, tokenizer, PROMPTS, temperature=2, repetition_penalty=2, top_p=1, **settings)
+    assert made == generate(model, tokenizer, PROMPTS, temperature=2.0, repetition_penalty=2.0, **settings)
+
+
 def test_texts_come_piece_by_piece_and_end_at_a_stop(pair):
     model, tokenizer = pair
     whole = generate(model, tokenizer, PROMPTS, max_new_tokens=24)

@@ -1,4 +1,5 @@
 import re
+from types import MappingProxyType
 
 import pytest
 
@@ -34,3 +35,8 @@ def test_a_part_whose_type_is_no_text_is_a_sentence(kind):
     ):
         render_messages(messages, tiny_tokenizer())
     assert with_checked_pictures(messages) == messages
+
+
+def test_a_message_may_be_any_mapping():
+    tokenizer = tiny_tokenizer()
+    assert render_messages([MappingProxyType(QUESTION)], tokenizer) == render_messages([QUESTION], tokenizer)

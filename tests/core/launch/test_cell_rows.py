@@ -29,6 +29,13 @@ class Polars:
         return pa.Table.from_pylist(ROWS)
 
 
+class PolarsColumn:
+    """What a column of polars has."""
+
+    def to_arrow(self):
+        return pa.array([1, 2])
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -57,6 +64,11 @@ def test_the_fingerprint_is_the_same_for_ever(tmp_path):
 
 def test_a_column_of_nothing(tmp_path):
     assert pq.read_table(write_rows([{"a": "x", "b": None}], tmp_path)[0]).to_pylist() == [{"a": "x", "b": None}]
+
+
+def test_a_stream_of_rows():
+    stream = datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+    assert to_table(stream).to_pylist() == ROWS
 
 
 def test_polars_by_its_method():
@@ -101,6 +113,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
         ([], "no rows"),
         (pd.DataFrame({"a": []}), "no rows"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column"),
+        (pa.table([[1], [2]], names=["a", "a"]), "has the columns a, a. Expected each name once"),
+        (PolarsColumn(), "is a PolarsColumn"),
         ("a text", "is a str"),
         ({"a": [1]}, "is a dict"),
         (3, "is a int"),

@@ -1,6 +1,6 @@
-"""The environment that a trainer is started in."""
+"""The environment that a trainer is started in, and the process itself."""
 
-from llf_core.launch.local_process import RUNTIME_VARIABLES, THREAD_VARIABLES, computing_environment
+from llf_core.launch.local_process import RUNTIME_VARIABLES, THREAD_VARIABLES, Trainer, computing_environment
 
 
 def test_threads_and_the_allocator_are_set_before_any_library_is_loaded():
@@ -22,3 +22,10 @@ def test_a_log_has_no_colours_whoever_starts_the_run():
     assert "FORCE_COLOR" not in made
     assert "CLICOLOR_FORCE" not in made
     assert (made["NO_COLOR"], made["TERM"]) == ("1", "xterm-color")
+
+
+def test_the_exit_code_of_a_trainer_can_be_asked_again(tmp_path):
+    with (tmp_path / "log.txt").open("wb") as log:
+        trainer = Trainer(["/bin/sh", "-c", "exit 3"], {}, log)
+        trainer.go()
+        assert [trainer.wait(10), trainer.wait(10)] == [3, 3]

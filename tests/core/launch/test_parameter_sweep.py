@@ -36,7 +36,7 @@ def test_a_sweep_is_a_run_for_each_combination(config, no_start):
 
 
 def test_rows_from_a_cell_can_be_swept_over(no_start):
-    rows = [{"instruction": "Hi", "output": "Yo"}]
+    rows = iter([{"instruction": "Hi", "output": "Yo"}])
     runs = sweep({"model_name_or_path": "smollm2-135m-instruct"}, {"lora_rank": [4, 8]}, rows=rows)
     assert all((run.folder.data / "rows.parquet").exists() or list(run.folder.data.iterdir()) for run in runs)
 

@@ -11,8 +11,10 @@ from transformers import AutoModelForCausalLM
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.peft_tuners import check_options, tuner, tuner_names
+from llf_core.config.registry import method_of
 from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.methods.method import apply_method
+from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models import ModelError, count_parameters
 from tests.core.models.tiny_configs import tiny_config
 
@@ -161,6 +163,13 @@ def test_a_type_that_peft_does_not_have_is_refused_with_its_names():
     assert "Expected one of ADALORA, " in problem.message
     assert dict(problem.fixes[0].changes) == {"peft_type": "IA3"}
     assert "No adapter is set" in problems(finetuning_type="peft")["peft_type"].message
+
+
+def test_a_type_that_another_version_of_peft_has_is_a_sentence():
+    config = RunConfig.load({"model_name_or_path": "m", "dataset": "d", "finetuning_type": "lora"})
+    made = dataclasses.replace(method_of(config).tuner(config), peft_type="IA4")
+    with pytest.raises(ModelError, match=r"PEFT .* has no adapter of the type IA4\. Expected another method"):
+        PeftTuner(config).settings(None, made)
 
 
 @pytest.mark.parametrize(("kind", "refused"), [("HRA", True), ("ROAD", False)])

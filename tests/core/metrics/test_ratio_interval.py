@@ -22,6 +22,8 @@ def test_few_examples():
     assert ratio_interval(np.empty((0, 2))).value is None
     one = ratio_interval(np.array([[3.0, 2.0]]))
     assert (one.value, one.low, one.high) == (1.5, None, None)
+    infinite = ratio_interval(np.array([[np.inf, 2.0], [3.0, 2.0]]))
+    assert (infinite.value, infinite.low, infinite.high, infinite.count) == (np.inf, None, None, 2)
 
 
 def losses(draw, count):

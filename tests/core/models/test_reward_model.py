@@ -160,6 +160,11 @@ def test_a_score_that_is_no_number_is_refused(adapter):
         scorer.scores(TALKS)
 
 
+def test_a_text_without_tokens_is_refused(adapter):
+    with pytest.raises(ModelError, match=r"has no tokens\. Expected a text that is not empty"):
+        load_reward_model(str(adapter[0])).scores(["Why?", ""])
+
+
 def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_tokenizer, tmp_path):
     with pytest.raises(ModelError, match="No reward model at /nowhere"):
         load_reward_model("/nowhere")

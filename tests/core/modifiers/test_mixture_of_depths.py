@@ -651,7 +651,8 @@ def test_damaged_routers_are_told(saved, change, why):
 @pytest.mark.parametrize(
     "entry",
     ["convert", {"capacity": 0, "layers": [1]}, {"capacity": 0.5, "layers": []}, {"capacity": 0.5, "layers": [-1]},
-     {"capacity": "a", "layers": [1]}, {"capacity": 0.5, "layers": "1"}, {"layers": [1]}],
+     {"capacity": "a", "layers": [1]}, {"capacity": 0.5, "layers": "1"}, {"layers": [1]},
+     {"capacity": True, "layers": [1]}, {"capacity": 0.5, "layers": [True]}],
 )  # fmt: skip
 def test_a_damaged_entry_of_the_config_is_told(saved, entry):
     folder, _ = saved
