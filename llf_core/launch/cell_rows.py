@@ -48,7 +48,7 @@ def to_table(rows: object) -> pa.Table:
         table = rows
     elif hasattr(rows, "iloc") and hasattr(rows, "columns"):  # pandas
         table = _checked(lambda: pa.Table.from_pandas(rows, preserve_index=False))
-    elif hasattr(rows, "with_format") and hasattr(rows, "features") and hasattr(rows, "__getitem__"):  # datasets
+    elif hasattr(rows, "with_format") and hasattr(rows, "num_rows"):  # datasets, not a stream of it
         table = rows.with_format("arrow")[:]
     elif hasattr(rows, "to_arrow"):  # polars
         table = rows.to_arrow()
