@@ -48,6 +48,7 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
 
     Raises:
         ModelError: there is none, or its files have no reward head.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or the hub's cache cannot be written.
     """
     folder = _folder_of(name, config)
@@ -101,6 +102,7 @@ def config_of_run(name: str) -> RunConfig | None:
 
     Raises:
         ConfigError: the config can no longer be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the config cannot be opened, for example without permission.
         PluginError: two installed packages declare the same name or key.
     """
@@ -143,6 +145,8 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
     Raises:
         ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
         ConfigError: it is the result of a run whose config can no longer be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be read, or a cache cannot be written.
         PluginError: two installed packages declare the same name or key.
     """

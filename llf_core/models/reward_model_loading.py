@@ -63,6 +63,8 @@ def load_reward_model(
         ModelError: the reward model does not exist, is no reward model, or does not fit the model it is loaded onto.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: it is the result of a run whose config can no longer be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be read, or a cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
         PluginError: two installed packages declare the same name or key.
