@@ -65,12 +65,13 @@ def read_settings(config: object) -> RoutingSettings | None:
         return None
     capacity, layers = (entry.get("capacity"), entry.get("layers")) if isinstance(entry, dict) else (None, None)
     numbers = isinstance(layers, list) and all(type(one) is int and one >= 0 for one in layers)
-    if not (type(capacity) in {int, float} and 0 < capacity <= 1 and numbers and layers):
+    share = capacity if isinstance(capacity, int | float) and not isinstance(capacity, bool) else 0
+    if not (0 < share <= 1 and numbers and layers):
         raise ModelError(
             f"{SETTINGS} in the config of the model is {str(entry)[:100]}. Expected an object with a capacity above 0 "
             "and at most 1, and a list of layers."
         )
-    return RoutingSettings(float(capacity), tuple(layers))
+    return RoutingSettings(float(share), tuple(layers))
 
 
 @dataclass(frozen=True)
