@@ -129,6 +129,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.user_functions.definition_cell._bound": {"SyntaxError": "the text was parsed before"},
     "llf_core.user_functions.definition_cell._read": {"SyntaxError": "the text was parsed before"},
     "llf_core.user_functions.definition_cell._scope": {"SyntaxError": "the name is an identifier"},
+    "llf_core.optimizers.badam.BlockOptimizer.step": {"OptimizerError": "its update needs no finite gradient"},
     "llf_core.runs.fault_points.reach": {"OSError": "a process may end itself"},
     "llf_core.runs.process.boot_id": {"UnicodeDecodeError": "the kernel writes ASCII"},
     "llf_core.models.save_result._merged": {"ConfigError": "an unquantized base is always valid"},

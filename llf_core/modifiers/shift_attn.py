@@ -22,7 +22,8 @@ class ShiftAttn(Modifier):
     def apply(self, model: nn.Module) -> None:
         """Set the group size on the attention layers, where LLF's attention reads it.
 
-        It is `shift_attn_group`, else a quarter of `cutoff_len`, as in LongLoRA (arXiv 2309.12307); at least 2.
+        It is `shift_attn_group`, else a quarter of `cutoff_len`, as in LongLoRA (arXiv 2309.12307), in tokens; at least
+        2.
 
         Raises:
             ModelError: the model has no attention layers, which are known by `layer_idx` and `is_causal`.

@@ -28,6 +28,8 @@ class AdamMini(Optimizer):
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
         """Build the optimizer; parameters with other blocks are in groups of their own.
 
+        One second moment for a block, not for each value, saves almost half of AdamW's state.
+
         Args:
             model: the model under training; its config has the sizes of its heads.
             groups: its trained parameters.
@@ -48,6 +50,8 @@ class AdamMini(Optimizer):
 
 def block_of(name: str, parameter: Tensor, head: int) -> str:
     """What of a parameter shares a second moment: `heads`, `rows` or `whole`; with `values`, each value has its own.
+
+    These are the dense blocks of the Hessian, within which one learning rate suffices.
 
     Args:
         name: of the parameter.
@@ -70,7 +74,7 @@ class AdamMiniOptimizer(PerParameterOptimizer):
     """AdamW with the mean of `g²` over a block as its second moment."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it, with the mean of `g²` over each block in place of each value's own.
+        """Decay a parameter, then update it, with the mean of `g²` over each block, to save the moments of each value.
 
         Args:
             parameter: of any shape.

@@ -34,6 +34,8 @@ class Apollo(Optimizer):
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
         """Build the optimizer: matrices that `apollo_target` means are projected, all others have AdamW.
 
+        The moments of projected gradients take little memory.
+
         Args:
             model: the model under training.
             groups: its trained parameters.
@@ -129,7 +131,7 @@ class ApolloOptimizer(PerParameterOptimizer):
         Args:
             parameter: `[..., rows, columns]`.
             gradient: of the same shape.
-            state: its `step`, and a projection of an SVD under the name of the side.
+            state: its `step`, and a projection of an SVD under the name of the side, where a new one is stored.
             group: its group.
             side: `left` or `right`.
 
@@ -138,7 +140,7 @@ class ApolloOptimizer(PerParameterOptimizer):
 
         Raises:
             OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+            RuntimeError: out of memory.
         """
         step = state.get("step", 0)
         if not group["random"]:

@@ -42,7 +42,7 @@ class BAdam(Optimizer):
 
         Args:
             model: the model under training; what is not trained at first is frozen.
-            groups: its trained parameters.
+            groups: its trained parameters; those that are frozen for good are removed from them.
 
         Raises:
             ValueError: there is no parameter to train.
@@ -131,7 +131,7 @@ class BlockOptimizer(PerParameterOptimizer):
         return int(self.param_groups[0][PROGRESS]["block"])
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """AdamW's update, in a float32 copy where the parameter has fewer bits.
+        """AdamW's update, in a float32 copy where the parameter has fewer bits, which would round small updates away.
 
         Args:
             parameter: of any shape.
@@ -157,7 +157,10 @@ class BlockOptimizer(PerParameterOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the block; after `interval` steps, begin the next one.
+        """Update the block; every `interval` steps, the first time one step earlier, begin the next one.
+
+        The old block is then frozen, and its gradients and moments are dropped, so that one block at a time takes their
+        memory. With an interval of 0 or less it stays.
 
         Args:
             closure: see `torch.optim.Optimizer.step`; what it raises passes through.
@@ -166,7 +169,6 @@ class BlockOptimizer(PerParameterOptimizer):
             The closure's loss; None without one.
 
         Raises:
-            OptimizerError: a gradient is not finite, and the update needs one that is.
             RuntimeError: a gradient has another shape or device than its parameter, or out of memory.
         """
         loss = super().step(closure)
@@ -179,7 +181,7 @@ class BlockOptimizer(PerParameterOptimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state, and train the block that it names.
+        """Load a saved state, and train the block that it names, as the run that saved it would have.
 
         Args:
             state_dict: of `state_dict()`.
@@ -240,7 +242,7 @@ class ShareOptimizer(PerParameterOptimizer):
         """AdamW's update of the values of this share; the others stay, and need no moments.
 
         Args:
-            parameter: of any shape, contiguous.
+            parameter: of any shape, contiguous and not empty.
             gradient: of the same shape.
             state: `steps` in all, `step` and the moments `[values]` of the share, and its `index` `[values]` (int64)
                 where it is drawn at random.

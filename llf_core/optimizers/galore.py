@@ -35,6 +35,8 @@ class GaLore(Optimizer):
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
         """Build the optimizer: matrices that `galore_target` means are projected, all other parameters are not.
 
+        The moments of projected gradients take little memory.
+
         Args:
             model: the model under training.
             groups: its trained parameters.
@@ -87,7 +89,7 @@ class ProjectedOptimizer(PerParameterOptimizer):
         self._direction = direction
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Update a parameter, then decay it, in the order of the authors' code.
+        """Update a parameter, then decay it, in the order of the authors' code, so that both give the same weights.
 
         Args:
             parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.

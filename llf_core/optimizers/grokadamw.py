@@ -65,7 +65,7 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
         self._places = {one: place for group in self.param_groups for place, one in enumerate(group["params"])}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it by its gradient with the slow part amplified.
+        """Decay a parameter, then update it by its gradient with the slow part amplified: it generalizes sooner.
 
         Args:
             parameter: of any shape.

@@ -27,7 +27,7 @@ class LOMO(Optimizer):
     """SGD fused into the backward pass."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept.
 
         Args:
             model: not used.
@@ -44,7 +44,7 @@ class AdaLOMO(Optimizer):
     """Adafactor with grouped normalization, fused into the backward pass."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer.
+        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept.
 
         Args:
             model: not used.
@@ -85,7 +85,7 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
     """Algorithm 1 of AdaLOMO: `u = G / √(rcᵀ)`, and `W ← W - η max(ε, RMS(W)) u / max(1, RMS(u))`."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it, at a rate that grows with its root mean square.
+        """Decay a parameter, then update it, at a rate that grows with its root mean square, so that all change alike.
 
         Args:
             parameter: of any shape.

@@ -25,6 +25,8 @@ ADAFACTOR_CLIPPING = 1.0
 def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     """Compute Adam's update without the learning rate (arXiv 1412.6980, end of section 2).
 
+    Optimizers project or mask it before they apply the rate.
+
     `m ← β₁m + (1-β₁)g`, `v ← β₂v + (1-β₂)g²`, and the result is `√(1-β₂ᵗ) / (1-β₁ᵗ) · m / (√v + ε)`.
 
     Args:
@@ -36,7 +38,7 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
         A tensor of the gradient's shape.
 
     Raises:
-        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     return adam_ratio(gradient, state, group).mul_(bias_correction(state["step"], group))
 
@@ -55,7 +57,7 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
         A tensor of the gradient's shape.
 
     Raises:
-        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -75,7 +77,7 @@ def bias_correction(step: int, group: Group) -> float:
 
 
 def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute Adam's update without the learning rate, with ε where `torch.optim.AdamW` has it.
+    """Compute Adam's update without the learning rate, with ε where `torch.optim.AdamW` has it, so that both agree.
 
     `m / (1-β₁ᵗ) / (√(v / (1-β₂ᵗ)) + ε)` (arXiv 1412.6980, algorithm 1).
 
@@ -88,7 +90,7 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
         A tensor of the gradient's shape.
 
     Raises:
-        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -103,8 +105,10 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     """Compute Adam's update with moments that bitsandbytes keeps in 8 bits between steps (arXiv 2110.02861, section 2).
 
+    They take about a quarter of the memory of float32.
+
     Args:
-        gradient: of any shape; fewer than `SMALLEST_8BIT` values keep their moments in full.
+        gradient: of any shape; fewer than `SMALLEST_8BIT` values keep their moments in full, see `adam_direction`.
         state: `step`, and of each moment its codes (uint8, of the gradient's shape) and their scales `[blocks]`
             (float32).
         group: `betas`, each below 1, and `eps`.
@@ -114,7 +118,7 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Raises:
         ImportError: bitsandbytes is not installed, and the gradient is not small.
-        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     if gradient.numel() < SMALLEST_8BIT:
         return adam_direction(gradient, state, group)
@@ -150,16 +154,16 @@ def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
     algorithm 6, and with no first moment and no relative step.
 
     Args:
-        gradient: `[..., rows, columns]`, or `[n]`, where the second moment is not factored.
+        gradient: `[..., rows, columns]`, or `[n]` or a scalar, where the second moment is not factored.
         state: `step`, and float32 `exp_avg_sq_row` `[..., rows]` and `exp_avg_sq_col` `[..., columns]`, or `exp_avg_sq`
-            `[n]`; filled at the first call.
+            of the gradient's shape; filled at the first call.
         group: not used.
 
     Returns:
         A tensor of the gradient's shape.
 
     Raises:
-        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     del group
     state["step"] = state.get("step", 0) + 1
@@ -172,8 +176,10 @@ def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor:
     """Divide a gradient by the root of its factored second moment (arXiv 1804.04235, algorithms 2 and 4).
 
+    The factors take the memory of a row and a column, not of a value for each weight.
+
     Args:
-        gradient: float32, `[n]`, or `[..., rows, columns]`, of which the last two dimensions are factored.
+        gradient: float32, a scalar, `[n]`, or `[..., rows, columns]`, of which the last two dimensions are factored.
         state: see `adafactor_direction`.
         decay: `β₂ₜ`.
 
@@ -181,10 +187,10 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
         A tensor of the gradient's shape.
 
     Raises:
-        RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     squares = gradient.square().add_(ADAFACTOR_EPSILON)
-    if gradient.dim() == 1:
+    if gradient.dim() < 2:  # noqa: PLR2004 - dimensions of a matrix
         if "exp_avg_sq" not in state:
             state["exp_avg_sq"] = torch.zeros_like(gradient)
         moment = state["exp_avg_sq"].mul_(decay).add_(squares, alpha=1.0 - decay)
@@ -201,13 +207,16 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
 
 
 def rms(tensor: Tensor) -> Tensor:
-    """Root mean square of all values of a tensor of any shape, a scalar: Adafactor limits that of an update."""
+    """Root mean square of all values of a tensor of any shape, a scalar: Adafactor limits that of an update.
+
+    NaN of a tensor without values.
+    """
     norm: Tensor = torch.linalg.vector_norm(tensor)
     return norm / math.sqrt(tensor.numel())
 
 
 def decay_weights(parameter: Tensor, group: Group) -> None:
-    """Decoupled weight decay (arXiv 1711.05101): `w ← w - ηλw`.
+    """Decoupled weight decay (arXiv 1711.05101): `w ← w - ηλw`, which does not pass through the moments.
 
     Args:
         parameter: of any shape; changed in place.

@@ -53,6 +53,8 @@ class MuonOptimizer(PerParameterOptimizer):
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
         """Decay a parameter, then update it: `B ← μB + (1-μ)G`, `W ← W - 0.2 η √max(rows, columns) NS((1-μ)G + μB)`.
 
+        Scaled so, the update is as large as AdamW's, whose learning rates and weight decay fit.
+
         Args:
             parameter: `[rows, columns]` in a group with a `momentum`, else of any shape.
             gradient: of the same shape.
@@ -86,7 +88,8 @@ def orthogonalized(matrix: Tensor) -> Tensor:
         matrix: `[rows, columns]`, of any floating dtype.
 
     Returns:
-        `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2.
+        `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2. Those that are 0, or far smaller than the
+        largest one, stay small.
 
     Raises:
         RuntimeError: out of memory.

@@ -90,7 +90,7 @@ class Optimizer(ABC):
 
 
 def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer | None:
-    """Build the optimizer that a config selects.
+    """Build the optimizer that a config selects, after checks that it can train this model here.
 
     Args:
         model: the model under training.
@@ -102,7 +102,8 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
     Raises:
         OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
-        PluginError: two installed packages declare the same optimizer, or its implementation cannot be imported.
+        PluginError: two installed packages declare the same optimizer, or its implementation cannot be imported or is
+            no `Optimizer`.
         ValueError: there is no parameter to train, or the environment variable `WORLD_SIZE` is no integer.
     """
     declaration = optimizer_of(config)

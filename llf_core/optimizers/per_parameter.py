@@ -65,10 +65,18 @@ class PerParameterOptimizer(torch.optim.Optimizer):
         Raises:
             OptimizerError: the gradient is not finite, and the update needs one that is.
             RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+            ZeroDivisionError: an option or the learning rate is 0, and the update divides by it.
         """
 
     def begin(self, group: Group) -> None:
-        """Prepare a group for a step, once before its first update, as to compute its rate. Default: nothing."""
+        """Prepare a group for a step, once before its first update, as to compute its rate. Default: nothing.
+
+        Args:
+            group: its settings; changed in place.
+
+        Raises:
+            ZeroDivisionError: the learning rate is 0, and the subclass divides by it.
+        """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -84,6 +92,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
         Raises:
             OptimizerError: a gradient is not finite, and the update needs one that is.
             RuntimeError: a gradient has another shape or device than its parameter, or out of memory.
+            ZeroDivisionError: an option or the learning rate is 0, and the update divides by it.
         """
         loss = None
         if closure is not None:

@@ -45,7 +45,8 @@ POWER_ITERATIONS = 2
 def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool = False) -> dict[str, Tensor]:
     """Find the singular vectors that a gradient is projected on (GaLore, arXiv 2403.03507, section 3).
 
-    APOLLO with SVD projections uses them too (arXiv 2412.05270).
+    APOLLO with SVD projections uses them too (arXiv 2412.05270). An exact SVD on a CPU has torch use one thread
+    meanwhile.
 
     Args:
         gradient: `[..., rows, columns]`.
@@ -114,8 +115,8 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, the same for the same matrix.
 
     Raises:
-        torch.linalg.LinAlgError: the matrix is not finite.
-        RuntimeError: the decomposition does not converge, as of a gradient with NaN, or out of memory.
+        torch.linalg.LinAlgError: the matrix is not finite, so that the decomposition does not converge.
+        RuntimeError: out of memory.
     """
     *outer, rows, columns = matrix.shape
     generator = torch.Generator(matrix.device).manual_seed(0)
@@ -130,6 +131,8 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 def projected_side(gradient: Tensor, side: str) -> str:
     """The side of a matrix that is projected: `left`, `right` or `full`; as the package `galore-torch` chooses it.
+
+    With `std` it is the shorter side, so that the moments are smallest.
 
     Args:
         gradient: `[..., rows, columns]`.

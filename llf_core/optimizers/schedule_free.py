@@ -74,6 +74,9 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
         Args:
             group: its `rate`, `rectified` and `share` are set, and `steps`, `lr_max` and `weight_sum` carried on.
 
+        Raises:
+            ZeroDivisionError: `lr_power` is negative, and no step has had a rate above 0.
+
         Source:
             The share: arXiv 2405.15682, algorithm 1. RAdam's rectification: arXiv 1908.03265, algorithm 2.
         """
@@ -96,7 +99,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
         Args:
             parameter: y, of any shape.
             gradient: of the same shape.
-            state: `z` and `exp_avg_sq`, of the same shape.
+            state: `z`, and except for `sgd` `exp_avg_sq`, of the same shape.
             group: its group.
 
         Raises:

@@ -60,6 +60,7 @@ class StableAdamWOptimizer(PerParameterOptimizer):
 
         Raises:
             RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+            ZeroDivisionError: `decouple_lr` is set, and `max_lr` is 0.
 
         Source:
             arXiv 2304.13013, algorithm 2.

@@ -65,7 +65,8 @@ def make_private(folder: Path) -> None:
     """Set the permissions of a folder and everything in it, except links and files of other users.
 
     Libraries create files with the permissions of the umask. So this is called when a run begins and when an attempt
-    ends. Files that cannot be changed are left as they are. Nothing happens if `LLF_HOME_MODE` is `umask`.
+    ends. Files that cannot be changed are left as they are. Nothing happens if `LLF_HOME_MODE` is `umask`, or there is
+    no such folder.
 
     Raises:
         ModeError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.

@@ -154,7 +154,12 @@ def _encoded_forms(values: tuple[str, ...], addresses: tuple[str, ...]) -> tuple
     for value in (*values, *passwords):
         for one in (value, value.strip()):
             if _may_be_secret(one):
-                found |= {one, quote(one, safe=""), json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1]}
+                found |= {
+                    one,
+                    quote(one, safe="", errors="surrogateescape"),
+                    json.dumps(one)[1:-1],
+                    json.dumps(one, ensure_ascii=False)[1:-1],
+                }
     return tuple(sorted(found, key=len, reverse=True))
 
 

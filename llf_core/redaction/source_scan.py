@@ -93,7 +93,7 @@ def secrets_in(source: str) -> list[FoundSecret]:
         RecursionError: an expression has hundreds of nested operators.
     """
     tree = ast.parse(source)
-    lines = source.splitlines()
+    lines = re.split(r"\r\n?|\n", source)  # as Python counts them
     names = _NameCollector()
     names.visit(tree)
     inside = {id(part) for node in ast.walk(tree) for part in _parts(node)}

@@ -18,7 +18,7 @@ def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     """Separate URL credentials from config values, so that the stored config holds none of them.
 
     Args:
-        values: config values by key: strings, or lists of strings.
+        values: config values by key: strings, in which commas separate several, or lists of them; others have no URL.
 
     Returns:
         The changed values with redacted URLs, by key, and the full URLs for the environment.
@@ -36,7 +36,7 @@ def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
 
 
 def restore_url(address: str) -> str:
-    """Return the full URL of a redacted one, for the process that opens it.
+    """Return the full URL of a redacted one, for the process that opens it: of several that it stands for, the first.
 
     Args:
         address: URL as stored in the run; one without `***` is returned unchanged.
@@ -59,7 +59,7 @@ def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, 
     anything in its folder changes.
 
     Args:
-        values: config values by key: strings, or lists of strings.
+        values: config values by key: strings, in which commas separate several, or lists of them; others have no URL.
         environment: environment of the run's processes.
         what: verb for the message, for example `resume`.
 

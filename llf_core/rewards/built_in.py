@@ -67,7 +67,7 @@ def correct(answer: str, expected: str | None) -> float | None:
 
     Compared is the content of the last `<answer>…</answer>`, else of the last `\boxed{…}`, else the last number; if the
     expected text has no number, its whole text. Numbers are compared by value, so that 1,000 equals 1000.0 and 1/2
-    equals 0.5; texts without case, surrounding white space and punctuation.
+    equals 0.5; texts without case, surrounding punctuation, and differences of white space.
 
     Args:
         answer: the generated text.
@@ -134,8 +134,8 @@ def final_answer(text: str, *, numbers: bool = True) -> str | None:
         numbers: whether to fall back to the last number.
 
     Returns:
-        The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`), else of the last `\boxed{…}`,
-        else the last number as written; None if there is none of these.
+        The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`, unless that is empty), else of the
+        last `\boxed{…}`, else the last number as written; None if there is none of these.
     """
     tagged = TAGGED.findall(text)
     if tagged:
@@ -170,7 +170,7 @@ def parse_number(text: str) -> Fraction | None:
         text: the text.
 
     Returns:
-        The value; None if the text is not a number, or its exponent exceeds `MAX_EXPONENT`.
+        The value; None if the text is not a number, its exponent exceeds `MAX_EXPONENT`, or it has thousands of digits.
     """
     bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace("\\", "")
     bare = THOUSANDS.sub("", bare)

@@ -43,8 +43,8 @@ class Completion:
     def arguments(self) -> dict[str, object]:
         """All arguments that a reward function may take, by parameter name: ours, and the columns of the record.
 
-        A column does not replace an argument of the same name; it is available in `row`. Messages and `row` are copies,
-        so that a function cannot change the data set.
+        A column does not replace an argument of the same name; it is available in `row`. The dicts of messages and
+        `row` are copies, so that a function that adds or replaces entries does not change the data set.
         """
         ours = {
             "prompt": self.prompt,
@@ -113,7 +113,8 @@ class Reward:
             One finite number per completion; None if the function does not apply. Without completions none is called.
 
         Raises:
-            RewardError: the function raised an error, or returned NaN, text, or a list of the wrong length.
+            RewardError: the function raised an error, or returned anything but a finite number or None; with TRL's
+                interface, anything but a list with one of these for each completion.
             TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
             ValueError: the function's signature cannot be inspected, as of some functions in C.
         """

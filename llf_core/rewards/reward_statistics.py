@@ -80,14 +80,15 @@ def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequenc
         tokens: length of each completion in tokens.
 
     Raises:
-        ValueError: `values` and `tokens` differ in length, or a value is not finite.
+        ValueError: `values` and `tokens` differ in length, a value is not finite, or the range of the values is no
+            finite number.
     """
     kept = [(value, length) for value, length in zip(values, tokens, strict=True) if value is not None]
     if not kept:
         nan = math.nan
         return RewardStatistics(name, 0, len(values), nan, nan, nan, nan, nan, (), ())
     found = np.array([value for value, _ in kept], dtype=np.float64)
-    counts, edges = np.histogram(found, bins=BINS)
+    counts, edges = np.histogram(found, bins=BINS, range=_range(float(found.min()), float(found.max())))
     return RewardStatistics(
         name,
         len(kept),
@@ -100,6 +101,15 @@ def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequenc
         tuple(counts.tolist()),
         tuple(edges.tolist()),
     )
+
+
+def _range(low: float, high: float) -> tuple[float, float]:
+    """Range of a histogram; wider where the values differ by rounding alone, too little for distinct bins."""
+    largest = max(abs(low), abs(high))
+    if high - low > 2 * BINS * np.spacing(largest):
+        return low, high
+    margin = max(0.5, 1e-6 * largest)
+    return low - margin, high + margin
 
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -140,7 +150,8 @@ def groups_without_variance(completions: Iterable[RewardedCompletion]) -> tuple[
         completions: of any number of groups. Those without a reward are ignored.
 
     Returns:
-        Number of these groups, and of all groups with at least two rewards.
+        Number of these groups, whose standard deviation is at most `EQUAL`, and of all groups with at least two
+        rewards.
     """
     groups: dict[int, list[float]] = {}
     for one in completions:

@@ -76,8 +76,9 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
 
     Raises:
         ConfigError: the run has no reward function of a name, or the source of one cannot be extracted.
-        TypeError: one is not a function, or has no parameter for the answer.
-        ValueError: two have the same name, one has no name, or one has that of a built-in reward.
+        TypeError: one is not a function, has no parameter for the answer, or is a coroutine or a generator.
+        ValueError: two have the same name, one has no name or that of a built-in reward, or a signature cannot be
+            inspected.
         UnreadableError: a stored source is a link, no regular file, too large, or not UTF-8.
         OSError: a file cannot be written, or no process can be started to look for a module that a function imports.
     """

@@ -21,7 +21,7 @@ from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LEFT_OUT = ("control", "cache", ".output")
 """Folders of a run that are of use only on its machine, or can be computed again."""
@@ -57,10 +57,11 @@ def export_run(  # noqa: PLR0913 - what a zip has
     """Write a run with its config, curves, code, data, result and evaluations into a zip file, for another machine.
 
     The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
-    since weights hardly compress. Links, caches, requests and other files of use only here are left out.
+    since weights hardly compress. Links, caches, requests and other files of use only here are left out. The folder of
+    the zip is made if it is missing.
 
     Args:
-        run_id: id of a run that has ended.
+        run_id: id of a run that has ended, was stopped or failed, or is lost.
         file: the zip file.
         checkpoints: whether to include the checkpoints, with which the run can be resumed.
         overwrite: whether to replace an existing file.
@@ -123,25 +124,27 @@ def import_run(
     Raises:
         ArchiveError: the file is no zip of a run or is damaged, or the run does not fit on the disk.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: it cannot be read, or the run cannot be written.
     """
     runs = home_folder(home) / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     work = runs / f".new-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        with zipfile.ZipFile(file) as archive:
+        archive = zipfile.ZipFile(file)
+    except UNREADABLE_ZIP as error:
+        raise _unreadable(file, error) from error
+    try:
+        with archive:
             run_id, entries = _entries(archive, file)
             total = sum(one.file_size for one in entries)
             _check_room(runs, total, f"The run {run_id}")
             work.mkdir()
             _unpack(archive, entries, work, total, progress)
-    except UNREADABLE_ZIP as error:
-        shutil.rmtree(work, ignore_errors=True)
-        raise ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.") from error
+        make_private(work)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    make_private(work)
     return rename_to_free_id(work, runs, run_id)
 
 
@@ -184,8 +187,16 @@ def _entries(archive: zipfile.ZipFile, file: Path) -> tuple[str, list[zipfile.Zi
     if len(entries) > MOST_FILES or len(tops) != 1:
         raise ArchiveError(f"{file} is no zip of a run. Expected one folder in it, with config.yaml and status.json.")
     for one, name in zip(entries, names, strict=True):
+        if one.header_offset < 0:
+            raise ArchiveError(f"{file} is damaged: its beginning is missing. Copy the zip file again.")
         kind = stat.S_IFMT(one.external_attr >> 16)
-        if name.is_absolute() or ".." in name.parts or "\\" in one.filename or kind not in {0, stat.S_IFREG}:
+        if (
+            not name.parts
+            or name.is_absolute()
+            or ".." in name.parts
+            or "\\" in one.filename
+            or kind not in {0, stat.S_IFREG}
+        ):
             raise ArchiveError(f"{file} has the entry {one.filename[:80]!r}, which leads out of the run's folder.")
     (top,) = tops
     try:
@@ -208,17 +219,35 @@ def _unpack(
     """Write the files, and refuse one with another size than the archive says.
 
     Raises:
-        ArchiveError: a file is shorter than the archive says.
+        ArchiveError: a file cannot be read, or is shorter than the archive says.
     """
     done = 0
     for one in entries:
         path = work.joinpath(*PurePosixPath(one.filename).parts[1:])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(one) as source, path.open("xb") as target:
-            while data := source.read(CHUNK):
+        with path.open("xb") as target:
+            for data in _chunks(archive, one):
                 target.write(data)
                 done += len(data)
                 if progress is not None:
                     progress(done, total)
         if path.stat().st_size != one.file_size:
             raise ArchiveError(f"{one.filename[:80]} is damaged. Copy the zip file again.")
+
+
+def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The bytes of a file of an archive, about 1 MiB at a time.
+
+    Raises:
+        ArchiveError: it cannot be read.
+    """
+    try:
+        with archive.open(entry) as source:
+            while data := source.read(CHUNK):
+                yield data
+    except UNREADABLE_ZIP as error:
+        raise _unreadable(archive.filename, error) from error
+
+
+def _unreadable(file: Path | str | None, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.")

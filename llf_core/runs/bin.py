@@ -73,8 +73,8 @@ def _bin_lock(given: Path | str | None) -> Iterator[Path]:
 def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     """Move an ended run to `$LLF_HOME/bin`, from where it can be restored until the bin is emptied.
 
-    A run whose status cannot be read counts as ended. An older run with this id in the bin can then no longer be
-    restored; `clean` removes it.
+    A run whose status cannot be read, or that holds a pipe, socket or device, counts as ended. An older run with this
+    id in the bin can then no longer be restored; `clean` removes it.
 
     Args:
         run_id: the run's id.
@@ -88,7 +88,8 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         FileNotFoundError: the run does not exist.
         RuntimeError: the run has not ended.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the move failed, see `moving.move`, or another process holds the lock.
+        OSError: the bin is not a folder or not writable, the move failed, see `moving.move`, another process holds the
+            lock, or `LLF_HOME_MODE` is not a mode.
     """
     with _bin_lock(home) as bin_folder:
         folder = open_run(run_id, home)
@@ -142,7 +143,8 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         FileNotFoundError: the bin does not hold this run.
         FileExistsError: a run with this id exists in `runs`.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the move failed, see `moving.move`, or another process holds the lock.
+        OSError: the bin is not a folder or not writable, the move failed, see `moving.move`, another process holds the
+            lock, or `LLF_HOME_MODE` is not a mode.
     """
     with _bin_lock(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)
@@ -167,7 +169,8 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
         ValueError: `run_id` is not a valid id.
         FileNotFoundError: the bin does not hold this run.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be removed, or another process holds the lock.
+        OSError: the bin is not a folder or not writable, a file cannot be removed, another process holds the lock, or
+            `LLF_HOME_MODE` is not a mode.
     """
     with _bin_lock(home) as bin_folder:
         aside = _rename_before_removal(_in_bin(bin_folder, run_id))
@@ -245,7 +248,7 @@ def find_cleanable(
         keep_latest: of these checkpoints, keep the newest of each run.
 
     Returns:
-        The files and folders, and their size.
+        The files and folders, and their size; links count 0.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -276,7 +279,8 @@ def clean(
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be removed, or another process holds the lock. Removed files stay removed.
+        OSError: the bin is not a folder or not writable, a file cannot be removed, another process holds the lock, or
+            `LLF_HOME_MODE` is not a mode. Removed files stay removed.
     """
     with _bin_lock(home) as bin_folder:
         freed = find_cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
@@ -298,7 +302,7 @@ def _ignore_missing(_: object, __: str, failure: tuple[type[BaseException], Base
 
 
 def _bytes(item: Path) -> int:
-    return item.stat().st_size if item.is_file() else folder_bytes(item)
+    return item.stat().st_size if item.is_file() and not item.is_symlink() else folder_bytes(item)
 
 
 def _rename_before_removal(item: Path) -> Path:

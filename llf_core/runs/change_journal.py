@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.event_fields import valid_fields
+from llf_core.runs.event_fields import is_count, valid_fields
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import records
 from llf_core.untrusted import HISTORY_BYTES, read_object
@@ -121,7 +121,7 @@ def read_changes(folder: RunFolder) -> list[Change]:
 
     Raises:
         UnreadableError: the run's events or `replay.json` cannot be read.
-        OSError: too many files are open.
+        OSError: the disk fails, or too many files are open.
     """
     changes = ActiveChanges(_planned_changes(folder))
     for event in records(folder.events):
@@ -190,7 +190,7 @@ def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:
         changes: the changes.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or `LLF_HOME_MODE` is not a mode.
     """
     replace_file(folder.replay, json_bytes({"v": 1, "changes": [change.json() for change in changes]}))
 
@@ -204,7 +204,7 @@ def _planned_changes(folder: RunFolder) -> list[Change]:
 def parse_change(event: Mapping[str, object]) -> Change | None:
     """Parse a `steered` event, which anybody may have written; None for an invalid one or one of a later version."""
     step, changes = event.get("step"), event.get("changes")
-    if not isinstance(step, int) or not isinstance(changes, dict):
+    if not isinstance(step, int) or not is_count(step) or not isinstance(changes, dict):
         return None
     try:
         return Change(step, check_changes(changes), str(event.get("id", "")))

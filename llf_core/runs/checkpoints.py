@@ -43,8 +43,10 @@ class Checkpoints:
     def flush(self, step: int) -> None:
         """Flush the files of a checkpoint to disk, ahead of `finish`, which then has little left to wait for.
 
+        Nothing happens if there is no such checkpoint.
+
         Raises:
-            OSError: the disk is full or fails.
+            OSError: a file cannot be opened, or the disk is full or fails.
         """
         path = self.path(step)
         for name in _files(path):
@@ -56,10 +58,11 @@ class Checkpoints:
         In this order a power failure leaves no checkpoint that counts and lacks data.
 
         Returns:
-            Size of the checkpoint in bytes.
+            Size of its files in bytes, without `complete.json`.
 
         Raises:
-            OSError: the disk is full or fails. The checkpoint is then incomplete, unless only the last flush failed.
+            OSError: there is no such checkpoint, a file cannot be opened, the disk is full or fails, or
+                `LLF_HOME_MODE` is not a mode. The checkpoint is then incomplete, unless only the last flush failed.
         """
         path = self.path(step)
         files = {name: size for name, size in _files(path).items() if name != COMPLETE}
@@ -95,7 +98,8 @@ class Checkpoints:
         """Refuse links in place of checkpoint folders: a run that ignored them would lose what they point to.
 
         Raises:
-            UnreadableError: a folder is a link or not accessible; one sentence that names the first.
+            UnreadableError: `checkpoints`, or an entry of it with the name of a checkpoint, is a link, no folder or not
+                accessible; one sentence that names the first.
         """
         with suppress(FileNotFoundError):
             for name in sorted(filter(NAME.fullmatch, list_folder(self._root, self._run))):

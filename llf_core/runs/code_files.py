@@ -24,7 +24,8 @@ class TooMuchCodeError(UserError, ValueError):
 def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
     """Find Python files in a folder and its subfolders, to show and hash them before any of them runs.
 
-    Links are followed, as Python does when it imports them.
+    Links are followed, as Python does when it imports them. Folders that the system denies are skipped, since Python
+    cannot import from them either.
 
     Args:
         folder: where to search; nothing is found if it does not exist.

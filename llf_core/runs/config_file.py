@@ -52,7 +52,7 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
 
     Returns:
         Values by key, without secrets, always with model, stage and method; all keys of the file if the config is no
-        longer valid.
+        longer valid, and none if it cannot be read.
 
     Raises:
         PluginError: two installed plug-ins declare the same key or name.
@@ -69,7 +69,7 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
 
 
 def formatted_config(folder: RunFolder) -> dict[str, Any]:
-    """Like `non_default_config`, with each float as the text that the form displays: `5e-5`.
+    """Like `non_default_config`, with each value that is a float as the text that the form displays: `5e-5`.
 
     JavaScript, which receives it, would write `0.00005`.
 

@@ -52,7 +52,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
     Args:
         folder: the run.
         type: one of `REQUEST_TYPES`.
-        args: JSON values; None for none.
+        args: JSON values, in which secrets are replaced; None for none.
         by: sender, for example `monitor`.
 
     Returns:
@@ -60,8 +60,9 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
 
     Raises:
         ValueError: the type is unknown, or the arguments are too large.
-        TypeError: an argument is not JSON.
-        OSError: `control/` is not a folder or is not writable, or the disk is full.
+        TypeError: an argument is neither JSON nor a numpy or torch scalar.
+        OSError: there is no such run, its `control/` is not a folder or is not writable, the disk is full, or
+            `LLF_HOME_MODE` is not a mode.
     """
     if type not in REQUEST_TYPES:
         raise ValueError(f"Unknown request {type!r}. Expected one of {', '.join(REQUEST_TYPES)}.")

@@ -33,8 +33,8 @@ def create_run(
     """Create a run's folder in the state `created`. It becomes visible only once complete, so that no view sees half.
 
     Args:
-        config_yaml: the config as YAML, with defaults.
-        name: display name of the run; part of its id.
+        config_yaml: the config as YAML, with defaults; secrets in it are replaced.
+        name: display name of the run; part of its id. Secrets in it are replaced.
         home: `LLF_HOME`. Default: from the environment.
         fill: writes more files before the folder becomes visible. If it fails, nothing is left. None for nothing more.
 
@@ -43,6 +43,7 @@ def create_run(
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the folder cannot be written; for a full disk a sentence with what to do.
         NotADirectoryError: a file exists in place of the folder of runs; a sentence.
         Exception: whatever `fill` raises.

@@ -66,7 +66,10 @@ def is_unwritable(folder: RunFolder) -> bool:
 
 
 def remove_partial_files(folder: RunFolder) -> None:
-    """Remove incomplete checkpoints and results, so that a full disk has room for the final status."""
+    """Remove incomplete checkpoints and results, so that a full disk has room for the final status.
+
+    What cannot be removed stays.
+    """
     with suppress(OSError):
         Checkpoints(folder).remove_unfinished()
     shutil.rmtree(folder.path / ".output", ignore_errors=True)
@@ -75,7 +78,8 @@ def remove_partial_files(folder: RunFolder) -> None:
 def failure_message(folder: RunFolder, error: BaseException | None = None) -> tuple[str, str]:
     """Explain a disk error of a run, and what to do about it.
 
-    Libraries report a full disk in many ways, and most do not name the disk.
+    Libraries report a full disk in many ways, and most do not name the disk. Where the error has no number, a small
+    file is written to the run's folder and removed, to see what the disk does.
 
     Args:
         folder: the run. Call `remove_partial_files` first.

@@ -86,11 +86,11 @@ def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
 
     Args:
         result: result of the second model.
-        verdict: the verdict.
+        verdict: the verdict; secrets in it are replaced.
 
     Raises:
-        OSError: the file is not a regular file, or the disk is full.
-        TypeError: a value is not JSON.
+        OSError: the file is not a regular file or cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a
+            mode.
     """
     append(
         result.folder / VERDICTS,
@@ -125,7 +125,7 @@ def verdicts_of(
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, or too many files are open.
+        OSError: the folder is not accessible, the disk fails, or too many files are open.
     """
     found: dict[str, dict[tuple[str, int], JudgedPair]] = {}
     if not (result.folder / VERDICTS).exists():
@@ -152,7 +152,7 @@ def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, or too many files are open.
+        OSError: the folder is not accessible, the disk fails, or too many files are open.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
     if not (result.folder / VERDICTS).exists():

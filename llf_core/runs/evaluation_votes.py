@@ -16,7 +16,7 @@ Vote = Literal["win", "tie", "lose"]
 
 
 def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, int], vote: Vote | None) -> None:
-    """Store a vote; it replaces an earlier one on the same example.
+    """Store a vote; it replaces an earlier one on the same example beside the same base.
 
     Args:
         result: result of the model that is judged.
@@ -26,8 +26,8 @@ def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, i
 
     Raises:
         ValueError: there is no such vote.
-        OSError: the file is not a regular file, or the disk is full.
-        TypeError: the key is not JSON.
+        OSError: the file is not a regular file or cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a
+            mode.
     """
     if vote is not None and vote not in get_args(Vote):
         raise ValueError(f"{vote!r} is no vote. Expected win, tie or lose.")
@@ -50,7 +50,7 @@ def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, or too many files are open.
+        OSError: the folder is not accessible, the disk fails, or too many files are open.
     """
     found: dict[tuple[str, int], Vote] = {}
     if not (result.folder / VOTES).exists():

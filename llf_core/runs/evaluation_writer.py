@@ -91,10 +91,10 @@ class EvaluationWriter:
         """Add an example at once, so that memory does not grow with their number.
 
         Args:
-            one: the example.
+            one: the example; secrets in it are replaced.
 
         Raises:
-            OSError: the disk is full, or the file cannot be created.
+            OSError: the disk is full, the file cannot be created, or `LLF_HOME_MODE` is not a mode.
             TypeError: a value of a message is not JSON.
         """
         self._write(EXAMPLES, one.json())
@@ -103,10 +103,10 @@ class EvaluationWriter:
         """Add the token losses of an example to a file of their own, since most readers do not need them.
 
         Args:
-            one: the losses.
+            one: the losses; secrets in its tokens are replaced.
 
         Raises:
-            OSError: the disk is full, or the file cannot be created.
+            OSError: the disk is full, the file cannot be created, or `LLF_HOME_MODE` is not a mode.
         """
         self._write(TOKEN_LOSSES, one.json())
 
@@ -160,6 +160,8 @@ class EvaluationWriter:
 
 def copy_result(result: EvaluationResult, place: RunFolder | Path, target: EvaluatedTarget) -> EvaluationResult:
     """Copy a result of the same weights to another run, where it has its own target and need not be measured again.
+
+    Verdicts and votes on it are not copied.
 
     Args:
         result: a valid result.

@@ -304,7 +304,7 @@ def examples_of(result: EvaluationResult) -> list[ExampleResult]:
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: too many files are open.
+        OSError: the disk fails, or too many files are open.
     """
     found = (_read_line(line, _example) for line in records(result.folder / EXAMPLES))
     return [one for one in found if one is not None]
@@ -321,7 +321,7 @@ def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: too many files are open.
+        OSError: the disk fails, or too many files are open.
     """
     for line in records(result.folder / TOKEN_LOSSES):
         if (one := _read_line(line, _token_losses)) is not None:

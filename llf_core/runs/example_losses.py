@@ -85,11 +85,11 @@ class ExampleLosses:
         """Read new records, so that a view of a live run stays current.
 
         Returns:
-            Whether there were any.
+            Whether there were new lines, also invalid ones. A file that was replaced is read from its beginning.
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
-            OSError: too many files are open.
+            OSError: the disk fails, or too many files are open.
         """
         found = False
         for data, again in self._tail.pieces():
@@ -177,14 +177,15 @@ class ExampleLosses:
         """Examples with unusual losses, most unusual first: candidates for wrong answers and for useless data.
 
         Args:
-            kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress), `easy` (low
+            kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress, and with a
+                positive excess loss), `easy` (low
                 loss at the first visit), `odd` (loss so high that it is not chance: a wrong answer, another language,
                 garbage; a modified z-score above 3.5, as Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993,
                 recommend). The bounds of `unlearned` and `easy`, `UNLEARNED_SHARE` and `EASY_SHARE`, are choices of
                 this project.
 
         Returns:
-            The examples; empty if there are none.
+            The examples; empty if there are none. Those whose excess loss is not finite are left out.
 
         Raises:
             ValueError: the kind is unknown.

@@ -51,11 +51,10 @@ def record_export(run: RunFolder, export: RecordedExport) -> None:
 
     Args:
         run: the run.
-        export: the export.
+        export: the export; secrets in it are replaced.
 
     Raises:
-        OSError: the file cannot be written, for example on a full disk.
-        TypeError: a value is not JSON.
+        OSError: the file cannot be written, for example on a full disk, or `LLF_HOME_MODE` is not a mode.
     """
     append(run.path / FILE, asdict(export))
 

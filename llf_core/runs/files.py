@@ -37,8 +37,9 @@ def replace_file(
         point: name of the fault point. Default: the file name without its suffix.
 
     Raises:
-        OSError: the disk is full, or the folder is not writable; the old content is kept, and the temporary file is
-            removed. With `sync` also: the new content is in place, and flushing the folder failed.
+        OSError: the disk is full, the folder is missing or not writable, a folder has the path, or `LLF_HOME_MODE` is
+            not a mode; the old content is kept, and the temporary file is removed. With `sync` also: the new content is
+            in place, and flushing the folder failed.
     """
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
@@ -66,7 +67,7 @@ def open_to_append(path: Path) -> BinaryIO:
         A buffered binary file, which the caller closes.
 
     Raises:
-        OSError: it is not a regular file, or cannot be opened or created.
+        OSError: it is not a regular file, cannot be opened or created, or `LLF_HOME_MODE` is not a mode.
     """
     return os.fdopen(create_file(path, os.O_WRONLY | os.O_APPEND), "ab")
 
@@ -105,7 +106,7 @@ def json_bytes(value: Mapping[str, object]) -> bytes:
     Raises:
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
-    text = json.dumps(spell_non_finite(redact_nested(value)), ensure_ascii=False, indent=1, allow_nan=False)
+    text = json.dumps(spell_non_finite(redact_nested(dict(value))), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -125,13 +126,13 @@ def special_file(folder: Path) -> str | None:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file. A lock file of another user is opened read-only, which suffices to lock it.
+    """Open a lock file, and create it if missing. That of another user is opened read-only, which suffices to lock it.
 
     Returns:
         The file descriptor, which the caller closes.
 
     Raises:
-        OSError: the file cannot be opened, or is not a regular file.
+        OSError: the file cannot be opened or created, is not a regular file, or `LLF_HOME_MODE` is not a mode.
     """
     try:
         return create_file(path, os.O_RDWR)
@@ -157,7 +158,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
     Raises:
         TimeoutError: another process held the lock for `seconds`.
-        OSError: the file cannot be opened, or is not a regular file.
+        OSError: the file cannot be opened or created, is not a regular file, or `LLF_HOME_MODE` is not a mode.
     """
     descriptor = open_lock(path)
     try:

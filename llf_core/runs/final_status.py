@@ -50,8 +50,8 @@ def kept_reason(folder: RunFolder, attempt: int) -> str | None:
         folder: the run.
         attempt: number of the attempt.
     """
-    place = _place()
     try:
+        place = _place()
         if not _is_own(place):
             return None
         value = json_value(read_bytes(place / _name(folder)))

@@ -17,7 +17,7 @@ from llf_core.config.paths import expanded, is_there
 from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_signed
-from llf_core.untrusted import NotPlainError, json_value, leads_to_file, read_object_or_empty
+from llf_core.untrusted import NotPlainError, json_value, leads_to_file, leads_to_folder, read_object_or_empty
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     The user reads it before anything is loaded.
 
     Args:
-        folder: folder of the model or adapter, or a file in it.
+        folder: folder of the model or adapter, or a file in it. A path that does not exist counts as a file.
         name: the user's name for it. Default: the folder.
 
     Raises:
@@ -252,7 +252,8 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
 
     Raises:
         UntrustedCodeError: the run was created elsewhere or modified since, and its code would run.
-        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
+        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review, or a file of it
+            cannot be read.
         PluginError: two installed plug-ins declare the same key or name.
         OSError: a JSON file of a model cannot be read.
     """
@@ -325,9 +326,9 @@ def _external_files(folder: Path, reference: str) -> dict[str, Path]:
     module = rest.partition(".")[0]
     if not repository:
         path = folder / f"{module}.py"
-        return {str(path): path} if module.startswith("/") and path.is_file() else {}
+        return {str(path): path} if module.startswith("/") and leads_to_file(path) else {}
     other = expanded(repository)
-    places = [other] if other.is_dir() else snapshots(repository)
+    places = [other] if leads_to_folder(other) else snapshots(repository)
     return {f"{repository}/{os.path.relpath(path, place)}": path for place in places for path in python_files(place)}
 
 
@@ -362,7 +363,7 @@ def allow_code(code: ForeignCode, home: Path) -> None:
 
     Raises:
         PermissionError: this `LLF_HOME` has no key of this user.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, another process holds the lock, or `LLF_HOME_MODE` is not a mode.
         TooMuchCodeError: a file of the code cannot be read.
     """
     allow(code.folder, code.sha256, home)
@@ -413,7 +414,8 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
     """Whether to run a model's own Python code. All loaders of models, tokenizers and processors call this.
 
-    With one decision for all, none of them can run code that the user has not allowed.
+    With one decision for all, none of them can run code that the user has not allowed. It records what training runs as
+    allowed, see `may_run`.
 
     Args:
         folder: folder of the model.

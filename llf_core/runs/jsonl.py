@@ -53,9 +53,9 @@ def encode(record: Mapping[str, object]) -> bytes:
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     try:
-        text = _dumps(record)
+        text = _dumps(dict(record))
     except ValueError:
-        text = _dumps(spell_non_finite(record))
+        text = _dumps(spell_non_finite(dict(record)))
     # A lone surrogate becomes its JSON escape.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -115,8 +115,8 @@ class Appender:
         the writes, so at worst an empty line appears between two complete ones; readers skip it.
 
         Raises:
-            OSError: its folder does not exist, it is not a regular file, the disk is full, or a file size limit was
-                exceeded. Earlier records are intact.
+            OSError: its folder does not exist, it is not a regular file or cannot be written, the disk is full, a file
+                size limit was exceeded, or `LLF_HOME_MODE` is not a mode. Earlier records are intact.
             TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         line = encode(record)
@@ -149,8 +149,8 @@ def append(path: Path, record: Mapping[str, object]) -> None:
         record: the record.
 
     Raises:
-        OSError: its folder does not exist, it is not a regular file, the disk is full, or a file size limit was
-            exceeded.
+        OSError: its folder does not exist, it is not a regular file or cannot be written, the disk is full, a file size
+            limit was exceeded, or `LLF_HOME_MODE` is not a mode.
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     appender = Appender(path)
@@ -180,7 +180,7 @@ def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
 
     Raises:
         UnreadableError: it is not a regular file, or the system denies access.
-        OSError: too many files are open.
+        OSError: the disk fails, or too many files are open.
     """
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
@@ -213,7 +213,7 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open.
+            OSError: the disk fails, or too many files are open.
         """
         while True:
             data, again = self.read()
@@ -234,7 +234,7 @@ class Tail:
 
         Raises:
             UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open.
+            OSError: the disk fails, or too many files are open.
         """
         try:
             descriptor = open_file(self._path)

@@ -41,9 +41,10 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
     Raises:
         RuntimeError: the run is on another machine where nothing answers the request, or its status names a process
             that does not belong to it.
-        TimeoutError: a process does not end (for example in a driver call).
+        TimeoutError: a process does not end (for example in a driver call), or another process holds the run's lock.
         BrokenRunError: the run's status cannot be read.
-        OSError: the request or the status cannot be written, or a process belongs to another user.
+        OSError: the request, the status or the event cannot be written, a process belongs to another user, or
+            `LLF_HOME_MODE` is not a mode.
     """
     status = read_status(folder)
     if status.final:

@@ -109,7 +109,7 @@ def last_evaluation(folder: RunFolder) -> dict[str, float]:
 
 
 def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of evaluations among logged values, without the bounds of their intervals.
+    """The metrics of evaluations among logged values, by which runs are sorted, without the bounds of their intervals.
 
     Args:
         values: by name, as logged.
@@ -174,9 +174,10 @@ def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = N
         if keys == []:
             return
         if keys and not any(key in lines for key in keys):
-            first = parse(lines[: lines.find(b"\n") + 1]) or {}
-            if first.get("attempt", 1) == attempt:
-                yield first
+            first = parse(lines[: lines.find(b"\n") + 1])
+            if (first or {}).get("attempt", 1) == attempt:
+                if first is not None:
+                    yield first
                 continue
         for line in reversed(lines.splitlines()):
             record = parse(line)

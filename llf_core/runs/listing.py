@@ -161,7 +161,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         curve: whether to read the metrics too; without them the row has no curve, losses and key metrics.
 
     Raises:
-        OSError: too many files are open.
+        OSError: the disk fails while the metrics are read, or too many files are open.
     """
     special = special_file(folder.path)
     if special:

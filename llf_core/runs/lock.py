@@ -31,7 +31,8 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the lock file cannot be opened, or the file system has no locks.
+        OSError: the lock file cannot be opened or created, the file system has no locks, or `LLF_HOME_MODE` is not a
+            mode.
     """
     descriptor = open_lock(lock_path(home(), name))
     try:

@@ -31,7 +31,7 @@ def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> 
 
     Args:
         stream: name of the stream. `stderr` keeps stdout free for a command's result.
-        layout: line format, see `logging.Formatter`.
+        layout: line format with at least one field, see `logging.Formatter`.
     """
     handler = _StandardStream(stream)
     handler.setFormatter(logging.Formatter(layout, "%H:%M:%S"))

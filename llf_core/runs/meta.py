@@ -45,11 +45,13 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
         changes: new values by key.
 
     Returns:
-        The new content of the file.
+        The new content, the changes as they were given. In the file, secrets are replaced, and numbers that are not
+        finite are strings.
 
     Raises:
         StaleError: the revision has changed; nothing was written.
-        OSError: the file cannot be read or written, or another process holds the run's lock.
+        OSError: the file cannot be read or written, another process holds the run's lock, or
+            `LLF_HOME_MODE` is not a mode.
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     with locked(folder.status_lock):
@@ -74,7 +76,8 @@ def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
         are strings.
 
     Raises:
-        OSError: the file cannot be read or written, or another process holds the run's lock.
+        OSError: the file cannot be read or written, another process holds the run's lock, or
+            `LLF_HOME_MODE` is not a mode.
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     with locked(folder.status_lock):

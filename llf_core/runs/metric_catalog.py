@@ -148,6 +148,8 @@ def metric_named(name: str) -> KeyMetric:
 def higher_is_better(name: str, declared: Mapping[str, bool] = NOTHING_DECLARED) -> bool | None:
     """Whether a higher value of a metric is better, as the declaration of its stage or of the metric says.
 
+    The best value of a run and the order of runs depend on it.
+
     Args:
         name: as logged, with or without `eval_`.
         declared: what the run's own metrics declare, see `declared_directions`; it counts before all others.
@@ -170,6 +172,8 @@ def higher_is_better(name: str, declared: Mapping[str, bool] = NOTHING_DECLARED)
 
 def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
     """Which values of the metrics of a run's evaluations are better, as its trainer has written it.
+
+    Metrics of the user's functions and of single data sets are declared there alone.
 
     Args:
         resolved: the run's `resolved.yaml`.

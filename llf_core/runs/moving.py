@@ -21,7 +21,8 @@ def move(source: Path, target: Path) -> None:
     """Move a file or folder: by renaming, or to another disk by copying, flushing, renaming and removing.
 
     If the process is killed at any point, one of the two paths holds everything. A partial copy, or the remains of the
-    source, have a hidden name, which `llf runs clean` removes among the runs and in the bin.
+    source, have a hidden name, which `llf runs clean` removes among the runs and in the bin. Pipes, sockets and devices
+    are not moved to another disk.
 
     Args:
         source: what to move.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from llf_core.runs.event_fields import is_count, is_timestamp
 from llf_core.runs.latest_metrics import read_backwards
 from llf_core.untrusted import open_file
 
@@ -95,6 +96,6 @@ def _recent(descriptor: int, attempt: int) -> dict[int, float]:
         step, moment = record.get("step"), record.get("time")
         if record.get("attempt", 1) != attempt or len(found) > RECENT:
             break
-        if isinstance(step, int) and isinstance(moment, int | float):
+        if isinstance(step, int) and is_count(step) and isinstance(moment, int | float) and is_timestamp(moment):
             found.setdefault(step, float(moment))
     return found

@@ -21,6 +21,6 @@ def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
         what: activity within the phase: `find` the model (download and convert it), later `load` it.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
     """
     writer.event("phase", name=name, **({"what": what} if what else {}))

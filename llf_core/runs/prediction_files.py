@@ -37,7 +37,7 @@ class FinishedPredictions:
 
 
 def finished_predictions(folder: Path) -> FinishedPredictions | None:
-    """How many predictions a folder has.
+    """How many predictions a folder has, if they are finished, for the views that list them.
 
     Args:
         folder: the folder of predictions, such as `RunFolder.predictions`; it may come from a stranger.

@@ -58,7 +58,7 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: too many files are open.
+            OSError: the disk fails, or too many files are open.
         """
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
@@ -75,11 +75,11 @@ class RunReader:
         """Events since the last call, in order; at the first call all events.
 
         Of more than `MAX_RECORDS` events or `MAX_NEW_BYTES` bytes, the last ones. Non-finite numbers in `values` are
-        floats. Invalid fields are removed, see `event_fields`.
+        floats. Invalid fields are removed, see `event_fields`, and events without a type left out.
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: too many files are open.
+            OSError: the disk fails, or too many files are open.
         """
         events = [valid_fields(event) for event in self._new("events", self._events)]
         for event in events:
@@ -98,7 +98,7 @@ class RunReader:
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: too many files are open.
+            OSError: the disk fails, or too many files are open.
         """
         return self._new("samples", self._samples)
 
@@ -109,7 +109,7 @@ class RunReader:
             lines: maximum number of lines.
 
         Raises:
-            UnreadableError: it is not a regular file, or the system denies access.
+            UnreadableError: it is not a regular file, the system denies access, or the disk fails.
             OSError: too many files are open.
         """
         return log_tail(self.folder, lines)
@@ -146,7 +146,7 @@ def log_tail(folder: RunFolder, lines: int = 20) -> str:
         lines: maximum number of lines; none if it is not above 0.
 
     Raises:
-        UnreadableError: it is not a regular file, or the system denies access.
+        UnreadableError: it is not a regular file, the system denies access, or the disk fails.
         OSError: too many files are open.
     """
     if lines <= 0:

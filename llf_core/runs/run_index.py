@@ -145,7 +145,7 @@ class RunIndex:
         Raises:
             ValueError: `sort` is unknown, or the query is too long.
             QueryCancelledError: `is_cancelled` returned True.
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while a run is read.
         """
         run_query = RunQuery(state, query, sort)
         if not run_query.is_unfiltered:
@@ -167,7 +167,7 @@ class RunIndex:
 
         Raises:
             QueryCancelledError: `is_cancelled` returned True.
-            OSError: the folder of runs is not accessible.
+            OSError: the folder of runs is not accessible, or the disk fails while a run is read.
         """
         names = self.names()
         found = names if query.is_unfiltered else self._find(names, query, is_cancelled)
@@ -203,7 +203,7 @@ class RunIndex:
         A list that is refreshed every few seconds then reads only runs that train.
 
         Raises:
-            OSError: too many files are open.
+            OSError: the disk fails while its metrics are read, or too many files are open.
         """
         return self._row(name)
 
@@ -469,7 +469,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder of runs is not accessible.
+        OSError: the folder of runs is not accessible, or the disk fails while a run is read.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
 

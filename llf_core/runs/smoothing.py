@@ -63,7 +63,7 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
         `[n]` float64. `smooth(steps[:k], values[:k], window)` equals the first k of `smooth(steps, values, window)`.
 
     Raises:
-        ValueError: `window` is not greater than 0.
+        ValueError: `window` is not greater than 0, or `steps` or `values` have texts that are no numbers.
         IndexError: there are fewer steps than values.
     """
     if not window > 0:

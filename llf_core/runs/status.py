@@ -259,8 +259,8 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
     Raises:
         TypeError: a field is unknown.
         BrokenRunError: there is no readable status.
-        OSError: the disk is full (for a final state, the run's reserve was used first), or another process holds the
-            run's lock.
+        OSError: the file cannot be written, as on a full disk (for a final state, the run's reserve was used first),
+            another process holds the run's lock, or `LLF_HOME_MODE` is not a mode.
     """
     unknown = changes.keys() - _FIELDS.keys()
     if unknown:
@@ -292,7 +292,8 @@ def _editable_when_final(changes: StatusFields) -> StatusFields:
 def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:
     """Write the first status of the next attempt of an ended or lost run. Its state is `created`.
 
-    This is the only way out of a final state. The caller starts the processes.
+    This is the only way out of a final state. The caller starts the processes. The last attempt's reason is no longer
+    kept elsewhere (`final_status`), and a missing reserve is made again.
 
     Args:
         folder: the run.
@@ -306,7 +307,8 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
         RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process
             has started this attempt first.
         BrokenRunError: there is no readable status.
-        OSError: the disk is full, or another process holds the run's lock.
+        OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
+            `LLF_HOME_MODE` is not a mode.
     """
     with locked(folder.status_lock):
         old = read_status(folder)

@@ -91,7 +91,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
 
     Raises:
         PermissionError: this `LLF_HOME` has no key of this user.
-        OSError: the file cannot be written, or another process holds the lock.
+        OSError: the file cannot be written, another process holds the lock, or `LLF_HOME_MODE` is not a mode.
     """
     home.mkdir(parents=True, exist_ok=True)
     key = _key(home, make=True)

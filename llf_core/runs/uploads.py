@@ -24,7 +24,7 @@ UNUSED_DAYS = 7
 def unused_uploads(root: Path) -> list[Path]:
     """Files that no form has used for a week and no run refers to, oldest first, for `llf runs clean`.
 
-    Runs in the bin count too, since they may be restored.
+    Runs in the bin count too, since they may be restored. A run whose config cannot be read refers to none.
 
     Args:
         root: `LLF_HOME`.

@@ -55,7 +55,8 @@ class RunWriter:
             values: values by name; non-finite ones are stored as the texts `NaN`, `Infinity` and `-Infinity`.
 
         Raises:
-            OSError: the disk is full. Earlier records are intact.
+            OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
+                are intact.
             TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
@@ -68,7 +69,8 @@ class RunWriter:
             fields: its fields.
 
         Raises:
-            OSError: the disk is full. For final events (`state`, `error`, `answer`) the reserve was used first.
+            OSError: the file cannot be written, as on a full disk (for final events (`state`, `error`, `answer`) the
+                reserve was used first), or `LLF_HOME_MODE` is not a mode.
             TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
@@ -88,7 +90,8 @@ class RunWriter:
                 completion `reward` and `rewards`, the latter by function.
 
         Raises:
-            OSError: the disk is full. Earlier records are intact.
+            OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
+                are intact.
             TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
@@ -104,7 +107,8 @@ class RunWriter:
 
         Raises:
             ValueError: `losses` and `tokens` differ in length.
-            OSError: the disk is full. Earlier records are intact.
+            OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
+                are intact.
         """
         means = [float(f"{loss / max(count, 1):.5g}") for loss, count in zip(losses, tokens, strict=True)]
         record = {"step": step, "attempt": self.attempt, "number": list(numbers), "loss": means, "tokens": list(tokens)}
@@ -116,7 +120,8 @@ class RunWriter:
         Without a heartbeat (`start_heartbeat`) every field is written at once.
 
         Raises:
-            OSError: the disk is full, or another process holds the run's lock, and the change could not wait.
+            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
+                `LLF_HOME_MODE` is not a mode, and the change could not wait.
             BrokenRunError: there is no readable status.
             TypeError: a field is unknown.
         """
@@ -134,8 +139,9 @@ class RunWriter:
             The status in the file after the call; unchanged if a later attempt has begun.
 
         Raises:
-            OSError: the disk is full, or another process holds the run's lock; the changes stay pending.
-            BrokenRunError: there is no readable status.
+            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
+                `LLF_HOME_MODE` is not a mode; the changes stay pending.
+            BrokenRunError: there is no readable status; the changes are lost.
         """
         with self._flushing:
             with self._lock:
@@ -154,11 +160,12 @@ class RunWriter:
         Without a heartbeat, other machines take the run for lost.
 
         Args:
-            seconds: interval between two writes.
+            seconds: interval between two writes, in seconds.
 
         Raises:
             RuntimeError: a later attempt has started.
-            OSError: the disk is full, or another process holds the run's lock.
+            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
+                `LLF_HOME_MODE` is not a mode.
             BrokenRunError: there is no readable status.
         """
         own = ProcessId.own()
@@ -173,7 +180,8 @@ class RunWriter:
         """Write what is pending, and end the heartbeat: another process of this attempt takes over.
 
         Raises:
-            OSError: the disk is full, or another process holds the run's lock.
+            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
+                `LLF_HOME_MODE` is not a mode.
             BrokenRunError: there is no readable status.
         """
         self._end_thread()
@@ -198,7 +206,8 @@ class RunWriter:
     def close(self, state: str, reason: str | None = None) -> None:
         """Write the attempt's final state and event, unless one was written before.
 
-        Views tell from it how the run ended, and no later write changes it.
+        Views tell from it how the run ended, and no later write changes it. The heartbeat ends, and the files are
+        closed.
 
         Args:
             state: `finished`, `stopped` or `failed`.
@@ -206,8 +215,9 @@ class RunWriter:
 
         Raises:
             ValueError: the state is not final.
-            OSError: the disk is full and the reserve used up, or another process holds the run's lock. The reason is
-                kept in memory, see `final_status`.
+            OSError: the status cannot be written, as on a full disk whose reserve is used up, another process holds the
+                run's lock, or `LLF_HOME_MODE` is not a mode. The reason is kept in memory if that is possible, see
+                `final_status`.
             BrokenRunError: there is no readable status.
         """
         if state not in FINAL:
@@ -254,7 +264,8 @@ def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) ->
         fields: its fields.
 
     Raises:
-        OSError: the disk is full. For final events (`state`, `error`, `answer`) the reserve was used first.
+        OSError: the file cannot be written, as on a full disk (for final events (`state`, `error`, `answer`) the
+            reserve was used first), or `LLF_HOME_MODE` is not a mode.
         TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     writer = RunWriter(folder, attempt)

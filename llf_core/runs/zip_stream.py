@@ -22,7 +22,7 @@ def files_below(root: Path) -> list[Path]:
     """Regular files below a folder, sorted, to zip them. Links are skipped: they could lead to any file of the machine.
 
     Each file is opened once, because an error can be reported only before a download begins. Folders that cannot be
-    listed are skipped.
+    listed are skipped. A folder that is a link or does not exist has none.
 
     Args:
         root: the folder.

@@ -43,7 +43,8 @@ def load_auxiliary(
         ModelError: it cannot be loaded, has another tokenizer, does not support the batches of the trained model, or an
             adapter does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, or a cache cannot be written.
+        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError, RuntimeError: memory does not suffice.
         ConfigError: the name or the number of bits is not valid in a config.
         PluginError: two installed packages declare the same name or key.
@@ -76,7 +77,8 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
     Raises:
         ModelError: the model or its adapter can no longer be loaded.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, or a cache cannot be written.
+        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError, RuntimeError: memory does not suffice.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.

@@ -122,6 +122,8 @@ class FunctionScoring:
 def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
     """Load the reward functions of a run, for stages that call them without TRL's trainers.
 
+    Their source is executed, and an event warns of prompts that are left out.
+
     Args:
         context: the training context; its folder has the sources of the functions.
 
@@ -136,9 +138,10 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
         ValueError: the signature of a function cannot be inspected.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
         KeyError: a record of the prepared data is no longer in its data set.
-        OSError: a file of the prompts can no longer be opened, or the disk is full.
+        OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is
+            not valid.
     """
     config, stage = context.config, context.config.stage
     limit = stage_of(config).completion_tokens(config, 0)
@@ -238,7 +241,7 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
 
 
 def last_messages(context: TrainingContext) -> dict[int, str]:
-    """Texts by which a person knows the prompts of a run again: the last message of each.
+    """Texts by which a person knows the training prompts of a run again: the last message of each.
 
     Args:
         context: the training context.
@@ -249,9 +252,9 @@ def last_messages(context: TrainingContext) -> dict[int, str]:
     Raises:
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
         KeyError: a record of the prepared data is no longer in its data set.
-        OSError: a file of the prompts can no longer be opened.
+        OSError: a file of the prompts can no longer be opened, or the folder `LLF_HOME` cannot be located.
     """
     try:
         found = prompts_of(context.config, context.data, (context.folder.path,))

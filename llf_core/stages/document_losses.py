@@ -19,7 +19,7 @@ def shifted_targets(labels: Tensor) -> Tensor:
     """Shift labels so that each stands at the position whose hidden state predicts it.
 
     Args:
-        labels: `[batch, seq]`, int64; `-100` for tokens without a loss.
+        labels: `[batch, seq]`, int64, of at least one token; `-100` for tokens without a loss.
 
     Returns:
         `[batch, seq]`: `labels` one to the left, with `-100` in the last column.
@@ -36,7 +36,7 @@ def record_document_losses(
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
         record_losses: called with losses and token counts, `[documents]` each; what it raises passes through.
         positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
-        costs: `[N]`, losses of these tokens.
+        costs: `[N]`, losses of these tokens in nats.
     """
     ends = batch.get("cu_seq_lens_q")
     count = len(batch["input_ids"]) if ends is None else len(ends) - 1

@@ -96,7 +96,8 @@ class Reference:
 
         Raises:
             ModelError, UntrustedCodeError: see `reference_policy`.
-            OSError: a file of the model cannot be read, or a cache cannot be written.
+            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
+                not valid.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -131,7 +132,8 @@ class Reference:
             ModelError: a log-probability is not finite, or the reference model does not exist or fit.
             DataError: the prepared data is damaged, or media of an example are missing.
             UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
-            OSError: a file of the reference model cannot be read, or `LLF_HOME/cache` cannot be read or written.
+            OSError: a file of the reference model cannot be read, `LLF_HOME/cache` cannot be read or written, or
+                `LLF_HOME` or `LLF_HOME_MODE` is not valid.
             PluginError: two installed packages declare the same name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
@@ -243,7 +245,7 @@ class Reference:
             `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are neighbours.
 
         Raises:
-            RuntimeError: out of memory.
+            RuntimeError: out of memory, or a target is not in the vocabulary.
         """
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()

@@ -59,12 +59,14 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
         shares: whether the policy may serve as the reference too.
 
     Raises:
-        ModelError: the named model or an adapter does not exist, or does not fit.
-        UntrustedCodeError: Python code of the named model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, or a cache cannot be written.
+        ModelError: the model or an adapter does not exist, can no longer be loaded, or does not fit.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError, RuntimeError: memory does not suffice.
         ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
-        PluginError: two installed packages declare the same name or key.
+        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
+            or key.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
@@ -88,7 +90,8 @@ def named_reference(context: TrainingContext) -> PreTrainedModel:
     Raises:
         ModelError: the model or an adapter of it does not exist, or does not fit.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, or a cache cannot be written.
+        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError, RuntimeError: memory does not suffice.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.

@@ -391,3 +391,12 @@ def test_every_loader_asks_for_permission():
     root = Path(llf_core.__file__).parent
     for path in root.rglob("*.py"):
         assert ".trust_remote_code" not in path.read_text() or path.name in aside, path
+
+
+def test_a_reference_that_is_no_path_is_shown_as_it_is(tmp_path):
+    """The system refuses names of so many characters."""
+    for repository in ("a" * 5000, "/" + "b" * 5000, "c\0d"):
+        (tmp_path / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": f"{repository}--m.Model"}}))
+        assert code_of_model(tmp_path).references == (f"config.json: AutoModel {repository}--m.Model",)
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": f"/{'b' * 5000}.Model"}}))
+    assert code_of_model(tmp_path).files == ()

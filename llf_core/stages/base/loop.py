@@ -110,8 +110,10 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             The optimizer, also set as `optimizer`.
 
         Raises:
-            PluginError: the optimizer of another package cannot be imported or is no `Optimizer`.
-            ValueError, ImportError: the Trainer's own optimizer refuses its arguments, or its package is not installed.
+            PluginError: the optimizer of another package cannot be imported or is no `Optimizer`, or two installed
+                packages declare the same one.
+            ValueError, ImportError: the Trainer's own optimizer refuses its arguments, or its package is not installed;
+                no parameter is trained; or `WORLD_SIZE` is no integer.
             OptimizerError: the optimizer does not fit the model or the config.
         """
         trained, config = self.model if model is None else model, self.stage.config
@@ -130,7 +132,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         The Trainer itself finds no gradients left to measure after such a step.
 
         Args:
-            logs: metrics by name.
+            logs: metrics by name; changed in place.
             start_time: see `transformers.Trainer.log`.
 
         Raises:
@@ -241,7 +243,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             The Trainer's tuple, with the number of epochs replaced.
 
         Raises:
-            ValueError: `max_steps` is not set and the training set has no length.
+            ValueError: `max_steps` is not set and the training set has no length, or the name of the checkpoint to
+                resume from has no step.
         """
         self.planned_epochs, *rest, max_steps = super().set_initial_training_values(args, dataloader)
         resumed = args.resume_from_checkpoint

@@ -58,7 +58,8 @@ class Stage:
             name or key.
         KeyError: a record of the prepared data is no longer in its data set.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        OSError: a file of a model or of the run cannot be read or written.
+        OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError: out of memory.
     """
 
@@ -105,9 +106,10 @@ class Stage:
             TypeError, ValueError: a reward function has no parameter for the answer, or its signature is unknown.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
             KeyError: a record of the prepared data is no longer in its data set.
-            OSError: a file of the prompts can no longer be opened, or the disk is full.
+            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
+                is not valid.
         """
         return None
 
@@ -172,7 +174,8 @@ class LossStage(Stage, ABC):
             name or key.
         KeyError: a record of the prepared data is no longer in its data set.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        OSError: a file of a model or of the run cannot be read or written.
+        OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError: out of memory.
     """
 
@@ -212,7 +215,8 @@ class LossStage(Stage, ABC):
                 or could not review it.
             ConfigError: that model is not valid in a config.
             PluginError: two installed packages declare the same name or key.
-            OSError: a file of that model cannot be read, or the cache cannot be written.
+            OSError: a file of that model cannot be read, the cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE`
+                is not valid.
             RuntimeError, MemoryError: out of memory.
         """
         return examples
@@ -240,7 +244,7 @@ class LossStage(Stage, ABC):
             StopTraining: the stage samples its own data, and cannot.
             RuntimeError, MemoryError: out of memory.
             PluginError: two installed packages declare the same plug-in.
-            OSError: the disk is full.
+            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
             KeyError: a record of the prepared data is no longer in its data set.
         """
         return batches
@@ -272,7 +276,7 @@ class LossStage(Stage, ABC):
             RuntimeError, MemoryError: out of memory, after which the step is computed again in smaller parts.
             StopTraining: a stage that samples its own data cannot, in an evaluation.
             ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
-            OSError: the disk is full.
+            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
         """
 
     def evaluated(self, means: Mapping[str, float]) -> None:
@@ -325,7 +329,8 @@ class TrainerStage(Stage, ABC):
             RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
-            OSError: a file of the prompts can no longer be opened, or the disk is full.
+            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
+                is not valid.
             KeyError: a record of the prepared data is no longer in its data set.
         """
 
@@ -347,7 +352,8 @@ def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | Train
         RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
         KeyError: a record of the prepared data is no longer in its data set.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        OSError: a file of a model or of the run cannot be read or written.
+        OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError: out of memory.
     """
     declaration = stage_of(config)

@@ -38,7 +38,8 @@ class DPO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, or a cache cannot be written.
+            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
+                not valid.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -130,7 +131,7 @@ class DPO(LossStage):
         Raises:
             ValueError: `dpo_label_smoothing` is outside the range of the loss, which a rule refuses before a run
                 starts.
-            RuntimeError: out of memory.
+            RuntimeError: out of memory, a target is not in the vocabulary, or another process has ended.
 
         Source:
             The formula of each `pref_loss` is in `llf_core.stages.losses`; mixing as in LLaMA-Factory's
@@ -217,7 +218,7 @@ class DPO(LossStage):
 
         Raises:
             KeyError: the mean lacks its sum or count.
-            TypeError, ValueError: one of them is no number.
+            TypeError, ValueError: it is no mapping, or one of them is no number of float64.
         """
         if "baseline" in state:
             self.baseline.load(state["baseline"])

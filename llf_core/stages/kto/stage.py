@@ -49,7 +49,8 @@ class KTO(LossStage):
 
         Raises:
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, or a cache cannot be written.
+            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
+                not valid.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
@@ -144,7 +145,7 @@ class KTO(LossStage):
             A float32 scalar with a graph.
 
         Raises:
-            RuntimeError: out of memory.
+            RuntimeError: out of memory, a target is not in the vocabulary, or another process has ended.
 
         Source:
             KTO, arXiv 2402.01306, section 4; `pref_ftx` as in LLaMA-Factory's `CustomKTOTrainer`.

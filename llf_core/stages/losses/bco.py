@@ -84,6 +84,9 @@ class RunningMean:
 
         Raises:
             KeyError: one of them is missing.
-            TypeError, ValueError: one of them is no number.
+            TypeError, ValueError: one of them is no number of float64.
         """
-        self.total, self.count = float(state["total"]), float(state["count"])
+        try:
+            self.total, self.count = float(state["total"]), float(state["count"])
+        except OverflowError:
+            raise ValueError("the sum or the count of a running mean is an integer beyond float64") from None

@@ -89,7 +89,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
                 written.
 
         Raises:
-            OSError: the disk is full.
+            OSError: `samples.jsonl` cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
         """
         if "reward" not in (logs or {}):
             return

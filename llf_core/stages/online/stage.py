@@ -56,7 +56,8 @@ class OnlineStage(TrainerStage):
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> OnlineTrainer:
         """Create TRL's trainer for the loaded model, with the run's prompts and reward functions.
 
-        TRL's trainer samples, scores and makes the steps; a run's own callbacks write its metrics and checkpoints.
+        TRL's trainer samples, scores and makes the steps; a run's own callbacks write its metrics and checkpoints. An
+        event warns of prompts that are left out.
 
         Args:
             settings: makes the training arguments of a given class.
@@ -70,11 +71,12 @@ class OnlineStage(TrainerStage):
             RewardError: a reward function does not exist or cannot be executed.
             re.error: `reward_pattern` is not a regular expression.
             ValueError: TRL refuses an option or a combination of options.
-            OSError: a file of the prompts can no longer be opened, or the disk is full.
+            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
+                is not valid.
             TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
             KeyError: a record of the prepared data is no longer in its data set.
         """
         from llf_core.data.prompts import prompts_of
@@ -118,6 +120,8 @@ class OnlineStage(TrainerStage):
     def scoring(self) -> PromptScoring:
         """Weighted sum of the run's reward functions, for a look at rewards before training; TRL calls them itself.
 
+        An event warns of prompts that are left out.
+
         Raises:
             DataError: no prompt is usable, or the functions need a column that is missing or only TRL provides.
             RewardError: a reward function does not exist or cannot be executed.
@@ -126,9 +130,10 @@ class OnlineStage(TrainerStage):
             ValueError: the signature of a function cannot be inspected.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+            UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
             KeyError: a record of the prepared data is no longer in its data set.
-            OSError: a file of the prompts can no longer be opened, or the disk is full.
+            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
+                is not valid.
         """
         from llf_core.stages.completion_scores import PromptScoring, scoring_by_functions
 

@@ -67,7 +67,8 @@ class TRLRewards:
     def shown(self, max_completions: int) -> list[ScoredCompletion]:
         """Choose completions of the first prompt to show, from best to worst; of too many some, evenly spaced in rank.
 
-        Completions of one prompt can be compared with each other, those of several prompts cannot.
+        Completions of one prompt can be compared with each other, those of several prompts cannot. One to which no
+        function applies ranks as if it had 0. Empty before the first training batch.
 
         Args:
             max_completions: maximum number of completions.

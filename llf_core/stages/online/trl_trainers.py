@@ -78,7 +78,7 @@ class OnlineTrainer(TrainingLoop):
             The Trainer's `TrainOutput`.
 
         Raises:
-            RewardError: a reward function failed; its `what_to_do` names the saved step.
+            RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
             RuntimeError: out of memory.
             OSError: the disk is full, or too many files are open.
             ModelError, NotPlainError, BrokenRunError, PluginError: a callback of the run cannot continue, see
@@ -98,7 +98,7 @@ class OnlineTrainer(TrainingLoop):
             Metrics by name.
 
         Raises:
-            RewardError: a reward function failed; its `what_to_do` names the saved step.
+            RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
             RuntimeError: out of memory.
             OSError: the disk is full, or too many files are open.
             BrokenRunError: there is no readable status.
@@ -160,11 +160,11 @@ class OnlineTrainer(TrainingLoop):
     def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
         """Sample completions with this project's decode loop, which is faster than `model.generate` on a CPU.
 
-        Sampling takes most of the time of these stages. `docs/benchmarks.md` has the ratio for greedy decoding of one
-        prompt.
+        Sampling takes most of the time of these stages, so its progress is written as events. `docs/benchmarks.md` has
+        the ratio for greedy decoding of one prompt.
 
         Args:
-            prompts: token ids of each.
+            prompts: token ids of each, at least one prompt.
 
         Returns:
             Token ids of each completion, with the token that ends it if it was not truncated.
@@ -239,7 +239,7 @@ class ResumableSampler(Sampler[int]):
 
 
 def drop_copied_reference(trainer: OnlineTrainer) -> None:
-    """Delete TRL's copy of a new adapter, which it creates as the reference.
+    """Delete TRL's copy of a new adapter, which it creates as the reference, if there is one.
 
     A new adapter changes nothing yet, so the model without it is the same reference, with less memory and time.
 

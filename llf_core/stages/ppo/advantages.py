@@ -23,7 +23,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     `δ_t = r_t + γ V_{t+1} - V_t` and `A_t = δ_t + γ λ A_{t+1}`; nothing follows the last token.
 
     Args:
-        rewards: `[batch, seq]`, reward of each token of a completion.
+        rewards: `[batch, seq]`, reward of each token of a completion; at least one token.
         values: `[batch, seq]`, value of the state before each token: the expected rewards from there on.
         mask: `[batch, seq]`, bool: true where a completion has a token; each row's are its first ones.
         gamma: γ, discount per token, 0 to 1.

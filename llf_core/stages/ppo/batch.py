@@ -37,7 +37,7 @@ def answer_batch(
     ```
 
     Args:
-        prompts: token ids, none empty.
+        prompts: token ids, none empty, at least one prompt.
         answers: token ids of the completions, none empty.
         tokenizer: see `Collator`.
         device: device of the tensors.

@@ -75,7 +75,8 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     disabled, and a reward model that is an adapter is activated when it is needed (model-sharing RLHF, arXiv
     2403.13372). What cannot be shared is a model of its own: a reward model that is no adapter or has another base,
     also where adapters were merged into the policy's, and the reference of a method without adapters. With `separate`
-    every role has its own model.
+    every role has its own model. The policy's dropout is disabled, and the value function becomes its submodule
+    `llf_value`.
 
     Args:
         context: the training context; its model has made no step and has no checkpoint's weights.
@@ -87,7 +88,8 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
         DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
         RewardError: a reward function does not exist or cannot be executed.
         re.error: `reward_pattern` is not a regular expression.
-        OSError: a file of a model cannot be read, or a cache cannot be written.
+        OSError: a file of a model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
+            valid.
         MemoryError: memory does not suffice.
         TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name

@@ -59,7 +59,7 @@ def compute_policy(
         Log-probabilities, values and entropies, `[tokens]` each, see `PolicyOutput`.
 
     Raises:
-        RuntimeError: out of memory.
+        RuntimeError: out of memory, or a target is not in the vocabulary.
     """
 
     def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:

@@ -97,7 +97,8 @@ class Plan:
     def minibatch(self, answers: int, phase: int, phase_steps_done: int, rank: int) -> list[int]:
         """Indices of the completions of one optimizer step; each epoch over them has its own order.
 
-        Shuffled by a seed from run, phase, epoch and rank, so that a resumed run has the same steps.
+        Shuffled by a seed from run, phase, epoch and rank, so that a resumed run has the same steps. Empty where a
+        phase has fewer completions than steps, and none is left.
 
         Args:
             answers: number of completions of this process.

@@ -58,7 +58,7 @@ class Rollout:
         Their sampling-time numbers (`PER_TOKEN`) go along, since the loss compares the policy with them.
 
         Args:
-            indices: of the completions.
+            indices: of the completions, at least one.
             tokenizer: see `Collator`.
             device: of the tensors.
             flatten: whether documents are concatenated instead of padded.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.ppo import PPOOptions
 from llf_core.stages.base.stage import LossStage
+from llf_core.user_functions.results import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +51,8 @@ class PPO(LossStage):
 
         Raises:
             re.error: `reward_pattern` is not a regular expression.
-            OSError: a file of a model cannot be read, or a cache cannot be written.
+            OSError: a file of a model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
+                not valid.
             TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
             PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
                 name or key.
@@ -121,7 +123,7 @@ class PPO(LossStage):
         return range(len(self.context.data.examples)) if indices is None else indices
 
     def scoring(self) -> PromptScoring:
-        """Scores of the run's reward model, endpoint or reward functions, not yet normalized."""
+        """Scores of the run's reward model, endpoint or reward functions, unnormalized, for a look before training."""
         from llf_core.stages.completion_scores import PromptScoring
 
         return PromptScoring(self._usable_prompts, lambda completions: self.rollout_worker.score(completions, 0))
@@ -166,7 +168,7 @@ class PPO(LossStage):
     def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Completions that an optimizer step learns from; samples and scores a new phase first if none are left.
 
-        Sampling happens here, between two steps, so that a checkpoint never lies within it.
+        Sampling happens here, between two steps, so that a checkpoint never lies within it. Each call counts as a step.
 
         Args:
             batches: the loader's placeholders; only their number counts.
@@ -177,8 +179,8 @@ class PPO(LossStage):
         Raises:
             StopTraining: no completion can be scored, a score is not finite, a reward function failed, or the endpoint
                 does not answer.
-            RuntimeError, MemoryError: memory does not suffice for a single completion.
-            OSError: the disk is full.
+            RuntimeError, MemoryError: memory does not suffice for a single completion, or another process has ended.
+            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 plug-in.
             KeyError: a record of the prepared data is no longer in its data set.
@@ -216,7 +218,7 @@ class PPO(LossStage):
             batch: of `Rollout.batch`: the model's inputs, and `[tokens]` each `predictors`, `targets`,
                 `old_log_probs`, `old_values`, `advantages` and `returns`; in an evaluation of `PromptCollator`.
             label_smoothing: not used; a rule refuses it.
-            record_losses: not called: a completion is no example of the data set; what it raises passes through.
+            record_losses: not called: a completion is no example of the data set.
 
         Returns:
             A float32 scalar with a graph; without one in an evaluation.
@@ -224,9 +226,9 @@ class PPO(LossStage):
         Raises:
             StopTraining: in an evaluation, a score is not finite, a reward function failed, or the endpoint does not
                 answer.
-            RuntimeError, MemoryError: in an evaluation, memory does not suffice for a single completion.
-            RuntimeError: out of memory.
-            OSError: the disk is full.
+            RuntimeError, MemoryError: out of memory; in an evaluation, for a single completion. A target is not in the
+                vocabulary.
+            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
 
         Source:
             arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`.
@@ -442,7 +444,7 @@ class PPO(LossStage):
             state: of the checkpoint, see `state`.
 
         Raises:
-            KeyError, TypeError, ValueError: an entry is missing, or of another type.
+            KeyError, TypeError, ValueError: an entry is missing, of another type or out of range.
         """
         from llf_core.stages.ppo.token_rewards import RunningMoments
 
@@ -450,10 +452,14 @@ class PPO(LossStage):
             return
         position = [state[key] for key in ("made", "phase", "served", "asked")]
         sizes, moments = dict(state["sizes"]), RunningMoments(**state["moments"])
-        if not all(isinstance(one, int) and one >= 0 for one in (*position, *sizes.values())):
-            raise ValueError(f"its position is {position} with chunks of {sizes}, and expected are integers")
+        expected = self.rollout_worker.sizes.keys()
+        whole = all(isinstance(one, int) and one >= 0 for one in (*position, *sizes.values()))
+        if not whole or sizes.keys() != expected or 0 in sizes.values():
+            raise ValueError(
+                f"its position is {position} with chunks of {sizes}, and expected are integers, chunks of at least 1"
+            )
         numbers = (state["coefficient"], *dataclasses.astuple(moments))
-        if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+        if not all(isinstance(one, int | float) and math.isfinite(as_float(one)) for one in numbers):
             raise ValueError(f"its KL coefficient and moments are {numbers}, and expected are finite numbers")
         self.steps_done, self.phase, self.phase_steps_done, self.prompts_used = position
         self.controller.coefficient, self.moments = state["coefficient"], moments

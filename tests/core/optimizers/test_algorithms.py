@@ -11,6 +11,7 @@ from llf_core.optimizers.apollo import ApolloOptimizer
 from llf_core.optimizers.badam import BlockOptimizer
 from llf_core.optimizers.galore import DIRECTIONS, ProjectedOptimizer
 from llf_core.optimizers.kahan import add_exactly
+from llf_core.optimizers.moments import adafactor_direction
 from llf_core.optimizers.optimizer import OptimizerError
 from llf_core.optimizers.per_parameter import sum_of_squares
 from llf_core.optimizers.projections import find_projections
@@ -248,3 +249,12 @@ def test_a_decomposition_takes_one_thread_and_gives_the_others_back(monkeypatch)
     finally:
         torch.set_num_threads(before)
     assert used == [1, 1]
+
+
+def test_adafactor_does_not_factor_a_scalar():
+    """A scalar parameter, such as CLIP's `logit_scale`, has the updates of a vector with its one value."""
+    scalar, vector = {}, {}
+    for gradient in (0.5, -2.0, 0.25):
+        found = adafactor_direction(torch.tensor(gradient), scalar, {})
+        assert found.shape == ()
+        assert torch.equal(found, adafactor_direction(torch.tensor([gradient]), vector, {})[0])

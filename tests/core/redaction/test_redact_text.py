@@ -205,3 +205,9 @@ def test_a_link_keeps_the_mode_of_what_it_leads_to(tmp_path):
     assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o644
     assert stat.S_IMODE(outside.stat().st_mode) == 0o755
     assert file_mode() == 0o600
+
+
+def test_a_value_of_the_environment_that_is_no_text_is_a_secret(monkeypatch):
+    secret = os.fsdecode(b"s3cr3t-\xff\xfe-key")
+    monkeypatch.setenv("MY_TOKEN", secret)
+    assert redact(f"the token {secret} and s3cr3t-%FF%FE-key") == "the token *** and ***"

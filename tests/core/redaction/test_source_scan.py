@@ -132,3 +132,10 @@ def test_values_are_looked_into():
     assert secret_kind("keys", ["a1b2c3d4e5f6a7b8c9", "b"])
     assert secret_kind("names", ["anna", 5, None, True, 1.5]) is None
     assert FoundSecret(1, "x") == FoundSecret(1, "x")
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x0c", "\x85"])
+def test_lines_are_counted_as_python_does(sign):
+    """Other separators, at which Python's `splitlines` breaks, end no line of a source."""
+    text = f'a = "{sign}"\npassword = "hunter2"  # llf: allow-secret\napi_key = "hunter3"\n'
+    assert [one.line for one in secrets_in(text)] == [3]

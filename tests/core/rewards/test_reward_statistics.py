@@ -53,3 +53,11 @@ def test_groups_whose_rewards_are_equal_are_counted():
     given = [completion(0, 1.0), completion(0, 1.0), completion(1, 1.0), completion(1, 0.0), completion(2, 1.0)]
     given += [completion(3, None), completion(3, None), completion(3, 0.5), completion(3, 0.5)]
     assert groups_without_variance(given) == (2, 3)  # a single reward cannot be compared
+
+
+@pytest.mark.parametrize("values", [[0.3, 0.1 + 0.2], [1e20, 1e20], [-2.0, -2.0]])
+def test_rewards_that_differ_by_rounding_have_a_histogram(values):
+    found = reward_statistics("sum", values, [1, 2])
+    assert sum(found.counts) == 2
+    assert sorted(set(found.edges)) == list(found.edges)
+    assert found.edges[0] < min(values) <= max(values) < found.edges[-1]

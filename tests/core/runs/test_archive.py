@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from llf_core.redaction.file_modes import ModeError
 from llf_core.runs import create_run, read_status, status
 from llf_core.runs.archive import ArchiveError, export_run, import_run
 from llf_core.runs.config_file import run_config
@@ -74,6 +75,7 @@ RUN = {"20261127-a/config.yaml": "", "20261127-a/status.json": json.dumps({})}
         (RUN | {"20261127-a/../../evil": ""}, (), "leads out of the run's folder"),
         (RUN | {"20261127-a/output": "/etc"}, ("20261127-a/output",), "leads out of the run's folder"),
         (RUN | {"other/file": ""}, (), "Expected one folder in it"),
+        (RUN | {".": ""}, (), "leads out of the run's folder"),
         ({"..hidden/config.yaml": "", "..hidden/status.json": ""}, (), "is no zip of a run"),
     ],
 )
@@ -117,3 +119,29 @@ def test_a_zip_with_a_name_that_is_no_text_is_refused(tmp_path):
     file.write_bytes(file.read_bytes().replace("\xe9".encode(), b"\xff\xfe"))
     with pytest.raises(ArchiveError, match=r"names\.zip is not a readable zip file"):
         import_run(file, home=tmp_path / "other")
+
+
+def test_a_zip_without_its_beginning_leaves_nothing(run, tmp_path):
+    file = export_run(run.id, tmp_path / "run.zip")
+    file.write_bytes(file.read_bytes()[10:])
+    with pytest.raises(ArchiveError, match=r"run\.zip is damaged: its beginning is missing"):
+        import_run(file, home=tmp_path / "other")
+    assert not list((tmp_path / "other" / "runs").iterdir())
+
+
+def test_a_mode_that_is_none_leaves_nothing(run, tmp_path, monkeypatch):
+    file = export_run(run.id, tmp_path / "run.zip")
+    monkeypatch.setenv("LLF_HOME_MODE", "private")
+    with pytest.raises(ModeError, match="LLF_HOME_MODE is 'private'"):
+        import_run(file, home=tmp_path / "other")
+    assert not list((tmp_path / "other" / "runs").iterdir())
+
+
+def test_an_error_of_whoever_watches_is_not_one_of_the_zip(run, tmp_path):
+    def watch(done, total):
+        raise RuntimeError("the window was closed")
+
+    file = export_run(run.id, tmp_path / "run.zip")
+    with pytest.raises(RuntimeError, match=r"^the window was closed$"):
+        import_run(file, home=tmp_path / "other", progress=watch)
+    assert not list((tmp_path / "other" / "runs").iterdir())

@@ -290,3 +290,13 @@ def test_a_home_given_with_a_tilde_is_the_users(ended, monkeypatch, tmp_path):
     assert [row.id for row in list_runs(given).rows] == [ended.id]
     assert find_cleanable(given).items == ()
     assert not (tmp_path / "~").exists()
+
+
+def test_a_link_in_the_bin_counts_nothing(ended, tmp_path):
+    delete_run(ended.id)
+    size = find_cleanable().bytes
+    (tmp_path / "large").write_bytes(b"x" * 1000)
+    (home() / "bin" / "20261127-link").symlink_to(tmp_path / "large")
+    found = find_cleanable()
+    assert len(found.items) == 2
+    assert found.bytes == size

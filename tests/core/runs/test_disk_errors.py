@@ -143,3 +143,16 @@ def test_an_attempt_whose_disk_took_not_even_its_processes_goes_on_at_once(disk)
     disk("remount,rw")
     assert status.begin_attempt(folder, 2).state == "created"
     assert RunReader(folder).status().state == "created"
+
+
+def test_without_a_folder_for_temporary_files_no_reason_is_kept(monkeypatch, tmp_path):
+    """`tempfile` looks for one that takes a file, which a full disk does not."""
+    folder = create_run("a: 1\n", "kept")
+    monkeypatch.setattr(final_status, "MEMORY", tmp_path / "none")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
+    with pytest.raises(FileNotFoundError):
+        tempfile.gettempdir()
+    final_status.keep_reason(folder, 1, "mine")
+    assert final_status.kept_reason(folder, 1) is None
+    final_status.forget_reason(folder)

@@ -4,6 +4,7 @@ import json
 import math
 import threading
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -167,3 +168,9 @@ def test_no_file_stays_open(tmp_path):
     for _ in range(10):
         tail.read()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_any_mapping_is_a_record():
+    record = MappingProxyType({"loss": math.inf, "token": "a"})
+    assert parse(encode(record)) == {"loss": "Infinity", "token": "a"}
+    assert json.loads(json_bytes(record)) == {"loss": "Infinity", "token": "a"}

@@ -3,6 +3,7 @@
 import json
 import math
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -81,3 +82,8 @@ def test_a_value_is_taken_or_refused_with_a_sentence(name, value):
 def test_values_without_a_bound_are_refused_in_a_short_sentence():
     for value in (10**5000, deep(2000), [deep(2000)], object()):
         assert [taken({name: value}) for name in CHECKS] == [None] * len(CHECKS)
+
+
+@pytest.mark.parametrize("step", [True, -1, 2**53, 1.0, "1", None])
+def test_a_change_at_no_step_is_none(step):
+    assert parse_change({"step": step, "changes": {"evaluate": True}, "id": "a"}) is None

@@ -122,3 +122,23 @@ def test_lines_longer_than_a_chunk_are_whole(length, tmp_path):
     descriptor = os.open(path, os.O_RDONLY)
     assert [one["number"] for one in read_backwards(descriptor)] == [4, 3, 2, 1, 0]
     os.close(descriptor)
+
+
+def test_numbers_that_are_no_steps_or_times_count_nothing():
+    folder = create_run("stage: sft\n", "odd")
+    odd = [(1, 10**400, 50.0), (1, 3, 10**400), (1, 4, float("inf"))]
+    folder.metrics.write_bytes(b"".join(map(line, [(1, 1, 10.0), (1, 2, 12.0), *odd])))
+    assert pace(folder, Status(state="running", attempt=1)) == 2.0
+
+
+def test_a_skipped_chunk_that_begins_with_an_invalid_line_yields_nothing(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(
+        b"{half a line\n" + b"".join(encode({"number": number, "text": "x" * 100}) for number in range(2000))
+    )
+    descriptor = os.open(path, os.O_RDONLY)
+    found = list(read_backwards(descriptor, lambda: [b"nowhere"]))
+    os.close(descriptor)
+    assert path.stat().st_size > 2 * CHUNK
+    assert {} not in found
+    assert found[0]["number"] == 1999

@@ -68,3 +68,11 @@ def test_goes_on_from_a_checkpoint_to_the_last_bit():
         second.add(value, 1)
     assert second == through
     assert second.mean == pytest.approx(sum(values) / 40, rel=1e-12)
+
+
+@pytest.mark.parametrize("total", [10**400, -(10**400), "a"])
+def test_a_sum_that_is_no_number_is_refused(total):
+    running = RunningMean(6.0, 3.0)
+    with pytest.raises(ValueError, match="float"):
+        running.load({"total": total, "count": 1})
+    assert running.mean == 2.0

@@ -789,3 +789,22 @@ def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_pa
     whole = torch.tensor([*first["advantages"], *second["advantages"]])  # whitened together
     assert whole.mean().item() == pytest.approx(0, abs=1e-6)
     assert whole.std().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sizes": {"write": 0, "read": 1}},
+        {"sizes": {"write": 1}},
+        {"sizes": {"write": 1, "read": 1, "more": 1}},
+        {"coefficient": 10**400},
+        {"moments": {"count": 10**400, "mean": 0.0, "squares": 0.0}},
+    ],
+)
+def test_a_state_out_of_range_is_refused(make_context, changes):
+    stage = PPO(make_context())
+    before = stage.state() | {"phase": 0}
+    stage.restore(before)
+    with pytest.raises(ValueError, match="expected are"):
+        stage.restore(before | changes)
+    assert stage.state() == before
