@@ -129,7 +129,10 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.user_functions.definition_cell._bound": {"SyntaxError": "the text was parsed before"},
     "llf_core.user_functions.definition_cell._read": {"SyntaxError": "the text was parsed before"},
     "llf_core.user_functions.definition_cell._scope": {"SyntaxError": "the name is an identifier"},
-    "llf_core.optimizers.badam.BlockOptimizer.step": {"OptimizerError": "its update needs no finite gradient"},
+    "llf_core.optimizers.badam.BlockOptimizer.step": {
+        "OptimizerError": "its update needs no finite gradient",
+        "ZeroDivisionError": "its update divides by no option",
+    },
     "llf_core.runs.fault_points.reach": {"OSError": "a process may end itself"},
     "llf_core.runs.process.boot_id": {"UnicodeDecodeError": "the kernel writes ASCII"},
     "llf_core.models.save_result._merged": {"ConfigError": "an unquantized base is always valid"},
@@ -140,6 +143,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.runs.smoothing.smooth": {"ValueError": "callers ask for no smoothing where the window is 0"},
     "llf_core.runs.status.update": {"TypeError": "the names of the fields are constants"},
     "llf_core.stages.base.stage.Stage.context": {"RuntimeError": "a stage that trains has a context"},
+    "llf_core.stages.dpo.stage.DPO.rollback": {"ValueError": "it loads a state of its own"},
     "llf_core.stages.online.trl_trainers.OnlineTrainer.sample_completions": {
         "ValueError": "a config admits only settings in range"
     },

@@ -44,6 +44,9 @@ def finished_predictions(folder: Path) -> FinishedPredictions | None:
 
     Returns:
         Their numbers; None if there are none, some are missing, or a file is damaged.
+
+    Raises:
+        OSError: too many files are open.
     """
     state = read_object_or_empty(folder / STATE)
     records: Any = state.get("total")
