@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import time
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from llf_core.data.cloud_storage import full_url
 from llf_core.data.errors import DataError
 from llf_core.redaction import MARK, redact, redact_nested
 from llf_core.redaction.file_modes import ModeError, file_mode, folder_mode, make_private
+from llf_core.redaction.redact_text import ENVIRONMENT_CACHE_SECONDS
 from llf_core.redaction.streams import RedactedStream
 from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
 from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
@@ -210,4 +212,5 @@ def test_a_link_keeps_the_mode_of_what_it_leads_to(tmp_path):
 def test_a_value_of_the_environment_that_is_no_text_is_a_secret(monkeypatch):
     secret = os.fsdecode(b"s3cr3t-\xff\xfe-key")
     monkeypatch.setenv("MY_TOKEN", secret)
+    time.sleep(1.1 * ENVIRONMENT_CACHE_SECONDS)
     assert redact(f"the token {secret} and s3cr3t-%FF%FE-key") == "the token *** and ***"
