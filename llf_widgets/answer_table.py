@@ -31,11 +31,12 @@ class Answers(list[Answer]):
 def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *, trust: bool = False) -> Answers:
     """Generate completions of a finished run's base and tuned model, to see side by side what training changed.
 
-    Decoding is greedy, so the result can be repeated. The models are loaded in a child process.
+    Decoding is greedy, so the result can be repeated. The models are loaded in a child process, whose progress is
+    printed.
 
     Args:
         run: a run or its id.
-        prompts: user messages, each a separate conversation.
+        prompts: user messages, each a separate conversation; a single text counts as one.
         max_new_tokens: maximum length of a completion in tokens.
         trust: whether to allow Python code that comes with the model, permanently.
 
@@ -57,7 +58,8 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
 def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> Losses:
     """Compute the evaluation loss of a finished run's base and tuned model on the same examples.
 
-    The models are loaded in a child process, so the kernel's memory is not affected.
+    They show without generated answers whether training helped. The models are loaded in a child process, so the
+    kernel's memory is not affected. A line of progress is printed.
 
     Args:
         run: a run or its id.
@@ -65,7 +67,8 @@ def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> L
         trust: whether to allow Python code that comes with the model or the run, permanently.
 
     Returns:
-        Mean loss of each, over what the stage counts (trained tokens, pairs or answers), and the number of examples.
+        Mean loss of each, over what the stage counts (in nats per trained token, or per pair or answer), and the number
+        of examples.
 
     Raises:
         RuntimeError: the child process failed, for example since the run has no result or no validation data; the

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def close_descendants(view: DOMWidget) -> None:
-    """Close all descendants of a view and their layouts.
+    """Close all descendants of a view, their layouts and its own.
 
     ipywidgets closes only the widget itself, so the models of a closed view would stay in the kernel and in the page.
 
     Args:
-        view: a widget with or without children; it is not closed itself.
+        view: a widget with or without children; the caller closes it itself.
     """
     for part in getattr(view, "children", ()):
         close_descendants(part)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
-    """Record that the user allows code as displayed, so that the next process runs it without asking.
+    """Record in `LLF_HOME` that the user allows code as displayed, so that the next process runs it without asking.
 
     The permission is for a folder and the hash of its content: if the code changes, views ask again.
 

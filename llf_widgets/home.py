@@ -41,10 +41,13 @@ def display_runs_path() -> str:
 def display_path(path: Path) -> str:
     """A path for display, with `~` for the home directory, so that screenshots and notebooks do not show user names."""
     try:
-        user = real_path(Path.home())
+        user = Path.home()
     except RuntimeError:  # a user whom the system does not know, as in some containers
         return str(path)
-    return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)
+    for one in (user, real_path(user)):  # the home may be a link, and the path with or without it
+        if path.is_relative_to(one):
+            return f"~/{path.relative_to(one)}"
+    return str(path)
 
 
 def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:

@@ -64,7 +64,8 @@ def find_learning_rate(
     """Propose a learning rate from short branches of a config, each with another rate, from the weights of step 0.
 
     The model is loaded once, in a child process. The branches use the trainer, the loss, the optimizer, the method and
-    the data of a run, on the same batches. No run is made or changed. Interrupting the cell ends it.
+    the data of a run, on the same batches. No run is made or changed. The progress is printed. Interrupting the cell
+    ends it.
 
     Args:
         config: as for `train`.

@@ -94,6 +94,8 @@ class LLFMagics(Magics):
     def llf_chat(self, line: str, cell: str) -> Any:
         """Ask models the question in the cell, and show the chat below it, so that a question needs no Python.
 
+        The question begins a new conversation.
+
         Args:
             line: one to four models, as for `llf.Chat`; empty for the newest run beside its base.
             cell: the question.

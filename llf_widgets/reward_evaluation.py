@@ -51,7 +51,8 @@ def win_rate(  # noqa: PLR0913 - each of them is named
     Args:
         run: a run or its id.
         reward_model: a run of stage rm or its id, a folder, or a hub id.
-        prompts: user messages, each a separate conversation; None for the run's validation data without last answers.
+        prompts: user messages, each a separate conversation; a single text counts as one. None for the run's validation
+            data without last answers.
         max_new_tokens: maximum length of a completion in tokens.
         max_prompts: maximum number of prompts from the validation data.
         trust: whether to allow Python code that comes with the models, permanently.

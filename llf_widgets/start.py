@@ -75,7 +75,8 @@ def sweep(
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: there are no values, or more than a hundred combinations; two reward functions have the same name.
+        ValueError: there are no values, a key has no list of values, or there are more than a hundred combinations; two
+            reward functions have the same name.
         RowsError: the rows are not a table.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
@@ -95,7 +96,8 @@ def split_rows(config: Any) -> tuple[Any, Any]:
     """Split a config with rows in `dataset` into config and rows, since a run stores its rows apart from its config.
 
     Returns:
-        The config, a copy without `dataset` if that held rows, and the rows; None if `dataset` names its data.
+        The config, a copy without `dataset` if that held rows, else the config itself; and the rows, None if there are
+        none.
     """
     if not isinstance(config, dict) or _names_data(config.get("dataset")):
         return config, None

@@ -50,7 +50,11 @@ class Check:
 def check() -> Check:
     """Compare LLF in the kernel with the Jupyter server, and check the packages for training.
 
-    Kernel and server may be different environments; then the panel can be empty although runs exist.
+    Kernel and server may be different environments; then the panel can be empty although runs exist. The server is
+    asked over HTTP, for at most a few seconds.
+
+    Returns:
+        The versions and the problems. A server that does not answer is one of them, no error.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -71,14 +75,15 @@ def check() -> Check:
 def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
     """The answer of the server that started this kernel, or a sentence that says why there is none."""
     parent = os.environ.get("JPY_PARENT_PID")
-    servers = [info for info in list_running_servers() if str(info["pid"]) == parent]
-    if not servers:
-        return None, None  # a script, or a host without a Jupyter server: nothing to compare with
-    request = urllib.request.Request(  # noqa: S310 - the server's own record of its address
-        servers[0]["url"] + "llf/api/version",
-        headers={"Authorization": f"token {servers[0].get('token', '')}"},
-    )
     try:
+        # The record of another server may be removed at this moment, or not be readable.
+        servers = [info for info in list_running_servers() if str(info["pid"]) == parent]
+        if not servers:
+            return None, None  # a script, or a host without a Jupyter server: nothing to compare with
+        request = urllib.request.Request(  # noqa: S310 - the server's own record of its address
+            servers[0]["url"] + "llf/api/version",
+            headers={"Authorization": f"token {servers[0].get('token', '')}"},
+        )
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=TIMEOUT) as response:
             found = json.load(response)

@@ -46,8 +46,8 @@ def nll_of_batch(
         accuracy: counts the tokens that are the most likely ones; None if nobody needs them.
 
     Returns:
-        A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over accumulation
-        and ranks.
+        A float32 scalar in nats with a graph: the sum, not the mean, so that the caller can weight by tokens over
+        accumulation and ranks. 0 if no token is supervised.
 
     Raises:
         RuntimeError: out of memory, or a label is not in the vocabulary.
@@ -101,8 +101,8 @@ class SFT(LossStage):
         """Sum of the loss over the supervised tokens of one micro-batch: plain likelihood, DFT, EAFT or ASFT.
 
         With weights `w` (DFT, EAFT, ASFT) the loss of a token is `-sg(w) log p`, where `sg` stops the gradient; ASFT
-        adds `α KL(reference ‖ model)`. The plain likelihood is then the metric `sft_loss`, so that runs can be
-        compared.
+        adds `α KL(reference ‖ model)`. The plain likelihood is then added to the stage's measures as `sft_loss`, so
+        that runs can be compared, and the divergence of ASFT as `reference_kl`.
 
         Args:
             model: a causal language model, perhaps wrapped.
@@ -159,7 +159,7 @@ class NLLMeasure:
     """Weights of tokens that also sum up the unweighted losses, which costs no second pass.
 
     Attributes:
-        total: sum of the losses so far; a number before the first.
+        total: sum of the losses so far in nats, a float32 scalar; the number 0 before the first.
 
     Args:
         weights: the weights.
@@ -170,11 +170,11 @@ class NLLMeasure:
         self.total: Tensor | float = 0.0
 
     def __call__(self, log_probs: Tensor, costs: Tensor) -> Tensor:
-        """Weights `[rows]` of a block, see `kernels.cross_entropy.TokenWeights`.
+        """Weights `[rows]` of a block, see `kernels.cross_entropy.TokenWeights`; its losses are added to `total`.
 
         Args:
             log_probs: `[rows, V]`.
-            costs: `[rows]`, losses of the tokens.
+            costs: `[rows]`, losses of the tokens in nats, before they are weighted.
         """
         self.total = self.total + costs.sum()
         return self._weights(log_probs, costs)

@@ -44,7 +44,7 @@ class TokenAccuracy:
         return observed
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Compare what was observed since the last call with the labels of a batch.
+        """Compare what was observed since the last call with the labels of a batch; the counts are then pending.
 
         Args:
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; its loss was
@@ -75,6 +75,9 @@ class TokenAccuracy:
         self._pending.clear()
 
     def take(self) -> list[list[float]]:
-        """Return the committed counts and clear them: of each example its correct tokens and its tokens in the loss."""
+        """Return the committed counts and clear them: of each example its correct tokens and its tokens in the loss.
+
+        An evaluation gathers them from all ranks. Empty if nothing was committed.
+        """
         taken, self._committed = self._committed, []
         return torch.cat(taken).tolist() if taken else []

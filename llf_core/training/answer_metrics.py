@@ -61,7 +61,9 @@ class AnswerMetrics:
     """
 
     def __init__(self, context: TrainingContext, metrics: Sequence[Metric]) -> None:
-        """Read and render the prompts.
+        """Read and render the prompts: the first validation examples of each data set, see `first_of_each`.
+
+        Those that cannot be rendered or are too long are left out; a warning event says how many.
 
         Args:
             context: the training context, with validation data of conversations.
@@ -71,7 +73,7 @@ class AnswerMetrics:
             PluginError: two packages declare the same name, or an implementation cannot be imported.
             DataError: a data set cannot be read any more.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
-            OSError: a file can no longer be opened.
+            OSError: a file can no longer be opened, or the disk is full.
             MemoryError: out of memory.
         """
         config = context.config
@@ -91,7 +93,8 @@ class AnswerMetrics:
     def measure(self, step: int) -> dict[str, float]:
         """Answer the prompts and score the answers.
 
-        What fails is written as a warning, once for each cause, and the run continues.
+        Users see with them at each evaluation whether the answers get better, which the loss does not tell. What fails
+        is written as a warning, once for each cause, and the run continues.
 
         Args:
             step: completed steps, for the warning.

@@ -32,19 +32,21 @@ def training_arguments(  # noqa: PLR0913 - what the run's folder and device deci
     What this project does itself is disabled in the Trainer: checkpoint rotation (it waits until a checkpoint is
     complete), NEFTune, gradient checkpointing, and the NaN filter of the log, since a NaN must be visible.
 
+    As with every `TrainingArguments`, accelerate's state of this process is set anew: the device, and the ranks of a
+    distributed run.
+
     Args:
         config: the run's config.
         plan: device and precision on this machine.
         folder: the run's folder; checkpoints are saved there, whatever `output_dir` is.
         evaluates: whether there is an evaluation split.
         resume_from: path of the checkpoint to resume from; None at the start.
-        max_steps: last step, for a run whose last step was changed. Default: from the config.
+        max_steps: last step, for a run whose last step was changed; None for that of the config.
         kind: the trainer's class of arguments.
         more: further values of that class.
 
     Raises:
         ValueError: transformers refuses a value or a combination of values.
-        ImportError: a package of an integration in `report_to` is not installed.
         PluginError: two plug-ins declare the same key.
         TypeError: the class has none of `more`.
     """

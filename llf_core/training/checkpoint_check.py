@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -45,7 +46,7 @@ def check_reloaded(
         A sentence if the checkpoint has no checksums; else empty.
 
     Raises:
-        ModelError: a tensor differs, or was not saved.
+        ModelError: a tensor differs, is missing or was not saved, or the stored checksums are not valid.
         OSError: too many files are open.
     """
     expected = counters.get(TENSORS)
@@ -74,14 +75,15 @@ def check_reloaded(
 def check_archives(checkpoints: Checkpoints, step: int) -> None:
     """Verify the CRC-32 checksums in a checkpoint's `torch.save` files (optimizer, scheduler, RNG state).
 
-    torch stores them but does not verify them on loading, so a damaged optimizer state would go unnoticed.
+    torch stores them but does not verify them on loading, so a damaged optimizer state would go unnoticed. A checkpoint
+    without such files has nothing to verify.
 
     Args:
         checkpoints: checkpoints of the run.
         step: step of the checkpoint.
 
     Raises:
-        ModelError: a part is corrupt.
+        ModelError: a part is corrupt, or a file is no zip archive, as `torch.save` writes it.
         OSError: a file cannot be read.
     """
     folder = checkpoints.path(step)
@@ -89,7 +91,7 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 part = archive.testzip()
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError):
             part = "the archive itself"
         if part is not None:
             raise ModelError(
@@ -115,7 +117,7 @@ def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
         See `check_reloaded`; empty if the run ends with its last weights.
 
     Raises:
-        ModelError: a tensor differs.
+        ModelError: see `check_reloaded`.
         CountersError: the counters of the best checkpoint are missing or broken.
         OSError: too many files are open.
     """

@@ -22,6 +22,8 @@ EVALUATION_RESULTS = "eval_results.json"
 def evaluation_results(config: RunConfig, state: TrainerState) -> dict[str, float]:
     """The values of the evaluation of the weights that are saved: of the best checkpoint, or after the last step.
 
+    They stand beside the weights in `eval_results.json`, where users of LLaMA-Factory look for them.
+
     Args:
         config: the run's config.
         state: of the Trainer, with its log.

@@ -36,7 +36,7 @@ class EvaluationSums:
     examples: Sequence[Sequence[float]] = ()
 
     def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-        """Means of the stage's metrics, and the differences of two of them; without those of which no value came.
+        """Means of the stage's metrics by name, and the differences of two of them; without those that have no value.
 
         Args:
             differences: see `LossStage.differences`.
@@ -49,8 +49,10 @@ class EvaluationSums:
         return means
 
     def metrics(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-        """All metrics by name: `loss`, the stage's, and `accuracy`; loss and accuracy with their 95 % intervals.
+        """All metrics by name: `loss`, the stage's, and `accuracy` (0 to 1), loss and accuracy with 95 % intervals.
 
+        The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.ratio_interval`; there are none
+        where too few examples were recorded, and none of a loss that is not finite or not of the recorded examples.
         A stage's own `loss`, such as a mean over the completions that could be scored, counts instead of the other.
 
         Args:

@@ -63,7 +63,7 @@ class ForgettingProbe:
         self._last = -1
 
     def measure(self, step: int) -> dict[str, float]:
-        """Write the metrics of a step, once for each step.
+        """Write the metrics of a step, unless this step or a later one was measured already.
 
         If it fails (out of memory, for example), a warning is written and the run continues.
 
@@ -71,7 +71,8 @@ class ForgettingProbe:
             step: completed steps; before the first one the base is measured.
 
         Returns:
-            The metrics by name; empty if the step was measured already, or if it failed.
+            `forgetting/loss` and `forgetting/kl` (with an adapter, and 0 before the first step), in nats per token of
+            the answers; NaN if no question has a token in its answer. Empty if nothing was written.
 
         Raises:
             OSError: the disk is full.

@@ -47,7 +47,7 @@ def train_branches(
 
     The model is loaded once. A first branch with the rate 0 tells the losses of the untrained model on these batches.
     The trainer, its loss, optimizer and method are those of a run; the rate is constant after a warm-up of a tenth of
-    the steps, a choice of this project.
+    the steps, a choice of this project. The process's random generators are seeded before each branch.
 
     Args:
         config: the config. Its learning rate decides only the proportions between groups of parameters.
@@ -65,7 +65,7 @@ def train_branches(
             do.
         OSError: a file cannot be read, or the disk is full.
         RuntimeError: a device is out of memory, or a library fails.
-        ValueError: transformers refuses a value or a combination of values.
+        ValueError: the data has no example, or transformers refuses a value or a combination of values.
         MemoryError: memory does not suffice for the data or the model.
         ImportError: a package is not installed.
         re.error: `reward_pattern` is not a regular expression.

@@ -34,7 +34,8 @@ class Branch:
 
     Attributes:
         rate: the learning rate.
-        losses: loss of each step; fewer than `untrained` where the branch was stopped because it diverged.
+        losses: loss of each step, at least one; fewer than `untrained` where the branch was stopped because it
+            diverged.
         untrained: loss of each batch by the model before its first step.
     """
 
@@ -49,7 +50,11 @@ class Branch:
 
     @property
     def loss(self) -> float:
-        """Mean loss of the measured steps, the last third and at least three; NaN where the branch diverged."""
+        """Mean loss of the measured steps; NaN where the branch diverged.
+
+        Measured are the last third of the steps and at least three, or all of fewer: a choice of this project, since by
+        then a rate has had an effect.
+        """
         return math.nan if self.diverged else float(np.mean(_measured(self.losses)))
 
     @property
@@ -108,7 +113,7 @@ def propose(branches: Sequence[Branch]) -> Proposal:
 
     Returns:
         The proposal; without a rate if every rate that is low enough diverges, or if none lowers the loss by more than
-        two standard errors.
+        two standard errors (a choice of this project).
 
     Source:
         Range test: Smith, arXiv 1506.01186, section 3.3, which takes a third or a quarter of the rate at which the loss

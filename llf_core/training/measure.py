@@ -77,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
 def measure(config: RunConfig, home: Path) -> PastRun | None:
     """Make three to nine steps of a config, and add what they show to the table of past runs, on which forecasts rest.
 
+    What is being done is printed as JSON lines `{"phase"}`. The process's random generators are seeded.
+
     Args:
         config: the config.
         home: an empty folder for the run, which the caller removes.
@@ -87,10 +89,10 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     Raises:
         UserError: model, data or config do not allow a run; the message says what to do.
         OSError: a file cannot be read, or the disk is full.
-        RuntimeError: a device is out of memory, or a library fails.
-        ValueError: transformers refuses a value or a combination of values.
+        RuntimeError: a device is out of memory, a tracker in `report_to` is not installed, or a library fails.
+        ValueError: the data has no example, or transformers refuses a value or a combination of values.
         MemoryError: memory does not suffice for the data or the model.
-        ImportError: a package of an integration in `report_to` is not installed.
+        ImportError: a package that the config needs is not installed.
         re.error: `reward_pattern` is not a regular expression.
         BadExample: the chat template of the policy cannot render an answer.
     """

@@ -40,6 +40,9 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
         beside: auxiliary models that are trained too; they get the same setting.
         resumes: whether the run resumes from a checkpoint.
 
+    Returns:
+        The decision and its reason, for `resolved.yaml`.
+
     Raises:
         ModelError: it is requested, and the architecture does not support it.
         UnreadableError, NotPlainError, KeyError, TypeError: the run resumes, and its `resolved.yaml` is broken.
@@ -86,7 +89,8 @@ def largest_batch(
 ) -> tuple[int, int]:
     """Tokens of the largest micro-batch that a shuffled epoch can contain, and of the longest example.
 
-    The memory of a run is that of its largest step, whenever it comes.
+    The memory of a run is that of its largest step, whenever it comes. Padded examples count with their padding, to a
+    multiple of 8 tokens, as the collator pads.
 
     Args:
         train: examples, or packed rows; for a stream every example may have `cutoff_len` tokens.

@@ -66,7 +66,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
         self._method.after_step(state.global_step + 1, state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the method's state, with which a resumed run continues.
+        """Write the method's state, with which a resumed run continues, as `method.safetensors`, if it has one.
 
         Args:
             args: the Trainer's arguments.

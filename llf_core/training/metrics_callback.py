@@ -167,7 +167,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Verify a loaded checkpoint, restore its counters and live changes, and record that training starts.
 
-        Views show the run as running from here on.
+        Views show the run as running from here on. At the start of a new run forgetting is measured, and the base
+        model answers the sample prompts, unless that can wait for the first logged loss.
 
         Args:
             args: the Trainer's arguments.
@@ -177,7 +178,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         Raises:
             ModelError: a loaded tensor differs from the one that was saved.
             CountersError: the counters of the checkpoint are missing, or are not those of LLF.
-            UnreadableError: the events of the run cannot be read.
+            UnreadableError: the events, the metrics or `replay.json` of the run cannot be read.
             OSError: the disk is full.
             PluginError: two installed packages declare the same stage.
             BrokenRunError: there is no readable status.
@@ -260,7 +261,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     ) -> None:
         """Append the logged metrics with tokens, speed and memory, and write a line to the log.
 
-        Views and the doctor read these lines; a line is appended at once, so a killed run keeps it.
+        Views and the doctor read these lines; a line is appended at once, so a killed run keeps it. After the first
+        loss the base model answers the sample prompts, if it has waited for that.
 
         Args:
             args: the Trainer's arguments.
@@ -314,7 +316,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Record the evaluation, answer the requests for it, and sample; its duration does not count as training time.
+        """Record the evaluation, answer the requests for it, sample and measure forgetting.
+
+        The duration of all this does not count as training time.
 
         Args:
             args: the Trainer's arguments.
@@ -337,7 +341,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Complete the new checkpoint, answer requests that wait for it, and remove old checkpoints.
 
-        A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk.
+        A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk. Then
+        the model answers the sample prompts and is measured for forgetting.
 
         Args:
             args: the Trainer's arguments.
@@ -393,7 +398,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def save_now(self) -> None:
         """Write a checkpoint of a run that cannot continue, so that a resume loses nothing.
 
-        Does nothing if no step was made or this step has a checkpoint.
+        Does nothing without a trainer, if no step was made, or if this step has a checkpoint.
 
         Raises:
             OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.

@@ -94,7 +94,7 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
 
     Args:
         part: a batch with only this example, `[1, tokens]`.
-        dataset: the training set, to find the example's number.
+        dataset: the data set, which is searched for the example's number; an iterator is used up by it.
         checkpointed: whether gradient checkpointing is on.
     """
     tokens = int(token_count(part))

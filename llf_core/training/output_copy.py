@@ -80,9 +80,10 @@ def copy_output(config: RunConfig, folder: RunFolder) -> str:
         A sentence about what was done.
 
     Raises:
-        OutputCopyError: the folder contains other files by now, the disk is full, or a file cannot be read or written.
-            The folder is as before; only if the disk fails during or after the renames, or another run took its place,
-            the earlier result is kept as `<name>.previous`.
+        OutputCopyError: `output_dir` must not be replaced, for example since it contains other files by now (see
+            `check_output_dir`); the disk is full, or a file cannot be read or written. The folder is as before; only if
+            the disk fails during or after the renames, or another run took its place, the earlier result is kept as
+            `<name>.previous`.
         PluginError: two installed packages declare the same name or key.
     """
     target = expanded(str(config.training.output_dir))
@@ -111,10 +112,12 @@ def copy_output(config: RunConfig, folder: RunFolder) -> str:
 def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> None:
     """Copy files beside a result in `output_dir`, if the config has one, and record them in its marker.
 
+    A file that the marker lacks counts as somebody else's, and later runs would not replace the folder.
+
     Args:
         config: the run's config.
         folder: the run, whose result was copied.
-        files: the files, whose names are those of the copies.
+        files: the files, whose names are those of the copies; at least one.
 
     Raises:
         OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written.

@@ -216,8 +216,8 @@ def map_of_config(config: RunConfig) -> ParameterMap:
         config: the run's config. Its data may be missing.
 
     Raises:
-        ModelError: the model has no `config.json`, no such architecture can be made, or the method or a modifier does
-            not fit it.
+        ModelError: the model does not exist, is a GGUF file or has no `config.json`, no such architecture can be made,
+            or the method or a modifier does not fit it.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same

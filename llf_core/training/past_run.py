@@ -158,7 +158,9 @@ def _forecaster(context: TrainingContext) -> Forecaster | None:
 
 
 def prepared_lengths(context: TrainingContext) -> ExampleLengths:
-    """Lengths of the prepared examples before truncation; of streamed data, `cutoff_len` for each.
+    """Lengths of the prepared examples in tokens, before truncation; `cutoff_len` for each if they are not known.
+
+    They are not known of streamed data, and without any example.
 
     The forecast of a run that is about to train uses them in place of the estimate from the text.
 
@@ -175,7 +177,7 @@ def prepared_lengths(context: TrainingContext) -> ExampleLengths:
 def patches_of(context: TrainingContext) -> int:
     """Patches of the images and videos of the example that has most.
 
-    It is 0 for a model of text, or if the data cannot be read again.
+    The memory of a vision model grows with them. It is 0 for a model of text, or if the data cannot be read again.
 
     Args:
         context: the training context.

@@ -16,7 +16,7 @@ _RESET_PEAK = "5"
 
 
 def reset_peak(device: str) -> None:
-    """Forget the peak so far, so that the peak of the steps is not that of loading the model.
+    """Forget the peak so far where the system can, so that the peak of the steps is not that of loading the model.
 
     Args:
         device: `cuda`, `mps` or `cpu`.
@@ -31,7 +31,7 @@ def reset_peak(device: str) -> None:
 def peak_memory(device: str) -> int:
     """Bytes that the process has used at most since `reset_peak`, kept with the run to correct later forecasts.
 
-    Where the system cannot reset the peak (not Linux), since the process began.
+    Where the system cannot or may not reset the peak (not Linux, some containers), since the process began.
 
     Args:
         device: `cuda`: reserved memory and the context; else the resident set.

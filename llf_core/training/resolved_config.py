@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def write_resolved(
     context: TrainingContext, checkpointing: CheckpointingChoice, directions: Mapping[str, bool]
 ) -> None:
-    """Write the resolved settings: device, precision, template, and the sources of model and data.
+    """Write the resolved settings to `resolved.yaml`: device, precision, template, and the sources of model and data.
 
-    A resumed attempt reads its precision from them, and a reader sees what the config became on this machine.
+    Fingerprint, seed, threads and GPU also go to `env.json`. A resumed attempt reads its precision from
+    `resolved.yaml`, and a reader sees what the config became on this machine.
 
     Args:
         context: the training context.
@@ -150,7 +151,7 @@ def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
         plan: device and precision as measured now.
 
     Returns:
-        `plan`, with the previous precision.
+        `plan`, with the previous precision; unchanged if there is no previous attempt, or it had another device.
 
     Raises:
         OSError: `resolved.yaml` cannot be read.

@@ -49,10 +49,11 @@ def sample_rewards(
     """Sample several completions of random prompts of a config and score them, in batches as large as the run's.
 
     Model, method, data and scores are loaded as a run loads them, so the policy is the one that the run begins with.
+    The process's random generators are seeded.
 
     Args:
         config: the config, of a stage that samples completions.
-        folder: a run folder of the config, with the sources of its functions.
+        folder: a run folder of the config, with the sources of its functions; events and status are written there.
         prompts: maximum number of prompts.
         group_size: completions of each prompt.
         on_token: called after each token with the number of completions so far, and the number there will be; what it
@@ -62,7 +63,8 @@ def sample_rewards(
         The completions, batch by batch.
 
     Raises:
-        UserError: model, data, config or reward functions do not allow a run; the message says what to do.
+        UserError: model, data, config or reward functions do not allow a run, or the stage samples no completions; the
+            message says what to do.
         OSError: a file cannot be read, or the disk is full.
         RuntimeError: a device is out of memory, or a library fails.
         ValueError: transformers refuses a value or a combination of values.

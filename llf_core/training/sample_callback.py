@@ -63,7 +63,8 @@ class SamplePrompts:
         self._system = config.data.default_system
         self._continues = continues_adapter(config)
         self._model, self._tokenizer, self._writer = model, tokenizer, writer
-        self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
+        told = (one.get("prompt") for one in RunReader(folder).samples() if one.get("of") == BASE)
+        self._known = {prompt for prompt in told if isinstance(prompt, str)}  # anybody may have written the file
         self.last = -1
 
     @property
@@ -86,7 +87,7 @@ class SamplePrompts:
             prompt: text of the user's message.
 
         Returns:
-            False if it is one of the prompts already.
+            False if it is one of the prompts already, else True.
         """
         if prompt in self.prompts:
             return False
@@ -94,16 +95,17 @@ class SamplePrompts:
         return True
 
     def answer(self, step: int, only: str | None = None) -> int:
-        """Write the current model's completions, at most once per step.
+        """Write the current model's completions, at most once per step, and those of the base that are not written yet.
 
-        If it fails (out of memory, a prompt that the template refuses), a warning is written and the run continues.
+        Before the first step only the base answers. If it fails (out of memory, a prompt that the template refuses), a
+        warning is written and the run continues.
 
         Args:
             step: completed steps.
             only: sample just this prompt, also if the step was sampled already; None for all.
 
         Returns:
-            Number of prompts that were sampled.
+            Number of prompts that were sampled; 0 if there are none, the step was sampled already, or it failed.
 
         Raises:
             OSError: the disk is full, so that even the warning cannot be written.

@@ -107,6 +107,9 @@ FILL = 64  # packed rows on a CPU are padded to a multiple of this number of tok
 def run_attempt(folder: RunFolder, attempt: int) -> int:
     """Train the run in a folder and write its final state, whatever happens: an error becomes the state `failed`.
 
+    It is meant for a process of its own: log, handler of SIGTERM (a stop with a checkpoint), random seeds and number of
+    threads are set, and stay.
+
     Args:
         folder: the run's folder, with `config.yaml`.
         attempt: its number. Training continues from the newest complete checkpoint, which a branch has from the start.
@@ -226,7 +229,8 @@ def _kept(progress: MetricsCallback) -> Iterator[None]:
 def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> TrainingContext:
     """Load the tokenizer, the data and the model, and apply the fine-tuning method and fast forwards to the model.
 
-    The weights are loaded after the data is prepared, so that errors in the data are found before.
+    The weights are loaded after the data is prepared, so that errors in the data are found before. The process's random
+    generators are seeded, and status, phases and facts are written to the run.
 
     Args:
         folder: the run's folder.
@@ -243,7 +247,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         DataError: a data set is missing, empty or of another kind, or rows are packed for a model that cannot keep
             their documents apart.
-        PluginError: the method or a modifier of another package cannot be imported.
+        PluginError: the method or a modifier of another package cannot be imported, or two installed packages declare
+            the same plug-in.
         OSError: a file of the data or the model cannot be read, or the disk is full.
         MemoryError, RuntimeError: memory does not suffice for the data or the model.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
@@ -396,13 +401,13 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
 ) -> TrainingLoop:
     """Create the trainer of an attempt: that of the stage's library, or a `RunTrainer` that minimizes the stage's loss.
 
-    The stage's state is restored first, since the length of its data may depend on it.
+    The stage's state is restored first, since the length of its data may depend on it. `progress` gets the trainer.
 
     Args:
         context: the training context.
         stage: the stage.
         progress: the metrics callback.
-        checkpoint: checkpoint to resume from. Default: start from the beginning.
+        checkpoint: checkpoint to resume from; None to start from the beginning.
         evaluates: create a trainer for evaluation only.
         answers: metrics of generated answers, computed at each evaluation; None for none.
 
@@ -416,7 +421,7 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         UnreadableError: a file of the run cannot be read.
         RuntimeError, EOFError, LookupError, SafetensorError, pickle.UnpicklingError: a file that the stage has written
             into the checkpoint is damaged.
-        ImportError: a package of an integration in `report_to` is not installed.
+        RuntimeError, ImportError: the package of a tracker in `report_to` is not installed.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the reference model is not valid in a config.
         UntrustedCodeError, TooMuchCodeError: Python code of the reference model would run, and the user has not allowed

@@ -47,7 +47,11 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         self._stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Rows of the stream, which has no end."""
+        """Rows of the stream, which has no end.
+
+        Raises:
+            DataError: while iterating, a data set cannot be read, or no example is left for training.
+        """
         return iter(self._stream)
 
 
@@ -79,6 +83,10 @@ class RunTrainer(TrainingLoop):
         Args:
             stage: the stage whose `loss_sum` is minimized.
             kwargs: arguments of `transformers.Trainer`.
+
+        Raises:
+            ValueError: the Trainer refuses a value or a combination of values.
+            RuntimeError, ImportError: the package of a tracker in `report_to` is not installed.
         """
         super().__init__(stage=stage, **kwargs)
         self.label_names = list(stage.label_names)
@@ -294,7 +302,7 @@ class RunTrainer(TrainingLoop):
         All ranks must call it, since the means are over all of them.
 
         Args:
-            logs: metrics by name.
+            logs: metrics by name; with a `loss`, the stage's own are added to this dict.
             start_time: see `transformers.Trainer.log`.
 
         Raises:

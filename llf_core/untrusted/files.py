@@ -71,8 +71,9 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
         The file descriptor. The caller closes it.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, or the system denies access.
+        FileNotFoundError: the file or a folder on its path does not exist.
+        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, it exists
+            and the flags contain `os.O_EXCL`, its name is too long, or the system denies access.
         OSError: the disk is full, or too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """
@@ -198,7 +199,7 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
 
 
 def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
-    """Read the last `max_bytes` bytes of a regular file, so that a log of any size is displayed at once.
+    """Read the last `max_bytes` bytes of a regular file, or all of a smaller one; a log of any size then shows at once.
 
     Args:
         path: the file.
@@ -207,7 +208,8 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, or the system denies access.
+        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, the system
+            denies access, or the disk fails.
         OSError: too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """
@@ -236,12 +238,14 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
     with _open_parent(path / "*", root or path.parent) as (folder, _):
         try:
             return os.listdir(path if folder is None else folder)  # noqa: PTH208 - of a descriptor
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise _open_error(error, path, _name(path, root)) from None
 
 
 def is_folder(path: Path, root: Path | None = None) -> bool:
-    """Whether a path is a folder that is neither a link nor behind a link below `root`.
+    """Whether a path is a folder that is neither a link nor behind a link below `root`; `root` itself may be a link.
 
     Views use it before they offer what is in the folder.
 
@@ -253,8 +257,8 @@ def is_folder(path: Path, root: Path | None = None) -> bool:
         ValueError: the path is not below `root` or holds a NUL character.
     """
     try:
-        with _open_parent(path / "*", root or path.parent):
-            return True
+        with _open_parent(path / "*", root or path.parent) as (folder, _):
+            return folder is not None or leads_to_folder(path)  # None for `root` itself
     except OSError:
         return False
 

@@ -31,7 +31,8 @@ def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: fl
         url: `http` or `https`; the caller has checked it.
         body: sent by POST; None for a GET.
         headers: headers of the request.
-        timeout: seconds that the whole answer may take.
+        timeout: seconds for the connection, for each read from it, and after which no further part of the body is
+            read.
         largest: maximum number of bytes of the answer.
 
     Returns:

@@ -42,11 +42,13 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] 
     """Parse JSON that somebody else may have written, so that nothing in the result breaks a later walk or write.
 
     Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`. As Python's `json` does, it
-    also takes `NaN` and `Infinity`, which are not JSON: whoever needs finite numbers checks them.
+    also takes `NaN` and `Infinity`, which are not JSON: whoever needs finite numbers checks them. Of a key that occurs
+    twice in an object the last value counts.
 
     Args:
         data: the JSON text; as bytes in UTF-8, UTF-16 or UTF-32.
-        pairs: builds an object from its key-value pairs, like `object_pairs_hook` of `json.loads`; None for a dict.
+        pairs: builds a dict or list from the key-value pairs of an object, like `object_pairs_hook` of `json.loads`;
+            None for a dict. A `ValueError` of it becomes a `NotPlainError`.
 
     Returns:
         The parsed value.
@@ -97,7 +99,8 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
         root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        UnreadableError: the file is not a regular file, is larger than `max_bytes`, or the system denies access.
+        UnreadableError: the file is not a regular file, a folder below `root` on its path is a link or no folder, it is
+            larger than `max_bytes`, the system denies access, or the disk fails.
         OSError: too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """
@@ -136,7 +139,7 @@ def too_deep(value: object, limit: int = MAX_DEPTH) -> bool:
 
     Args:
         value: any value; others than mappings, lists and tuples have no depth.
-        limit: maximum depth.
+        limit: maximum depth, at least 1.
     """
     level = [value] if isinstance(value, CONTAINERS) else []
     for _ in range(limit):

@@ -193,7 +193,8 @@ class Document:
         """The parsed value; None for an empty document.
 
         Raises:
-            NotPlainError: a key occurs twice, or a value has an unknown tag or is too large a number.
+            NotPlainError: a key occurs twice or is a list or mapping, or a value has an unknown tag or is too large a
+                number.
         """
         return (
             None if self._node is None else self._guarded(lambda: self._loader.construct_object(self._node, deep=True))
@@ -202,10 +203,11 @@ class Document:
     def pairs(self) -> list[tuple[Any, Any, int]] | None:
         """Key, value and line (counted from 1) of each top-level entry; None if the document is not a mapping.
 
-        Duplicate keys are included, so that a message can name both lines.
+        Duplicate keys of the top level are included, so that a message can name both lines.
 
         Raises:
-            NotPlainError: a value has an unknown tag, a duplicate key, or is too large a number.
+            NotPlainError: a value has an unknown tag, a duplicate key or one that is a list or mapping, or is too large
+                a number.
         """
         if not isinstance(self._node, yaml.MappingNode):
             return None

@@ -26,7 +26,10 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Escape invisible characters in JSON text as `\u001b`, so that it is safe in a terminal and means the same."""
+    r"""Escape invisible characters in JSON text as `\u001b`, so that it is safe in a terminal and means the same.
+
+    They are those of `visible`. Text without any is returned unchanged (the same object).
+    """
     return text if text.isprintable() else _INVISIBLE.sub(_json_escaped, text)
 
 

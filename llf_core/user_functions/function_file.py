@@ -28,7 +28,7 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
         kind: which functions.
 
     Returns:
-        The functions that it registered, in order of definition.
+        The functions that it registered, in the order in which their names were registered first.
 
     Raises:
         ValueError: the file does not exist, is not named like a Python file, raises an error, or has no function under
@@ -53,7 +53,8 @@ def run_file(path: Path, kind: FunctionKind) -> ModuleType:
         kind: which functions it is expected to define, for messages.
 
     Returns:
-        Its module, under a name that begins with `llf_`, so that it hides no module of the file's own name.
+        Its module, which stays in `sys.modules` under a name that begins with `llf_`, so that it hides no module of the
+        file's own name. What the file has registered and imported stays too, also after an error.
 
     Raises:
         ValueError: the file does not exist, is not named like a Python file, or raises an error.

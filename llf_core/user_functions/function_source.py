@@ -43,7 +43,7 @@ def source_of(function: UserFunction, noun: str, name: str | None = None) -> str
     these, and compiled regular expressions are copied by current value.
 
     Args:
-        function: the function.
+        function: a Python function, perhaps wrapped by decorators that use `functools.wraps`.
         noun: what it is in messages, such as `reward function`.
         name: its name in the module. Default: its own.
 

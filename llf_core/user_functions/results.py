@@ -11,10 +11,11 @@ SHOWN = 60
 
 
 def number_or_none(value: object) -> float | None:
-    """Convert a returned score to a float; scalars of numpy and torch too.
+    """Convert a returned score to a float, which everything that computes with scores expects.
 
     Args:
-        value: what a function returned.
+        value: what a function returned; an array of numpy or a tensor of torch counts as its value if it has one
+            element, `[]`, `[1]` and so on.
 
     Returns:
         A finite number, 1 and 0 for True and False; None for None.

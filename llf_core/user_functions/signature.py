@@ -65,7 +65,7 @@ class Signature:
             offered: all arguments by name.
 
         Returns:
-            The arguments of the call; all of them for a function with `**row`.
+            The arguments of the call; `offered` itself for a function with `**row`.
         """
         return offered if self.rest else {name: value for name, value in offered.items() if name in self.names}
 
@@ -86,7 +86,8 @@ class Signature:
             ValueError: its signature cannot be inspected, as of some functions in C.
         """
         noun = parameters.noun
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        if any(is_kind(function) for is_kind in kinds):
             raise TypeError(f"The {noun} {name} is a coroutine or a generator. Expected def, with return.")
         given = inspect.signature(function).parameters.values()
         names = tuple(one.name for one in given if one.kind in PLACES)

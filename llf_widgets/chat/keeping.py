@@ -70,9 +70,13 @@ def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None
         model: the model that wrote the reply.
         kind: kind of row.
 
+    Nothing happens if the reply has no such row.
+
     Raises:
-        ConversationError: there is no such reply.
-        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
+        ConversationError: there is no such reply, or the conversation's file was replaced or deleted meanwhile.
+        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
+            data set is too large to be changed.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process held the data set's lock for too long.
         OSError: a file cannot be written.
     """
@@ -80,7 +84,7 @@ def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None
 
 
 def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
-    """The data sets of kept rows, with a cell that trains on each: the step from a chat to a run.
+    """The data sets that the buttons of chats fill, with a cell that trains on each: the step from a chat to a run.
 
     Args:
         home: `LLF_HOME`; None for the environment's.

@@ -74,7 +74,7 @@ class SharedModels:
         """Remove a model if no other chat has it, so that its memory is free.
 
         Args:
-            name: its name.
+            name: its name, as `acquire` gave it.
         """
         with self._lock:
             self._users[name] -= 1
@@ -137,6 +137,10 @@ def model_json(target: Target, state: EngineState, home: Path | None) -> dict[st
         target: the model.
         state: what its engine does.
         home: `LLF_HOME`; None for the environment's.
+
+    Returns:
+        `name`, `about` (a line on the model and its loaded weights), `phase`, `progress` and `reason` of the engine,
+        `memory` in bytes, and whether it calls `tools`, is `blind`, `thinks`, stands for a `run`, and that is `live`.
     """
     about = [target.label if target.base == target.name else f"{target.label}, {target.base}"]
     if state.phase == "ready":

@@ -82,7 +82,7 @@ class ReplyWriter:
             left_out: number of the oldest turns that are not sent.
 
         Returns:
-            Each reply with the messages that its model is sent, for `submit`.
+            Each reply, which is in `writing` from here on, with the messages that its model is sent, for `submit`.
 
         Raises:
             ConversationError: the file was replaced or deleted meanwhile.
@@ -106,7 +106,7 @@ class ReplyWriter:
         begun: Iterable[tuple[Writing, list[ChatMessage]]],
         settings: Mapping[str, Any],
     ) -> None:
-        """Ask the models for the replies that `add` has added.
+        """Ask the models for the replies that `add` has added; the reply to an invalid request ends with the reason.
 
         Args:
             conversation: the conversation.
@@ -116,13 +116,14 @@ class ReplyWriter:
         Raises:
             TypeError: a value of the request is not JSON.
         """
+        tools = conversation.settings.get("tools")
         for writing, history in begun:
             on_event = partial(self._on_event, conversation, writing)
             try:
                 request = request_of(
                     settings,
                     conversation.request_messages(history),
-                    tools=tuple(conversation.settings.get("tools", ())),
+                    tools=tuple(tools) if isinstance(tools, list) else (),  # anybody may have written the file
                 )
             except RequestError as error:
                 on_event(Failed("invalid", str(error)))
@@ -151,7 +152,7 @@ class ReplyWriter:
             self.stop(writing.id)
 
     def end(self, conversation: Conversation, writing: Writing) -> None:
-        """Save a reply that has ended, and keep its tokens for the page.
+        """Save a reply that has ended, and keep its tokens for the page. `on_problem` is told why it cannot be saved.
 
         Args:
             conversation: the conversation.

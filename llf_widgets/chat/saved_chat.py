@@ -22,6 +22,8 @@ SEARCHED = 50
 def conversation_of(name: str | None, models: Sequence[str], home: Path | None) -> Conversation:
     """Open the conversation with an id; without one the last of these models in this notebook, or a new one.
 
+    A cell that is run again then shows what it showed before. The last one is searched among the newest `SEARCHED`.
+
     Args:
         name: its id; None for the last one.
         models: names of the models.

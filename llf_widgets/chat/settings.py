@@ -37,11 +37,12 @@ _INTEGERS = frozenset({"max_tokens", "seed"})
 
 
 def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Apply changes of the page to settings; an invalid one becomes a sentence beside its field, and changes nothing.
+    """Apply changes of the page to settings; an invalid number becomes a sentence beside its field and changes nothing.
 
     Args:
         settings: valid settings.
-        changes: new values by name; unknown names are ignored.
+        changes: new values by name; unknown names are ignored, and an unknown value of `thinking` leaves it to the
+            template.
 
     Returns:
         The settings with the valid changes, and a sentence by name for each invalid one.

@@ -33,8 +33,8 @@ def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
             raise ValueError(f"The parameter {parameter} cannot be passed by name. Expected named parameters only.")
-        kind = hints.get(name)
-        known = _TYPES.get(get_origin(kind) or kind) if kind is not None else None
+        kind = get_origin(hints.get(name)) or hints.get(name)
+        known = _TYPES.get(kind) if isinstance(kind, type) else None  # an annotation can be any value
         properties[name] = {"type": known} if known else {}
         if parameter.default is parameter.empty:
             required.append(name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.picture import question_content
+from llf_core.runs.event_fields import is_count
 from llf_widgets.chat.pictures import pictures_of
 from llf_widgets.chat.turns import sent_messages, sibling
 
@@ -61,7 +62,7 @@ def edit_question(
 
 
 def choose_question(conversation: Conversation, turn: Turn, step: int) -> None:
-    """Go to another version of a question, with the replies to it.
+    """Go to another version of a question, with the replies to it; the first and the last one have no further ones.
 
     Args:
         conversation: the conversation.
@@ -80,7 +81,7 @@ def choose_question(conversation: Conversation, turn: Turn, step: int) -> None:
 
 
 def choose_reply(conversation: Conversation, turn: Turn, model: str, step: int) -> None:
-    """Go to another version of a reply, with what follows it.
+    """Go to another version of a reply, with what follows it; the first and the last one have no further ones.
 
     Args:
         conversation: the conversation.
@@ -112,5 +113,6 @@ def shortened(conversation: Conversation, turn: Turn, model: str) -> int:
     path = conversation.path_to(turn.questions[model].id)
     earlier = sum(one.role == "user" for one in sent_messages(path, 0)) - 1
     replies = turn.replies[model]
-    before = int(replies[0].usage.get("left_out", 0)) if replies else 0
+    told: Any = replies[0].usage.get("left_out") if replies else 0
+    before = min(told, earlier) if is_count(told) else 0  # anybody may have written the file
     return before + math.ceil((earlier - before) / 2)

@@ -160,8 +160,8 @@ class Chat(SavedView):
 
         Args:
             text: the question; it may be empty if there are pictures.
-            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow. PNG, JPEG, WebP or
-                GIF of at most 6 MB together.
+            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow; a single text or
+                `bytes` counts as one. PNG, JPEG, WebP or GIF of at most 6 MB together.
 
         Raises:
             ValueError: there is neither text nor a picture, or replies are still being written.
@@ -172,7 +172,8 @@ class Chat(SavedView):
             UnreadableError: the file of the conversation is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
         """
-        parts = [picture_part(one) for one in pictures]
+        given = [pictures] if isinstance(pictures, str | bytes) else pictures
+        parts = [picture_part(one) for one in given]
         if not text.strip() and not parts:
             raise ValueError("The question is empty.")
         with self._lock:

@@ -74,7 +74,7 @@ def value_at(config: Mapping[str, Any], key: str) -> str:
 
 
 def value_of(value: object) -> str:
-    """Format a config value for display, as a user would type it in YAML."""
+    """Format a config value for display, as a user would type it in YAML; a list as its values between commas."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -83,8 +83,8 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     Raises:
         FileNotFoundError: a run does not exist.
-        ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty; an id
-            is invalid.
+        ValueError: no runs, more than eight, or a single id or path in place of a list; a group without a name or
+            without runs, or with more than twenty; an id is invalid.
         TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
         OSError: the folder of runs is not accessible.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -117,8 +117,8 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             FileNotFoundError: a run does not exist.
-            ValueError: no runs, or more than eight; a group without a name or without runs, or with more than twenty;
-                an id is invalid.
+            ValueError: no runs, more than eight, or a single id or path in place of a list; a group without a name or
+                without runs, or with more than twenty; an id is invalid.
             TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
             OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
                 `replay.json`) cannot be read.

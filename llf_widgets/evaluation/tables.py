@@ -171,7 +171,7 @@ class ResultTables:
         Args:
             metric: name of the metric to sort by.
             order: one of `ORDERS`. `changed` compares the last result with the first one.
-            offset: number of examples to skip.
+            offset: number of examples to skip; beyond the end, the last example is shown.
             limit: maximum number of examples.
 
         Returns:

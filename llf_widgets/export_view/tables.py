@@ -40,8 +40,8 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
 
     Returns:
         `passed`, `summary` (a sentence), `checks` (`cells` for `CHECK_HEADS`, `passed`, `detail`), `heads` and `rows`
-        (`cells`) of the table of quantizations, and `bars` (`name`, `bytes`, `kl`), what the chart draws; the last two
-        are empty without quantizations.
+        (`cells`) of the table of quantizations, and `bars` (`name`, `bytes`, `kl` in nats), what the chart draws, None
+        where a number is missing or not finite; the last two are empty without quantizations.
     """
     found: dict[str, Any] = strip_bidi_nested(
         {

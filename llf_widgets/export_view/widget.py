@@ -107,7 +107,8 @@ class ExportView(SavedView):
         """Where the export is; waits for its end.
 
         Raises:
-            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ImportError, OSError: see `wait`.
+            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ValueError, ImportError, OSError: see
+                `wait`.
         """
         return self.wait().folder
 
@@ -116,12 +117,13 @@ class ExportView(SavedView):
         """What was measured of the export; waits for its end.
 
         Raises:
-            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ImportError, OSError: see `wait`.
+            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ValueError, ImportError, OSError: see
+                `wait`.
         """
         return self.wait().receipt
 
     def stop(self) -> None:
-        """End the export, as the button does; nothing of it is left."""
+        """End the export, as the button does; nothing of it is left. One that has finished stays."""
         with self._lock:
             self._stop_wanted = True
             end = self._end_process

@@ -92,6 +92,7 @@ class FitStrip(FormWidget):
         """Make a few steps of the shown config in a child process, and correct the forecast by them.
 
         What a model of time and memory does not know of this machine, such as its other programs, is then in it.
+        Nothing happens without a config, or while one is being measured.
 
         Raises:
             PluginError: two installed packages declare the same name or key.

@@ -54,7 +54,7 @@ class HubLookup:
                 self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until all questions are answered, for tests and scripts.
+        """Wait until all questions are answered, or the time has passed, for tests and scripts.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.

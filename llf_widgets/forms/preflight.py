@@ -51,7 +51,11 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
 
 
 def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | None:
-    """An error if a package for training is not installed, None otherwise; without an import, which takes seconds."""
+    """An error if a package for training is not installed, None otherwise; without an import, which takes seconds.
+
+    Args:
+        packages: import names of packages, without a dot, as a list or tuple.
+    """
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return None

@@ -45,7 +45,7 @@ class DataPreview(FormWidget):
         self.on_msg(self._receive)
 
     def start(self) -> None:
-        """Start the preview process, unless one is running.
+        """Start the preview process, unless one is running; a form with errors gets a message in its place.
 
         It is a process, because it loads a tokenizer, for which the kernel should not wait.
 

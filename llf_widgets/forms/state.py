@@ -458,8 +458,9 @@ class FormState:
             with suppress(OSError):  # the run gets the rows themselves
                 self.cell_rows.ensure_saved()
         for key in DATASET_KEYS:
-            names = self.config_values.get(key) or ()
-            mark_used(home(), names.split(",") if isinstance(names, str) else [str(one) for one in names])
+            value = self.config_values.get(key)
+            names = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+            mark_used(home(), [str(one) for one in names])
 
     def attach_problem(self, key: str, problem: Problem) -> None:
         """Attach a problem to a field until its value changes.

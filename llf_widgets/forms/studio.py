@@ -198,7 +198,7 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             ConfigError: the form or a combination has errors; no run was started.
-            ValueError: there are no values, or more than a hundred combinations.
+            ValueError: there are no values, a key has no list of values, or there are more than a hundred combinations.
             RuntimeError: environment or disk do not allow the runs, or a run could not be started; the message says
                 what to do.
             OSError: a file that the config names cannot be read, or the first run's folder cannot be written.

@@ -64,6 +64,8 @@ class SweepForm(FormWidget):
     def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
         """Update the widget from the state, after an edit of the form: values and problems follow its fields.
 
+        A collapsed one is drawn once it is expanded.
+
         Args:
             blocked: whether Start is disabled, which also blocks a sweep.
             ahead: running and queued runs on this machine.

@@ -53,7 +53,7 @@ def suggest_values(spec: FieldSpec, value: Any) -> str:
 
     Around means a third and three times a real number, about half a power of ten, and half and twice an integer: a
     coarse grid, chosen by this project. Around 0 are 0.01 and 0.1; of a seed, the next two. Values out of range are
-    left out. Of a longer list of choices, the form's own is suggested.
+    left out. Of a longer list of choices, of a number below 0 and of what is no number, the form's own is suggested.
 
     Args:
         spec: the field.
@@ -65,7 +65,7 @@ def suggest_values(spec: FieldSpec, value: Any) -> str:
     if control_kind(spec) != "number":
         offered = [text for text, _ in choice_options(spec) if text]
         return ", ".join(offered) if len(offered) <= MAX_LISTED_CHOICES else format_value(value)
-    if isinstance(value, str | bool) or value is None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return format_value(value)
     if spec.key.endswith("seed"):
         around = [value, value + 1, value + 2]

@@ -47,7 +47,8 @@ def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]
 def format_value(value: object) -> str:
     """Format a value for the form as a user would type it: a config reads what `parse_value` returns as the same value.
 
-    A list of texts becomes a comma-separated text, as in a file; None becomes no text.
+    A list of texts becomes a comma-separated text, as in a file; None and an empty list become no text, and the keys of
+    mappings texts.
     """
     match value:
         case None:

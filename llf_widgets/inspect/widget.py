@@ -116,7 +116,7 @@ class Inspect(SavedView):
             See `llf_core.data.inspect.inspection.Inspection.overview`.
 
         Raises:
-            RuntimeError: preparation failed; the message has the reason.
+            RuntimeError: preparation failed, or the view was closed before; the message has the reason.
         """
         self.wait()
         return dict(self._overview)

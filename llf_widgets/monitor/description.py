@@ -12,7 +12,7 @@ METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
 def describe_run(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
     """Describe a run: `smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples)`.
 
-    Unknown parts and `sft`, the default stage, are omitted, so that the line stays short.
+    Unknown parts and `sft`, the default stage, are omitted, so that the line stays short; empty if nothing is known.
 
     Args:
         config: flat keys.

@@ -100,8 +100,9 @@ def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = Non
         metric: another metric; None for the ranking metric of their configs, else of what they logged.
     """
     names = [name for tracker in trackers for name in tracker.series]
-    chosen = {tracker.config.get("metric_for_best_model") for tracker in trackers}
-    name = str(chosen.pop()).removeprefix(EVAL_PREFIX) if len(chosen) == 1 else ""
+    chosen = [tracker.config.get("metric_for_best_model") for tracker in trackers]
+    same = bool(chosen) and all(one == chosen[0] for one in chosen)
+    name = str(chosen[0]).removeprefix(EVAL_PREFIX) if same else ""
     if metric is None:
         metric = metric_named(name) if name != "loss" and EVAL_PREFIX + name in names else ranking_metric(names)
     declared = {name: better for one in trackers for name, better in declared_directions(one.resolved).items()}

@@ -111,7 +111,10 @@ class RunSnapshot:
 
     @property
     def last_step(self) -> int:
-        """Right end of the step axis: the planned steps; for an ended run its last step, so no chart is half empty."""
+        """Right end of the step axis: the planned steps; for an ended run its last step, so no chart is half empty.
+
+        An ended run without a step has the planned ones too; 0 if they are unknown.
+        """
         return self.total if self.live or not self.step else self.step
 
     @property

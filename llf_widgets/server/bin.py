@@ -40,8 +40,8 @@ class DeleteHandler(RunsAPIHandler):
         """Move the run to the bin and return `{"id"}`; an ended run only, since a trainer would write to its old path.
 
         Raises:
-            HTTPError: 404 if the run does not exist, 409 if it has not ended or its files cannot be moved, 503 if the
-                disk did not respond in time.
+            HTTPError: 404 if the run does not exist; 409 if it has not ended, `LLF_HOME` cannot be located, the bin is
+                locked, or its files cannot be moved; 503 if the disk did not respond in time.
         """
         folder = await self.find_run(run_id, readable=False)
         try:
@@ -63,8 +63,8 @@ class RestoreHandler(RunsAPIHandler):
         """Restore the run and return `{"id"}`, so that it can be resumed or compared again.
 
         Raises:
-            HTTPError: 404 if the bin does not hold the run, 409 if a run with this id exists or files cannot be moved,
-                503 if the disk did not respond in time.
+            HTTPError: 404 if the bin does not hold the run; 409 if a run with this id exists, `LLF_HOME` cannot be
+                located, the bin is locked, or files cannot be moved; 503 if the disk did not respond in time.
         """
         try:
             with _as_http_errors():

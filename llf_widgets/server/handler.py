@@ -112,7 +112,7 @@ class RunsAPIHandler(APIHandler):
             seconds: maximum seconds to wait.
 
         Raises:
-            HTTPError: 409 if the folder of runs is not accessible.
+            HTTPError: 409 if the folder of runs is not accessible, or `LLF_HOME` cannot be located.
         """
         looking = asyncio.wrap_future(self.index.refresh())
         looking.add_done_callback(lambda one: one.cancelled() or one.exception())  # asyncio logs one that nobody reads
@@ -243,9 +243,12 @@ class RunsAPIHandler(APIHandler):
         return int(text)
 
     def write(self, chunk: Any) -> None:
-        """Write a response as valid JSON without secrets.
+        """Write a response: a dict as valid JSON without secrets, text and bytes as they are.
 
         JSON has no NaN, but metrics may; and a library may have written a token to a run's files.
+
+        Args:
+            chunk: a dict, text or bytes.
         """
         super().write(spell_non_finite(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
 

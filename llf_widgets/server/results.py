@@ -85,7 +85,7 @@ def _place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
 
 
 def key_of(export: RecordedExport) -> str:
-    """Name of an export in a route: 16 hexadecimal digits.
+    """Name of an export in a route: 16 hexadecimal digits, since the route must not name a folder of this machine.
 
     Args:
         export: the export.

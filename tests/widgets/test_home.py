@@ -25,6 +25,14 @@ def test_the_home_is_not_shown(monkeypatch):
     assert display_path(Path("/data/x")) == "/data/x"
 
 
+def test_a_home_behind_a_link_is_not_shown(monkeypatch, tmp_path):
+    (tmp_path / "disk" / "somebody").mkdir(parents=True)
+    (tmp_path / "home").symlink_to(tmp_path / "disk" / "somebody")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for folder in (tmp_path / "home", tmp_path / "disk" / "somebody"):
+        assert display_path(folder / ".llf") == "~/.llf"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 def test_a_user_without_a_home():
     """As in a container that runs under a number, which the list of users does not have."""

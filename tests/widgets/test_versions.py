@@ -95,6 +95,14 @@ def test_what_training_needs_is_named(monkeypatch):
     assert llf.check().problems == ['Training needs torch, peft here. Run: pip install "llf[train]"']
 
 
+def test_a_record_of_a_server_that_cannot_be_read_is_a_sentence(monkeypatch, tmp_path):
+    (tmp_path / "jpserver-1.json").mkdir()
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    (said,) = llf.check().problems
+    assert said.startswith("The Jupyter server did not report its version: ")
+    assert "Is a directory" in said
+
+
 def test_a_script_has_no_server_to_compare_with(monkeypatch):
     monkeypatch.setattr(versions, "list_running_servers", list)
     found = llf.check()

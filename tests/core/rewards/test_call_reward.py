@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ import torch
 from llf_core.rewards import Completion, Reward, RewardError
 from llf_core.rewards.signature import PARAMETERS
 from llf_core.user_functions.signature import Signature
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 MESSAGES = (
     {"role": "system", "content": "Be kind."},
@@ -161,8 +164,12 @@ def test_a_coroutine_is_refused() -> None:
     async def later(answer: str) -> float:
         return 0.0
 
-    with pytest.raises(TypeError, match="later is a coroutine"):
-        Signature.of(later, "later", PARAMETERS)
+    async def one_by_one(answer: str) -> AsyncIterator[float]:
+        yield 0.0
+
+    for function in (later, one_by_one):
+        with pytest.raises(TypeError, match="f is a coroutine or a generator"):
+            Signature.of(function, "f", PARAMETERS)
 
 
 def test_columns_that_it_cannot_do_without() -> None:

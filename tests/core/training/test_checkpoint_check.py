@@ -119,6 +119,22 @@ def test_an_archive_with_another_compression_than_it_was_written_with_is_damaged
         check_archives(checkpoints, 3)
 
 
+@pytest.mark.parametrize("changes", [{("PK\x01\x02", 9): 0x08, ("PK\x01\x02", 46): 0xFF}, {("data", 8): 0xFF}])
+def test_an_archive_with_names_or_settings_that_cannot_be_read_is_damaged(tmp_path, changes):
+    """A name that is no UTF-8 although the entry says so, and properties that no LZMA stream has."""
+    checkpoints = Checkpoints(RunFolder(tmp_path))
+    path = checkpoints.path(3) / "optimizer.pt"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("data", bytes(1000))
+    held = bytearray(path.read_bytes())
+    for (mark, after), value in changes.items():
+        held[held.index(mark.encode("latin-1")) + after] = value
+    path.write_bytes(held)
+    with pytest.raises(ModelError, match=r"checkpoint-3/optimizer\.pt is damaged: the archive itself"):
+        check_archives(checkpoints, 3)
+
+
 def test_a_resume_refuses_what_peft_leaves_out(stopped, monkeypatch):
     import peft
 

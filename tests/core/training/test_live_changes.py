@@ -9,7 +9,9 @@ import torch
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_request, status
 from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
+from llf_core.runs.config_file import run_config
 from llf_core.training.metrics_callback import MetricsCallback
+from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
 
@@ -280,6 +282,13 @@ def test_what_cannot_be_done_is_refused_with_a_reason_and_changes_nothing(traine
 # -- watched prompts ------------------------------------------------------------------------------------
 def samples(folder):
     return [(one["step"], one["of"], one["prompt"]) for one in RunReader(folder).samples()]
+
+
+def test_samples_that_anybody_wrote_are_read_as_far_as_they_name_a_prompt(make_run):
+    folder = make_run(watched_prompts="Say hi.")
+    folder.samples.write_text('{"of": "base"}\n{"of": "base", "prompt": ["Say hi."]}\n')
+    watched = SamplePrompts(folder, RunWriter(folder, 1), run_config(folder), None, None)
+    assert (watched.prompts, watched.last) == (["Say hi."], -1)
 
 
 def test_watched_prompts_are_answered_by_the_base_once_and_at_every_checkpoint(trained):

@@ -94,6 +94,16 @@ def test_every_folder_below_the_root_is_entered_and_none_is_a_link(tmp_path):
         list_folder(run / "none", run)
 
 
+def test_a_root_that_is_no_folder_is_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path)
+    found = {name: is_folder(tmp_path / name, tmp_path / name) for name in ("none", "file", "link", ".")}
+    assert found == {"none": False, "file": False, "link": True, ".": True}
+    with pytest.raises(FileNotFoundError) as caught:
+        list_folder(tmp_path / "none", tmp_path / "none")
+    assert not isinstance(caught.value, UnreadableError)
+
+
 def test_a_file_in_the_place_of_a_folder_is_a_sentence(tmp_path):
     (tmp_path / "control").write_text("")
     with pytest.raises(UnreadableError, match=r"^control is a file\. Expected a folder"):

@@ -100,6 +100,8 @@ def test_a_model_that_sees_is_asked_about_pictures_and_the_conversation_keeps_th
 def test_a_model_of_texts_gets_no_pictures(tiny_model_dir, tmp_path):
     view = opened(tiny_model_dir)
     (name,) = view.models
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        view.ask("What is it?", str(tmp_path / "none.png"))
     view.ask("What is it?", [picture_file()])  # nobody knows yet that it reads none
     (reply,) = done(view)
     assert "the model reads text only" in reply["error"]["message"]

@@ -25,6 +25,14 @@ def test_a_function_becomes_a_schema_and_its_result_text():
     assert json.loads(call_tool(functions, "weather", '{"city": "Ulm"}'))["city"] == "Ulm"
 
 
+def test_an_annotation_that_is_no_type_says_nothing():
+    def near(city, days):
+        """What is near."""
+
+    near.__annotations__ = {"city": [str], "days": {"from": 1}}
+    assert tool_schema(near)["function"]["parameters"]["properties"] == {"city": {}, "days": {}}
+
+
 @pytest.mark.parametrize("arguments", ["{", "[]", '{"town": "Ulm"}', '{"city": 1, "x": 2}'])
 def test_what_goes_wrong_in_a_call_is_told_to_the_model(arguments):
     assert call_tool({"weather": weather}, "weather", arguments).startswith("Error: ")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 
 from llf_core.chat.conversation import new_conversation
+from llf_core.chat.service import ChatService
 from llf_widgets.chat.replies import INTERRUPTED, Writing, footer
+from llf_widgets.chat.reply_writer import ReplyWriter
+from llf_widgets.chat.settings import DEFAULTS
+from llf_widgets.chat.turn_changes import shortened
 from llf_widgets.chat.turns import sibling, turn_json, turns_of
 
 MODELS = ["a", "b"]
@@ -66,6 +71,25 @@ def test_usage_that_anybody_wrote_is_shown_as_far_as_it_says_something(conversat
     (shown,) = turn_json(conversation, turn, {}, {})["replies"]
     assert (shown["note"], shown["error"]["message"]) == ("", "It failed.")
     assert [one["action"] for one in shown["error"]["fixes"]] == ["again"]
+
+
+@pytest.mark.parametrize(("told", "left_out"), [(None, 1), ("some", 1), ([], 1), (-3, 1), (1, 2), (99, 2)])
+def test_a_number_of_left_out_turns_that_anybody_wrote_leaves_out_no_more_than_there_are(conversation, told, left_out):
+    for text in ("one", "two", "three"):
+        ask(conversation, text)
+    last = turns_of(conversation, MODELS)[-1]
+    conversation.change(last.replies["a"][0].id, usage={"left_out": told})
+    assert shortened(conversation, turns_of(conversation, MODELS)[-1], "a") == left_out
+
+
+def test_a_request_with_tools_that_anybody_wrote_has_none_and_its_error_is_the_reply(conversation):
+    conversation.set(tools=5)
+    ended = []
+    writer = ReplyWriter(ChatService(), threading.RLock(), send=list, on_end=ended.append, on_problem=pytest.fail)
+    writing = Writing("reply", "a")
+    writer.submit(conversation, [(writing, [])], DEFAULTS)
+    assert ended == [writing]
+    assert "messages" in writing.usage["error"]["message"]
 
 
 def test_a_reply_under_way_has_what_was_written_so_far(conversation):

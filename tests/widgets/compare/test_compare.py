@@ -25,6 +25,12 @@ __all__ = ["data_file", "make_run", "settings", "trained", "trainer"]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
+def test_a_metric_that_is_no_name_ranks_nothing_by_it(make_run):
+    tracker = RunTracker(make_run())
+    tracker.config = {"metric_for_best_model": ["loss"]}  # of a config that somebody else wrote
+    assert ranked_metric([tracker]).metric.name == "loss"
+
+
 def tracked(folder, window=10):
     tracker = RunTracker(folder, window)
     tracker.refresh()

@@ -236,6 +236,13 @@ def test_python_is_a_cell_that_makes_the_same_config() -> None:
     assert RunConfig.load(seen) == state.config
 
 
+@pytest.mark.parametrize("value", [5, True, 1.5, {"a": 1}])
+def test_a_data_set_that_is_no_name_keeps_no_uploads_and_stands_beside_its_field(value: object) -> None:
+    state = FormState({"eval_dataset": value})
+    state.keep_uploads()
+    assert state.problems("eval_dataset")
+
+
 def test_key_without_a_field_is_refused() -> None:
     with pytest.raises(KeyError, match="nonsense"):
         FormState().set("nonsense", 1)

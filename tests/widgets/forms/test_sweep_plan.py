@@ -26,6 +26,8 @@ def state() -> FormState:
         ("max_steps", -1, "-1"),
         ("max_samples", None, ""),
         ("learning_rate", "fast", "fast"),
+        ("learning_rate", [1], "[1]"),
+        ("lora_rank", {"a": 1}, '{"a": 1}'),
         ("finetuning_type", "lora", "lora"),  # too many choices to try all
         ("eval_strategy", "no", "no, steps, epoch"),
         ("use_dora", False, "true, false"),
