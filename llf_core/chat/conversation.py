@@ -22,6 +22,7 @@ from llf_core.chat.chat_message import (
     message_of,
 )
 from llf_core.chat.message_tree import ConversationError, MessageTree
+from llf_core.redaction import redact_nested
 from llf_core.redaction.file_modes import folder_mode
 from llf_core.runs.folder import home_folder
 from llf_core.runs.jsonl import MAX_LINE_BYTES, Tail, append, as_number, encode, parse
@@ -75,6 +76,7 @@ class Conversation(MessageTree):
 
     def _clear(self) -> None:
         super()._clear()
+        self._unsaved: dict[str, dict[str, Any]] = {}
         self.settings: dict[str, Any] = {}
         self.created = 0.0
         self._title = ""
@@ -243,6 +245,19 @@ class Conversation(MessageTree):
         self._append({"type": "change", "id": message} | values)
         return self._own(message)
 
+    def change_unsaved(self, message: str, **values: Any) -> None:
+        """Change fields of a message in memory, where `change` has failed because the disk is full.
+
+        The change is written before the next record, so that a reply is not lost once there is space again.
+
+        Args:
+            message: id of the message.
+            values: new values, see `change`.
+        """
+        record = redact_nested({"type": "change", "id": message} | values)
+        if self._read_change(record) is not None:
+            self._unsaved[message] = record
+
     def choose(self, message: str | None, target: str = "", *, last: bool = False) -> None:
         """Choose the path through a message, as a view does that shows another branch.
 
@@ -331,6 +346,9 @@ class Conversation(MessageTree):
                 raise self._gone()
             make_folder(self.file.parent)
             append(self.file, {"type": "conversation", "v": 1, "created": time.time()})
+        for message, unsaved in list(self._unsaved.items()):
+            append(self.file, unsaved)
+            del self._unsaved[message]
         append(self.file, record)
         self.refresh()
 

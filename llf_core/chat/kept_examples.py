@@ -24,7 +24,7 @@ from llf_core.runs.jsonl import MAX_LINE_BYTES, append, encode, records
 from llf_core.untrusted import HISTORY_BYTES, leads_to_file, list_folder, read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from llf_core.chat.chat_message import ChatMessage
@@ -214,7 +214,11 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
     if row_id is None:
         return
     with _lock(file):
-        _without(file, lambda origin: origin.get("id") == row_id)
+        found, left = _left(file, lambda origin: origin.get("id") == row_id)
+        if not left:
+            file.unlink(missing_ok=True)
+        elif len(left) < len(found):
+            _rewrite(file, left)
     kept = {name: value for name, value in message.kept.items() if name != file.name}
     rating = {"rating": ""} if _kind(file) == "ratings" else {}
     conversation.change(reply, kept=kept, **rating)
@@ -317,8 +321,13 @@ def _keep(
         )
     make_folder(path.parent)
     with _lock(path):
-        _without(path, lambda old: old.get("conversation") == conversation.id and old.get("messages") == list(ids))
-        append(path, row | {KEPT: origin})
+        found, left = _left(
+            path, lambda old: old.get("conversation") == conversation.id and old.get("messages") == list(ids)
+        )
+        if len(left) < len(found):  # at once, so that the earlier row is not lost if the disk is full
+            _rewrite(path, [*left, row | {KEPT: origin}])
+        else:
+            append(path, row | {KEPT: origin})
         rows = _count(path)
     conversation.change(ids[0], kept=conversation.messages[ids[0]].kept | {path.name: origin["id"]})
     return KeptRow(str(origin["id"]), path, kind, rows, ids)
@@ -331,17 +340,17 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _without(path: Path, removed: Any) -> None:
-    """Rewrite a data set without the rows whose origin is to be removed."""
+def _left(path: Path, removed: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All rows of a data set, and those whose origin is not to be removed."""
     if not leads_to_file(path):
-        return
+        return [], []
     read_bytes(path, HISTORY_BYTES)  # a larger one cannot be rewritten
     rows = list(records(path))
-    left = [row for row in rows if not (isinstance(row.get(KEPT), dict) and removed(row[KEPT]))]
-    if not left:
-        path.unlink()
-    elif len(left) < len(rows):
-        replace_file(path, b"".join(encode(redact_nested(row)) for row in left))
+    return rows, [row for row in rows if not (isinstance(row.get(KEPT), dict) and removed(row[KEPT]))]
+
+
+def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    replace_file(path, b"".join(encode(redact_nested(row)) for row in rows))
 
 
 def _count(path: Path) -> int:

@@ -211,6 +211,7 @@ def loading_config(config: RunConfig | None, quantization_bit: int | None) -> Ru
     Raises:
         ConfigError: a value is not valid in a config.
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
     import torch
 

@@ -96,8 +96,9 @@ class ReplyWriter:
         for model, question in questions.items():
             reply = conversation.add("assistant", parent=question.id, target=model, sampling=sampling)
             conversation.choose(reply.id, model)
-            writing = self.writing[reply.id] = Writing(reply.id, model, left_out=left_out)
+            writing = Writing(reply.id, model, left_out=left_out)
             begun.append((writing, sent_messages(conversation.path_to(question.id), left_out)))
+        self.writing |= {writing.id: writing for writing, _ in begun}  # none, if one of them cannot be added
         return begun
 
     def submit(
@@ -154,11 +155,14 @@ class ReplyWriter:
     def end(self, conversation: Conversation, writing: Writing) -> None:
         """Save a reply that has ended, and keep its tokens for the page. `on_problem` is told why it cannot be saved.
 
+        If the disk is full, the reply stays in memory and is saved with the next message.
+
         Args:
             conversation: the conversation.
             writing: the reply.
         """
-        self._save(conversation, writing)
+        if not self._save(conversation, writing):
+            conversation.change_unsaved(writing.id, **writing.fields())
         self.writing.pop(writing.id, None)
         if writing.tokens:
             self.tokens[writing.id] = writing.tokens
@@ -174,11 +178,14 @@ class ReplyWriter:
                 self._save(conversation, writing)
         self._sender.notify()
 
-    def _save(self, conversation: Conversation, writing: Writing) -> None:
+    def _save(self, conversation: Conversation, writing: Writing) -> bool:
+        """Save a reply as far as it is written; false if that failed."""
         try:
             conversation.change(writing.id, **writing.fields())
         except (OSError, ValueError) as error:
             self._on_problem(f"The conversation could not be saved. {error}")
+            return False
+        return True
 
     def _send_updates(self) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,23 @@ def test_keeping_again_replaces_and_undo_removes(chat: Conversation, tmp_path: P
     undo_kept(chat, better, kept.file)
     assert not kept.file.exists()
     assert kept_datasets(tmp_path) == []
+
+
+def test_a_row_that_finds_the_disk_full_leaves_the_earlier_one(chat: Conversation) -> None:
+    first, second, *_ = replies(chat)
+    kept = keep_example(chat, first)
+    for edited in (lambda: keep_example(chat, first, text="Everywhere."), lambda: keep_example(chat, second)):
+        before = rows(kept.file)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as a full disk
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                edited()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert rows(kept.file) == before
+        edited()
+    assert [row["messages"][-1]["content"] for row in rows(kept.file)] == ["Everywhere.", "In Rome."]
 
 
 def test_studio_offers_kept_rows(chat: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import time
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from llf_core.chat.conversation import Conversation
 from llf_core.chat.target import TargetError
 from llf_core.runs import Checkpoints
 from llf_widgets.chat import models as shared
@@ -96,6 +98,46 @@ def test_a_reply_is_stopped_and_what_was_written_is_kept(chat):
     data, _ = chat._repr_mimebundle_()
     assert data["text/plain"].endswith("\nStopped.")
     assert "\nStopped.</p>" in data["text/html"]
+
+
+def test_a_reply_that_finds_the_disk_full_stays_and_is_saved_with_the_next_message(chat):
+    page(chat, type="send", text="one two three")
+    done(chat)
+    page(chat, type="settings", changes={"max_tokens": "64"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    page(chat, type="send", text="the sea")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (chat.conversation.file.stat().st_size, before[1]))  # as a full disk
+    try:
+        _, reply = done(chat)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (reply["state"], reply["note"]) == ("done", "The reply was cut at the maximum number of tokens.")
+    assert reply["text"]
+    assert "could not be saved" in chat._note
+    assert Conversation(chat.conversation.file).messages[reply["id"]].text() == ""
+    page(chat, type="send", text="the ship")
+    done(chat)
+    assert Conversation(chat.conversation.file).messages[reply["id"]].text() == reply["text"]
+
+
+def test_a_question_that_finds_the_disk_full_waits_for_no_reply(tiny_model_dir, tmp_path):
+    shutil.copytree(tiny_model_dir, tmp_path / "other")
+    view = Chat(tiny_model_dir, tmp_path / "other")
+    view.conversation.rename("full")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for space in range(0, 4000, 40):
+        count = len(view.conversation.messages)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (view.conversation.file.stat().st_size + space, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                view.ask("one two")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert view._writing == {}
+        if len(view.conversation.messages) - count == 3:
+            break  # the question and both replies were written, but not which one is shown
+    assert len(view.conversation.messages) - count == 3
+    view.close()
 
 
 def test_a_prompt_that_is_too_long_offers_to_leave_out_old_turns(chat):
