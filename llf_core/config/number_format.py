@@ -41,6 +41,8 @@ def exact(value: float) -> str:
 def with_unit(number: int | str, unit: str) -> str:
     """Write a number with its unit, in the singular if the number is 1: `1 token`, `1,200 tokens`.
 
+    Messages have a number and its unit agree by it.
+
     Args:
         number: the number, or its text in another format.
         unit: the unit in the singular, whose plural ends in `s`.

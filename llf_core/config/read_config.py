@@ -83,7 +83,7 @@ _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
 def dump_yaml(values: Mapping[str, object]) -> str:
-    """Write a flat mapping as YAML, one key per line, in its order.
+    """Write a flat mapping as YAML, one key per line, in its order: a run stores its config so.
 
     `yaml_value` and other YAML readers, of version 1.1 too, read the same values, tuples as lists.
 

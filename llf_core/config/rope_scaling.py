@@ -120,7 +120,7 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
         linear: arXiv 2306.15595, section 2.3; YaRN: arXiv 2309.00071, section 3; dynamic and llama3:
         `modeling_rope_utils` of transformers. The choice of the factor is LLaMA-Factory's.
     """
-    before = str(table.get("rope_type", table.get("type", "default")))
+    before = str(table.get("rope_type") or table.get("type") or "default")
     had, original = _number(table.get("factor"), 1.0), int(_number(table.get(ORIGINAL), longest))
     supported = longest
     if before in {"yarn", "dynamic"}:  # of these a config may name the length before scaling

@@ -76,7 +76,7 @@ class MediaSettings:
     parts: Mapping[str, Mapping[str, Any]]
 
     def each(self, row: Mapping[str, Any]) -> int:
-        """Tokens of an image, tile, frame or clip, from the setting that the table names.
+        """Tokens of an image, tile, frame or clip, from the setting that the table names, for the rules of `RULES`.
 
         Args:
             row: of the table.
@@ -92,13 +92,13 @@ class MediaSettings:
         return next((int(one) for one in named if one), 0) or self.patches()
 
     def side(self) -> int:
-        """Pixels of a side of the squares that the encoder sees; 0 if the settings do not tell it."""
+        """Pixels of a side of the squares that the encoder sees, by which rules count patches; 0 if it is not known."""
         image = self.parts["image"]
         cropped = image.get("crop_size") if image.get("do_center_crop", True) else None
         return _pixels(cropped) or _pixels(self.parts["vision"].get("image_size")) or _pixels(image.get("size")) or 0
 
     def patches(self) -> int:
-        """Patches of a square.
+        """Patches of a square, each of which is a token where no setting names another number.
 
         Raises:
             ValueError: the settings do not tell it.

@@ -39,8 +39,8 @@ def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]
     if "messages" not in columns:
         return row
     found = dict(row)
-    for column in {columns[role] for role in ROLES if role in columns}:
-        found[column] = _renamed(row.get(column), names)
+    for column in {columns[role] for role in ROLES if role in columns} & row.keys():
+        found[column] = _renamed(row[column], names)
     return found
 
 

@@ -327,11 +327,10 @@ class DataReport:
             names: names of the data sets.
         """
         reasons = Counter(entry.reason for entry in self.dropped).most_common(MAX_REASONS_NAMED)
-        why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
-        lines = f"; {with_unit(len(self.broken), 'line')} cannot be read" if self.broken else ""
-        return DataError(
-            f"No example of {', '.join(names)} is usable: {why}{lines}. Fix the data, or use another data set."
-        )
+        why = [f"{reason} ({count:,} of them)" for reason, count in reasons]
+        why += [f"{with_unit(len(self.broken), 'line')} cannot be read"] if self.broken else []
+        told = "; ".join(why) or "there are no records"
+        return DataError(f"No example of {', '.join(names)} is usable: {told}. Fix the data, or use another data set.")
 
     def unusable(self) -> list[Dropped]:
         """All unusable records in one list: dropped records and broken lines, by data set and index.

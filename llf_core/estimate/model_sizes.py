@@ -109,7 +109,8 @@ def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
 def named_parameters(name: str) -> float | None:
     """The number of parameters that the name of a model tells, such as 7e9 of `Llama-2-7b-hf`.
 
-    None if it tells none, or a number that no model has: fewer than `LEAST_PARAMETERS`, more than `MOST_PARAMETERS`.
+    A forecast needs no more of a model whose files are elsewhere. None if it tells none, or a number that no model has:
+    fewer than `LEAST_PARAMETERS`, more than `MOST_PARAMETERS`.
 
     Args:
         name: hub id or path. Of `8x7B`, all experts are counted; they share the rest, which is about a

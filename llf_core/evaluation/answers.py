@@ -68,6 +68,7 @@ def answer(
         TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
         jinja2.TemplateError: the chat template refuses a prompt.
         RuntimeError: out of memory.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file of a model cannot be read, or the disk is full.
         MemoryError: out of memory for a model.

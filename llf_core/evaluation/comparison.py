@@ -36,6 +36,8 @@ class ExamplePair:
 def comparable(base: EvaluationResult, tuned: EvaluationResult) -> bool:
     """Whether two results can be compared example by example: both could be read and are of the same examples.
 
+    On other examples a difference would not be that of the models.
+
     Args:
         base: a result.
         tuned: another one.
@@ -76,7 +78,7 @@ def _measure_named(value: MetricValue) -> StoredMeasure:
 
 
 def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Difference:
-    """The difference of two results in one metric, by the paired bootstrap.
+    """The difference of two results in one metric, by the paired bootstrap, which tells chance from a difference.
 
     Args:
         value: the metric in one of them.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.target import CONFIG_SUFFIXES, Target, target_of_settings
 from llf_core.config import ConfigError
 from llf_core.config.evaluation_keys import EVALUATION_KEYS
-from llf_core.config.paths import expanded
+from llf_core.config.paths import expanded, is_there
 from llf_core.config.read_config import read
 from llf_core.evaluation.errors import EvaluationError
 
@@ -20,6 +20,10 @@ LLAMA_FACTORY_SHOTS = 5
 """LLaMA-Factory's default of `n_shot`."""
 GENERATED = ("rouge", "bleu")
 """Metrics of LLaMA-Factory's `predict_with_generate`."""
+
+
+FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""Words of a flag; YAML 1.1 reads all of them as flags, and LLF some as text."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,9 @@ def is_config_file(name: str) -> bool:
 
     Args:
         name: the target.
-
-    Raises:
-        OSError: the path cannot be examined.
     """
     path = expanded(name)
-    return path.suffix in CONFIG_SUFFIXES and path.is_file()
+    return path.suffix in CONFIG_SUFFIXES and is_there(path) and path.is_file()
 
 
 def read_evaluation(file: Path) -> EvaluationFile:
@@ -77,9 +78,9 @@ def read_evaluation(file: Path) -> EvaluationFile:
     )
     tasks = _names(values, "task")
     on = () if tasks else _names(values, "eval_dataset")
-    if not tasks and not on and values.get("do_train") is False:
+    if not tasks and not on and _flag(values, "do_train") is False:
         on = _names(values, "dataset")
-    generated = GENERATED if values.get("predict_with_generate") is True else ()
+    generated = GENERATED if _flag(values, "predict_with_generate") else ()
     folder, save_dir = values.get("dataset_dir"), values.get("save_dir")
     options = {
         "tasks": tasks,
@@ -120,6 +121,16 @@ def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
         raise EvaluationError(f"{key} is {str(given)[:80]}. Expected a name, or several separated by commas.")
     return tuple(name.strip() for one in listed for name in one.split(",") if name.strip())
+
+
+def _flag(values: Mapping[str, Any], key: str) -> bool | None:
+    given = values.get(key)
+    if given is None or isinstance(given, bool):
+        return given
+    found = FLAGS.get(str(given).lower())
+    if found is None:
+        raise EvaluationError(f"{key} is {str(given)[:80]}. Expected true or false.")
+    return found
 
 
 def _count(values: Mapping[str, Any], key: str, least: int, default: int | None = None) -> int | None:

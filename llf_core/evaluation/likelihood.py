@@ -46,7 +46,9 @@ class PartLosses:
 
 
 def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callable[[int], object]) -> list[PartLosses]:
-    """Measure the losses of sequences. Sequences of similar length are batches, padded on the right.
+    """Measure the losses of the tokens of sequences, from which loss, perplexity and bits per byte follow.
+
+    Sequences of similar length are batches, padded on the right.
 
     Only positions in the loss pass through the output head, if `causal_head.install_head` has prepared the model. A
     batch that does not fit into memory is split in two.

@@ -39,6 +39,7 @@ def load_base_and_tuned(
         ModelError: the base no longer exists or fits, or the run trained a reward model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError: out of memory.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError, MemoryError: a file of a model cannot be read, a cache cannot be written, or out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

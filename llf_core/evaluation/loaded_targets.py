@@ -43,7 +43,7 @@ class LoadedTarget:
 def loaded_targets(
     group: Sequence[Planned], *, generates: bool, progress: Progress
 ) -> Iterator[tuple[Planned, LoadedTarget]]:
-    """Load a base model once, and the adapter of each target when its turn comes.
+    """Load a base model once, and the adapter of each target when its turn comes, so that all share its weights.
 
     Args:
         group: at least one entry, all with the same base model; those of one target stand next to each other.
@@ -58,6 +58,7 @@ def loaded_targets(
         DataError: the tokenizer lacks a token of the named template.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read.
         UnreadableError: a file is not a regular file.

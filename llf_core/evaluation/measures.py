@@ -34,10 +34,13 @@ class StoredMeasure:
     statistics: Callable[[Sequence[ExampleResult]], Numbers]
 
     def value(self, examples: Sequence[ExampleResult]) -> MetricValue | None:
-        """The value over examples, with its interval and the value of each data set; None if no example has one.
+        """The value over examples as a result stores it, with its interval and the value of each data set.
 
         Args:
             examples: the examples.
+
+        Returns:
+            The value; None if no example has one.
 
         Raises:
             ValueError: a value is not finite.

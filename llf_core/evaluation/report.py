@@ -53,14 +53,16 @@ def by_task(results: Sequence[EvaluationResult]) -> list[list[EvaluationResult]]
     Args:
         results: the results.
     """
-    found: dict[object, list[EvaluationResult]] = {}
+    found: dict[str, list[EvaluationResult]] = {}
     for one in results:
-        found.setdefault(one.settings.get("task"), []).append(one)
+        found.setdefault(repr(one.settings.get("task")), []).append(one)  # a file may hold a list
     return list(found.values())
 
 
 def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResult]:
     """Compare each result with the first one, by the paired bootstrap over the examples that both have.
+
+    A table of results shows by it which differences are more than chance.
 
     Args:
         results: valid results, at least one.

@@ -67,6 +67,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         DataError: the data set is missing, empty or of another kind.
         DoesNotFitError: a single evaluation example does not fit into memory.
         StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file of the data or of a model cannot be read, or the temporary folder cannot be written.
         MemoryError, RuntimeError: out of memory for a model.

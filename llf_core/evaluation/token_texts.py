@@ -18,6 +18,8 @@ CONTEXT = 8
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: Sequence[int]) -> tuple[str, ...]:
     """The text of some tokens of a sequence. The text of a character that takes several tokens is that of its last one.
 
+    A heat map of losses shows them.
+
     Args:
         tokenizer: tokenizer of the model.
         ids: token ids `[seq]`.

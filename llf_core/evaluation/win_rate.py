@@ -132,6 +132,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         BadExample: the chat template refuses a prompt.
         jinja2.TemplateError: the chat template of the reward model refuses a conversation.
         RuntimeError: out of memory.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError, MemoryError: a file of a model cannot be read, a cache cannot be written, or out of memory.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same

@@ -111,9 +111,10 @@ def answer_text(message: Message) -> str:
     """The text of an answer, or its calls as JSON if it has no text, to compare a reply with it.
 
     Args:
-        message: a message of the assistant, with `content` and perhaps `tool_calls` in OpenAI's form.
+        message: a message of the assistant, with `content` (None counts as no text) and perhaps `tool_calls` in
+            OpenAI's form.
     """
-    text = str(message["content"])
+    text = str(message["content"] or "")
     if not text.strip() and message.get("tool_calls"):
         return json.dumps([call["function"] for call in message["tool_calls"]], ensure_ascii=False)
     return text

@@ -77,7 +77,9 @@ class ContinuationScorer:
     def score(
         self, continuations: Sequence[Continuation], progress: Callable[[int], object]
     ) -> list[ContinuationScore]:
-        """Score continuations. Trees of similar length are batches; one that does not fit into memory is split in two.
+        """Score continuations, by which tasks choose among answers.
+
+        Trees of similar length are batches; one that does not fit into memory is split in two.
 
         Args:
             continuations: what is scored; each has at least one target.

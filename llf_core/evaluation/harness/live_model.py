@@ -99,7 +99,9 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
-        """Token ids of a text. A text that begins with the first special token does not get it a second time.
+        """Token ids of a text, as lm-eval's `HFLM` has them.
+
+        A text that begins with the first special token does not get it a second time.
 
         Args:
             string: the text.
@@ -115,7 +117,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return list(self.tokenizer.encode(string, **options))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Render messages. If the template refuses a system message, it is left out.
+        """Render messages, for tasks asked as a chat. If the template refuses a system message, it is left out.
 
         Args:
             chat_history: the messages.
@@ -149,6 +151,8 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """Log-probability of a continuation after its context, and whether it is the most likely one, of each request.
 
+        Tasks with given choices take the likeliest one for the answer.
+
         Args:
             requests: lm-eval's requests.
             disable_tqdm: not used: progress is told to `tell`.
@@ -166,6 +170,8 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
         """Log-probability of the whole text of each request, in nats; a text above `max_length` is read in windows.
+
+        Tasks compute perplexities from it.
 
         Args:
             requests: lm-eval's requests.
@@ -198,7 +204,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         return [(score.logprob, score.greedy) for score in scores]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
-        """Generate the reply to each context, up to a stop string.
+        """Generate the reply to each context, up to a stop string, for tasks that score replies.
 
         Args:
             requests: lm-eval's requests.

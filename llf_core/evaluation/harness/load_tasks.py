@@ -102,7 +102,7 @@ def set_seed(task: LoadedTask, seed: int) -> None:
 
 
 def shipped_tasks() -> dict[str, dict[str, Any]]:
-    """Configs of the tasks that ship, in lm-eval's format, by their names."""
+    """Configs of the tasks that ship, in lm-eval's format, by their names: they need no network."""
     made = {}
     for config in yaml_value((OFFLINE / "tasks.yaml").read_text("utf-8")):
         files = {split: str(OFFLINE / file) for split, file in config.pop("files").items()}

@@ -29,6 +29,8 @@ def check_lm_eval() -> None:
 def task_name(name: str | Path) -> str:
     """A task as a request has it: the path of a file or folder, else lm-eval's name.
 
+    The path is absolute, since another process reads it.
+
     Args:
         name: name of a task of lm-eval, of LLaMA-Factory or of LLF; or a file or folder: a `Path`, or a text with `/`
             or the suffix `.yaml`.

@@ -84,6 +84,7 @@ def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> 
         ConfigError: its config is no longer valid.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError, MemoryError: out of memory.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or a verdict cannot be written.
         UnreadableError: a file is not a regular file.

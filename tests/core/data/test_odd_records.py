@@ -10,6 +10,7 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.config.registry import stage_of
 from llf_core.data import DataError, prepare
+from llf_core.data.formats.conversation import answer_text
 from llf_core.data.formats.openai import OpenAI
 from llf_core.data.formats.sharegpt import ShareGPT
 from llf_core.data.media import add_media
@@ -180,3 +181,9 @@ def test_a_column_without_a_name_has_no_role(kind, row):
     talk = kind.align(row, {"messages": "messages"}, {})
     assert talk == kind.align({"messages": row["messages"]}, {"messages": "messages"}, {})
     assert add_media(talk, row, {"messages": "messages"}, Path()).media == ()
+
+
+@pytest.mark.parametrize("content", ["", " ", None])
+def test_an_answer_without_text_is_its_calls(content):
+    assert answer_text({"content": content, "tool_calls": [CALL]}) == json.dumps([CALL["function"]])
+    assert not answer_text({"content": content}).strip()

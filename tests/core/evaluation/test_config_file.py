@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from llf_core.chat.target import TargetError
 from llf_core.cli import app
 from llf_core.config import ConfigError
-from llf_core.evaluation.config_file import read_evaluation
+from llf_core.evaluation.config_file import is_config_file, read_evaluation
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.user_error import UserError
 
@@ -72,3 +72,17 @@ def test_the_command_measures_what_the_file_says_and_train_refuses_it(write, dat
     (result,) = json.loads(told.stdout)["results"]
     assert (result["data"]["examples"], result["target"]["name"]) == (2, "eval")
     assert json.loads((tmp_path / "saves" / "results.json").read_text()) == json.loads(told.stdout)
+
+
+@pytest.mark.parametrize("word", ["no", "No", "off", "false", "False"])
+def test_a_flag_is_written_as_in_older_yaml(tmp_path, word):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"model_name_or_path: x\ndataset: a\ndo_train: {word}\npredict_with_generate: yes\n")
+    assert read_evaluation(path).options == {"on": ("a",), "metrics": ("rouge", "bleu")}
+    path.write_text("model_name_or_path: x\ndataset: a\ndo_train: maybe\n")
+    with pytest.raises(EvaluationError, match=r"do_train is maybe. Expected true or false."):
+        read_evaluation(path)
+
+
+def test_a_target_that_is_no_path_is_no_config_file():
+    assert not is_config_file(f"{'a' * 400}.yaml")

@@ -341,3 +341,8 @@ def test_an_architecture_without_rotary_embeddings_ends_before_the_data_is_prepa
     assert code == 2
     assert "An architecture of type gpt2 has no rotary embeddings to scale" in read_status(run).reason
     assert not [event for event in RunReader(run).events() if event["type"] == "data"]
+
+
+@pytest.mark.parametrize("table", [{"rope_type": None}, {"type": None}, {"rope_type": ""}])
+def test_a_kind_that_a_file_leaves_empty_is_no_scaling(table):
+    assert plan_scaling("linear", table, 100, 250) == plan_scaling("linear", {}, 100, 250)
