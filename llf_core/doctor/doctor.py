@@ -10,6 +10,7 @@ from llf_core.doctor.run_metrics import RunMetrics
 from llf_core.runs import RunReader
 from llf_core.runs.change_journal import ActiveChanges
 from llf_core.runs.config_file import read_config
+from llf_core.runs.event_fields import is_count
 
 if TYPE_CHECKING:
     from llf_core.doctor.finding import Finding
@@ -29,7 +30,7 @@ class Doctor:
         self._reader = RunReader(folder)
         self._limit = memory_limit
         self._config: dict[str, Any] = {}
-        self._data: dict[str, Any] = {}
+        self._data: dict[str, int] = {}
         self._changes = ActiveChanges()
         self._reported: set[tuple[int, str]] = set()
         self._last_progress = (-1, 0.0)  # step, and the seconds of the monotonic clock at which it was first seen
@@ -88,7 +89,7 @@ class Doctor:
 
     def _process_event(self, event: dict[str, Any]) -> None:
         if event["type"] == "data":
-            self._data = event
+            self._data = {name: value for name, value in event.items() if is_count(value)}
         elif event["type"] == "finding":
             self._reported.add((int(event.get("attempt", 1)), str(event.get("rule"))))
         self._changes.add(event)

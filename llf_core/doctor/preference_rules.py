@@ -45,7 +45,8 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
     Returns:
         The finding; None if one of these does not hold, or fewer than `FEW` values are logged.
     """
-    beta = metrics.config.get("pref_beta") or 0.1
+    given = metrics.config.get("pref_beta")
+    beta = given if isinstance(given, int | float) and given > 0 else 0.1  # a file of a run may hold anything
     _, rewards = metrics.line("rewards/chosen")
     _, worse = metrics.line("rewards/rejected")
     _, logps = metrics.line("logps/chosen")

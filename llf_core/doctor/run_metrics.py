@@ -32,7 +32,7 @@ class RunMetrics:
         idle: seconds since the last step ended, or since the first one started.
         step_seconds: recent duration of a step; 0 if unknown.
         config: the flat config.
-        data: the event `data`.
+        data: the counts of the event `data`.
         learning_rate: current peak of the schedule.
         memory_limit: available bytes, 0 if unknown.
     """

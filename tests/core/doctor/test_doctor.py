@@ -177,3 +177,25 @@ def test_a_folder_of_another_making_is_no_trouble(make_run):
     with folder.events.open("a") as file:
         file.write(json.dumps({"v": 1, "type": "steered", "changes": None}) + "\n{broken\n")
     assert Doctor(folder).look() == []
+
+
+@pytest.mark.parametrize("value", ["many", [1], {}, None, 1.5, True])
+def test_counts_of_data_that_are_none_are_no_trouble(make_run, value):
+    folder = make_run()
+    counts = dict.fromkeys(("examples", "eval_examples", "leaked", "copies"), value)
+    with folder.events.open("a") as file:
+        file.write(json.dumps({"v": 1, "type": "data", **counts}) + "\n")
+    assert Doctor(folder).look() == []
+
+
+@pytest.mark.parametrize("beta", ["much", [1], -1, 0, None])
+def test_a_beta_that_is_none_counts_as_the_default(make_run, beta):
+    folder = make_run(stage="dpo", dataset="llf_demo_pairs")
+    config = json.loads(json.dumps(read_config(folder.config))) | {"pref_beta": beta}
+    folder.config.write_text(json.dumps(config))
+    writer = RunWriter(folder, 1)
+    for step in range(1, 41):
+        rewards = {"rewards/chosen": -step / 5, "rewards/rejected": -step / 4, "logps/chosen": -40.0 - 2 * step}
+        writer.metric(step, {"loss": 0.5, **rewards})
+    found = [one.message for one in Doctor(folder).look() if one.rule == "likelihood_falls"]
+    assert ["by 71 of" in one for one in found] == [True]
