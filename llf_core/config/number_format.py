@@ -55,7 +55,12 @@ def for_yaml(value: float) -> str:
     """Format a number for YAML 1.1 like `exact`, but with a point before an exponent: `5.0e-5`.
 
     Most YAML readers follow YAML 1.1, in which `5e-5` is a string.
+
+    Args:
+        value: see `exact`.
     """
+    if isinstance(value, Integral):
+        return exact(value)
     if math.isnan(value):
         return ".nan"
     if math.isinf(value):

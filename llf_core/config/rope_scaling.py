@@ -107,7 +107,7 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
     Args:
         kind: `linear`, `dynamic`, `yarn` or `llama3`.
         table: rotary parameters of the model, one of `tables_to_scale`.
-        longest: the model's `max_position_embeddings`.
+        longest: the model's `max_position_embeddings` in tokens, at least 1.
         tokens: of the longest text.
 
     Returns:

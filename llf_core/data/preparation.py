@@ -78,7 +78,7 @@ class Prepared:
         Not available for streamed data, whose rows are packed while they are read.
 
         Args:
-            cutoff: `cutoff_len`.
+            cutoff: `cutoff_len`, tokens.
 
         Returns:
             A value in [0, 1]; an estimate if packing is off, and 0 for pairs, which are never packed.

@@ -22,7 +22,7 @@ def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
     Args:
         source: tokens of the question, including everything before it.
         target: tokens of the answer.
-        cutoff: budget for both.
+        cutoff: budget for both, tokens.
 
     Returns:
         Tokens of the question and of the answer; together at most `cutoff`.
@@ -36,7 +36,7 @@ def first_overlong_answer(tokens: Tokens, cutoff: int) -> int:
 
     Args:
         tokens: the conversation, with more than `cutoff` tokens.
-        cutoff: `cutoff_len`.
+        cutoff: `cutoff_len`, tokens.
 
     Raises:
         StopIteration: every answer fits.
@@ -58,7 +58,7 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
     Args:
         tokens: more than `cutoff` tokens, with an answer that ends after `cutoff`.
-        cutoff: `cutoff_len`.
+        cutoff: `cutoff_len`, tokens.
         opening: number of tokens before the first answer that are never removed.
         closing: number of tokens at the end of the first answer that does not fit which are never removed.
 
@@ -109,7 +109,7 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
 
     Args:
         tokens: of any length.
-        cutoff: at least 2.
+        cutoff: tokens of a part, at least 2.
 
     Returns:
         The parts with labels (`[seq]` each), without the ranges of their answers. Parts without a trained token are

@@ -269,7 +269,7 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
 
     Args:
         metrics: metrics of the run.
-        least: minimum absolute rise, since relative changes near 0 are noise.
+        least: minimum rise in the unit of the loss (nats for a likelihood), since relative changes near 0 are noise.
 
     Returns:
         The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps, at least one;

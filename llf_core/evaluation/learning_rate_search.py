@@ -64,7 +64,10 @@ class LearningRateSearch:
 
     @property
     def untrained(self) -> float:
-        """Mean loss of the untrained model on the batches on which the rates are compared; NaN if all diverged."""
+        """Mean loss of the untrained model, in the unit of the stage's loss; NaN if all diverged.
+
+        It is that of the batches on which the rates are compared.
+        """
         whole = next((one for one in self.branches if not one.diverged), None)
         return math.nan if whole is None else whole.loss - whole.change
 

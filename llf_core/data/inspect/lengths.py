@@ -28,10 +28,10 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
 
     Args:
         lengths: `[examples]`, int64, tokens; at least one.
-        cutoff: current `cutoff_len`.
+        cutoff: current `cutoff_len`, tokens.
 
     Returns:
-        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest`, `cutoff`, `longer` (number of examples
+        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest` and `cutoff` (tokens each), `longer` (number of examples
         longer than the cutoff). The last bar includes all longer examples, so that one outlier does not flatten the
         rest.
 
@@ -59,7 +59,7 @@ def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
     multiple are chosen by hand.
 
     Args:
-        cutoff: current `cutoff_len`.
+        cutoff: current `cutoff_len`, tokens.
         longest: tokens of the longest example.
 
     Returns:

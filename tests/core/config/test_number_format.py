@@ -68,6 +68,8 @@ def test_one_of_a_unit_is_singular():
 
 def test_an_integer_of_numpy_keeps_all_of_its_digits():
     assert exact(np.int64(2**60 + 1)) == "1152921504606846977"
+    assert for_yaml(np.int64(2**60 + 1)) == "1152921504606846977"
+    assert for_yaml(10**400) == exact(10**400) == f"1{'0' * 400}"
 
 
 def test_numbers_that_are_not_finite_are_code_that_python_can_run():
