@@ -31,9 +31,9 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
         cutoff: current `cutoff_len`, tokens.
 
     Returns:
-        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest` and `cutoff` (tokens each), `longer` (number of examples
-        longer than the cutoff). The last bar includes all longer examples, so that one outlier does not flatten the
-        rest.
+        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median` (rounded down), `longest` and `cutoff` (tokens
+        each), `longer` (number of examples longer than the cutoff). The last bar includes all longer examples, so that
+        one outlier does not flatten the rest.
 
     Raises:
         IndexError: `lengths` is empty.
