@@ -16,7 +16,6 @@ from llf_core.runs import RunReader, RunWriter, open_run
 from llf_core.runs.config_file import run_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from llf_core.evaluation.worker_process import Progress
@@ -42,7 +41,10 @@ class Answer:
 
 
 def answer(
-    folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = worker_process.no_progress
+    folder: RunFolder,
+    prompts: list[str] | tuple[str, ...],
+    max_new_tokens: int = 64,
+    progress: Progress = worker_process.no_progress,
 ) -> list[Answer]:
     """Complete prompts with the base model and the result of a finished run, and store both in `samples.jsonl`.
 
@@ -137,7 +139,7 @@ class TokenProgress:
 
 def answer_in_child(  # noqa: PLR0913 - as `answer`
     run_id: str,
-    prompts: Sequence[str],
+    prompts: list[str] | tuple[str, ...],
     max_new_tokens: int = 64,
     home: Path | None = None,
     progress: Progress = worker_process.no_progress,

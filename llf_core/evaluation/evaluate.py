@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llf_core.chat.target import Target, find_target
 from llf_core.evaluation import worker_process
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llf_core.user_functions.signature import UserFunction
 
 MODULE = "llf_core.evaluation.evaluate"
+T = TypeVar("T")
 
 
 def evaluate(  # noqa: PLR0913 - what is measured, on what and how
@@ -74,7 +75,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     decides for models without a run.
 
     Args:
-        targets: models, see `llf_core.chat.target.find_target`.
+        targets: models, see `llf_core.chat.target.find_target`. A single name needs no list, nor one of `metrics` and
+            `tasks`.
         on: the data: a name of `dataset_info.json`, a file, a folder or a hub id; several of them, also separated by
             commas; rows (a list of dicts, a DataFrame or a `datasets.Dataset`); or `"validation"`, the validation data
             of the first target that is a run. None for that, or for no data if there are tasks.
@@ -116,7 +118,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         PluginError: two installed packages declare the same name or key.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    found = tuple(one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets)
+    metrics, tasks = _several(metrics), _several(tasks)
+    found = tuple(one if isinstance(one, Target) else find_target(one, home_path(home)) for one in _several(targets))
     if not found:
         raise EvaluationError("There is nothing to measure.", "Name at least one run or model.")
     for name, value, least in (("limit", limit, 1), ("max_new_tokens", max_new_tokens, 1), ("n_shot", n_shot, 0)):
@@ -182,7 +185,7 @@ def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Pa
     """Put the base model of each run before the targets, if it is not among them, to show what training has changed.
 
     Args:
-        targets: models, see `llf_core.chat.target.find_target`.
+        targets: models, see `llf_core.chat.target.find_target`; a single name needs no list.
         home: `LLF_HOME`; None for the environment's.
 
     Returns:
@@ -198,7 +201,7 @@ def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Pa
         PluginError: two installed packages declare the same name or key.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    found = [one if isinstance(one, Target) else find_target(one, home_path(home)) for one in targets]
+    found = [one if isinstance(one, Target) else find_target(one, home_path(home)) for one in _several(targets)]
     bases: list[Target] = []
     for target in found:
         run = run_of(target, home)
@@ -217,6 +220,11 @@ def home_path(home: Path | str | None) -> Path | None:
         home: as given in a call; None for the environment's.
     """
     return None if home is None else Path(home)
+
+
+def _several(given: Iterable[T]) -> tuple[T, ...]:
+    """What is given, of which a single name or path needs no list."""
+    return (given,) if isinstance(given, str | Path) else tuple(given)  # type: ignore[return-value]
 
 
 def _names(on: object, home: Path | str | None) -> tuple[str, ...]:

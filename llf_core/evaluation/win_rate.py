@@ -100,7 +100,7 @@ def win_rate_of(contests: Sequence[PairwiseComparison]) -> WinRate:
 def win_rate(  # noqa: PLR0913 - what is generated and who scores it
     folder: RunFolder,
     reward_model: str,
-    prompts: Sequence[str] | None = None,
+    prompts: list[str] | tuple[str, ...] | None = None,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     most: int = MAX_PROMPTS,
@@ -163,7 +163,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
 def _answers(  # noqa: PLR0913, PLR0917 - the arguments of `win_rate`
     folder: RunFolder,
     config: RunConfig,
-    prompts: Sequence[str] | None,
+    prompts: list[str] | tuple[str, ...] | None,
     max_new_tokens: int,
     most: int,
     progress: Progress,
@@ -207,7 +207,7 @@ def _prompt(messages: Sequence[Mapping[str, object]]) -> Messages:
 def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     run_id: str,
     reward_model: str,
-    prompts: Sequence[str] | None = None,
+    prompts: list[str] | tuple[str, ...] | None = None,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     most: int = MAX_PROMPTS,

@@ -17,7 +17,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.data.errors import DataError
 from llf_core.data.preparation import prepare
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.evaluate import evaluate
+from llf_core.evaluation.evaluate import evaluate, with_base
 from llf_core.evaluation.example_reader import ExampleReader
 from llf_core.evaluation.likelihood import batches
 from llf_core.evaluation.measure_targets import measure_targets
@@ -324,3 +324,11 @@ def test_a_vision_model_answers_texts_in_the_form_of_its_own_template(tmp_path, 
         inputs = processor(text=[text], return_tensors="pt")
         made = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         assert one.answer == processor.tokenizer.decode(made, skip_special_tokens=True)
+
+
+def test_a_single_name_needs_no_list(llf_home, tiny_model_dir):
+    for call in (evaluate, with_base):
+        with pytest.raises(TargetError, match="no-such-run"):
+            call("no-such-run")
+    with pytest.raises(ConfigError, match="no_such_metric"):
+        evaluate(tiny_model_dir, [{"prompt": "a", "response": "b"}], metrics="no_such_metric")
