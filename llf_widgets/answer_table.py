@@ -49,10 +49,9 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    if isinstance(prompts, str):
-        prompts = [prompts]
+    asked = [prompts] if isinstance(prompts, str) else list(prompts)
     with ProgressLine("Importing the libraries …") as line:
-        return Answers(answer_in_child(_id(run), prompts, max_new_tokens, _home(run), line, trust=trust))
+        return Answers(answer_in_child(_id(run), asked, max_new_tokens, _home(run), line, trust=trust))
 
 
 def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> Losses:

@@ -72,13 +72,12 @@ def win_rate(  # noqa: PLR0913 - each of them is named
         >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
         Win rate 71%, 95 % band 61% to 79%: 71 won, 0 equal, 29 lost. Mean reward -0.412 of the base, …
     """
-    if isinstance(prompts, str):
-        prompts = [prompts]
+    asked = [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
     with ProgressLine() as line:
         found = win_rate_in_child(
             run if isinstance(run, str) else run.id,
             _reward_model(reward_model),
-            prompts,
+            asked,
             max_new_tokens=max_new_tokens,
             most=max_prompts,
             home=None if isinstance(run, str) else run.folder.home,
