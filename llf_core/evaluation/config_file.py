@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.target import CONFIG_SUFFIXES, Target, target_of_settings
 from llf_core.config import ConfigError
 from llf_core.config.evaluation_keys import EVALUATION_KEYS
-from llf_core.config.paths import expanded, is_there
+from llf_core.config.paths import expanded
 from llf_core.config.read_config import read
 from llf_core.evaluation.errors import EvaluationError
 
@@ -50,7 +50,10 @@ def is_config_file(name: str) -> bool:
         name: the target.
     """
     path = expanded(name)
-    return path.suffix in CONFIG_SUFFIXES and is_there(path) and path.is_file()
+    try:
+        return path.suffix in CONFIG_SUFFIXES and path.is_file()
+    except OSError:  # a name that is too long, or a folder that the system denies
+        return False
 
 
 def read_evaluation(file: Path) -> EvaluationFile:
