@@ -144,6 +144,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.runs.status.update": {"TypeError": "the names of the fields are constants"},
     "llf_core.stages.base.stage.Stage.context": {"RuntimeError": "a stage that trains has a context"},
     "llf_core.stages.dpo.stage.DPO.rollback": {"ValueError": "it loads a state of its own"},
+    "llf_core.stages.completion_scores.scoring_by_functions": {"TypeError": "`load_rewards` has checked the functions"},
+    "llf_core.stages.online.stage.OnlineStage._check": {"TypeError": "`load_rewards` has checked the functions"},
     "llf_core.stages.online.trl_trainers.OnlineTrainer.sample_completions": {
         "ValueError": "a config admits only settings in range"
     },

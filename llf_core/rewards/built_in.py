@@ -52,9 +52,12 @@ def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
         A function of the answer's text.
 
     Raises:
-        re.error: the pattern is not a regular expression.
+        re.error: the pattern is not a regular expression, or repeats more than Python can count.
     """
-    form = re.compile(pattern, re.DOTALL)
+    try:
+        form = re.compile(pattern, re.DOTALL)
+    except OverflowError as error:
+        raise re.error(str(error), pattern) from None
 
     def judge(answer: str) -> float:
         return float(form.fullmatch(answer) is not None)

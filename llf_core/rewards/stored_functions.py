@@ -37,7 +37,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     Raises:
         ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that uses
             no rewards.
-        PluginError: two installed packages declare the same name or key.
+        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
         OSError: no process can be started to look for a module that a function imports.
     """
     spec, stage = field(KEY), config.get("stage")
@@ -79,7 +79,8 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
         TypeError: one is not a function, has no parameter for the answer, or is a coroutine or a generator.
         ValueError: two have the same name, one has no name or that of a built-in reward, or a signature cannot be
             inspected.
-        UnreadableError: a stored source is a link, no regular file, too large, or not UTF-8.
+        UnreadableError: a stored source is a link, no regular file, too large or not UTF-8, or the system denies
+            access.
         OSError: a file cannot be written, or no process can be started to look for a module that a function imports.
     """
     functions = {name: function for name, function in REWARDS.by_name(rewards).items() if function is not None}

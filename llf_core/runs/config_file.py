@@ -33,7 +33,7 @@ def run_config(folder: RunFolder) -> RunConfig:
 
     Raises:
         ConfigError: the config cannot be read or is no longer valid.
-        PluginError: two installed plug-ins declare the same key or name.
+        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
         OSError: too many files are open.
     """
     from llf_core.config import ConfigError, Problem, RunConfig
@@ -55,7 +55,7 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
         longer valid, and none if it cannot be read.
 
     Raises:
-        PluginError: two installed plug-ins declare the same key or name.
+        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
         OSError: too many files are open.
     """
     from llf_core.config import ConfigError
@@ -74,7 +74,7 @@ def formatted_config(folder: RunFolder) -> dict[str, Any]:
     JavaScript, which receives it, would write `0.00005`.
 
     Raises:
-        PluginError: two installed plug-ins declare the same key or name.
+        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
         OSError: too many files are open.
     """
     from llf_core.config.number_format import exact

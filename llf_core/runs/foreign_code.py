@@ -165,7 +165,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
-        PluginError: two installed plug-ins declare the same key or name.
+        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
         OSError: a JSON file of a model cannot be read.
     """
     from llf_core.config import ConfigError
@@ -190,7 +190,7 @@ def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
     Raises:
         TooMuchCodeError: there is more code than a person could review.
         OSError: a JSON file of a model cannot be read.
-        PluginError: two installed packages declare the same name or key.
+        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
     """
     from llf_core.config.field_specs import fields
 
@@ -223,7 +223,7 @@ def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
-        PluginError: two installed plug-ins declare the same key or name.
+        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
         OSError: a JSON file of a model cannot be read.
     """
     return () if is_signed(folder) else code_of_run(folder)
@@ -254,7 +254,7 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
         UntrustedCodeError: the run was created elsewhere or modified since, and its code would run.
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review, or a file of it
             cannot be read.
-        PluginError: two installed plug-ins declare the same key or name.
+        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
         OSError: a JSON file of a model cannot be read.
     """
     code = code_to_allow(folder)

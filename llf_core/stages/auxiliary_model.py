@@ -47,7 +47,7 @@ def load_auxiliary(
             valid.
         MemoryError, RuntimeError: memory does not suffice.
         ConfigError: the name or the number of bits is not valid in a config.
-        PluginError: two installed packages declare the same name or key.
+        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     config = context.config.replace(
@@ -80,8 +80,7 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
         OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
             valid.
         MemoryError, RuntimeError: memory does not suffice.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            plug-in.
+        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     with torch.random.fork_rng():

@@ -131,15 +131,14 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
         The scoring of the run's prompts.
 
     Raises:
-        DataError: no prompt is usable, or the functions need a column that is missing or only TRL provides.
-        RewardError: a reward function does not exist or cannot be executed.
+        DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
+            reference answers that are missing, or what only TRL provides.
+        RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
         re.error: `reward_pattern` is not a regular expression.
-        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
         ValueError: the signature of a function cannot be inspected.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
+        PluginError: the implementation of a format cannot be used, or two installed packages declare the same plug-in.
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-        KeyError: a record of the prepared data is no longer in its data set.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is
             not valid.
     """
@@ -250,10 +249,9 @@ def last_messages(context: TrainingContext) -> dict[int, str]:
         By index of the prepared example; empty if no record can be read as messages.
 
     Raises:
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
+        PluginError: the implementation of a format cannot be used, or two installed packages declare the same plug-in.
         UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-        KeyError: a record of the prepared data is no longer in its data set.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         OSError: a file of the prompts can no longer be opened, or the folder `LLF_HOME` cannot be located.
     """
     try:

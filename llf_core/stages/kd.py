@@ -35,7 +35,7 @@ class KD(LossStage):
             ModelError, UntrustedCodeError: see `load_auxiliary`.
             OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
                 not valid.
-            PluginError: two installed packages declare the same name or key.
+            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
             ConfigError: the name or the number of bits of the teacher is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.

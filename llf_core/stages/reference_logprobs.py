@@ -98,8 +98,8 @@ class Reference:
             ModelError, UntrustedCodeError: see `reference_policy`.
             OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
                 not valid.
-            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-                name or key.
+            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
+                or key, or one declares its options wrongly.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
@@ -134,7 +134,7 @@ class Reference:
             UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
             OSError: a file of the reference model cannot be read, `LLF_HOME/cache` cannot be read or written, or
                 `LLF_HOME` or `LLF_HOME_MODE` is not valid.
-            PluginError: two installed packages declare the same name or key.
+            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.

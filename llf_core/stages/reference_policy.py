@@ -65,8 +65,8 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
             valid.
         MemoryError, RuntimeError: memory does not suffice.
         ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
-            or key.
+        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
+            key, or one declares its options wrongly.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
@@ -93,7 +93,7 @@ def named_reference(context: TrainingContext) -> PreTrainedModel:
         OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
             valid.
         MemoryError, RuntimeError: memory does not suffice.
-        PluginError: two installed packages declare the same name or key.
+        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
         ConfigError: the name or the number of bits of the reference model is not valid in a config.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """

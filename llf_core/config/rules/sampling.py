@@ -66,7 +66,7 @@ def _whole_groups(c: ConfigValues) -> tuple[Fix, ...]:
 def _no_pattern(c: ConfigValues) -> str | None:
     try:
         re.compile(c.stage.reward_pattern or "", re.DOTALL)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # the last two: it repeats or nests too much
         return str(error)
     return None
 

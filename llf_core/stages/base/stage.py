@@ -53,10 +53,10 @@ class Stage:
         ConfigError: the config of a model beside the trained one can no longer be read.
         UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
             could not review it.
-        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            name or key.
-        KeyError: a record of the prepared data is no longer in its data set.
+        RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
+        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
+            key, or one declares its options wrongly.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
             valid.
@@ -100,14 +100,15 @@ class Stage:
         """What scores the completions that the stage samples, for a look at rewards before training; None if none.
 
         Raises:
-            DataError: no prompt is usable, or a reward function needs a column that the data does not have.
-            RewardError: a reward function does not exist or cannot be executed.
+            DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
+                reference answers that are missing, or what only TRL provides.
+            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
             re.error: `reward_pattern` is not a regular expression.
-            TypeError, ValueError: a reward function has no parameter for the answer, or its signature is unknown.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            ValueError: the signature of a reward function cannot be inspected.
+            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
                 plug-in.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
             OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
                 is not valid.
         """
@@ -169,10 +170,10 @@ class LossStage(Stage, ABC):
         ConfigError: the config of a model beside the trained one can no longer be read.
         UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
             could not review it.
-        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            name or key.
-        KeyError: a record of the prepared data is no longer in its data set.
+        RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
+        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
+            key, or one declares its options wrongly.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
             valid.
@@ -214,7 +215,7 @@ class LossStage(Stage, ABC):
             UntrustedCodeError, TooMuchCodeError: Python code of that model would run, and the user has not allowed it,
                 or could not review it.
             ConfigError: that model is not valid in a config.
-            PluginError: two installed packages declare the same name or key.
+            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
             OSError: a file of that model cannot be read, the cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE`
                 is not valid.
             RuntimeError, MemoryError: out of memory.
@@ -245,7 +246,7 @@ class LossStage(Stage, ABC):
             RuntimeError, MemoryError: out of memory.
             PluginError: two installed packages declare the same plug-in.
             OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         return batches
 
@@ -326,12 +327,12 @@ class TrainerStage(Stage, ABC):
         Raises:
             DataError: the stage cannot train on these examples, or there are too few.
             ValueError: the library refuses an option.
-            RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
-            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-                name or key.
+            RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
+            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
+                or key, or one declares its options wrongly.
             OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
                 is not valid.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
 
 
@@ -343,14 +344,16 @@ def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | Train
         context: the training context.
 
     Raises:
-        PluginError: the stage of another package cannot be imported, or is neither a `LossStage` nor a `TrainerStage`.
+        PluginError: the stage of another package cannot be imported, or is neither a `LossStage` nor a `TrainerStage`;
+            another plug-in cannot be used; or two installed packages declare the same name or key, or one declares its
+            options wrongly.
         ModelError: a model beside the trained one does not exist or fit.
         DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
         ConfigError: the config of a model beside the trained one can no longer be read.
         UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
             could not review it.
-        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
-        KeyError: a record of the prepared data is no longer in its data set.
+        RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
             valid.

@@ -40,8 +40,8 @@ class DPO(LossStage):
             ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
             OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
                 not valid.
-            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-                name or key.
+            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
+                or key, or one declares its options wrongly.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
@@ -84,7 +84,7 @@ class DPO(LossStage):
         Raises:
             ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
             DataError: the prepared data is damaged, or media of an example are missing.
-            PluginError: two installed packages declare the same name or key.
+            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.

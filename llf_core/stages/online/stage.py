@@ -67,17 +67,17 @@ class OnlineStage(TrainerStage):
             The trainer, an `OnlineTrainer`.
 
         Raises:
-            DataError: there are too few prompts for a step, or a column that a reward function needs is missing.
-            RewardError: a reward function does not exist or cannot be executed.
+            DataError: no prompt is usable, there are too few for a step, a data set can no longer be read, or a reward
+                function needs a column or reference answers that are missing.
+            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
             re.error: `reward_pattern` is not a regular expression.
             ValueError: TRL refuses an option or a combination of options.
             OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
                 is not valid.
-            TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
                 plug-in.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
@@ -123,15 +123,15 @@ class OnlineStage(TrainerStage):
         An event warns of prompts that are left out.
 
         Raises:
-            DataError: no prompt is usable, or the functions need a column that is missing or only TRL provides.
-            RewardError: a reward function does not exist or cannot be executed.
+            DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
+                reference answers that are missing, or what only TRL provides.
+            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
             re.error: `reward_pattern` is not a regular expression.
-            TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
             ValueError: the signature of a function cannot be inspected.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
                 plug-in.
             UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
             OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
                 is not valid.
         """

@@ -85,18 +85,18 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     Raises:
         ModelError: a model does not exist, or does not fit.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
-        RewardError: a reward function does not exist or cannot be executed.
+        DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
+            reference answers that are missing, or what only TRL provides.
+        RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
         re.error: `reward_pattern` is not a regular expression.
         OSError: a file of a model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
             valid.
         MemoryError: memory does not suffice.
-        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
-            or key.
+        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
+            key, or one declares its options wrongly.
         ConfigError: a reward model is the result of a run whose config can no longer be read.
         BadExample: the chat template of the policy cannot render an answer.
-        KeyError: a record of the prepared data is no longer in its data set.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time; or memory does
             not suffice.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

@@ -53,19 +53,19 @@ class PPO(LossStage):
             re.error: `reward_pattern` is not a regular expression.
             OSError: a file of a model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
                 not valid.
-            TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
-            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-                name or key.
+            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
+                or key, or one declares its options wrongly.
             ConfigError: a reward model is the result of a run whose config can no longer be read.
             BadExample: the chat template of the policy cannot render an answer.
-            DataError: no prompt is usable, or the reward functions need a column that is missing or only TRL provides.
+            DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
+                reference answers that are missing, or what only TRL provides.
             ModelError: a model does not exist, or does not fit.
-            RewardError: a reward function does not exist or cannot be executed.
+            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
             UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
             MemoryError: memory does not suffice for a model.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
             ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time; `WORLD_SIZE`
                 or `RANK` is no integer; or memory does not suffice.
         """
@@ -181,9 +181,9 @@ class PPO(LossStage):
                 does not answer.
             RuntimeError, MemoryError: memory does not suffice for a single completion, or another process has ended.
             OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
+            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
                 plug-in.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         import numpy as np
 

@@ -205,6 +205,7 @@ CASES = [
     ("reward_weights", "error", DRAWN | {"reward_weights": "much"}, "`reward_weights` is much"),
     ("reward_weights", "error", DRAWN | {"reward_weights": "inf"}, "`reward_weights` is inf"),
     ("reward_pattern", "error", DRAWN | {"reward_pattern": "(a"}, "missing ), unterminated subpattern"),
+    ("reward_pattern", "error", DRAWN | {"reward_pattern": "a{99999999999}"}, "repetition number is too large"),
     (
         "num_generations",
         "error",

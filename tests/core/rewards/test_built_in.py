@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -125,3 +126,9 @@ def test_what_a_text_comes_to() -> None:
 )
 def test_a_number_with_what_stands_around_it(text: str, value: Fraction | int | None) -> None:
     assert parse_number(text) == value
+
+
+@pytest.mark.parametrize("pattern", ["(a", "a{99999999999}"])
+def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
+    with pytest.raises(re.error):
+        format_reward(pattern)
