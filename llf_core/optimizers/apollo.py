@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 GROWTH = 1.01
-"""γ of the limiter: how much the norm of an update may grow from one step to the next."""
+"""γ of the limiter: how much the norm of an update may grow from one step to the next, as Fira has it."""
 SMALLEST_NORM = 1e-8
+"""Added to norms that divide, as in the authors' code."""
 PRIME = 1_000_003
 """Multiplier that makes seeds of several numbers."""
 

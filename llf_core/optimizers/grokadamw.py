@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 SMALLEST_NORM = 1e-6
+"""Added to the norm that divides, as in `torch.nn.utils.clip_grad_norm_`."""
 
 
 class GrokAdamW(Optimizer):

@@ -25,6 +25,7 @@ STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """μ, and steps and coefficients of the quintic iteration, as Jordan et al. 2024 and `torch.optim.Muon` have them."""
 SMALLEST_NORM = 1e-7
+"""Least norm that divides, `eps` of `torch.optim.Muon`."""
 RMS = 0.2
 """Root mean square of AdamW's updates, which Muon's are scaled to (section 2.2 of arXiv 2502.16982)."""
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 SGD_MOMENTUM = 0.9
+"""β₁ of SGD, the default of the package `schedulefree`."""
 RECTIFIED_FROM = 4.0
 """Length of the average above which RAdam's variance is known (arXiv 1908.03265, algorithm 2)."""
 

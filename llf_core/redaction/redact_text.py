@@ -24,7 +24,9 @@ from llf_core.redaction.secret_patterns import (
 MARK = "***"
 """Replacement for a secret."""
 MIN_SECRET_CHARACTERS = 6
-"""Minimum length of an environment value to search for; shorter ones occur in ordinary words."""
+"""Minimum length of an environment value to search for; shorter ones occur in ordinary words. Chosen by hand, as
+the two that follow.
+"""
 ENVIRONMENT_CACHE_SECONDS = 0.2
 """How long a scan of the environment is reused, in seconds, unless the number of variables changes."""
 MIN_ARRAY_CHARACTERS = 4096

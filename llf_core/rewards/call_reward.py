@@ -36,7 +36,7 @@ class Completion:
 
     @property
     def prompt(self) -> str:
-        """Content of the last user message as a string, for functions that take one question; empty if there is none."""
+        """Content of the last user message as a string, for functions of one question; empty if there is none."""
         questions = [one["content"] for one in self.messages if one["role"] == "user"]
         return str(questions[-1]) if questions else ""
 

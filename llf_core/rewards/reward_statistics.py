@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 12
+"""Bins of a histogram; chosen by hand."""
 EQUAL = 1e-8
 """Rewards of a group whose standard deviation is at most this are equal, as in TRL's `frac_reward_zero_std`."""
 

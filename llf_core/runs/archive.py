@@ -29,6 +29,7 @@ LEFT_OUT_FILES = (".reserve", "queue.json", "status.lock")
 NEEDED = ("config.yaml", "status.json")
 ENDED = ("finished", "stopped", "failed", "lost")
 MOST_FILES = 1_000_000
+"""Maximum number of files in a zip; chosen by hand, far above what a run has."""
 UNREADABLE_ZIP = (
     zipfile.BadZipFile,
     zlib.error,

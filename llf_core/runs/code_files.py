@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 MAX_FILES, MAX_FOLDERS = 500, 5_000
+"""Limits of `python_files`; chosen by hand, above what a model or a run has."""
 MAX_BYTES = 4 << 20
 """Maximum size of a Python or JSON file of a model; code in larger files is never allowed."""
 

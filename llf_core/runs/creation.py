@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLUG_LENGTH = 60
+"""Maximum characters of a slug; chosen by hand."""
 
 
 def create_run(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 MAX_POINTS = 2000
+"""Points of a drawn curve; chosen by hand, above the pixels of a chart's width."""
 
 
 def decimate(x: ArrayLike, y: ArrayLike, n: int = MAX_POINTS) -> tuple[NDArray[Any], NDArray[np.float64]]:

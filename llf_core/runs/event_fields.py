@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LATEST = 2.0**37
 """Largest valid timestamp in Unix seconds (the year 6325)."""
 LARGEST = 2**53
-"""Smallest integer that JavaScript cannot represent exactly."""
+"""Integers below it are those that JavaScript tells apart from their neighbours (`Number.MAX_SAFE_INTEGER` + 1)."""
 
 
 def is_timestamp(value: object) -> bool:

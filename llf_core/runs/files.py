@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_SECONDS = 10.0
+"""Time to wait for a lock, in seconds; chosen by hand, above what a change of a small file takes."""
 NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -154,7 +155,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
     Args:
         path: the lock file.
-        seconds: maximum time to wait for the lock.
+        seconds: maximum time to wait for the lock, in seconds.
 
     Raises:
         TimeoutError: another process held the lock for `seconds`.

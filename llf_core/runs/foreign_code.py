@@ -166,7 +166,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
     Raises:
         TooMuchCodeError: there is more code than a person could review.
         PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: a JSON file of a model cannot be read.
+        OSError: a folder or a JSON file of a model is not accessible.
     """
     from llf_core.config import ConfigError
 
@@ -189,7 +189,7 @@ def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
-        OSError: a JSON file of a model cannot be read.
+        OSError: a folder or a JSON file of a model is not accessible.
         PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
     """
     from llf_core.config.field_specs import fields
@@ -224,7 +224,7 @@ def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
     Raises:
         TooMuchCodeError: there is more code than a person could review.
         PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: a JSON file of a model cannot be read.
+        OSError: a folder or a JSON file of a model is not accessible.
     """
     return () if is_signed(folder) else code_of_run(folder)
 
@@ -255,7 +255,7 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review, or a file of it
             cannot be read.
         PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: a JSON file of a model cannot be read.
+        OSError: a folder or a JSON file of a model is not accessible.
     """
     code = code_to_allow(folder)
     if not code or trust is True:
@@ -429,7 +429,7 @@ def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
         UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it, or there is
             more than a person could review.
         TooMuchCodeError: a file of the code cannot be read in a process that only inspects.
-        OSError: a JSON file of the model cannot be read.
+        OSError: the folder or a JSON file of the model is not accessible.
     """
     if not trust_remote_code:
         return False

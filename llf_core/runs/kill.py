@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llf_core.runs.process import ProcessId
     from llf_core.runs.status import Status
 
-SUPERVISOR_SECONDS = 3.0  # for a live supervisor to act on a request
+SUPERVISOR_SECONDS = 3.0  # for a live supervisor to act on a request; chosen by hand
 RUN_VARIABLE = "LLF_RUN"
 """Environment variable of a trainer that holds its run's folder."""
 ELSEWHERE_SECONDS = 15.0  # the same over a network drive

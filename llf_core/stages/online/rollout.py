@@ -17,6 +17,10 @@ class Rollout:
     inputs: list[dict[str, Any]] | None = None
 
     def take(self) -> list[dict[str, Any]] | None:
-        """Return the inputs (None without any) and clear them, so that the trainer has the only copy of the tensors."""
+        """Return the inputs (None without any) and clear them, so that the trainer has the only copy of the tensors.
+
+        Returns:
+            For each batch tensors `[completions, …]` and scalars by name, as TRL's trainer buffers them.
+        """
         inputs, self.inputs = self.inputs, None
         return inputs

@@ -145,7 +145,7 @@ class OnlineTrainer(TrainingLoop):
         """Sampled completions that the next step still learns from, for a checkpoint; None if it samples new ones.
 
         Returns:
-            TRL's buffered batches, or None.
+            TRL's buffered batches, each tensors `[completions, …]` and scalars by name; or None.
         """
         whole = self.args.steps_per_generation * self.num_iterations
         buffered: list[dict[str, Any]] | None = self._buffered_inputs

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llf_core.stages.ppo.token_rewards import RunningMoments
 
 TRIES = 16
-"""Maximum number of phases in a row of which no completion can be scored."""
+"""Maximum number of phases in a row of which no completion can be scored; chosen by hand."""
 
 
 class PPO(LossStage):
