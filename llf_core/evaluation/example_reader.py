@@ -88,6 +88,8 @@ class ExampleReader:
         request, first, names = self._request, self._first, self._request.on
         folder = request.dataset_dir
         if names == (VALIDATION,):
+            if first is None and (gone := next((one.run_id for one in request.targets if one.run_id), "")):
+                raise EvaluationError(f"The run {gone} is no longer there, so its validation data cannot be read.")
             if first is None:
                 raise EvaluationError("Only a run has validation data.", "Name a data set: a name, a file, or rows.")
             if self._held is None:

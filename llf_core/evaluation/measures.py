@@ -116,7 +116,7 @@ def measure_of_metric(metric: Metric) -> StoredMeasure:
             [ScoredExample(one.prompt, one.reference) for one in chosen],
             [one.scores[metric.name] for one in chosen],
         )
-        found = np.zeros((len(examples), rows.shape[1] if len(rows) else 2))
+        found = np.zeros((len(examples), rows.shape[1]))
         found[places] = rows
         return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -22,6 +24,7 @@ from llf_core.export.receipt import FailedReceiptError, Receipt, receipt_of
 from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
 from llf_core.models.push import commit_message, find_destination, push_folder
 from llf_core.runs import open_run
+from llf_core.runs.disk_errors import FULL_BELOW_BYTES, command_message
 from llf_core.runs.exports import RecordedExport, record_export
 from llf_core.runs.foreign_code import UntrustedCodeError
 
@@ -191,7 +194,9 @@ def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
         except UntrustedCodeError:  # a RuntimeError
             raise
         except RuntimeError as error:
-            raise ExportError(f"{request.target.name} was not exported. {error}") from error
+            place = request.folder.parent
+            full = "" if str(place) in str(error) else _full_disk(place)
+            raise ExportError(f"{request.target.name} was not exported. {error}{full}") from error
         receipt = receipt_of(made)
         if full_precision and not receipt.passed:
             kept = ""
@@ -206,6 +211,13 @@ def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return receipt
+
+
+def _full_disk(folder: Path) -> str:
+    """A sentence if the disk of a folder is full: the programs that write an export say so in words of their own."""
+    if shutil.disk_usage(folder).free >= FULL_BELOW_BYTES:
+        return ""
+    return f" {command_message(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), folder)}"
 
 
 def bytes_of_size(value: str | float) -> int:

@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, stage_of
+from llf_core.models.errors import first_line
 from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.redaction import redact
 from llf_core.runs.disk_errors import failure_message, is_disk_error, remove_partial_files
@@ -70,7 +71,7 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
         error: the error that ended the trainer.
         config: the run's config; None if it could not be read.
         folder: the run. If the disk is full, partial files are removed from it, to make room for the final state. None
-            if it is not known.
+            for a process that is none's, such as an evaluation, which has no log.
 
     Returns:
         The message and the exit code.
@@ -90,16 +91,27 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
             "was run.",
             "Copy the run from its original source, or start a new one.",
         )
-    if is_out_of_memory(error):
-        return _out_of_memory(config)
     if "does not require grad" in str(error):
         method = "its method" if config is None else f"finetuning_type {config.get('finetuning_type')}"
         return Failure(
             f"The loss does not depend on any parameter that {method} trains.",
             "Set finetuning_type: full, or use another model.",
         )
-    return Failure(
-        f"The trainer failed with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
-        "The traceback is in log.txt.",
-        expected=False,
-    )
+    if folder is None and config is None:
+        return _outside_a_run(error)
+    memory = is_out_of_memory(error)
+    return _out_of_memory(config) if memory else _unexpected("trainer", error, "The traceback is in log.txt.")
+
+
+def _outside_a_run(error: BaseException) -> Failure:
+    """Of a process that trains nothing and has no log, such as an evaluation or an export."""
+    if is_disk_error(error):
+        return Failure(f"A file could not be written: {first_line(error).rstrip('.')}.", "Free space on its disk.")
+    if is_out_of_memory(error):
+        return Failure("Out of memory.", "Free memory, or use a smaller model.")
+    return _unexpected("process", error, "")
+
+
+def _unexpected(who: str, error: BaseException, where: str) -> Failure:
+    message = f"The {who} failed with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
+    return Failure(f"{message}.", where, expected=False)

@@ -6,11 +6,13 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from llf_core.config.did_you_mean import did_you_mean
 from llf_core.evaluation.errors import EvaluationError
@@ -22,6 +24,8 @@ from llf_core.untrusted.plain_yaml import yaml_value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+LOCAL_FILE = re.compile(r"(Unable to find|No such file or directory:) '/")
+"""Message of a missing file, not of a data set on the hub."""
 OFFLINE = Path(__file__).parent / "offline"
 """Folder of the tasks that ship, with their data."""
 
@@ -127,7 +131,8 @@ def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
     elif path.is_absolute():
         if not path.exists():
             raise EvaluationError(f"There is no task file {path}.", "Name a file or folder in lm-eval's YAML format.")
-        manager = TaskManager(include_path=str(path if path.is_dir() else path.parent), include_defaults=False)
+        _check_files([path] if path.is_file() else _files_of(path), hub=hub)
+        manager = _local_tasks(path if path.is_dir() else path.parent, hub=hub)
         here = [entry for entry in manager.task_index.values() if entry.yaml_path is not None]
         specs = [str(path)] if path.is_file() else sorted(entry.name for entry in here if entry.kind.name != "GROUP")
         if not specs:
@@ -151,6 +156,35 @@ def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def _local_tasks(folder: Path, *, hub: bool) -> Any:
+    """The index of the tasks of a folder. A file that cannot be read is left out, as lm-eval does."""
+    try:
+        return TaskManager(include_path=str(folder), include_defaults=False)
+    except Exception as error:
+        _check_files(_files_of(folder), hub=hub)  # names the file
+        raise _unreadable(str(folder), error, hub=hub) from error
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.yaml"))
+
+
+def _check_files(files: Iterable[Path], *, hub: bool) -> None:
+    """Refuse files that are no YAML of a task: lm-eval leaves them out of a folder without a word.
+
+    Raises:
+        EvaluationError: one is not; a file without a task, which others include, is accepted.
+    """
+    for file in files:
+        try:
+            config = load_yaml(file, resolve_func=False)
+        except Exception as error:
+            raise _unreadable(str(file), error, hub=hub) from error
+        for key, allowed in (("task", str | list | dict | None), ("group", str | None)):
+            if not isinstance(found := config.get(key), allowed):
+                raise EvaluationError(f"`{key}` in {file} is {str(found)[:60]}. Expected a name.")
+
+
 def _single(loaded: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """A group with a common value as it is; what has none as single tasks."""
     groups, tasks = loaded.get("groups", {}), loaded["tasks"]
@@ -167,6 +201,12 @@ def _unreadable(name: str, error: Exception, *, hub: bool) -> EvaluationError:
         return EvaluationError(
             f"The task {name} needs {error.name}, which is not installed.", f"Run: pip install {error.name}"
         )
+    if isinstance(error, StopIteration):
+        return EvaluationError(f"The task {name} has no examples.")
+    if type(error) is FileNotFoundError and LOCAL_FILE.search(str(error)):
+        return EvaluationError(f"The task {name} names a file that is not there: {reason}")
+    if isinstance(error, KeyError) and error.args == (None,):
+        return EvaluationError(f"The task {name} names a metric in `metric_list` that lm-eval does not know.")
     offline = isinstance(error, OSError) or "offline" in f"{type(error).__name__} {error}".lower()
     if not hub and (offline or "cache" in str(error).lower()):
         return EvaluationError(

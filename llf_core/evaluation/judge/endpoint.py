@@ -143,7 +143,8 @@ class Endpoint:
                 wait = _seconds(error.headers.get("Retry-After"))
             except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
                 reason = getattr(error, "reason", None) or error
-                said = f"does not answer ({self._hidden(str(reason)) or type(reason).__name__})"
+                told = brief(self._hidden(" ".join(str(reason).split()))[:MAX_MESSAGE])  # may quote what is no HTTP
+                said = f"does not answer ({told or type(reason).__name__})"
             if pause is not None and self._stopped.wait(wait or pause * (0.5 + random.random() / 2)):  # noqa: S311 - no secret
                 break
         raise self._failed(

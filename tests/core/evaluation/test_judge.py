@@ -176,6 +176,23 @@ def test_what_no_retry_mends_is_a_sentence_without_the_key(serve, monkeypatch):
         Endpoint(down, pauses=(0.01,)).check()
 
 
+def test_an_endpoint_that_speaks_no_http_reaches_no_terminal():
+    """It sends a line with a terminal's escape sequence and closes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"\x1b]0;owned\x07 \x00 hello\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        judge = judge_of(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", model="judge")
+        with pytest.raises(EvaluationError, match=r"does not answer \(\\x1b\]0;owned\\x07 \\x00 hello\)"):
+            Endpoint(judge, pauses=(0.01,)).check()
+
+
 def test_a_judge_is_checked_before_anything_is_sent(tmp_path, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", SECRET)
     monkeypatch.delenv("NOT_THERE", raising=False)

@@ -7,11 +7,12 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from llf_core.export import ExportError, export, read_receipt
+from llf_core.export import ExportError, export, exports, read_receipt
 from llf_core.export.exports import bytes_of_size
 from llf_core.export.publish import HIDDEN, remove_left_over
 from llf_core.export.source import bytes_of_weights
@@ -85,6 +86,26 @@ def test_a_disk_that_fills_leaves_nothing(adapters, box, small_files):
     with pytest.raises(ExportError, match=r"lora-1 was not exported\. .*(file size limit|full|too large)"):
         export(adapters[0], "merged", folder=box / "whole")
     assert entries(box) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_named_whatever_the_program_says_that_met_it(adapters, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "llf-test", disk], check=True)
+
+    def fills(_module, _request, work, **_options):
+        """As llama.cpp's quantizer ends when another program has filled the disk meanwhile."""
+        Path(work, "half.gguf").write_bytes(bytes(shutil.disk_usage(disk).free - 30_000))
+        raise RuntimeError("failed to quantize: basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(exports, "run_in_child", fills)
+    try:
+        with pytest.raises(ExportError, match=rf"lora-1 was not exported\. .*iostream error The disk is full: {disk} "):
+            export(adapters[0], "merged", folder=disk / "whole")
+        assert entries(disk) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.usefixtures("warm_python")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -106,6 +107,58 @@ def test_what_cannot_be_measured_is_told(tmp_path, monkeypatch, tiny_model_dir):
         evaluate([tiny_model_dir], tasks=["llf_completion"])
     with pytest.raises(EvaluationError, match="n_shot is -1"):
         evaluate([tiny_model_dir], tasks=["llf_completion"], n_shot=-1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": 3}, r"`task` in .*own\.yaml is 3\. Expected a name"),
+        ({"doc_to_text": "{{question"}, r"own\.yaml cannot be read: unexpected end of template"),
+        ({"metric_list": [{"metric": "nowhere"}]}, "names a metric in `metric_list` that lm-eval does not know"),
+        (
+            {"dataset_kwargs": {"data_files": {"test": "/nowhere/at/all.jsonl"}}},
+            r"a file that is not there: .*all\.jsonl",
+        ),
+        ({"include": "gone.yaml"}, r"a file that is not there: .*gone\.yaml"),
+        ({"colour": "red"}, r"own\.yaml cannot be read: .*'colour'"),
+    ],
+)
+def test_a_task_file_that_cannot_be_used_is_a_sentence(tmp_path, changes, said):
+    assert [one.name for one in load(str(task_file(tmp_path)))] == ["own"]
+    with pytest.raises(EvaluationError, match=said):
+        load(str(task_file(tmp_path, **changes)))
+
+
+def test_a_folder_with_a_file_that_cannot_be_read_is_refused_and_not_measured_in_part(tmp_path):
+    task_file(tmp_path)
+    (tmp_path / "shared.yaml").write_text("num_fewshot: 0\n")  # no task, for others to include
+    assert [one.name for one in load(str(tmp_path))] == ["own"]
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("task: [other\n  b: }")
+    with pytest.raises(EvaluationError, match=rf"The task {torn} cannot be read: while parsing"):
+        load(str(tmp_path))
+    assert [one.name for one in load(str(tmp_path / "own.yaml"))] == ["own"]  # a file beside it does not matter
+
+
+def test_a_task_without_examples_is_a_sentence(tmp_path):
+    path = task_file(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("")
+    with pytest.raises(EvaluationError, match=r"own\.yaml has no examples"):
+        load(str(path))
+
+
+def task_file(folder, **changes):
+    """A task of a single example."""
+    rows = folder / "rows.jsonl"
+    rows.write_text('{"question": "What is 1?", "answer": "It is 1."}\n')
+    config = {
+        "task": "own", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows)}},
+        "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}", "metric_list": [{"metric": "exact_match"}],
+    }  # fmt: skip
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(config | changes))
+    return path
 
 
 def test_names_of_llama_factory_are_lm_evals_tasks(tiny_model_dir):
