@@ -31,6 +31,8 @@ def combine_adapters(
 ) -> PeftModel:
     """Load further adapters beside the first, and activate their weighted combination; the others are removed.
 
+    What was trained apart is then one model, which is written as a single adapter or merged.
+
     Args:
         model: the base with the first adapter; changed in place.
         folders: folders of all adapters, the first one's too.

@@ -53,8 +53,8 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
 
     Raises:
         KeyError: an unknown dtype.
-        ValueError: the two differ in the number of prompts.
-        RuntimeError: there are no prompts, or one has no positions.
+        ValueError, RuntimeError: there are no prompts, or one has no positions; the first also if the two differ in the
+            number of prompts.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:
@@ -95,8 +95,7 @@ def compare_scores(
 
     Raises:
         KeyError: an unknown dtype.
-        ValueError: the two differ in the number of conversations.
-        RuntimeError: there are no conversations.
+        ValueError, RuntimeError: there are no conversations; the first also if the two differ in their number.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:
@@ -153,8 +152,8 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
         has no standard deviation.
 
     Raises:
-        ValueError: the two differ in the number of prompts.
-        RuntimeError: there are no prompts, or one has no positions.
+        ValueError, RuntimeError: there are no prompts, or one has no positions; the first also if the two differ in the
+            number of prompts.
     """
     import torch
 
@@ -172,6 +171,8 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
 
 def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     """Mean KL divergence from the live model's distribution, KL(live ‖ written), over all positions, in nats.
+
+    One number shows how far the predictions of what was written are from those of the live model.
 
     Args:
         expected: logits of the live model, for each prompt `[N, V]`: N positions, V tokens.
@@ -221,6 +222,8 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
 
 def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
     """Share of the tokens of the live model's answers that another program would not choose after the same tokens.
+
+    A reader notices changed tokens, and a KL divergence does not show how many there are.
 
     Args:
         reference: what was measured of the live model.

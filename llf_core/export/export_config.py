@@ -35,6 +35,8 @@ class ExportConfig:
 def is_config(target: str) -> bool:
     """Whether a target is a config file: an existing file that ends in `.yaml`, `.yml` or `.json`.
 
+    The command line takes both, and a model is exported in another way than a config.
+
     Args:
         target: as on the command line.
 

@@ -223,6 +223,8 @@ def _full_disk(folder: Path) -> str:
 def bytes_of_size(value: str | float) -> int:
     """Bytes of a size such as `5GB` or `5GiB`, with the units of transformers.
 
+    Sizes come from the command line, from code and from configs in different forms.
+
     Args:
         value: a text, in gigabytes if it has no unit; or a number: of bytes, or of gigabytes if it is below
             `GIGABYTES_BELOW`, so that the `export_size` of a config can be given.

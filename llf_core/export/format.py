@@ -93,6 +93,8 @@ class ExportFormat(ABC):
     ) -> list[ReceiptCheck]:
         """Load what was written by another program, and compare it with the live model.
 
+        A fault that the writer makes would be made again where it reads its own files.
+
         Args:
             source: what was exported. Its model was released: only what was measured of it is left.
             folder: what `write` wrote.
@@ -115,6 +117,8 @@ class ExportFormat(ABC):
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - of quantizing formats
         """Rows of the receipt's table of quantizations, see `Receipt.table`; none by default.
+
+        A quantization has a cost, which people weigh against its size.
 
         Args:
             checks: what `verify` returned, which is called before.

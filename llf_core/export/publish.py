@@ -22,7 +22,7 @@ def check_destination(folder: Path, *, overwrite: bool) -> None:
     """Check that an export can take a folder's name, before a model is loaded; its parent folder is made.
 
     Args:
-        folder: the destination.
+        folder: the destination, an absolute path.
         overwrite: whether an earlier export there is replaced. Nothing else ever is.
 
     Raises:
@@ -67,7 +67,7 @@ def hidden_folder(folder: Path) -> Path:
     """A new name beside the destination, for an export that is being written by this process.
 
     Args:
-        folder: the destination.
+        folder: the destination, an absolute path.
     """
     return folder.with_name(f"{HIDDEN}{os.getpid()}-{secrets.token_hex(4)}")
 
@@ -101,6 +101,8 @@ def _runs(pid: int) -> bool:
 
 def put(work: Path, folder: Path) -> None:
     """Give a finished export its name; an earlier export there is removed afterwards.
+
+    Nobody then reads a folder that is half written.
 
     Args:
         work: the finished export.

@@ -250,6 +250,8 @@ class ExportSource:
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer with its chat template, or the processor that has it.
 
+        Every format needs it beside the weights.
+
         Args:
             folder: the folder.
 
@@ -401,6 +403,8 @@ class ExportSource:
 
 def bytes_of_weights(model: Any, itemsize: int) -> int:
     """Bytes of a model's weights in a file, where tied weights are stored once.
+
+    The room on the disk is checked with it before anything is written.
 
     Args:
         model: transformers model.

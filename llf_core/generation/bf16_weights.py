@@ -141,6 +141,8 @@ class Bf16Matrix:
     def mm(self, x: Tensor) -> Tensor:
         """Multiply each row by the matrix, `x Wᵀ`. All rows share the conversion of the blocks to float32.
 
+        A batch of prompts is decoded with it.
+
         Args:
             x: `[batch, in]`, float32. With more than `MAX_ROWS` rows torch's own product is faster.
 

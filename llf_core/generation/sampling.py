@@ -87,7 +87,7 @@ class TokenSampler:
         """Choose a token for each row.
 
         Args:
-            scores: logits `[batch, vocabulary]`.
+            scores: logits `[batch, vocabulary]`, of at least one row.
             rows: index of each row among all prompts.
             texts: token ids of each row so far, with its prompt and without padding.
 

@@ -206,6 +206,8 @@ class Run:
     def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
         """Request an evaluation after the current step, beside the scheduled ones; see `ask`.
 
+        The validation loss of a moment is then known without waiting.
+
         Args:
             wait: whether to wait for the trainer's answer.
             by: who requested it.
@@ -226,6 +228,8 @@ class Run:
     def sample(self, *, wait: bool = False, by: str = "code") -> str:
         """Request completions of the watched prompts after the current step, beside the scheduled ones; see `ask`.
 
+        Answers show what a loss does not.
+
         Args:
             wait: whether to wait for the trainer's answer.
             by: who requested it.
@@ -245,6 +249,8 @@ class Run:
 
     def set(self, *, wait: bool = False, by: str = "code", **changes: object) -> str:
         """Change settings of a live run from its next step on; see `ask`. A replay repeats the change.
+
+        A run with a rate that is too high need not be started again.
 
         Args:
             wait: whether to wait for the trainer's answer.
@@ -545,6 +551,8 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far, in order: states, requests and answers, checkpoints, evaluations, warnings, errors.
+
+        They tell what happened to a run, for views and for code.
 
         Raises:
             UnreadableError: the events file cannot be read.

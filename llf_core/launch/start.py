@@ -42,6 +42,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 ) -> Run:
     """Start a run in separate processes and return at once. The run outlives this process.
 
+    A notebook may be closed, and its kernel restarted, while a model is trained.
+
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts.
         name: display name of the run; None for `default_name`.
@@ -178,6 +180,8 @@ def _create(
 
 def default_name(config: RunConfig) -> str:
     """Name of a run that was given none: `run_name`, else `<model>-<stage>-<method>`.
+
+    Lists then tell runs apart that nobody has named.
 
     Returns:
         A name such as `smollm2-135m-instruct-sft-lora`.

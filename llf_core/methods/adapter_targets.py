@@ -172,6 +172,8 @@ def adapter_targets(
 def saved_modules(model: nn.Module, requested: Sequence[str]) -> list[str]:
     """Select the modules that are trained in full and saved with the adapter (`additional_target`).
 
+    A name that the model does not have is an error here, where PEFT would train nothing for it.
+
     Args:
         model: the base model.
         requested: the names in `additional_target`.

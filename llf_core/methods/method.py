@@ -72,6 +72,8 @@ class Method(ABC):
     def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:  # noqa: ARG002
         """Divide the trained parameters into groups with learning rates of their own. By default nothing changes.
 
+        Some methods converge faster with a higher rate for a part of their parameters.
+
         Args:
             model: the model under training.
             groups: the trained parameters: those with weight decay, and norms and biases without.

@@ -168,6 +168,8 @@ def tied_embeddings(model: PreTrainedModel) -> bool:
 def check_rows_tied(wrapped: PeftModel, *, tied: bool) -> None:
     """Check that PEFT computes logits with the trained rows too, where the head has the weight of the embedding.
 
+    New tokens would be read with their trained rows and written with the initial ones.
+
     Args:
         wrapped: the model with its new adapter.
         tied: whether embedding and head had one weight before.

@@ -96,6 +96,8 @@ class Metric(ABC):
     ) -> Numbers:
         """Sufficient statistics of each answer: the value over several answers is `total` of their sum.
 
+        Intervals and comparisons draw examples anew, for which sums of statistics suffice.
+
         Args:
             answers: the generated texts.
             examples: what was asked and expected.
@@ -108,6 +110,8 @@ class Metric(ABC):
 
     def total(self, sums: Numbers) -> Numbers:
         """The value over several answers.
+
+        Of some measures, such as BLEU, it is no mean of the scores.
 
         Args:
             sums: sums of `statistics`, of shape `[…, statistics]`.

@@ -50,6 +50,8 @@ class Bleu(Metric):
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
         """Compute the sentence score of each answer.
 
+        They show which answers are far from their reference.
+
         Args:
             answers: the generated texts.
             examples: their references.
@@ -69,6 +71,8 @@ class Bleu(Metric):
         scores: Sequence[float | None],  # noqa: ARG002 - scores do not add up
     ) -> Numbers:
         """Words of answer and reference, matched n-grams by length, and n-grams of the answer by length.
+
+        The corpus score follows from their sums, and not from the scores of sentences.
 
         Args:
             answers: the generated texts.

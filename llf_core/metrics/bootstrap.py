@@ -25,6 +25,8 @@ SAME_ENOUGH = 8
 def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
     """Sufficient statistics of each example.
 
+    The bootstrap then treats means and measures of a corpus alike.
+
     Args:
         values: scores of a mean, one for each example, None where there is none; or statistics of shape
             `[examples, statistics]`, zeros where there are none.
@@ -38,7 +40,10 @@ def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
     if isinstance(values, np.ndarray) and values.ndim == 2:  # noqa: PLR2004 - a matrix
         found: Numbers = np.asarray(values, float)
     else:
-        found = mean_statistics(list(values))
+        try:
+            found = mean_statistics(list(values))
+        except OverflowError as error:
+            raise ValueError("A score is beyond the range of a float. Expected finite numbers, or None.") from error
     if not np.isfinite(found).all():
         raise ValueError("A score is not finite. Expected finite numbers, or None where there is no score.")
     return found

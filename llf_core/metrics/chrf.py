@@ -43,6 +43,8 @@ class ChrF(Metric):
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
         """Compute the sentence score of each answer.
 
+        They show which answers are far from their reference.
+
         Args:
             answers: the generated texts.
             examples: their references.
@@ -62,6 +64,8 @@ class ChrF(Metric):
         scores: Sequence[float | None],  # noqa: ARG002 - scores do not add up
     ) -> Numbers:
         """For each length of n-grams: those of the answer, of the reference, and the common ones.
+
+        The corpus score follows from their sums, and not from the scores of sentences.
 
         Args:
             answers: the generated texts.
@@ -88,6 +92,8 @@ class ChrF(Metric):
 
     def total(self, sums: Numbers) -> Numbers:
         """F measure of the mean precision and the mean recall over the lengths that both texts have.
+
+        Counts of a corpus or of one sentence give its score.
 
         Args:
             sums: counts of shape `[…, 18]`.

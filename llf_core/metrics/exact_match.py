@@ -19,6 +19,8 @@ class ExactMatch(Metric):
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
         """Compare each answer with its reference.
 
+        Only the whole answer counts, as where it is a number or a name.
+
         Args:
             answers: the generated texts.
             examples: their references.

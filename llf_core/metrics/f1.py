@@ -20,6 +20,8 @@ class F1(Metric):
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
         """Compute the F measure of each answer.
 
+        Words in common count where an answer is longer than its reference.
+
         Args:
             answers: the generated texts.
             examples: their references.

@@ -53,7 +53,7 @@ def interval(
             `[examples, statistics]`, zeros where there are none.
         measure: how the value follows from the statistics, such as `Metric.measure`.
         seed: seed of the bootstrap.
-        samples: number of bootstrap samples.
+        samples: number of bootstrap samples, at least 1.
 
     Returns:
         The value with its interval.

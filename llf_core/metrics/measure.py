@@ -30,6 +30,8 @@ def ratio(sums: Numbers) -> Numbers:
 def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
     """A quotient, and another value where the divisor is 0.
 
+    numpy would warn and give NaN or infinity there.
+
     Args:
         upper: dividends, of shape `[…]`.
         lower: divisors, of shape `[…]`.
@@ -54,6 +56,9 @@ def mean_statistics(scores: Sequence[float | None]) -> Numbers:
 
     Returns:
         Numbers of shape `[examples, 2]`; `ratio` of their sum is the mean.
+
+    Raises:
+        OverflowError: a score is an integer beyond the range of a float.
     """
     return np.array([(0.0, 0.0) if one is None else (one, 1.0) for one in scores], float).reshape(-1, 2)
 

@@ -32,7 +32,7 @@ def share_interval(statistics: Numbers) -> Interval:
     rows = np.asarray(statistics, float).reshape(-1, 2)
     rows = rows[rows[:, 1] > 0]
     found = ratio_interval(rows)
-    if found.value is not None and (rows[:, 1] == 1).all():
+    if found.value is not None and isfinite(found.value) and (rows[:, 1] == 1).all():
         return Interval(found.value, *wilson_interval(float(rows[:, 0].sum()), found.count), found.count)
     if found.low is None or found.high is None:
         return found

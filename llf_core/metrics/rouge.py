@@ -47,6 +47,8 @@ class Rouge(Metric):
     def tokenize(self, text: str) -> list[str]:
         """Split a text into words; rouge-score calls this.
 
+        Its own tokenizer drops all letters but a to z.
+
         Args:
             text: an answer or a reference.
 

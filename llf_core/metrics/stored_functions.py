@@ -54,6 +54,8 @@ def metric_sources(names: Iterable[str], given: Mapping[str, UserFunction | None
 def unknown_metric(name: str) -> str:
     """Sentence about a name that is no metric.
 
+    Config checks and evaluations then name the same choices.
+
     Args:
         name: the name in `metrics`.
 

@@ -44,6 +44,8 @@ PARTIAL = 206
 def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool) -> ModelSource:
     """Find a mirror's model in the cache, or download it, as `hub_model` does with the Hugging Face Hub.
 
+    Where the Hugging Face Hub cannot be reached, models come from there.
+
     Args:
         name: id of the model, `owner/name`.
         config: for `hub`, `model_revision`, `cache_dir` and `allow_pickle`.

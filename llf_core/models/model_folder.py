@@ -174,8 +174,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         OSError: the disk fails, or too many files are open.
     """
+    descriptor = _opened(path)
     try:
-        with os.fdopen(_opened(path), "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             value = json.loads(file.read().decode("utf-8"))
     except RecursionError as error:
         raise ModelError(f"{path} is nested too deeply. {REDOWNLOAD}") from error

@@ -58,6 +58,8 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
 def push_folder(folder: Path, to: Destination, message: str) -> str:
     """Upload the files of a folder in one commit. The repository is made if it is missing.
 
+    Others then load it by its id.
+
     Args:
         folder: the folder.
         to: from `find_destination`.
@@ -117,6 +119,8 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
 
 def commit_message(names: Sequence[str]) -> str:
     """Message of the commit of an export or a result.
+
+    The history of the repository then says what was uploaded.
 
     Args:
         names: what is pushed, for example a format and a run.

@@ -46,6 +46,8 @@ def owned(repo: str) -> str:
 def push_to_modelscope(folder: Path, to: Destination, message: str) -> str:
     """Upload the files of a folder. The repository is made if it is missing.
 
+    Others then load it by its id.
+
     Args:
         folder: the folder; nothing is written into it.
         to: the destination, whose id begins with `MODELSCOPE`.

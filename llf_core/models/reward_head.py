@@ -68,6 +68,8 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
 def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
     """Compute the scores of hidden states, the reward r(x, y) of arXiv 2203.02155, eq. 1.
 
+    In training the head must be found inside the wrappers of PEFT and accelerate.
+
     Args:
         model: model with the layer of `add_reward_head`, wrapped or not. Of several adapters, the active adapter's head
             is used.

@@ -40,7 +40,7 @@ def load_balancing_loss(logits: Iterable[Tensor], top_k: int, real: Tensor | Non
         real: `[tokens]`, bool: false for padding; None if there is none.
 
     Returns:
-        A float32 scalar; NaN if all tokens are padding.
+        A float32 scalar; NaN if there are no tokens, or all are padding.
 
     Raises:
         ZeroDivisionError: there is no router.

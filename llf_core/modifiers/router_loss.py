@@ -18,6 +18,8 @@ class RouterLoss(Modifier):
     def apply(self, model: nn.Module) -> None:
         """Find the routers, whose outputs are recorded from now on.
 
+        Their load balancing loss is computed from them.
+
         Raises:
             ModelError: the model has no routers, or transformers has no such loss for its architecture.
             MemoryError, RuntimeError: out of memory.

@@ -39,6 +39,8 @@ class GgufFormat(ExportFormat):
     def check(self, request: ExportRequest) -> None:
         """Check the quantizations and the combination, and that llama.cpp is installed.
 
+        A mistake is then an error before the model is loaded.
+
         Args:
             request: the request.
 
@@ -163,6 +165,8 @@ class GgufFormat(ExportFormat):
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - the rows were measured beside them
         """One row for each file, in the order in which they were asked for; none before `verify`.
+
+        People choose the quantization by it.
 
         Args:
             checks: what `verify` returned.

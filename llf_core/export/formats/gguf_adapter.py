@@ -35,6 +35,8 @@ class GgufAdapterFormat(ExportFormat):
     def check(self, request: ExportRequest) -> None:
         """Check that there is one adapter that GGUF can hold, and that llama.cpp is installed.
 
+        A mistake is then an error before the model is loaded.
+
         Args:
             request: the request.
 

@@ -54,6 +54,8 @@ class QuantizedFormat(ExportFormat):
     def check(self, request: ExportRequest) -> None:
         """Check the options, and by `check_machine` and `packages` that the files can be written and read back here.
 
+        A mistake is then an error before the model is loaded.
+
         Args:
             request: the request.
 
@@ -172,6 +174,8 @@ class QuantizedFormat(ExportFormat):
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - measured beside them
         """One row: size, KL divergence and changed greedy tokens; none where the files could not be read back.
+
+        It tells what the size costs.
 
         Args:
             checks: what `verify` returned.

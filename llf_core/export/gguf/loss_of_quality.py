@@ -137,7 +137,7 @@ def log_softmax(row: NDArray[np.float32]) -> NDArray[np.float64]:
         row: logits `[vocabulary]`.
 
     Returns:
-        Log-probabilities `[vocabulary]`, in nats; all NaN if a logit is NaN or infinite, but for -inf.
+        Log-probabilities `[vocabulary]`, in nats; all NaN if a logit is NaN or +inf, or if all are -inf.
     """
     shifted = row.astype(np.float64) - float(row.max())
     return shifted - math.log(np.exp(shifted).sum())

@@ -40,6 +40,8 @@ def named_quantizations(names: Sequence[str]) -> tuple[str, ...]:
 def base_type(quantizations: Sequence[str]) -> str:
     """The type of the file that the others are made from: the most exact unquantized one that was asked for, or f16.
 
+    A quantization made from another one would be rounded twice.
+
     Args:
         quantizations: of `named_quantizations`.
     """

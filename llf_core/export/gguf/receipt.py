@@ -36,6 +36,8 @@ TEXT_TOKENS = 400
 def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
     """The job of `llama_process` that measures a file, without the file itself.
 
+    All files of an export are measured on the same tokens.
+
     Args:
         source: what was exported.
         work: folder for logits.
@@ -94,6 +96,8 @@ def measure_again(
     files: Mapping[str, Path], rows: dict[str, dict[str, Any]], job: dict[str, Any], parameters: int
 ) -> list[ReceiptCheck]:
     """Measure files with transformers too, if the weights fit into the memory and it knows the architecture.
+
+    A fault of one program shows as a difference between both.
 
     Args:
         files: files by quantization.

