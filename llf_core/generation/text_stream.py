@@ -57,7 +57,7 @@ class TextStream:
         Without `on_text` and stop strings nothing is decoded before `close`.
 
         Args:
-            token: its id.
+            token: its id; none follows the one that has ended the completion.
 
         Returns:
             Whether the completion ends with it: it is an end-of-sequence token, or completes a stop string.

@@ -143,7 +143,7 @@ def branch(
     changes = dict(changes or {})
     live = {key: changes[key] for key in LIVE_SETTINGS if key in changes}
     own = [Change(step, check_changes(live), f"branch-{secrets.token_hex(4)}")] if live else []
-    name = name or changes.get("run_name") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
+    name = name or str(changes.get("run_name") or "") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
     return _branch(folder, step, changes, name, own)
 
 

@@ -52,7 +52,7 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
 
     Raises:
         ValueError: the id is invalid.
-        FileNotFoundError: the run does not exist.
+        FileNotFoundError: the run does not exist, or its folder is a link.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return Run(open_run(run_id, home))

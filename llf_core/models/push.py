@@ -123,6 +123,6 @@ def commit_message(names: Sequence[str]) -> str:
     The history of the repository then says what was uploaded.
 
     Args:
-        names: what is pushed, for example a format and a run.
+        names: what is pushed, at least one, for example a format and a run.
     """
     return f"Upload {' of '.join(names)} by LLF"

@@ -249,6 +249,11 @@ def test_what_went_before_comes_along_whole_and_just_before_the_branch(parent):
     assert read_status(new).created - columns.times()[1].max() < 1
 
 
+def test_a_name_may_be_a_number(parent):
+    new = branch(parent, 3, {"run_name": 5})
+    assert (read_meta(new)["name"], RunConfig.load(new.config).get("run_name")) == ("5", "5")
+
+
 def test_texts_of_the_config_stay_texts_and_paths_are_those_of_the_caller(parent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     new = branch(parent, 3, {"run_name": "1e5", "watched_prompts": "08", "output_dir": "out"})
