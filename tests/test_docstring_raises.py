@@ -138,7 +138,10 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.models.save_result._merged": {"ConfigError": "an unquantized base is always valid"},
     "llf_core.runs.downsample.decimate": {"ValueError": "the number of points is a constant"},
     "llf_core.runs.kill.kill_run": {"ValueError": "the type of the request is a constant"},
-    "llf_core.runs.process.ProcessId.own": {"NoSuchProcess": "this process exists"},
+    "llf_core.runs.process.ProcessId.own": {
+        "NoSuchProcess": "this process exists",
+        "AccessDenied": "a process sees itself",
+    },
     "llf_core.runs.run_index.list_runs": {"QueryCancelledError": "it cancels no query"},
     "llf_core.runs.smoothing.smooth": {"ValueError": "callers ask for no smoothing where the window is 0"},
     "llf_core.runs.status.update": {"TypeError": "the names of the fields are constants"},
