@@ -46,9 +46,10 @@ def build(
     problems: list[Problem] = []
 
     def made(section: type[Section]) -> Section:
-        own = {key: value for key, value in values.items() if key in section.model_fields}
+        keys = _keys(section)
+        own = {key: value for key, value in values.items() if key in keys}
         if not own:  # defaults are not validated, so no validator is built for it
-            return _with_absolute_paths(section.model_construct(), requested)
+            return _with_absolute_paths(_default(section), requested)
         part, refused = _section(section, own)
         problems.extend(_refusal(key, own[key], reason, requested) for key, reason in refused.items())
         return _with_absolute_paths(part, requested)
@@ -130,6 +131,18 @@ def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
         else:
             changes[key] = absolute(value, path, requested.base, file=requested.file)
     return part.model_copy(update=changes) if changes else part
+
+
+@functools.cache
+def _keys(section: type[Section]) -> frozenset[str]:
+    """The keys of a section; pydantic computes their mapping at each access."""
+    return frozenset(section.model_fields)
+
+
+@functools.cache
+def _default(section: type[Section]) -> Section:
+    """The section with its defaults, which all configs share that leave it as it is: sections are frozen."""
+    return section.model_construct()
 
 
 @functools.cache

@@ -52,9 +52,11 @@ def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
         tokens = len(requested_tokens(config)) if adds_tokens(config) else 0
     except (ValueError, OSError):  # refused before a run starts
         return 0
+    if not tokens:
+        return 0
     outer = {name: shape for name, shape in weights.items() if not LAYER.search(name) and len(shape) == MATRIX}
     largest = max(outer.values(), default=None)
-    if not tokens or largest is None:
+    if largest is None:
         return 0
     rows, hidden = largest
     matrices = [name for name, shape in outer.items() if shape == largest]
