@@ -194,13 +194,15 @@ def peaks_section() -> str:
     errors = [total / run["peak"] - 1 for run, total in found]
     rows = ["| model | method | tokens | batch | checkpointing | peak | forecast | |", "|---" * 8 + "|"]
     for (run, total), error in zip(found, errors, strict=True):
-        names = f"{run['model']} | {run['contender']} | {run['length']} | {run['batch']}"
+        tokens = f"{min(run['lengths'])} to {max(run['lengths'])}" if "lengths" in run else run["length"]
+        names = f"{run['model']} | {run['contender']} | {tokens} | {run['batch']}"
         checkpointing = "yes" if run["checkpointing"] else "no"
         rows.append(f"| {names} | {checkpointing} | {run['peak'] / GIB:.2f} | {total / GIB:.2f} | {error:+.1%} |")
     within = sum(abs(error) <= estimate_peaks.GOAL for error in errors)
     largest, mean = max(map(abs, errors)), sum(map(abs, errors)) / len(errors)
-    return f"""On a CPU each configuration was trained for {estimate_peaks.STEPS} steps. The peak is the trainer's,
-in GiB (`python -m benchmarks.estimate_peaks`).
+    return f"""On a CPU each configuration was trained for {estimate_peaks.STEPS} steps, or for
+{estimate_peaks.MIXED_STEPS} on examples of the lengths of real instructions, whose longest batch comes in the middle.
+The peak is the trainer's, in GiB (`python -m benchmarks.estimate_peaks`).
 
 {chr(10).join(rows)}
 

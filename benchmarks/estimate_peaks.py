@@ -2,10 +2,12 @@
 
     python -m benchmarks.estimate_peaks                     all configurations, one run each
     python -m benchmarks.estimate_peaks --models llama-0.5b --methods full,lora
+    python -m benchmarks.estimate_peaks --mixed             examples of different lengths alone
 
-Each config is trained for four steps by the trainer, which keeps its peak in `past_runs.json`. The peaks go to
-`results/estimate_peaks.json`, in place of earlier ones of the same configuration. `python -m benchmarks.estimate`
-compares them with the forecasts of the code as it is, from the configs alone, in `docs/estimate.md`.
+Each config is trained for four steps by the trainer, or for 24 on examples of the lengths of real instructions. The
+trainer keeps its peak in `past_runs.json`. The peaks go to `results/estimate_peaks.json`, in place of earlier ones of
+the same configuration. `python -m benchmarks.estimate` compares them with the forecasts of the code as it is, from the
+configs alone, in `docs/estimate.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import results
-from benchmarks.methods import SHAPES, model_folder, write_rows
+from benchmarks.methods import SHAPES, model_folder, write_mixed, write_rows
 from benchmarks.peers import versions
 from benchmarks.processes import module, our_environment, run
 from benchmarks.rows import MODEL
@@ -39,7 +41,7 @@ STORED = Path(__file__).parent / "results" / "estimate_peaks.json"
 GOAL = 0.1
 CPU = Device("cpu", "CPU", 24 << 30, 22 << 30, bf16=True)
 """Where the peaks were measured, as far as the memory of a run depends on it."""
-STEPS = 4
+STEPS, MIXED_STEPS = 4, 24
 MODELS = (MODEL, "llama-0.5b")
 COMMON: dict[str, Any] = {
     "stage": "sft", "template": "chatml", "max_steps": STEPS, "gradient_accumulation_steps": 1,
@@ -53,6 +55,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 PASSES: tuple[tuple[int, int, bool], ...] = ((256, 1, False), (256, 4, False), (1024, 1, False), (1024, 1, True))
 """Tokens of an example, examples of a batch, and whether activations are checkpointed."""
+MIXED: tuple[int, int] = (1024, 4)
+"""Most tokens of an example, and examples of a batch, where examples differ in length."""
+MIXED_METHODS = ("full", "lora")
 
 
 def shape(model: str) -> dict[str, Any]:
@@ -62,7 +67,8 @@ def shape(model: str) -> dict[str, Any]:
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a stored run, without model and data."""
-    return (COMMON | METHODS[run["contender"]]) | {
+    mixed = {"max_steps": MIXED_STEPS, "train_sampling_strategy": "sequential"} if run.get("lengths") else {}
+    return (COMMON | METHODS[run["contender"]] | mixed) | {
         "cutoff_len": run["length"],
         "per_device_train_batch_size": run["batch"],
         "gradient_checkpointing": run["checkpointing"],
@@ -73,7 +79,8 @@ def forecast(run: Mapping[str, Any], folder: Path) -> MemoryParts:
     """Forecast a stored run from its config and the sizes of its model, with no past run to learn from.
 
     Args:
-        run: what identifies it: model, method, length, batch, checkpointing.
+        run: what identifies it: model, method, length, batch, checkpointing; and `lengths`, quantiles of the tokens of
+            its examples where they differ.
         folder: an empty folder.
     """
     name = run["model"]
@@ -81,7 +88,8 @@ def forecast(run: Mapping[str, Any], folder: Path) -> MemoryParts:
         (folder / "config.json").write_text(json.dumps(shape(name)))
     model = name if name == MODEL else str(folder)
     config = RunConfig.load(settings_of(run) | {"model_name_or_path": model, "dataset": "llf_demo"})
-    lengths = of_lengths(np.array([run["length"]]), 1000, basis="Each example is truncated.", exact=True)
+    own, count = run.get("lengths") or [run["length"]], run.get("examples", 1000)
+    lengths = of_lengths(np.array(own), count, basis="Lengths of the examples.", exact=True)
     with without_past_runs(folder):
         found = check_fit(config, lengths, (CPU,))
     assert found.memory is not None
@@ -101,7 +109,7 @@ def without_past_runs(home: Path) -> Iterator[None]:
             os.environ["LLF_HOME"] = before
 
 
-def measure(model: Path, settings: dict[str, Any], rows: Path) -> int:
+def measure(model: Path, settings: dict[str, Any], rows: Path) -> dict[str, Any]:
     """Train a config.
 
     Args:
@@ -110,7 +118,7 @@ def measure(model: Path, settings: dict[str, Any], rows: Path) -> int:
         rows: folder of the data set.
 
     Returns:
-        The peak of the steps in bytes.
+        What the run has added to the table of past runs: `memory` is the peak of its steps in bytes.
     """
     with tempfile.TemporaryDirectory(prefix="llf-peak-") as scratch:
         home = Path(scratch) / "home"
@@ -118,7 +126,8 @@ def measure(model: Path, settings: dict[str, Any], rows: Path) -> int:
         made = create_run(RunConfig.load(asked).yaml(defaults=True), "peak", home)
         run(module("llf_core.training.main", made.path), our_environment(home), made.log)
         (past,) = json.loads((home / "past_runs.json").read_text())["runs"]
-    return int(past["memory"])
+    found: dict[str, Any] = past
+    return found
 
 
 def main() -> None:
@@ -128,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS), help="separated by commas")
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
+    parser.add_argument("--mixed", action="store_true", help="only examples of different lengths")
     parser.add_argument("--work", type=Path, help="a folder that keeps the models; default: a temporary one")
     parser.add_argument("--results", type=Path, default=STORED)
     asked = parser.parse_args()
@@ -141,18 +151,33 @@ def main() -> None:
         for name in models:
             model = model_folder(name, work, resolve_model(MODEL).path)
             for method in methods:
-                for length, batch, checkpointing in PASSES:
+                for length, batch, checkpointing in () if asked.mixed else PASSES:
                     key = {"model": name, "contender": method, "length": length, "batch": batch}
                     key["checkpointing"] = checkpointing
                     load = os.getloadavg()[0]
-                    add(asked.results, key, measure(model, settings_of(key), rows), load)
+                    add(asked.results, key, int(measure(model, settings_of(key), rows)["memory"]), load)
+            length, batch = MIXED
+            for method in (one for one in MIXED_METHODS if one in methods):
+                mixed = Path(scratch) / "mixed"
+                if not mixed.exists():
+                    write_mixed(mixed, MIXED_STEPS * batch, together=batch)
+                key = {"model": name, "contender": method, "length": length, "batch": batch, "checkpointing": False}
+                load = os.getloadavg()[0]
+                past = measure(model, settings_of(key | {"lengths": True}), mixed)
+                own = {"examples": past["examples"], "lengths": past["quantiles"]}
+                add(asked.results, key | own, int(past["memory"]), load)
 
 
 def add(file: Path, key: dict[str, Any], peak: int, load: float) -> None:
     """Stores a peak in the place of an earlier one of the same configuration, and prints it beside the forecast."""
     stored = json.loads(file.read_text()) if file.exists() else {"format": 1, "unit": "bytes", "runs": []}
     stored |= results.circumstances() | {"versions": versions(), "common": COMMON, "settings": METHODS}
-    stored["runs"] = [one for one in stored["runs"] if any(one[name] != value for name, value in key.items())]
+    same = {name: value for name, value in key.items() if name not in {"lengths", "examples"}}
+    stored["runs"] = [
+        one
+        for one in stored["runs"]
+        if bool(one.get("lengths")) != bool(key.get("lengths")) or any(one[name] != same[name] for name in same)
+    ]
     stored["runs"].append(key | {"load": round(load, 1), "peak": peak})
     file.write_text(results.text_of(stored))
     with tempfile.TemporaryDirectory() as folder:

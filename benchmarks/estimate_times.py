@@ -27,9 +27,9 @@ import psutil
 
 from benchmarks import results
 from benchmarks.estimate_peaks import without_past_runs
-from benchmarks.methods import model_folder, write_rows
+from benchmarks.methods import model_folder, write_mixed, write_rows
 from benchmarks.processes import module, our_environment, run
-from benchmarks.rows import MODEL, source
+from benchmarks.rows import MODEL
 from llf_core.config import RunConfig
 from llf_core.data.estimate import estimate
 from llf_core.runs import RunReader, create_run
@@ -85,7 +85,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="llf-times-") as scratch:
         work = Path(scratch)
         write_rows(work / "long", ROWS, length=1024)
-        write_mixed(work / "mixed")
+        write_mixed(work / "mixed", ROWS)
         for name in names:
             model, data, keys = CASES[name]
             folder = model_folder(model, work, resolve_model(MODEL).path)
@@ -135,15 +135,6 @@ def stolen(before: Any, after: Any) -> float:
     taken = getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)
     used = sum(getattr(after, one) - getattr(before, one) for one in ("user", "system"))
     return taken / (taken + used) if taken else 0.0
-
-
-def write_mixed(folder: Path) -> None:
-    """Write the data set `train` of instructions as they are, most of them short."""
-    folder.mkdir()
-    _, rows = source()
-    chosen = np.random.default_rng(0).permutation(len(rows))[:ROWS]
-    (folder / "train.json").write_text(json.dumps([rows[place] for place in chosen]))
-    (folder / "dataset_info.json").write_text(json.dumps({"train": {"file_name": "train.json"}}))
 
 
 def times(config: RunConfig, home: Path) -> dict[str, float]:

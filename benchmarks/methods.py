@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import results
 from benchmarks.contender import metrics, read_steps
 from benchmarks.models import random_model
@@ -94,6 +96,26 @@ def write_rows(folder: Path, count: int, length: int = LENGTH) -> None:
             made.append({"instruction": f"Write text {number}.", "input": "", "output": answer})
         (folder / f"{name}.json").write_text(json.dumps(made))
     (folder / "dataset_info.json").write_text(json.dumps({name: {"file_name": f"{name}.json"} for name in parts}))
+
+
+def write_mixed(folder: Path, count: int, together: int = 0) -> None:
+    """Write the data set `train` of instructions as they are, most of them short.
+
+    Args:
+        folder: a new folder.
+        count: number of rows.
+        together: so many of the longest are moved side by side to the middle, at a multiple of this number.
+    """
+    folder.mkdir()
+    _, rows = source()
+    chosen = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))[:count]]
+    if together:
+        ordered = sorted(range(count), key=lambda place: sum(map(len, map(str, chosen[place].values()))))
+        longest, others = ordered[-together:], sorted(ordered[:-together])
+        middle = count // 2 // together * together
+        chosen = [chosen[place] for place in (*others[:middle], *longest, *others[middle:])]
+    (folder / "train.json").write_text(json.dumps(chosen))
+    (folder / "dataset_info.json").write_text(json.dumps({"train": {"file_name": "train.json"}}))
 
 
 def train(name: str, settings: dict[str, Any], work: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 LOOK_SECONDS = 0.1
 TUNED = (
-    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_NUM", "RAYON_", "ONEDNN_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_NUM", "RAYON_", "ONEDNN_", "LRU_CACHE_"),
     *("MALLOC_", "GLIBC_", "THP_", "LD_PRELOAD"),
 )
 

@@ -52,6 +52,7 @@ class TrainingPass:
         patches: patches of the images of the micro-batch, which are the positions of an encoder.
         trains_encoder: whether the encoder is trained, so that its layers store activations too.
         chunks_head: whether the logits are computed in chunks, also where the rest of the fast path is not used.
+        varies: whether batches have different numbers of tokens, for each of which a CPU compiles its products.
     """
 
     tokens: int
@@ -68,6 +69,7 @@ class TrainingPass:
     patches: int = 0
     trains_encoder: bool = False
     chunks_head: bool = False
+    varies: bool = False
 
 
 def activation_bytes(model: Architecture, step: TrainingPass) -> int:

@@ -36,6 +36,13 @@ class ExampleLengths:
     exact: bool = False
     patches: int = 0
 
+    def varies(self, cutoff: int) -> bool:
+        """Whether examples differ in length after truncation to `cutoff` tokens, and with them the shapes of batches.
+
+        A CPU compiles products for every new shape, which takes memory.
+        """
+        return bool(min(self.lengths[0], cutoff) != min(self.lengths[-1], cutoff))
+
     def mean(self, cutoff: int) -> float:
         """Mean tokens of an example after truncation to `cutoff` tokens, from which the time of a step is forecast."""
         return float(np.minimum(self.lengths, cutoff).mean())

@@ -21,6 +21,12 @@ the CUDA context is already missing from the device's free memory.
 """
 QUANTIZED_PROCESS_BYTES = 130_000_000
 """Bytes of bitsandbytes with the compiler that it imports, measured; `benchmarks.load_peaks` compares the forecast."""
+COMPILED_BYTES = 160_000_000
+"""Bytes of the bfloat16 products that a CPU compiles for the shapes of many batches, as many as a trainer keeps
+(`launch.local_process.RUNTIME_VARIABLES`), with the gaps that they leave between activations; measured
+(`benchmarks.estimate_peaks`)."""
+HALF = 2
+"""Bytes of a bfloat16 value. Products of float32 are not compiled by their shapes."""
 ADAM_BYTES = 8.0
 """Bytes of optimizer state for each trained parameter: two moments in float32."""
 HEAD_BYTES = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
@@ -40,7 +46,7 @@ class Forecast:
     """Peak memory of a step, in bytes.
 
     Attributes:
-        base: the process itself: Python and its libraries.
+        base: the process itself: Python, its libraries, and on a CPU the products that it compiles.
         weights: all weights; trained ones in their own precision.
         gradients: gradients of the trained weights.
         optimizer: optimizer state.
@@ -118,8 +124,9 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     activations, head = SLACK[device] * stored, head_bytes(model, step)
     if device == "cpu" and step.trains_base:
         activations -= PASSED * min(activations, gradients)
+    compiled = COMPILED_BYTES if device == "cpu" and step.varies and step.width == HALF else 0
     return Forecast(
-        base=PROCESS_BYTES[device] + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
+        base=PROCESS_BYTES[device] + compiled + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
         weights=weights,
         gradients=gradients + copies,
         optimizer=int(optimizer.state_bytes),

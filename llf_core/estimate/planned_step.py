@@ -128,6 +128,7 @@ def plan_step(
         patches=largest_patches(config, lengths.patches),
         trains_encoder=sees and not config.method.freeze_vision_tower,
         chunks_head=bool(fast),
+        varies=not config.data.packing and lengths.varies(config.data.cutoff_len),
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks and not embedding else 0,
         tied=not method.frozen_base and embedding and sizes.model.tied,

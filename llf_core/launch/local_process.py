@@ -32,8 +32,12 @@ RUNTIME_VARIABLES = {
     # Freed memory is kept (glibc): tensors of a step come again in the next one, and fresh pages cost time.
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
-    # oneDNN keeps the products that it compiled for a shape, about 0.7 MB each; 1,024 unless told.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+    # Products are compiled for their shapes. torch (ideep) keeps 1,024 of them unless told, about 0.27 MB each, and
+    # oneDNN as many again, about 0.31 MB each, which torch does not ask for as long as it keeps them itself. A batch
+    # of documents of all lengths up to 1,024 tokens has about 500. A layer would compile its products again if fewer
+    # were kept than a batch has.
+    "LRU_CACHE_CAPACITY": "512",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
 }
 # Reads one line and becomes the command; where the supervisor dies before it has written down who the trainer
 # is, the line never comes and nothing starts.

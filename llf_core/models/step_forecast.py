@@ -37,6 +37,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
     longest: int,
     fast: bool,
     patches: int = 0,
+    varies: bool = False,
 ) -> tuple[Forecast, Forecast] | None:
     """Forecast the peak memory of a training step, without and with gradient checkpointing, to decide between both.
 
@@ -50,6 +51,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         longest: tokens of its longest example.
         fast: whether the fast path is used.
         patches: patches of the images of the micro-batch, which are the positions of an encoder.
+        varies: whether batches have different numbers of tokens.
 
     Returns:
         Both forecasts in bytes; None for a model in which no layers are found.
@@ -75,6 +77,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
         rank=max(ranks, default=0),
         fast=fast,
         patches=patches,
+        varies=varies,
         trains_encoder=is_multimodal(settings)
         and TOWER in trained_parts(getattr(model, "get_base_model", lambda: model)()),
         chunks_head=hasattr(base, "_llf_decoder"),

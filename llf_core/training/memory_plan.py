@@ -58,8 +58,9 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
     patches = largest_patches(config, patches_of(context))
     both = forecast_step(
-        context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens, patches=patches
-    )
+        context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens, patches=patches,
+        varies=varies(context.data.train),
+    )  # fmt: skip
     plain, checkpointed = both or (None, None)
     available = free_memory(context.plan.device)
     chosen = choose_checkpointing(config, context.model, plain, checkpointed, available)
@@ -82,6 +83,17 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     )
     logger.info(chosen.reason)
     return chosen
+
+
+def varies(train: Dataset | PackedRows | Stream) -> bool:
+    """Whether batches have different numbers of tokens, for each of which a CPU compiles its products.
+
+    Args:
+        train: examples, whose lengths may differ, as those of a stream do; or packed rows, which are all filled.
+    """
+    if isinstance(train, PackedRows):
+        return False
+    return isinstance(train, Stream) or bool(np.ptp(lengths(train)))
 
 
 def largest_batch(

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
@@ -20,7 +21,8 @@ from llf_core.estimate import (
     weight_shapes,
 )
 from llf_core.estimate.activations import OVERHEAD, activation_bytes, kept_keys, layer_bytes
-from llf_core.estimate.memory_forecast import head_bytes
+from llf_core.estimate.example_lengths import of_lengths
+from llf_core.estimate.memory_forecast import COMPILED_BYTES, head_bytes
 from llf_core.estimate.model_shapes import encoder
 from llf_core.estimate.weight_count import new_token_parameters
 from llf_core.launch.cgroup import Cgroup
@@ -263,3 +265,24 @@ def test_plain_layers_keep_what_the_formula_says(trains_base: bool, autocast: bo
     )  # fmt: skip
     assert sizes is not None
     assert 128 * layer_bytes(sizes, step) == pytest.approx((kept[1] - kept[0]) / 2, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "varies", "compiled"),
+    [("cpu", 2, True, True), ("cpu", 2, False, False), ("cpu", 4, True, False), ("cuda", 2, True, False)],
+)
+def test_a_cpu_keeps_bfloat16_products_for_batches_of_many_lengths(
+    device: str, width: int, varies: bool, compiled: bool
+) -> None:
+    one, other = (
+        training_memory(ONE, dataclasses.replace(STEP, width=width, varies=both), weights=0, trained=1, device=device)
+        for both in (varies, False)
+    )
+    assert one.base - other.base == (COMPILED_BYTES if compiled else 0)
+
+
+def test_examples_vary_in_length_if_they_do_after_truncation() -> None:
+    found = of_lengths(np.array([70, 90, 80]), basis="", exact=True)
+    assert found.varies(1000)
+    assert found.varies(80)
+    assert not found.varies(70)

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from llf_core.data import PackedRows
 from llf_core.runs import RunReader, read_status, status
-from llf_core.training.memory_plan import largest_batch
+from llf_core.training.memory_plan import largest_batch, varies
 from llf_core.training.session import run_attempt
 
 LENGTHS = [5, 30, 9, 17]
@@ -27,6 +27,13 @@ def test_the_largest_batch_holds_the_longest_examples():
 def test_the_largest_batch_of_packed_rows_is_full():
     rows = PackedRows.of(examples(), np.array(LENGTHS), capacity=40, seed=0)
     assert largest_batch(rows, 3, flattens=True) == (120, 30)
+
+
+def test_packed_rows_and_examples_of_one_length_have_batches_of_one_shape():
+    alike = Dataset.from_list([{"input_ids": [1] * 5, "labels": [1] * 5, "index": i} for i in range(3)])
+    assert varies(examples())
+    assert not varies(alike)
+    assert not varies(PackedRows.of(examples(), np.array(LENGTHS), capacity=40, seed=0))
 
 
 def decisions(folder):
