@@ -63,6 +63,7 @@ def find_learning_rate(
 ) -> DisplayedLearningRateSearch:
     """Propose a learning rate from short branches of a config, each with another rate, from the weights of step 0.
 
+    A rate that is too high ruins a run, and one that is too low wastes it; a short search costs less than either.
     The model is loaded once, in a child process. The branches use the trainer, the loss, the optimizer, the method and
     the data of a run, on the same batches. No run is made or changed. The progress is printed. Interrupting the cell
     ends it.

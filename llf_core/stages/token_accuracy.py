@@ -28,7 +28,7 @@ class TokenAccuracy:
         self._committed: list[Tensor] = []
 
     def observe(self, weights: TokenWeights | None = None) -> TokenWeights:
-        """Weights of a loss that keep the most likely token of each row, see `kernels.cross_entropy.TokenWeights`.
+        """Weights of a loss that keep the most likely token of each row for `add`, see `TokenWeights`.
 
         Args:
             weights: the weights of the loss; None for 1.
@@ -70,7 +70,7 @@ class TokenAccuracy:
         self._pending.clear()
 
     def commit(self) -> None:
-        """Keep what was counted, once a batch is complete."""
+        """Keep what was counted, once a batch is complete, so that `take` returns it."""
         self._committed += self._pending
         self._pending.clear()
 

@@ -38,6 +38,8 @@ class EvaluationSums:
     def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
         """Means of the stage's metrics by name, and the differences of two of them; without those that have no value.
 
+        Logs of training and of evaluations show them.
+
         Args:
             differences: see `LossStage.differences`.
         """

@@ -27,8 +27,8 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
         The destination; None without `push_to_hub`.
 
     Raises:
-        PushError: nobody is logged in, the repository is not theirs, or the hub does not answer.
-        UnreadableError: the run's `meta.json` is not a regular file, or too large.
+        PushError: `hub_model_id` is not valid, nobody is logged in, the repository is not theirs, the hub does not
+            answer, or its client is not installed.
     """
     training = config.training
     if not training.push_to_hub:
@@ -38,7 +38,7 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
 
 
 def push_result(folder: RunFolder, to: Destination) -> str:
-    """Push `output/`, once the run has finished and its result is safe in the run's folder.
+    """Push `output/` to a hub, where others find it, once the run has finished and its result is safe in its folder.
 
     Args:
         folder: the run, with a result.
@@ -48,6 +48,6 @@ def push_result(folder: RunFolder, to: Destination) -> str:
         A sentence about what was done.
 
     Raises:
-        PushError: the hub refuses the upload or does not answer; the result stays in the run.
+        PushError: the hub refuses the upload or does not answer, or there is no result; what there is stays in the run.
     """
     return f"Pushed the result to {push_folder(folder.output, to, commit_message(['the result', folder.id]))}."

@@ -326,6 +326,8 @@ class RunTrainer(TrainingLoop):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as `transformers.Trainer` does.
 
+        It adds a value without which the Trainer could not choose the best checkpoint, see below.
+
         Args:
             args: see `transformers.Trainer.evaluate`.
             kwargs: see `transformers.Trainer.evaluate`.

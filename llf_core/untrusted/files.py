@@ -225,6 +225,8 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 def list_folder(path: Path, root: Path | None = None) -> list[str]:
     """List the names in a folder, in arbitrary order. Follows no link below `root`.
 
+    A run may come from anybody, and a link in it could list any folder of the reader.
+
     Args:
         path: the folder.
         root: folder below which links are not followed, see `open_file`. Default: the folder's parent, so that the

@@ -59,7 +59,9 @@ def write_code(folder: Path, code: Mapping[str, str]) -> None:
 
 
 def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, str]:
-    """Sources of a run's reward functions and metrics by name, as `write_code` stores them. One function may be both.
+    """Sources of a run's reward functions and metrics by name, as `write_code` stores them.
+
+    One function may be both. Two that differ would overwrite each other's file.
 
     Args:
         rewards: sources of the reward functions by name.

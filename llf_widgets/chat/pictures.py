@@ -29,7 +29,8 @@ class AddedPictures:
     def add(self, key: str, name: str, url: object, beside: Collection[str]) -> None:
         """Take a picture that was chosen, pasted or dropped, if a question may have it.
 
-        Pictures that were added first are forgotten while all have more than `MAX_WAITING_BYTES`.
+        It is checked at once, so that the page says what is wrong before the question is sent. Pictures that
+        were added first are forgotten while all have more than `MAX_WAITING_BYTES`.
 
         Args:
             key: its key.
@@ -65,7 +66,7 @@ class AddedPictures:
             ) from None
 
     def discard(self, keys: Iterable[str]) -> None:
-        """Forget pictures that were sent or removed.
+        """Forget pictures that were sent or removed, to free their memory.
 
         Args:
             keys: their keys; unknown ones are ignored.

@@ -132,7 +132,7 @@ class ReplyWriter:
             writing.ticket = self._service.submit(writing.model, request, on_event)
 
     def stop(self, reply: str | None = None) -> None:
-        """Stop replies at their next token; their text so far stays.
+        """Stop replies at their next token, for a reader who has seen enough; their text so far stays.
 
         Args:
             reply: id of the reply; None for all.

@@ -143,6 +143,8 @@ def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
 def sent_messages(path: Sequence[ChatMessage], left_out: int = 0) -> list[ChatMessage]:
     """The messages of a path that a model is sent: without questions that got no reply, and without the oldest turns.
 
+    Chat templates expect an answer after each question, and a long prompt fits once old turns are left out.
+
     Args:
         path: messages that end with a question.
         left_out: number of the oldest turns to leave out.

@@ -83,7 +83,7 @@ class ViewModels:
         return target
 
     def renew(self, name: str) -> str:
-        """Put the newest weights of a run in the place of older ones.
+        """Put the newest weights of a run in the place of older ones, to see what it has learned meanwhile.
 
         Args:
             name: name of a model that stands for a run.

@@ -156,7 +156,7 @@ class Chat(SavedView):
         return self._conversation
 
     def ask(self, text: str, pictures: Sequence[str | os.PathLike[str] | bytes | Image] = ()) -> None:
-        """Ask all models a question, as *Send* does; the replies appear in the view.
+        """Ask all models a question from code, as *Send* does in the page; the replies appear in the view.
 
         Args:
             text: the question; it may be empty if there are pictures.
@@ -209,7 +209,9 @@ class Chat(SavedView):
         self._writer.stop(reply)
 
     def new_chat(self) -> None:
-        """Begin a new conversation, unless replies are being written; the old one stays in its file.
+        """Begin a new conversation, which models answer without the old one, unless replies are being written.
+
+        The old one stays in its file.
 
         Raises:
             ConversationError: the file of the conversation was replaced.

@@ -88,7 +88,6 @@ def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
         groups: the runs, already read and smoothed over the same window.
 
     Raises:
-        BrokenRunError: a run has no readable status.
         OSError: the output folder of a run is not accessible, or its events cannot be read.
         IndexError: there are no runs.
     """

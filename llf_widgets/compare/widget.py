@@ -169,7 +169,6 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
         Raises:
             OSError: the output folder of a run is not accessible, or its events cannot be read.
-            BrokenRunError: a run has no readable status.
         """
         return comparison_sections(self._groups)
 

@@ -151,6 +151,9 @@ class ResultTables:
     def difference(self, metric: str) -> Difference:
         """The difference between the last result and the first one, by the paired bootstrap.
 
+        It tells whether the models differ beyond what other examples of the same kind would change, see
+        `llf_core.metrics.paired.difference`.
+
         Args:
             metric: name of a metric of both.
 
@@ -166,7 +169,7 @@ class ResultTables:
         return difference_of(value, self._pairs[-1])
 
     def examples(self, metric: str, order: str, offset: int, limit: int = PAGE) -> dict[str, Any]:
-        """A page of examples.
+        """A page of examples, so that a browser gets only what it shows of thousands.
 
         Args:
             metric: name of the metric to sort by.

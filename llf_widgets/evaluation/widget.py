@@ -160,17 +160,16 @@ class Evaluate(SavedView):
     def difference(self, metric: str) -> Difference:
         """The difference between the last model and the first one in a metric, by the paired bootstrap.
 
-        A metric of several tasks is that of the first one; `results` has all of them.
+        It tells whether they differ beyond noise, see `llf_core.metrics.paired.difference`. A metric
+        of several tasks is that of the first one; `results` has all of them.
 
         Args:
             metric: its name.
 
         Raises:
-            ValueError: there is no such metric, or only one model.
+            ValueError: there is no such metric, only one model, or a value that is not finite.
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
-            UnreadableError: the examples are not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         known = [row["name"] for tables in self._tables for row in tables.metrics()]
         for tables in self._tables:

@@ -23,7 +23,7 @@ def export(
     format: str = "merged",  # noqa: A002 - the user's word
     **options: Any,
 ) -> ExportView | Export:
-    """Export a model, and verify what was written with another program.
+    """Export a model for other programs, and verify with another program that what was written works there.
 
     Args:
         target: what is exported: a run, its id, `RUN@STEP`, a folder of a model or adapter, or a hub id.

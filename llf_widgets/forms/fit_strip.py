@@ -48,7 +48,8 @@ class FitStrip(FormWidget):
     def show(self, config: RunConfig | None) -> None:
         """Show the forecast of a config; without one, a sentence.
 
-        A file that cannot be read, or that names sizes that no model has, is a sentence too.
+        A reader sees before Start whether the run fits. A file that cannot be read, or that names sizes that no model
+        has, is a sentence too.
 
         Args:
             config: the form's config; None if it has errors.

@@ -68,7 +68,7 @@ def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | Non
 
 
 def check_writable(folder: Path) -> Message | None:
-    """An error if the folder of runs is not writable; None otherwise.
+    """An error if the folder of runs is not writable, as on a read-only disk, so that Start does not fail; else None.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

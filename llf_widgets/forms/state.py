@@ -387,7 +387,8 @@ class FormState:
     def select_preset(self, preset_name: str) -> None:
         """Start from a preset: all fields take its values; the chosen model and data are kept.
 
-        A built-in data set is replaced by one that suits the preset's stage.
+        A user who compares ways to train need not choose model and data again. A built-in data set is replaced by one
+        that suits the preset's stage.
 
         Raises:
             KeyError: there is no such preset.

@@ -82,6 +82,8 @@ def models(here: Path | None = None) -> list[str]:
 def complete_model(text: str, here: Path | None = None) -> Completions:
     """Complete the name of a model while it is typed: those of this machine first, then those of the catalog.
 
+    Names on hubs are long, and few people know them by heart.
+
     Args:
         text: what is typed: parts of a name, in any order. Without text, only models of this machine are listed.
         here: folder to look in; None for the working directory.

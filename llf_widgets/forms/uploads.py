@@ -59,8 +59,7 @@ class Upload:
         folder: target folder; if it is not writable, `LLF_HOME/uploads` is used; None for the working directory.
 
     Raises:
-        UploadError: the name is not that of a data file, or no folder is writable.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        UploadError: the name is not that of a data file, no folder is writable, or `LLF_HOME` cannot be located.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
@@ -207,7 +206,6 @@ class UploadReceiver:
 
         Raises:
             KeyError: the message lacks an entry.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             OSError: an uploaded file cannot be renamed.
             TypeError: `total` or `offset` is no number.
         """

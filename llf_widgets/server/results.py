@@ -148,7 +148,7 @@ class EvaluationList:
         self._judged: dict[str, tuple[tuple[int, int], list[dict[str, object]]]] = {}
 
     def json(self) -> list[dict[str, object]]:
-        """The evaluations, newest first.
+        """The evaluations as texts, newest first, since a page computes no metrics.
 
         Returns:
             `made` (ISO 8601), `target`, `data` (names of the data sets), `examples`, `metrics` (`label` and `text`, at

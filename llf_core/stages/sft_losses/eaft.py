@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,5 +32,6 @@ def eaft_weights(log_probs: Tensor, costs: Tensor, alpha: float) -> Tensor:  # n
         Entropy-Adaptive Fine-Tuning, arXiv 2601.02151; `use_eaft_loss` of LLaMA-Factory.
     """
     likeliest = log_probs.topk(min(LIKELIEST, log_probs.shape[-1]), dim=-1).values.log_softmax(-1)
-    entropy = -(likeliest.exp() * likeliest).sum(-1)
+    finite = likeliest.clamp(min=torch.finfo(likeliest.dtype).min)  # p log p is 0 where p is 0
+    entropy = -(likeliest.exp() * finite).sum(-1)
     return (entropy / MAX_ENTROPY) ** alpha

@@ -69,6 +69,13 @@ def test_weights_by_hand():
     torch.testing.assert_close(eaft_weights(log_probs, costs, 0.0), torch.ones(2, dtype=torch.float64))
 
 
+def test_tokens_that_a_model_excludes_add_nothing_to_the_entropy():
+    alone, two = torch.full((2, 30), -math.inf)
+    alone[4], two[7], two[9] = 0.0, -math.log(2), -math.log(2)
+    weights = eaft_weights(torch.stack([alone, two]), torch.zeros(2), 1.0)
+    torch.testing.assert_close(weights, torch.tensor([0.0, math.log(2) / 3]))
+
+
 def test_without_a_switch_there_are_no_weights():
     assert token_weights(SFTOptions()) is None
 
