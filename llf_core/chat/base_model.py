@@ -48,7 +48,8 @@ def plan_base(config: RunConfig) -> DevicePlan:
         ModelError: the config requests a precision that the device does not support.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the cache of the bfloat16 benchmark cannot be read or written.
+        UnreadableError: the system denies access to the cache of the bfloat16 benchmark.
+        OSError: that cache cannot be read or written.
     """
     from llf_core.models.device import plan_device
 
@@ -76,7 +77,7 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
         UnreadableError: the `output.json` of the run that trained the model or an adapter is not a regular file, or too
-            large.
+            large; or the system denies access to the cache of the bfloat16 benchmark.
         OSError: a file cannot be read, or the hub's cache or that of the bfloat16 benchmark cannot be written.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
         PluginError: two installed packages declare the same plug-in.
@@ -118,6 +119,7 @@ def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTo
 
     Raises:
         ModelError: there is no such adapter, or its tokenizer cannot be loaded.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         UntrustedCodeError: Python code of the tokenizer would run, and the user has not allowed it.
         OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory.

@@ -110,6 +110,7 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
         ConversationError: there is none with this id.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: the file is not a regular file, or the system denies access to it.
         OSError: the move failed; the conversation is still at its old path.
     """
     path = conversation_path(conversation_id, home)
@@ -132,6 +133,7 @@ def restore_conversation(conversation_id: str, home: Path | str | None = None) -
         ConversationError: the bin has none with this id, or the list has one.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: the file is not a regular file, or the system denies access to it.
         OSError: the move failed, and the conversation is still in the bin; or it was moved, and cannot be read.
     """
     path = conversation_path(conversation_id, home)

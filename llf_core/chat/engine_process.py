@@ -43,7 +43,6 @@ class EngineProcess(ChatEngine):
 
     Raises:
         OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:

@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         ValueError: there is not exactly one argument.
         BrokenRunError: the folder has no readable status.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: a file of the run is not a regular file, or the system denies access.
         OSError: the disk is full, and so is the reserve, or another process holds the run's lock.
         RuntimeError: a later attempt has started.
         PluginError: two installed packages declare the same plug-in.

@@ -76,6 +76,8 @@ def read_predict_prompts(
             known format, has videos or audio, or has pictures and the model reads none; or a validation split is
             streamed, or the tokenizer has no chat template for its pictures.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file cannot be read, or the cache cannot be written.
         KeyError: a record is no longer in its data set or can no longer be used, or the format that an entry names is
             not installed.

@@ -82,6 +82,7 @@ def score_predictions(
     Raises:
         MetricError: a metric raised an error, or returned no finite numbers.
         UnreadableError: `predict_results.json` is not a regular file, or the system denies access.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the result cannot be read, or the values cannot be written.
         TypeError: a value is not JSON.
         ValueError: the folder has another number of predictions than there are prompts, or a metric's statistics are

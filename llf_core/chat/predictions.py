@@ -72,6 +72,8 @@ class PredictionFolder:
 
         Raises:
             PredictionError: another process makes predictions in it.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            UnreadableError: its lock is not a regular file, or the system denies access.
             OSError: its lock cannot be opened.
         """
         with ExitStack() as lock:
@@ -97,6 +99,7 @@ class PredictionFolder:
             PredictionError: the folder has predictions with other settings, or with settings that are not known, or a
                 result that LLF did not write.
             UnreadableError: a file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a file cannot be read or written.
             TypeError: a setting is not JSON.
         """
@@ -132,6 +135,8 @@ class PredictionFolder:
             record: `prompt`, `predict`, `label`, and `error` if there is no prediction.
 
         Raises:
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            UnreadableError: the file is not a regular file, or the system denies access.
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value of the record is not JSON.
         """
@@ -147,6 +152,7 @@ class PredictionFolder:
 
         Raises:
             UnreadableError: a file is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or a file cannot be written; the predictions are still there.
         """
         found = {one.pop("index"): one for one in self._partial(total)}

@@ -32,6 +32,8 @@ def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
         TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
         ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
         OSError: a file of the model cannot be read, or the hub's cache cannot be written.
     """
     model = config.model

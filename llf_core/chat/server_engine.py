@@ -63,6 +63,8 @@ class ServerEngine(ChatEngine):
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
         OSError: a file of the model cannot be read, the hub's cache cannot be written, or the process cannot be
             started.
         ConfigError: the settings are invalid.
@@ -110,9 +112,10 @@ class ServerEngine(ChatEngine):
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
                 file.
-            OSError: a file of the model cannot be read, as `FileNotFoundError` or `UnreadableError`, or the hub's cache
-                cannot be written.
+            OSError: a file of the model cannot be read, or the hub's cache cannot be written.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
         """
 
     def model_name(self, adapter: str | None) -> str:

@@ -170,6 +170,8 @@ class ChatService:
             TooMuchCodeError: a file of that code is larger than a person could review, or not a regular file.
             OSError: a file of the model cannot be read, or the process cannot be started.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
         """
         self._process_of(self._target(name))
 

@@ -33,6 +33,8 @@ class VLLMEngine(ServerEngine):
                 file.
             ModelError: the base model is missing, or cannot be served by vLLM.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
+            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
             OSError: a file of the model cannot be read, or the hub's cache cannot be written.
         """
         options = config.options(VLLMOptions)

@@ -132,6 +132,7 @@ def with_data_checks(report: Report) -> Report:
     Columns that match no format are then reported before a model is loaded.
 
     Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.

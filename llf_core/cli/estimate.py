@@ -14,6 +14,7 @@ def estimate(config: ConfigFile, overrides: Overrides = None, as_json: Json = Fa
         Exit: the config has errors.
         ModelSizeError: a file of the model has a size that no model has.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        UnreadableError: the `state.json` of a data set of `Dataset.save_to_disk` is not a regular file, or too large.
         OSError: a file of the model or of the data cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.

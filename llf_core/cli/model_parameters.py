@@ -19,6 +19,8 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
     Raises:
         Exit: the config has errors.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
         OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
         ModelError: the model's architecture is not known, or the method does not fit it.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name

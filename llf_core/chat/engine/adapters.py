@@ -74,7 +74,7 @@ class Adapters:
     def load(self, name: str, folder: Path) -> None:
         """Load an adapter beside the others, so that requests can name it; one of the same name is replaced.
 
-        The base model is active afterwards.
+        It is active afterwards, and its matrices are joined for decoding.
 
         Args:
             name: name for requests.

@@ -48,6 +48,8 @@ def runs_clean(
     Raises:
         Abort: the user does not confirm.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: the lock of the bin is not a regular file, or the system denies access.
         OSError: a folder is not accessible, or a file cannot be removed.
         TimeoutError: another process is moving a run.
     """
