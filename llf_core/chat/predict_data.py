@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from llf_core.data.source import Source
 
 _IMAGE = {"type": "image"}
+WITHOUT_RESPONSES = ("prompts", "texts")
+"""Kinds of data whose records have no response that a prediction could be compared with."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ def read_predict_prompts(
         a validation split leaves out.
 
     Raises:
-        DataError: a data set is missing, cannot be read, has no usable record, another kind of data or columns of no
-            known format, has videos or audio, or has pictures and the model reads none; or a validation split is
-            streamed, or the tokenizer has no chat template for its pictures.
+        DataError: the stage reads texts or prompts, which have no responses; a data set is missing, cannot be read, has
+            no usable record, another kind of data or columns of no known format, has videos or audio, or has pictures
+            and the model reads none; or a validation split is streamed, or the tokenizer has no chat template for its
+            pictures.
         UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
@@ -85,6 +88,11 @@ def read_predict_prompts(
             plug-in.
         MemoryError: out of memory.
     """
+    if wanted_kind(config) in WITHOUT_RESPONSES:
+        raise DataError(
+            f"Stage {config.stage.stage} reads data without responses, so there is nothing to predict. Expected a "
+            "stage whose data have them, such as sft."
+        )
     if config.data.val_size:
         read = list(_of_validation_split(config, tokenizer, processor))
     else:

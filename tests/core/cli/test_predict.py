@@ -24,6 +24,7 @@ from llf_core.cli.errors import UsageError
 from llf_core.config import RunConfig
 from llf_core.data import prepare
 from llf_core.data.chat_template import choose_template
+from llf_core.data.errors import DataError
 from llf_core.models import load_processor, load_tokenizer, resolve_model
 from llf_core.runs import create_run, status
 from llf_core.runs.prediction_files import RESULT, RESULTS, STATE
@@ -230,6 +231,18 @@ def test_a_vision_model_predicts_what_it_sees(llf: Any, tmp_path: Path, pictured
     (tmp_path / "red.png").write_bytes(picture_file(color="blue"))
     changed = llf("predict", write(tmp_path, pictured))
     assert "were begun with other data" in str(changed.exception)
+
+
+@pytest.mark.parametrize("stage", ["pt", "grpo"])
+def test_a_stage_whose_data_have_no_responses_predicts_nothing(settings: dict[str, Any], stage: str) -> None:
+    place = Path(settings["output_dir"]).with_name("more.json")
+    turns = [{"role": role, "content": "Say 1."} for role in ("user", "assistant", "user")]
+    place.write_text(json.dumps([{"text": "Say 1."} if stage == "pt" else {"messages": turns}]))
+    base = {"model_name_or_path": settings["model_name_or_path"], "dataset": str(place), "stage": stage}
+    config = RunConfig.load(base | ({"reward_functions": "length"} if stage == "grpo" else {}))
+    tokenizer = load_tokenizer(resolve_model(config.model.model_name_or_path, config), config)
+    with pytest.raises(DataError, match=f"Stage {stage} reads data without responses"):
+        read_predict_prompts(config, tokenizer)
 
 
 @pytest.mark.parametrize("template", [None, "chatml"])
