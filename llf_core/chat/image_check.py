@@ -21,6 +21,8 @@ from llf_core.models.tokenizer import load_tokenizer
 def main() -> None:
     """Print whether the model that the settings on stdin name reads pictures: the entry point of the process.
 
+    `true` or `false` goes to stdout, which the parent reads; all other output goes to stderr.
+
     Raises:
         ConfigError: the settings are invalid.
         ModelError: the model is missing, or its tokenizer or processor cannot be loaded.

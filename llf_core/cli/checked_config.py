@@ -44,7 +44,7 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
 
 
 def prediction_report(values: Mapping[str, object], base: Path) -> Report:
-    """Check the config of a prediction, whose `dataset` then is the data set to predict.
+    """Check the config of a prediction, whose `dataset` then is the data set to predict, before a model is loaded.
 
     Args:
         values: the values of the config as requested.
@@ -63,7 +63,7 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
 
 
 def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
-    """Check the config of an evaluation: its model, and the data that it names.
+    """Check the config of an evaluation, its model and the data that it names, before a model is loaded.
 
     Args:
         values: the values of the config as requested.

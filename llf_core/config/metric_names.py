@@ -42,6 +42,6 @@ def function_name(name: str) -> str:
 
 
 def is_in_file(name: str) -> bool:
-    """Whether a name in `metrics` is that of a function in a file: `file.py:f`."""
+    """Whether a name in `metrics` is that of a function in a file, `file.py:f`, whose path and source are then kept."""
     path, _, function = name.rpartition(":")
     return path.endswith(".py") and function.isidentifier()

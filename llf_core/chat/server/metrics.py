@@ -63,7 +63,7 @@ class Metrics:
         self._waiting.labels(model).inc()
 
     def started(self, model: str) -> None:
-        """Count a reply that has begun, and no longer waits; `ended` takes it out again.
+        """Count a reply that has begun, and no longer waits; `ended` takes it out again. Both say how busy a model is.
 
         Args:
             model: name of the model.
@@ -72,7 +72,7 @@ class Metrics:
         self._running.labels(model).inc()
 
     def ended(self, model: str, event: Finished | Failed | None, *, began: bool) -> None:
-        """Count a reply that has ended, with its tokens and times if it is complete.
+        """Count a reply that has ended, with its tokens and times if it is complete, for throughput and latency.
 
         Args:
             model: name of the model.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def moments(number: float) -> Callable[[ConfigValues, Mapping[str, tuple[int, ...]], int], OptimizerMemory]:
     """Make the `memory` of a declaration: `number` tensors of the parameter's shape and dtype, and all gradients.
 
+    For the memory forecast of optimizers that keep nothing else.
+
     Args:
         number: tensors for each parameter; Adam keeps 2.
     """

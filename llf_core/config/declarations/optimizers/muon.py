@@ -32,7 +32,8 @@ class MuonOptions(Section):
 def is_hidden(name: str, shape: tuple[int, ...]) -> bool:
     """Whether Muon trains a parameter: a matrix that is neither an embedding nor a head; AdamW trains the others.
 
-    As its authors do (Jordan et al. 2024; Moonlight, arXiv 2502.16982, section 2.2).
+    As its authors do (Jordan et al. 2024; Moonlight, arXiv 2502.16982, section 2.2). Forecast and optimizer both ask
+    here, so that they mean the same parameters.
 
     Args:
         name: name of the parameter.

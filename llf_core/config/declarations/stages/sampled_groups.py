@@ -40,6 +40,8 @@ def completion_tokens(config: ConfigValues, _prompt: int) -> int:
 def uses_of_completion(config: ConfigValues) -> int:
     """Number of optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300, algorithm 1).
 
+    By it the forecast tells how many completions a run samples.
+
     Args:
         config: of the run.
     """
