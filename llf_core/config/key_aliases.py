@@ -92,6 +92,6 @@ def _conflict(requested: RequestedConfig, old: str, new: str, given: object, val
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None
         return f"`warmup_ratio` is {given!r}. Expected a share of the steps, from 0 to below 1."
-    if requested.values.get(new, value) != value:
+    if new in requested.values and requested.values[new] != value:  # NaN is not equal to itself
         return f"`{old}: {given}` and `{new}: {requested.values[new]}` set the same key. Expected one of them."
     return None

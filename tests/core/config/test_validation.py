@@ -179,6 +179,12 @@ def test_older_names_are_translated(asked, read):
     assert {key: config.get(key) for key in read} == read
 
 
+@pytest.mark.parametrize("key", sorted(known().translated))
+def test_older_names_with_no_number_are_reported(key):
+    report = validate({"dataset": "x", key: float("nan")})
+    assert key in {name for problem in report.problems for name in problem.keys}
+
+
 def test_a_translation_is_told():
     assert only(validate("dataset: x\nwarmup_ratio: 0.1\n"), "not_needed").message == (
         "`warmup_ratio` is read as `warmup_steps: 0.1`."
