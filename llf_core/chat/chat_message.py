@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Role = Literal["user", "assistant", "tool"]
 Rating = Literal["good", "bad", ""]
@@ -56,7 +59,7 @@ class ChatMessage:
         """The text of the content, without pictures, for titles, views and exports that show text alone."""
         if isinstance(self.content, str):
             return self.content
-        return "".join(str(part.get("text", "")) for part in self.content if part.get("type") == "text")
+        return "".join(part_text(part) for part in self.content if part.get("type") == "text")
 
     def openai(self) -> dict[str, Any]:
         """The message in OpenAI's form, as a request and training rows have it."""
@@ -76,6 +79,16 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "edited_from": str, "rating": str, "kept": dict, "created": (int, float),
 }  # fmt: skip
 """Types of the fields in a file."""
+
+
+def part_text(part: Mapping[str, Any]) -> str:
+    """The text of a content part; empty if it has none, or something else in its place: others may have written it.
+
+    Args:
+        part: the part, of any type.
+    """
+    text = part.get("text")
+    return text if isinstance(text, str) else ""
 
 
 def message_of(values: dict[str, Any]) -> ChatMessage:

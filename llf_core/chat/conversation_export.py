@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.chat_message import part_text
 from llf_core.chat.picture import part_url
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _row_message(message: Mapping[str, Any], images: list[str]) -> dict[str, Any
                 images.append(str(part_url(part)))
                 parts.append("<image>")
             else:
-                parts.append(str(part.get("text", "")))
+                parts.append(part_text(part))
         content = "".join(parts)
     row["content"] = content or ""
     if calls := row.get("tool_calls"):
@@ -152,9 +153,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 def _with_pictures(content: str | list[dict[str, Any]]) -> str:
     if isinstance(content, str):
         return content
-    return "\n\n".join(
-        "*(picture)*" if part.get("type") == "image_url" else str(part.get("text", "")) for part in content
-    )
+    return "\n\n".join("*(picture)*" if part.get("type") == "image_url" else part_text(part) for part in content)
 
 
 def _body(text: str) -> str:

@@ -238,6 +238,16 @@ def test_exports(tmp_path: Path) -> None:
     assert read.tools == (tool,)
 
 
+def test_a_part_without_text_shows_none(tmp_path: Path) -> None:
+    conversation = new_conversation(tmp_path)
+    odd = [{"type": "text", "text": None}, {"type": "text"}, {"type": "text", "text": ["a"]}]
+    question = conversation.add("user", [*odd, {"type": "text", "text": "Name a colour."}])
+    conversation.add("assistant", "Red.", parent=question.id)
+    assert conversation.title == question.text() == "Name a colour."
+    assert as_rows(conversation)[0]["messages"][0]["content"] == "Name a colour."
+    assert "None" not in as_markdown(conversation)
+
+
 def test_the_target_of_a_link_that_is_deleted_stays_as_it_was(llf_home):
     """The age in the bin is set on the entry, and not on a file outside that a link names."""
     conversation = new_conversation()
