@@ -28,7 +28,7 @@ def random_normal(*shape: int, seed: int = 0) -> Tensor:
     """Normal random values from a seed, independent of the global generator, whose state a run depends on.
 
     Args:
-        *shape: shape of the tensor.
+        *shape: shape of the tensor, with at least one dimension.
         seed: random seed.
 
     Returns:

@@ -78,7 +78,8 @@ class TokenChooser:
             Its id.
 
         Raises:
-            NotANumberError: a logit is NaN.
+            NotANumberError: a logit or its bias is NaN.
+            IndexError: a token of the prompt with a penalty, or of `logit_bias`, has no logit.
             RuntimeError: the grammar failed, or a token is to be sampled and the highest logit is infinite.
 
         Source:

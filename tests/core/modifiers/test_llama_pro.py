@@ -24,6 +24,8 @@ def test_the_last_block_of_each_group(number, depth, expected):
 def test_groups_that_are_not_equal_are_refused(number):
     with pytest.raises(ValueError, match=f"freeze_trainable_layers is {number}.*divisor of 6"):
         expanded_blocks(number, 6)
+    with pytest.raises(ValueError, match=f"freeze_trainable_layers is {number}, .* the 0 layers"):
+        expanded_blocks(number, 0)
 
 
 @pytest.mark.parametrize(

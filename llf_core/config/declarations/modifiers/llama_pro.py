@@ -49,7 +49,7 @@ def expanded_blocks(number: int, depth: int) -> range:
     Raises:
         ValueError: the groups are not equal, or `number` or `depth` is not positive.
     """
-    if number < 1 or depth % number:
+    if number < 1 or depth < 1 or depth % number:
         raise ValueError(
             f"freeze_trainable_layers is {number}, and LLaMA Pro divides the {depth} layers of the model into as many "
             f"equal groups. Expected a divisor of {depth}."
