@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ import traceback
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from llf_core.chat.base_model import find_adapter_files, load_base
 from llf_core.chat.events import Failed, event_json
@@ -39,6 +40,14 @@ if TYPE_CHECKING:
 
 MEMORY_SECONDS = 2.0
 """Time between two reports of the process's memory while it works."""
+PART = 1 << 16
+"""Bytes of a line that are read at once."""
+_REQUEST = re.compile(rb'\{"request": \{"id": (\d+),')
+_TOO_LARGE = Failed(
+    "out_of_memory",
+    "Out of memory: the request does not fit.",
+    "Shorten the conversation, or free memory of other programs.",
+)
 
 
 @dataclass
@@ -181,6 +190,8 @@ class Worker:
         elif "unload_adapter" in message:
             self._refused.pop(message["unload_adapter"], None)
             self._engine.unload_adapter(message["unload_adapter"])
+        elif "lost" in message:
+            self._event(message["lost"], _TOO_LARGE)
 
     def _submit(self, given: dict[str, Any]) -> None:
         number = given.pop("id")
@@ -188,6 +199,9 @@ class Worker:
             request = ChatRequest.read(given)
         except (RequestError, TypeError, ValueError) as error:
             self._event(number, Failed("invalid", str(error)))
+            return
+        except MemoryError:
+            self._event(number, _TOO_LARGE)
             return
         name = request.adapter or ""
         if name in self._refused and self._refused[name].told:
@@ -241,11 +255,28 @@ def failure(error: BaseException) -> Failed:
     return Failed("engine", f"The model cannot be loaded: {first_line(error)}")
 
 
-def _read(messages: queue.Queue[dict[str, Any] | None]) -> None:
-    """Read the parent's lines in a thread, so that a cancel arrives while a token is computed."""
-    for line in sys.stdin:
-        messages.put(json.loads(line))
-    messages.put(None)
+def _read(messages: queue.Queue[dict[str, Any] | None], stream: BinaryIO) -> None:
+    """Read the parent's lines in a thread, so that a cancel arrives while a token is computed.
+
+    Of a request that does not fit into memory, `lost` has the id; the next line is read as if nothing had been.
+    """
+    try:
+        while part := stream.readline(PART):
+            parts, start = [part], part
+            try:
+                while not part.endswith(b"\n") and (part := stream.readline(PART)):
+                    parts.append(part)
+                message = json.loads(b"".join(parts))
+            except MemoryError:
+                parts.clear()
+                while not part.endswith(b"\n") and (part := stream.readline(PART)):
+                    pass
+                found = _REQUEST.match(start)
+                message = {"lost": int(found[1])} if found else {}
+            messages.put(message)
+            del parts, message  # not held while the next line is waited for
+    finally:
+        messages.put(None)
 
 
 def main() -> int:
@@ -263,7 +294,7 @@ def main() -> int:
     output = sys.stdout
     log_to("stderr")
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_read, args=(messages,), daemon=True, name="llf-requests").start()
+    threading.Thread(target=_read, args=(messages, sys.stdin.buffer), daemon=True, name="llf-requests").start()
     first = messages.get()
     if first is None:
         return 0

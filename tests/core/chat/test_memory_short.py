@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 from llf_core.chat.conversation import new_conversation
-from llf_core.chat.request import ChatSampling
+from llf_core.chat.events import Failed, Piece
+from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.chat.service import ChatService
 from llf_core.cli.chat_session import ChatSession
 from tests.core.chat.server.test_serve import Process
@@ -28,6 +30,8 @@ from tests.core.chat.short_memory import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from llf_core.chat.events import Event
 
 pytestmark = [
     pytest.mark.launches,
@@ -132,6 +136,29 @@ def test_a_chat_in_a_terminal_goes_on_when_memory_is_short(
         assert path[1].text()  # what was written stays
         again = asked(service, tmp_path, 4).conversation.path()[-1]
         assert again.text() == first.text()
+        assert [*service._processes.values()] == [engine]  # the same process
+    finally:
+        service.close()
+
+
+def test_a_request_that_does_not_fit_is_a_sentence(models: dict[str, Path], tmp_path: Path) -> None:
+    service = ChatService(home=tmp_path)
+    try:
+        service.add(models["wide"], "wide")
+        short = ChatRequest(messages=({"role": "user", "content": "one two"},), max_tokens=4)
+        expected = [one.text for one in service.reply("wide", short) if isinstance(one, Piece)]
+        (engine,) = service._processes.values()
+        assert engine.process is not None
+        limit_to_spare(engine.process.pid)
+        events: queue.Queue[Event] = queue.Queue()
+        long = ChatRequest(messages=({"role": "user", "content": "one " * (32 << 20)},), max_tokens=4)
+        service.submit("wide", long, events.put)
+        assert events.get(timeout=120) == Failed(
+            "out_of_memory",
+            "Out of memory: the request does not fit.",
+            "Shorten the conversation, or free memory of other programs.",
+        )
+        assert [one.text for one in service.reply("wide", short) if isinstance(one, Piece)] == expected
         assert [*service._processes.values()] == [engine]  # the same process
     finally:
         service.close()
