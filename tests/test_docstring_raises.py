@@ -179,7 +179,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("HomeError", "TypeError", "ValueError"), "the runs are some that were started"
     ),
     "llf_widgets.forms.sweep_view.SweepView.show_monitor": dict.fromkeys(
-        ("FileNotFoundError", "HomeError", "TypeError", "ValueError"), "the run is one that was started"
+        ("FileNotFoundError", "HomeError", "TypeError"), "the run is one that was started"
     ),
     "llf_core.runs.zip_stream.zip_chunks": {"BadZipFile": "it writes a file"},
     "llf_widgets.view_files.text": {"UnicodeDecodeError": "reads a file of this package"},

@@ -77,15 +77,16 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
         """Show the monitor of a run below the table, as a click on its line does; an empty id closes it.
 
         Raises:
-            StopIteration: no run of the sweep has this id.
+            ValueError: no run of the sweep has this id; the view stays as it is.
             OSError: too many files are open.
             BrokenRunError: the status of a queued run became unreadable.
         """
+        found = next((run for run in self._runs if run.id == run_id), None)
+        if run_id and found is None:
+            raise ValueError(f"{run_id[:200]!r} is no run of this sweep. Expected the id of one in the table.")
         if self._monitor is not None:
             self._monitor.close()
-            self._monitor = None
-        if run_id:
-            self._monitor = Monitor(next(run for run in self._runs if run.id == run_id))
+        self._monitor = None if found is None else Monitor(found)
         self._table.open_run = run_id
         self.children = [part for part in (self._table, self._monitor, self._comparison) if part is not None]
 

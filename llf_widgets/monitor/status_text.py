@@ -242,12 +242,8 @@ def _finished(snapshot: RunSnapshot) -> str:
 def _failed(snapshot: RunSnapshot) -> str:
     text = snapshot.reason or "The trainer exited without a final status. See the log."
     last = next((event for event in reversed(snapshot.events) if event.get("type") == "error"), None)
-    todo = (
-        ""
-        if last is None or last.get("attempt", snapshot.attempt) != snapshot.attempt
-        else last.get("what_to_do") or ""
-    )
-    if todo and todo not in text:
+    todo = "" if last is None or last.get("attempt", snapshot.attempt) != snapshot.attempt else last.get("what_to_do")
+    if isinstance(todo, str) and todo and todo not in text:
         text = f"{text} {todo}"
     return text + (_checkpoint_text(snapshot) if "checkpoint" not in text else "")
 

@@ -166,7 +166,9 @@ def test_runs_are_followed_and_the_best_is_marked(studio: Studio) -> None:
     tell(view._table, type="monitor", id=second.id)
     assert [getattr(part, "run_id", "") for part in view.children] == ["", second.id, ""]
     tell(view._table, type="monitor", id=first.id)
-    assert view.children[1].run_id == first.id
+    with pytest.raises(ValueError, match="'none' is no run of this sweep"):
+        view.show_monitor("none")
+    assert (view.children[1].run_id, view._table.open_run) == (first.id, first.id)
     tell(view._table, type="monitor", id=first.id)
     assert (len(view.children), view._table.open_run) == (2, "")
     view.close()

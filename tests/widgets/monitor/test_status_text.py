@@ -105,6 +105,13 @@ def test_a_state_from_the_future_is_named_and_offers_nothing():
     assert available_actions(snapshot) == []
 
 
+@pytest.mark.parametrize("odd", [5, True, ["Look."], {"a": 1}, None])
+def test_failed_adds_nothing_that_is_no_text(odd):
+    events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": odd},)
+    snapshot = RunSnapshot(id="r", state="failed", reason="Out of memory.", events=events)
+    assert status_text(snapshot) == "Out of memory. No checkpoint has been saved yet."
+
+
 def test_failed_adds_what_to_do_once():
     events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": "Lower the batch."},)
     snapshot = RunSnapshot(id="r", state="failed", reason="Out of memory.", events=events)
