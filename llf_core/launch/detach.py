@@ -33,7 +33,7 @@ def start_supervisor(
     Args:
         folder: the run, in the state `created`.
         env: additional environment variables, for example tokens. They are not stored. None for none.
-        command: program to start instead of the trainer; None for the trainer.
+        command: program with its arguments, to start instead of the trainer; None for the trainer.
 
     Raises:
         RuntimeError: it did not start, or `log.txt` cannot be opened; the run is `failed`, and the message has the

@@ -161,7 +161,8 @@ class Run:
 
         Args:
             wait: whether to wait until the run has ended.
-            grace: seconds after which a trainer that does not respond gets SIGTERM; None for 120.
+            grace: seconds after which a trainer that does not respond gets SIGTERM; None, and a number that is negative
+                or not finite, for 120.
             by: who requested it.
 
         Returns:
@@ -358,7 +359,7 @@ class Run:
 
         Args:
             env: additional environment variables; None for none.
-            command: program to start instead of the trainer; None for the trainer.
+            command: program with its arguments, to start instead of the trainer; None for the trainer.
             trust: see `resume`.
 
         Returns:
@@ -463,7 +464,7 @@ class Run:
 
         Args:
             env: additional environment variables; None for none.
-            command: program to start instead of the trainer; None for the trainer.
+            command: program with its arguments, to start instead of the trainer; None for the trainer.
             rewards: fixed reward functions, which replace those of the same names; None to keep all.
             trust: allow the code of a run that was created elsewhere or changed since: its reward functions, and the
                 Python code of its models if `trust_remote_code` is set. A string allows only code whose hash starts

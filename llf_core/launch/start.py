@@ -54,7 +54,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         home: `LLF_HOME`; None for the environment's.
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`; None outside a notebook.
         env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
-        command: program to start instead of the trainer; None for the trainer.
+        command: program with its arguments, to start instead of the trainer; None for the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
 
     Returns:

@@ -90,7 +90,7 @@ def adapter_targets(
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        requested: names of modules or of experts' parameters (last part or whole path), or `all`.
+        requested: list of names of modules or of experts' parameters (last part or whole path), or with `all`.
         key: the config key that names them, for messages.
         plain: whether the adapter has neither dropout, DoRA nor an initialization from the weights, which PEFT cannot
             apply to a parameter.
