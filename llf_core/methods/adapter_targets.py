@@ -184,8 +184,8 @@ def saved_modules(model: nn.Module, requested: Sequence[str]) -> list[str]:
     Raises:
         ModelError: the model has no such module.
     """
-    modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
-    unknown = [name for name in requested if name.rsplit(".", 1)[-1] not in modules]
+    modules = [path for path, _ in model.named_modules() if path]
+    unknown = [name for name in requested if not any(_is_requested(path, (name,)) for path in modules)]
     holders = {path.split(".")[-2] for path, _ in model.named_parameters() if "." in path}
     require_known("additional_target", unknown, holders)
     return list(requested)

@@ -72,6 +72,7 @@ def test_additional_target_trains_a_module_whole_and_keeps_tied_weights_tied(tun
         ({"lora_target": "q_proj,query"}, ("lora_target", "no query", "q_proj", "all")),
         ({"lora_target": "lm_head_2"}, ("no lm_head_2",)),
         ({"additional_target": "wte"}, ("additional_target", "no wte", "embed_tokens")),
+        ({"additional_target": "layers.9.lm_head"}, ("additional_target", "no layers.9.lm_head", "embed_tokens")),
         ({"lora_target": "q_proj", "additional_target": "q_proj"}, ("leaves no module of lora_target (q_proj)",)),
         ({"additional_target": "layers,embed_tokens"}, ("trains layers, embed_tokens whole", "finetuning_type: full")),
     ],
