@@ -141,13 +141,14 @@ def test_options_of_generation_have_no_effect_on_training():
 
 def test_the_report_is_json():
     report = validate(
-        BASE | {"x": {1, 2}, "seed": "a", "optim": "adamw_torch_xla", "plot_loss": 1, "fp16": True, "bf16": True}
+        BASE
+        | {"x": {1, 2}, "y": 1, "seed": "a", "optim": "adamw_torch_xla", "plot_loss": 1, "fp16": True, "bf16": True}
     )
     data = json.loads(json.dumps(report.json()))
     assert {key: len(value) for key, value in data.items() if key != "ok"} == {
         "unknown": 1,
         "not_built": 1,
-        "invalid": 1,
+        "invalid": 2,
         "not_needed": 1,
         "violations": 1,
         "unresolved": 0,
