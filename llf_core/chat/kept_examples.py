@@ -20,7 +20,7 @@ from llf_core.chat.message_tree import ConversationError
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import locked, replace_file
 from llf_core.runs.folder import home_folder
-from llf_core.runs.jsonl import MAX_LINE_BYTES, append, encode, records
+from llf_core.runs.jsonl import MAX_LINE_BYTES, append, encode, parse, records
 from llf_core.untrusted import HISTORY_BYTES, leads_to_file, list_folder, read_bytes
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ def _keep(
             path, lambda old: old.get("conversation") == conversation.id and old.get("messages") == list(ids)
         )
         if len(left) < len(found):  # at once, so that the earlier row is not lost if the disk is full
-            _rewrite(path, [*left, row | {KEPT: origin}])
+            _rewrite(path, [*left, encode(redact_nested(row | {KEPT: origin}))])
         else:
             append(path, row | {KEPT: origin})
         rows = _count(path)
@@ -340,17 +340,23 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _left(path: Path, removed: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All rows of a data set, and those whose origin is not to be removed."""
+def _left(path: Path, removed: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], list[bytes]]:
+    """All lines of a data set, and those whose row's origin is not to be removed.
+
+    A line that is no row, as after an edit by hand, stays as it is.
+    """
     if not leads_to_file(path):
         return [], []
-    read_bytes(path, HISTORY_BYTES)  # a larger one cannot be rewritten
-    rows = list(records(path))
-    return rows, [row for row in rows if not (isinstance(row.get(KEPT), dict) and removed(row[KEPT]))]
+    lines = [line for line in read_bytes(path, HISTORY_BYTES).splitlines() if line.strip()]
+    origins = [(parse(line) or {}).get(KEPT) for line in lines]
+    left = [
+        line for line, origin in zip(lines, origins, strict=True) if not (isinstance(origin, dict) and removed(origin))
+    ]
+    return lines, left
 
 
-def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    replace_file(path, b"".join(encode(redact_nested(row)) for row in rows))
+def _rewrite(path: Path, lines: Iterable[bytes]) -> None:
+    replace_file(path, b"".join(line.rstrip(b"\n") + b"\n" for line in lines))
 
 
 def _count(path: Path) -> int:

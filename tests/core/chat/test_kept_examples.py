@@ -104,6 +104,20 @@ def test_keeping_again_replaces_and_undo_removes(chat: Conversation, tmp_path: P
     assert kept_datasets(tmp_path) == []
 
 
+def test_a_line_that_is_no_row_stays(chat: Conversation) -> None:
+    """A line that was broken by hand is not lost when another row is replaced or removed."""
+    reply = replies(chat)[0]
+    file = keep_example(chat, reply).file
+    broken = '{"messages": [{"role": "user", "content": "Why?"}, '
+    file.write_text(f"{broken}\n\n{file.read_text()}")
+    keep_example(chat, reply, text="Everywhere.")
+    first, last = file.read_text().splitlines()
+    assert first == broken
+    assert json.loads(last)["messages"][-1]["content"] == "Everywhere."
+    undo_kept(chat, reply, file)
+    assert file.read_text() == f"{broken}\n"
+
+
 def test_a_row_that_finds_the_disk_full_leaves_the_earlier_one(chat: Conversation) -> None:
     first, second, *_ = replies(chat)
     kept = keep_example(chat, first)
