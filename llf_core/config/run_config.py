@@ -198,7 +198,7 @@ class Report:
         return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
 
     def json(self) -> dict[str, Any]:
-        """Convert to JSON data for `llf validate --json`, without secrets.
+        """Convert to plain data for `llf validate --json`, without secrets. A number that is not finite stays one.
 
         Returns:
             `ok`, and a list of `Problem.json` for each kind: `unknown`, `not_built`, `invalid`, `not_needed`,

@@ -271,10 +271,9 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
 
 
 def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Number of tokens of each example in the underlying table, to forecast the memory of the largest batch.
+    """Number of tokens of each example, to forecast the memory of the largest batch.
 
-    It comes from the offsets alone, without reading the tokens. The table includes examples that a selection of the
-    data set leaves out, such as held-out ones.
+    It comes from the offsets alone, without reading the tokens.
 
     Args:
         examples: a data set of examples.
@@ -288,5 +287,7 @@ def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[in
     """
     import pyarrow.compute as pc
 
-    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()
+    table: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()
+    selected = examples._indices  # noqa: SLF001 - rows of the table; reading a selection itself would copy its tokens
+    counted = table if selected is None else table[selected.column(0).to_numpy()]
     return counted.astype(np.int64)

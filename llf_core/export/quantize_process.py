@@ -16,6 +16,29 @@ LAYOUTS = {"gptq": "auto_gptq", "awq": "auto_awq"}
 """auto-round's name of each layout."""
 
 
+def group_size(folder: Path) -> int:
+    """How many values of a row share a scale in 4 bits, so that no layer of a model is left out.
+
+    A row that is not a multiple of it stays as it is with torchao, without a word.
+
+    Args:
+        folder: the merged model.
+
+    Returns:
+        `GROUP`, or `SMALL_GROUP` where a row of a layer is not a multiple of it.
+
+    Raises:
+        OSError, SafetensorError: a file cannot be read.
+    """
+    from safetensors import safe_open
+
+    shapes = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "numpy") as tensors:
+            shapes += [tensors.get_slice(name).get_shape() for name in tensors.keys() if "layers" in name]  # noqa: SIM118
+    return GROUP if all(shape[-1] % GROUP == 0 for shape in shapes if len(shape) > 1) else SMALL_GROUP
+
+
 def quantize_by_torchao(job: dict[str, Any]) -> None:
     """Quantize the linear layers by torchao, and write the model: to 8 bits on the CPU, to 4 bits on a GPU.
 
@@ -29,12 +52,15 @@ def quantize_by_torchao(job: dict[str, Any]) -> None:
         ImportError: a package is not installed.
         OSError, SafetensorError: a file cannot be read or written.
         ValueError: the model cannot be quantized.
-        RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
+        AssertionError, RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
     """
     import transformers
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
 
-    kind = Int8WeightOnlyConfig(version=2) if job["format"] == "int8" else Int4WeightOnlyConfig(group_size=GROUP)
+    if job["format"] == "int8":
+        kind: Any = Int8WeightOnlyConfig(version=2)
+    else:
+        kind = Int4WeightOnlyConfig(group_size=group_size(Path(job["folder"])))
     model = getattr(transformers, job["loader"]).from_pretrained(
         job["folder"],
         dtype="auto",
@@ -64,13 +90,11 @@ def _quantize_by_auto_round(job: dict[str, Any]) -> None:
     arguments = {"trust_remote_code": job["trust"], "local_files_only": True}
     model = getattr(transformers, job["loader"]).from_pretrained(job["folder"], dtype="auto", **arguments)
     tokenizer = transformers.AutoTokenizer.from_pretrained(job["folder"], **arguments)
-    widths = [one.shape[-1] for name, one in model.named_parameters() if one.ndim > 1 and "layers" in name]
-    group = GROUP if all(width % GROUP == 0 for width in widths) else SMALL_GROUP
     rounding = AutoRound(
         model,
         tokenizer,
         bits=BITS,
-        group_size=group,
+        group_size=group_size(Path(job["folder"])),
         sym=job["format"] == "gptq",
         iters=0,
         disable_opt_rtn=True,
@@ -91,7 +115,7 @@ def main() -> None:
         ImportError: a package is not installed.
         OSError, SafetensorError, ValueError, RecursionError: a file cannot be read or written, or the model cannot be
             quantized.
-        RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
+        AssertionError, RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
     """
     import torch
 

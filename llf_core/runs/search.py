@@ -62,8 +62,12 @@ def searched_text(row: Row) -> str:
     return "\n".join((row.name, *row.tags, row.note, *paths, row.stage, row.method)).lower()
 
 
+LETTERS = r"a-z0-9\u00df-\u00f6\u00f8-\u024f\u0370-\u052f"
+"""Digits, and lower case letters of scripts that write words apart: Latin, Greek and Cyrillic (a range of Unicode)."""
+
+
 def _pattern(word: str) -> re.Pattern[str]:
-    before = r"(?<![a-z0-9])" if re.match(r"[a-z0-9]", word) else ""
+    before = f"(?<![{LETTERS}])" if re.match(f"[{LETTERS}]", word) else ""
     after = r"(?![0-9])" if word.isdecimal() else ""
     return re.compile(before + re.escape(word) + after)
 

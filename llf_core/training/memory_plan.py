@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MULTIPLE = 8  # as the collator pads
+MULTIPLE = 8
+"""Rows are padded to a multiple of it, as the collator does."""
 
 
 def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> CheckpointingChoice:
@@ -52,7 +53,9 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     """
     config = context.config
     batch = config.training.per_device_train_batch_size
-    twice = stage_of(config).data_kind == "unpaired_preferences"  # each with a mismatched completion
+    kind = stage_of(config).data_kind
+    # Each with a mismatched completion; or a pair, whose second answer a stream does not tell the length of.
+    twice = kind == "unpaired_preferences" or (kind == "pairs" and isinstance(context.data.train, Stream))
     drawn = stage_of(config).completion_tokens(config, 0)
     flattens = context.flattens and not stage_of(config).pads
     tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
@@ -115,7 +118,9 @@ def largest_batch(
         ValueError: there is no example.
     """
     if isinstance(train, Stream):
-        return batch * train.capacity, train.capacity
+        longest = train.capacity + drawn
+        each = longest if flattens else padded(longest)
+        return batch * (1 + twice) * each, longest
     if isinstance(train, PackedRows):
         return batch * train.capacity, int(lengths(train.examples).max())
     own = lengths(train)
@@ -126,4 +131,9 @@ def largest_batch(
     if flattens:
         return int((np.sort(own + other)[::-1][:batch] + drawn).sum()), longest
     rows = (batch if drawn else min(batch, len(own))) * (1 + bool(other.any()))
-    return rows * -(-longest // MULTIPLE) * MULTIPLE, longest
+    return rows * padded(longest), longest
+
+
+def padded(tokens: int) -> int:
+    """The length of a row to which an example of some tokens is padded, as the collator does: a multiple of 8."""
+    return -(-tokens // MULTIPLE) * MULTIPLE

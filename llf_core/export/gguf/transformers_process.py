@@ -31,7 +31,8 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
             `write_base` wrote them) and `width` (size of the vocabulary).
 
     Returns:
-        The attributes of `QualityLoss`; empty if transformers does not know the architecture.
+        The attributes of `QualityLoss`; empty if transformers cannot read the file, as of an architecture or a
+        quantization that it does not know.
 
     Raises:
         ImportError: the package gguf is not installed.

@@ -1,10 +1,12 @@
 """int8 by torchao and GPTQ by auto-round are read back by plain transformers; what cannot be verified is refused."""
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.export import ExportError, find_format
 from llf_core.export.exports import export
+from llf_core.export.quantize_process import group_size
 from llf_core.export.source import ExportSource
 
 
@@ -50,3 +52,12 @@ def test_a_missing_package_is_named(tiny_model_dir, tmp_path, monkeypatch):
         ExportError, match=r'needs auto-round, which is not installed. Run pip install "llf\[quantize\]"'
     ):
         export(tiny_model_dir, "gptq", folder=tmp_path / "out")
+
+
+@pytest.mark.parametrize(("hidden", "inner", "group"), [(128, 256, 128), (64, 128, 32), (128, 192, 32)])
+def test_a_scale_is_shared_by_so_few_values_that_each_row_can_be_cut(tmp_path, hidden, inner, group):
+    config = LlamaConfig(
+        hidden_size=hidden, intermediate_size=inner, num_hidden_layers=1, num_attention_heads=2, vocab_size=50
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    assert group_size(tmp_path) == group

@@ -34,7 +34,22 @@ def test_words_are_found(query):
 
 @pytest.mark.parametrize(
     "query",
-    ["99", "121212", "2026", "24", "1", "experiment 20", "xperiment", "ora", "e-3", "2026-12", "data", "mistral", "v1"],
+    [
+        "99",
+        "121212",
+        "2026",
+        "24",
+        "1",
+        "experiment 20",
+        "xperiment",
+        "ora",
+        "e-3",
+        "2026-12",
+        "data",
+        "mistral",
+        "v1",
+        "berarbeitet",
+    ],
 )
 def test_parts_of_ids_folders_words_and_numbers_are_not(query):
     assert not Search(query).matches(ROW)

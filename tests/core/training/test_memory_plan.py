@@ -6,6 +6,8 @@ import yaml
 from datasets import Dataset
 
 from llf_core.data import PackedRows
+from llf_core.data.example_store import lengths
+from llf_core.data.streaming import Stream
 from llf_core.runs import RunReader, read_status, status
 from llf_core.training.memory_plan import largest_batch, varies
 from llf_core.training.session import run_attempt
@@ -22,6 +24,20 @@ def test_the_largest_batch_holds_the_longest_examples():
     assert largest_batch(examples(), 2, flattens=False) == (2 * 32, 30)
     assert largest_batch(examples(), 9, flattens=True) == (61, 30)
     assert largest_batch(examples(), 9, flattens=False) == (4 * 32, 30)
+
+
+def test_only_selected_examples_count_and_as_often_as_they_are_selected():
+    """Held-out examples are left out, and one that is drawn twice may be in a batch with itself."""
+    assert lengths(examples().select([2, 0])).tolist() == [9, 5]
+    assert largest_batch(examples().select([3, 0, 2]), 2, flattens=True) == (17 + 9, 17)
+    assert largest_batch(examples().select([1, 1, 0, 1]), 2, flattens=True) == (60, 30)
+
+
+@pytest.mark.parametrize(("keys", "tokens"), [({}, 200), ({"twice": True}, 400), ({"flattens": False}, 208)])
+def test_every_example_of_a_stream_may_be_as_long_as_allowed(keys, tokens):
+    stream = object.__new__(Stream)
+    stream.capacity = 100
+    assert largest_batch(stream, 2, **{"flattens": True, **keys}) == (tokens, 100)
 
 
 def test_the_largest_batch_of_packed_rows_is_full():
