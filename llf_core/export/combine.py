@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
-from llf_core.models.adapter_loading import adapter_settings
+from llf_core.models.adapter_loading import adapter_settings, load_beside
+from llf_core.models.checksums import DEFAULT_ADAPTER
 from llf_core.models.errors import first_line
 
 if TYPE_CHECKING:
@@ -14,12 +15,11 @@ if TYPE_CHECKING:
 
     from peft import PeftModel
 
+    from llf_core.config import RunConfig
     from llf_core.export.request import ExportRequest
 
 COMBINED = "combined"
 """PEFT's name of the combination."""
-FIRST = "default"
-"""PEFT's name of the first adapter."""
 LEFT_OUT = ("use_dora", "use_rslora", "modules_to_save", "trainable_token_indices")
 """Options of a LoRA that PEFT's combination leaves out."""
 SEED = 0
@@ -27,7 +27,7 @@ SEED = 0
 
 
 def combine_adapters(
-    model: PeftModel, folders: Sequence[Path], weights: Sequence[float], request: ExportRequest
+    model: PeftModel, folders: Sequence[Path], weights: Sequence[float], request: ExportRequest, config: RunConfig
 ) -> PeftModel:
     """Load further adapters beside the first, and activate their weighted combination; the others are removed.
 
@@ -38,6 +38,7 @@ def combine_adapters(
         folders: folders of all adapters, the first one's too.
         weights: the factor of each adapter, in the order of `folders`.
         request: for the combination and its density.
+        config: see `find_adapter`.
 
     Returns:
         The model with one adapter, frozen.
@@ -45,9 +46,10 @@ def combine_adapters(
     Raises:
         ExportError: an adapter is no LoRA or has options that PEFT's combination leaves out, or PEFT cannot combine
             them.
-        ModelError: an adapter's config is damaged, or of a type that PEFT does not know.
-        RuntimeError, MemoryError: out of memory, an adapter does not fit the model, or a weight is not finite.
-        OSError, SafetensorError: a file cannot be read; the second is for weights that are damaged.
+        ModelError: an adapter is missing or damaged, does not fit the model, or is of a type that PEFT does not know.
+        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
+        RuntimeError, MemoryError: out of memory, or a weight is not finite.
+        OSError: a file cannot be read.
 
     Source:
         TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.
@@ -55,11 +57,11 @@ def combine_adapters(
     import torch
 
     _check(folders)
-    names = [FIRST, *(f"adapter_{number}" for number in range(1, len(folders)))]
+    names = [DEFAULT_ADAPTER, *(f"adapter_{number}" for number in range(1, len(folders)))]
     weights = list(weights)
+    for name, folder in zip(names[1:], folders[1:], strict=True):
+        load_beside(model, str(folder), name, config)
     try:
-        for name, folder in zip(names[1:], folders[1:], strict=True):
-            model.load_adapter(str(folder), adapter_name=name)
         one = len(names) == 1
         with torch.random.fork_rng():
             torch.manual_seed(SEED)

@@ -398,7 +398,7 @@ class ExportSource:
             return first
         from llf_core.export.combine import combine_adapters
 
-        return combine_adapters(first, self.adapter_folders, weights, self.request)
+        return combine_adapters(first, self.adapter_folders, weights, self.request, self.config)
 
 
 def bytes_of_weights(model: Any, itemsize: int) -> int:

@@ -17,6 +17,7 @@ from llf_core.config.declarations.methods.lora import (
 )
 from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.checksums import DEFAULT_ADAPTER
 from llf_core.models.errors import ModelError
 from llf_core.models.resolve import resolve_model
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import Tuner
     from llf_core.optimizers.optimizer import ParameterGroup
 
-ADAPTER = "default"
 EVA_PASSES = 5
 """Passes over the sampled examples after which EVA gives up."""
 
@@ -160,20 +160,22 @@ class LoRA(PeftTuner):
             return
         import torch
 
-        settings: Any = self._model.peft_config[ADAPTER]
+        settings: Any = self._model.peft_config[DEFAULT_ADAPTER]
         rank = settings.r
         with torch.no_grad():
             for path, layer in self._layers_of(self._model):
-                begun = {kind: self._initial[f"{path}.{kind}.{ADAPTER}.weight"] for kind in ("lora_A", "lora_B")}
-                scale, base = layer.scaling[ADAPTER], layer.get_base_layer()
+                begun = {
+                    kind: self._initial[f"{path}.{kind}.{DEFAULT_ADAPTER}.weight"] for kind in ("lora_A", "lora_B")
+                }
+                scale, base = layer.scaling[DEFAULT_ADAPTER], layer.get_base_layer()
                 taken = scale * begun["lora_B"].float() @ begun["lora_A"].float()
                 turned = taken.T if getattr(layer, "fan_in_fan_out", False) else taken
                 base.weight.data = (base.weight.data.float() + turned).to(base.weight.dtype)
-                down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+                down, up = layer.lora_A[DEFAULT_ADAPTER], layer.lora_B[DEFAULT_ADAPTER]
                 down.weight.data = torch.cat([down.weight.data, begun["lora_A"]])
                 up.weight.data = torch.cat([up.weight.data, -begun["lora_B"]], dim=1)
                 down.out_features = up.in_features = 2 * rank
-                layer.r[ADAPTER], layer.lora_alpha[ADAPTER] = 2 * rank, self._doubled(settings)
+                layer.r[DEFAULT_ADAPTER], layer.lora_alpha[DEFAULT_ADAPTER] = 2 * rank, self._doubled(settings)
         settings.lora_alpha, settings.r = self._doubled(settings), 2 * rank
         settings.init_lora_weights, settings.corda_config = True, None
         self._initial = {}
@@ -187,7 +189,7 @@ class LoRA(PeftTuner):
     def _layers_of(wrapped: Any) -> Iterator[tuple[str, Any]]:
         """The LoRA layers of linear modules, by path."""
         for path, module in wrapped.named_modules():
-            if ADAPTER in getattr(module, "lora_A", ()):
+            if DEFAULT_ADAPTER in getattr(module, "lora_A", ()):
                 yield path, module
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
@@ -236,15 +238,17 @@ class LoRA(PeftTuner):
 
         with torch.no_grad():
             for path, layer in self._layers_of(wrapped):
-                base, rank = layer.get_base_layer(), layer.r[ADAPTER]
+                base, rank = layer.get_base_layer(), layer.r[DEFAULT_ADAPTER]
                 if not hasattr(base, "weight") or base.weight.is_floating_point():  # experts stay unquantized
                     continue
                 lost = self._stored_weight(path, wrapped).to(base.weight.device).float()
                 lost -= dequantize_module_weight(base).float()
                 left, values, right = torch.linalg.svd(lost, full_matrices=False)
                 root = values[:rank].sqrt()
-                layer.lora_B[ADAPTER].weight.data = (left[:, :rank] * root / layer.scaling[ADAPTER]).contiguous()
-                layer.lora_A[ADAPTER].weight.data = (root[:, None] * right[:rank]).contiguous()
+                layer.lora_B[DEFAULT_ADAPTER].weight.data = (
+                    left[:, :rank] * root / layer.scaling[DEFAULT_ADAPTER]
+                ).contiguous()
+                layer.lora_A[DEFAULT_ADAPTER].weight.data = (root[:, None] * right[:rank]).contiguous()
 
     def _stored_weight(self, path: str, wrapped: Any) -> Tensor:
         """The unquantized weight `[out, in]` of a layer, from the model's files.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.metadata import version
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
-from llf_core.models.checksums import bitwise_equal, check_checksums, list_first
+from llf_core.models.checksums import DEFAULT_ADAPTER, bitwise_equal, check_checksums, list_first
 from llf_core.models.errors import MAX_QUOTED, ModelError, first_line
 from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import check_text_files, read_json_object
@@ -19,7 +20,7 @@ from llf_core.models.reward_head import HEAD_NAME, HEAD_WEIGHT
 from llf_core.models.stored_tensors import INTEGERS, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import UnionType
 
@@ -233,7 +234,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
         _check_rank(settings, folder)
     keep_from_compiling(settings)
     check_patterns(settings, [module for module, _ in model.named_modules()], folder)
-    try:
+    with _named_errors(folder, name, config):
         wrapped: PeftModel
         if trainable and hasattr(model, HEAD_NAME) and HEAD_NAME not in (settings.modules_to_save or ()):
             wrapped = _with_new_score(model, settings, folder)
@@ -241,6 +242,45 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
             wrapped = _prompt_to_train(model, settings, folder)
         else:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
+    if trainable or getattr(settings, "trainable_token_indices", None):
+        _keep_exact(wrapped, folder)
+    _check_loaded(wrapped, folder, name, config)
+    check_checksums(wrapped, folder)
+    return wrapped
+
+
+def load_beside(model: PeftModel, name: str, label: str, config: RunConfig) -> None:
+    """Load a further adapter beside the first one of a model, verified as by `load_adapter`; the first stays active.
+
+    Args:
+        model: the model with its first adapter; changed in place.
+        name: path or hub id of the adapter.
+        label: PEFT's name for it, unlike the others.
+        config: see `find_adapter`.
+
+    Raises:
+        ModelError: the adapter is missing or damaged, or does not fit the model.
+        UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
+        OSError: a file cannot be read, or the hub's cache cannot be written.
+        MemoryError: out of memory; on a GPU, torch's error for it.
+    """
+    folder = find_adapter(name, config)
+    settings = adapter_settings(folder)
+    if (folder / SAFETENSORS_FILE).is_file():
+        _check_rank(settings, folder)
+    keep_from_compiling(settings)
+    check_patterns(settings, [module for module, _ in model.get_base_model().named_modules()], folder)
+    with _named_errors(folder, name, config):
+        model.load_adapter(str(folder), adapter_name=label)
+    _check_loaded(model, folder, name, config, label)
+    check_checksums(model, folder, label)
+
+
+@contextmanager
+def _named_errors(folder: Path, name: str, config: RunConfig) -> Iterator[None]:
+    """Says which adapter cannot be loaded and why, in place of PEFT's and torch's errors."""
+    try:
+        yield
     except UnpicklingError as error:
         raise ModelError(
             f"{folder / PICKLE_FILE} is damaged, or contains more than tensors. It was not executed. Expected "
@@ -256,11 +296,6 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
             f"{_made_for(folder)}"
         ) from error
-    if trainable or getattr(settings, "trainable_token_indices", None):
-        _keep_exact(wrapped, folder)
-    _check_loaded(wrapped, folder, name, config)
-    check_checksums(wrapped, folder)
-    return wrapped
 
 
 def can_merge(model: Any) -> bool:
@@ -489,12 +524,12 @@ def _keep_exact(wrapped: Any, folder: Path) -> None:
     set_peft_model_state_dict(wrapped, weights, wrapped.active_adapter)
 
 
-def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
+def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig, label: str = DEFAULT_ADAPTER) -> None:
     """Refuse an adapter that PEFT has loaded only in part, which it reports with no more than a warning."""
     from peft import get_peft_model_state_dict, load_peft_weights
 
     stored = load_peft_weights(str(folder), device="cpu")
-    wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    wanted = get_peft_model_state_dict(wrapped, adapter_name=label, save_embedding_layers=False)
     if SCORE_KEY not in stored:  # a reward model may begin with an adapter of a language model
         wanted.pop(SCORE_KEY, None)
     left = sorted(stored.keys() ^ wanted.keys())

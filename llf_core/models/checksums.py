@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+DEFAULT_ADAPTER = "default"
+"""PEFT's name of a model's first adapter."""
 BLOCK_WORDS = 1 << 17
 """64-bit words that are hashed at once: 1 MiB fits a cache."""
 PRIME = 0x9E3779B97F4A7C15
@@ -209,7 +211,7 @@ def _read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
     return tensors if isinstance(tensors, dict) else {}
 
 
-def check_checksums(model: nn.Module, folder: Path) -> None:
+def check_checksums(model: nn.Module, folder: Path, adapter: str = DEFAULT_ADAPTER) -> None:
     """Verify that a loaded result is what the run has written, since a copied file may be damaged or changed.
 
     A tensor that was loaded in a narrower dtype than it was written in is not compared, nor are tensors of a whole
@@ -218,6 +220,7 @@ def check_checksums(model: nn.Module, folder: Path) -> None:
     Args:
         model: loaded from `folder`, perhaps wrapped.
         folder: `output` of a run; for any other folder nothing is checked.
+        adapter: PEFT's name of the adapter that was loaded from it, where a model has several.
 
     Raises:
         ModelError: a tensor differs.
@@ -226,6 +229,9 @@ def check_checksums(model: nn.Module, folder: Path) -> None:
     """
     record = _read_checksums(folder)
     tensors = named_tensors(model) if record else {}
+    if adapter != DEFAULT_ADAPTER:
+        part, saved = f".{adapter}.", f".{DEFAULT_ADAPTER}."
+        tensors = {name.replace(part, saved): tensor for name, tensor in tensors.items() if part in name}
     wanted = {
         name: entry
         for name, entry in record.items()

@@ -12,7 +12,7 @@ from llf_core.config.stored_quantization import quantizer_of_files
 from llf_core.models.adapter_loading import can_merge, encoded_prompt
 from llf_core.models.architecture import auto_class
 from llf_core.models.card import TEXT, model_card
-from llf_core.models.checksums import bitwise_equal, checksums, list_first, named_tensors
+from llf_core.models.checksums import DEFAULT_ADAPTER, bitwise_equal, checksums, list_first, named_tensors
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from llf_core.models.checksums import Checksum
     from llf_core.models.model_source import ModelSource
 
-DEFAULT_ADAPTER = "default"
-"""PEFT's name of a model's first adapter."""
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 QUANTIZED_NAMES = {"F8_E4M3", "F8_E5M2", "U8", "I8"}
 """Dtypes of files that are unpacked to bfloat16 when they are loaded."""

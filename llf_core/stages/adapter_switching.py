@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llf_core.models.save_result import DEFAULT_ADAPTER
+from llf_core.models.checksums import DEFAULT_ADAPTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -108,6 +108,38 @@ def test_a_full_disk_is_named_whatever_the_program_says_that_met_it(adapters, tm
         subprocess.run(["umount", disk], check=True)
 
 
+def _other_modules(weights):
+    return {key.replace("_proj", "_other"): value for key, value in weights.items()}
+
+
+def _half_of_them(weights):
+    return {key: value for key, value in weights.items() if "lora_A" in key}
+
+
+def _not_a_number(weights):
+    return {key: value / 0 if "up_proj.lora_B" in key else value for key, value in weights.items()}
+
+
+@pytest.mark.usefixtures("warm_python")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_other_modules, "does not fit the model"),
+        (_half_of_them, "does not fit the model"),
+        (_not_a_number, "differs from the live model"),
+    ],
+)
+def test_a_further_adapter_that_is_not_loaded_whole_is_not_left_out_in_silence(adapters, box, change, said):
+    from safetensors.torch import load_file, save_file
+
+    bad = shutil.copytree(adapters[1], box / "bad")
+    file = bad / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+    with pytest.raises(ExportError, match=said):
+        export(adapters[0], "merged", folder=box / "whole", adapters=[(bad, 0.5)])
+    assert entries(box) == ["bad"]
+
+
 @pytest.mark.usefixtures("warm_python")
 def test_an_adapter_whose_base_is_gone(adapters, box):
     lost = shutil.copytree(adapters[0], box / "lost")
