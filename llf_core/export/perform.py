@@ -43,7 +43,6 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
         RuntimeError, MemoryError: out of memory.
         ImportError: a package that the format needs is not installed.
         ValueError: the tokenizer has no padding token.
-        jinja2.TemplateError: the chat template refuses a single user message.
         UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
         OSError, SafetensorError: a file cannot be read or written, or a process cannot be started; the second is for
             weights.

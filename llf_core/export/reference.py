@@ -63,7 +63,6 @@ def measure_reference(
 
     Raises:
         RuntimeError: out of memory.
-        jinja2.TemplateError: the chat template refuses a single user message.
         ValueError: the tokenizer has no padding token.
     """
     what = "Measuring the live model"
@@ -115,31 +114,30 @@ def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a user message by the chat template, up to where the answer begins; the text alone without one.
+    """Token ids of a user message by the chat template, up to where the answer begins, to probe a model with.
+
+    They are those of the text alone without a template, with several of which none is the default, or where it refuses
+    a single user message: a model of any template can be exported.
 
     Args:
         tokenizer: the tokenizer.
-        text: the message.
-
-    Raises:
-        jinja2.TemplateError: the chat template refuses a single user message.
+        text: the message, of valid Unicode.
     """
-    if not tokenizer.chat_template:
-        plain: list[int] = tokenizer(text)["input_ids"]
-        return plain
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-    )
-    ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    message = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
+    prompt = rendered(tokenizer, message)
+    ids: list[int] = (tokenizer(text) if prompt is None else tokenizer(prompt, add_special_tokens=False))["input_ids"]
     return ids
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, conversation: dict[str, Any]) -> str | None:
-    """Text of a conversation by the chat template; None without one, or where the template refuses the messages.
+    """Text of a conversation by the chat template, to compare templates.
 
     Args:
         tokenizer: the tokenizer.
-        conversation: one of `CONVERSATIONS`.
+        conversation: `messages`, `add_generation_prompt` and, if there are any, `tools`, as in `CONVERSATIONS`.
+
+    Returns:
+        The text; None without a template, with several of which none is the default, or where it refuses the messages.
     """
     if not tokenizer.chat_template:
         return None

@@ -97,7 +97,6 @@ class ExportSource:
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             RuntimeError, MemoryError: out of memory.
             ValueError: the tokenizer has no padding token.
-            jinja2.TemplateError: the chat template refuses a single user message.
             UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
             ModeError: `LLF_HOME_MODE` is not a mode.
             OSError, SafetensorError: a file cannot be read; the second is for damaged weights of a further adapter.

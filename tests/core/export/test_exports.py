@@ -1,5 +1,6 @@
 """Exports from beginning to end: what is at the destination afterwards, and what is said where nothing is."""
 
+import copy
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from llf_core.export import ExportError, export, exports, read_receipt
 from llf_core.export.exports import bytes_of_size
@@ -138,6 +140,27 @@ def test_a_further_adapter_that_is_not_loaded_whole_is_not_left_out_in_silence(a
     with pytest.raises(ExportError, match=said):
         export(adapters[0], "merged", folder=box / "whole", adapters=[(bad, 0.5)])
     assert entries(box) == ["bad"]
+
+
+@pytest.mark.usefixtures("warm_python")
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"rag": "{{ messages[0].content }}", "tool_use": "{{ messages[0].content }}!"},
+        "{{ raise_exception('A system message is missing.') }}",
+        "{{ messages[0].content + 1 }}",
+    ],
+    ids=["none is the default", "refuses", "raises"],
+)
+def test_a_model_whose_template_renders_no_single_message_is_exported(tiny_model_dir, tiny_tokenizer, box, template):
+    odd = shutil.copytree(tiny_model_dir, box / "odd")
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = template
+    (odd / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(odd)
+    done = export(odd, "merged", folder=box / "whole")
+    assert done.receipt.passed
+    assert AutoTokenizer.from_pretrained(box / "whole").chat_template == template
 
 
 @pytest.mark.usefixtures("warm_python")
