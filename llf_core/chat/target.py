@@ -90,7 +90,9 @@ class Target:
     @cached_property
     def base(self) -> str:
         """Name of the base model, for people."""
-        return Path(self.model).name if self.model and is_there(expanded(self.model)) else self.model
+        if not self.model or not is_there(expanded(self.model)):
+            return self.model
+        return Path(self.model).name or Path(self.model).absolute().name or self.model  # `.` has no name
 
     def named(self, name: str) -> Target:
         """The same target under another name, for a service in which its own is taken.

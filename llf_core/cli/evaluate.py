@@ -74,14 +74,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Measure models on data: perplexity, bits per byte, token accuracy, and metrics of generated answers.
 
-    Runs are compared with their base model: each difference has a 95 % interval, and a verdict whether it exceeds the
-    noise. Results are stored as soon as they are complete, and what was measured before is not measured again.
+    All models are compared with the first one, which is the base model of the first run: each difference has a verdict
+    whether it exceeds the noise and, from ten examples on, a 95 % interval. Results are stored as soon as they are
+    complete, and what was measured before is not measured again.
 
     A config file says what is measured by LLaMA-Factory's keys: task, n_shot, eval_dataset, predict_with_generate,
     save_dir. Options of the command replace them.
 
     Raises:
-        UserError: a target or the data cannot be used, the evaluation fails, or the user stopped it.
+        UserError: a target, the data or another option cannot be used, the evaluation fails, or the user stopped it.
     """
     from llf_core.config.number_format import with_unit
     from llf_core.evaluation.config_file import is_config_file, read_evaluation

@@ -313,7 +313,7 @@ def _names_with(kind: type[Declaration], trait: str, key: str) -> tuple[str, ...
 def plain(value: object) -> Any:
     """Convert a value to its form in a file: names as a comma-separated list, or as a list if one has a comma.
 
-    Values and defaults are stored, compared and shown in this form.
+    Values and defaults are stored, compared and shown in this form. A config holds names as a tuple of texts.
 
     Returns:
         A text or a list for names, the empty text without any; any other value unchanged.

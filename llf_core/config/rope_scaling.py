@@ -156,12 +156,12 @@ def longest_text(config: RunConfig) -> int:
 
 
 def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> str:
-    """Say what a scaling means for the result of a run; empty if there is nothing to know.
+    """Say what a `rope_scaling` means for the result of a run; empty if there is nothing to know.
 
     Args:
         name: of the model.
         scaling: of its rotary embeddings; None if it needs none.
-        config: of the run.
+        config: of the run, which sets `rope_scaling`.
 
     Raises:
         PluginError: two installed packages declare the same method or stage.

@@ -160,7 +160,7 @@ def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object]
         ids: token ids `[seq]`, int32.
         labels: labels `[seq]`, int32.
         more: values of the example's further columns by name, hashed too, in this order and without the names: lists
-            or arrays of integers of 32 bits, booleans, and text without lone surrogates; None for none.
+            or arrays (of any length) of integers of 32 bits, booleans, and text without lone surrogates; None for none.
 
     Returns:
         A signed integer, as it fits in an int64 column.

@@ -64,7 +64,9 @@ class FieldCheck(NamedTuple):
         return (self.role, self.name) in {TOOLS, SYSTEM, CALLS} or self.name in REASONING_FIELDS
 
     def text(self, template: str) -> str:
-        """Say what happens to the field and what to do, in one to three sentences; empty if it is rendered.
+        """Say what happens to the field, and what to do if it matters, in one to three sentences; empty if rendered.
+
+        Of an error the template's own message has to tell what to do.
 
         Args:
             template: name of the template.

@@ -34,7 +34,7 @@ def answer_suffix(
         place: index of the answer among the messages.
 
     Raises:
-        BadExample: the template raises an error.
+        BadExample: the template raises an error or writes invalid Unicode.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """
@@ -58,7 +58,7 @@ def answer_header(
         place: index of the answer among the messages.
 
     Raises:
-        BadExample: the template raises an error.
+        BadExample: the template raises an error or writes invalid Unicode.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """

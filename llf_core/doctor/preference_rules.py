@@ -179,7 +179,7 @@ def entropy_collapses(metrics: RunMetrics) -> Finding | None:
 def completions_truncated(metrics: RunMetrics) -> Finding | None:
     """Find completions most of which reach the maximum length: their rewards are of unfinished answers.
 
-    The share of truncated completions must exceed `CUT` in the last `WINDOW` logged values.
+    The share of truncated completions must exceed `CUT` in the last `WINDOW` logged values that are finite.
 
     Returns:
         The finding; None if one of them is lower, or fewer are logged.

@@ -56,7 +56,8 @@ class ExportFormat(ABC):
             request: the request.
 
         Raises:
-            ExportError: an option does not fit the format or the target.
+            ExportError: an option does not fit the format or the target, or a package or program of the format is not
+                installed.
             OSError: too many files are open.
         """
 

@@ -249,7 +249,7 @@ class ShareOptimizer(PerParameterOptimizer):
             group: its group.
 
         Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
+            RuntimeError: the gradient is on another device than the parameter, or out of memory.
 
         Source:
             The ratio mode of the authors' package `badam`.

@@ -119,6 +119,8 @@ def adapter_names(config: RunConfig) -> list[str]:
 def add_frozen_copy(policy: PeftModel) -> None:
     """Add a frozen copy of the trained adapter, bitwise equal, as the reference of a policy that is trained further.
 
+    From then on the policy saves its trained adapter alone, see `add_frozen`.
+
     Args:
         policy: a PEFT model whose trained adapter is `DEFAULT_ADAPTER`.
 

@@ -21,7 +21,7 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
 
     Args:
         config: the run's config.
-        folder: the run; its name is that of the repository without `hub_model_id`.
+        folder: the run; its name, made fit for a file, is that of the repository without `hub_model_id`.
 
     Returns:
         The destination; None without `push_to_hub`.

@@ -203,13 +203,13 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 
     Args:
         path: the file.
-        max_bytes: maximum number of bytes to read.
+        max_bytes: maximum number of bytes to read, below 2 to the power of 31.
         root: folder below which links are not followed, see `open_file`.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, the system
-            denies access, or the disk fails.
+        UnreadableError: it is not a regular file, a folder on its path is no folder or, below `root`, a link, the path
+            is too long, the system denies access, or the disk fails.
         OSError: too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """

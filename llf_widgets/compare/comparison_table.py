@@ -82,7 +82,8 @@ class TableSection:
 def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
     """All sections of the table, results first, since they are the question that a comparison answers.
 
-    A cell of several runs has the mean of their numbers, and below it the lowest and the highest.
+    A cell of several runs has the mean of their results, and below it the lowest and the highest if they read
+    differently; of their settings it lists each value.
 
     Args:
         groups: the runs, already read and smoothed over the same window.

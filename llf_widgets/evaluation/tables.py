@@ -144,7 +144,7 @@ class ResultTables:
 
         Raises:
             UnreadableError: a file of votes is not a regular file, or the system denies access.
-            OSError: too many files are open.
+            OSError: the folder of a result is not accessible, the disk fails, or too many files are open.
         """
         return [list(votes_of(one, self.results[0]).values()) for one in self.results[1:]]
 

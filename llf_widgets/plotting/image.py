@@ -74,7 +74,7 @@ def draw_end_labels(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
 
     Args:
         axes: matplotlib's axes, with their final limits and a linear y axis.
-        ends: the labels.
+        ends: the labels, at finite heights.
         size: font size in points.
     """
     low, high = axes.get_ylim()

@@ -96,7 +96,7 @@ def label_shifts(heights: list[float], min_distance: float) -> list[float]:
     * rank` by pooling adjacent violators (Ayer et al., Ann. Math. Stat. 26, 1955).
 
     Args:
-        heights: `[n]`, pixels.
+        heights: `[n]`, pixels, finite.
         min_distance: minimum distance in pixels.
 
     Returns:

@@ -350,7 +350,9 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
 def per_document_attention(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 0.0, sinks: Tensor | None = None
 ) -> Tensor:
-    """Attention of one document after the other, by torch's own function: for what FlashAttention does not support.
+    """Attention of one document after the other, for what FlashAttention does not support.
+
+    It is torch's own function, or the plain formula with a soft cap, with sinks or where a window cuts a document.
 
     Args:
         q: `[tokens, heads, dim]`.

@@ -95,12 +95,12 @@ class QuantizedFormat(ExportFormat):
 
         Raises:
             ExportError: the adapter cannot be merged, the model cannot be quantized, or the disk has too little space.
-            ModelError: the written weights differ from those in memory.
+            ModelError: the written weights differ from those in memory, or a file of the base is damaged.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError, SafetensorError: a file cannot be written, or the process cannot be started; the second is for
-                weights.
+            OSError, SafetensorError: a file of the base cannot be read or one cannot be written, or the process cannot
+                be started; the second is for weights.
             RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.program import run

@@ -302,7 +302,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         places = torch.linspace(first, last, min(points, last - first + 1), dtype=torch.float64)
         steps = sorted({round(float(step)) for step in places})
         base, planned = schedule.base_lrs[0], schedule.lr_lambdas[0]
-        return steps, [float(base * planned(step - 1)) for step in steps]  # the first step is made at `planned(0)`
+        # The first step is made at `planned(0)`. With float16 a step whose gradients overflow does not move a schedule.
+        skipped = self.state.global_step - schedule.last_epoch
+        return steps, [float(base * planned(step - 1 - skipped)) for step in steps]
 
     def end_at(self, total: int) -> None:
         """Change the last step of a live run; its schedule continues as if that step had been planned from the start.

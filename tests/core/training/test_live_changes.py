@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_request, status
 from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.runs.config_file import run_config
+from llf_core.stages.base.loop import TrainingLoop
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.session import run_attempt
@@ -70,6 +72,20 @@ def test_the_plan_of_the_schedule_is_what_is_logged_later(make_run, at_steps, na
         assert {step: rate for step, rate in plan.items() if step <= last} == pytest.approx(
             {step: rate for step, rate in found.items() if min(plan) <= step <= last}, rel=1e-12
         )
+
+
+def test_a_step_whose_gradients_overflowed_leaves_the_plan_where_it_was():
+    """After four steps, two of them skipped by float16's scaler, the fifth is made with the third rate of the plan."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
+    for _ in range(2):
+        optimizer.step()
+        schedule.step()
+    loop = SimpleNamespace(lr_scheduler=schedule, state=SimpleNamespace(global_step=4, max_steps=6))
+    steps, planned = TrainingLoop.planned_rates(loop)
+    assert steps == [5, 6]
+    assert planned == pytest.approx([0.8, 0.7])
+    assert planned[0] == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
 def test_a_schedule_that_follows_the_evaluation_has_no_plan(make_run):
