@@ -207,8 +207,7 @@ The peak is the trainer's, in GiB (`python -m benchmarks.estimate_peaks`).
 {chr(10).join(rows)}
 
 {within} of {len(errors)} are within {estimate_peaks.GOAL:.0%}: the largest error is {largest:.1%}, the mean
-{mean:.1%}. Full fine-tuning of the embedded model on examples of different lengths is not in the table: it took
-3.19 GB, and 3.73 are forecast, 17% too much."""
+{mean:.1%}."""
 
 
 def vision_section() -> str:

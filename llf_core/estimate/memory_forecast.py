@@ -34,7 +34,10 @@ HEAD_BYTES_GPU = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 BYTES_PER_LOGIT = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
 ROW_COPIES = 2  # the output head with its trained rows, and the gradient of all of it
 SLACK = {"cpu": 1.2, "mps": 1.1, "cuda": 1.1}
-"""What an allocator holds over what is in use, measured (`benchmarks.estimate_peaks`)."""
+"""What an allocator holds over what is in use, measured (`benchmarks.estimate_peaks`).
+
+On a CPU it is nothing over the activations where weights of the base are trained: their gradients fill the gaps.
+"""
 PASSED = 0.4
 """Share of the activations and of the gradients of a CPU's backward pass that do not exist at the same time, measured
 (`benchmarks.estimate_peaks`): the activations of a layer are freed when the gradients of its weights are there, and
@@ -121,8 +124,9 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     if step.tied and optimizer.gradients >= embedding:
         gradients += embedding * gradient_width  # those of the embedding and of the head, before they are added
     stored = activation_bytes(model, step) + (0 if encoder is None else encoder_bytes(encoder, step))
-    activations, head = SLACK[device] * stored, head_bytes(model, step)
-    if device == "cpu" and step.trains_base:
+    fills_gaps = device == "cpu" and step.trains_base
+    activations, head = (1.0 if fills_gaps else SLACK[device]) * stored, head_bytes(model, step)
+    if fills_gaps:
         activations -= PASSED * min(activations, gradients)
     compiled = COMPILED_BYTES if device == "cpu" and step.varies and step.width == HALF else 0
     return Forecast(
