@@ -437,15 +437,17 @@ def test_a_redirect_is_not_followed(endpoint):
     assert not endpoint.asked
 
 
-@pytest.mark.parametrize(("pieces", "said"), [(200, "timed out"), (10**9, "more than 1,000 bytes")])
-def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
+@pytest.mark.parametrize(
+    ("pieces", "pause", "timeout", "said"), [(200, 0.02, 0.3, "timed out"), (10**9, 0.0, 60, "more than 1,000 bytes")]
+)
+def test_an_answer_that_never_ends_is_given_up(pieces, pause, timeout, said, monkeypatch):
     monkeypatch.setattr(reward_endpoint, "PAUSES", ())
     monkeypatch.setattr(reward_endpoint, "LARGEST", 1000)
     one = Endpoint(lambda _: 0.0)
-    one.pieces, one.pause = pieces, 0.02 if said == "timed out" else 0.0
+    one.pieces, one.pause = pieces, pause
     try:
         with pytest.raises(reward_endpoint.StopTraining, match=f"does not answer .{said}"):
-            reward_endpoint.ask_scores(one.url, ["a"], timeout=0.3)
+            reward_endpoint.ask_scores(one.url, ["a"], timeout=timeout)
     finally:
         one.close()
 
