@@ -9,6 +9,8 @@ from transformers import TrainerCallback
 from llf_core.models.free_memory import release_free_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 RELEASED_AFTER = (1, 2, 4, 8, 16)
@@ -21,13 +23,17 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     Loading the model leaves gaps, and the first optimizer step puts its state between the gradients, which are then
     freed. The tensors of the next steps do not fit into all of the gaps. These would stay resident for the whole run:
     0.8 of 7.2 GB for GaLore at one billion parameters, 0.1 of 1.3 GB for LoRA on the embedded model.
+
+    Args:
+        after: numbers of the steps of this process after which memory is released.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: Container[int] = RELEASED_AFTER) -> None:
         self._steps = 0
+        self._after = after
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Release the memory after the steps of `RELEASED_AFTER`; the gradients are freed by now.
+        """Release the memory after the chosen steps; the gradients are freed by now.
 
         Args:
             args: the Trainer's arguments.
@@ -36,5 +42,5 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """
         del args, state, control
         self._steps += 1
-        if self._steps in RELEASED_AFTER:
+        if self._steps in self._after:
             release_free_memory()

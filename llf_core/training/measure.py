@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("llf_core.training.measure")  # as the process, its name is `__main__`
 
 STEPS, MOST_STEPS = 3, 9
-"""Fewest and most steps of a measurement: the first warms up and has the longest examples, the others are timed."""
+"""Fewest and most steps of a measurement.
+
+The first warms up and has the longest examples, the second takes the memory again that was released after the first;
+the others are timed, as fast as those of a long run.
+"""
 TIMED_SECONDS = 6.0
 """Steps are made until the timed ones took this long, since short steps differ from each other."""
 SETTINGS: dict[str, Any] = {
@@ -104,6 +108,7 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
         from llf_core.models import plan_device
         from llf_core.stages.base.stage import make_stage
         from llf_core.training import session
+        from llf_core.training.freed_memory import FreedMemory
         from llf_core.training.memory_plan import decide_checkpointing
         from llf_core.training.past_run import add_to_past_runs
         from llf_core.training.peak_memory import reset_peak
@@ -115,6 +120,8 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     context = dataclasses.replace(context, data=_longest_first(context.data, short))
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=False)
     trainer = session.make_trainer(context, stage, _progress(folder, writer))
+    if trainer.pop_callback(FreedMemory) is not None:  # on a CPU
+        trainer.add_callback(FreedMemory(after=(1,)))
     trainer.add_callback(_enough_steps())
     reset_peak(plan.device)
     _tell(phase="making a few steps")
@@ -133,12 +140,14 @@ def _enough_steps() -> TrainerCallback:
     """Ends the measurement after `STEPS`, or when the timed steps have taken `TIMED_SECONDS`."""
     from transformers import TrainerCallback
 
+    from llf_core.training.past_run import MEASURED_WARM_STEPS
+
     class EnoughSteps(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
         began = 0.0
 
         def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
             del args
-            if state.global_step == 1:
+            if state.global_step == MEASURED_WARM_STEPS:
                 self.began = time.monotonic()
             elif state.global_step >= STEPS and time.monotonic() - self.began >= TIMED_SECONDS:
                 control.should_training_stop = True

@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 WARM_STEPS = 1
 """First logged steps that are left out, in which kernels are chosen and memory is allocated."""
+MEASURED_WARM_STEPS = 2
+"""The same of a measurement, whose few steps count more: the second takes the memory again that the first released."""
 LEAST_STEPS = 2
+"""Fewest timed steps of a run; a measurement may have one."""
 PAUSE = 3.0
 """A step takes at most this many times the usual seconds for each of its tokens, unless the machine was busy."""
 _WHOLE = 2  # column of the counts: tokens before truncation
@@ -102,9 +105,9 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
     logged = [(step, seconds) for step, seconds in zip(
         metrics.steps("step_seconds"), metrics.values("step_seconds"), strict=True
     ) if step in own_steps]  # fmt: skip
-    seconds = {step: float(one) for step, one in logged[WARM_STEPS:]}
+    seconds = {step: float(one) for step, one in logged[MEASURED_WARM_STEPS if measured else WARM_STEPS :]}
     forecast = _forecaster(context)
-    if forecast is None or len(seconds) < LEAST_STEPS:
+    if forecast is None or len(seconds) < (1 if measured else LEAST_STEPS):
         return None
     steps, tokens = metrics.steps("tokens"), metrics.values("tokens")
     each = np.diff(tokens) / np.maximum(1, np.diff(steps))
