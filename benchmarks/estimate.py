@@ -255,7 +255,8 @@ def times_section() -> str:
         shown = []
         for kind in estimate_times.GOALS:
             errors = estimate_times.errors(found, kind)
-            shown.append(f"{estimate_times.error(found, kind):+.1%} | {min(errors):+.1%} to {max(errors):+.1%}")
+            spread = f"{min(errors):+.1%} to {max(errors):+.1%}" if len(errors) > 1 else ""
+            shown.append(f"{estimate_times.error(found, kind):+.1%} | {spread}")
         rows.append(f"| {name} | {statistics.median(found['seconds']):.1f} s | {' | '.join(shown)} |")
     within = ", ".join(
         f"{sum(abs(estimate_times.error(found, kind)) <= goal for found in cases.values())} of {len(cases)} are within "
@@ -264,11 +265,11 @@ def times_section() -> str:
     )
     rounds = min(len(found["seconds"]) for found in cases.values())
     swing = max(max(found["seconds"]) / min(found["seconds"]) for found in cases.values()) - 1
+    spread = f" The same run took up to {swing:.0%} longer in one round than in another." if rounds > 1 else ""
     return f"""
 Each config is forecast on a new machine, then measured and forecast again, and then trained for {estimate_times.STEPS}
-steps on a CPU, in {rounds} rounds (`python -m benchmarks.estimate_times`). An error is the median of its rounds, with
-the range beside it. The machine was a virtual one: the same run took up to {swing:.0%} longer in one round than in
-another.
+steps on a CPU, in {rounds} round{"s" * (rounds > 1)} (`python -m benchmarks.estimate_times`). An error is the median of
+its rounds, with the range of several beside it. The machine is a virtual one, which shares its memory with others.{spread}
 
 {chr(10).join(rows)}
 
