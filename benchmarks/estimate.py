@@ -269,7 +269,8 @@ def times_section() -> str:
     return f"""
 Each config is forecast on a new machine, then measured and forecast again, and then trained for {estimate_times.STEPS}
 steps on a CPU, in {rounds} round{"s" * (rounds > 1)} (`python -m benchmarks.estimate_times`). An error is the median of
-its rounds, with the range of several beside it. The machine is a virtual one, which shares its memory with others.{spread}
+its rounds, with the range of several beside it. The machine is a virtual one, which shares its
+memory with others.{spread}
 
 {chr(10).join(rows)}
 
