@@ -90,8 +90,8 @@ def read_predict_prompts(
     """
     if wanted_kind(config) in WITHOUT_RESPONSES:
         raise DataError(
-            f"Stage {config.stage.stage} reads data without responses, so there is nothing to predict. Expected a "
-            "stage whose data have them, such as sft."
+            f"Stage {config.stage.stage} reads data without responses, so there is nothing to predict. Set stage to "
+            "one whose data have them, such as sft."
         )
     if config.data.val_size:
         read = list(_of_validation_split(config, tokenizer, processor))

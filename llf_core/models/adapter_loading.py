@@ -228,12 +228,7 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     """
     from peft import PeftModel
 
-    folder = find_adapter(name, config)
-    settings = adapter_settings(folder)
-    if (folder / SAFETENSORS_FILE).is_file():
-        _check_rank(settings, folder)
-    keep_from_compiling(settings)
-    check_patterns(settings, [module for module, _ in model.named_modules()], folder)
+    folder, settings = _checked(name, model, config)
     with _named_errors(folder, name, config):
         wrapped: PeftModel
         if trainable and hasattr(model, HEAD_NAME) and HEAD_NAME not in (settings.modules_to_save or ()):
@@ -264,16 +259,22 @@ def load_beside(model: PeftModel, name: str, label: str, config: RunConfig) -> N
         OSError: a file cannot be read, or the hub's cache cannot be written.
         MemoryError: out of memory; on a GPU, torch's error for it.
     """
+    folder, _ = _checked(name, model.get_base_model(), config)
+    with _named_errors(folder, name, config):
+        model.load_adapter(str(folder), adapter_name=label)
+    _check_loaded(model, folder, name, config, label)
+    check_checksums(model, folder, label)
+
+
+def _checked(name: str, base: nn.Module, config: RunConfig) -> tuple[Path, Any]:
+    """Folder and PEFT's settings of an adapter, checked against the base model before its weights are read."""
     folder = find_adapter(name, config)
     settings = adapter_settings(folder)
     if (folder / SAFETENSORS_FILE).is_file():
         _check_rank(settings, folder)
     keep_from_compiling(settings)
-    check_patterns(settings, [module for module, _ in model.get_base_model().named_modules()], folder)
-    with _named_errors(folder, name, config):
-        model.load_adapter(str(folder), adapter_name=label)
-    _check_loaded(model, folder, name, config, label)
-    check_checksums(model, folder, label)
+    check_patterns(settings, [module for module, _ in base.named_modules()], folder)
+    return folder, settings
 
 
 @contextmanager

@@ -153,7 +153,9 @@ class ReplyWriter:
             self.stop(writing.id)
 
     def end(self, conversation: Conversation, writing: Writing) -> None:
-        """Save a reply that has ended, and keep its tokens for the page. `on_problem` is told why it cannot be saved.
+        """Save a reply that has ended, and keep its tokens for the page.
+
+        `on_problem` is called with the reason why it cannot be saved.
 
         If the disk is full, the reply stays in memory and is saved with the next message.
 
