@@ -93,3 +93,15 @@ def test_a_click_makes_it_fit_and_another_undoes_it(page: Any, lab: Lab, tmp_pat
     page.set_viewport_size({"width": 700, "height": 900})
     inside = "() => { const one = document.querySelector('.llf-Fit'); return one.scrollWidth <= one.clientWidth; }"
     assert page.evaluate(inside)
+
+
+def test_nothing_is_left_to_click_when_the_kernel_is_gone(page: Any, lab: Lab) -> None:
+    form = open_studio(page, lab, "fit_lost.ipynb")
+    strip = form.get_by_role("region", name="Forecast")
+    strip.get_by_role("button", name="Measure").click()
+    cancel = strip.get_by_role("button", name="Cancel")
+    expect(cancel).to_be_visible()
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel().then(() => null)")
+    expect(strip.get_by_role("button", name="Measure")).to_be_disabled()
+    expect(cancel).to_be_hidden()
+    expect(strip).to_contain_text("adapters 9.77 MB")  # what was known stays

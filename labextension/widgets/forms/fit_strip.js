@@ -29,6 +29,7 @@ const PARTS = [
  * @param {Context} context
  */
 export function fitStrip({ model, el }) {
+  let alive = true;
   const verdict = h('p', { class: 'llf-Fit-verdict', role: 'status' });
   const bar = h('div', { class: 'llf-Fit-bar', role: 'img' });
   const key = h('ul', { class: 'llf-Fit-key' });
@@ -68,23 +69,24 @@ export function fitStrip({ model, el }) {
     /** @type {Fit | Record<string, never>} */
     const fit = model.get('_fit');
     const message = model.get('_message');
-    const measuring = model.get('_measuring');
+    const measuring = alive && model.get('_measuring');
     setText(undo, model.get('_undo') || 'Undo');
-    setDisabled(measure, !model.get('_ready'));
+    setDisabled(measure, !alive || !model.get('_ready'));
     keepFocus(
       actions,
       () => {
-        undo.hidden = !model.get('_undo');
+        undo.hidden = !alive || !model.get('_undo');
         measure.hidden = measuring;
         cancel.hidden = !measuring;
       },
       () => (measuring ? cancel : measure)
     );
-    setText(note, model.get('_note'));
+    setText(note, alive ? model.get('_note') : '');
     const known = !message && 'memory' in fit;
     for (const node of [bar, key, facts, changes]) {
       node.hidden = !known;
     }
+    changes.hidden ||= !alive;
     if (!known) {
       setText(verdict, message);
       verdict.classList.toggle('is-over', false);
@@ -123,9 +125,18 @@ export function fitStrip({ model, el }) {
       () => (undo.hidden ? measure : undo)
     );
   };
+  // The form says that its kernel has shut down; here nothing is left to click.
+  const onKernelLost = () => {
+    alive = false;
+    draw();
+  };
   model.on('change', draw);
+  model.on('comm_live_update', onKernelLost);
   draw();
-  return () => model.off('change', draw);
+  return () => {
+    model.off('change', draw);
+    model.off('comm_live_update', onKernelLost);
+  };
 }
 
 /**
