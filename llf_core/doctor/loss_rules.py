@@ -92,7 +92,7 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
         f"The loss is {values[broken[0]]} at step {steps[broken[0]]}. Training after this step is unusable.",
         f"Go on from a checkpoint before that step with a lower learning rate than {written(rate)}, or train in "
         f"{precision}.",
-        config={"learning_rate": _tenth(rate)},
+        config=_lowered(rate),
     )
 
 
@@ -193,8 +193,8 @@ def diverged(metrics: RunMetrics) -> Finding | None:
         f"the learning rate {written(rate)} is too high.",
         f"Lower it to {written(_tenth(rate))}; it is better to branch from a checkpoint before the rise, or to "
         "restart.",
-        change={"learning_rate": _tenth(rate)},
-        config={"learning_rate": _tenth(rate)},
+        change=_lowered(rate),
+        config=_lowered(rate),
     )
 
 
@@ -258,7 +258,7 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
         "gradient_explodes",
         f"The gradient norm is {last[-1]:.3g}{clipping}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
         f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-CONSECUTIVE]}.",
-        change={"learning_rate": _tenth(rate)},
+        change=_lowered(rate),
     )
 
 
@@ -272,8 +272,8 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
         least: minimum rise in the unit of the loss (nats for a likelihood), since relative changes near 0 are noise.
 
     Returns:
-        The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps, at least one;
-        None if the loss does not rise, or fewer than four evaluations are logged.
+        The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps, at least one,
+        unless the run ends by then; None if the loss does not rise, or fewer than four evaluations are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -284,14 +284,14 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
     best = int(np.argmin(loss))
     if best > len(loss) - CONSECUTIVE or (loss[-2:] < max(GAP * loss[best], loss[best] + least)).any():
         return None
-    left = max(1, round(0.05 * metrics.total))
+    end = metrics.step + max(1, round(0.05 * metrics.total))
     return Finding(
         "evaluation_rises",
         f"The evaluation loss has risen since step {steps[best]}, from {loss[best]:.3f} to {loss[-1]:.3f}: the model "
         "overfits the training set.",
         f"Stop the run; checkpoint-{steps[best]}, if it was kept, is the best. Next time train for fewer steps, or set "
         "early_stopping_steps.",
-        change={"max_steps": metrics.step + left},
+        change={"max_steps": end} if end < metrics.total or not metrics.total else {},
         config={"early_stopping_steps": CONSECUTIVE},
     )
 
@@ -317,7 +317,7 @@ def forgets(metrics: RunMetrics) -> Finding | None:
         f"The model forgets: its loss on general questions rose from {loss[0]:.3f} to {loss[-1]:.3f} nats per token.",
         f"Take an earlier checkpoint (the loss was lowest at step {best}). Next time use a lower learning rate than "
         f"{written(metrics.learning_rate)}, fewer steps, an adapter of lower rank, or add general examples.",
-        config={"learning_rate": _tenth(metrics.learning_rate)},
+        config=_lowered(metrics.learning_rate),
     )
 
 
@@ -478,6 +478,11 @@ def _medians(values: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.floa
 def _tenth(rate: float) -> float:
     """A tenth of a rate, without binary rounding noise."""
     return float(f"{rate / 10:.3g}")
+
+
+def _lowered(rate: float) -> dict[str, float]:
+    """The change to a tenth of a rate; none where the rate is not known."""
+    return {"learning_rate": _tenth(rate)} if rate else {}
 
 
 def _bytes(count: float) -> str:

@@ -7,15 +7,18 @@ import io
 from llf_core.redaction.redact_text import MARK, redact
 
 BEGIN, END, KEY = "-----BEGIN ", "-----END ", "PRIVATE KEY"
+MAX_KEY_LINES = 300
+"""Lines of the longest private key, chosen by hand: an RSA key of 16,384 bits has 200. After it the text goes on."""
 
 
 class RedactedStream(io.TextIOWrapper):
-    """Removes secrets from the text written to it, including private keys written line by line.
+    """Removes secrets from the text written to it, including private keys written line by line (`MAX_KEY_LINES`).
 
     Standard output and error of a trainer are replaced by it, since libraries print to them too.
     """
 
-    _in_key = False
+    _key_lines = 0
+    """Lines since a private key has begun; 0 outside of one."""
 
     def write(self, text: str) -> int:
         """Write text without its secrets.
@@ -30,16 +33,16 @@ class RedactedStream(io.TextIOWrapper):
             OSError: the underlying file cannot be written, for example because the disk is full.
             ValueError: the stream is closed, or its encoding and error handler refuse a character.
         """
-        super().write(redact(self._outside_keys(text) if self._in_key or BEGIN in text else text))
+        super().write(redact(self._outside_keys(text) if self._key_lines or BEGIN in text else text))
         return len(text)
 
     def _outside_keys(self, text: str) -> str:
         kept = []
         for line in text.splitlines(keepends=True):
-            if self._in_key:
-                self._in_key = END not in line
+            if self._key_lines:
+                self._key_lines = 0 if END in line or self._key_lines == MAX_KEY_LINES else self._key_lines + 1
                 continue
             begins = BEGIN in line and KEY in line
-            self._in_key = begins and END not in line
+            self._key_lines = 1 if begins and END not in line else 0
             kept.append(f"{MARK}\n" if begins else line)
         return "".join(kept)

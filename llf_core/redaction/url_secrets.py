@@ -31,7 +31,8 @@ def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         found = [one for one in texts if "://" in one and redact(one) != one]
         if found:
             whole += found
-            changes[key] = redact(value) if isinstance(value, str) else [redact(str(one)) for one in parts]
+            redacted = [",".join(map(redact, one.split(","))) if isinstance(one, str) else one for one in parts]
+            changes[key] = redacted[0] if isinstance(value, str) else redacted
     return changes, whole
 
 

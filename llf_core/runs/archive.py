@@ -12,12 +12,13 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from llf_core.redaction.file_modes import make_private
+from llf_core.redaction.file_modes import folder_mode, make_private
 from llf_core.runs.creation import rename_to_free_id
-from llf_core.runs.folder import RunFolder, check_run_id, home_folder, open_run
+from llf_core.runs.folder import RunFolder, blocked_path_message, check_run_id, home_folder, open_run
 from llf_core.runs.formatting import size
 from llf_core.runs.status import BrokenRunError, effective_status, read_status
 from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
+from llf_core.untrusted import leads_to_file, open_file, real_path
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def import_run(
 ) -> RunFolder:
     """Open a zip of `export_run` as a run of this machine, under its id or, if that is taken, the next free one.
 
-    A zip with anything but regular files and folders below one folder is refused. The signature of another machine is
-    not valid here (`trust`), so the run's code runs only after the user has allowed it.
+    A zip with anything but regular files and folders below one folder, or with two files of one path, is refused. The
+    signature of another machine is not valid here (`trust`), so the run's code runs only after the user has allowed it.
 
     Args:
         file: the zip file.
@@ -126,27 +127,33 @@ def import_run(
         ArchiveError: the file is no zip of a run or is damaged, or the run does not fit on the disk.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
+        UnreadableError: the system denies access to it.
+        NotADirectoryError: a file exists in place of the folder of runs; a sentence.
         OSError: it cannot be read, or the run cannot be written.
     """
+    if (said := blocked_path_message(home)) is not None:
+        raise NotADirectoryError(said)
+    if os.path.lexists(file) and not leads_to_file(file):
+        raise ArchiveError(f"{file} is not a regular file. Expected a zip file of llf runs export.")
     runs = home_folder(home) / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    work = runs / f".new-{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        archive = zipfile.ZipFile(file)
-    except UNREADABLE_ZIP as error:
-        raise _unreadable(file, error) from error
-    try:
-        with archive:
-            run_id, entries = _entries(archive, file)
-            total = sum(one.file_size for one in entries)
-            _check_room(runs, total, f"The run {run_id}")
-            work.mkdir()
-            _unpack(archive, entries, work, total, progress)
-        make_private(work)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    return rename_to_free_id(work, runs, run_id)
+    mode = folder_mode()
+    with os.fdopen(open_file(real_path(file)), "rb") as source:
+        try:
+            archive = zipfile.ZipFile(source)
+        except UNREADABLE_ZIP as error:
+            raise _unreadable(file, error) from error
+        run_id, entries = _entries(archive, file)
+        _check_room(runs, sum(one.file_size for one in entries), f"The run {run_id}")
+        work = runs / f".new-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            work.mkdir(mode=0o777 if mode is None else mode)
+            _unpack(archive, entries, work, file, progress)
+            make_private(work)
+            return rename_to_free_id(work, runs, run_id)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
 def _is_kept(path: Path, *, checkpoints: bool) -> bool:
@@ -205,6 +212,9 @@ def _entries(archive: zipfile.ZipFile, file: Path) -> tuple[str, list[zipfile.Zi
     except ValueError as error:
         raise ArchiveError(f"{file} is no zip of a run. {error}") from error
     inside = {one.relative_to(top).as_posix() for one in names}
+    folders = {folder.as_posix() for one in names for folder in one.relative_to(top).parents}
+    if len(inside) < len(names) or inside & folders:
+        raise ArchiveError(f"{file} is damaged: it has two files of one path. Copy the zip file again.")
     if missing := [name for name in NEEDED if name not in inside]:
         raise ArchiveError(f"{file} is no zip of a run: it has no {top}/{missing[0]}.")
     return top, entries
@@ -214,7 +224,7 @@ def _unpack(
     archive: zipfile.ZipFile,
     entries: list[zipfile.ZipInfo],
     work: Path,
-    total: int,
+    file: Path,
     progress: Callable[[int, int], object] | None,
 ) -> None:
     """Write the files, and refuse one with another size than the archive says.
@@ -222,12 +232,12 @@ def _unpack(
     Raises:
         ArchiveError: a file cannot be read, or is shorter than the archive says.
     """
-    done = 0
+    done, total = 0, sum(one.file_size for one in entries)
     for one in entries:
         path = work.joinpath(*PurePosixPath(one.filename).parts[1:])
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as target:
-            for data in _chunks(archive, one):
+            for data in _chunks(archive, one, file):
                 target.write(data)
                 done += len(data)
                 if progress is not None:
@@ -236,7 +246,7 @@ def _unpack(
             raise ArchiveError(f"{one.filename[:80]} is damaged. Copy the zip file again.")
 
 
-def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> Iterator[bytes]:
     """The bytes of a file of an archive, about 1 MiB at a time.
 
     Raises:
@@ -247,8 +257,8 @@ def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]
             while data := source.read(CHUNK):
                 yield data
     except UNREADABLE_ZIP as error:
-        raise _unreadable(archive.filename, error) from error
+        raise _unreadable(file, error) from error
 
 
-def _unreadable(file: Path | str | None, error: Exception) -> ArchiveError:
+def _unreadable(file: Path, error: Exception) -> ArchiveError:
     return ArchiveError(f"{file} is not a readable zip file: {error}. Expected one of llf runs export.")

@@ -74,7 +74,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     """Move an ended run to `$LLF_HOME/bin`, from where it can be restored until the bin is emptied.
 
     A run whose status cannot be read, or that holds a pipe, socket or device, counts as ended. An older run with this
-    id in the bin can then no longer be restored; `clean` removes it.
+    id in the bin can no longer be restored once the run is there; `clean` removes it.
 
     Args:
         run_id: the run's id.
@@ -96,10 +96,15 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         with _attempt_lock(folder):
             _check_ended(folder)
             target = bin_folder / run_id
-            if os.path.lexists(target):  # a restored copy was deleted again: it replaces the older one in the bin
-                _rename_before_removal(target)
-            os.utime(folder.path)  # age in the bin is counted from now
-            move(folder.path, target)
+            # A restored copy was deleted again: it replaces the older one in the bin.
+            older = _rename_before_removal(target) if os.path.lexists(target) else None
+            try:
+                os.utime(folder.path)  # age in the bin is counted from now
+                move(folder.path, target)
+            except BaseException:
+                if older is not None:
+                    older.rename(target)
+                raise
     return target
 
 

@@ -14,14 +14,21 @@ from typing import TYPE_CHECKING
 
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
-from llf_core.untrusted import is_folder, leads_to_file, list_folder, read_object_or_empty
+from llf_core.untrusted import (
+    SYSTEM_ERRORS,
+    UnreadableError,
+    is_folder,
+    leads_to_file,
+    list_folder,
+    read_object_or_empty,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llf_core.runs.folder import RunFolder
 
-NAME = re.compile(r"checkpoint-(\d+)")
+NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 COMPLETE = "complete.json"
 Steps = list[int]  # an alias, since the class has a method `list`
 
@@ -46,7 +53,7 @@ class Checkpoints:
         Nothing happens if there is no such checkpoint.
 
         Raises:
-            OSError: a file cannot be opened, or the disk is full or fails.
+            OSError: a file or folder cannot be opened, or the disk is full or fails.
         """
         path = self.path(step)
         for name in _files(path):
@@ -61,7 +68,7 @@ class Checkpoints:
             Size of its files in bytes, without `complete.json`.
 
         Raises:
-            OSError: there is no such checkpoint, a file cannot be opened, the disk is full or fails, or
+            OSError: there is no such checkpoint, a file or folder cannot be opened, the disk is full or fails, or
                 `LLF_HOME_MODE` is not a mode. The checkpoint is then incomplete, unless only the last flush failed.
         """
         path = self.path(step)
@@ -90,8 +97,10 @@ class Checkpoints:
             return False
         try:
             there = _files(path)
-        except OSError:  # of a disk that fails; what cannot be examined cannot be resumed from either
-            return False
+        except OSError as error:
+            if error.errno in SYSTEM_ERRORS:  # `prune` would remove it
+                raise
+            return False  # of a disk that fails: what cannot be examined cannot be resumed from either
         return all(there.get(name) == size for name, size in files.items())
 
     def check(self) -> None:
@@ -175,7 +184,7 @@ class Checkpoints:
     def _steps(self) -> Steps:
         try:
             names = list_folder(self._root, self._run)
-        except OSError:
+        except (FileNotFoundError, UnreadableError):
             return []
         steps = sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
         return [step for step in steps if is_folder(self.path(step), self._run)]
@@ -196,9 +205,14 @@ def recoverable_message(folder: RunFolder) -> str:
 
 
 def _files(path: Path) -> dict[str, int]:
-    """Size in bytes of each file below a folder, by relative path. Files that vanish meanwhile are skipped."""
+    """Size in bytes of each file below a folder, by relative path. What vanishes meanwhile is skipped."""
+
+    def raise_it(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
     sizes: dict[str, int] = {}
-    for place, _, names in os.walk(path):
+    for place, _, names in os.walk(path, onerror=raise_it):
         for name in names:
             file = path.joinpath(place, name)
             try:

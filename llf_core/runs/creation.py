@@ -13,7 +13,7 @@ from llf_core.redaction import redact
 from llf_core.redaction.file_modes import make_private
 from llf_core.runs.disk_errors import is_disk_error, start_message
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.folder import RunFolder, blocked_path_message, home_folder
+from llf_core.runs.folder import LONGEST_ID, RunFolder, blocked_path_message, home_folder
 from llf_core.runs.jsonl import append
 from llf_core.runs.status import RESERVE_BYTES, first_status
 
@@ -82,7 +82,7 @@ def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
     Args:
         new: the finished folder, on the same disk as the runs.
         runs: the folder of all runs.
-        wanted: the id; `-2`, `-3` … are appended if it is taken.
+        wanted: the id; `-2`, `-3` … are appended if it is taken, in place of its end if it would become too long.
 
     Returns:
         The folder under its id.
@@ -92,7 +92,8 @@ def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
     """
     number = 1
     while True:
-        target = runs / (wanted if number == 1 else f"{wanted}-{number}")
+        end = "" if number == 1 else f"-{number}"
+        target = runs / f"{wanted[: LONGEST_ID - len(end)]}{end}"
         if not target.exists():
             try:
                 new.rename(target)

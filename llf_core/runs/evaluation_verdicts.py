@@ -134,7 +134,8 @@ def verdicts_of(
     for line in records(result.folder / VERDICTS):
         one = _read(line)
         if one is not None and known.get(one.key) == one.pair:
-            found[one.judge] = found.pop(one.judge, {}) | {one.key: one}
+            verdicts = found[one.judge] = found.pop(one.judge, {})
+            verdicts[one.key] = one
     return found
 
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llf_core.runs.event_fields import is_count
 from llf_core.runs.folder import RunFolder, home_folder
 from llf_core.runs.jsonl import as_number, records
 from llf_core.untrusted import NotPlainError, UnreadableError, json_value, list_folder, read_bytes
@@ -444,7 +445,7 @@ def _number(given: dict[str, Any], name: str) -> float:
 
 
 def _count(given: dict[str, Any], name: str) -> int:
-    value = given.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    value: Any = given.get(name)
+    if not is_count(value):
         raise _DamagedError(f"{name} is not a number of at least 0")
-    return value
+    return int(value)

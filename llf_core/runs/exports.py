@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.event_fields import is_count
 from llf_core.runs.jsonl import append, records
+from llf_core.untrusted import leads_to_folder
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -38,12 +40,8 @@ class RecordedExport:
 
     @property
     def there(self) -> bool:
-        """Whether the folder still exists, so that views do not offer one that was moved.
-
-        Raises:
-            OSError: the folder is not accessible.
-        """
-        return Path(self.folder).is_dir()
+        """Whether the folder still exists, so that views do not offer one that was moved; False where nobody can tell."""
+        return leads_to_folder(Path(self.folder))
 
 
 def record_export(run: RunFolder, export: RecordedExport) -> None:
@@ -81,9 +79,10 @@ def exports_of(run: RunFolder) -> list[RecordedExport]:
 def _read(line: dict[str, object]) -> RecordedExport | None:
     """The export on a line, which anybody may have written; None if a field is missing or of another type."""
     folder, form, made, passed = (line.get(name) for name in ("folder", "format", "made", "passed"))
-    size, step = line.get("bytes", 0), line.get("step")
+    size: Any = line.get("bytes", 0)
+    step: Any = line.get("step")
     if not (isinstance(folder, str) and isinstance(form, str) and isinstance(made, str) and isinstance(passed, bool)):
         return None
-    if type(size) is not int or not (step is None or type(step) is int):
+    if not is_count(size) or not (step is None or is_count(step)):
         return None
     return RecordedExport(folder, form, made, passed, size, step)

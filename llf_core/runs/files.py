@@ -118,12 +118,16 @@ def special_file(folder: Path) -> str | None:
     """
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):  # noqa: PTH110
-                    return entry.name
+            return next((entry.name for entry in entries if _is_special(entry)), None)
     except OSError:  # missing or not readable: reading it raises the error
-        pass
-    return None
+        return None
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    try:
+        return not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path)  # noqa: PTH110
+    except OSError:  # a loop of links
+        return False
 
 
 def open_lock(path: Path) -> int:

@@ -12,7 +12,9 @@ from pathlib import Path
 from llf_core.untrusted import is_folder, leads_to_folder
 from llf_core.user_error import UserError
 
-RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+LONGEST_ID = 128
+"""Characters of the longest run id; chosen by hand, half of what a file name may have."""
+RUN_ID = re.compile(rf"(?!.*\.\.)[a-z0-9][a-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 
 
 class HomeError(UserError, OSError):
@@ -60,7 +62,7 @@ def check_run_id(run_id: str) -> str:
     Raises:
         ValueError: it is not a valid id, for example because it is a path.
     """
-    if not RUN_ID.fullmatch(run_id) or ".." in run_id:
+    if not RUN_ID.fullmatch(run_id):
         raise ValueError(
             f"{run_id!r} is not a run id. Expected lower-case letters, digits, '.', '_' and '-', "
             "for example 20261124-142530-smollm2-sft-lora."

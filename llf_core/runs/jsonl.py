@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def spell_non_finite(value: object) -> Any:
 
 
 class Appender:
-    """An append-only file that is kept open. Several processes may append to the same file.
+    """An append-only file that is kept open. Several threads and processes may append to the same file.
 
     Args:
         path: the file; created on the first append.
@@ -107,6 +108,7 @@ class Appender:
         self._path = path
         self._point = path.name.partition(".")[0]
         self._descriptor: int | None = None
+        self._lock = threading.Lock()  # no thread writes to a number that another one has closed
 
     def append(self, record: Mapping[str, object]) -> None:
         """Append one record with a single write, after terminating an incomplete last line of a killed writer.
@@ -120,25 +122,27 @@ class Appender:
             TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         line = encode(record)
-        if self._descriptor is None:
-            self._descriptor = create_file(self._path, os.O_RDWR | os.O_APPEND)
-        size = os.fstat(self._descriptor).st_size
-        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        reach(f"{self._point}.append")
-        try:
-            written = os.write(self._descriptor, line)
-            if written < len(line):  # the disk just became full: the second write raises the error
-                written += os.write(self._descriptor, line[written:])
-        except OSError as error:
-            raise OSError(error.errno, os.strerror(error.errno or 0), str(self._path)) from error
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = create_file(self._path, os.O_RDWR | os.O_APPEND)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            reach(f"{self._point}.append")
+            try:
+                written = os.write(self._descriptor, line)
+                if written < len(line):  # the disk just became full: the second write raises the error
+                    written += os.write(self._descriptor, line[written:])
+            except OSError as error:
+                raise OSError(error.errno, os.strerror(error.errno or 0), str(self._path)) from error
         reach(f"{self._point}.appended")
 
     def close(self) -> None:
         """Close the file, so that no descriptor is left open. The next append reopens it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
 
 def append(path: Path, record: Mapping[str, object]) -> None:

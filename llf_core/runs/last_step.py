@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.runs.checkpoints import Checkpoints
+from llf_core.runs.event_fields import is_count
 from llf_core.runs.jsonl import parse
 from llf_core.untrusted import read_end
 
@@ -32,5 +33,5 @@ def last_logged_step(folder: RunFolder, status: Status) -> int:
         records = [parse(line) for line in read_end(folder.metrics, MAX_BYTES).splitlines()]
     except OSError:  # missing or unreadable: checkpoints and status are used
         records = []
-    own = [record.get("step") for record in records if record and record.get("attempt") == status.attempt]
-    return max(step for step in [*steps, *own] if isinstance(step, int))
+    own = (record.get("step") for record in records if record and record.get("attempt") == status.attempt)
+    return max([*steps, *(step for step in own if isinstance(step, int) and is_count(step))])

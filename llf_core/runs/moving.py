@@ -22,15 +22,14 @@ def move(source: Path, target: Path) -> None:
 
     If the process is killed at any point, one of the two paths holds everything. A partial copy, or the remains of the
     source, have a hidden name, which `llf runs clean` removes among the runs and in the bin. Pipes, sockets and devices
-    are not moved to another disk.
+    in a folder are lost on the way to another disk.
 
     Args:
-        source: what to move.
+        source: what to move: a file, a folder, or a link, which stays one.
         target: its new path, which must not exist.
 
     Raises:
-        OSError: the move failed, and the source is unchanged. Between disks also: the target is complete, and the
-            source could not be removed.
+        OSError: the move failed. The source is unchanged, and there is no target.
     """
     try:
         source.rename(target)
@@ -40,34 +39,41 @@ def move(source: Path, target: Path) -> None:
     else:
         return
     check_free_space(source, target.parent)
-    new = target.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")
+    hidden = f".new-{os.getpid()}-{secrets.token_hex(4)}"  # a partial copy is never listed
+    new, old = target.with_name(hidden), source.with_name(hidden)
     try:
-        if source.is_dir():
+        if source.is_symlink():
+            new.symlink_to(source.readlink())
+        elif source.is_dir():
             copy_folder(source, new, links=True)
             _flush_all(new)
         else:
             shutil.copy2(source, new)
             sync_file(new)
         new.rename(target)
+        try:
+            sync_folder(target.parent)
+            source.rename(old)
+        except BaseException:
+            target.rename(new)
+            raise
     except BaseException:
         _remove(new)
         raise
-    sync_folder(target.parent)
-    # A hidden name, so that a partial copy is never listed.
-    _remove(source.rename(source.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")))
+    _remove(old)
 
 
 def check_free_space(source: Path, place: Path) -> None:
     """Check that a copy fits on another disk before copying, since it would fail only after minutes.
 
     Args:
-        source: a file or folder.
+        source: a file or folder. Links take no space.
         place: the folder that it would be copied into.
 
     Raises:
         OSError: the disk has too little space; a sentence with the missing bytes. Or a file cannot be examined.
     """
-    files = source.rglob("*") if source.is_dir() else (source,)
+    files = source.rglob("*") if source.is_dir() and not source.is_symlink() else (source,)
     needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
     disk = shutil.disk_usage(place)
     if needed > disk.free:

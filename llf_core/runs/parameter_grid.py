@@ -22,8 +22,8 @@ LEGEND = {
     "not reached": "a matrix of a layer that has no adapter",
     "mixed": "parts of it are in different states",
 }
-MAX_MODULES, MAX_LAYERS, MAX_NAME = 2_000, 2_000, 200
-"""Limits of an event's map: a file of a run may come from anybody."""
+MAX_MODULES, MAX_LAYERS, MAX_CELLS, MAX_NAME = 2_000, 2_000, 100_000, 200
+"""Limits of an event's map, chosen by hand: a file of a run may come from anybody."""
 FEW_RANGES = 4
 """Runs of layers that a row names; of more it names the first ones and the number of layers."""
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
@@ -60,15 +60,18 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
         `note`, a sentence about its parameters) and `rows` (`layers`, `short` and `cells`, each the text of a state or
         None where the layers have no such module); `outside`, the modules outside the layers (`module`, `note`,
         `state`); `legend`, pairs of a state and its meaning. None if the map is missing, as in runs of earlier
-        versions, damaged or too large (`MAX_MODULES`, `MAX_LAYERS`).
+        versions, damaged or too large (`MAX_MODULES`, `MAX_LAYERS`, `MAX_CELLS` layers of all modules together).
     """
     if not isinstance(rows, list) or not rows or len(rows) > MAX_MODULES:
         return None
     if not is_count(parameters) or not is_count(trained):
         return None
     stacks: dict[str, dict[str, _Module]] = {}
+    cells = 0
     for row in rows:
-        if not _add(row, stacks):
+        added = _add(row, stacks)
+        cells += added or 0
+        if added is None or cells > MAX_CELLS:
             return None
     outside = stacks.pop("", {})
     texts = {
@@ -124,21 +127,21 @@ def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
     return f"{', '.join(texts[: limit - 1])}, … {texts[-1]} ({len(layers)} layers)"
 
 
-def _add(row: object, stacks: dict[str, dict[str, _Module]]) -> bool:
-    """Add a row of the map to its stack; whether it is one."""
+def _add(row: object, stacks: dict[str, dict[str, _Module]]) -> int | None:
+    """Add a row of the map to its stack. Returns the number of its layers, or None if it is no row."""
     if not isinstance(row, dict):
-        return False
+        return None
     name, stack, states = row.get("module"), row.get("stack", "model.layers"), row.get("states")
     parameters, trained = row.get("parameters"), row.get("trained")
     if not isinstance(name, str) or not isinstance(stack, str) or not isinstance(states, dict):
-        return False
+        return None
     if not is_count(parameters) or not is_count(trained):
-        return False
+        return None
     found: list[tuple[int, str]] = []
     for state, runs in states.items():
         layers = _layers(runs)
         if state not in STATES or layers is None:
-            return False
+            return None
         text = f"{state}, quantized" if row.get("quantized") is True and state in {"adapter", "not reached"} else state
         found += [(layer, text) for layer in layers]
     if any(layer < 0 for layer, _ in found):
@@ -148,7 +151,7 @@ def _add(row: object, stacks: dict[str, dict[str, _Module]]) -> bool:
         module.states[layer].add(text)
     module.parameters += int(str(parameters))
     module.trained += int(str(trained))
-    return True
+    return len(found)
 
 
 def _layers(runs: object) -> list[int] | None:
@@ -161,7 +164,9 @@ def _layers(runs: object) -> list[int] | None:
         if not all(type(one) is int and -1 <= one < MAX_LAYERS for one in run) or last < first:
             return None
         found += range(first, last + 1)
-    return found if len(found) <= MAX_LAYERS else None
+        if len(found) > MAX_LAYERS:
+            return None
+    return found
 
 
 def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, Any]:

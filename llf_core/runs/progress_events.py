@@ -43,7 +43,7 @@ class ProgressEvents:
             more: further fields of the event.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
             TypeError: a field is neither JSON nor a numpy or torch scalar.
         """
         now = time.monotonic()

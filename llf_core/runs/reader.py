@@ -54,7 +54,8 @@ class RunReader:
     def metrics(self) -> Columns:
         """All metrics so far.
 
-        Returns the same object each time, updated with new lines, since views ask twice a second.
+        Returns the same object each time, updated with new lines, since views ask twice a second; a new one after the
+        file was replaced.
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
@@ -62,7 +63,7 @@ class RunReader:
         """
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
-        columns = self._columns or Columns()
+        columns = Columns() if self._columns is None else self._columns
         for data, again in self._metrics.pieces():
             if again:
                 columns = Columns()

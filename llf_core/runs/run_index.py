@@ -198,7 +198,7 @@ class RunIndex:
         return [name for name, one in found if one is not None and one[1].state == "finished" and one[1].output]
 
     def row(self, name: str) -> Row:
-        """The row of a run, read again if its files have changed.
+        """The row of a run, read again if its files have changed; that of a run that is gone says so, as broken.
 
         A list that is refreshed every few seconds then reads only runs that train.
 
@@ -303,6 +303,8 @@ class RunIndex:
         """Update the entry of a run."""
         signature = self._signature(name, INDEXED_FILES)
         known = self._entries.get(name)
+        if signature[:1] == NOT_THERE:  # removed since it was listed
+            return
         if known is not None and known[0] == signature and known[1].state in SETTLED_STATES:
             return
         folder = self.folder(name)
@@ -402,6 +404,8 @@ class RunIndex:
             return known[1]
         found_by = self._signature(name, INDEXED_FILES)
         row = listing.read_row(self.folder(name))
+        if found_by[:1] == NOT_THERE:  # removed since it was listed: `names` forgets it
+            return row
         with self._lock:
             self._rows[name] = (signature, row)
         self._keep(name, found_by, row)

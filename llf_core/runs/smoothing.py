@@ -60,7 +60,8 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
         window: window in steps, greater than 0.
 
     Returns:
-        `[n]` float64. `smooth(steps[:k], values[:k], window)` equals the first k of `smooth(steps, values, window)`.
+        `[n]` float64. `smooth(steps[:k], values[:k], window)` equals the first k of `smooth(steps, values, window)`, up
+        to rounding.
 
     Raises:
         ValueError: `window` is not greater than 0, or `steps` or `values` have texts that are no numbers.

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from llf_core.redaction import redact_nested
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.final_status import forget_reason, kept_reason
@@ -145,10 +146,10 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Status)}
 def read_status(folder: RunFolder) -> Status:
     """Read `status.json` as stored: a run without live processes is not reported as `lost`.
 
-    Invalid fields are replaced by their defaults, so that one of them does not hide the run.
+    Invalid fields are replaced by their defaults, so that one of them does not hide the run; unknown ones are left out.
 
     Raises:
-        BrokenRunError: the file is missing, invalid or of a newer format.
+        BrokenRunError: the file is missing, unreadable or invalid, or has another format than 1.
         OSError: too many files are open.
     """
     try:
@@ -162,7 +163,8 @@ def read_status(folder: RunFolder) -> Status:
     if not isinstance(value, dict) or str(value.get("state")) not in STATES:
         raise BrokenRunError(f"The status.json of {folder.id} has no known state.")
     if value.get("format") != 1:
-        raise BrokenRunError(f"{folder.id} has format {value.get('format')}. Expected 1: upgrade llf to read it.")
+        found = str(value.get("format"))[:40]
+        raise BrokenRunError(f"{folder.id} has format {found}. Expected 1: upgrade llf to read it.")
     return Status(**{key: _checked(key, one) for key, one in value.items() if key in _FIELDS})
 
 
@@ -242,6 +244,21 @@ def first_status(now: float) -> dict[str, object]:
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 
 
+def check_fields(changes: StatusFields) -> None:
+    """Check changes of a status before they are written or kept for the next heartbeat, which has no caller to tell.
+
+    Raises:
+        TypeError: a field is unknown, or a value is neither JSON nor a numpy or torch scalar.
+        ValueError: `state` is none of `STATES`; nobody could read the run.
+    """
+    unknown = changes.keys() - _FIELDS.keys()
+    if unknown:
+        raise TypeError(f"status.json does not have the field {', '.join(sorted(unknown))}.")
+    if "state" in changes and changes["state"] not in STATES:
+        raise ValueError(f"{changes['state']!r} is no state of a run. Expected one of {', '.join(sorted(STATES))}.")
+    json_bytes(changes)
+
+
 def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpack[StatusFields]) -> Status:
     """Change fields of `status.json` under the run's lock, since trainer, supervisor and views all write it.
 
@@ -251,20 +268,19 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
     Args:
         folder: the run.
         of_attempt: the caller's attempt; if a later one has started, nothing is changed. None to change it in any case.
-        changes: fields by name. A final `state` also sets `ended`.
+        changes: fields by name, in which secrets are replaced. A final `state` also sets `ended`.
 
     Returns:
         The status after the call.
 
     Raises:
-        TypeError: a field is unknown.
+        TypeError: a field is unknown, or a value is neither JSON nor a numpy or torch scalar.
+        ValueError: `state` is none of `STATES`.
         BrokenRunError: there is no readable status.
         OSError: the file cannot be written, as on a full disk (for a final state, the run's reserve was used first),
-            another process holds the run's lock, or `LLF_HOME_MODE` is not a mode.
+            the run's lock is not a regular file or another process holds it, or `LLF_HOME_MODE` is not a mode.
     """
-    unknown = changes.keys() - _FIELDS.keys()
-    if unknown:
-        raise TypeError(f"status.json does not have the field {', '.join(sorted(unknown))}.")
+    check_fields(changes)
     with locked(folder.status_lock):
         old = read_status(folder)
         if of_attempt is not None and old.attempt != of_attempt:
@@ -273,7 +289,7 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
             changes = _editable_when_final(changes)
         elif changes.get("state") in FINAL:
             changes = {"ended": time.time(), **changes}
-        new = dataclasses.replace(old, **changes)
+        new = dataclasses.replace(old, **redact_nested(changes))
         if new != old:
             _replace(folder, new)
     return new
@@ -307,8 +323,8 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
         RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process
             has started this attempt first.
         BrokenRunError: there is no readable status.
-        OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
-            `LLF_HOME_MODE` is not a mode.
+        OSError: the file cannot be written, as on a full disk, the run's lock is not a regular file or another process
+            holds it, or `LLF_HOME_MODE` is not a mode.
     """
     with locked(folder.status_lock):
         old = read_status(folder)

@@ -76,7 +76,7 @@ def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
         sha256: hash of the code, see `llf_core.runs.foreign_code`.
         home: `LLF_HOME`.
     """
-    return sha256 in _allowed(home).get(str(real_path(folder)), ())
+    return sha256 in _allowed(home).get(_place(folder), ())
 
 
 def allow(folder: Path, sha256: str, home: Path) -> None:
@@ -99,11 +99,16 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
         raise PermissionError(f"{home / KEY} cannot be written, so code cannot be allowed there.")
     with locked(home / f".{TRUSTED}.lock"):
         allowed = _allowed(home)
-        name = str(real_path(folder))
+        name = _place(folder)
         if sha256 in allowed.get(name, ()):
             return
         allowed[name] = [*allowed.get(name, ()), sha256]
         _write(home / TRUSTED, {"v": 1, "allowed": allowed, "hmac": _sign(key, "allowed", allowed)})
+
+
+def _place(folder: Path) -> str:
+    """The path of a folder as the list has it: in UTF-8, as a reader returns it, so that the signature stays valid."""
+    return os.fsencode(real_path(folder)).decode("utf-8", "backslashreplace")
 
 
 def _allowed(home: Path) -> dict[str, list[str]]:

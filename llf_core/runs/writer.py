@@ -66,7 +66,8 @@ class RunWriter:
 
         Args:
             type: type of the event.
-            fields: its fields.
+            fields: its fields, as JSON; numbers that are not finite are stored as texts. `v`, `time` and `attempt`
+                replace those of the record.
 
         Raises:
             OSError: the file cannot be written, as on a full disk (for final events (`state`, `error`, `answer`) the
@@ -122,9 +123,11 @@ class RunWriter:
         Raises:
             OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
                 `LLF_HOME_MODE` is not a mode, and the change could not wait.
-            BrokenRunError: there is no readable status.
-            TypeError: a field is unknown.
+            BrokenRunError: there is no readable status, and the change could not wait.
+            TypeError: a field is unknown, or a value is neither JSON nor a numpy or torch scalar.
+            ValueError: `state` is none of `status.STATES`.
         """
+        statuses.check_fields(changes)
         with self._lock:
             self._changes.update(changes)
         if "state" in changes or self._thread is None:
@@ -173,6 +176,7 @@ class RunWriter:
         self._changes |= {"boot_id": boot_id(), "host": host()}
         if self.flush().attempt != self.attempt:
             raise RuntimeError(f"{self.folder.id} has a newer attempt. Attempt {self.attempt} ends here.")
+        self._ended.clear()
         self._thread = threading.Thread(target=self._beat, args=(seconds,), name="llf-heartbeat", daemon=True)
         self._thread.start()
 
@@ -191,6 +195,7 @@ class RunWriter:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
+            self._thread = None  # what comes now is written at once
 
     def _beat(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
@@ -204,7 +209,7 @@ class RunWriter:
                 logger.warning(f"The heartbeat could not be written: {error}")
 
     def close(self, state: str, reason: str | None = None) -> None:
-        """Write the attempt's final state and event, unless one was written before.
+        """Write the attempt's final state and event, unless the attempt has a final state or a later one has begun.
 
         Views tell from it how the run ended, and no later write changes it. The heartbeat ends, and the files are
         closed.
@@ -224,14 +229,15 @@ class RunWriter:
             raise ValueError(f"A run cannot end as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
         self._end_thread()
         # The state first: if only one of the two is written, it must be this one.
+        ended = time.time()
         with self._lock:
-            self._changes |= {"state": state, "reason": reason}
+            self._changes |= {"state": state, "reason": reason, "ended": ended}
         try:
             now = self.flush()
         except OSError as error:
             keep_reason(self.folder, self.attempt, self._unwritten(state, reason, error))
             raise
-        if (now.state, now.reason, now.attempt) == (state, reason, self.attempt):
+        if (now.ended, now.attempt) == (ended, self.attempt):  # else another one was written before
             try:
                 self.event("state", state=state, **({} if reason is None else {"reason": reason}))
             except OSError as error:  # the status has it
@@ -261,7 +267,7 @@ def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) ->
         folder: the run.
         attempt: number of the attempt.
         type: type of the event.
-        fields: its fields.
+        fields: see `RunWriter.event`.
 
     Raises:
         OSError: the file cannot be written, as on a full disk (for final events (`state`, `error`, `answer`) the

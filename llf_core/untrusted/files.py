@@ -24,6 +24,8 @@ REQUEST_BYTES = 64 << 10
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 SYSTEM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors caused by the system (full disk, too many open files), not by the file."""
+NOT_OF_THE_FILE = SYSTEM_ERRORS | {errno.ENOENT}
+"""Errors that are no reason to refuse a file: those of the system, and that there is none."""
 FILE_KINDS = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISLNK, "a link"),
@@ -80,11 +82,7 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     with _open_parent(path, root) as (folder, name):
         try:
             descriptor = os.open(path.name if folder is not None else path, flags | OPEN_FLAGS, mode, dir_fd=folder)
-        except FileNotFoundError:
-            raise
         except OSError as error:
-            if error.errno in SYSTEM_ERRORS:
-                raise
             raise _open_error(error, path, name) from None
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
@@ -240,8 +238,6 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
     with _open_parent(path / "*", root or path.parent) as (folder, _):
         try:
             return os.listdir(path if folder is None else folder)  # noqa: PTH208 - of a descriptor
-        except FileNotFoundError:
-            raise
         except OSError as error:
             raise _open_error(error, path, _name(path, root)) from None
 
@@ -281,8 +277,6 @@ def _open_parent(path: Path, root: Path | None) -> Iterator[tuple[int | None, st
     entered = Path()
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise _open_error(error, root, root.name) from None
     try:
@@ -290,8 +284,6 @@ def _open_parent(path: Path, root: Path | None) -> Iterator[tuple[int | None, st
             entered /= part
             try:
                 inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | OPEN_FLAGS, dir_fd=descriptor)
-            except FileNotFoundError:
-                raise
             except OSError as error:
                 raise _enter_error(error, part, descriptor, str(entered)) from None
             os.close(descriptor)
@@ -301,8 +293,10 @@ def _open_parent(path: Path, root: Path | None) -> Iterator[tuple[int | None, st
         os.close(descriptor)
 
 
-def _enter_error(error: OSError, part: str, parent: int, name: str) -> UnreadableError:
-    """The error for a folder that cannot be entered."""
+def _enter_error(error: OSError, part: str, parent: int, name: str) -> OSError:
+    """The error for a folder that cannot be entered; the same one if it is missing, or the system is at fault."""
+    if error.errno in NOT_OF_THE_FILE:
+        return error
     try:
         kind = os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode
     except OSError:
@@ -328,8 +322,13 @@ def _name(path: Path, root: Path | None) -> str:
     return path.name if root is None else str(path.relative_to(root))
 
 
-def _open_error(error: OSError, path: Path, name: str) -> UnreadableError:
-    """The error for a file that cannot be opened; names the actual file type if that is the cause."""
+def _open_error(error: OSError, path: Path, name: str) -> OSError:
+    """The error for a file that cannot be opened; names the actual file type if that is the cause.
+
+    It is the same one if the file is missing, or the system is at fault.
+    """
+    if error.errno in NOT_OF_THE_FILE:
+        return error
     number = error.errno or errno.EIO
     if number in {errno.ELOOP, errno.EMLINK}:
         return UnreadableError(number, name, "is a link. Expected a regular file: remove it.")

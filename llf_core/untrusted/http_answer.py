@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from http.client import HTTPResponse
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Status codes of a server that may respond later."""
@@ -41,7 +41,8 @@ def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: fl
     Raises:
         urllib.error.HTTPError: the status is not of a success, or it is a redirect.
         OSError: there is no connection, the answer is too long, or the time is over.
-        http.client.HTTPException, ValueError: what came is no HTTP, or the URL or a header is invalid.
+        http.client.HTTPException, ValueError: what came is no HTTP or not the whole answer, or the URL or a header is
+            invalid.
     """
     until = time.monotonic() + timeout
     method = "GET" if body is None else "POST"
@@ -50,7 +51,7 @@ def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: fl
         return read_answer(answer, until, largest)
 
 
-def read_answer(answer: HTTPResponse | urllib.error.HTTPError, until: float, largest: int) -> bytes:
+def read_answer(answer: http.client.HTTPResponse | urllib.error.HTTPError, until: float, largest: int) -> bytes:
     """Read the body of an answer, also that of an error, which often says why.
 
     Args:
@@ -60,7 +61,7 @@ def read_answer(answer: HTTPResponse | urllib.error.HTTPError, until: float, lar
 
     Raises:
         OSError: it is too long, the time limit has passed, or the connection broke.
-        http.client.HTTPException: what came is no HTTP.
+        http.client.HTTPException: what came is no HTTP, or the connection ended before the whole body had come.
     """
     parts, size = [], 0
     while part := answer.read1(65536):
@@ -70,4 +71,6 @@ def read_answer(answer: HTTPResponse | urllib.error.HTTPError, until: float, lar
             raise OSError(f"more than {largest:,} bytes")
         if time.monotonic() > until:
             raise TimeoutError("timed out")
+    if missing := getattr(answer, "length", None):  # `read1` tells the end of the body from that of the connection
+        raise http.client.IncompleteRead(b"".join(parts), missing)
     return b"".join(parts)

@@ -106,10 +106,6 @@ def exports_json(folder: RunFolder) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for one in _recorded(folder)[:MAX_SHOWN]:
         place = _place_below(folder, one)
-        try:
-            there = one.there
-        except (OSError, ValueError):
-            there = False
         shown = str(place.relative_to(real_path(folder.path))) if place else display_path(Path(one.folder))
         found.append(
             {
@@ -119,7 +115,7 @@ def exports_json(folder: RunFolder) -> list[dict[str, object]]:
                 "passed": one.passed,
                 "bytes": one.bytes,
                 "folder": visible(shown)[:MAX_NAME],
-                "there": there,
+                "there": one.there,
                 "key": key_of(one) if place else "",
             }
         )

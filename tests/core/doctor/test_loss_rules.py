@@ -275,3 +275,13 @@ def test_a_step_that_draws_first_has_not_stalled():
     assert "stalled" in found(vitals(**idle))
     assert "stalled" not in found(vitals(**idle, config={"stage": "ppo"}))
     assert "stalled" in found(vitals(**(idle | {"idle": 700.0}), config={"stage": "ppo"}))
+
+
+def test_no_change_is_offered_that_the_run_cannot_make():
+    """One to more steps than planned, or to a rate of 0 where the config names none."""
+    rises = changed("eval_loss", lambda s, v: np.array([1.6, 1.5, 1.45, 1.52, 1.6, 1.7]))
+    assert found(vitals(rises, step=60))["evaluation_rises"].change == {"max_steps": 66}
+    assert found(vitals(rises, step=118))["evaluation_rises"].change == {}
+    leaps = changed("loss", lambda s, v: np.where(s < 60, v, 9.0))
+    assert found(vitals(leaps))["diverged"].change == {"learning_rate": 2e-5}
+    assert found(vitals(leaps, learning_rate=0.0))["diverged"].change == {}

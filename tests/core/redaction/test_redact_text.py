@@ -214,3 +214,19 @@ def test_a_value_of_the_environment_that_is_no_text_is_a_secret(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", secret)
     time.sleep(1.1 * ENVIRONMENT_CACHE_SECONDS)
     assert redact(f"the token {secret} and s3cr3t-%FF%FE-key") == "the token *** and ***"
+
+
+def test_what_stands_behind_an_address_with_a_key_is_kept():
+    given = {"dataset": "https://h/a.json?token=abc123, https://g/b.json"}
+    changes, whole = split_url_secrets(given)
+    assert changes == {"dataset": "https://h/a.json?token=***, https://g/b.json"}
+    assert whole == ["https://h/a.json?token=abc123"]
+
+
+def test_a_log_goes_on_after_a_key_without_an_end():
+    raw = io.BytesIO()
+    stream = RedactedStream(raw, "utf-8", write_through=True)
+    stream.write("-----BEGIN RSA PRIVATE KEY-----\n")
+    for number in range(400):
+        stream.write(f"line {number}\n")
+    assert raw.getvalue().decode().splitlines()[:2] == [MARK, "line 300"]

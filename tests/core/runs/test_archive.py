@@ -1,8 +1,10 @@
 """A run as a zip file: what comes out at the other end, and which files are refused."""
 
 import json
+import os
 import stat
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from llf_core.redaction.file_modes import ModeError
 from llf_core.runs import create_run, read_status, status
 from llf_core.runs.archive import ArchiveError, export_run, import_run
 from llf_core.runs.config_file import run_config
+from llf_core.runs.folder import run_ids
 from llf_core.runs.trust import is_signed, sign_run
 
 
@@ -145,3 +148,37 @@ def test_an_error_of_whoever_watches_is_not_one_of_the_zip(run, tmp_path):
     with pytest.raises(RuntimeError, match=r"^the window was closed$"):
         import_run(file, home=tmp_path / "other", progress=watch)
     assert not list((tmp_path / "other" / "runs").iterdir())
+
+
+@pytest.mark.parametrize("others", [["x", "x"], ["x", "x/y"], ["x/y", "x"], ["./x", "x"], [""]])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_files_of_one_path_leave_nothing(tmp_path, others):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        for name in [*RUN, *(f"20261127-a/{other}".rstrip("/") for other in others)]:
+            archive.writestr(name, "")
+    with pytest.raises(ArchiveError, match=r"bad\.zip is damaged: it has two files of one path"):
+        import_run(tmp_path / "bad.zip", home=tmp_path / "other")
+    assert not list((tmp_path / "other" / "runs").iterdir())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "run.zip")
+    with pytest.raises(ArchiveError, match=r"run\.zip is not a regular file\. Expected a zip file of llf runs export"):
+        import_run(tmp_path / "run.zip", home=tmp_path / "other")
+
+
+def test_a_file_in_place_of_the_runs_is_told_as_at_a_start(run, tmp_path):
+    file = export_run(run.id, tmp_path / "run.zip")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "runs").touch()
+    with pytest.raises(NotADirectoryError, match="is not a folder, so runs cannot be saved in"):
+        import_run(file, home=tmp_path / "other")
+
+
+def test_of_the_longest_id_a_second_run_is_one_too(tmp_path):
+    longest = "a" * 128
+    hostile(tmp_path / "run.zip", {f"{longest}/config.yaml": "", f"{longest}/status.json": "{}"})
+    found = [import_run(tmp_path / "run.zip", home=tmp_path / "other").id for _ in range(2)]
+    assert found == [longest, f"{'a' * 126}-2"]
+    assert run_ids(tmp_path / "other") == tuple(sorted(found))

@@ -1,7 +1,9 @@
 """A checkpoint counts when it is whole, and never before or after."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +120,31 @@ def test_nothing_is_removed_while_no_other_is_whole(checkpoints, write):
     write(1, finish=False)
     assert checkpoints.prune(1) == []
     assert checkpoints.path(1).exists()
+
+
+def test_what_cannot_be_listed_makes_no_checkpoint_complete(checkpoints, write, monkeypatch):
+    write(4)
+    path = write(5, finish=False)
+    scandir, number = os.scandir, errno.EIO
+
+    def fails(place="."):
+        if Path(place).name == "inner":
+            raise OSError(number, os.strerror(number))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoints.finish(5)
+    assert not (path / "complete.json").exists()
+    assert not checkpoints.complete(4)
+    number = errno.EMFILE
+    with pytest.raises(OSError, match="Too many open files"):
+        checkpoints.complete(4)  # else `prune` would remove it
+
+
+def test_another_spelling_of_a_step_is_no_checkpoint(checkpoints, write):
+    for step in (5, 6):
+        write(step)
+    (checkpoints.path(5).parent / "checkpoint-006").mkdir()
+    assert checkpoints.list() == [5, 6]
+    assert checkpoints.prune(2) == []

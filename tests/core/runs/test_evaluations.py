@@ -155,3 +155,10 @@ def test_a_full_disk_leaves_nothing_behind(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [one.name for one in folder.evaluations.iterdir()] == [complete.id]
     assert results_of(folder.path / "nothing") == []
+
+
+def test_a_number_of_hundreds_of_digits_costs_only_its_example(folder):
+    result = write(folder)
+    line = json.loads((result.folder / "examples.jsonl").read_bytes().splitlines()[0]) | {"tokens": 10**400}
+    (result.folder / "examples.jsonl").write_text(json.dumps(line) + "\n")
+    assert examples_of(result) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.redaction.file_modes import ModeError
-from llf_core.runs import RunFolder, create_run, home, open_run, read_meta, read_status
+from llf_core.runs import RunFolder, create_run, home, list_runs, open_run, read_meta, read_status
 from llf_core.runs.creation import slug
 from llf_core.runs.folder import RUN_ID, HomeError, check_run_id, run_ids
 
@@ -123,3 +123,9 @@ def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"Runs cannot start\. The disk is full: .* free of "):
         create_run("a: 1\n", "x", tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_what_is_listed_can_be_opened(folder):
+    (folder.path.parent / "a..b").mkdir()
+    assert run_ids() == (folder.id,)
+    assert [row.id for row in list_runs().rows if row.state == "broken"] == ["a..b"]

@@ -30,7 +30,8 @@ def test_the_last_record_of_this_attempt_counts(folder):
     assert last_logged_step(folder, stored) == 4
     assert last_logged_step(folder, dataclasses.replace(stored, attempt=2)) == 2
     with folder.metrics.open("a") as file:
-        file.write('{"step": "many", "attempt": 1}\n{"step": 7, "att')
+        file.write('{"step": "many", "attempt": 1}\n')
+        file.write(f'{{"step": 1{"0" * 400}, "attempt": 1}}\n{{"step": 7, "att')
     assert last_logged_step(folder, stored) == 4
 
 

@@ -1,6 +1,7 @@
 """Lists of runs: order, pages, filters, and folders that are broken."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -228,3 +229,18 @@ def test_a_file_that_was_copied_again_says_nothing_twice(folder):
     assert reader.events() == []
     RunWriter(folder).event("warning", message="two")
     assert [event["message"] for event in reader.events()] == ["two"]
+
+
+def test_a_loop_of_links_hides_no_pipe(folder):
+    for number in range(20):
+        (folder.path / f"loop{number}").symlink_to(folder.path / f"loop{number}")
+    os.mkfifo(folder.path / "pipe")
+    assert read_row(folder).reason == "pipe is not a regular file. Remove it or the run."
+
+
+def test_metrics_without_a_record_are_the_same_object_too(folder):
+    reader = RunReader(folder)
+    first = reader.metrics()
+    RunWriter(folder).metric(1, {"loss": 2.0})
+    assert reader.metrics() is first
+    assert first.last("loss") == 2.0

@@ -124,3 +124,43 @@ def test_copies_leave_out_what_is_no_file(tmp_path):
     ]
     move(source / "inner" / "file", tmp_path / "moved")
     assert (tmp_path / "moved").read_text() == "x"
+
+
+def test_a_source_that_cannot_be_renamed_stays_alone(another_disk, tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("x")
+    rename = Path.rename
+
+    def refused(self, target):
+        if self.name == "source" and self.parent == Path(target).parent:
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="Permission denied"):
+        move(tmp_path / "source", another_disk / "target")
+    assert (tmp_path / "source" / "file").read_text() == "x"
+    assert list(another_disk.iterdir()) == []
+
+
+def test_a_link_stays_a_link_on_another_disk(another_disk, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    move(tmp_path / "link", another_disk / "link")
+    assert (another_disk / "link").readlink() == tmp_path / "folder"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["disk", "folder"]
+
+
+def test_a_failed_deletion_leaves_the_older_run_in_the_bin(monkeypatch):
+    folder = ended()
+    older = home() / "bin" / folder.id
+    older.mkdir(parents=True)
+    (older / "status.json").write_text("older")
+
+    def refused(*_):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("llf_core.runs.bin.move", refused)
+    with pytest.raises(OSError, match="Permission denied"):
+        delete_run(folder.id)
+    assert (older / "status.json").read_text() == "older"

@@ -1,6 +1,7 @@
 """The table of layers and modules: equal layers share a row, and damaged maps give none."""
 
 import copy
+import time
 
 import pytest
 
@@ -115,3 +116,10 @@ def test_numbers_that_are_none_give_no_table():
 def test_a_map_of_an_earlier_version_has_no_list_of_layers():
     rows = [{key: value for key, value in one.items() if key != "stack"} for one in ROWS]
     assert parameter_grid(rows, 2000, 160) == parameter_grid(ROWS, 2000, 160)
+
+
+def test_a_map_that_would_take_minutes_gives_no_table():
+    began = time.monotonic()
+    assert parameter_grid([row("m", {"frozen": [[0, 1999]] * 100_000})], 2000, 160) is None
+    assert parameter_grid([row(f"m{'x' * at}", {"frozen": [[0, 1999]]}) for at in range(100)], 2000, 160) is None
+    assert time.monotonic() - began < 5

@@ -197,3 +197,12 @@ def test_only_finished_runs_with_a_result_have_one(tmp_path):
     third.output.mkdir()
     index.refresh(at_once=True)
     assert index.finished() == [third.id]
+
+
+def test_a_run_that_is_gone_leaves_no_entry():
+    first, _ = make(2)
+    index = RunIndex()
+    assert len(index.names()) == 2
+    assert index.row("gone").state == "broken"
+    index.row(first.id)
+    assert index.cached_page(0, 9, RunQuery(query="run")).reading == (1, 2)

@@ -259,3 +259,18 @@ def test_two_runs_never_share_a_status():
 def test_the_fields_that_can_be_changed_are_those_of_the_status():
     types = {field.name: field.type for field in dataclasses.fields(Status) if field.name != "format"}
     assert {name: hint.__forward_arg__ for name, hint in StatusFields.__annotations__.items()} == types
+
+
+def test_a_change_that_would_break_the_run_is_refused(folder):
+    before = folder.status.read_bytes()
+    with pytest.raises(ValueError, match=r"'bogus' is no state of a run\. Expected one of created, failed"):
+        update(folder, state="bogus")
+    with pytest.raises(TypeError, match="set"):
+        update(folder, best={"step": {1}})
+    assert folder.status.read_bytes() == before
+
+
+def test_a_secret_is_neither_stored_nor_returned(folder, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "abcdef123456X")
+    assert update(folder, reason="abcdef123456X failed").reason == "*** failed"
+    assert read_status(folder).reason == "*** failed"

@@ -4,12 +4,14 @@ import json
 import resource
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from llf_core.runs import Inbox, RunReader, RunWriter, read_status, send_request, status
+from llf_core.runs import Inbox, RunReader, RunWriter, jsonl, read_status, send_request, status
 from llf_core.runs.process import ProcessId
+from llf_core.untrusted import create_file
 
 
 def until(what, seconds=10):
@@ -219,3 +221,47 @@ def test_requests_come_through_while_it_writes(folder):
     inbox.done(request)
     assert [event["id"] for event in RunReader(folder).events() if event["type"] == "answer"] == [sent]
     assert list(folder.control.iterdir()) == []
+
+
+def test_a_second_end_adds_no_event(folder):
+    for _ in range(2):
+        RunWriter(folder, 1).close("stopped", "enough")
+    assert [event["type"] for event in RunReader(folder).events()] == ["created", "state"]
+
+
+def test_a_wrong_change_is_refused_at_once_and_the_heartbeat_goes_on(folder):
+    writer = RunWriter(folder, 1)
+    writer.start_heartbeat(0.02)
+    with pytest.raises(TypeError, match="bogus"):
+        writer.status(bogus=1)
+    with pytest.raises(ValueError, match="'gone' is no state"):
+        writer.status(state="gone")
+    beat = read_status(folder).heartbeat
+    until(lambda: read_status(folder).heartbeat > beat)
+    writer.stop_heartbeat()
+    writer.status(step=7)  # nothing would write it later
+    assert read_status(folder).step == 7
+    writer.start_heartbeat(0.02)
+    beat = read_status(folder).heartbeat
+    until(lambda: read_status(folder).heartbeat > beat)
+    writer.close("stopped")
+
+
+def test_threads_open_a_file_once(folder, monkeypatch):
+    opened, both = [], threading.Barrier(2)
+
+    def slow(path, flags):
+        opened.append(path)
+        time.sleep(0.1)
+        return create_file(path, flags)
+
+    monkeypatch.setattr(jsonl, "create_file", slow)
+    writer = RunWriter(folder, 1)
+    threads = [threading.Thread(target=lambda: (both.wait(), writer.event("note"))) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    writer.release()
+    assert opened == [folder.events]
+    assert [event["type"] for event in RunReader(folder).events()] == ["created", "note", "note"]

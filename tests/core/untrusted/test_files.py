@@ -1,5 +1,6 @@
 """What stands in a file's place: a sentence that names it, at once, whatever it is."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -149,3 +150,18 @@ def test_a_loop_of_links_is_no_error_of_a_real_path(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     assert real_path(tmp_path / "loop") == tmp_path / "loop"
     assert real_path(tmp_path / "link" / "link" / "a") == tmp_path / "a"
+
+
+@pytest.mark.parametrize("read", [read_object_or_empty, read_text])
+def test_too_many_open_files_say_nothing_of_the_file(tmp_path, monkeypatch, read):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a.json").write_text("{}")
+
+    def full(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", full)
+    for root in (None, tmp_path):
+        with pytest.raises(OSError, match="Too many open files") as refused:
+            read(tmp_path / "inner" / "a.json", root=root)
+        assert not isinstance(refused.value, UnreadableError)
