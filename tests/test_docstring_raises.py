@@ -144,7 +144,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
     },
     "llf_core.runs.run_index.list_runs": {"QueryCancelledError": "it cancels no query"},
     "llf_core.runs.smoothing.smooth": {"ValueError": "callers ask for no smoothing where the window is 0"},
-    "llf_core.runs.status.update": {"TypeError": "the names of the fields are constants"},
+    "llf_core.runs.status.check_fields": dict.fromkeys(
+        ("TypeError", "ValueError"), "fields and states are constants, and their values are JSON"
+    ),
     "llf_core.stages.base.stage.Stage.context": {"RuntimeError": "a stage that trains has a context"},
     "llf_core.stages.dpo.stage.DPO.rollback": {"ValueError": "it loads a state of its own"},
     "llf_core.stages.completion_scores.scoring_by_functions": {"TypeError": "`load_rewards` has checked the functions"},

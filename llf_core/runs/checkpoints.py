@@ -109,6 +109,7 @@ class Checkpoints:
         Raises:
             UnreadableError: `checkpoints`, or an entry of it with the name of a checkpoint, is a link, no folder or not
                 accessible; one sentence that names the first.
+            OSError: too many files are open.
         """
         with suppress(FileNotFoundError):
             for name in sorted(filter(NAME.fullmatch, list_folder(self._root, self._run))):

@@ -40,7 +40,7 @@ class RecordedExport:
 
     @property
     def there(self) -> bool:
-        """Whether the folder still exists, so that views do not offer one that was moved; False where nobody can tell."""
+        """Whether the folder still exists, so that views offer none that was moved; False where nobody can tell."""
         return leads_to_folder(Path(self.folder))
 
 

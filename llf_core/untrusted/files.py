@@ -233,6 +233,7 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
     Raises:
         FileNotFoundError: the folder does not exist.
         UnreadableError: it is not a folder, lies behind a link below `root`, or cannot be read.
+        OSError: too many files are open.
         ValueError: the path is not below `root` or holds a NUL character.
     """
     with _open_parent(path / "*", root or path.parent) as (folder, _):
