@@ -76,11 +76,11 @@ def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
             or key.
     """
     from llf_core.config import validate as check
-    from llf_core.config.evaluation_keys import EVALUATION_KEYS
+    from llf_core.config.evaluation_keys import EVALUATION_KEYS, names_task
     from llf_core.config.trained_keys import only_trained_keys
 
     asked = {key: value for key, value in values.items() if key not in EVALUATION_KEYS}
-    names = None if values.get("task") is not None else values.get("eval_dataset") or values.get("dataset")
+    names = None if names_task(values) else values.get("eval_dataset") or values.get("dataset")
     if not names:
         return only_trained_keys(with_name_checks(check(asked, base=base), starting=True))
     asked |= {key: values[key] for key in ("dataset_dir", "max_samples") if key in values} | {"dataset": names}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from llf_core.redaction import redact, redact_nested
+from llf_core.redaction import redact
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.untrusted import brief, visible, visible_json
 
@@ -60,7 +60,7 @@ def print_problem(problem: Problem) -> None:
     where = f" (line {problem.line})" if problem.line else ""
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
     for fix in problem.fixes:
-        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in redact_nested(dict(fix.changes)).items())
+        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in fix.shown_changes().items())
         err.print(f"        {escape(fix.label)}: {escape(brief(changes))}")
 
 

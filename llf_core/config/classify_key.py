@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.field_specs import field, fields
 from llf_core.config.known_keys import known
 from llf_core.config.number_format import exact
+from llf_core.config.option import flag
 from llf_core.config.problem import Fix, Problem
 from llf_core.redaction.source_scan import is_secret
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
 
 MAX_VALUE_CHARACTERS = 60
-WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
 def classify(key: str, value: object, line: int | None) -> Problem | None:
@@ -116,7 +116,7 @@ def _removal(key: str) -> Fix:
 
 
 def _same(value: object, harmless: object) -> bool:
-    """Whether two values are equal in a YAML file: `no` is false, 2 is 2.0, and 0 is not false."""
-    if isinstance(harmless, bool) and isinstance(value, str):
-        value = WORDS.get(value.lower(), value)
-    return isinstance(value, bool) == isinstance(harmless, bool) and bool(value == harmless)
+    """Whether two values are equal in a YAML file: 2 is 2.0, and where a flag is expected, `no` and 0 are false."""
+    if isinstance(harmless, bool):
+        return flag(value) is harmless
+    return not isinstance(value, bool) and bool(value == harmless)

@@ -279,7 +279,7 @@ class OptimizerDeclaration(Declaration):
 
         Returns:
             Bytes of the state (`state_bytes` for each parameter, unless the declaration computes it), and the number of
-            gradients that exist at a time.
+            gradient values that exist at a time.
 
         Raises:
             PluginError: two installed packages declare the same optimizer, and the declaration asks for another one.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.option import flag, split_names
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,7 +28,16 @@ def asks_for_evaluation(values: Mapping[str, object]) -> bool:
     Args:
         values: the values of the config as requested.
     """
-    return values.get("task") is not None or (values.get("do_train") is False and values.get("do_predict") is not True)
+    return names_task(values) or (flag(values.get("do_train")) is False and flag(values.get("do_predict")) is not True)
+
+
+def names_task(values: Mapping[str, object]) -> bool:
+    """Whether a config names a task in `task`; an empty text or list names none.
+
+    Args:
+        values: the values of the config as requested.
+    """
+    return bool(split_names(values.get("task")))
 
 
 def asks_for_predictions(values: Mapping[str, object]) -> bool:
@@ -35,7 +46,7 @@ def asks_for_predictions(values: Mapping[str, object]) -> bool:
     Args:
         values: the values of the config as requested.
     """
-    return values.get("do_predict") is True and not values.get("do_train")
+    return flag(values.get("do_predict")) is True and flag(values.get("do_train")) is not True
 
 
 def prediction_values(values: Mapping[str, object]) -> dict[str, object]:

@@ -23,7 +23,7 @@ from llf_core.config.method import MethodSection
 from llf_core.config.model import Model
 from llf_core.config.number_format import exact
 from llf_core.config.optimizer import OptimizerSection
-from llf_core.config.option import META, Level, Origin, PathKind, Section
+from llf_core.config.option import META, Level, Origin, PathKind, Section, split_names
 from llf_core.config.registry import DECLARATION_TYPES, all_declared, declared
 from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
@@ -311,16 +311,18 @@ def _names_with(kind: type[Declaration], trait: str, key: str) -> tuple[str, ...
 
 
 def plain(value: object) -> Any:
-    """Convert a value to its form in a file: names as a comma-separated list, or as a list if one has a comma.
+    """Convert a value to its form in a file: names as a comma-separated text, or as a list if that reads differently.
 
-    Values and defaults are stored, compared and shown in this form. A config holds names as a tuple of texts.
+    That is so of a name with a comma, or with a space at its end, as a new token may have. Values and defaults are
+    stored, compared and shown in this form. A config holds names as a tuple of texts.
 
     Returns:
         A text or a list for names, the empty text without any; any other value unchanged.
     """
     if not isinstance(value, tuple):
         return value
-    return list(value) if any("," in name for name in value) else ",".join(value)
+    text = ",".join(value)
+    return text if split_names(text) == value else list(value)
 
 
 def _type(annotation: object) -> tuple[Literal["bool", "int", "float", "text", "names", "object"], bool]:

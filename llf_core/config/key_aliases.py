@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llf_core.config.classify_key import show
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer_names import translate_optimizer
+from llf_core.config.option import flag
 from llf_core.config.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from llf_core.config.read_config import RequestedConfig
 
-NOTHING = object()
-
-
-def _share(value: object) -> object:
-    return value or NOTHING
-
-
-def _if_true(then: object) -> Callable[[object], object]:
-    return lambda value: then if value else NOTHING
-
-
-def _same(value: object) -> object:
-    return NOTHING if value is None else value
-
-
-VALUES: dict[str, Callable[[object], object]] = {
-    "warmup_ratio": _share,
-    "group_by_length": _if_true("group_by_length"),
-    "disable_shuffling": _if_true("sequential"),
-    "adafactor": _if_true("adafactor"),
-    "pissa_init": _if_true("pissa"),
-    "predict_with_generate": _if_true("rouge,bleu"),
-    "use_liger_kernel": _if_true(then=True),
-    "neat_packing": _if_true(then=True),  # ours never leaks
+SWITCHES: dict[str, object] = {
+    "group_by_length": "group_by_length",
+    "disable_shuffling": "sequential",
+    "adafactor": "adafactor",
+    "pissa_init": "pissa",
+    "predict_with_generate": "rouge,bleu",
+    "use_liger_kernel": True,
+    "neat_packing": True,  # ours never leaks
 }
+"""Aliases that are flags, and the value of the other key that each means where it is true."""
 
 
 def translate(requested: RequestedConfig) -> None:
@@ -68,9 +55,9 @@ def _rename(requested: RequestedConfig) -> None:
             continue
         given = requested.values.pop(old)
         line = requested.lines.pop(old, None)
-        value = VALUES.get(old, _same)(given)
-        if value is NOTHING:
+        if _is_off(old, given):
             continue
+        value = SWITCHES.get(old, given)
         problem = _conflict(requested, old, new, given, value)
         if problem:
             requested.problems.append(Problem("invalid", old, given, problem, line=line, keys=(old, new)))
@@ -87,11 +74,39 @@ def _rename(requested: RequestedConfig) -> None:
         )
 
 
+def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
+
+    Args:
+        values: of a config, by the keys of LLF.
+        changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
+            config has the value that the flag stands for.
+    """
+    left = dict(values)
+    for old, new in known().translated.items():
+        if old not in changes or new in changes:
+            continue
+        off = old in SWITCHES and changes[old] is not None and _is_off(old, changes[old])
+        if not off or values.get(new) == SWITCHES[old]:
+            left.pop(new, None)
+    return left
+
+
+def _is_off(old: str, given: object) -> bool:
+    """Whether an alias has a value that sets nothing."""
+    if old in SWITCHES:
+        return given is None or flag(given) is False
+    return given is None or (old == "warmup_ratio" and given == 0)
+
+
 def _conflict(requested: RequestedConfig, old: str, new: str, given: object, value: object) -> str | None:
+    if old in SWITCHES and flag(given) is None:
+        return f"`{old}` is {show(given)}. Expected true or false."
     if old == "warmup_ratio":
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None
         return f"`warmup_ratio` is {given!r}. Expected a share of the steps, from 0 to below 1."
-    if new in requested.values and requested.values[new] != value:  # NaN is not equal to itself
+    other = requested.values.get(new)
+    if other is not None and (flag(other) if isinstance(value, bool) else other) != value:  # NaN is not equal to itself
         return f"`{old}: {given}` and `{new}: {requested.values[new]}` set the same key. Expected one of them."
     return None

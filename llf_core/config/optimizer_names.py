@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from llf_core.config.known_keys import known
+from llf_core.config.optimizer import assignments
+from llf_core.config.option import split_names
 from llf_core.config.problem import Problem
 from llf_core.config.rules.mappings import optimizer_options
 
@@ -19,7 +21,8 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
 
     Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
-    tells what was read; an unknown option of `optim_args` is an error. Other optimizers stay as they are.
+    tells what was read. An unknown option of `optim_args` is an error, and one that contradicts the key that it means.
+    Other optimizers stay as they are.
 
     Args:
         requested: the config as given; changed in place.
@@ -29,16 +32,30 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     if entry is None:
         return
     given = requested.values.get("optim_args")
-    options = optimizer_options(requested.values.pop("optim_args")) if isinstance(given, str) else {}
+    options = optimizer_options(requested.values.pop("optim_args")) if _are_assignments(given) else {}
     read = dict(entry)
     switch = next(key for key in entry if key.startswith("use_"))
+    said = {}
     for option, (key, default) in known().optimizer_options[switch].items():
+        if option in options:
+            said[key] = f"`{option}` in `optim_args`"
         read[key] = _whole(options.pop(option, default))
     targets = requested.values.pop(TARGETS, None)
     if targets is not None:
-        read[known().optimizer_targets[switch]] = (
-            "all" if isinstance(targets, str) and targets in ALL_LINEAR else targets
+        key = known().optimizer_targets[switch]
+        said[key] = f"`{TARGETS}`"
+        read[key] = "all" if isinstance(targets, str) and targets in ALL_LINEAR else targets
+    requested.problems += [
+        Problem(
+            "invalid",
+            key,
+            other,
+            f"{where} and `{key}: {_plain(other)}` set the same. Expected one of them.",
+            line=requested.lines.get(key),
         )
+        for key, where in said.items()
+        if (other := requested.values.get(key, read[key])) != read[key] and split_names(other) != split_names(read[key])
+    ]
     if options:
         message = (
             f"The optimizer {name} has no option `{next(iter(options))}` (`optim_args`). Expected {_listed(switch)}."
@@ -55,6 +72,14 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     requested.problems.append(
         Problem("not_needed", "optim", name, message, severity="note", line=line, keys=("optim",))
     )
+
+
+def _are_assignments(given: object) -> TypeGuard[str]:
+    """Whether `optim_args` can be parsed; other values stay where they are, and are refused there."""
+    try:
+        return isinstance(given, str) and assignments(given) == given
+    except ValueError:
+        return False
 
 
 def _listed(switch: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,6 +13,8 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -102,6 +106,26 @@ def split_names(value: object) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+@functools.cache
+def _flags() -> TypeAdapter[bool]:
+    return TypeAdapter(bool)
+
+
+def flag(value: object) -> bool | None:
+    """The flag that a value means, as an option of the type `bool` reads it, for keys that are no options.
+
+    Args:
+        value: as it was read: true, 1, `yes`, `on` and the like, or their opposites.
+
+    Returns:
+        None if the value is no flag.
+    """
+    try:
+        return _flags().validate_python(value)
+    except ValidationError:
+        return None
+
+
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(split_names),
@@ -172,6 +196,10 @@ Object = Annotated[dict[str, Any], BeforeValidator(_parse_object)]
 """A mapping, or its JSON text."""
 
 
+_FLAG, _NUMBER = re.compile(r"bool|True|False"), re.compile(r"int|float|Literal\[\d")
+"""Annotations that accept true, and those in which Python would take it for 1."""
+
+
 class Section(BaseModel):
     """A frozen group of options; also the base of a plug-in's `Options`.
 
@@ -193,7 +221,7 @@ class Section(BaseModel):
     def _no_flag_as_number(cls, value: object, info: ValidationInfo) -> object:
         """Reject `lora_rank: true`, which Python treats as 1."""
         annotation = str(cls.model_fields[str(info.field_name)].annotation)
-        if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
+        if isinstance(value, bool) and not _FLAG.search(annotation) and _NUMBER.search(annotation):
             raise ValueError  # pydantic catches it; the field says what it expects
         return value
 

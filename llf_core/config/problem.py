@@ -30,9 +30,13 @@ class Fix:
     changes: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Store an immutable copy of the changes, and shorten the label for display."""
-        object.__setattr__(self, "label", brief(self.label))
+        """Store an immutable copy of the changes, and redact and shorten the label for display."""
+        object.__setattr__(self, "label", brief(redact(self.label)))
         object.__setattr__(self, "changes", MappingProxyType(dict(self.changes)))
+
+    def shown_changes(self) -> dict[str, Any]:
+        """The changes without secrets in keys and values, as a terminal and `--json` show them."""
+        return _without_secrets(dict(self.changes))
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Problem:
         kind: which question it answers.
         key: the key it stands beside; empty where it concerns the whole file.
         value: the requested value; None where it is not repeated: of a secret, of a key that is given twice or holds
-            text that no key may hold, and of the whole file.
+            text that no key may hold, of an override that cannot be read, and of the whole file.
         message: one or two sentences: what is wrong, with which value, what was expected.
         fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
@@ -68,18 +72,29 @@ class Problem:
         """Convert its attributes but `keys` to JSON data, without secrets, for `llf validate --json` and the form."""
         return {
             "kind": self.kind,
-            "key": self.key,
+            "key": redact(self.key),
             "value": _json_value(self.value),
             "message": self.message,
-            "fixes": [{"label": fix.label, "changes": redact_nested(dict(fix.changes))} for fix in self.fixes],
+            "fixes": [{"label": fix.label, "changes": fix.shown_changes()} for fix in self.fixes],
             "severity": self.severity,
             "line": self.line,
         }
 
 
+def _without_secrets(value: Any) -> Any:
+    """A copy of a value without secrets, in the names of its keys too, where a missing space may have put one."""
+
+    def keys(inner: Any) -> Any:
+        if isinstance(inner, dict):
+            return {redact(key) if isinstance(key, str) else key: keys(one) for key, one in inner.items()}
+        return [keys(one) for one in inner] if isinstance(inner, list) else inner
+
+    return keys(redact_nested(value))
+
+
 def _json_value(value: object) -> float | str | None:
     """A value as JSON, without secrets."""
-    value = redact_nested(value)
+    value = _without_secrets(value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 

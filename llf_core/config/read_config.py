@@ -255,7 +255,7 @@ def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
             requested.values[key] = yaml_value(value)
         except NotPlainError:
             requested.problems.append(
-                Problem("invalid", key, value, f"The value of the override {text!r} cannot be read as YAML.")
+                Problem("invalid", key, None, f"The value of the override {text!r} cannot be read as YAML.")
             )
         requested.lines.pop(key, None)
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.field_specs import fields, is_used, plain
+from llf_core.config.key_aliases import without_renamed
 from llf_core.config.number_format import exact
 from llf_core.config.problem import ConfigError
 from llf_core.config.read_config import dump_yaml
@@ -101,13 +102,17 @@ class RunConfig(ConfigValues):
 
         A config itself never changes, so that what was checked is what a run starts with.
 
+        Args:
+            changes: values by key; also by an older or second name such as `warmup_ratio`, as in a file.
+
         Raises:
             ConfigError: the changed config has errors.
             PluginError: two installed packages declare the same name or key.
             FileNotFoundError: the working directory was removed.
         """
-        values = self.flat() | changes
-        return RunConfig.load({key: value for key, value in values.items() if value is not None or key not in changes})
+        values = without_renamed(self.flat(), changes) | changes
+        reset = {spec.key for spec in fields() if spec.key in changes and changes[spec.key] is None}
+        return RunConfig.load({key: value for key, value in values.items() if key not in reset})
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{key}={value!r}" for key, value in self.flat().items())

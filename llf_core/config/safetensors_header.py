@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def read_shapes(folder: Path) -> Shapes:
     """
     found: Shapes = {}
     for file in weight_files(folder):
-        entries = {name: _shape(entry) for name, entry in _header(file).items()}
+        entries = {name: _shape(entry) for name, entry in _header(file)[0].items()}
         found |= {name: shape for name, shape in entries.items() if shape is not None}
     return found
 
@@ -40,7 +41,7 @@ def read_dtypes(folder: Path) -> set[str]:
     Raises:
         OSError: a file cannot be read.
     """
-    entries = (entry for file in weight_files(folder) for entry in _header(file).values())
+    entries = (entry for file in weight_files(folder) for entry in _header(file)[0].values())
     return {str(entry["dtype"]) for entry in entries if isinstance(entry, dict) and "dtype" in entry}
 
 
@@ -48,24 +49,25 @@ def read_bytes(folder: Path) -> int:
     """Bytes of all weights in the safetensors files of a folder as they are stored; 0 without such files.
 
     Packed weights take as many bytes in memory as in their files. A file whose header is damaged or too large is
-    skipped, and a weight whose place in the file is none.
+    skipped, and a weight that is not whole in its file, as after a download that was interrupted.
 
     Raises:
         OSError: a file cannot be read.
     """
-    spans = (
-        entry["data_offsets"]
-        for file in weight_files(folder)
-        for entry in _header(file).values()
-        if isinstance(entry, dict) and _is_span(entry.get("data_offsets"))
-    )
-    return sum(end - begin for begin, end in spans)
+    total = 0
+    for file in weight_files(folder):
+        entries, size = _header(file)
+        offsets = (entry.get("data_offsets") for entry in entries.values() if isinstance(entry, dict))
+        total += sum(one[1] - one[0] for one in offsets if isinstance(one, list) and _is_span(one, size))
+    return total
 
 
-def _is_span(offsets: object) -> bool:
-    if not isinstance(offsets, list) or not all(isinstance(one, int) for one in offsets):
-        return False
-    return len(offsets) == 2 and 0 <= offsets[0] <= offsets[1]  # noqa: PLR2004 - begin and end
+def _is_span(offsets: list[object], size: int) -> bool:
+    """Whether offsets are begin and end of a weight among `size` bytes."""
+    match offsets:
+        case [int(begin), int(end)]:
+            return 0 <= begin <= end <= size
+    return False
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -79,20 +81,21 @@ def weight_files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
 
 
-def _header(file: Path) -> dict[str, object]:
-    """Entries of the weights in one file, by name; empty if its header cannot be read."""
+def _header(file: Path) -> tuple[dict[str, object], int]:
+    """Entries of the weights in one file, by name, empty if its header cannot be read; and the bytes that follow it."""
     with file.open("rb") as stream:
         start = stream.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _LARGEST_HEADER + 1
         if length > _LARGEST_HEADER:
-            return {}
+            return {}, 0
         try:
             header: object = json.loads(stream.read(length))
         except (ValueError, RecursionError):
-            return {}
+            return {}, 0
+        size = stream.seek(0, os.SEEK_END) - _LENGTH.size - length
     if not isinstance(header, dict):
-        return {}
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+        return {}, 0
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}, size
 
 
 def _shape(entry: object) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.target import CONFIG_SUFFIXES, Target, target_of_settings
 from llf_core.config import ConfigError
 from llf_core.config.evaluation_keys import EVALUATION_KEYS
+from llf_core.config.option import flag
 from llf_core.config.paths import expanded
 from llf_core.config.read_config import read
 from llf_core.evaluation.errors import EvaluationError
@@ -20,10 +21,6 @@ LLAMA_FACTORY_SHOTS = 5
 """LLaMA-Factory's default of `n_shot`."""
 GENERATED = ("rouge", "bleu")
 """Metrics of LLaMA-Factory's `predict_with_generate`."""
-
-
-FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-"""Words of a flag; YAML 1.1 reads all of them as flags, and LLF some as text."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +125,8 @@ def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _flag(values: Mapping[str, Any], key: str) -> bool | None:
     given = values.get(key)
-    if given is None or isinstance(given, bool):
-        return given
-    found = FLAGS.get(str(given).lower())
-    if found is None:
+    found = flag(given)
+    if found is None and given is not None:
         raise EvaluationError(f"{key} is {str(given)[:80]}. Expected true or false.")
     return found
 

@@ -58,7 +58,7 @@ def block_of(parameter: str) -> tuple[int, str] | None:
 
 
 def block_modules(parameters: Iterable[str]) -> set[str]:
-    """Names of modules that blocks have: each part of a parameter's path inside its block, its own name left out.
+    """Names of modules that blocks have: each part of a path inside its block but numbers and the parameter's.
 
     They are what `freeze_trainable_modules` can name.
     """

@@ -50,7 +50,7 @@ class RoutingSettings:
 
 
 def read_settings(config: object) -> RoutingSettings | None:
-    """What a model's config says about its routers; None if it has none.
+    """What a model's config says about its routers; None if it has none, or says false.
 
     Loading needs it, since transformers builds the model without routers.
 
@@ -61,7 +61,7 @@ def read_settings(config: object) -> RoutingSettings | None:
         ModelError: the entry is not one that LLF writes.
     """
     entry = getattr(config, SETTINGS, None)
-    if entry is None:
+    if entry is None or entry is False:
         return None
     capacity, layers = (entry.get("capacity"), entry.get("layers")) if isinstance(entry, dict) else (None, None)
     numbers = isinstance(layers, list) and all(type(one) is int and one >= 0 for one in layers)

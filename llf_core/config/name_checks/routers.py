@@ -26,7 +26,8 @@ def check_routers(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
     Returns:
         An error, if they do not fit; else nothing.
     """
-    asked, converted = config.get(KEY), settings.get(KEY) is not None
+    asked, stored = config.get(KEY), settings.get(KEY)
+    converted = stored is not None and stored is not False
     if converted and asked != "load":
         wrong = f"{config.get('model_name_or_path')} was converted to Mixture-of-Depths before. Expected {KEY}: load."
         fix = Fix("Continue it", {KEY: "load"})

@@ -61,6 +61,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SCHEDULE_FREE: AcceptedOptions = {"weight_lr_power": NUMBER, "r": NUMBER}
 TORCHAO: AcceptedOptions = {"bf16_stochastic_round": FLAG}
 SGD: AcceptedOptions = {**dict.fromkeys(("momentum", "dampening", "weight_decay"), NUMBER), "nesterov": FLAG}
+ADEMAMIX: AcceptedOptions = dict.fromkeys(("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"), NUMBER)
 OPTIMIZERS: dict[str, AcceptedOptions] = {
     "sgd": SGD,
     "adagrad": dict.fromkeys(("lr_decay", "weight_decay", "eps"), NUMBER),
@@ -75,6 +76,11 @@ OPTIMIZERS: dict[str, AcceptedOptions] = {
     "schedule_free_sgd": SCHEDULE_FREE,
     "adamw_torch_8bit": TORCHAO,
     "adamw_torch_4bit": TORCHAO,
+    **dict.fromkeys(("ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit"), ADEMAMIX),
+    # transformers hands their options over as texts, with which bitsandbytes fails
+    "rmsprop_bnb": {},
+    "rmsprop_bnb_8bit": {},
+    "rmsprop_bnb_32bit": {},
     "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), NUMBER), "centered": FLAG},
 }
 """Options of `optim_args` by optimizer; transformers ignores those of other optimizers."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.classify_key import show
 from llf_core.config.number_format import exact, with_unit
 from llf_core.config.problem import Fix
+from llf_core.config.registry import optimizer_of
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
 from llf_core.config.rules.data import has_data_kind
@@ -23,6 +24,7 @@ GREEDY_FLOOR = 1e-3
 POLYNOMIAL_END = 1e-7
 """`lr_end` of the polynomial schedule in transformers."""
 HIGHEST_FULL_RATE = 2e-4
+OURS = "llf_core."
 
 
 def _schedule_refuses(c: ConfigValues) -> str:
@@ -78,6 +80,13 @@ def _optimizer_refuses(c: ConfigValues) -> str:
     return wrong
 
 
+def _has_no_options(c: ConfigValues) -> bool:
+    """Whether `optim_args` is set for an optimizer of LLF or transformers that reads none."""
+    selected = optimizer_of(c)
+    ours = not selected.implementation or selected.implementation.startswith(OURS)
+    return bool(c.optimizer.optim_args) and ours and selected.name not in OPTIMIZERS
+
+
 OPTIMIZATION = (
     Rule(
         ("lr_scheduler_kwargs", "lr_scheduler_type"),
@@ -90,6 +99,13 @@ OPTIMIZATION = (
         lambda c: bool(_optimizer_refuses(c)),
         _optimizer_refuses,
         (Fix("Remove the options", {"optim_args": None}),),
+    ),
+    Rule(
+        ("optim_args", "optim"),
+        _has_no_options,
+        lambda c: f"`optim_args` has no effect: the optimizer {optimizer_of(c).name} has no options.",
+        (Fix("Remove the options", {"optim_args": None}),),
+        severity="note",
     ),
     Rule(
         ("lr_scheduler_type", "eval_strategy"),

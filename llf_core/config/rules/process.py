@@ -7,6 +7,7 @@ import shutil
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config import quantizers
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.mappings import ACCELERATE, ACCUMULATION, CHECKPOINTING, rejected_options
@@ -35,6 +36,11 @@ def has_compiler() -> bool:
     """Whether `CXX` or the search path has a C++ compiler, which torch.compile needs on a CPU."""
     names = (os.environ.get("CXX"), "g++", "c++", "clang++", "cl")
     return any(shutil.which(name) for name in names if name)
+
+
+def lacks_compiler(config: ConfigValues) -> bool:
+    """Whether a run computes on the CPU of a machine without a C++ compiler, so that what it compiles fails."""
+    return (config.training.use_cpu or not quantizers.has_cuda()) and not has_compiler()
 
 
 def _accelerate_refuses(c: ConfigValues) -> str:
@@ -122,7 +128,7 @@ PROCESS = (
     ),
     Rule(
         ("torch_compile", "use_cpu"),
-        lambda c: c.training.torch_compile and c.training.use_cpu and not has_compiler(),
+        lambda c: c.training.torch_compile and lacks_compiler(c),
         "This machine has no C++ compiler, which torch.compile needs on a CPU, so the run would fail. Expected g++ or "
         "clang++.",
         (Fix("Train without compiling", {"torch_compile": False}),),

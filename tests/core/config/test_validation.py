@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from llf_core.cli.terminal import print_problem
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.known_keys import known
 
@@ -212,3 +213,61 @@ def test_metrics_of_evaluations_count_as_used():
     config = {"eval_strategy": "epoch", "val_size": 0.1, "compute_accuracy": True, "metrics": ["rouge"]}
     report = validate({"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", **config})
     assert not [one.message for one in report.problems if "no effect" in one.message]
+
+
+@pytest.mark.parametrize("key", ["group_by_length", "use_liger_kernel", "neat_packing", "adafactor", "pissa_init"])
+def test_a_flag_of_another_name_is_read_as_a_flag(key):
+    for off in (False, "no", "off", 0, None):
+        assert validate(BASE | {key: off}).config == validate(BASE).config
+    on = [validate(BASE | {key: value}).config for value in (True, "yes", 1)]
+    assert on[0] == on[1] == on[2] != validate(BASE).config
+    problem = only(validate(BASE | {key: "banana"}), "invalid")
+    assert problem.message == f"`{key}` is 'banana'. Expected true or false."
+
+
+def test_two_names_of_a_flag_may_be_written_in_two_ways():
+    assert validate(BASE | {"neat_packing": True, "packing": "yes"}).config.data.packing is True
+    assert "set the same key" in only(validate(BASE | {"neat_packing": True, "packing": "no"}), "invalid").message
+
+
+def test_true_is_no_number_of_bits():
+    assert only(validate(BASE | {"quantization_bit": True}), "invalid").message.startswith("Quantization bits")
+
+
+def test_a_secret_in_the_name_of_a_key_is_shown_nowhere(capsys):
+    secret = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
+    reports = [
+        validate(f"dataset: llf_demo\nhub_token:{secret}: 1\n"),
+        validate(BASE | {"lr_scheduler_kwargs": {secret: 1}}),
+        validate({f"{secret}{number}": 1 for number in range(60)}),
+        validate(BASE, [f"hub_token=[{secret}"]),
+    ]
+    for report in reports:
+        assert not report.ok
+        for problem in report.problems:
+            print_problem(problem)
+        assert secret not in json.dumps(report.json()) + "".join(capsys.readouterr())
+
+
+def test_a_changed_value_counts_by_whichever_name():
+    config = RunConfig.load(BASE | {"warmup_ratio": 0.1})
+    assert config.replace(warmup_ratio=0.2).optimizer.warmup_steps == 0.2
+    assert config.replace(warmup_ratio=0).optimizer.warmup_steps == 0
+    assert config.replace(warmup_ratio=None).optimizer.warmup_steps == 0
+    ordered = config.replace(disable_shuffling=True)
+    assert ordered.replace(group_by_length=True).training.train_sampling_strategy == "group_by_length"
+    assert ordered.replace(group_by_length=False).training.train_sampling_strategy == "sequential"
+    assert ordered.replace(disable_shuffling=False).training.train_sampling_strategy == "random"
+    with pytest.raises(ConfigError, match="Unknown key `bogus`"):
+        config.replace(bogus=None)
+
+
+def test_options_that_no_optimizer_reads_are_told():
+    assert (
+        "the optimizer adamw_torch_fused has no options"
+        in only(validate(BASE | {"optim_args": "a=1"}), "violations").message
+    )
+    assert (
+        "has no options"
+        in only(validate(BASE | {"optim": "rmsprop_bnb", "optim_args": "alpha=1"}), "violations").message
+    )

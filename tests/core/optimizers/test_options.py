@@ -12,6 +12,7 @@ from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.name_checks import check
 from llf_core.config.registry import base_optimizer_of, declared, optimizer_of
 from llf_core.config.rules import optimizers as rules
+from llf_core.config.rules.mappings import optimizer_options
 from llf_core.optimizers.optimizer import OptimizerError, build_optimizer
 
 FULL = {"dataset": "llf_demo", "finetuning_type": "full"}
@@ -100,6 +101,14 @@ def test_names_of_transformers_are_read_as_llama_factorys_keys_with_their_defaul
     assert any("optim_args" in one for one in said(optim="galore_adamw", optim_args=5))
     (message,) = said(optim="galore_adamw", optim_args="rang=1")
     assert "The optimizer galore_adamw has no option `rang` (`optim_args`). Expected `rank`" in message
+    keys = {"optim": "galore_adamw", "optim_args": "rank=64", "optim_target_modules": ["mlp"]}
+    assert not said(**keys, galore_rank=64, galore_target="mlp")
+    (message,) = said(**keys, galore_rank=8)
+    assert message == "`rank` in `optim_args` and `galore_rank: 8` set the same. Expected one of them."
+    (message,) = said(**keys, galore_target="attn")
+    assert message == "`optim_target_modules` and `galore_target: attn` set the same. Expected one of them."
+    (message,) = said(optim="galore_adamw", optim_args="rank")
+    assert "Expected `name=value`" in message
     for rank in ("inf", "nan"):
         assert any("(`galore_rank`) is " in one for one in said(optim="galore_adamw", optim_args=f"rank={rank}"))
 
@@ -197,6 +206,28 @@ STATES = {
     "grokadamw": {"optim": "grokadamw"},
     "adamw_anyprecision": {"optim": "adamw_anyprecision", "optim_args": "momentum_dtype=bfloat16"},
 }
+
+
+@pytest.mark.parametrize(
+    ("keys", "number"),
+    [
+        ({"optim": "sgd"}, 0),
+        ({"optim": "sgd", "optim_args": "momentum=0.9"}, 1),
+        ({"optim": "rmsprop"}, 1),
+        ({"optim": "rmsprop", "optim_args": "momentum=0.9,centered=true"}, 3),
+    ],
+)
+def test_the_forecast_of_torchs_own_optimizers_counts_what_their_options_keep(keys, number):
+    config = RunConfig.load(FULL | keys)
+    options = optimizer_options(config.optimizer.optim_args)
+    weights = torch.nn.Parameter(torch.ones(64, 64))
+    optimizer = {"sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}[keys["optim"]]([weights], lr=1e-3, **options)
+    weights.grad = torch.ones_like(weights)
+    optimizer.step()
+    kept = [one for one in optimizer.state[weights].values() if isinstance(one, torch.Tensor) and one.dim()]
+    assert len(kept) == number
+    forecast = optimizer_of(config).memory_for(config, {"weights": (64, 64)})
+    assert forecast.state_bytes == sum(one.numel() * 4 for one in kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -36,7 +36,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
         width: bytes of one of their values, and of the state.
 
     Returns:
-        Bytes of the state, and the number of gradients.
+        Bytes of the state, and the number of gradient values.
     """
     del config
     sizes = sum(map(math.prod, shapes.values()))

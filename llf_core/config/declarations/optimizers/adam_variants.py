@@ -30,7 +30,7 @@ def _stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], 
         width: bytes of one of their values, and of the state.
 
     Returns:
-        Bytes of the state, and the number of gradients.
+        Bytes of the state, and the number of gradient values.
     """
     given = optimizer_options(config.optimizer.optim_args)
     size = sum(map(math.prod, shapes.values()))
@@ -48,7 +48,7 @@ def _any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, 
         width: not used.
 
     Returns:
-        Bytes of the state, and the number of gradients.
+        Bytes of the state, and the number of gradient values.
 
     Raises:
         KeyError: a dtype is not known, which a rule reports before.

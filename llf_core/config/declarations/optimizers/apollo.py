@@ -102,7 +102,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
         width: bytes of one of their values, and of the state.
 
     Returns:
-        Bytes of the state, and the number of gradients that exist at a time.
+        Bytes of the state, and the number of gradient values that exist at a time.
     """
     options = config.options(ApolloOptions)
     chosen = projected(shapes, options.apollo_target, options.apollo_rank)

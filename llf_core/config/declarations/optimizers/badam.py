@@ -110,7 +110,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
         width: bytes of one of their values.
 
     Returns:
-        Bytes of the state, and the number of gradients that exist at a time.
+        Bytes of the state, and the number of gradient values that exist at a time.
     """
     options = config.options(BAdamOptions)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}

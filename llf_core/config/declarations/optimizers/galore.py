@@ -112,7 +112,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
         width: bytes of one of their values, and of the state.
 
     Returns:
-        Bytes of the state, and the number of gradients that exist at a time.
+        Bytes of the state, and the number of gradient values that exist at a time.
 
     Raises:
         PluginError: two installed packages declare the same optimizer.

@@ -28,7 +28,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
         width: not used.
 
     Returns:
-        Bytes of the state, and the number of gradients that exist at a time.
+        Bytes of the state, and the number of gradient values that exist at a time.
     """
     del config, width
     factors = sum(

@@ -53,7 +53,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
         width: bytes of one of their values, and of the state.
 
     Returns:
-        Bytes of the state, and the number of gradients.
+        Bytes of the state, and the number of gradient values.
     """
     del config
     kept = sum((1 if is_hidden(name, shape) else 2) * math.prod(shape) for name, shape in shapes.items())

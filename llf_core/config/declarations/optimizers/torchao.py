@@ -5,7 +5,7 @@ from __future__ import annotations
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.rules.process import has_compiler
+from llf_core.config.rules.process import lacks_compiler
 
 EIGHT_BITS, FOUR_BITS = 2 * (1 + 4 / 256), 2 * (0.5 + 4 / 128)
 """Bytes for each trained parameter: two moments with a float32 scale for each block of values."""
@@ -13,7 +13,7 @@ NAMES = ("adamw_torch_8bit", "adamw_torch_4bit")
 RULES = (
     Rule(
         ("optim", "use_cpu"),
-        lambda config: config.optimizer.optim in NAMES and config.training.use_cpu and not has_compiler(),
+        lambda config: config.optimizer.optim in NAMES and lacks_compiler(config),
         "torchao compiles its optimizers, which needs a C++ compiler on a CPU, and this machine has none. Expected g++ "
         "or clang++.",
         (Fix("Use 8-bit AdamW of bitsandbytes", {"optim": "adamw_8bit"}),),

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.declarations.optimizers.moments import moments
+from llf_core.config.rules.mappings import optimizer_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llf_core.config.declaration import OptimizerMemory
+    from llf_core.config.values import ConfigValues
 
 TWO, THREE, ONE, NONE = 8.0, 12.0, 4.0, 0.0
 """Bytes for each trained parameter: Adam keeps two moments in float32, AdEMAMix three, Lion and RMSprop one."""
@@ -39,12 +48,30 @@ _ROWS: tuple[tuple[str, str, float, tuple[str, ...], str, str], ...] = (
     ("paged_ademamix_32bit", "AdEMAMix, paged state (bitsandbytes)", THREE, BITSANDBYTES, PAGED, ADEMAMIX),
 )  # fmt: skip
 """Name, label, bytes of state for each trained parameter, packages, summary and paper."""
+_MORE = ("momentum", "centered")
+"""Options of `optim_args` with which SGD and RMSprop of torch keep one more tensor each for each parameter."""
+
+
+def _with_options(number: float) -> Callable[[ConfigValues, Mapping[str, tuple[int, ...]], int], OptimizerMemory]:
+    """Make the `memory` of SGD or RMSprop: `number` tensors of each parameter's shape, and those of `optim_args`."""
+
+    def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: int) -> OptimizerMemory:
+        given = optimizer_options(config.optimizer.optim_args)
+        return moments(number + sum(bool(given.get(name)) for name in _MORE))(config, shapes, width)
+
+    return memory
+
+
 TRANSFORMERS = tuple(
     OptimizerDeclaration(
         name=name,
         label=label,
         state_bytes=state_bytes,
-        memory=None if packages or state_bytes == FACTORED else moments(state_bytes / 4),
+        memory=(
+            None
+            if packages or state_bytes == FACTORED
+            else (_with_options if name in {"sgd", "rmsprop"} else moments)(state_bytes / 4)
+        ),
         packages=packages,
         summary=summary,
         paper=paper,

@@ -11,6 +11,7 @@ import pytest
 from llf_core.config import RunConfig, validate
 from llf_core.config.name_checks import check_local
 from llf_core.config.name_checks.model_sizes import check_model_sizes
+from llf_core.config.name_checks.routers import check_routers
 from llf_core.config.safetensors_header import read_bytes, read_shapes
 
 HEADERS = {
@@ -84,11 +85,18 @@ def test_a_size_that_no_model_has_is_an_error_of_the_config(tmp_path):
     assert found in check_local(RunConfig.load(keys)).problems
 
 
-@pytest.mark.parametrize("offsets", [[8, 0], [-8, 0], [0, 8, 16], ["0", 8], 8])
+@pytest.mark.parametrize("offsets", [[8, 0], [-8, 0], [0, 8, 16], ["0", 8], 8, [4, 12], [0, 10**15]])
 def test_a_weight_whose_place_is_none_has_no_bytes(tmp_path, offsets):
     header = json.dumps({
         "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
         "b": {"dtype": "F32", "shape": [2], "data_offsets": offsets},
     }).encode()  # fmt: skip
-    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     assert read_bytes(tmp_path) == 8
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(False, None), (None, None), ({"capacity": 1, "layers": [0]}, "load")])
+def test_a_model_that_says_false_has_no_routers(stored, asked):
+    keys = {"dataset": "llf_demo", "finetuning_type": "full", "mixture_of_depths": asked}
+    config = RunConfig.load({key: value for key, value in keys.items() if value is not None})
+    assert check_routers({"mixture_of_depths": stored}, config) == ()
