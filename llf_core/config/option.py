@@ -97,13 +97,13 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
 
 
 def split_names(value: object) -> Any:
-    """Split a comma-separated list of names into a tuple; convert a list to a tuple.
+    """Split a comma-separated list of names into a tuple; convert a list to a tuple. Empty names are left out.
 
     YAML files have both forms. Other values are returned unchanged, and pydantic rejects them.
     """
     if isinstance(value, str):
         return tuple(name for part in value.split(",") if (name := part.strip()))
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(name for name in value if name != "") if isinstance(value, list | tuple) else value
 
 
 @functools.cache

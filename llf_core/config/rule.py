@@ -10,7 +10,29 @@ from llf_core.config.problem import Fix, Problem, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llf_core.config.option import Section
     from llf_core.config.values import ConfigValues
+
+
+def no_effect(options: type[Section], key: str, needed: str, when: Callable[[ConfigValues], bool]) -> Rule:
+    """Create the note that an option is set and not read, since another option of its plug-in is not set for it.
+
+    Without the note, nothing would tell that the value changes nothing.
+
+    Args:
+        options: the options of the plug-in.
+        key: the option.
+        needed: the setting with which it is read, such as `pref_loss: simpo`; begins with a key.
+        when: whether the plug-in is selected without that setting.
+    """
+    default = options.model_fields[key].default
+    return Rule(
+        (key, needed.partition(":")[0]),
+        lambda config: config.get(key) != default and when(config),
+        f"`{key}` has no effect without `{needed}`.",
+        (Fix("Remove it", {key: None}),),
+        severity="note",
+    )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 Shapes = dict[str, tuple[int, ...]]
-LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
-"""The part of a weight's name that holds the index of its layer."""
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+"""The part of a weight's name that holds the index of its layer; the names in the files of GPT-2 begin with it."""
 MATRIX = 2
 """Dimensions of the weight of a linear layer."""
 LEFT_OUT = frozenset({"dt_proj", "gate", "router"})
@@ -35,20 +35,27 @@ def targeted(
 
     Args:
         weights: shape of each weight of a model, by its name.
-        requested: names of modules; with `all` among them, every linear layer inside numbered layers (`LAYER`) but
-            `LEFT_OUT`.
+        requested: names of modules, or ends of their paths such as `mlp.up_proj`; with `all` among them, every linear
+            layer inside numbered layers (`LAYER`) but `LEFT_OUT`.
         experts: whether the adapter reaches experts, which transformers keeps as parameters of three axes.
 
     Returns:
         Shape `(out, in)` of each weight, by its name.
     """
     found = {}
+    ends = _ends(requested, ".weight")
     for name, shape in weights.items():
         module, inside, expert = _place(name)
-        wanted = name.endswith(".weight") and (inside if "all" in requested else module in requested)
+        named = module in requested or f".{name}".endswith(ends)
+        wanted = name.endswith(".weight") and (inside if "all" in requested else named)
         if wanted and len(shape) == MATRIX and (experts or not expert):
             found[name] = shape
     return found
+
+
+def _ends(requested: Collection[str], suffix: str = "") -> tuple[str, ...]:
+    """The ends of weights' names that the requested paths mean; names of one part are compared as they are."""
+    return tuple(f".{one}{suffix}" for one in requested if "." in one)
 
 
 @functools.lru_cache(maxsize=1 << 17)
@@ -74,7 +81,7 @@ def expert_weights(
 
     Args:
         weights: shape of each weight of a model, by its name.
-        requested: names of parameters; with `all` among them, every such parameter.
+        requested: names of parameters, or ends of their paths; with `all` among them, every such parameter.
 
     Returns:
         Shape `(experts, out, in)` of each parameter, by its name.
@@ -84,7 +91,7 @@ def expert_weights(
         if len(shape) != MATRIX + 1:
             continue
         *path, last = name.split(".")
-        if "experts" in path and ("all" in requested or last in requested):
+        if "experts" in path and ("all" in requested or last in requested or f".{name}".endswith(_ends(requested))):
             number, out, inputs = shape
             found[name] = (number, out, inputs)
     return found

@@ -40,6 +40,8 @@ def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) 
     Returns:
         An error for each name that is not found here, a warning for one that may be an entry of LLaMA-Factory's
         `dataset_info.json` on another machine, and a question for each hub id that is neither cached nor well known.
+        One error if `dataset_info.json` cannot be read. Nothing about absolute paths, see `paths.check_paths`, and if
+        `dataset_dir` is a data set of the hub.
     """
     return _DatasetChecker(config, spec, tuple(folders)).check()
 
@@ -60,8 +62,10 @@ class _DatasetChecker:
             return sum((self.at_hub(name, name) for name in names), CheckResult())
         try:
             self.info = info_of(self.info_file)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             return CheckResult((self.problem(str(error)),))
+        except OSError as error:
+            return CheckResult((self.problem(f"{self.info_file} cannot be read: {error.strerror}."),))
         return sum((self.one(name) for name in names), CheckResult())
 
     def one(self, name: str) -> CheckResult:

@@ -50,7 +50,7 @@ def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
     """
     folder = _cache(cache_dir) / f"models--{model.replace('/', '--')}" / "snapshots"
     try:
-        return tuple(sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime))
+        return tuple(sorted(filter(Path.is_dir, folder.iterdir()), key=lambda one: one.stat().st_mtime))
     except (OSError, ValueError):
         return ()
 

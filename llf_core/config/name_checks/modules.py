@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.run_config import RunConfig
 
-KEYS: dict[str, Literal["linear", "any"]] = {
+Kind = Literal["linear", "any", "inside", "outside"]
+KEYS: dict[str, Kind] = {
     "lora_target": "linear",
     "oft_target": "linear",
     "boft_target": "linear",
@@ -33,11 +34,13 @@ KEYS: dict[str, Literal["linear", "any"]] = {
     "ia3_feedforward": "linear",
     "peft_target": "any",
     "additional_target": "any",
-    "freeze_trainable_modules": "any",
-    "freeze_extra_modules": "any",
+    "freeze_trainable_modules": "inside",
+    "freeze_extra_modules": "outside",
 }
-"""Keys that name modules, and of which kind."""
+"""Keys that name modules, and of which kind: linear layers, any, or single names inside or outside the blocks."""
 ALL = "all"
+WITHOUT_ALL = frozenset({"additional_target", "freeze_extra_modules", "ia3_feedforward"})
+"""Keys of `KEYS` in which `all` is no more than a name."""
 EXPERTS = ("gate_up_proj", "down_proj")
 """What transformers calls the parameters that it makes of the weights of all experts of a layer."""
 HEADS = ("lm_head", "score")
@@ -51,12 +54,20 @@ class Modules:
     Attributes:
         linear: linear layers, embeddings and parameters of experts that an adapter can be put on.
         every: all modules.
+        inside: those inside a block.
+        outside: those outside the blocks that hold parameters.
         exact: whether they were read from the model itself, and not from the table of families.
     """
 
     linear: frozenset[str]
     every: frozenset[str]
+    inside: frozenset[str]
+    outside: frozenset[str]
     exact: bool
+
+    def of_kind(self, kind: Kind) -> frozenset[str]:
+        """The modules that a key may name, by its entry in `KEYS`."""
+        return {"linear": self.linear, "any": self.every, "inside": self.inside, "outside": self.outside}[kind]
 
 
 def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
@@ -75,21 +86,25 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
     Raises:
         OSError: a weight file of the model cannot be read.
     """
-    requested = [name for name in config.get(spec.key) or () if name != ALL]
+    requested = [name for name in config.get(spec.key) or () if name != ALL or spec.key in WITHOUT_ALL]
     modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if requested else None
     if not requested:
         return CheckResult()
     if modules is None:
         return _among_all_families(config, spec, requested)
-    known = modules.linear if KEYS[spec.key] == "linear" else modules.every
-    missing = [name for name in requested if name.rpartition(".")[2] not in known]
+    kind = KEYS[spec.key]
+    known = modules.of_kind(kind)
+    by_path = kind in {"linear", "any"}  # the others are compared with the parts of a path
+    missing = [name for name in requested if (name.rpartition(".")[2] if by_path else name) not in known]
     if not missing:
         return CheckResult()
     slips = [name for name in missing if misspelt(name, known)]
     model = Path(config.model.model_name_or_path).name
-    shown = sorted(modules.linear) if modules.linear else sorted(known)
-    lacks = f"{model} has no {' and no '.join(missing)}.{_meant(missing, known)}"
-    message = f"{lacks} Expected `all`, or some of {listed(shown)}."
+    shown = sorted(modules.linear) if by_path and modules.linear else sorted(known)
+    where = "" if by_path else f" {kind} its blocks"
+    lacks = f"{model} has no {' and no '.join(missing)}{where}.{_meant(missing, known)}"
+    expected = "some" if spec.key in WITHOUT_ALL else "`all`, or some"
+    message = f"{lacks} Expected {expected} of {listed(shown)}."
     severity: Literal["error", "warning"] = "error" if modules.exact or slips else "warning"
     return CheckResult((_problem(config, spec, message, missing, known, severity),))
 
@@ -159,7 +174,11 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
         return None
     linear = {*family.linear, *family.experts, *_embeddings(family.outside)}
     return Modules(
-        frozenset(linear), frozenset({*linear, *family.inside, *family.outside, *HEADS}), exact=model == EMBEDDED
+        frozenset(linear),
+        frozenset({*linear, *family.inside, *family.outside, *HEADS}),
+        frozenset(family.inside),
+        frozenset({*family.outside, *HEADS}),
+        exact=model == EMBEDDED,
     )
 
 
@@ -176,15 +195,22 @@ def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
     if not weights and family is None:
         return None
     linear = set() if family is None else {*family.linear, *family.experts, *_embeddings(family.outside)}
-    every = set() if family is None else {*family.inside, *family.outside}
+    inside = set() if family is None else set(family.inside)
+    outside = set(HEADS) if family is None else {*family.outside, *HEADS}
+    every = inside | outside
     for name, shape in weights.items():
         *path, kind = name.split(".")
         every.update(part for part in path if not part.isdigit())
+        block = next((at for at, part in enumerate(path) if part.isdigit()), None)
+        if block is None:
+            outside.update(path[-1:])
+        else:
+            inside.update(part for part in path[block:] if not part.isdigit())
         if "experts" in path:  # which transformers keeps together when it loads them
             linear.update(EXPERTS)
         if path and (len(shape) > 1 or kind not in {"weight", "bias"}):  # quantized weights have other names
             linear.add(path[-1])
-    return Modules(frozenset(linear - set(HEADS)), frozenset(every | set(HEADS)), exact=True)
+    return Modules(frozenset(linear - set(HEADS)), frozenset(every), frozenset(inside), frozenset(outside), exact=True)
 
 
 def _embeddings(outside: Iterable[str]) -> set[str]:

@@ -19,7 +19,20 @@ def _wants_several(config: ConfigValues) -> bool:
     )
 
 
+def _empty_target(config: ConfigValues) -> str:
+    """The key of the target modules, if it names none; else empty. PEFT would refuse an adapter on no module."""
+    method = method_of(config)
+    tuner = None if method.tuner is None else method.tuner(config)
+    return tuner.target_key if tuner is not None and tuner.targets == () else ""
+
+
 ADAPTERS = (
+    Rule(
+        ("finetuning_type",),
+        lambda c: bool(_empty_target(c)),
+        lambda c: f"`{_empty_target(c)}` names no module for the adapter. Expected `all`, or names of modules.",
+        lambda c: (Fix("Use all", {_empty_target(c): "all"}),),
+    ),
     Rule(
         ("adapter_name_or_path", "quantization_bit", "create_new_adapter"),
         _wants_several,

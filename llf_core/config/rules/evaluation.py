@@ -238,8 +238,8 @@ EVALUATION = (
         ("metric_for_best_model",),
         lambda c: best_metric(c) not in evaluation_metrics(c),
         lambda c: (
-            f"`metric_for_best_model` is {c.training.metric_for_best_model}, which the evaluations of this run do not "
-            f"compute. Expected {listed(evaluation_metrics(c))}."
+            f"`metric_for_best_model` is {c.training.metric_for_best_model or 'empty'}, which the evaluations "
+            f"of this run do not compute. Expected {listed(evaluation_metrics(c))}."
         ),
         _other_metrics,
     ),

@@ -70,7 +70,8 @@ def best_metric(config: ConfigValues) -> str:
     Raises:
         PluginError: two installed packages declare the same stage.
     """
-    name = (config.training.metric_for_best_model or "loss").removeprefix("eval_")
+    given = config.training.metric_for_best_model
+    name = "loss" if given is None else given.removeprefix("eval_")
     return "reward" if name == "loss" and stage_of(config).samples_groups else name
 
 

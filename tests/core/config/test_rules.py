@@ -42,6 +42,9 @@ CASES = [
         "only one adapter can be given",
     ),
     ("create_new_adapter", "note", {"create_new_adapter": True}, "which is not set"),
+    ("finetuning_type", "error", {"lora_target": ""}, "`lora_target` names no module for the adapter"),
+    ("finetuning_type", "error", {"finetuning_type": "ia3", "ia3_target": []}, "`ia3_target` names no module"),
+    ("optim_args", "note", {"optim_args": "a=1"}, "the optimizer adamw_torch_fused has no options"),
     ("adapter_folder", "note", {"adapter_folder": "checkpoint-9"}, "it has no effect"),
     ("hub", "error", {"hub": "modelscope", "trust_remote_code": True}, "Python code of a model is downloaded"),
     (
@@ -456,6 +459,37 @@ def test_every_rule_has_a_case():
         config = validate(BASE | asked).config
         seen |= {n for n, rule in enumerate(RULES) if n not in seen and rule.check(config) is not None}
     assert sorted(set(range(len(RULES))) - seen) == []
+
+
+FULL = {"finetuning_type": "full", "learning_rate": 1e-5}
+PAIRS = {"dataset": "llf_demo_pairs", "stage": "dpo"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "needed"),
+    [
+        ({"eaft_alpha": 2}, "use_eaft_loss: true"),
+        ({"asft_alpha": 2}, "use_asft_loss: true"),
+        (PAIRS | {"simpo_gamma": 1}, "pref_loss: simpo"),
+        (PAIRS | {"discopop_tau": 0.3}, "pref_loss: discopop"),
+        ({"pissa_iter": 4}, "lora_init: pissa"),
+        ({"loraplus_lr_embedding": 1e-3}, "loraplus_lr_ratio"),
+        (FULL | {"use_badam": True, "badam_mode": "ratio", "badam_switch_interval": 5}, "badam_mode: layer"),
+        (FULL | {"use_badam": True, "badam_update_ratio": 0.1}, "badam_mode: ratio"),
+    ],
+)
+def test_an_option_that_nothing_reads_is_told(asked, needed):
+    key = next(reversed(asked))
+    (problem,) = [one for one in validate(BASE | asked).problems if one.key == key]
+    assert (problem.severity, problem.message) == ("note", f"`{key}` has no effect without `{needed}`.")
+    name, _, value = needed.partition(": ")
+    with_it = {name: {"true": True, "": 16}.get(value, value)}
+    assert [one for one in validate(BASE | asked | with_it).problems if one.key == key] == []
+
+
+def test_a_metric_without_a_name_is_none():
+    (problem,) = validate(BASE | {"metric_for_best_model": ""}).violations
+    assert problem.message.startswith("`metric_for_best_model` is empty, which the evaluations")
 
 
 def test_every_rule_names_options():

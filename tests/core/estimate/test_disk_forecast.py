@@ -42,6 +42,12 @@ def test_lora_of_rank_8_on_the_embedded_model_trains_what_peft_counts() -> None:
     assert trained_parameters(config(), weights) == 2_442_240
     assert trained_parameters(config(lora_rank=16), weights) == 2 * 2_442_240
     assert trained_parameters(config(lora_target="q_proj"), weights) == 30 * 8 * (576 + 576)
+    assert trained_parameters(config(lora_target="self_attn.q_proj"), weights) == 30 * 8 * (576 + 576)
+    assert trained_parameters(config(lora_target="layers.3.self_attn.q_proj"), weights) == 8 * (576 + 576)
+    assert trained_parameters(config(lora_target="attn.q_proj"), weights) == 0
+    # the files of GPT-2 name no module around its layers
+    inside = {f"h.{name.partition('.layers.')[2]}": shape for name, shape in weights.items() if ".layers." in name}
+    assert trained_parameters(config(), inside) == 2_442_240
 
 
 def test_methods_train_their_part_of_a_folder(folder: Path) -> None:

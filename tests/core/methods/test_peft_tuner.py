@@ -38,6 +38,8 @@ COUNTS = {
         {"finetuning_type": "ia3", "ia3_target": "q_proj,down_proj", "ia3_feedforward": ""},
         2 * (64 + 64),
     ),
+    "ia3, of all": ({"finetuning_type": "ia3", "ia3_target": "all"}, OUTPUTS),
+    "vera, by paths": ({"finetuning_type": "vera", "vera_rank": 16, "vera_target": "self_attn.q_proj"}, 2 * (16 + 64)),
     "vera": ({"vera_rank": 16}, 2 * 7 * 16 + OUTPUTS),
     "adalora": ({"adalora_rank": 4, "adalora_initial_rank": 6}, 6 * (INPUTS + OUTPUTS + 2 * 7)),
     "prompt": ({"prompt_tokens": 5}, 5 * 64),

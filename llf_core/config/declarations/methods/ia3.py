@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
 from llf_core.config.weight_shapes import targeted
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from llf_core.config.values import ConfigValues
 
+ALL = "all"
 LLAMA_TARGETS, LLAMA_FEEDFORWARD = ("k_proj", "v_proj", "down_proj"), ("down_proj",)
 """What PEFT targets of models whose layers are named as those of Llama."""
 
@@ -41,7 +44,8 @@ class IA3Options(Section):
 def tuner(config: ConfigValues) -> Tuner:
     """The adapter of PEFT that a config's IA³ options ask for; `PeftTuner` puts it on the model.
 
-    With `ia3_target` alone, the targets that PEFT scales at the input for Llama (`LLAMA_FEEDFORWARD`) are so here.
+    With `ia3_target` alone, the names in it that PEFT scales at the input for Llama (`LLAMA_FEEDFORWARD`) are so here;
+    `all` names none.
     """
     options = config.options(IA3Options)
     chosen = options.ia3_target
@@ -65,14 +69,33 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
         Number of trained parameters; None if PEFT's choice of targets is not known.
     """
     options = config.options(IA3Options)
-    feedforward = LLAMA_FEEDFORWARD if options.ia3_feedforward is None else options.ia3_feedforward
+    feedforward: Any = tuner(config).options.get("feedforward_modules", LLAMA_FEEDFORWARD)
     found = targeted(shapes, options.ia3_target or LLAMA_TARGETS, experts=False)
     if not found:
         return None
-    scaled_inputs = {name for name in found if name.removesuffix(".weight").rsplit(".", 1)[-1] in feedforward}
+    scaled_inputs = targeted(found, feedforward)
     return sum(shape[name in scaled_inputs] for name, shape in found.items())
 
 
+def _not_targeted(config: ConfigValues) -> list[str]:
+    """Names in `ia3_feedforward` that `ia3_target` does not have, which PEFT refuses once the model is loaded."""
+    targets, feedforward = config.get("ia3_target"), config.get("ia3_feedforward") or ()
+    if config.method.finetuning_type != "ia3" or targets is None or ALL in targets:
+        return []
+    return [name for name in feedforward if name not in targets]
+
+
+RULES = (
+    Rule(
+        ("ia3_feedforward", "ia3_target", "finetuning_type"),
+        lambda c: bool(_not_targeted(c)),
+        lambda c: (
+            f"`ia3_feedforward` has {', '.join(_not_targeted(c))}, which `ia3_target` does not name. Expected some of "
+            "the target modules."
+        ),
+        (Fix("Remove it", {"ia3_feedforward": None}),),
+    ),
+)
 IA3 = MethodDeclaration(
     name="ia3",
     label="ia3 (factors of activations)",
@@ -80,6 +103,7 @@ IA3 = MethodDeclaration(
     paper="arXiv 2205.05638",
     implementation="llf_core.methods.peft_tuner:PeftTuner",
     options=IA3Options,
+    rules=RULES,
     frozen_base=True,
     adapter=True,
     tuner=tuner,

@@ -9,7 +9,7 @@ from llf_core.config.declarations.methods.matrix_rank import check_rank, modules
 from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Rule, no_effect
 from llf_core.config.weight_shapes import expert_weights, targeted
 
 if TYPE_CHECKING:
@@ -307,6 +307,18 @@ RULES = (
         "Dropout above 0 makes a training step on a CPU take up to 1.4 times as long.",
         (Fix("Set to 0", {"lora_dropout": 0}),),
         severity="warning",
+    ),
+    no_effect(
+        LoRAOptions,
+        "pissa_iter",
+        "lora_init: pissa",
+        lambda c: c.method.finetuning_type == "lora" and c.get("lora_init") != "pissa",
+    ),
+    no_effect(
+        LoRAOptions,
+        "loraplus_lr_embedding",
+        "loraplus_lr_ratio",
+        lambda c: c.method.finetuning_type == "lora" and c.get("loraplus_lr_ratio") is None,
     ),
 )
 LORA = MethodDeclaration(

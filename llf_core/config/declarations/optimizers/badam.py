@@ -9,7 +9,7 @@ from llf_core.config.declaration import OptimizerDeclaration, OptimizerMemory
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import optimizer_of, stage_of
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Rule, no_effect
 from llf_core.config.weight_shapes import LAYER
 
 if TYPE_CHECKING:
@@ -152,6 +152,17 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     return Problem("unresolved", "badam_start_block", start, message, (fix,), keys=keys)
 
 
+KEYS_OF_MODE = {
+    "layer": ("badam_start_block", "badam_switch_mode", "badam_switch_interval"),
+    "ratio": ("badam_update_ratio", "badam_mask_mode"),
+}
+"""Options that only one mode reads."""
+
+
+def _in_other_mode(config: ConfigValues, mode: str) -> bool:
+    return optimizer_of(config).name == "badam" and config.options(BAdamOptions).badam_mode != mode
+
+
 RULES = (
     Rule(
         ("badam_mode", "stage", "optim", "use_badam"),
@@ -169,6 +180,11 @@ RULES = (
         lambda config: config.options(BAdamOptions).badam_switch_interval == 0,
         "`badam_switch_interval` is 0. Expected an integer of at least 1, or -1 to train one block only.",
         (Fix("Set to 50", {"badam_switch_interval": 50}),),
+    ),
+    *(
+        no_effect(BAdamOptions, key, f"badam_mode: {mode}", lambda c, mode=mode: _in_other_mode(c, mode))  # type: ignore[misc]
+        for mode, keys in KEYS_OF_MODE.items()
+        for key in keys
     ),
 )
 BADAM = OptimizerDeclaration(

@@ -11,7 +11,7 @@ from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOS
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.reference_model import named_reference, names_reference
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Rule, no_effect
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -151,6 +151,10 @@ RULES = (
         lambda c: f"The loss {c.get('pref_loss')} uses no reference model, so this has no effect.",
         (Fix("Remove it", {"precompute_ref_log_probs": None}),),
         severity="note",
+    ),
+    no_effect(DPOOptions, "simpo_gamma", "pref_loss: simpo", lambda c: _chosen(c) and c.get("pref_loss") != "simpo"),
+    no_effect(
+        DPOOptions, "discopop_tau", "pref_loss: discopop", lambda c: _chosen(c) and c.get("pref_loss") != "discopop"
     ),
 )  # fmt: skip
 DPO = StageDeclaration(

@@ -242,8 +242,8 @@ RULES = (
         ("reward_model_type", "finetuning_type", "stage"),
         _for_ppo(lambda c: c.get("reward_model_type") == "lora" and c.get("finetuning_type") != "lora"),
         lambda c: (
-            "A reward model of type `lora` is an adapter on the policy's base model, and finetuning_type "
-            f"{c.get('finetuning_type')} trains no adapter. Expected lora."
+            "A reward model of type `lora` is a LoRA on the policy's base model, beside the policy's own, and "
+            f"finetuning_type is {c.get('finetuning_type')}. Expected lora."
         ),
         (
             Fix("Train with LoRA", {"finetuning_type": "lora"}),

@@ -8,7 +8,7 @@ from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.reference_model import named_reference, names_reference
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Rule, no_effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +71,10 @@ def _selected(config: ConfigValues) -> list[str]:
     return [key for key in SWITCHES if config.get(key)] if config.stage.stage == "sft" else []
 
 
+def _plain(config: ConfigValues, switch: str) -> bool:
+    return config.stage.stage == "sft" and not config.get(switch)
+
+
 def _anchors(config: ConfigValues) -> bool:
     return config.stage.stage == "sft" and bool(config.get("use_asft_loss"))
 
@@ -104,6 +108,8 @@ RULES = (
         ),
         severity="note",
     ),
+    no_effect(SFTOptions, "eaft_alpha", "use_eaft_loss: true", lambda c: _plain(c, "use_eaft_loss")),
+    no_effect(SFTOptions, "asft_alpha", "use_asft_loss: true", lambda c: _plain(c, "use_asft_loss")),
 )  # fmt: skip
 SFT = StageDeclaration(
     name="sft",

@@ -24,6 +24,31 @@ def test_what_the_model_has_passes(found, names):
     assert found(lora_target=names) == CheckResult()
 
 
+@pytest.mark.parametrize("key", ["additional_target", "ia3_feedforward", "freeze_extra_modules"])
+def test_all_is_a_name_where_no_key_says_more(only, key):
+    method = {"additional_target": "lora", "ia3_feedforward": "ia3", "freeze_extra_modules": "freeze"}[key]
+    problem = only(finetuning_type=method, **{key: "all"})
+    assert (problem.severity, problem.key) == ("error", key)
+    assert "has no all" in problem.message
+    assert "`all`" not in problem.message
+
+
+def test_freeze_names_modules_where_it_looks_for_them(found, only, tiny_model_dir):
+    for model in ({}, {"model_name_or_path": str(tiny_model_dir)}):
+        freeze = {"finetuning_type": "freeze"} | model
+        assert (
+            found(**freeze, freeze_trainable_modules="mlp,q_proj", freeze_extra_modules="embed_tokens") == CheckResult()
+        )
+        for key, name, where in (
+            ("freeze_trainable_modules", "embed_tokens", "inside"),
+            ("freeze_trainable_modules", "mlp.up_proj", "inside"),
+            ("freeze_extra_modules", "q_proj", "outside"),
+        ):
+            problem = only(**freeze, **{key: name})
+            assert (problem.severity, problem.key) == ("error", key)
+            assert f"has no {name} {where} its blocks." in problem.message
+
+
 def test_a_head_is_no_target_and_may_be_trained_whole(found, only):
     assert only(lora_target="lm_head").severity == "error"
     assert found(additional_target="lm_head,embed_tokens,norm") == CheckResult()
