@@ -36,7 +36,8 @@ class Fix:
 
     def shown_changes(self) -> dict[str, Any]:
         """The changes without secrets in keys and values, as a terminal and `--json` show them."""
-        return _without_secrets(dict(self.changes))
+        shown: dict[str, Any] = _without_secrets(dict(self.changes))
+        return shown
 
 
 @dataclass(frozen=True)
