@@ -156,14 +156,13 @@ RULED_OUT: dict[str, dict[str, str]] = {
     },
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
     "llf_core.training.learning_rate_branches.train_branches": dict.fromkeys(
-        ("NotPlainError", "SafetensorError", "EOFError", "UnpicklingError"),
+        ("SafetensorError", "EOFError", "UnpicklingError"),
         "its run is new, so that it has no broken files",
     ),
     "llf_core.training.measure.measure": dict.fromkeys(
-        ("NotPlainError", "SafetensorError", "EOFError", "UnpicklingError"),
+        ("SafetensorError", "EOFError", "UnpicklingError"),
         "its run is new, so that it has no broken files",
     ),
-    "llf_core.training.measure.main": {"error": "a config admits only regular expressions"},
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
     "llf_widgets.magics.LLFMagics.llf": {"TypeError": "targets are texts, and no reward functions are replaced"},

@@ -76,7 +76,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
             or key.
         ImportError: a package of an integration in `report_to` is not installed.
         BrokenRunError: there is no readable status.
-        NotPlainError: a settings file of the run is not plain YAML.
+        ResolvedError: the run's `resolved.yaml` is broken.
         BadExample: the chat template of the policy cannot render an answer.
         re.error: `reward_pattern` is not a regular expression.
     """

@@ -10,6 +10,8 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, 
 from transformers import TopKLogitsWarper as TopK
 from transformers import TopPLogitsWarper as TopP
 
+from llf_core.user_error import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -62,6 +64,10 @@ class Sampling:
         return found
 
 
+class NotFiniteError(UserError, RuntimeError):
+    """The logits of a model are NaN or infinite, as those of a policy that has diverged."""
+
+
 class TokenSampler:
     """Chooses the next token of each row, with one random generator per prompt.
 
@@ -106,6 +112,12 @@ class TokenSampler:
             chosen: list[int] = scores.argmax(-1).tolist()
             return chosen
         probabilities = self._warpers(None, scores).softmax(-1)
+        if probabilities[:, 0].isnan().any():  # a row is NaN as a whole, and sampling from it would abort on a GPU
+            raise NotFiniteError(
+                "The model's logits are NaN or infinite, so that no token can be sampled.",
+                "If training made them so, branch from an earlier checkpoint with a lower learning rate. Else load the "
+                "model in another precision, such as bfloat16 or float32.",
+            )
         sampled = [
             torch.multinomial(probabilities[at : at + 1], 1, generator=self._generators[row])
             for at, row in enumerate(rows)

@@ -116,6 +116,7 @@ class ApolloOptimizer(PerParameterOptimizer):
             norm = update.norm(dim=(-2, -1), keepdim=True)
             if "norm" in state:
                 excess = (norm / (state["norm"] + SMALLEST_NORM)).clamp_(min=GROWTH).div_(GROWTH)
+                excess.masked_fill_(state["norm"] == 0, 1.0)  # a matrix that had no gradient, such as an unused expert
                 update.div_(excess)
                 norm.div_(excess)
             state["norm"] = norm

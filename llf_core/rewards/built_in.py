@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 INSIDE = r"(?:(?!</?(?:think|answer)>).)*"
 PATTERN = rf"\s*<think>{INSIDE}</think>\s*<answer>{INSIDE}</answer>\s*"
 """A thought followed by an answer, each exactly once and nothing else."""
-TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-BOXED = re.compile(r"\\boxed\s*\{")
+BRACE = re.compile(r"(\\boxed\s*)?\{|\}")
 NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?|(?<=\d)/\d+)(?![\d/])"
 )
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 """A comma between groups of three digits; `1,2` is two numbers."""
+MINUS = "\N{MINUS SIGN}"
+"""The sign that many models write before a negative number in place of a hyphen."""
 EXPONENT = re.compile(r"[eE]([-+]?[\d_]+)$")
 MAX_EXPONENT = 400
 """Maximum exponent of a parsed number: the digits of `1e9999999999` would exhaust memory. Chosen by hand."""
@@ -70,7 +71,8 @@ def correct(answer: str, expected: str | None) -> float | None:
 
     Compared is the content of the last `<answer>…</answer>`, else of the last `\boxed{…}`, else the last number; if the
     expected text has no number, its whole text. Numbers are compared by value, so that 1,000 equals 1000.0 and 1/2
-    equals 0.5; texts without case, surrounding punctuation, and differences of white space.
+    equals 0.5; texts without case, surrounding punctuation, and differences of white space. A minus sign (U+2212)
+    equals a hyphen.
 
     Args:
         answer: the generated text.
@@ -81,6 +83,7 @@ def correct(answer: str, expected: str | None) -> float | None:
     """
     if expected is None or not expected.strip():
         return None
+    expected, answer = expected.replace(MINUS, "-"), answer.replace(MINUS, "-")
     wanted, said = final_answer(expected), final_answer(answer)
     if wanted is None:
         wanted, said = expected, final_answer(answer, numbers=False) or answer
@@ -140,9 +143,10 @@ def final_answer(text: str, *, numbers: bool = True) -> str | None:
         The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`, unless that is empty), else of the
         last `\boxed{…}`, else the last number as written; None if there is none of these.
     """
-    tagged = TAGGED.findall(text)
-    if tagged:
-        return last_boxed(tagged[-1]) or str(tagged[-1])
+    for closed in reversed(text.split("</answer>")[:-1]):
+        _, tag, tagged = closed.partition("<answer>")
+        if tag:
+            return last_boxed(tagged) or tagged
     inside = last_boxed(text)
     if inside is not None:
         return inside
@@ -155,13 +159,16 @@ def last_boxed(text: str) -> str | None:
 
     Braces inside are matched, so that `\boxed{\frac{1}{2}}` is complete.
     """
-    for match in reversed(list(BOXED.finditer(text))):
-        depth = 1
-        for place in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if not depth:
-                return text[match.end() : place]
-    return None
+    starts: list[tuple[int, bool]] = []  # of the open braces, and whether each is of a box
+    last = slice(0, 0)
+    for match in BRACE.finditer(text):
+        if match[0] != "}":
+            starts.append((match.end(), match[1] is not None))
+        elif starts:
+            start, boxed = starts.pop()
+            if boxed and start > last.start:
+                last = slice(start, match.start())
+    return text[last] if last.start else None
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -177,7 +184,7 @@ def parse_number(text: str) -> Fraction | None:
     """
     bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace("\\", "")
     bare = THOUSANDS.sub("", bare)
-    bare = re.sub(r"^[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1/\2", bare)
+    bare = re.sub(r"^([-+]?)[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1\2/\3", bare)
     exponent = EXPONENT.search(bare.strip())
     try:
         if exponent is not None and abs(int(exponent[1])) > MAX_EXPONENT:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from llf_core.rewards.signature import RewardFunction
 
 
+LARGEST = (2 - 2**-23) * 2.0**127
+"""Largest number of float32, in which trainers compute with rewards: a larger one would be infinite there."""
+
+
 @dataclass(frozen=True)
 class Completion:
     """A completion with its prompt.
@@ -110,10 +114,11 @@ class Reward:
                 None for none.
 
         Returns:
-            One finite number per completion; None if the function does not apply. Without completions none is called.
+            One finite number of float32's range per completion; None if the function does not apply. Without
+            completions none is called.
 
         Raises:
-            RewardError: the function raised an error, or returned anything but a finite number or None; with TRL's
+            RewardError: the function raised an error, or returned anything but such a number or None; with TRL's
                 interface, anything but a list with one of these for each completion.
             TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
             ValueError: the function's signature cannot be inspected, as of some functions in C.
@@ -148,9 +153,12 @@ class Reward:
 
     def _number(self, value: object, completion: Completion) -> float | None:
         try:
-            return number_or_none(value)
+            number = number_or_none(value)
         except ValueError as error:
             raise self._error(completion, str(error)) from None
+        if number is not None and abs(number) > LARGEST:
+            raise self._error(completion, f"returned {number:g}. Expected at most {LARGEST:g}, the largest float32")
+        return number
 
     def _error(self, completion: Completion, what: str) -> RewardError:
         prompt, answer = shown(completion.prompt), shown(completion.answer)

@@ -10,8 +10,9 @@ from llf_core.config.problem import ConfigError, Fix, Problem
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.decorator import REWARDS
 from llf_core.runs.config_file import read_config
+from llf_core.runs.files import replace_file
 from llf_core.untrusted import read_text
-from llf_core.user_functions.stored_functions import function_sources, write_code
+from llf_core.user_functions.stored_functions import function_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,7 +65,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
 def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
     """Replace reward functions of an ended run, so that it can resume after one of them has failed.
 
-    The old sources are kept in `code/attempt-N/`, so that the history of the run stays complete.
+    The sources that the attempt has used are kept in `code/attempt-N/`, so that the history of the run stays complete.
 
     Args:
         folder: the ended run.
@@ -94,13 +95,16 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
             raise ConfigError((Problem("invalid", KEY, name, message),))
     changed = []
     for name, text in function_sources(functions, REWARDS).items():
-        path, kept = folder.code / f"{name}.py", folder.code / f"attempt-{attempt}"
-        if path.is_file() and read_text(path, root=folder.path) == text:
+        path = folder.code / f"{name}.py"
+        kept = folder.code / f"attempt-{attempt}" / path.name
+        old = read_text(path, root=folder.path) if path.is_file() else None
+        if old == text:
             continue
-        if path.is_file():
-            kept.mkdir(exist_ok=True)
-            path.replace(kept / path.name)
-        write_code(folder.code, {name: text})
+        if old is not None and not kept.exists():  # else no attempt has used the old one
+            kept.parent.mkdir(exist_ok=True)
+            replace_file(kept, old.encode())
+        folder.code.mkdir(exist_ok=True)
+        replace_file(path, text.encode())
         changed.append(name)
     return changed
 

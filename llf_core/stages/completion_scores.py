@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from llf_core.config.rules.sampling import parse_reward_weights
 from llf_core.data import DataError
 from llf_core.data.prompts import prompts_of
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, fix_message, load_rewards
+from llf_core.rewards.call_reward import LARGEST
 from llf_core.rewards.signature import TRAINER_PARAMETERS
 from llf_core.stages.base.cannot_continue import StopTraining
 
@@ -160,7 +160,7 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
 def check_finite(
     scores: Sequence[Score], completions: Sequence[SampledCompletion], text: Callable[[Sequence[int]], str]
 ) -> Sequence[Score]:
-    """Check that all scores are finite: a single NaN would spread to every parameter in the next step.
+    """Check that all scores are finite in float32: a single NaN would spread to every parameter in the next step.
 
     Args:
         scores: of the completions.
@@ -171,14 +171,14 @@ def check_finite(
         `scores`.
 
     Raises:
-        StopTraining: a score is NaN or infinite.
+        StopTraining: a score is NaN, infinite, or beyond the range of float32.
         ValueError: `scores` and `completions` differ in length.
     """
     for score, one in zip(scores, completions, strict=True):
-        if score.total is not None and not math.isfinite(score.total):
+        if score.total is not None and not abs(score.total) <= LARGEST:
             raise StopTraining(
                 f'The reward of a completion of "{_shown(text(one.prompt))}" is {score.total}. '
-                "Expected a finite number.",
+                "Expected a finite number of float32.",
                 "Test the reward model with this prompt, then resume from the last checkpoint.",
             )
     return scores

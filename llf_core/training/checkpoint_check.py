@@ -8,8 +8,11 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import TrainerState
+
 from llf_core.models import ModelError
 from llf_core.models.checksums import checkpoint_tensors, differences, list_first, named_tensors
+from llf_core.models.errors import first_line
 from llf_core.runs.step_counters import read_counters, step_of
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from llf_core.stages.base.loop import TrainingLoop
 
 ARCHIVES = ("*.pt", "*.pth")
+TRAINER_STATE = "trainer_state.json"
 TENSORS = "tensors"
 """Key of the checksums in a checkpoint's counters."""
 
@@ -98,6 +102,35 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
                 f"{folder.name}/{path.name} is damaged: {part} does not match its checksum. "
                 f"{_what_to_do(checkpoints, step)}"
             )
+
+
+def trainer_state(checkpoint: Path) -> TrainerState:
+    """Read the Trainer's state of a checkpoint, before the Trainer does, whose errors would not name the file.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+
+    Raises:
+        ModelError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise damaged_state(checkpoint, error) from error
+
+
+def damaged_state(checkpoint: Path, error: Exception) -> ModelError:
+    """The error of a checkpoint whose `trainer_state.json` is not the Trainer's, for whoever reads a part of it.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        error: what is wrong with the file.
+    """
+    return ModelError(
+        f"{checkpoint.name}/{TRAINER_STATE} is damaged: {first_line(error).rstrip('.')}. Branch from another "
+        "checkpoint, or start a new run."
+    )
 
 
 def _what_to_do(checkpoints: Checkpoints, step: int) -> str:

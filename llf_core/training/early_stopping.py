@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transformers import EarlyStoppingCallback, TrainerState
+from transformers import EarlyStoppingCallback
+
+from llf_core.training.checkpoint_check import damaged_state, trainer_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +23,15 @@ def early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallb
         checkpoint: folder of the checkpoint to resume from; None at the start.
 
     Raises:
-        OSError: the checkpoint's `trainer_state.json` cannot be read.
-        ValueError, TypeError, AttributeError: it is not the Trainer's state.
+        ModelError: the checkpoint's `trainer_state.json` is damaged.
+        OSError: it cannot be read.
     """
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:
-        kept = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
-        attributes = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
-        callback.early_stopping_patience_counter = attributes.get("early_stopping_patience_counter", 0)
+        kept = trainer_state(checkpoint).stateful_callbacks
+        try:
+            attributes = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
+            callback.early_stopping_patience_counter = int(attributes.get("early_stopping_patience_counter", 0))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise damaged_state(checkpoint, error) from error
     return callback

@@ -18,7 +18,6 @@ from llf_core.config import RunConfig
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunWriter, create_run
 from llf_core.runs.log_handler import log_to
-from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         config = RunConfig.load(Path(path))
         with tempfile.TemporaryDirectory(prefix="llf-measure-") as home:
             found = measure(config, Path(home))
-    except (UserError, OSError, ImportError, RuntimeError, ValueError, MemoryError) as error:
+    except Exception as error:  # libraries and plug-ins may raise anything, and a form shows the reason
         logger.exception("The measurement failed.")
         _tell(error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         return 1

@@ -46,7 +46,7 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
 
     Raises:
         ModelError: it is requested, and the architecture does not support it.
-        UnreadableError, NotPlainError, KeyError, TypeError: the run resumes, and its `resolved.yaml` is broken.
+        UnreadableError, ResolvedError: the run resumes, and its `resolved.yaml` is broken.
         OSError: `resolved.yaml` cannot be read, or the disk is full.
         ValueError: the training set has no example, or the architecture refuses to be checkpointed.
         PluginError: two installed packages declare the same plug-in.
@@ -67,10 +67,10 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     plain, checkpointed = both or (None, None)
     available = free_memory(context.plan.device)
     chosen = choose_checkpointing(config, context.model, plain, checkpointed, available)
-    kept = (read_resolved(context.folder) or {}).get("gradient_checkpointing") if resumes else None
-    if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
-        word = "on" if kept["on"] else "off"
-        chosen = CheckpointingChoice(kept["on"], f"Gradient checkpointing is {word}, as before the resume.")
+    kept = _kept_choice(context) if resumes else None
+    if kept is not None and kept != chosen.on and config.training.gradient_checkpointing is None:
+        word = "on" if kept else "off"
+        chosen = CheckpointingChoice(kept, f"Gradient checkpointing is {word}, as before the resume.")
     if chosen.on:
         for model in (context.model, *beside):
             enable_checkpointing(model, config)
@@ -86,6 +86,12 @@ def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *
     )
     logger.info(chosen.reason)
     return chosen
+
+
+def _kept_choice(context: TrainingContext) -> bool | None:
+    """The decision of the attempt before; None if there is none."""
+    kept: bool | None = ((read_resolved(context.folder) or {}).get("gradient_checkpointing") or {}).get("on")
+    return kept
 
 
 def varies(train: Dataset | PackedRows | Stream) -> bool:

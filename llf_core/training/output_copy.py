@@ -120,7 +120,8 @@ def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> 
         files: the files, whose names are those of the copies; at least one.
 
     Raises:
-        OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written.
+        OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written;
+            the folder is then as before, unless the disk fails during the renames.
         OSError: too many files are open.
         PluginError: two installed packages declare the same name or key.
     """
@@ -140,11 +141,16 @@ def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> 
         for file in files:
             size, modified = (facts := file.stat()).st_size, facts.st_mtime_ns
             known[file.name] = {"bytes": size, "modified": modified, "sha256": fingerprint(file)}
-        replace_file(target / MARKER, json_bytes(marker | {"files": known}))  # first: a file that it lacks is foreign
-        for file in files:
-            partial = target / f".{file.name}"
-            shutil.copy2(file, partial)
-            partial.replace(target / file.name)
+        partial = {file: target / f".{file.name}" for file in files}
+        try:
+            for file, copy in partial.items():
+                shutil.copy2(file, copy)
+            replace_file(target / MARKER, json_bytes(marker | {"files": known}))
+            for file, copy in partial.items():
+                copy.replace(target / file.name)
+        finally:  # half a copy would count as somebody else's file
+            for copy in partial.values():
+                copy.unlink(missing_ok=True)
     except OSError as error:
         raise OutputCopyError(f"{names} could not be copied to {target}. {error.strerror or error}. {where}") from error
 

@@ -12,14 +12,33 @@ from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
 from llf_core.untrusted import NotPlainError, read_text
 from llf_core.untrusted.plain_yaml import yaml_value
+from llf_core.user_error import BAD_CONFIG, UserError
+from llf_core.user_functions.results import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llf_core.models import DevicePlan
     from llf_core.models.gradient_checkpointing import CheckpointingChoice
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.context import TrainingContext
+
+WHAT_TO_DO = "Restore the file, or remove it: precision and gradient checkpointing are then chosen anew."
+DEVICES, DTYPES = ("cpu", "cuda", "mps"), ("float32", "bfloat16", "float16")
+_CHECKS: dict[tuple[str, ...], tuple[Callable[[object], bool], str]] = {
+    ("device",): (lambda value: value in DEVICES, f"one of {', '.join(DEVICES)}"),
+    ("dtype",): (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
+    ("autocast",): (lambda value: value is None or value in DTYPES, f"null or one of {', '.join(DTYPES)}"),
+    ("data", "fingerprint"): (lambda value: isinstance(value, str), "a string"),
+    ("gradient_checkpointing",): (lambda value: value is None or isinstance(value, dict), "a mapping"),
+    ("gradient_checkpointing", "on"): (lambda value: value is None or isinstance(value, bool), "true or false"),
+}
+
+
+class ResolvedError(UserError, ValueError):
+    """The `resolved.yaml` of a run is not one that a trainer has written, so that no attempt can keep its precision."""
+
+    exit_code = BAD_CONFIG
 
 
 def write_resolved(
@@ -107,15 +126,25 @@ def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
     Raises:
         OSError: the file cannot be read, is not regular or is too large (all as `UnreadableError`), or too many files
             are open.
-        NotPlainError: it is not plain YAML, or no mapping.
+        ResolvedError: it is not plain YAML, or a value that a resume needs is missing or of another type.
     """
     try:
         kept = yaml_value(read_text(folder.resolved))
     except FileNotFoundError:
         return None
-    if not isinstance(kept, dict):
-        raise NotPlainError(f"{folder.resolved.name} is no mapping")
-    return kept
+    except NotPlainError as error:
+        raise ResolvedError(
+            f"{folder.resolved.name} is not plain YAML: {str(error).rstrip('.')}.", WHAT_TO_DO
+        ) from None
+    for keys, (is_valid, expected) in _CHECKS.items():
+        value = kept
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if not is_valid(value):
+            name, said = ".".join(keys), "missing" if value is None else shown(repr(value))
+            raise ResolvedError(f"`{name}` in {folder.resolved.name} is {said}. Expected {expected}.", WHAT_TO_DO)
+    found: dict[str, Any] = kept
+    return found
 
 
 def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str) -> None:
@@ -128,8 +157,7 @@ def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str)
 
     Raises:
         OSError: `resolved.yaml` cannot be read, or the disk is full.
-        NotPlainError: it is not plain YAML, or no mapping.
-        KeyError, TypeError: it names no data.
+        ResolvedError: see `read_resolved`.
     """
     kept = read_resolved(folder)
     if kept is not None and kept["data"]["fingerprint"] != fingerprint:
@@ -155,8 +183,7 @@ def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
 
     Raises:
         OSError: `resolved.yaml` cannot be read.
-        NotPlainError: it is not plain YAML, or no mapping.
-        KeyError: it names no device or precision.
+        ResolvedError: see `read_resolved`.
     """
     kept = read_resolved(folder)
     if kept is None:

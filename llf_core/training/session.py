@@ -65,7 +65,7 @@ from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.stage import LossStage, TrainerStage, make_stage
 from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.arguments import training_arguments
-from llf_core.training.checkpoint_check import check_archives, check_best
+from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
 from llf_core.training.early_stopping import early_stopping
 from llf_core.training.evaluation_results import EVALUATION_RESULTS, evaluation_results
 from llf_core.training.evaluation_sets import positions_by_set
@@ -169,6 +169,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
+        trainer_state(checkpoint)  # a damaged one is told before anything is loaded
     metrics = load_metrics(config.evaluation.metrics or (), folder.code) if not no_answers_reason(config) else []
     plan = plan_device(config)
     context = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))

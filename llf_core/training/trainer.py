@@ -120,7 +120,7 @@ class RunTrainer(TrainingLoop):
             The micro-batches, and the number of loss units as a scalar; None if there are no micro-batches.
 
         Raises:
-            StopTraining: the stage samples its own data and cannot, see `LossStage.batches`.
+            StopTraining, NotFiniteError: the stage samples its own data and cannot, see `LossStage.batches`.
             DataError: a streamed data set cannot be read further.
             RuntimeError, MemoryError: out of memory.
             OSError: the disk is full.
@@ -221,7 +221,7 @@ class RunTrainer(TrainingLoop):
         Raises:
             DoesNotFitError: in evaluation, a single document does not fit into memory, a batch with images does not, or
                 memory ran out in one of several processes whose examples are compared.
-            StopTraining: in evaluation, the stage cannot score the completions that it samples.
+            StopTraining, NotFiniteError: in evaluation, the stage cannot sample completions or score them.
             RuntimeError: in training, out of memory; the step is then computed again in smaller parts.
             MemoryError: out of memory.
             ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
@@ -337,7 +337,7 @@ class RunTrainer(TrainingLoop):
             NaN, which is never the best; nothing logs it, and early stopping does not count it.
 
         Raises:
-            DoesNotFitError, MemoryError, ModelError, OSError, RuntimeError, StopTraining, ValueError,
+            DoesNotFitError, MemoryError, ModelError, NotFiniteError, OSError, RuntimeError, StopTraining, ValueError,
                 ZeroDivisionError: see `evaluation_loop`.
             BrokenRunError: there is no readable status.
         """
@@ -369,7 +369,7 @@ class RunTrainer(TrainingLoop):
             the metrics of answers added; those of a single data set are `<prefix>_<data set>_loss` and so on.
 
         Raises:
-            DoesNotFitError, MemoryError, OSError, ValueError, ModelError: see `compute_loss`.
+            DoesNotFitError, MemoryError, NotFiniteError, OSError, ValueError, ModelError: see `compute_loss`.
             RuntimeError: shapes or devices do not fit, as of a method of another package.
             StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
             ZeroDivisionError: no example of the evaluation set, or of one of the data sets, has a supervised token.

@@ -184,7 +184,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """Create the Trainer's schedule; `warmup_stable_decay` needs no number of decay steps.
 
         transformers requires that number. Without it the schedule decays over two thirds of the steps after the
-        warm-up, or over those that `num_stable_steps` leaves.
+        warm-up, or over those that `num_stable_steps` leaves. `polynomial` may warm up in all steps.
 
         Args:
             num_training_steps: optimizer steps of the whole run.
@@ -208,7 +208,14 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)
             options["num_decay_steps"] = after_warmup - options.get("num_stable_steps", after_warmup // 3)
             self.args.lr_scheduler_kwargs = options
-        schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.warmup_steps
+        if self.args.lr_scheduler_type == "polynomial":  # it divides by the number of steps after the warm-up
+            self.args.warmup_steps = self.args.get_warmup_steps(num_training_steps)
+            num_training_steps = max(num_training_steps, self.args.warmup_steps + 1)
+        try:
+            schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        finally:
+            self.args.warmup_steps = warmup
         return schedule
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader[Any]:
@@ -314,11 +321,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
         Args:
             total: the new last step, after the present one.
-
-        Raises:
-            ValueError: the schedule refuses the new number of steps.
-            TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
-            ZeroDivisionError: the schedule has a `min_lr`, and the learning rate is 0.
         """
         kept: Any = self.lr_scheduler
         if hasattr(kept, "lr_lambdas"):
@@ -327,9 +329,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             # Some schedules divide their minimum rate by the optimizer's own rate.
             spare = torch.optim.SGD([torch.zeros(1)], lr=self.optimizer.defaults.get("lr", self.args.learning_rate))
             fresh: Any = self.create_scheduler(total, spare)
+            self.lr_scheduler = kept
             (planned,) = fresh.lr_lambdas
             kept.lr_lambdas = [planned] * len(kept.lr_lambdas)
-            self.lr_scheduler = kept
             self._follow_schedule()
         self.state.max_steps = self.args.max_steps = total
 

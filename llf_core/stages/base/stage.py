@@ -200,18 +200,19 @@ class LossStage(Stage, ABC):
         return None
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:  # noqa: ARG002
-        """Add the columns that the loss needs beside tokens and labels, before collation.
+        """The examples that the loader serves, with the columns that the loss needs beside tokens and labels.
 
         Args:
             examples: the prepared examples.
             held_out: whether they are the evaluation set.
 
         Returns:
-            The examples with those columns; by default `examples` itself.
+            By default `examples` itself. A stage that samples its own data, as PPO does, returns placeholders for
+            training and may leave out evaluation examples.
 
         Raises:
             DataError: the stage cannot train on these examples.
-            ModelError: the columns are outputs of a model that does not exist or fit.
+            ModelError: the columns are outputs of a model that does not exist or fit, or that are not finite.
             UntrustedCodeError, TooMuchCodeError: Python code of that model would run, and the user has not allowed it,
                 or could not review it.
             ConfigError: that model is not valid in a config.
@@ -243,6 +244,7 @@ class LossStage(Stage, ABC):
 
         Raises:
             StopTraining: the stage samples its own data, and cannot.
+            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError, MemoryError: out of memory.
             PluginError: two installed packages declare the same plug-in.
             OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
@@ -276,6 +278,7 @@ class LossStage(Stage, ABC):
         Raises:
             RuntimeError, MemoryError: out of memory, after which the step is computed again in smaller parts.
             StopTraining: a stage that samples its own data cannot, in an evaluation.
+            NotFiniteError: it cannot sample in an evaluation, since the policy's logits are NaN or infinite.
             ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
             OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
         """

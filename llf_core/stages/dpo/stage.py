@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -218,8 +219,12 @@ class DPO(LossStage):
 
         Raises:
             KeyError: the mean lacks its sum or count.
-            TypeError, ValueError: it is no mapping, or one of them is no number of float64.
+            TypeError, ValueError: it is no mapping, one of them is no finite number, or the count is below 0.
         """
         if "baseline" in state:
-            self.baseline.load(state["baseline"])
+            kept = RunningMean()
+            kept.load(state["baseline"])
+            if not math.isfinite(kept.total) or not 0 <= kept.count < math.inf:
+                raise ValueError(f"its running mean is {kept.state()}, and expected are a finite sum and count")
+            self.baseline.load(kept.state())
             self._kept = self.baseline.state()

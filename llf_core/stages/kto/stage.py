@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MISMATCHED = ("other_ids", "other_labels")
 """Columns of an example: its prompt with the completion of another one."""
-MAX_LOOKBACK = 50
+MAX_LOOKBACK = 49
 """Number of earlier examples that are searched for another prompt; chosen by hand."""
 
 
@@ -196,7 +196,7 @@ class MismatchedResponses:
         """
         example = self.examples[index]
         prompt = _prompt(example)
-        for back in range(1, min(len(self.examples), MAX_LOOKBACK)):
+        for back in range(1, min(len(self.examples), MAX_LOOKBACK + 1)):
             other = self.examples[index - back]
             if _prompt(other) != prompt:
                 return dict(zip(MISMATCHED, mismatched(example, other, self.cutoff), strict=True))

@@ -79,6 +79,7 @@ class OnlineTrainer(TrainingLoop):
 
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
+            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError: out of memory.
             OSError: the disk is full, or too many files are open.
             ModelError, NotPlainError, BrokenRunError, PluginError: a callback of the run cannot continue, see
@@ -99,6 +100,7 @@ class OnlineTrainer(TrainingLoop):
 
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
+            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError: out of memory.
             OSError: the disk is full, or too many files are open.
             BrokenRunError: there is no readable status.
@@ -170,7 +172,8 @@ class OnlineTrainer(TrainingLoop):
             Token ids of each completion, with the token that ends it if it was not truncated.
 
         Raises:
-            RuntimeError: out of memory, or logits are NaN or infinite.
+            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
+            RuntimeError: out of memory.
             OSError: the disk is full, so that the progress cannot be written.
         """
         seed = int(torch.randint(2**31, (1,)))  # from the run's RNG state, so that a resumed run samples the same

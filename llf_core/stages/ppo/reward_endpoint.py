@@ -34,8 +34,9 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     """Score texts with a reward endpoint, by LLaMA-Factory's protocol, for a reward model that another server runs.
 
     The request is `POST {"model": "model", "messages": [text, …]}`, the response `{"scores": [number, …]}`. The value
-    of the environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`. Network
-    errors and the status codes in `BUSY` are retried twice, after 1 and 4 s. Redirects are not followed.
+    of the environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`, without white
+    space around it. Network errors and the status codes in `BUSY` are retried twice, after 1 and 4 s. Redirects are not
+    followed.
 
     Args:
         url: `http` or `https`. Redacted credentials (`***`) are restored from the environment.
@@ -47,8 +48,9 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         One score per text.
 
     Raises:
-        StopTraining: `url` is not an HTTP URL, its redacted credentials are not in the environment, the endpoint does
-            not answer or answers with an error status, or the response is not one finite number per text.
+        StopTraining: `url` is not an HTTP URL, its redacted credentials are not in the environment, the value of
+            `LLF_REWARD_AUTHORIZATION` cannot be sent, the endpoint does not answer or answers with an error status, or
+            the response is not one finite number per text.
     """
     if not is_address(url):
         raise StopTraining(
@@ -60,8 +62,13 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         raise StopTraining(str(error.args[0]), "") from None
     body = json.dumps({"model": "model", "messages": list(texts)}).encode()
     headers = {"Content-Type": "application/json"}
-    if os.environ.get(AUTHORIZATION):
-        headers["Authorization"] = os.environ[AUTHORIZATION]
+    if authorization := os.environ.get(AUTHORIZATION, "").strip():  # a token from a file ends with a line break
+        if not (authorization.isascii() and authorization.isprintable()):
+            raise StopTraining(
+                f"{AUTHORIZATION} has a character that an HTTP header cannot have.",
+                "Set it to one line of printable ASCII, then resume.",
+            )
+        headers["Authorization"] = authorization
     for pause in (*PAUSES, None):
         try:
             return _scores(ask(address, body, headers, timeout=timeout, largest=LARGEST), len(texts), url)

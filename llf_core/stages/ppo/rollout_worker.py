@@ -79,6 +79,7 @@ class RolloutWorker:
             Token ids of each completion, with the token that ends it if it was not truncated.
 
         Raises:
+            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError, MemoryError: memory does not suffice for a single completion.
             OSError: the disk is full, so that the progress cannot be written.
         """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.ppo import PPOOptions
@@ -179,6 +179,7 @@ class PPO(LossStage):
         Raises:
             StopTraining: no completion can be scored, a score is not finite, a reward function failed, or the endpoint
                 does not answer.
+            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError, MemoryError: memory does not suffice for a single completion, or another process has ended.
             OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
             PluginError: the implementation of a format cannot be used, or two installed packages declare the same
@@ -226,6 +227,7 @@ class PPO(LossStage):
         Raises:
             StopTraining: in an evaluation, a score is not finite, a reward function failed, or the endpoint does not
                 answer.
+            NotFiniteError: in an evaluation, the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError, MemoryError: out of memory; in an evaluation, for a single completion. A target is not in the
                 vocabulary.
             OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
@@ -431,7 +433,7 @@ class PPO(LossStage):
             "served": self.phase_steps_done,
             "asked": self.prompts_used,
             "coefficient": self.controller.coefficient,
-            "moments": dataclasses.asdict(self.moments),
+            "moments": asdict(self.moments),
             "sizes": self.rollout_worker.sizes,
         }
 
@@ -451,18 +453,22 @@ class PPO(LossStage):
         if not state:
             return
         position = [state[key] for key in ("made", "phase", "served", "asked")]
-        sizes, moments = dict(state["sizes"]), RunningMoments(**state["moments"])
+        sizes, kept = dict(state["sizes"]), {one.name: state["moments"][one.name] for one in fields(RunningMoments)}
         expected = self.rollout_worker.sizes.keys()
         whole = all(isinstance(one, int) and one >= 0 for one in (*position, *sizes.values()))
         if not whole or sizes.keys() != expected or 0 in sizes.values():
             raise ValueError(
                 f"its position is {position} with chunks of {sizes}, and expected are integers, chunks of at least 1"
             )
-        numbers = (state["coefficient"], *dataclasses.astuple(moments))
-        if not all(isinstance(one, int | float) and math.isfinite(as_float(one)) for one in numbers):
-            raise ValueError(f"its KL coefficient and moments are {numbers}, and expected are finite numbers")
+        numbers = {"coefficient": state["coefficient"], **kept}
+        finite = all(isinstance(one, int | float) and math.isfinite(as_float(one)) for one in numbers.values())
+        if not finite or any(one < 0 for name, one in numbers.items() if name != "mean"):
+            raise ValueError(
+                f"its KL coefficient and moments are {numbers}, and expected are finite numbers, of which only the "
+                "mean may be below 0"
+            )
         self.steps_done, self.phase, self.phase_steps_done, self.prompts_used = position
-        self.controller.coefficient, self.moments = state["coefficient"], moments
+        self.controller.coefficient, self.moments = state["coefficient"], RunningMoments(**kept)
         self.rollout_worker.sizes = sizes
 
     def save(self, checkpoint: Path) -> None:

@@ -67,6 +67,23 @@ def test_apollo_is_algorithm_1_of_its_paper(kind, shape):
     assert not np.array_equal(drawn[4], drawn[5])
 
 
+def test_apollo_moves_a_matrix_that_had_no_gradient_at_first():
+    """The growth of an update is limited to that of the one before, and there was none, as of an unused expert."""
+    settings = {
+        "rank": 2, "interval": 5, "scale": 1.0, "side": "std", "random": True, "by_channel": True,
+        "scale_front": False, "weight_decay": 0.0,
+    }  # fmt: skip
+    weight = nn.Parameter(torch.ones(2, 6, 10))
+    optimizer = ApolloOptimizer([{"params": [weight], **settings}], ADAM, seed=5)
+    gradient = torch.from_numpy(gradients(6, 10)[0]).float()
+    for used in (0.0, 1.0):
+        before = weight.detach().clone()
+        weight.grad = torch.stack([gradient, used * gradient])
+        optimizer.step()
+    late, whole = (weight.detach() - before)[1], (weight.detach() - before)[0]
+    assert late.norm() > 0.1 * whole.norm()
+
+
 def test_random_projections_keep_norms_on_average():
     """`E[PᵀP] = I`: values are drawn from N(0, 1/r)."""
     weight = nn.Parameter(torch.zeros(400, 50))

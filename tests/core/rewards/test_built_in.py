@@ -73,6 +73,11 @@ def test_the_form_may_be_another_one() -> None:
         ("7", "<answer>1e-9_999_999_999 \n.</answer>", 0),
         ("1e9999999999", "<answer>1e9999999999</answer>", 1),
         ("7", "", 0),
+        ("-5", "It is \N{MINUS SIGN}5.", 1),
+        ("5", "It is \N{MINUS SIGN}5.", 0),
+        ("a \N{MINUS SIGN} b", "<answer>a - b</answer>", 1),
+        ("-1/2", r"\boxed{-\frac{1}{2}}", 1),
+        ("7", r"<answer>7</answer> and </answer> and <answer>8", 1),
     ],
 )
 def test_an_answer_is_right_when_its_end_is(expected: str, answer: str, reward: float) -> None:

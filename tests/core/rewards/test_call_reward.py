@@ -94,6 +94,7 @@ def test_numbers_of_every_kind(value: Any, number: float | None) -> None:
     ("value", "said"),
     [
         (float("nan"), "returned nan. Expected a finite number, or None."),
+        (1e39, "returned 1e+39. Expected at most 3.40282e+38, the largest float32."),
         (10**400, "returned inf. Expected a finite number, or None."),
         (np.float64("inf"), "returned inf. Expected a finite number, or None."),
         ("0.5", "returned '0.5'. Expected a number, or None."),

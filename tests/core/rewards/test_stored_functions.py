@@ -16,6 +16,7 @@ from llf_core.rewards import (
     Reward,
     RewardError,
     load_rewards,
+    replace_code,
     reward,
     reward_sources,
 )
@@ -183,6 +184,25 @@ def test_a_mended_function_takes_the_place_of_the_old_one() -> None:
 
 def lambda_free(answer: str) -> float:
     return -len(answer)
+
+
+@pytest.mark.usefixtures("no_start")
+def test_a_function_that_no_attempt_used_does_not_take_the_place_of_one_that_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = launch(CONFIG, rewards=[brief, loud])
+    used = (run.folder.code / "brief.py").read_text()
+    assert replace_code(run.folder, [reward(name="brief")(lambda_free)], 1) == ["brief"]
+    assert replace_code(run.folder, [brief], 1) == ["brief"]
+    assert (run.folder.code / "attempt-1" / "brief.py").read_text() == used
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llf_core.runs.files.create_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_code(run.folder, [reward(name="brief")(lambda_free)], 1)
+    assert (run.folder.code / "brief.py").read_text() == used
 
 
 @pytest.mark.usefixtures("no_start")

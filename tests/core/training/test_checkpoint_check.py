@@ -6,6 +6,7 @@ import zipfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
 from llf_core.config import RunConfig
 from llf_core.evaluation.load_run import load_base_and_tuned
@@ -17,6 +18,7 @@ from llf_core.models.checksums import checksums, differences
 from llf_core.runs import Checkpoints, RunFolder, RunReader, read_status
 from llf_core.runs.step_counters import COUNTERS
 from llf_core.training.checkpoint_check import check_archives
+from llf_core.training.early_stopping import early_stopping
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
 
@@ -105,6 +107,26 @@ def test_a_resume_refuses_an_optimizer_of_which_one_bit_has_changed(stopped):
     reason = read_status(folder).reason
     assert reason.startswith(f"checkpoint-3/optimizer.pt is damaged: {largest.filename} does not match its checksum.")
     assert "Branch from another checkpoint (of step 2)" in reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"{", b"["),
+        (b'"log_history"', b'"log_histery"'),
+        (b'"EarlyStoppingCallback": {', b'"EarlyStoppingCallback":7,"a":{'),
+    ],
+)
+def test_a_resume_refuses_a_state_of_the_trainer_of_which_a_byte_has_changed(tmp_path, old, new):
+    state = TrainerState(stateful_callbacks={"EarlyStoppingCallback": {"attributes": {}}, "other": {}})
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    path = checkpoint / "trainer_state.json"
+    state.save_to_json(path)
+    assert early_stopping(2, checkpoint).early_stopping_patience_counter == 0
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(ModelError, match=r"checkpoint-3/trainer_state\.json is damaged: .* Branch from another"):
+        early_stopping(2, checkpoint)
 
 
 def test_an_archive_with_another_compression_than_it_was_written_with_is_damaged(tmp_path):

@@ -13,7 +13,7 @@ from llf_core.config.name_checks import check
 from llf_core.config.name_checks.output_folder import MARKER, foreign_entry, recorded
 from llf_core.runs import RunReader, create_run, read_status, status
 from llf_core.training import output_copy, session
-from llf_core.training.output_copy import OutputCopyError, check_output_dir, copy_output
+from llf_core.training.output_copy import OutputCopyError, add_to_copy, check_output_dir, copy_output
 from llf_core.training.session import run_attempt
 
 FILES = {"adapter_model.safetensors": b"\x00weights", "README.md": b"card", "more/vocab.txt": b"a b"}
@@ -235,6 +235,30 @@ def test_a_disk_that_fails_leaves_the_earlier_result(run, target, monkeypatch, p
         copy_output(config, run)
     assert tree(target) == before
     assert [one.name for one in target.parent.iterdir()] == ["mine"]
+
+
+def test_a_disk_that_takes_no_more_files_leaves_the_copy_replaceable(run, target, monkeypatch):
+    config = config_of(target)
+    copy_output(config, run)
+    before = tree(target)
+    write(run.path, {"one.json": b"1", "two.json": b"2"})
+    whole = shutil.copy2
+
+    def full(source, to):
+        whole(source, to)
+        if to.name == ".two.json":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    files = [run.path / "one.json", run.path / "two.json"]
+    with pytest.raises(OutputCopyError, match=r"one\.json and two\.json could not be copied to .* No space left"):
+        add_to_copy(config, run, files)
+    assert tree(target) == before
+    monkeypatch.setattr(shutil, "copy2", whole)
+    add_to_copy(config, run, files)
+    assert (target / "two.json").read_bytes() == b"2"
+    copy_output(config, run)
+    assert tree(target).keys() == before.keys()
 
 
 def test_a_link_is_not_followed(run, target, tmp_path):

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from llf_core.doctor import Doctor
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
 from llf_core.training.metrics_callback import MetricsCallback
+from llf_core.training.resolved_config import ResolvedError, read_resolved
 from llf_core.training.session import run_attempt
 
 
@@ -168,6 +169,32 @@ def test_resume_computes_in_the_precision_of_the_attempt_before(trained, make_ru
     assert losses(folder) == losses(whole)
     resolved = yaml.safe_load(folder.resolved.read_text())
     assert (resolved["dtype"], resolved["autocast"]) == ("bfloat16", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "resolved.yaml is not plain YAML: "),
+        ("[]", "`device` in resolved.yaml is missing. Expected one of cpu, cuda, mps."),
+        ("device: cpu\ndtype: foo", "`dtype` in resolved.yaml is 'foo'. Expected one of float32, bfloat16, float16."),
+        ("device: cpu\ndtype: float32\ndata: 3", "`data.fingerprint` in resolved.yaml is missing. Expected a string."),
+        (
+            "device: cpu\ndtype: float32\ndata: {fingerprint: a}\ngradient_checkpointing: 7",
+            "`gradient_checkpointing` in resolved.yaml is 7. Expected a mapping.",
+        ),
+        (
+            "device: cpu\ndtype: float32\ndata: {fingerprint: a}\ngradient_checkpointing: {on: 7}",
+            "`gradient_checkpointing.on` in resolved.yaml is 7. Expected true or false.",
+        ),
+    ],
+)
+def test_settings_of_the_attempt_before_that_are_none_are_told(make_run, text, said):
+    folder = make_run()
+    folder.resolved.write_text(text)
+    with pytest.raises(ResolvedError) as raised:
+        read_resolved(folder)
+    assert str(raised.value).startswith(said)
+    assert raised.value.what_to_do.startswith("Restore the file, or remove it")
 
 
 def test_resume_with_other_data_is_a_warning(make_run, data_file, monkeypatch):

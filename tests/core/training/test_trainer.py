@@ -95,6 +95,32 @@ def test_warmup_stable_decay_needs_no_lengths(tiny_model_dir, tiny_tokenizer, ro
     assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("warmup", "rates"), [(3, [0, 1 / 3, 2 / 3]), (0.99, [0, 1 / 3, 2 / 3]), (1, [0, 1, 1 / 2])])
+def test_a_polynomial_schedule_may_warm_up_in_all_steps(tiny_model_dir, tiny_tokenizer, rows, tmp_path, warmup, rates):
+    trainer = RunTrainer(
+        stage=SFT(),
+        model=AutoModelForCausalLM.from_pretrained(tiny_model_dir),
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            lr_scheduler_type="polynomial",
+            lr_scheduler_kwargs={"lr_end": 0.0},
+            warmup_steps=warmup,
+            use_cpu=True,
+        ),
+        data_collator=Collator(tiny_tokenizer),
+        train_dataset=rows,
+    )
+    trainer.create_optimizer()
+    schedule = trainer.create_scheduler(3)
+    made = []
+    for _ in range(3):
+        made.append(schedule.get_last_lr()[0] / 5e-5)
+        trainer.optimizer.step()
+        schedule.step()  # after the last step too, as the Trainer does
+    assert made == pytest.approx(rates)
+    assert trainer.args.warmup_steps == warmup
+
+
 def test_accumulation_gives_the_large_batch_loss(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
     _, whole = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path / "a", batch=8, accumulation=1)
     _, split = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path / "b", batch=2, accumulation=4)

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from llf_core.redaction.url_secrets import URLS_VARIABLE
 from llf_core.rewards import Reward, WeightedSum
 from llf_core.runs import Checkpoints, RunReader, progress_events, read_status, send_request, status
 from llf_core.runs.trust import sign_run
+from llf_core.stages.base.cannot_continue import StopTraining
+from llf_core.stages.completion_scores import SampledCompletion, Score, check_finite
 from llf_core.stages.ppo import reward_endpoint, rollout_worker
 from llf_core.stages.ppo.stage import PPO
 from llf_core.training.metrics_callback import MetricsCallback
@@ -411,6 +414,13 @@ def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
     monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me")
     reward_endpoint.ask_scores(endpoint.url, ["a"])
     assert [headers.get("Authorization") for headers in endpoint.headers] == [None, "Bearer me"]
+    monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", " Bearer me\n")  # as read from a file
+    reward_endpoint.ask_scores(endpoint.url, ["a"])
+    assert endpoint.headers[-1]["Authorization"] == "Bearer me"
+    monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me\nX: 1")
+    with pytest.raises(reward_endpoint.StopTraining, match="LLF_REWARD_AUTHORIZATION has a character") as raised:
+        reward_endpoint.ask_scores(endpoint.url, ["a"])
+    assert "Bearer" not in str(raised.value)
     asked = PLAIN | {"reward_model_type": "api", "reward_model": "https://name:pw@host/score"}
     (problem,) = [one for one in validate(asked).problems if one.severity == "error"]
     assert "LLF_REWARD_AUTHORIZATION" in problem.message
@@ -479,8 +489,31 @@ def test_a_reward_model_that_gives_nan_fails_before_anything_is_learned(trained,
     tiny_tokenizer.save_pretrained(tmp_path / "broken")
     folder, code = trained(reward_model_type="full", reward_model=str(tmp_path / "broken"))
     assert code == 1
-    assert "is nan. Expected a finite number." in read_status(folder).reason
+    assert "is nan. Expected a finite number of float32." in read_status(folder).reason
     assert not RunReader(folder).metrics().names
+
+
+def test_a_policy_that_has_diverged_is_told(make_run, monkeypatch):
+    folder = make_run()
+    sample = rollout_worker.RolloutWorker.generate
+
+    def generate(self, prompts, seed, step):
+        if step:
+            with torch.no_grad():
+                next(one for one in self.context.model.parameters() if one.requires_grad).fill_(math.nan)
+        return sample(self, prompts, seed, step)
+
+    monkeypatch.setattr(rollout_worker.RolloutWorker, "generate", generate)
+    assert run_attempt(folder, 1) == 1
+    assert read_status(folder).reason.startswith("The model's logits are NaN or infinite, so that no token can be")
+
+
+@pytest.mark.parametrize("score", [math.inf, 1e39, -1e39])
+def test_a_score_that_float32_does_not_have_ends_the_run_before_it_is_learned_from(score):
+    completion = SampledCompletion([1], [2])
+    assert check_finite([Score(None), Score(1e38)], [completion] * 2, str)
+    with pytest.raises(StopTraining, match=rf"is {re.escape(str(score))}\. Expected a finite number"):
+        check_finite([Score(score)], [completion], lambda ids: "Why?")
 
 
 def test_a_reward_model_with_other_tokens_is_refused(trained, classifier, tmp_path):
@@ -801,12 +834,17 @@ def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_pa
         {"sizes": {"write": 1, "read": 1, "more": 1}},
         {"coefficient": 10**400},
         {"moments": {"count": 10**400, "mean": 0.0, "squares": 0.0}},
+        {"coefficient": -5},
+        {"moments": {"count": -4.0, "mean": 0.0, "squares": 0.0}},
+        {"moments": {"count": 4.0, "mean": 0.0, "squares": -1.0}},
+        {"moments": {"count": 1}},
     ],
 )
 def test_a_state_out_of_range_is_refused(make_context, changes):
     stage = PPO(make_context())
     before = stage.state() | {"phase": 0}
+    stage.restore(before | {"moments": {"count": 4.0, "mean": -1.0, "squares": 2.0}})
     stage.restore(before)
-    with pytest.raises(ValueError, match="expected are"):
+    with pytest.raises((ValueError, KeyError), match=r"expected are|mean"):
         stage.restore(before | changes)
     assert stage.state() == before
