@@ -326,6 +326,7 @@ class StageDeclaration(Declaration):
         pads: whether it pads its batches whatever the model allows.
         compares: whether it compares log-probabilities with those of a reference model (`pref_beta`, …).
         uses_reference: whether a config's loss needs the log-probabilities of a reference model.
+        holds_reference: whether a run of a config has a reference model, which may need memory of its own.
         has_reference: whether another reference model than the initial one can be named (`ref_model`, …).
         uses_rewards: whether reward functions can score its completions (`reward_functions`, …).
         scored_by_functions: of a stage that `uses_rewards`, whether they do in a config.
@@ -357,6 +358,7 @@ class StageDeclaration(Declaration):
     pads: bool = False
     compares: bool = False
     uses_reference: Callable[[ConfigValues], bool] = lambda _: False
+    holds_reference: Callable[[ConfigValues], bool] = lambda _: False
     has_reference: bool = False
     uses_rewards: bool = False
     scored_by_functions: Callable[[ConfigValues], bool] = lambda _: True

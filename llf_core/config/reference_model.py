@@ -22,3 +22,23 @@ def names_reference(config: ConfigValues) -> bool:
 def named_reference(config: ConfigValues) -> str | None:
     """`ref_model` if it names a model that is loaded beside the trained one; else None. For the memory forecast."""
     return "ref_model" if config.get("ref_model") else None
+
+
+def precomputes_reference(config: ConfigValues, rows: int | None, processes: int = 1) -> bool:
+    """Whether the reference's log-probabilities are computed before the first step, in a stage that `compares`.
+
+    The trained model is the reference then, so that no copy of it is loaded. Without `precompute_ref_log_probs` they
+    are where that takes no more work: if each example comes at least once.
+
+    Args:
+        config: of the run.
+        rows: number of training examples; None if unknown.
+        processes: number of processes that train.
+    """
+    asked, training = config.stage.precompute_ref_log_probs, config.training
+    if asked is not None or config.data.streaming:
+        return bool(asked) and not config.data.streaming
+    if training.max_steps <= 0:
+        return training.num_train_epochs >= 1
+    step = training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
+    return rows is not None and training.max_steps * step >= rows

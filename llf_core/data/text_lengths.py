@@ -108,7 +108,14 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     which = f"all {read:,} records" if all(one.whole for one in found) else f"the first {read:,} records"
     missing = "" if len(found) == len(names) else " of the data sets that are on this machine"
     basis = f"Lengths of the examples are estimated from the text of {which}{missing}.{about}"
-    return of_lengths(tokens, max(1, round(total)), basis=basis, exact=False, patches=round(seen.max()))
+    examples = max(1, round(total) - _held_out(config, round(total)))
+    return of_lengths(tokens, examples, basis=basis, exact=False, patches=round(seen.max()))
+
+
+def _held_out(config: RunConfig, examples: int) -> int:
+    """Number of examples that `val_size` holds out for evaluation, as `example_store.split_validation` counts them."""
+    size = config.data.val_size
+    return 0 if not size else max(1, round(examples * size)) if size < 1 else int(size)
 
 
 def most_patches(config: RunConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,21 @@ if TYPE_CHECKING:
 
 MIN_SPEEDUP = 1.1
 """Speedup from which a run computes in bfloat16, chosen by hand."""
+MOST_DIGITS = 6
+"""A number of threads or of a GPU with more digits is no machine's."""
 
 
-@functools.cache
+_cores = functools.cache(usable_cpus)  # read once, since a form asks for a forecast after each key press
+
+
 def default_threads() -> int:
-    """Number of compute threads of a run that sets none: the cores that this process may use.
+    """Number of compute threads of a run that sets none: `OMP_NUM_THREADS`, else the cores that this process may use.
 
-    Read once, since a form asks for a forecast after each key press.
+    A launcher leaves the variable as it is, so that the trainer and a forecast come to the same number.
     """
-    return usable_cpus()
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    threads = int(value) if value.isascii() and value.isdecimal() and len(value) <= MOST_DIGITS else 0
+    return threads or _cores()
 
 
 def probe_file() -> Path:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.environment import cpu_name
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes, replace_file
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 SIZE = 64
 """Rows of the multiplied matrices, so few that one thread multiplies them."""
+MOST = 1e14
+"""Operations a second that no thread reaches: such a number in the file is a sign of damage, and counts as none."""
 SECONDS, AGAIN_SECONDS = 0.05, 0.01
 """How long an operation is timed: the first time on a machine, and by each later process."""
 VALUES = 256 * 1536
@@ -28,12 +29,11 @@ VALUES = 256 * 1536
 
 
 @functools.cache
-def cpu_flops() -> float:
-    """Floating-point operations a second of float32 products on this CPU, the fastest that was seen.
+def thread_flops() -> float:
+    """Floating-point operations a second of float32 products in one thread of this CPU, the fastest that was seen.
 
-    Products of matrices `[64, 64]` are timed in one thread, since threads that wait for each other would make larger
-    ones a hundred times slower on a busy machine, and multiplied by the number of threads of a run. The fastest are
-    kept in `LLF_HOME/cache/cpu_speed.json`.
+    Products of matrices `[64, 64]` are timed, since threads that wait for each other would make larger ones a hundred
+    times slower on a busy machine. The fastest are kept in `LLF_HOME/cache/cpu_speed.json`.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -42,7 +42,7 @@ def cpu_flops() -> float:
     generator = np.random.default_rng(0)
     left, right = (generator.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
     result = np.empty_like(left)
-    return _fastest("products", 2 * SIZE**3, lambda: np.matmul(left, right, out=result)) * usable_cpus()
+    return _fastest("products", 2 * SIZE**3, lambda: np.matmul(left, right, out=result))
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def _fastest(name: str, amount: int, operate: Callable[[], object]) -> float:
     key = f"{cpu_name()} | numpy {np.__version__} | {name}"
     known = read_object_or_empty(path)
     found = known.get(key)
-    before = float(found) if isinstance(found, int | float) else 0.0
+    before = float(found) if isinstance(found, int | float) and 0 < found < MOST else 0.0
     measured = amount / _least_seconds(operate, AGAIN_SECONDS if before else SECONDS)
     if before >= measured:
         return before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.estimate.cpu_probe import cpu_flops
+from llf_core.estimate.cpu_probe import thread_flops
 
 if TYPE_CHECKING:
     from llf_core.estimate.devices import Device
@@ -27,13 +27,14 @@ arXiv 2205.05198, table 5, reports 0.42 to 0.56 for models of 22 to 1,000 billio
 """
 
 
-def products_per_second(device: Device) -> tuple[float, str]:
+def products_per_second(device: Device, threads: int) -> tuple[float, str]:
     """Floating-point operations a second of matrix products on a device, as far as they are known before a run.
 
-    Those of a CPU are timed and kept, see `cpu_flops`.
+    Those of a CPU are timed and kept, see `thread_flops`.
 
     Args:
         device: the device.
+        threads: number of compute threads on a CPU.
 
     Returns:
         The number: on a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere
@@ -44,7 +45,7 @@ def products_per_second(device: Device) -> tuple[float, str]:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if device.kind == "cpu":
-        return cpu_flops(), "matrix products timed on this CPU"
+        return threads * thread_flops(), "matrix products timed on this CPU"
     if device.kind == "mps":
         return APPLE * GPU_SHARE, "the usual speed of an Apple GPU"
     for name, flops in GPU_FLOPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import platform
 import shutil
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from llf_core.estimate.available import available_memory
-from llf_core.estimate.bf16_probe import MIN_SPEEDUP, cached_speedup, default_threads
+from llf_core.estimate.bf16_probe import MIN_SPEEDUP, MOST_DIGITS, cached_speedup, default_threads
 from llf_core.launch.cgroup import Cgroup
 from llf_core.launch.environment import cpu_name
 
@@ -83,8 +84,8 @@ def find_devices() -> tuple[Device, ...]:
     """The devices of this machine, the one that a run would use first, and the CPU last; for forecasts without torch.
 
     GPUs are found by NVIDIA's library or, without it, by `nvidia-smi`; the answer is kept for up to ten seconds. GPUs
-    that `CUDA_VISIBLE_DEVICES` hides by their numbers are left out, and all of them if the installed torch is a CPU
-    build.
+    that `CUDA_VISIBLE_DEVICES` hides by their numbers are left out (those that it hides by other names are not), and
+    all of them if the installed torch is a CPU build.
     """
     gpus = _gpus(int(time.monotonic() / FRESH_SECONDS), os.environ.get("CUDA_VISIBLE_DEVICES"))
     return (*gpus, *_apple(), _cpu_device())
@@ -176,12 +177,17 @@ def _gpus(_moment: int, visible: str | None) -> tuple[Device, ...]:
         return ()
     found = _ask_library()
     found = _ask_command() if found is None else found
-    chosen = [part.strip() for part in (visible or "").split(",")]
-    if visible is not None and all(part.isdecimal() for part in chosen):
-        found = [found[int(part)] for part in chosen if int(part) < len(found)]
-    elif visible is not None and chosen[0].startswith("-"):
-        found = []
+    if visible is not None and not visible.strip().startswith(("GPU-", "MIG-")):
+        found = _chosen(found, [part.strip() for part in visible.split(",")])
     return tuple(Device(one.kind, one.name, one.total, one.free, one.bf16, len(found)) for one in found)
+
+
+def _chosen(found: list[Device], numbers: list[str]) -> list[Device]:
+    """The GPUs of `CUDA_VISIBLE_DEVICES`, which ends at the first number that is none of a GPU, such as -1."""
+    valid = itertools.takewhile(
+        lambda one: one.isdecimal() and len(one) <= MOST_DIGITS and int(one) < len(found), numbers
+    )
+    return [found[int(number)] for number in valid]
 
 
 @functools.cache

@@ -23,7 +23,7 @@ class ExampleLengths:
 
     Attributes:
         lengths: `[n]` int64, ascending, tokens before truncation, at least one; all examples, or quantiles of them.
-        examples: number of training examples; None if unknown.
+        examples: number of training examples, without those that are held out for evaluation; None if unknown.
         basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.
         patches: patches of the images and videos of the example that has most, which are the positions of a model's
@@ -67,15 +67,20 @@ class ExampleLengths:
         below = np.arange(len(lengths) + 1) / len(lengths)
         return float((lengths * np.diff(below**batch)).sum() / lengths.mean())
 
+    def rows(self, batch: int) -> int:
+        """Examples of a micro-batch: `batch`, or all examples if there are fewer; their memory is forecast."""
+        return batch if self.examples is None else min(batch, max(1, self.examples))
+
     def largest_batch(self, batch: int, cutoff: int) -> int:
         """Tokens of the `batch` longest examples after truncation, which a shuffled epoch may put together.
 
-        Of quantiles, each stands for the same number of examples.
+        Of all examples if there are fewer. Of quantiles, each stands for the same number of examples.
 
         Args:
             batch: examples of a micro-batch, at least 1.
             cutoff: tokens.
         """
+        batch = self.rows(batch)
         each = max(1.0, (self.examples or len(self.lengths)) / len(self.lengths))
         places = len(self.lengths) - 1 - (np.arange(min(batch, 100_000)) / each).astype(np.int64)
         chosen = np.minimum(self.lengths[np.maximum(places, 0)], cutoff)

@@ -162,11 +162,9 @@ class Forecaster:
         training, data = self.config.training, self.config.data
         if training.max_steps > 0:
             return training.max_steps
-        examples = self.lengths.examples
-        if examples is None:
+        if self.lengths.examples is None:
             return None
-        held_out = data.val_size if data.val_size >= 1 else examples * data.val_size
-        rows = max(1.0, min(examples, data.max_samples or examples) - float(held_out))
+        rows = float(max(1, self.lengths.examples))
         if data.packing:
             rows = max(1.0, rows * self.lengths.mean(data.cutoff_len) / (data.cutoff_len * PACKED_FILL))
         return max(1, math.ceil(stage_of(self.config).epoch_steps(self.config, rows) * training.num_train_epochs))

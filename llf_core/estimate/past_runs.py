@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.name_checks.data_set_location import INFO_FILE, locate
 from llf_core.estimate.example_lengths import ExampleLengths
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes, locked, replace_file
@@ -248,8 +249,8 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
     """
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
-        if apart is not None and apart < NEAR and run.memory > 0 and run.uncorrected_memory > 0:
-            ratio = run.memory / run.uncorrected_memory
+        ratio = run.memory / run.uncorrected_memory if run.uncorrected_memory else 0.0
+        if apart is not None and apart < NEAR and 1 / LARGEST_RATIO < ratio < LARGEST_RATIO:
             return Correction(max(1.0, ratio) if run.measured else ratio, LEAST_SPREAD, 1)
     return Correction(1.0, FIRST_SPREAD, 0)
 
@@ -257,7 +258,8 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
 def data_key(config: RunConfig) -> str:
     """Key of a config's training examples before truncation: its files, and all settings by which they are read.
 
-    By it, the lengths that a past run has counted are found again, unless a file has another size or time of change.
+    By it, the lengths that a past run has counted are found again, unless a file of the data has another size or time
+    of change. Of a folder its own files count; of a data set of a hub, its name alone.
 
     Args:
         config: the run's config.
@@ -269,16 +271,26 @@ def data_key(config: RunConfig) -> str:
     for name in ("dataset", "cutoff_len", "packing", "eval_dataset", "preprocessing_num_workers", "overwrite_cache"):
         data.pop(name, None)
     data["dataset_dir"] = str(Path(config.data.dataset_dir).absolute())
-    places = [Path(name) for name in config.data.dataset or () if isinstance(name, str)]
-    files = []
-    for place in places:
-        try:
-            stat = place.stat()
-            files.append([str(place.absolute()), stat.st_size, stat.st_mtime_ns])
-        except (OSError, ValueError):
-            files.append([str(place)])
+    folder = Path(config.data.dataset_dir)
+    named = read_object_or_empty(folder / INFO_FILE)
+    files: list[object] = []
+    for name in config.data.dataset or ():
+        entry = named.get(name)
+        file = entry.get("file_name") if isinstance(entry, dict) else None
+        place = folder / file if isinstance(file, str) else locate(name, folder, named).path
+        files.append([name, entry, [] if place is None else _state(place)])
     told = [data, files, config.model.model_name_or_path, config.stage.stage]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _state(place: Path) -> list[list[str | int]]:
+    """Name, size and time of change of a file, or of each file of a folder; empty if it is not there."""
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        stats = [(str(file.absolute()), file.stat()) for file in files]
+    except (OSError, ValueError):
+        return []
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
 def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) -> ExampleLengths | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.methods.freeze import layers_of, trained_weights
 from llf_core.config.name_checks.modules import HEADS
+from llf_core.config.quantizers import QUANTIZERS
+from llf_core.config.reference_model import REFERENCE, names_reference, precomputes_reference
 from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stage_of
 from llf_core.config.weight_shapes import LAYER, count
 from llf_core.estimate.activations import TrainingPass
@@ -40,7 +42,7 @@ class PlannedStep:
         sizes: the model.
         device: where it is made.
         training: settings of the pass, without gradient checkpointing.
-        base_weights: bytes of the model's own weights as loaded, and of a second model beside it.
+        base_weights: bytes of the model's own weights as loaded, and of frozen models beside it.
         adapter_weights: bytes of the weights of adapters.
         trained: number of trained parameters.
         optimizer: state and gradients of the optimizer.
@@ -128,7 +130,7 @@ def plan_step(
         patches=largest_patches(config, lengths.patches),
         trains_encoder=sees and not config.method.freeze_vision_tower,
         chunks_head=bool(fast),
-        varies=not config.data.packing and lengths.varies(config.data.cutoff_len),
+        varies=config.data.streaming or (not config.data.packing and lengths.varies(config.data.cutoff_len)),
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks and not embedding else 0,
         tied=not method.frozen_base and embedding and sizes.model.tied,
@@ -136,7 +138,7 @@ def plan_step(
     bits = config.model.quantization_bit if sizes.packed_bytes is None else None
     each = None if bits is None else quantizer_of(config).bytes_per_weight(bits, loaded)
     base = sizes.packed_bytes or weight_bytes(sizes.model, sizes.parameters, width=loaded, each=each)
-    base += _second_model(config, sizes, precision.width)
+    base += _further_models(config, sizes, precision.width, lengths.examples)
     if not method.frozen_base:
         base += trained * (width - loaded)  # trained weights have their own precision
     return PlannedStep(
@@ -160,12 +162,14 @@ def _trains_language_alone(config: RunConfig) -> bool:
 
 
 def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = False) -> tuple[int, int]:
-    """Tokens of the largest micro-batch, and of its longest example, as `training.memory_plan` counts prepared data.
+    """Estimate the tokens of the largest micro-batch, and of its longest example, with sampled completions.
 
-    The peak memory of a run is that of this micro-batch.
+    The peak memory of a run is that of this micro-batch. `training.memory_plan` counts it again when the data is
+    prepared. Here the second answer of a pair counts as long as the first, so that the count can be too high.
 
     Args:
-        config: for the micro-batch, `cutoff_len`, packing and the stage, which may compare two completions.
+        config: for the micro-batch, `cutoff_len`, packing, streaming, `fast_path`, the stage, which may compare two
+            completions, and the tokens of a completion that it samples.
         lengths: lengths of the examples.
         padded: whether the model's batches are padded, as those of a multimodal model.
 
@@ -175,12 +179,19 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
     sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
     drawn = stage.completion_tokens(config, 0)
-    longest = lengths.longest(cutoff) + drawn
+    known = cutoff if config.data.streaming else lengths.longest(cutoff)  # what a stream brings is not known
+    longest = known + drawn
     if config.data.packing:
         return batch * cutoff, longest
+    rows = batch if drawn or config.data.streaming else lengths.rows(batch)
     if stage.pads or padded or not config.training.fast_path:
-        return batch * sequences * -(-longest // PADDING) * PADDING, longest
-    return sequences * lengths.largest_batch(batch, cutoff) + batch * drawn, longest
+        return rows * sequences * -(-longest // PADDING) * PADDING, longest
+    if config.data.streaming:
+        return rows * sequences * longest, longest
+    each = lengths.largest_batch(batch, cutoff)
+    # KTO reads each prompt with the completion of another example too, which may be the longest.
+    other = rows * known if stage.data_kind == "unpaired_preferences" else (sequences - 1) * each
+    return each + other + rows * drawn, longest
 
 
 def largest_patches(config: RunConfig, most: int) -> int:
@@ -238,19 +249,35 @@ def _loaded_width(config: RunConfig, sizes: ModelSizes, precision: Precision) ->
     return precision.width
 
 
-def _second_model(config: RunConfig, sizes: ModelSizes, width: int) -> int:
-    """Bytes of a frozen model beside the trained one: a teacher or reference, or a copy of what is trained whole.
+def _further_models(config: RunConfig, sizes: ModelSizes, width: int, examples: int | None) -> int:
+    """Bytes of the frozen models beside the trained one: a teacher or reward model, and the reference.
+
+    Args:
+        config: the run's config.
+        sizes: sizes of the trained model.
+        width: bytes of a value of an unquantized frozen weight.
+        examples: number of training examples; None if unknown.
 
     Raises:
-        OSError: a weight file of the model cannot be read.
+        OSError: a weight file of such a model cannot be read.
         ModelSizeError: its `config.json` has a size that no model has.
     """
     stage = stage_of(config)
     key = stage.second_model(config)
-    named = config.get(key) if key else None
-    if named:
-        second = model_sizes(str(named), config.model.cache_dir)
-        return 0 if second is None else second.parameters * width
-    if stage.uses_reference(config) and not method_of(config).frozen_base:
-        return sizes.parameters * width
-    return 0
+    total = 0
+    if key:
+        named = model_sizes(str(config.get(key)), config.model.cache_dir)
+        total += 0 if named is None else _frozen_bytes(named, config.get(f"{key}_quantization_bit"), width)
+    if not stage.holds_reference(config) or key == REFERENCE[0]:
+        return total
+    if stage.has_reference and names_reference(config):  # the same model with other adapters, or quantized
+        return total + _frozen_bytes(sizes, config.get("ref_model_quantization_bit"), width)
+    precomputes = stage.compares and precomputes_reference(config, examples)
+    copied = not method_of(config).frozen_base and not precomputes
+    return total + (_frozen_bytes(sizes, None, width) if copied else 0)
+
+
+def _frozen_bytes(sizes: ModelSizes, bits: int | None, width: int) -> int:
+    """Bytes of a frozen model, quantized to `bits` by bitsandbytes if that is not None."""
+    each = None if bits is None else QUANTIZERS["bnb"].bytes_per_weight(bits, width)
+    return weight_bytes(sizes.model, sizes.parameters, width=width, each=each)

@@ -122,7 +122,7 @@ def step_seconds(
     update moves divided by the memory's speed.
 
     Args:
-        config: for the number of micro-batches, quantization, method and stage.
+        config: for the number of micro-batches, quantization, method, stage and `threads`.
         step: the model and how it is trained.
         tokens: tokens of an optimizer step, on average.
         longest: tokens of an example, on average: what attention sees.
@@ -137,11 +137,12 @@ def step_seconds(
         PluginError: two installed packages declare the same plug-in.
     """
     kind = step.device.kind
-    speed, basis = products_per_second(step.device)
+    threads = config.launch.threads or default_threads()
+    speed, basis = products_per_second(step.device, threads)
     if kind == "cpu":
         speed *= CPU_SHARE
         if step.training.width == 2:  # noqa: PLR2004 - bytes of bfloat16
-            speedup = cached_speedup(config.launch.threads or default_threads()) or usual_bf16_speedup()
+            speedup = cached_speedup(threads) or usual_bf16_speedup()
             speed *= max(1.0, BF16_SHARE * speedup)
     operations = step_operations(config, step, tokens, longest, checkpointing=checkpointing)
     passes = config.training.gradient_accumulation_steps

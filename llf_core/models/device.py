@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from llf_core.estimate.bf16_probe import MIN_SPEEDUP
-from llf_core.launch.cgroup import usable_cpus
+from llf_core.estimate.bf16_probe import MIN_SPEEDUP, default_threads
 from llf_core.models.bf16_benchmark import bf16_speedup
 from llf_core.models.errors import ModelError
 
@@ -78,7 +77,7 @@ def plan_device(config: RunConfig) -> DevicePlan:
     """
     import torch
 
-    threads = config.launch.threads or _environment_threads() or usable_cpus()
+    threads = config.launch.threads or default_threads()
     torch.set_num_threads(threads)
     device, why = _device(use_cpu=bool(config.get("use_cpu")))
     requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
@@ -101,11 +100,6 @@ def plan_device(config: RunConfig) -> DevicePlan:
     return DevicePlan(device, dtype, None if dtype == "float32" else dtype, threads, f"{why} {reason}")
 
 
-def _environment_threads() -> int | None:
-    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(value) if value.isdigit() and int(value) > 0 else None
-
-
 def _device(*, use_cpu: bool) -> tuple[Device, str]:
     import torch
 
@@ -114,7 +108,7 @@ def _device(*, use_cpu: bool) -> tuple[Device, str]:
     if torch.cuda.is_available():
         # Before the first weight is loaded: each of several processes has its own GPU.
         rank = os.environ.get("LOCAL_RANK", "")
-        if rank.isdigit() and int(rank) < torch.cuda.device_count():
+        if rank.isdecimal() and int(rank) < torch.cuda.device_count():
             torch.cuda.set_device(int(rank))
         return "cuda", f"{torch.cuda.get_device_name()};"
     if torch.backends.mps.is_available():

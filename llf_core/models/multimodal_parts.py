@@ -76,7 +76,8 @@ def frozen_modules(model: PreTrainedModel) -> list[str]:
         model: a `PreTrainedModel`, not yet wrapped; without `choose_parts`, all encoders and projectors are frozen.
 
     Returns:
-        Paths of modules; empty for a text-only model.
+        Paths of modules. Each stands for the parameters of that module itself: a projector inside a frozen encoder may
+        be trained, whose path is not among them. Empty for a text-only model, unless its language model is frozen.
     """
     trained, parts = trained_parts(model), multimodal_parts(model)
     found = [name for name, part in parts.items() if part not in trained]

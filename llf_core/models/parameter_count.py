@@ -59,10 +59,12 @@ def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
 
 
 def is_packed(tensor: Tensor) -> bool:
-    """Whether a tensor holds quantized weights, which cannot be read, cast or changed like ordinary numbers.
+    """Whether a weight is quantized, so that it cannot be read, cast or changed like ordinary numbers.
+
+    Integers and truth values count as quantized, since an ordinary weight has none; buffers of counts do not matter.
 
     Args:
-        tensor: a parameter or buffer of any shape.
+        tensor: a parameter of any shape, or the data of one.
     """
     own_class = type(tensor).__module__.partition(".")[0] in QUANTIZED_TENSORS
     return own_class or not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None

@@ -188,8 +188,9 @@ def keep_differentiable(model: nn.Module) -> None:
 def release_files(model: nn.Module) -> None:
     """Give back the memory of the weights as they were before a CPU quantized them.
 
-    transformers maps the weight files, and an embedding that is a view of them would keep all their pages in the
-    resident set; so what stays unquantized is copied. The unquantized copies of weights are freed by then.
+    transformers maps the weight files, and an embedding or a buffer that is a view of them would keep all their pages
+    in the resident set; so weights that stay unquantized and buffers are copied. The unquantized copies of quantized
+    weights are freed by then.
 
     Args:
         model: as quantized by `from_pretrained`; changed in place.
@@ -197,8 +198,11 @@ def release_files(model: nn.Module) -> None:
     Raises:
         MemoryError, RuntimeError: out of memory for a copy of the largest tensor.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and not is_packed(tensor):
+    import torch
+
+    ordinary = [one for one in model.parameters() if not is_packed(one)]
+    for tensor in (*ordinary, *(one for one in model.buffers() if type(one) is torch.Tensor)):
+        if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     release_free_memory()
 

@@ -73,11 +73,12 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
         shape: batch and seq, both at least 1.
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids`
             `[batch, seq]`, as far as there are any.
-        capacity: see `RoutingSettings`. At least one token of each document passes.
+        capacity: share of the tokens of each document that pass, see `RoutingSettings`; rounded down, at least one.
         device: of the result.
 
     Raises:
-        ValueError: `attention_mask` is not two-dimensional, so that it does not tell the documents apart.
+        ValueError: there is no `cu_seq_lens_q`, and `attention_mask` is not two-dimensional, so that it does not tell
+            the documents apart.
         RuntimeError, IndexError: the arguments have another shape than `shape`, or that is empty.
     """
     import torch

@@ -19,7 +19,7 @@ from torch import nn
 
 from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.config import fields
-from llf_core.config.reference_model import names_reference
+from llf_core.config.reference_model import names_reference, precomputes_reference
 from llf_core.data.media import stored_media
 from llf_core.data.media_files import INLINE
 from llf_core.data.media_limits import MediaLimits
@@ -274,20 +274,11 @@ def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
 def _precomputes(context: TrainingContext) -> bool:
     """Whether the log-probabilities of all examples are computed before the first step."""
     config, data = context.config, context.data.train
-    asked = config.stage.precompute_ref_log_probs
-    if isinstance(data, Stream) or asked is not None:
-        return bool(asked) and not isinstance(data, Stream)
-    return _epochs(config, len(data)) >= 1 and not _length_dependent(context.model)
-
-
-def _epochs(config: RunConfig, rows: int) -> float:
-    """Number of epochs of the run."""
-    training = config.training
-    if training.max_steps > 0:
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        step = training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
-        return training.max_steps * step / rows
-    return float(training.num_train_epochs)
+    if isinstance(data, Stream):
+        return False
+    if config.stage.precompute_ref_log_probs is None and _length_dependent(context.model):
+        return False
+    return precomputes_reference(config, len(data), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _length_dependent(model: PreTrainedModel) -> bool:

@@ -52,6 +52,21 @@ def test_of_a_long_file_the_number_of_records_follows_from_its_size(tmp_path: Pa
     assert few.examples == 100
 
 
+def test_examples_that_are_held_out_are_not_trained_on(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"instruction": f"Say {n}.", "output": "Yes."} for n in range(40)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    two = f"{path},{write(tmp_path / 'other.jsonl', rows)}"
+    for data, keys, examples in (
+        (path, {"val_size": 0.1}, 36), (path, {"val_size": 5}, 35), (path, {"val_size": 0.001}, 39),
+        (path, {"max_samples": 10, "val_size": 0.5}, 5), (two, {"max_samples": 10}, 20), (path, {"val_size": 40}, 1),
+    ):  # fmt: skip
+        found = lengths_from_text(config(data, **keys))
+        assert found is not None
+        assert found.examples == examples, keys
+        assert estimate(config(data, **keys, per_device_train_batch_size=1, gradient_accumulation_steps=1,
+                               num_train_epochs=1)).duration.steps == examples  # fmt: skip
+
+
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     row: dict[str, object] = {"instruction": "Hello?", "output": "Yes."}

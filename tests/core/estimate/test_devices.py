@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.estimate import Device, devices
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate import Device, cpu_probe, devices
+from llf_core.estimate.bf16_probe import default_threads, probe_file, probe_key
 from llf_core.estimate.devices import device_of, find_devices, precision_of
 from llf_core.launch.cgroup import usable_cpus
 
@@ -34,7 +34,8 @@ def test_nvidia_smi_is_asked_where_the_library_is_missing(tmp_path: Path, monkey
     first, second, cpu = find_devices()
     assert first == Device("cuda", "NVIDIA A100-SXM4-40GB", 40960 << 20, 40000 << 20, bf16=True, count=2)
     assert (second.name, second.bf16, cpu.kind) == ("Tesla T4", False, "cpu")
-    for visible, names in {"1": ["Tesla T4"], "": [], "-1": [], "1,0": ["Tesla T4", first.name], "7": []}.items():
+    for visible, names in {"1": ["Tesla T4"], "": [], "-1": [], "1,0": ["Tesla T4", first.name], "7": [],
+                           "0,-1,1": [first.name], "1,9,0": ["Tesla T4"], "0,": [first.name]}.items():  # fmt: skip
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert [one.name for one in find_devices()[:-1]] == names, visible
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -67,6 +68,28 @@ def test_the_measurement_of_the_last_run_decides_on_a_cpu(speedup: float, width:
     found = precision_of(RunConfig.load({"dataset": "llf_demo"}), CPU)
     assert (found.width, found.autocast) == (width, width == 2)
     assert f"{speedup:.1f} times" in found.reason
+
+
+def test_the_threads_of_the_environment_are_those_of_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, threads in {"3": 3, "3,2": 3, "0": None, "\u00b2": None, "9" * 5000: None, "": None}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert default_threads() == (threads or usable_cpus()), value
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    probe_file().parent.mkdir(parents=True)
+    probe_file().write_text(json.dumps({probe_key("AVX2", 3): 5.0}))
+    assert "5.0 times" in precision_of(RunConfig.load({"dataset": "llf_demo"}), CPU).reason
+
+
+def test_a_damaged_speed_is_measured_again() -> None:
+    path = probe_file().with_name("cpu_speed.json")
+    path.parent.mkdir(parents=True)
+    cpu_probe.cpu_values.cache_clear()
+    first = cpu_probe.cpu_values()
+    path.write_text(path.read_text().replace(str(round(first)), "1" + "0" * 18))
+    cpu_probe.cpu_values.cache_clear()
+    assert cpu_probe.cpu_values() < 1e14
+    assert json.loads(path.read_text()).popitem()[1] < 1e14
+    cpu_probe.cpu_values.cache_clear()
 
 
 def test_it_is_the_precision_of_the_trainer() -> None:

@@ -7,19 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from llf_core.config import RunConfig
 from llf_core.config.config_shapes import ModelSizeError
-from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, step_time
+from llf_core.estimate import Device, ExampleLengths, Forecaster, check_fit, device_speed, step_time
 from llf_core.estimate.example_lengths import of_lengths
 from llf_core.estimate.planned_step import CUDA_CONTEXT, largest_step
 from llf_core.stages.ppo.prompts import Plan
+from llf_core.training.memory_plan import largest_batch
 
 SEVEN_B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,
 }  # fmt: skip
 PARAMETERS = 6_738_415_616
+OUTER = 2 * 32000 * 4096 + 4096
 HEAVY = {
     "torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "trl", "huggingface_hub", "pandas",
     "pyarrow", "scipy", "sklearn", "matplotlib", "PIL", "jinja2", "IPython", "asyncio", "sqlite3",
@@ -93,16 +96,40 @@ def test_a_trained_embedding_brings_the_gradient_to_the_first_layer(seven_b: str
 
 def test_quantized_layers_and_a_second_model_are_counted(seven_b: str) -> None:
     quantized = check_fit(config(seven_b, quantization_bit=4, bf16=True), all_long(), (GPU,)).memory
-    outer = 2 * 32000 * 4096 + 4096
     assert quantized is not None
-    assert quantized.weights == int(2 * outer + 0.52 * (PARAMETERS - outer))
+    assert quantized.weights == int(2 * OUTER + 0.52 * (PARAMETERS - OUTER))
     dpo = {"stage": "dpo", "dataset": "llf_demo_pairs", "pure_bf16": True}
     full = check_fit(config(seven_b, finetuning_type="full", **dpo), all_long(), (GPU,)).memory
     adapter = check_fit(config(seven_b, **dpo), all_long(), (GPU,)).memory
     assert full is not None
     assert adapter is not None
-    assert full.weights == 4 * PARAMETERS  # the reference is a copy
+    assert full.weights == 2 * PARAMETERS  # the model is its own reference before the first step
     assert adapter.weights == 2 * PARAMETERS  # the reference is the model without its adapter
+
+
+def test_the_weights_of_a_reference_count_where_it_stays_beside_the_model(seven_b: str, tmp_path: Path) -> None:
+    def weights(**keys: object) -> float:
+        found = check_fit(config(seven_b, pure_bf16=True, **keys), all_long(), (GPU,)).memory
+        assert found is not None
+        return found.weights / PARAMETERS
+
+    full = {"finetuning_type": "full"}
+    dpo = {"stage": "dpo", "dataset": "llf_demo_pairs"}
+    assert weights(**full, **dpo, precompute_ref_log_probs=False) == 4
+    assert weights(**full, **dpo, max_steps=1) == 4  # most examples never come
+    assert weights(**full, **dpo, max_steps=1, precompute_ref_log_probs=True) == 2
+    assert weights(**full, **dpo, pref_loss="simpo", precompute_ref_log_probs=False) == 2
+    assert weights(**full, use_asft_loss=True) == 4
+    sampled = {"reward_functions": "length", **full}
+    assert weights(**sampled, stage="grpo") == 2
+    assert weights(**sampled, stage="grpo", beta=0.1) == 4
+    assert weights(**sampled, stage="rloo") == 4
+    assert weights(**sampled, stage="rloo", beta=0.0) == 2
+    # in 4 bits the layers have half a byte and scales of 1 / 50
+    small = (2 * OUTER + 0.52 * (PARAMETERS - OUTER)) / PARAMETERS
+    assert weights(**dpo, ref_model=seven_b, ref_model_quantization_bit=4) == pytest.approx(2 + small)
+    assert weights(**dpo, ref_model_quantization_bit=4) == pytest.approx(2 + small)
+    assert weights(**dpo, ref_model_adapters=str(tmp_path)) == 4
 
 
 def test_the_pages_of_the_files_count_while_a_model_is_quantized(seven_b: str) -> None:
@@ -176,6 +203,19 @@ def test_on_a_cpu_what_is_not_a_product_takes_the_time_of_sums(seven_b: str, mon
     assert seconds[2] - seconds[3] == pytest.approx(sums / 2e9 * 4 / 3)
 
 
+def test_twice_the_threads_halve_the_time_of_products(seven_b: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_speed, "thread_flops", lambda: 1e9)
+    monkeypatch.setattr(step_time, "cpu_values", lambda: 1e9)
+    one, two, four = (
+        Forecaster(config(seven_b, bf16=False, threads=threads), all_long(), CPU).duration(checkpointing=False)
+        for threads in (1, 2, 4)
+    )
+    assert one is not None
+    assert two is not None
+    assert four is not None
+    assert one.step_seconds - two.step_seconds == pytest.approx(2 * (two.step_seconds - four.step_seconds))
+
+
 def test_the_largest_step_counts_the_longest_examples_pairs_and_completions(seven_b: str) -> None:
     lengths = of_lengths(np.array([10, 20, 700, 300]), basis="", exact=True)
     two = config(seven_b, per_device_train_batch_size=2)
@@ -184,6 +224,25 @@ def test_the_largest_step_counts_the_longest_examples_pairs_and_completions(seve
     pairs = two.replace(stage="dpo", dataset="llf_demo_pairs")
     assert largest_step(pairs, lengths) == (2 * (512 + 300), 512)
     assert largest_step(two.replace(fast_path=False), lengths) == (2 * 512, 512)
+    assert largest_step(two.replace(streaming=True, max_steps=9, cutoff_len=1024), lengths) == (2 * 1024, 1024)
+
+
+@pytest.mark.parametrize(("stage", "data"), [("sft", "llf_demo"), ("kto", "llf_demo_pairs"), ("dpo", "llf_demo_pairs")])
+@pytest.mark.parametrize("batch", [2, 8])
+def test_the_largest_step_is_that_of_the_prepared_data(seven_b: str, stage: str, data: str, batch: int) -> None:
+    own = [100, 100, 1000]
+    lengths = of_lengths(np.array(own), basis="", exact=True)
+    rows = {"input_ids": [[0] * one for one in own]}
+    if stage == "dpo":
+        rows["rejected_ids"] = rows["input_ids"]
+    for fast in (True, False):
+        found = largest_step(config(
+            seven_b, stage=stage, dataset=data, per_device_train_batch_size=batch, fast_path=fast, cutoff_len=2048
+        ), lengths)  # fmt: skip
+        assert found == largest_batch(Dataset.from_dict(rows), batch, flattens=fast, twice=stage == "kto")
+
+
+def test_quantiles_stand_for_several_examples() -> None:
     # 200 quantiles of 4,000 examples: each stands for 20
     many = of_lengths(np.arange(4000) + 1, basis="", exact=True)
     assert many.largest_batch(20, 10_000) == 20 * 4000
@@ -196,9 +255,9 @@ def test_steps_follow_from_examples_batch_epochs_and_packing(seven_b: str) -> No
         return Forecaster(config(seven_b, **{**base, **more}), lengths, GPU).steps()
 
     assert steps(all_long(100)) == 39  # 50 micro-batches, 13 steps an epoch
-    assert steps(all_long(100), max_samples=10) == 6
-    assert steps(all_long(100), val_size=20) == 30
-    assert steps(all_long(100), val_size=0.5) == 21
+    assert steps(all_long(10), max_samples=10) == 6
+    assert steps(all_long(200), max_samples=100) == 75  # of each of two data sets
+    assert steps(all_long(80), val_size=20) == 30  # the 20 are not among those that are counted
     assert steps(all_long(100), max_steps=7) == 7
     assert steps(all_long(97, 256), packing=True) == 21  # 50 rows of 512 are 97 % full
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.config import RunConfig
 from llf_core.estimate.past_runs import (
     FIRST_SPREAD,
     FORMAT,
@@ -17,6 +18,7 @@ from llf_core.estimate.past_runs import (
     add_past_run,
     correct_memory,
     correct_seconds,
+    data_key,
     past_runs,
     table_file,
 )
@@ -134,3 +136,23 @@ def test_three_measured_steps_raise_a_forecast_of_memory_and_never_lower_it() ->
     assert correct_memory(RUN, (replace(RUN, memory=90),)).factor == pytest.approx(0.9)
     assert correct_memory(RUN, (replace(RUN, memory=90, measured=True),)).factor == 1
     assert correct_memory(RUN, (replace(RUN, memory=120, measured=True),)).factor == pytest.approx(1.2)
+
+
+def test_a_damaged_peak_corrects_nothing() -> None:
+    for memory in (1, 10**6):
+        assert correct_memory(RUN, (replace(RUN, uncorrected_memory=1000, memory=memory),)).runs == 0
+    assert correct_memory(RUN, (replace(RUN, uncorrected_memory=1000, memory=900),)).factor == 0.9
+
+
+def test_data_has_another_key_where_a_file_of_it_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "rows.json"}}))
+    (tmp_path / "folder").mkdir()
+    for name, file in (("mine", "rows.json"), ("folder", "folder/a.json"), ("alone.json", "alone.json")):
+        config = RunConfig.load({"dataset": name, "dataset_dir": str(tmp_path)}, base=tmp_path)
+        missing = data_key(config)
+        (tmp_path / file).write_text("[1]")
+        first = data_key(config)
+        assert len({missing, first}) == 2, name
+        assert data_key(config.replace(cutoff_len=64)) == first
+        (tmp_path / file).write_text("[1, 2]")
+        assert data_key(config) not in {missing, first}, name

@@ -157,6 +157,12 @@ RULES = (
         DPOOptions, "discopop_tau", "pref_loss: discopop", lambda c: _chosen(c) and c.get("pref_loss") != "discopop"
     ),
 )  # fmt: skip
+
+
+def _compares(config: ConfigValues) -> bool:
+    return PREFERENCE_LOSSES[config.get("pref_loss")].needs_reference
+
+
 DPO = StageDeclaration(
     name="dpo",
     label="dpo (direct preference optimization)",
@@ -168,7 +174,8 @@ DPO = StageDeclaration(
     evaluation_metrics=MappingProxyType({"rewards/accuracies": True, "rewards/margins": True}),
     compares=True,
     has_reference=True,
-    uses_reference=lambda config: PREFERENCE_LOSSES[config.get("pref_loss")].needs_reference,
+    uses_reference=_compares,
+    holds_reference=_compares,
     second_model=named_reference,
     other_names=MappingProxyType({"beta": "pref_beta", "ppo_kl_coef": "pref_beta", "teacher_model": "ref_model"}),
 )

@@ -58,6 +58,7 @@ KTO = StageDeclaration(
     compares=True,
     has_reference=True,
     uses_reference=lambda _: True,
+    holds_reference=lambda _: True,
     second_model=named_reference,
     other_names=MappingProxyType({"beta": "pref_beta", "ppo_kl_coef": "pref_beta", "teacher_model": "ref_model"}),
 )

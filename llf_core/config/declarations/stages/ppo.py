@@ -370,6 +370,7 @@ PPO = StageDeclaration(
     loss_kind="reward",
     evaluation_metrics=MappingProxyType({"reward": True}),
     has_reference=True,
+    holds_reference=lambda _: True,
     uses_rewards=True,
     scored_by_functions=lambda config: bool(config.get("reward_model_type") == "function"),
     generation_keys=GENERATION_KEYS,

@@ -63,8 +63,8 @@ def epoch_steps(config: ConfigValues, rows: float) -> int:
     return int(rows // prompts) * stage.num_iterations
 
 
-def declare_group_stage(
-    name: str, label: str, implementation: str, options: type[Section], rules: tuple[Rule, ...] = ()
+def declare_group_stage(  # noqa: PLR0913 - what tells such stages apart
+    name: str, label: str, implementation: str, options: type[Section], rules: tuple[Rule, ...] = (), *, beta: float
 ) -> StageDeclaration:
     """Declare a stage that samples a group of completions for each prompt, with the traits that all of these share.
 
@@ -74,6 +74,7 @@ def declare_group_stage(
         implementation: `package.module:Class`.
         options: options of this stage alone, besides those that all of these stages have.
         rules: combinations of values that do not work in it.
+        beta: its default of `beta`, that of TRL's trainer; at 0 no reference model is loaded.
     """
     return StageDeclaration(
         name=name,
@@ -85,6 +86,7 @@ def declare_group_stage(
         loss_kind="reward",
         evaluation_metrics=MappingProxyType({"reward": True}),
         pads=True,
+        holds_reference=lambda config: (beta if config.stage.beta is None else config.stage.beta) > 0,
         uses_rewards=True,
         samples_groups=True,
         generation_keys=GENERATION_KEYS,

@@ -121,6 +121,7 @@ SFT = StageDeclaration(
     token_accuracy=True,
     likelihood_metric=lambda config: "sft_loss" if _weights_tokens(config) else "loss",
     uses_reference=_anchors,
+    holds_reference=_anchors,
     has_reference=True,
     second_model=lambda config: named_reference(config) if _anchors(config) else None,
 )
