@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.environment import cpu_name
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MIN_SPEEDUP = 1.1
 """Speedup from which a run computes in bfloat16, chosen by hand."""
+MOST_SPEEDUP = 1000.0
 MOST_DIGITS = 6
 """A number of threads or of a GPU with more digits is no machine's."""
 
@@ -76,6 +77,11 @@ def cached_speedup(threads: int) -> float | None:
     except metadata.PackageNotFoundError:
         return None
     for key, value in read_object_or_empty(probe_file()).items():
-        if key.startswith(begin) and key.endswith(end) and isinstance(value, int | float):
+        if key.startswith(begin) and key.endswith(end) and is_speedup(value):
             return float(value)
     return None
+
+
+def is_speedup(value: object) -> TypeGuard[float]:
+    """Whether a stored value is a speedup that a measurement can have; any other is a sign of a damaged file."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MOST_SPEEDUP

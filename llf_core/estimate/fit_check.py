@@ -87,5 +87,7 @@ def check_fit(
 
 
 def _needed(config: RunConfig, lengths: ExampleLengths, device: Device) -> int | None:
+    if config.get("pure_bf16") and device.bf16 is False:  # the trainer refuses it there
+        return None
     parts, _ = Forecaster(config, lengths, device).memory()
     return None if parts is None else parts.total

@@ -142,7 +142,7 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
     if embedding is None or not found:
         return None
     vocabulary, hidden = embedding
-    seen = int(settings.get("num_experts_per_tok") or settings.get("num_experts_per_token") or 2)
+    seen = max(1, int(settings.get("num_experts_per_tok") or settings.get("num_experts_per_token") or 2))
     sides, linears, largest = 0, 0, 0
     last = max(found.values())  # the first layers of some models have no experts
     for name, layer in found.items():

@@ -23,6 +23,7 @@ from llf_core.methods.peft_adapter import (
 from llf_core.models.adapter_loading import encoded_prompt, keep_from_compiling
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.multimodal_parts import choose_parts, frozen_modules
+from llf_core.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,7 @@ class PeftTuner(Method):
         try:
             wrapped = get_peft_model(model, settings)
         except Exception as error:
-            if isinstance(error, MemoryError) or "memory" in str(error):
+            if is_out_of_memory(error):
                 raise
             raise ModelError(
                 f"PEFT {version('peft')} cannot put {tuner.peft_type} on {type(model).__name__}: {first_line(error)}"

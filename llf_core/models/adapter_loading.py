@@ -13,6 +13,7 @@ from llf_core.models.checksums import DEFAULT_ADAPTER, bitwise_equal, check_chec
 from llf_core.models.errors import MAX_QUOTED, ModelError, first_line
 from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import check_text_files, read_json_object
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.models.parameter_count import is_packed
 from llf_core.models.patterns import check_patterns
 from llf_core.models.quantize import is_quantized
@@ -89,12 +90,27 @@ def find_adapter(name: str, config: RunConfig) -> Path:
     if not (folder / SAFETENSORS_FILE).is_file():
         if not (folder / PICKLE_FILE).is_file():
             raise ModelError(f"{name} has no {SAFETENSORS_FILE}. Copy or download the adapter again.")
-        if not config.model.allow_pickle:
-            raise ModelError(
-                f"{name} has its weights only as pickle ({PICKLE_FILE}), which can run code while it loads. "
-                "Set allow_pickle: true if you trust its source."
-            )
+        check_pickle(folder, name, config)
     return folder
+
+
+def check_pickle(folder: Path, name: str, config: RunConfig) -> None:
+    """Refuse an adapter that has its weights only as pickle, unless the config allows that.
+
+    Args:
+        folder: of the adapter.
+        name: its name, for the message.
+        config: for `allow_pickle`.
+
+    Raises:
+        ModelError: it is not allowed.
+    """
+    if (folder / SAFETENSORS_FILE).is_file() or not (folder / PICKLE_FILE).is_file() or config.model.allow_pickle:
+        return
+    raise ModelError(
+        f"{name} has its weights only as pickle ({PICKLE_FILE}), which can run code while it loads. "
+        "Set allow_pickle: true if you trust its source."
+    )
 
 
 def _subfolder(folder: Path, name: str, config: RunConfig) -> Path:
@@ -291,7 +307,7 @@ def _named_errors(folder: Path, name: str, config: RunConfig) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "

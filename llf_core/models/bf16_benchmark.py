@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
-from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.estimate.bf16_probe import is_speedup, probe_file, probe_key
 from llf_core.runs.files import json_bytes, replace_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from llf_core.untrusted import read_object_or_empty
 
 MATRIX_SIZE = 512
 ROUNDS = 7
@@ -19,9 +16,9 @@ ROUNDS = 7
 def bf16_speedup(threads: int) -> float:
     """Speedup of a bfloat16 matrix product over a float32 one on this CPU, by which the precision of a run is chosen.
 
-    On CPUs without bfloat16 instructions it is often slower. The result is cached in `cache/probe.json`, by CPU,
-    torch version and number of threads. Compared are the shortest of `ROUNDS` products of matrices of `MATRIX_SIZE`
-    rows, in either precision.
+    On CPUs without bfloat16 instructions it is often slower. Compared are the shortest of `ROUNDS` products of matrices
+    of `MATRIX_SIZE` rows, in either precision. The result is kept in `cache/probe.json`, if that can be written, by
+    CPU, torch version and number of threads.
 
     Args:
         threads: number of compute threads; part of the cache key, since the speedup depends on it.
@@ -32,18 +29,20 @@ def bf16_speedup(threads: int) -> float:
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the cache cannot be read or written.
+        OSError: too many files are open.
     """
     import torch
 
     path, key = probe_file(), probe_key(torch.backends.cpu.get_cpu_capability(), threads)
-    known = _read(path)
-    if key not in known:
-        known[key] = round(time_bf16(), 2)
+    known = read_object_or_empty(path)
+    found = known.get(key)
+    if is_speedup(found):
+        return float(found)
+    measured = round(time_bf16(), 2)
+    with suppress(OSError):  # a disk that is full, a home that is not writable: it is measured again
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json_bytes(known))
-    return known[key]
+        replace_file(path, json_bytes({**known, key: measured}))
+    return measured
 
 
 def time_bf16() -> float:
@@ -66,13 +65,3 @@ def time_bf16() -> float:
             torch.mm(a, b)
             best[dtype] = min(best[dtype], time.perf_counter() - began)
     return best[torch.float32] / best[torch.bfloat16]
-
-
-def _read(path: Path) -> dict[str, float]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}  # an unreadable cache is measured again
-    if not isinstance(value, dict):
-        return {}
-    return {key: speed for key, speed in value.items() if isinstance(speed, int | float)}

@@ -248,7 +248,7 @@ def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool
     if scores:
         text = f"A reward model: {text[0].lower()}{text[1:]}"
     if config.data.dataset:
-        names = ", ".join(display_name(name) for name in config.data.dataset)
+        names = ", ".join(display_name(str(_short(name))) for name in config.data.dataset)
         text += f", trained on {names}"
     if routed:
         return (

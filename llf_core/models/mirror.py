@@ -113,7 +113,9 @@ def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -
             logger.info(f"Downloading {file.name} of {name} from {mirror.label}, {file.size / 1e6:,.1f} MB …")
             _download(mirror, name, named, file, folder / file.name)
             known[file.name] = [file.size, file.sha256]
-            (folder / LISTING).write_text(json.dumps(known), encoding="utf-8")
+            written = folder / f"{LISTING}.new"
+            written.write_text(json.dumps(known), encoding="utf-8")
+            written.replace(folder / LISTING)  # a list that is cut off would let all files be downloaded again
     return folder
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.new_tokens import NewToken, adds_tokens, requested_tokens
 from llf_core.config.registry import method_of
 from llf_core.models.errors import ModelError, first_line
+from llf_core.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,7 +168,7 @@ def add_rows(
                     max(len(tokenizer), ids[-1] + 1), pad_to_multiple_of=pad, mean_resizing=False
                 )
         except Exception as error:
-            if isinstance(error, MemoryError) or "memory" in str(error):
+            if is_out_of_memory(error):
                 raise
             raise ModelError(_no_resizing(model, first_line(error))) from error
     new = dict(zip(ids, tokens, strict=True))

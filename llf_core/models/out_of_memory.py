@@ -19,7 +19,8 @@ SIGNS = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be allocated, on any device, so that less at once may help.
 
-    A `RuntimeError` counts by its message, since torch raises a plain one where it has no error of its own.
+    A `RuntimeError` counts by its message, since torch raises a plain one where it has no error of its own, and so does
+    an error of safetensors.
 
     Args:
         error: exception of torch or Python.
@@ -30,4 +31,5 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM  # a file that cannot be mapped
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    plain = isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError"
+    return plain and any(sign in str(error) for sign in SIGNS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.models.errors import first_line
 from llf_core.models.push_destination import HUB_ID, LEFT_OUT, MODELSCOPE, Destination, PushError
 from llf_core.models.push_modelscope import owned, push_to_modelscope
+from llf_core.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,8 @@ def push_folder(folder: Path, to: Destination, message: str) -> str:
         PushError: the hub refused the upload or does not answer, there is no such folder, or the client of the hub is
             not installed.
     """
+    if not folder.is_dir():
+        raise PushError(f"{to.repo} was not pushed: {folder} is no folder.")
     if to.repo.startswith(MODELSCOPE):
         return push_to_modelscope(folder, to, message)
     api = _api()
@@ -104,6 +107,7 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
     status: Any = getattr(getattr(error, "response", None), "status_code", None)
     what = f"{repo} was not pushed."
     login = "Set HF_TOKEN to a token that may write, or run `hf auth login`."
+    why = redact(first_line(error))
     if isinstance(error, LocalTokenNotFoundError) or status == UNAUTHORIZED:
         return PushError(f"{what} The hub does not know who you are.{kept}", login)
     if isinstance(error, OfflineModeIsEnabled):
@@ -111,10 +115,10 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
     if status == FORBIDDEN:
         return PushError(f"{what} The token may not write there.{kept}", login)
     if isinstance(error, HfHubHTTPError) and status is not None:
-        return PushError(f"{what} The hub answered with status {status}: {first_line(error)}.{kept}")
-    return PushError(
-        f"{what} The hub does not answer: {first_line(error)}.{kept}", "Check the network, and push again."
-    )
+        return PushError(f"{what} The hub answered with status {status}: {why}{kept}")
+    if isinstance(error, FileNotFoundError | PermissionError):  # a file of the folder
+        return PushError(f"{what} {why}")
+    return PushError(f"{what} The hub does not answer: {why}{kept}", "Check the network, and push again.")
 
 
 def commit_message(names: Sequence[str]) -> str:

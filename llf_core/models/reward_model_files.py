@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from llf_core.config import RunConfig
 from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
-from llf_core.models.adapter_loading import SAFETENSORS_FILE, adapter_settings
+from llf_core.models.adapter_loading import SAFETENSORS_FILE, adapter_settings, check_pickle
 from llf_core.models.errors import ModelError
-from llf_core.models.model_folder import read_config
+from llf_core.models.header_check import check_sizes
+from llf_core.models.model_folder import check_files, check_shards, read_config
 from llf_core.models.resolve import resolve_model
 from llf_core.models.reward_head import HEAD_WEIGHT
 from llf_core.models.stored_tensors import read_header
@@ -41,21 +42,22 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
 
     Args:
         name: see `load_reward_model`.
-        config: for `hub` and `cache_dir`.
+        config: for `hub`, `cache_dir` and `allow_pickle`.
 
     Returns:
         Folder with the adapter or model; of a run, its `output/`.
 
     Raises:
-        ModelError: there is none, or its files have no reward head.
+        ModelError: there is none, its files have no reward head, are damaged or too large for its config, or are
+            pickles and not allowed.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a file cannot be read, or the hub's cache cannot be written.
     """
     folder = _folder_of(name, config)
     adapter = (folder / "adapter_config.json").is_file()
     if (folder / VALUE_HEAD).is_file():
-        return folder
-    if adapter and (folder / SAFETENSORS_FILE).is_file():
+        good = True
+    elif adapter and (folder / SAFETENSORS_FILE).is_file():
         good = any(key.endswith(f".{HEAD_WEIGHT}") for key in read_header(folder / SAFETENSORS_FILE))
     elif (folder / "config.json").is_file():
         kinds = read_config(folder).get("architectures")
@@ -64,6 +66,12 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
         good = adapter
     if not good:
         raise ModelError(f"{name} is not a reward model: it has no reward head. {EXPECTED}")
+    if adapter:
+        check_pickle(folder, name, config)
+    else:
+        check_files(name, [file.name for file in folder.iterdir()], allow_pickle=config.model.allow_pickle)
+        check_shards(folder)
+        check_sizes(folder)
     return folder
 
 

@@ -10,6 +10,7 @@ from llf_core.models.errors import ModelError, first_line
 from llf_core.models.load import load_model
 from llf_core.models.model_folder import REDOWNLOAD
 from llf_core.models.model_source import ModelSource
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import quantization_config
 from llf_core.models.remote_code import resolve_trust_remote_code
@@ -113,6 +114,8 @@ def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
                 folder, local_files_only=True, output_loading_info=True, **arguments
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{name} cannot be loaded: {first_line(error)} {EXPECTED}") from error
     if info.get("missing_keys"):
         raise ModelError(
@@ -157,7 +160,7 @@ def _adapter_weights(name: str, folder: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")
     except (SafetensorError, UnpicklingError, EOFError, ValueError, RuntimeError) as error:
-        if "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"The weights of the adapter {name} are damaged, or contain more than tensors: {first_line(error)} "
@@ -173,7 +176,7 @@ def _value_head(name: str, folder: Path) -> nn.Linear:
     try:
         stored = load_file(folder / VALUE_HEAD)
     except SafetensorError as error:
-        raise ModelError(f"{VALUE_HEAD} of {name} is damaged: {first_line(error)}. {REDOWNLOAD}") from error
+        raise ModelError(f"{VALUE_HEAD} of {name} is damaged: {first_line(error)} {REDOWNLOAD}") from error
     if "v_head.summary.weight" not in stored:
         raise ModelError(f"{VALUE_HEAD} of {name} has no v_head.summary.weight. {EXPECTED}")
     return _linear(name, stored["v_head.summary.weight"], stored.get("v_head.summary.bias"))
@@ -211,6 +214,8 @@ def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> A
             model.add_adapter(adapter, settings)
         result = set_peft_model_state_dict(model, weights, adapter)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"The reward model {name} does not fit its base: {first_line(error)}") from error
     apart = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
     if apart:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError, first_line
+from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.models.token_routing import BATCH, real_tokens
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _difference(model: Any, outputs: RouterOutputs) -> str:
             answer = model(input_ids=ids, attention_mask=mask, output_router_logits=True, use_cache=False)
             own = outputs.take_loss()
     except Exception as error:
-        if isinstance(error, MemoryError | ModelError) or "memory" in str(error):
+        if isinstance(error, ModelError) or is_out_of_memory(error):
             raise
         return f"the routers of {name} cannot be tried ({first_line(error).rstrip('.')})."
     theirs = getattr(answer, "aux_loss", None)

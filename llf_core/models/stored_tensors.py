@@ -115,9 +115,11 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         Tensors by name.
 
     Raises:
-        ModelError: the file is truncated or is not a safetensors file.
+        ModelError: the file is truncated, or is not a regular file or not a safetensors file.
         OSError: the file cannot be opened.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise ModelError(f"{path} is not a regular file. Expected a safetensors file. {REDOWNLOAD}")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

@@ -431,9 +431,8 @@ def shifted_attention(
 
     The first half of the heads attends within groups of `layout.group` tokens of a document, the second half within
     groups that begin half a group later, so that neighboring groups exchange information. Of an odd number of heads the
-    second half has one more. LongLoRA wraps the groups of
-    the second half around the end of a document; here its first and last group are shorter, so that no token attends to
-    later ones.
+    second half has one more. LongLoRA wraps the groups of the second half around the end of a document; here its first
+    and last group are shorter, so that no token attends to later ones.
 
     Args:
         attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors;

@@ -74,7 +74,8 @@ def divergence_sum(
             computation. None if nobody needs them; what it raises passes through.
 
     Returns:
-        float32 (float64 for float64) scalar; 0 without rows. With a trained head, `backward` can be called once only.
+        float32 (float64 for float64) scalar; 0 without rows, not finite if a logit is not. With a trained head,
+        `backward` can be called once only.
 
     Raises:
         ValueError: `temperature` or `beta` is out of range.

@@ -33,10 +33,10 @@ class Operand:
     """A frozen linear layer and its adapter.
 
     Attributes:
-        weight: `[out, in]`, or packed by bitsandbytes.
+        weight: `[out, in]`; packed by bitsandbytes in 4 bits `[out * in / 2, 1]`, uint8.
         bias: `[out]` or None; frozen.
         quant_state: bitsandbytes' state of a 4-bit weight; None for other weights.
-        transposed: whether the weight is stored as `[in, out]` (GPT-2's Conv1D).
+        transposed: whether a weight without `quant_state` is stored as `[in, out]` (GPT-2's Conv1D).
         adapter: `(A [rank, in], B [out, rank])` or None.
         scale: scaling of the adapter.
     """

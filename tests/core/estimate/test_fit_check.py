@@ -203,6 +203,16 @@ def test_on_a_cpu_what_is_not_a_product_takes_the_time_of_sums(seven_b: str, mon
     assert seconds[2] - seconds[3] == pytest.approx(sums / 2e9 * 4 / 3)
 
 
+def test_a_gpu_without_bfloat16_is_not_offered_to_train_in_it(seven_b: str) -> None:
+    def labels(*, bf16: bool) -> str:
+        gpu = Device("cuda", "a GPU", 80 << 30, 75 << 30, bf16=bf16)
+        found = check_fit(config(seven_b, finetuning_type="full", per_device_train_batch_size=1), all_long(), (gpu,))
+        return " ".join(one.label for one in found.changes)
+
+    assert "bfloat16 alone" in labels(bf16=True)
+    assert "bfloat16 alone" not in labels(bf16=False)
+
+
 def test_twice_the_threads_halve_the_time_of_products(seven_b: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_speed, "thread_flops", lambda: 1e9)
     monkeypatch.setattr(step_time, "cpu_values", lambda: 1e9)

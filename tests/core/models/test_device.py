@@ -49,6 +49,26 @@ def test_a_damaged_probe_is_timed_again(config, speedup, home):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("bad", ["Infinity", "NaN", "-1.0", "true", "1e9", "1" + "0" * 400, '"fast"', "0"])
+def test_a_damaged_measurement_is_timed_again(config, speedup, home, bad):
+    calls = speedup(2.0)
+    plan_device(config())
+    (key,) = json.loads((home / "cache/probe.json").read_text())
+    (home / "cache/probe.json").write_text(f'{{"{key}": {bad}}}')
+    assert "timed 2.0 times" in plan_device(config()).reason
+    assert len(calls) == 2
+    assert json.loads((home / "cache/probe.json").read_text()) == {key: 2.0}
+
+
+def test_a_measurement_that_cannot_be_kept_is_made_again(config, speedup, home):
+    calls = speedup(2.0)
+    home.mkdir(exist_ok=True)
+    (home / "cache").write_text("no folder")
+    for _ in range(2):
+        assert plan_device(config()).dtype == "bfloat16"
+    assert len(calls) == 2
+
+
 def test_timing_gives_a_ratio_in_well_under_a_second():
     import time
 

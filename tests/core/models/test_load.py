@@ -179,3 +179,8 @@ def test_tokenizer_with_more_ids_than_the_model_has_embeddings(config, copy):
     tokenizer.save_pretrained(copy)
     with pytest.raises(ModelError, match=f"has ids up to {size}, and the model has {size} embeddings"):
         load_tokenizer(resolve_model(str(copy)), config())
+
+
+def test_an_error_that_speaks_of_memory_is_not_one_of_memory(config, copy):
+    edit(copy / "config.json", hidden_act="memory")
+    assert "cannot be loaded" in refused(config(model_name_or_path=str(copy)))

@@ -77,3 +77,9 @@ def test_a_hub_that_is_down(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PushError, match="The hub does not answer"):
         find_destination("tuned")
+
+
+def test_a_folder_that_is_not_there_is_no_fault_of_the_hub(hub, tmp_path):
+    to = find_destination("tuned")
+    with pytest.raises(PushError, match=r"^ada/tuned was not pushed: .*missing is no folder\.$"):
+        push_folder(tmp_path / "missing", to, "Upload")

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -103,3 +104,10 @@ def test_what_can_only_be_a_path_is_not_asked_of_a_hub(name, monkeypatch):
 def test_a_file_that_is_no_gguf(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"")
     assert "is a file of type .onnx" in refused(tmp_path / "model.onnx")
+
+
+def test_a_pipe_in_place_of_weights_is_not_waited_for(tiny_model_dir, tmp_path):
+    copy = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    os.mkfifo(copy / "more.safetensors")
+    with pytest.raises(ModelError, match=r"more\.safetensors is not a regular file"):
+        resolve_model(str(copy))

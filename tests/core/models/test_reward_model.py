@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 
 from llf_core.acceleration.patching.install import accelerate
+from llf_core.config import RunConfig
 from llf_core.models import ModelError
 from llf_core.models import device as devices
 from llf_core.models.reward_model_loading import load_reward_model
@@ -165,6 +166,20 @@ def test_a_text_without_tokens_is_refused(adapter):
         load_reward_model(str(adapter[0])).scores(["Why?", ""])
 
 
+def test_the_files_of_a_whole_one_are_checked_before_they_are_loaded(classifier, tiny_tokenizer, tmp_path):
+    classifier.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"vocab_size": 10**12}))
+    with pytest.raises(ModelError, match=r"cannot belong to these weights: vocab_size is 1,000,000,000,000"):
+        load_reward_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"only as pickle .*allow_pickle: true"):
+        load_reward_model(str(tmp_path))
+
+
 def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_tokenizer, tmp_path):
     with pytest.raises(ModelError, match="No reward model at /nowhere"):
         load_reward_model("/nowhere")
@@ -176,8 +191,11 @@ def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_token
         load_reward_model(str(tmp_path / "speaks"))
     (tmp_path / "speaks" / "adapter_model.safetensors").unlink()
     (tmp_path / "speaks" / "adapter_model.bin").write_bytes(b"no pickle")
-    with pytest.raises(ModelError, match=r"weights of the adapter .*speaks are damaged"):
+    with pytest.raises(ModelError, match=r"only as pickle .*Set allow_pickle: true"):
         load_reward_model(str(tmp_path / "speaks"))
+    allowed = RunConfig.load({"dataset": "llf_demo", "use_cpu": True, "allow_pickle": True})
+    with pytest.raises(ModelError, match=r"weights of the adapter .*speaks are damaged"):
+        load_reward_model(str(tmp_path / "speaks"), allowed)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_text('{"architectures": 3}')
     with pytest.raises(ModelError, match="odd is not a reward model"):
