@@ -27,8 +27,8 @@ def forecast_disk(config: RunConfig) -> int | None:
         config: the run's config.
 
     Returns:
-        Bytes, an upper bound; None if nothing tells the sizes of the model, or the method cannot say how many
-        parameters it trains.
+        Bytes, an upper bound without the copy in `output_dir` and without downloads; None if nothing tells the sizes of
+        the model, or the method cannot say how many parameters it trains.
 
     Raises:
         ModelSizeError: a file of the model has a size that no model has.

@@ -86,7 +86,7 @@ def _stored(package: Path) -> dict[str, Any] | None:
         if stored["of"] != _installed_version(package):
             return None
         decode_structure(stored["exports"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # an unreadable cache is computed again
     exports: dict[str, Any] = stored["exports"]
     return exports

@@ -116,7 +116,7 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
         return PushError(f"{what} The token may not write there.{kept}", login)
     if isinstance(error, HfHubHTTPError) and status is not None:
         return PushError(f"{what} The hub answered with status {status}: {why}{kept}")
-    if isinstance(error, FileNotFoundError | PermissionError):  # a file of the folder
+    if isinstance(error, OSError) and error.filename is not None:  # a file of the folder, not of the network
         return PushError(f"{what} {why}")
     return PushError(f"{what} The hub does not answer: {why}{kept}", "Check the network, and push again.")
 
