@@ -104,6 +104,7 @@ def check_pickle(folder: Path, name: str, config: RunConfig) -> None:
 
     Raises:
         ModelError: it is not allowed.
+        OSError: the folder cannot be read, for example without permission.
     """
     if (folder / SAFETENSORS_FILE).is_file() or not (folder / PICKLE_FILE).is_file() or config.model.allow_pickle:
         return

@@ -73,7 +73,7 @@ def push_folder(folder: Path, to: Destination, message: str) -> str:
         PushError: the hub refused the upload or does not answer, there is no such folder, or the client of the hub is
             not installed.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - no error for a path
         raise PushError(f"{to.repo} was not pushed: {folder} is no folder.")
     if to.repo.startswith(MODELSCOPE):
         return push_to_modelscope(folder, to, message)
