@@ -253,8 +253,9 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
     wanted = dict(spec.columns) | required if given is None else required | given
     if not answered:
         wanted.pop("response", None)
-    if found_kind != UNPAIRED:
-        wanted.pop("kto_tag", None)
+    # What only another kind of data has is not read, as in LLaMA-Factory.
+    others = {*(() if found_kind == PAIRS else spec.ranked), *(() if found_kind == UNPAIRED else ("kto_tag",))}
+    wanted = {key: column for key, column in wanted.items() if key not in others}
     for key, column in wanted.items():
         if column not in columns and (key in required or given is not None):
             raise DataError(
@@ -263,8 +264,6 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
             )
     known = {*spec.columns, *spec.ranked, "kto_tag", *KINDS}
     used = {key: column for key, column in wanted.items() if column in columns and key in known}
-    if found_kind == PROMPTS:
-        used = {key: column for key, column in used.items() if key not in spec.ranked}
     if found_kind == PROMPTS and spec.layout == "turns":
         used["prompt"] = used["messages"]
     return Reading(spec.name, used, dict(source.tags), f"as {source.described} says", found_kind)
@@ -272,8 +271,8 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
 
 def _kind_in_columns(source: Source, given: dict[str, str], kind: DataKind) -> DataKind:
     """Kind of data that an entry declares, as far as it declares one."""
-    if kind == PROMPTS:  # every data set has prompts
-        return PROMPTS
+    if kind == PROMPTS:  # every data set has prompts, except plain text
+        return TEXTS if source.formatting == "text" else PROMPTS
     if source.ranking:
         return PAIRS
     if "kto_tag" in given and kind == UNPAIRED:
@@ -312,7 +311,7 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: Data
         reason = f"columns {' and '.join([question, *map(str, found)])}" if found else f"column {question}"
         return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS else found_kind)
     written = _first(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
-    if written is not None and isinstance(rows[0].get(written), str):
+    if written is not None and any(isinstance(row.get(written), str) for row in rows):
         return Reading("text", {"prompt": written}, {}, f"column {written} holds text", TEXTS)
     raise DataError(
         f"The data set {source.label} has the columns {listed(columns)}, which match no known format. "

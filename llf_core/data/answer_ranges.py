@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING
 from llf_core.data.chat_template import GENERATION, template_error, with_either_arguments
 from llf_core.data.common_prefix import common_prefix_length
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWER
+from llf_core.data.formats.conversation import ANSWER, PLAIN
 from llf_core.data.media import PLACEHOLDER, content_parts
 from llf_core.data.rendered import Rendered
 from llf_core.data.templates import ANSWER_END, ANSWER_START, BOUNDARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from transformers import PreTrainedTokenizerBase
 
@@ -155,7 +156,7 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
     """
     _length(conversation)
     if template.marked:
-        _check_no_markers(conversation.messages)
+        _check_no_markers(conversation)
     text = template.render(
         tokenizer,
         conversation.messages,
@@ -202,7 +203,7 @@ def _by_markers(
         asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
         if any(message["role"] == ANSWER for message in messages[:asked]):
             raise RewrittenAnswer("the template removes earlier thinking")
-    _check_no_markers(messages)
+    _check_no_markers(conversation)
     marked = None
     if template.fast_renderer is not None and not conversation.tools and messages[-1]["role"] == ANSWER:
         marked = template.fast_renderer.render(messages)
@@ -212,15 +213,17 @@ def _by_markers(
     return replace(rendered, answers=rendered.answers[-1:]) if last_only else rendered
 
 
-def _check_no_markers(messages: Sequence[Message]) -> None:
-    """Refuse texts with a character that marks the places of answers in LLF's templates.
+def _check_no_markers(conversation: Conversation) -> None:
+    """Refuse texts with a character that marks the places of answers in LLF's templates, also in calls and tools.
 
     Raises:
         BadExample: a text has one.
     """
-    for message in messages:
-        if not message["content"].isascii() and MARKERS.search(message["content"]):
-            raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
+    nested = [*(one for one in conversation.messages if len(one) > PLAIN), *(conversation.tools or ())]
+    texts = [message["content"] for message in conversation.messages]
+    texts += [json.dumps(one, ensure_ascii=False, default=str) for one in nested]
+    if any(not text.isascii() and MARKERS.search(text) for text in texts):
+        raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
 
 
 def _parted(marked: str) -> Rendered:
@@ -331,5 +334,5 @@ def _check_answer(message: Message, rendered: str, template: str) -> None:
         begins = content.strip()[:SHOWN_CHARACTERS]
         raise BadExample(f"the chat template ({template}) drops a part of the response {begins!r}")
     for call in message.get("tool_calls", ()):
-        if call["function"]["name"] not in shown:
+        if "".join(call["function"]["name"].split()) not in shown:
             raise BadExample(f"the chat template ({template}) does not render the call of {call['function']['name']}")

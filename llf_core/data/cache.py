@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 6
+VERSION = 7
 """Version of the cache; increased when the same settings would give other examples."""
 DONE_FILE = "report.json"
 

@@ -32,12 +32,16 @@ class CloudFile:
     @property
     def suffix(self) -> str:
         """File name extension, with the dot, by which the reader is chosen."""
-        return PurePosixPath(self.url).suffix
+        return PurePosixPath(self._path).suffix
 
     @property
     def stem(self) -> str:
         """File name without its extension, as readers use it of a path."""
-        return PurePosixPath(self.url).stem
+        return PurePosixPath(self._path).stem
+
+    @property
+    def _path(self) -> str:
+        return self.url.partition("?")[0]  # a signed URL has its signature behind it
 
     def open(self, mode: str = "rb") -> BinaryIO:
         """Open the file for streaming, so that training can start before it is downloaded.
@@ -58,7 +62,8 @@ class CloudFile:
         )
 
     def __str__(self) -> str:
-        return self.url
+        """The URL without credentials, for messages."""
+        return redact(self.url)
 
 
 def fetch_file(url: str) -> Path:
@@ -94,7 +99,7 @@ def fetch_file(url: str) -> Path:
     found = _with_and_without_name(url, fetched)
     # With the original suffix, by which readers recognize the type.
     path = Path(found if isinstance(found, str) else found[0])
-    named = path.with_name(f"{path.name}-{redact(url).rpartition('/')[2]}")
+    named = path.with_name(f"{path.name}-{redact(url).partition('?')[0].rpartition('/')[2]}")
     named.unlink(missing_ok=True)
     named.hardlink_to(path)
     return named

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llf_core.config.ignore_index import IGNORED
 from llf_core.data.answer_ranges import render_all, render_answers, render_prompt
 from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import BadExample
@@ -60,7 +61,7 @@ class Example(NamedTuple):
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
         cut: number of tokens that `cutoff_len` removed.
         cut_learned: number of those that would contribute to the loss; 0 for a preference pair.
-        learned: number of labels that contribute to the loss, of a pair in both sequences.
+        learned: number of labels that contribute to the loss, see `count_trained`; of a pair in both sequences.
         more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
             preference, `seen` for a multimodal model (text and media as JSON, empty without media; of a pair also
             `rejected_seen`). None if there are none.
@@ -98,7 +99,7 @@ class Chunk:
 
     Attributes:
         examples: in the order of the rows.
-        dropped: index and reason of every row without an example.
+        dropped: index and reason of every row that gives no example, or not one for each of its responses.
         digests: SHA-256 of each valid row, in order; independent of the file format.
         rows: number of rows.
         fields: fields of the conversations beyond role and content, see `fields_of`.
@@ -269,7 +270,11 @@ class Encoder:
                 chunk.examples += made if self.processor is None else _with_texts(made, seen)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
-        chunk.dropped.sort()
+        given, reasons = {one.index for one in chunk.examples}, dict(sorted(chunk.dropped, reverse=True))
+        chunk.dropped = [
+            (index, f"not all of its responses: {reasons[index]}" if index in given else reasons[index])
+            for index in sorted(reasons)
+        ]
         return chunk
 
     def _align(self, row: Row) -> Conversation:
@@ -452,7 +457,8 @@ class Encoder:
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
         if length <= self.cutoff_len:
-            examples = [Example(index, found.ids, found.labels, 0, 0, found.learned)]
+            first = bool(length) and found.labels[0] != IGNORED  # no token predicts it, see `count_trained`
+            examples = [Example(index, found.ids, found.labels, 0, 0, found.learned - first)]
         elif self.cutoff_strategy == "split" or self.kind == TEXTS:
             tokens = found.lists()
             parts = split_blocks(tokens, self.cutoff_len) if self.kind == TEXTS else split_long(tokens, self.cutoff_len)

@@ -53,7 +53,7 @@ class Encoded(NamedTuple):
         ids: token ids `[seq]`.
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
         turns: ranges of the answers, in order.
-        learned: number of labels that contribute to the loss.
+        learned: number of labels that are not -100.
     """
 
     ids: array[int]

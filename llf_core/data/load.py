@@ -127,7 +127,11 @@ def _local_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"{path} does not exist.")
+        raise DataError(
+            f"{path} is not a file or folder (a pipe or a device). Name a file or a folder."
+            if path.exists()
+            else f"{path} does not exist."
+        )
     state = path / "state.json"
     if state.is_file():  # written by Dataset.save_to_disk
         return _saved_files(path, state)

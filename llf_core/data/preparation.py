@@ -140,8 +140,9 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     data = config.data
     template = template_of(config, tokenizer)
     folders = () if run is None else (run.folder.path,)
-    train = _open(config, data.dataset or (), folders)
-    evaluation = _open(config, data.eval_dataset or (), folders)
+    names = data.dataset or ()
+    opened = _open(config, (*names, *(data.eval_dataset or ())), folders)  # together, so that no two share a label
+    train, evaluation = opened[: len(names)], opened[len(names) :]
     settings = building.EncodingSettings.of(config)
     if processor is not None:
         check_options(processor, settings.limits)

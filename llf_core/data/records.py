@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -163,15 +164,16 @@ def row_count(path: Path) -> int | None:
     """
     if file_type(path) not in TABLE_TYPES or path.suffix.lower() in COMPRESSED:
         return None
-    if file_type(path) == "arrow":
-        return sum(int(batch.num_rows) for batch in _batches(path))
     import pyarrow as pa
     from pyarrow import parquet
 
-    try:
-        return int(parquet.read_metadata(path).num_rows)
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
+    with _unpacking(path):
+        if file_type(path) == "arrow":
+            return sum(int(batch.num_rows) for batch in _batches(path))
+        try:
+            return int(parquet.read_metadata(path).num_rows)
+        except pa.ArrowException as error:
+            raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
 
 
 def file_type(path: File) -> str:
@@ -201,8 +203,15 @@ def read_file(path: File) -> Iterator[RecordOrBroken]:
     if reader is None or (path.suffix.lower() in COMPRESSED and file_type(path) in TABLE_TYPES):
         kinds = f"{', '.join(READERS)}; texts may be compressed ({', '.join(COMPRESSED)})"
         raise DataError(f"{path} is of an unknown type ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
-    try:
+    with _unpacking(path):
         yield from reader(path)
+
+
+@contextmanager
+def _unpacking(path: File) -> Iterator[None]:
+    """Context manager that turns errors of a file's broken content into a `DataError`."""
+    try:
+        yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # a full disk, no permission
@@ -234,7 +243,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _check_columns(path: File, names: Sequence[str | None]) -> None:
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    twice = sorted({str(name or "without a name") for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path} has the column {', '.join(twice)} twice, which is ambiguous. Rename one.")
 

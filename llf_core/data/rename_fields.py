@@ -33,8 +33,8 @@ def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]
         names: new name of each key to rename. A message that has both keys keeps the value of the new one.
 
     Returns:
-        A new record, in which messages that were JSON text are objects; other columns are unchanged. The given record
-        if it has no column of messages.
+        A new record, in which messages of JSON text with such a key are objects; other columns are unchanged. The given
+        record if it has no column of messages.
     """
     if "messages" not in columns:
         return row
@@ -51,7 +51,8 @@ def _renamed(value: object, names: Mapping[str, str]) -> object:
         except (ValueError, RecursionError):
             return value  # the format says what is wrong with it
         turns = parsed if isinstance(parsed, list) else [parsed]
-        return _renamed(parsed, names) if any(isinstance(one, dict) for one in turns) else value
+        found = any(isinstance(one, dict) and names.keys() & one.keys() for one in turns)
+        return _renamed(parsed, names) if found else value
     if isinstance(value, list):
         return [_renamed(turn, names) if isinstance(turn, dict) else turn for turn in value]
     if not isinstance(value, dict):

@@ -43,7 +43,7 @@ class Truncated(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A record that yields no example.
+    """A record that yields no example, or not one for each of its responses where each is an example of its own.
 
     Attributes:
         index: index of the record.

@@ -16,6 +16,7 @@ from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
 from llf_core.data.hub import download_file
 from llf_core.data.source import Source
+from llf_core.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -102,9 +103,9 @@ def find_sources(
     else:
         base, info = Path(dataset_dir), _read_dataset_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
-    short = [Path(one.name).name if one.path is not None or one.url is not None else one.name for one in found]
+    short = [_short_name(one) for one in found]
     named = [
-        replace(source, label=label if short.count(label) == 1 else source.name)
+        replace(source, label=label if short.count(label) == 1 else redact(source.name))
         for source, label in zip(found, short, strict=True)
     ]
     if formatting is None:
@@ -117,6 +118,13 @@ def find_sources(
         else replace(source, formatting=formatting, columns=pairs, ranking=ranking, described="dataset_format")
         for source in named
     ]
+
+
+def _short_name(source: Source) -> str:
+    """Name of a data set as shown to people, without credentials of a URL."""
+    if source.url is not None and "://" in source.name:
+        return redact(source.name).partition("?")[0].rpartition("/")[2] or redact(source.name)
+    return Path(source.name).name or source.name if source.path is not None else source.name
 
 
 def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
@@ -212,6 +220,8 @@ def _check_entry(where: str, entry: Any) -> None:
     for key in (*LOCATION_KEYS, "formatting", "subset", "split", "folder"):
         if not isinstance(entry.get(key), str | None):
             raise DataError(f"{where} has {key} {show(entry[key])}. Expected a string.")
+    if not isinstance(entry.get("ranking"), bool | None):
+        raise DataError(f"{where} has ranking {show(entry['ranking'])}. Expected true or false.")
     wanted = entry.get("num_samples")
     if wanted is not None and not (
         isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MAX_SAMPLES

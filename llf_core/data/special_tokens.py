@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,14 +66,15 @@ class SplittingTokenizer(FastTokenizer):
             conversation: as its record gives it.
 
         Returns:
-            The conversation with markers in all texts of its messages: contents, reasoning, calls.
+            The conversation with markers in all texts of its messages and tools: contents, reasoning, calls, schemas.
 
         Raises:
             BadExample: a text has the private-use character U+E004.
         """
-        rejected = conversation.rejected
+        rejected, tools = conversation.rejected, conversation.tools
         return replace(
             conversation,
+            tools=None if tools is None else tuple(map(self._value, tools)),
             messages=tuple(self._message(one) for one in conversation.messages),
             rejected=None if rejected is None else self._message(rejected),
         )
@@ -81,13 +82,13 @@ class SplittingTokenizer(FastTokenizer):
     def _message(self, message: Message) -> Message:
         return {key: value if key == "role" else self._value(value) for key, value in message.items()}
 
-    def _value(self, value: object) -> object:
+    def _value(self, value: Any) -> Any:
         if isinstance(value, str):
             if SPLIT in value:
                 raise BadExample("its text has the private-use character U+E004")
             return self._pattern.sub(self._split, value)
         if isinstance(value, dict):
-            return {key: self._value(one) for key, one in value.items()}
+            return {self._value(key): self._value(one) for key, one in value.items()}
         return type(value)(map(self._value, value)) if isinstance(value, list | tuple) else value
 
     def _split(self, match: re.Match[str]) -> str:

@@ -114,7 +114,7 @@ class BatchGenerator:
 
         Returns:
             Token ids of each completion, in order, including the end-of-sequence token if it was reached. Once
-            `cancelled` is true, the running completions end, and those of later batches have one token.
+            `cancelled` is true, the running completions end, and later ones have at most one token.
 
         Raises:
             ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer

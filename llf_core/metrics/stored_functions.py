@@ -37,7 +37,7 @@ def metric_sources(names: Iterable[str], given: Mapping[str, UserFunction | None
         OSError: no process can be started to look for a module that a function imports.
     """
     functions: dict[str, UserFunction] = {}
-    for name in names:
+    for name in dict.fromkeys(names):
         if declarations_of(name):
             continue
         called = function_name(name)
@@ -77,7 +77,7 @@ def _in_file(name: str) -> UserFunction | None:
     try:
         module = run_file(path, METRICS)
         function = getattr(module, function_name(name), None)
-        if function is None:
+        if function is None or isinstance(function, str):  # a text would count as a name of a function
             raise ConfigError((_problem(name, f"{path} has no function {function_name(name)}."),))
         METRICS.by_name([function])
     except (TypeError, ValueError) as error:

@@ -225,7 +225,7 @@ class _Definition:
             if inside:  # a text in several lines would lose its blanks if the lines were moved
                 statement.decorator_list = [one for one in statement.decorator_list if one not in ours]
                 return cls(statement.name, ast.unparse(statement))
-            lines = [line for number, line in enumerate(text.splitlines(), start=1) if number not in gone]
+            lines = [line for number, line in enumerate(text.split("\n"), start=1) if number not in gone]
             return cls(statement.name, "\n".join(lines).rstrip())
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Lambda()):
@@ -344,7 +344,8 @@ def _text(value: Any) -> str:
     if kind is dict:
         return "{" + ", ".join(f"{_text(key)}: {_text(one)}" for key, one in value.items()) + "}"
     if kind in {list, tuple, set, frozenset}:
-        inside = ", ".join(_text(one) for one in value)
+        texts = [_text(one) for one in value]
+        inside = ", ".join(sorted(texts) if kind in {set, frozenset} else texts)  # equal sets give equal texts
         comma = "," if len(value) == 1 else ""
         if kind is set:
             return f"{{{inside}}}" if value else "set()"

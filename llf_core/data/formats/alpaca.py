@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.formats.alpaca import ALPACA
+from llf_core.config.declarations.formats.openai import OPENAI
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import (
     ANSWER,
     Conversation,
     Message,
+    cell_of,
     checked,
     json_of,
     label_of,
     text_of,
     tools_of,
+    turns_or_text,
 )
 from llf_core.data.formats.dataset_format import DatasetFormat
 
@@ -31,8 +34,8 @@ class Alpaca(DatasetFormat):
 
         A data set that was made for LLaMA-Factory needs no change. The question is `prompt`, and `query` on a line
         below it; `history` has earlier pairs of question and answer. The answer is `response`, or the two answers
-        `chosen` and `rejected`; with `kto_tag`, whether `response` is good. Without any of them the conversation is a
-        prompt.
+        `chosen` and `rejected`, of which a list of messages counts as its last one; with `kto_tag`, whether `response`
+        is good. Without any of them the conversation is a prompt.
 
         Args:
             row: one record.
@@ -44,9 +47,10 @@ class Alpaca(DatasetFormat):
 
         Raises:
             BadExample: there is no question or no answer, both answers of a pair are equal, a cell is not text, the
-                label is neither true nor false, the history is not a list of pairs, or the tools are not objects.
+                label is neither true nor false, the history is not a list of pairs (or their JSON text), or the tools
+                are not objects, see `llf_core.data.formats.conversation.tools_of`.
         """
-        cell = {key: row.get(column) for key, column in columns.items()}
+        cell = {key: cell_of(row, columns, key) for key in columns}
         messages: list[Message] = []
         if cell.get("system"):
             messages.append({"role": "system", "content": text_of(cell["system"], "the system prompt")})
@@ -56,7 +60,8 @@ class Alpaca(DatasetFormat):
                 raise BadExample("history is not a list of [prompt, response] pairs")
             messages.append({"role": "user", "content": text_of(pair[0], "a prompt of the history")})
             messages.append({"role": "assistant", "content": text_of(pair[1], "a response of the history")})
-        parts = [text_of(cell[key], "the prompt") for key in ("prompt", "query") if cell.get(key)]
+        asked = (cell.get(key) for key in ("prompt", "query"))
+        parts = [text_of(one, "the prompt") for one in asked if one or (one == 0 and not isinstance(one, bool))]
         if not any(part.strip() for part in parts):
             raise BadExample("the prompt is empty")
         messages.append({"role": "user", "content": "\n".join(parts)})
@@ -73,7 +78,8 @@ class Alpaca(DatasetFormat):
 
 
 def _last(value: object, what: str) -> str:
-    """An answer's text; of a list of messages, the last one's."""
+    """An answer's text; of a list of messages, or their JSON text, the last one's."""
+    value = turns_or_text(value, OPENAI.tags["role_tag"])
     if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
         value = value[-1]["content"]
     return text_of(value, what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -187,16 +188,22 @@ def label_of(value: object) -> bool:
 
 
 def cell_of(row: Mapping[str, object], columns: Mapping[str, str], role: str) -> object:
-    """The value of a record for a role; None if no column has the role, or the record lacks the column.
+    """The value of a record for a role; None if no column has the role, or the record lacks the column or has NaN.
 
-    A table with an index has a column without a name, which has no role.
+    A table with an index has a column without a name, which has no role. Rows of a pandas table have NaN in their empty
+    cells.
 
     Args:
         row: one record.
         columns: the row's column for each of LLaMA-Factory's names.
         role: one of these names, such as `tools`.
     """
-    return row.get(columns[role]) if role in columns else None
+    value = row.get(columns[role]) if role in columns else None
+    return None if _is_nan(value) else value
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def with_ending(
@@ -204,6 +211,7 @@ def with_ending(
     row: Mapping[str, object],
     columns: Mapping[str, str],
     read: Callable[[Mapping[str, object]], Message],
+    role_tag: str,
 ) -> Conversation:
     """Create a conversation from messages and the row's response, preference or label columns.
 
@@ -213,9 +221,11 @@ def with_ending(
         messages: messages of the row's list.
         row: one record.
         columns: the row's column for each of LLaMA-Factory's names. `chosen` and `rejected` name answers that follow
-            the messages: a message each, its text, or the whole conversation with it. `kto_tag` names the label of the
-            last answer. With `prompt`, the messages are the prompt, without an answer at their end.
+            the messages: a message each, its text, or the whole conversation with it, also as JSON text. `kto_tag`
+            names the label of the last answer. With `prompt`, the messages are the prompt, without an answer at their
+            end.
         read: converts a turn to a message.
+        role_tag: key of a turn's role, by which JSON text of turns is told from an answer in JSON.
 
     Returns:
         The conversation.
@@ -228,19 +238,42 @@ def with_ending(
     if "chosen" in columns:
         if columns["chosen"] == columns["messages"]:
             messages = messages[:-1]
-        chosen, rejected = (_answer(row.get(columns[key]), read, key) for key in ("chosen", "rejected"))
+        chosen, rejected = (
+            _answer(turns_or_text(cell_of(row, columns, key), role_tag), read, key) for key in ("chosen", "rejected")
+        )
         return checked([*messages, chosen], tools, rejected=rejected)
     if "kto_tag" in columns:
-        return checked(messages, tools, good=label_of(row.get(columns["kto_tag"])))
+        return checked(messages, tools, good=label_of(cell_of(row, columns, "kto_tag")))
     prompt = "prompt" in columns
     if prompt and messages and messages[-1]["role"] == ANSWER:
         messages = messages[:-1]
     return checked(messages, tools, prompt=prompt)
 
 
+def turns_or_text(value: object, role_tag: str) -> object:
+    """Parse the cell of an answer if it is JSON text of a turn or of turns, which tables store so.
+
+    Any other text is the answer itself, also if it is JSON, as in data with structured answers.
+
+    Args:
+        value: the cell.
+        role_tag: key of a turn's role.
+
+    Returns:
+        The turn or list of turns; the value itself if it is other text, or no text.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        turns = parsed if isinstance(parsed, list) else [parsed]
+        return parsed if turns and all(isinstance(one, dict) and role_tag in one for one in turns) else value
+    return value
+
+
 def _answer(value: object, read: Callable[[Mapping[str, object]], Message], key: str) -> Message:
     """The answer that a cell of a pair holds."""
-    value = json_of(value, key) if isinstance(value, str) and value.lstrip().startswith(("{", "[")) else value
     if isinstance(value, list) and value:
         value = value[-1]
     message = (
@@ -303,7 +336,7 @@ def text_of(value: object, what: str) -> str:
     Data sets have numbers and OpenAI's lists of parts in place of strings.
 
     Args:
-        value: text, a number, or a list of text parts as in OpenAI's API.
+        value: text, a number other than NaN, or a list of text parts as in OpenAI's API.
         what: name of the value in error messages.
 
     Returns:
@@ -316,9 +349,10 @@ def text_of(value: object, what: str) -> str:
         return value
     if isinstance(value, list):
         return "".join(_part(part, what) for part in value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _is_nan(value):
         return str(value)
-    raise BadExample(f"{what} is {'missing' if value is None else f'a {type(value).__name__}, expected text'}")
+    missing = value is None or _is_nan(value)
+    raise BadExample(f"{what} is {'missing' if missing else f'a {type(value).__name__}, expected text'}")
 
 
 def _part(part: object, what: str) -> str:
@@ -365,7 +399,7 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
     A bare schema is wrapped, since chat templates expect OpenAI's form, `{"type": "function", "function": schema}`.
 
     Args:
-        value: the cell; None or blank text for no tools.
+        value: the cell; None, blank text or `null` for no tools.
 
     Returns:
         The tools; None if there are none.
@@ -377,6 +411,8 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     tools = json_of(value, "tools")
+    if tools is None:
+        return None
     if isinstance(tools, dict):
         tools = [tools]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

@@ -61,7 +61,9 @@ class ShareGPT(DatasetFormat):
                 messages = [message]
             else:
                 messages.append(message)
-        return with_ending(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
+        return with_ending(
+            messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1), tags["role_tag"]
+        )
 
 
 def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:
@@ -90,7 +92,7 @@ def _calls(content: object, number: int) -> list[dict[str, Any]]:
             "type": "function",
             "function": {
                 "name": call["name"],
-                "arguments": json_of(call.get("arguments", {}), "a call's arguments"),
+                "arguments": json_of(call.get("arguments") or {}, "a call's arguments"),
             },
         }
         for call in calls

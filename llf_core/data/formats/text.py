@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, text_of
+from llf_core.data.formats.conversation import Conversation, cell_of, text_of
 from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Text(DatasetFormat):
         Raises:
             BadExample: the text is missing or empty, or neither a text nor a number.
         """
-        text = text_of(row.get(columns["prompt"]), "the text")
+        text = text_of(cell_of(row, columns, "prompt"), "the text")
         if not text.strip():
             raise BadExample("the text is empty")
         return Conversation(({"role": "text", "content": text},))

@@ -56,7 +56,8 @@ def readings(config: RunConfig) -> list[dict[str, object]]:
         one: dict[str, object] = {"dataset": source.label, "names": [], "entry": source.formatting is not None}
         one["entry"] = one["entry"] and data.dataset_format is None
         try:
-            entries = read_source(open_source(source, config.model.cache_dir), None, config.training.seed)
+            opened = open_source(source, config.model.cache_dir, streaming=data.streaming)
+            entries = read_source(opened, data.max_samples, config.training.seed)
             rows = [record.row for record in islice(skip_broken(entries, source.label, []), PEEK_ROWS)]
             one["names"] = list(dict.fromkeys(column for row in rows for column in row))
             reading = decide(source, rows, wanted_kind(config))

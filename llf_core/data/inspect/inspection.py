@@ -398,30 +398,28 @@ class Inspection:
 
     def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[ShownTurn]] | None:
         """Turns of an example, from its record; None if they are not available or tokenize differently."""
-        part = (number - self._first[self._names[number]]) * len(sides)
-        found = self._explain(number)[part : part + len(sides)]
-        for one, ids in zip(found, sides, strict=False):
-            left = [token for token, kept in zip(one.tokens.ids, one.kept, strict=True) if kept]
-            if left != list(ids):
-                return None
-        if len(found) != len(sides):
-            return None
-        return [tokens_by_turn(self._tokenizer, self._prepared.template, one) for one in found]
+        found = self._explain(number)
+        for start in range(0, len(found), len(sides)):  # a record may give several examples
+            made = found[start : start + len(sides)]
+            left = [[token for token, kept in zip(one.tokens.ids, one.kept, strict=True) if kept] for one in made]
+            if left == [list(ids) for ids in sides]:
+                return [tokens_by_turn(self._tokenizer, self._prepared.template, one) for one in made]
+        return None
 
     def _explain(self, number: int) -> list[ExplainedExample]:
         name, index = self._names[number]
         config = self._config
         try:
             source = next(one for one in self._sources if one.label == name)
-            opened = open_source(source, config.model.cache_dir)
-            entries = read_source(opened, None, config.training.seed)
+            opened = open_source(source, config.model.cache_dir, streaming=config.data.streaming)
+            entries = read_source(opened, config.data.max_samples, config.training.seed)
             if name not in self._encoders:
                 peeked = [one.row for one in islice(skip_broken(entries, name, []), PEEK_ROWS)]
                 settings = EncodingSettings.of(config)
                 reporter, template = ProgressReporter(None, None), self._prepared.template
                 builder = Builder(settings, self._tokenizer, template, reporter, self._processor, media_dir(config))
                 self._encoders[name] = builder.encoder(decide(source, peeked, settings.kind))
-                entries = read_source(opened, None, config.training.seed)
+                entries = read_source(opened, config.data.max_samples, config.training.seed)
             record = next(one for one in entries if isinstance(one, Record) and one.index == index)
             return self._encoders[name].explain(record)
         except (BadExample, DataError, StopIteration):
@@ -430,9 +428,7 @@ class Inspection:
     @cached_property
     def _sources(self) -> list[Source]:
         data = self._config.data
-        return [
-            source for names in (data.dataset, data.eval_dataset) for source in sources_of(self._config, names or ())
-        ]
+        return sources_of(self._config, (*(data.dataset or ()), *(data.eval_dataset or ())))
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:

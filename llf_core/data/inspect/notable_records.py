@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,8 +53,11 @@ def from_report(report: DataReport) -> Iterator[Notable]:
     """
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
-    for cut in sorted(report.truncated, key=lambda one: -one.cut):
-        yield Notable("cut", cut.dataset, cut.index, f"{with_unit(cut.cut, 'token')} cut")
+    cuts = Counter[tuple[str, int]]()  # a record may give several examples
+    for cut in report.truncated:
+        cuts[cut.dataset, cut.index] += cut.cut
+    for (dataset, index), tokens in cuts.most_common():
+        yield Notable("cut", dataset, index, f"{with_unit(tokens, 'token')} cut")
     for divided in report.divided:
         yield Notable("divided", divided.dataset, divided.index, f"gives {with_unit(divided.parts, 'example')}")
 
@@ -65,7 +69,7 @@ def duplicates(
 
     Args:
         names: data set and record of each example.
-        hashes: `[examples]`, int64, equal for equal tokens.
+        hashes: `[examples]`, int64, equal for equal tokens and labels.
         where: formats the place of a record, see `DataReport.where`.
 
     Yields:
@@ -99,9 +103,9 @@ def leaks(
 
     Args:
         names: data set and record of each training example.
-        hashes: `[examples]`, int64, of the training examples.
+        hashes: `[examples]`, int64, of the training examples, equal for equal tokens and labels.
         held_names: data set and record of each evaluation example.
-        held_hashes: `[eval_examples]`, int64, of the evaluation examples.
+        held_hashes: `[eval_examples]`, int64, the same of the evaluation examples.
         where: formats the place of a record, see `DataReport.where`.
 
     Yields:

@@ -167,11 +167,10 @@ class CallReader:
             if not char:
                 self._argue(scanner.held)
                 return
-            held = scanner.held
             try:
                 self._argue(scanner.take(char))
             except InvalidJSONError:
-                self._argue(held + char)
+                self._argue(scanner.held + char)
                 yield from self._stream_raw(end)
                 return
 

@@ -55,7 +55,12 @@ class JSONObject:
             if _SCALAR.fullmatch(char) and len(self._word) < MAX_SCALAR:
                 self._word += char
                 return ""
-            return self._end_word() + self._structure(char)
+            held, ended = self._word, self._end_word()
+            try:
+                return ended + self._structure(char)
+            except InvalidJSONError:
+                self._word = held
+                raise
         return self._structure(char)
 
     @property
@@ -70,7 +75,10 @@ class JSONObject:
 
     @property
     def held(self) -> str:
-        """The number or constant that was taken and not returned yet, for a reply that ends within it."""
+        """The number or constant that was taken and not returned yet, for a reply that ends within it or breaks there.
+
+        Empty if there is none. An `InvalidJSONError` does not change it.
+        """
         return self._word
 
     def _structure(self, char: str) -> str:

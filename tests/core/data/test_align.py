@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.data.align import decide
-from llf_core.data.errors import BadExample, DataError
+from llf_core.data.errors import BadExample, DataError, OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.source import Source
 
@@ -315,3 +315,63 @@ def test_the_same_conversation_is_the_same_bytes_from_any_format():
 def test_half_a_surrogate_is_a_reason_and_no_crash():
     with pytest.raises(BadExample, match="not valid Unicode"):
         align({"instruction": "a", "output": "\ud800"})[1].canonical()
+
+
+@pytest.mark.parametrize("rejected", [{}, {"rejected": "bad"}])
+@pytest.mark.parametrize(("kind", "formatting"), [(ANSWERS, "alpaca"), (PROMPTS, "alpaca"), (ANSWERS, "openai")])
+def test_columns_of_pairs_are_left_alone_without_ranking(kind, formatting, rejected):
+    """As in LLaMA-Factory, an entry that is no ranking is read by its response, whatever else it names."""
+    row = {"q": "2+2?", "a": "4", "good": "5", "bad": "6", "talk": [USER, ANSWER]}
+    named = {"prompt": "q", "response": "a"} if formatting == "alpaca" else {"messages": "talk"}
+    _, conversation = align(row, formatting, {**named, "chosen": "good", **rejected}, kind=kind)
+    assert list(conversation.messages) == ([USER] if kind == PROMPTS else [USER, ANSWER])
+    assert conversation.rejected is None
+
+
+@pytest.mark.parametrize("said", ["[1, 2, 3]", '{"sum": 4}', "[Note] It is 4.", "{", '[{"sum": 4}]', "[]"])
+def test_an_answer_of_a_pair_may_be_json_or_begin_like_it(said):
+    row = {"messages": [USER], "chosen": said, "rejected": "5"}
+    assert align(row, kind=PAIRS)[1].messages[-1] == {"role": "assistant", "content": said}
+    row = {"prompt": "2+2?", "chosen": said, "rejected": "5"}
+    assert align(row, kind=PAIRS)[1].messages[-1] == {"role": "assistant", "content": said}
+
+
+def test_json_text_of_messages_is_read_as_messages_in_every_format():
+    row = {"prompt": "2+2?", "chosen": json.dumps([USER, ANSWER]), "rejected": json.dumps([USER, WORSE])}
+    _, conversation = align(row, kind=PAIRS)
+    assert (conversation.messages, conversation.rejected) == ((USER, ANSWER), WORSE)
+
+
+def test_empty_cells_of_a_pandas_table_are_no_text():
+    nan = float("nan")
+    row = {"instruction": "2+2?", "input": nan, "system": nan, "history": nan, "tools": nan, "output": "4"}
+    assert align(row)[1].messages == (USER, ANSWER)
+    with pytest.raises(BadExample, match="the response is missing"):
+        align({"instruction": "2+2?", "output": nan})
+    with pytest.raises(BadExample, match="the content of message 2 is missing"):
+        align({"messages": [USER, {"role": "assistant", "content": nan}]})
+
+
+def test_the_number_zero_is_text():
+    assert align({"instruction": "Add 4", "input": 0, "output": 4})[1].messages == (
+        {"role": "user", "content": "Add 4\n0"},
+        ANSWER,
+    )
+
+
+def test_a_call_without_arguments_has_an_empty_object():
+    for written in ("null", '""', "{}"):
+        call = f'{{"name": "add", "arguments": {written}}}'
+        row = {"conversations": turns(("human", "2+2?"), ("function_call", call))}
+        assert align(row)[1].messages[-1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {}}
+    assert align({"instruction": "2+2?", "output": "4", "tools": "null"})[1].tools is None
+
+
+def test_plain_text_is_no_prompt_in_any_declaration():
+    with pytest.raises(OtherKindError, match="contains plain text"):
+        align({"text": "Once."}, "text", kind=PROMPTS)
+
+
+def test_a_text_column_may_begin_with_an_empty_cell():
+    reading = decide(Source("set", "set"), [{"text": None}, {"text": "Once."}], TEXTS)
+    assert (reading.format, reading.fits) == ("text", 0.5)

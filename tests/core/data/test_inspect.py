@@ -13,9 +13,10 @@ from llf_core.data.align import PEEK_ROWS
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.column_roles import readings
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
+from llf_core.data.load import open_source
 from llf_core.data.packing import pack
 from llf_core.data.truncation import truncated_lengths
-from tests.core.data.templates import DEFAULT_SYSTEM
+from tests.core.data.templates import DEFAULT_SYSTEM, STRIPS_THINKING
 
 ROWS = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(6)]
 MARKS = ("<|im_start|>", "<|im_end|>")
@@ -318,3 +319,46 @@ def test_nothing_is_shown_that_is_not_trained(inspect, stage):
         row = view._prepared.examples[number]
         assert kept == row["input_ids"]
         assert trained == [label for label in row["labels"] if label != IGNORED]
+
+
+@pytest.mark.parametrize("names", [("a/data.jsonl", "b/data.jsonl"), ("a/data.jsonl", "a/data.jsonl")])
+def test_evaluation_data_of_the_same_name_is_told_from_the_training_data(make_config, write, tokenizer, names):
+    write(ROWS, "a/data.jsonl")
+    write([{"instruction": f"Riddle {number}?", "output": "The sea."} for number in range(3)], "b/data.jsonl")
+    view = Inspection.open(make_config(dataset=names[0], eval_dataset=names[1]), tokenizer)
+    shown = view.example(7)
+    assert shown["held_out"]
+    assert [turn["role"] for turn in shown["turns"]] == ["user", "assistant"]
+    assert ("Riddle 1?" if names[1].startswith("b") else "Question 1?") in said(shown["turns"])
+
+
+def test_a_record_of_several_examples_is_notable_once(inspect, tokenizer):
+    tokenizer.chat_template = STRIPS_THINKING
+    long = "the sea and the ship " * 40
+    talk = [
+        {"role": "user", "content": "Name it."},
+        {"role": "assistant", "content": f"<think>x</think>{long}"},
+        {"role": "user", "content": "Again."},
+        {"role": "assistant", "content": f"<think>y</think>{long}"},
+    ]
+    found = inspect([{"messages": talk}], cutoff_len=60).notable("cut")
+    assert found["total"] == 1
+    found = inspect([{"messages": talk}], cutoff_len=60, cutoff_strategy="split").notable()
+    assert found["kinds"]["dropped"] == 0
+    short = [talk[0], {"role": "assistant", "content": "<think>x</think>A ship."}, *talk[2:]]
+    (row,) = inspect([{"messages": short}, {"messages": short[:2]}], cutoff_len=100, cutoff_strategy="drop").notable(
+        "dropped"
+    )["rows"]
+    assert row["reason"].startswith("not all of its responses: it has ")
+    assert row["number"] == 0
+
+
+def test_streamed_data_is_not_downloaded_to_see_how_it_is_read(make_config, write, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "llf_core.data.inspect.column_roles.open_source",
+        lambda source, cache, **given: asked.append(given) or open_source(source, cache, **given),
+    )
+    write(ROWS)
+    assert readings(make_config(streaming=True, max_steps=1))[0]["format"] == "alpaca"
+    assert asked == [{"streaming": True}]

@@ -408,3 +408,29 @@ def test_a_character_in_two_segments_costs_no_other_one():
     ids = [256, *"😀".encode(), 257]
     shown = decode_example(PreTrainedTokenizerFast(tokenizer_object=tokenizer), 0, ids, [-100] * 4 + ids[4:])
     assert [part.text for part in shown.segments] == ["a\ufffd\ufffd\ufffd", "😀c"]
+
+
+@pytest.mark.parametrize("template", ["chatml", "qwen3"])
+def test_the_marks_of_named_templates_are_refused_in_calls_tools_and_reasoning(make_config, write, tokenizer, template):
+    mark = "\ue002"
+    asked, said = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": mark}}}
+    rows = [
+        {"messages": [asked, {**said, "tool_calls": [call]}], "tools": [{"name": "add"}]},
+        {"messages": [asked, {**said, "reasoning_content": mark}]},
+        {"messages": [asked, said], "tools": [{"name": "add", "description": mark}]},
+        {"messages": [asked, said]},
+    ]
+    write(rows)
+    report = prepare(make_config(template=template), tokenizer).report
+    assert [one.index for one in report.dropped] == [0, 1, 2]
+    assert {one.reason for one in report.dropped} == {"its text has one of the private-use characters U+E001 to U+E003"}
+
+
+def test_a_text_of_one_token_has_nothing_to_learn(make_config, write, tokenizer):
+    """No token predicts the first one: a batch of such a text alone would end the run."""
+    tokenizer.eos_token = None
+    write([{"text": "x"}, {"text": "hello there"}])
+    report = prepare(make_config(stage="pt"), tokenizer).report
+    assert [one.reason for one in report.dropped] == ["it has no tokens in the loss"]
+    assert report.trained_tokens == report.tokens - 1

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from llf_core.data import records
 from llf_core.data.errors import DataError
-from llf_core.data.records import BrokenLine, Record, read_file
+from llf_core.data.records import BrokenLine, Record, read_file, row_count
 
 ROWS = [
     {"instruction": "Say ä", "output": "ä"},
@@ -263,3 +263,19 @@ def test_a_parquet_file_is_unpacked_by_bytes(tmp_path, monkeypatch):
     assert [one.row["a"] for one in read_file(path)] == texts
     assert [one.index for one in read_file(path)] == list(range(100))
     assert max(sizes) <= 10  # of about 1,600 bytes
+
+
+def test_the_count_of_a_file_that_was_cut_is_refused_in_a_sentence(tmp_path):
+    table = pa.table({"text": ["x" * 50] * 1000})
+    path = tmp_path / "rows.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write(table)
+    assert row_count(path) == 1000
+    path.write_bytes(path.read_bytes()[:-30000])
+    with pytest.raises(DataError, match=r"rows.arrow cannot be unpacked: .* Copy or create it again"):
+        row_count(path)
+
+
+def test_two_columns_without_a_name_are_told_as_such(write):
+    with pytest.raises(DataError, match="has the column without a name twice"):
+        list(read_file(write("a,,\n1,2,3\n", "rows.csv")))

@@ -5,9 +5,10 @@ import os
 
 import pytest
 
+from llf_core.data.cloud_storage import CloudFile
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
-from llf_core.data.records import BrokenLine, Record
+from llf_core.data.records import BrokenLine, Record, file_type
 from llf_core.data.source import Source
 from llf_core.data.sources import DEMO_FILE, find_sources
 
@@ -224,3 +225,36 @@ def test_a_streamed_file_may_have_a_name_in_another_encoding(tmp_path):
     found = open_source(Source("x", path=path), streaming=True).identity()
     os.utime(path, ns=(0, 0))
     assert found != open_source(Source("x", path=path), streaming=True).identity()
+
+
+def test_ranking_is_true_or_false(info, write):
+    write([ROW], "a.jsonl")
+    with pytest.raises(DataError, match=r"has ranking 'false'\. Expected true or false"):
+        info({"file_name": "a.jsonl", "ranking": "false"})
+
+
+def test_labels_are_not_empty_and_show_no_password(tmp_path):
+    """A label stands in reports, events and pages."""
+    secret = "hidden-7f3a9c"
+    names = [
+        f"https://someone:{secret}@host/a/train.jsonl",
+        f"https://someone:{secret}@host/b/train.jsonl",
+        f"https://host/rows.jsonl?X-Amz-Signature={secret}",
+        ".",
+    ]
+    labels = [source.label for source in find_sources(names, tmp_path)]
+    assert labels == [
+        "https://***@host/a/train.jsonl", "https://***@host/b/train.jsonl", "rows.jsonl", ".",
+    ]  # fmt: skip
+
+
+def test_a_signed_url_has_the_type_of_its_file_and_messages_without_the_signature():
+    signed = CloudFile("https://host/rows.jsonl.gz?X-Amz-Signature=hidden-7f3a9c")
+    assert (file_type(signed), signed.suffix) == ("jsonl", ".gz")
+    assert str(signed) == "https://host/rows.jsonl.gz?X-Amz-Signature=***"
+
+
+def test_a_pipe_is_not_said_to_be_missing(tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="is not a file or folder"):
+        open_source(find_sources(["rows.jsonl"], tmp_path)[0])

@@ -72,3 +72,16 @@ def test_texts_that_cannot_be_split(tiny_tokenizer):
 
     with pytest.raises(DataError, match="needs a fast tokenizer"):
         splitting_tokenizer(Slow())
+
+
+def test_special_tokens_in_tools_and_names_of_arguments_are_text(tiny_tokenizer):
+    call = {"type": "function", "function": {"name": "add", "arguments": {STOP: 1}}}
+    row = {
+        "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "tool_calls": [call]}],
+        "tools": [{"name": "add", "description": f"Adds {STOP}", "parameters": {"properties": {STOP: {}}}}],
+    }
+    reading = Reading("openai", {"messages": "messages", "tools": "tools"}, {}, "a test", ANSWERS)
+    plain = {**row, "tools": [{"name": "add"}], "messages": [row["messages"][0], {"role": "assistant", "content": "4"}]}
+    stop = tiny_tokenizer.eos_token_id
+    counts = [list(encoded(tiny_tokenizer, reading, one, "qwen").ids).count(stop) for one in (row, plain)]
+    assert counts[0] == counts[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from llf_core.chat.events import Piece
 from llf_core.data.templates import named_template
 from llf_core.generation.replies.call_reader import CallReader
 from llf_core.generation.replies.call_values import typed_json
+from llf_core.generation.replies.json_text import InvalidJSONError, JSONObject
 from llf_core.generation.replies.reply_formats import CALL_FORMATS, THOUGHTS, ReplyFormat, recognize_format
 from llf_core.generation.replies.reply_parser import ReplyParser
 
@@ -284,3 +286,15 @@ def test_many_marks_are_not_read_again_for_each_mark(mark: str, monkeypatch: pyt
     text = f'{mark}{{"a": ' * 300
     assert parsed(text, how, range(0, len(text), 5))["content"].startswith(mark[:1])
     assert count < 3 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [("[1", "1"), ("[1{", "1"), ("[1x]", "1x"), ("[1 x", ""), ("[tru", "tru"), ('{"a":1{', "1"), ("[", "")],
+)
+def test_a_number_that_an_error_ends_is_not_lost(text: str, held: str) -> None:
+    scanner = JSONObject()
+    with suppress(InvalidJSONError):
+        for char in text:
+            scanner.take(char)
+    assert scanner.held == held

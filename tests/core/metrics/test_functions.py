@@ -185,3 +185,11 @@ def test_bad_names_are_told_before_anything_starts() -> None:
     (near,) = [one for one in found if "no built-in metric" in one.message]
     assert near.message == "`metrics` has belu, which is no built-in metric. Did you mean bleu?"
     assert near.fixes[0].changes["metrics"].startswith("bleu,my_own,")
+
+
+def test_a_name_that_is_given_twice_is_one_metric_and_a_text_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "scorer.py"
+    file.write_text("NAME = 'bleu'\ndef words(answer):\n    return len(answer)\n")
+    assert list(metric_sources([f"{file}:words"] * 2)) == ["words"]
+    with pytest.raises(ConfigError, match="has no function NAME"):
+        metric_sources([f"{file}:NAME"])

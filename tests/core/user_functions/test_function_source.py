@@ -208,3 +208,18 @@ def test_what_is_only_called_like_a_secret_is_carried_over(cells: Cells) -> None
     cells.run("END_TOKEN = '<|im_end|>'\nKEY = 'answer'\nPASS = 'pass'\nTOKENS = 16\nmonkey = 'a1b2c3d4e5f6a7b8c9'\n")
     cells.run("def f(answer): return [END_TOKEN, KEY, PASS, TOKENS, monkey, answer]")
     assert defined_by(cells.source("f"))["f"](1) == ["<|im_end|>", "answer", "pass", 16, "a1b2c3d4e5f6a7b8c9", 1]
+
+
+def test_a_text_with_a_line_separator_of_unicode_is_copied_as_it_is(cells: Cells) -> None:
+    cells.run('def score(answer):\n    return answer.count("a\u2028b\x0cc")\n')
+    assert '"a\u2028b\x0cc"' in cells.source("score")
+
+
+def test_equal_sets_are_copied_as_equal_texts(cells: Cells) -> None:
+    cells.run("def score(answer):\n    return len(KNOWN)\n")
+    texts = []
+    for known in ({8, 0, 16}, {16, 8, 0}):
+        cells.names["KNOWN"] = known
+        texts.append(cells.source("score"))
+    assert texts[0] == texts[1]
+    assert "KNOWN = {0, 16, 8}" in texts[0]
