@@ -112,7 +112,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
                     trust=trust,
                     again=again,
                     progress=progress,
-                    on_result=complete.append,
+                    on_result=lambda _, result: complete.append(result),
                     **options,
                 )
         except KeyboardInterrupt:

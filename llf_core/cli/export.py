@@ -103,11 +103,12 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _export(target: str, overrides: list[str], given: dict[str, Any]) -> "Export":
-    from llf_core.export.export_config import is_config, read_export_config
+    from llf_core.evaluation.config_file import is_config_file
+    from llf_core.export.export_config import read_export_config
     from llf_core.export.exports import export as start
 
     found: Any = target
-    if is_config(target):
+    if is_config_file(target):
         read = read_export_config(target, overrides)
         if "folder" not in read.arguments and "folder" not in given:
             raise UsageError(f"{target} has no export_dir.", "Name a folder with --to.")

@@ -146,7 +146,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     *,
     trust: bool = False,
 ) -> list[Answer]:
-    """Call `answer` in a child process: the caller loads neither a model nor torch.
+    """Call `answer` in a child process: the caller loads neither a model nor torch. The completions are stored too.
 
     Args:
         run_id: id of the run.
@@ -169,22 +169,24 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
 
 
 def main() -> None:
-    """Print the completions as a line of JSON, or the error: the child process of `answer_in_child`.
+    """Store the completions with the run, and print them or the error: the child process of `answer_in_child`.
+
+    Lines of JSON with the progress come before them, as of all of `print_result`.
 
     Raises:
         SystemExit: the arguments are wrong, or the completions could not be generated.
-        ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("prompts", nargs="+")
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
-    folder = open_run(asked.run_id)
-    worker_process.print_result(
-        lambda progress: [asdict(one) for one in answer(folder, asked.prompts, asked.tokens, progress)], of=folder
-    )
+
+    def make(progress: Progress) -> list[dict[str, str]]:
+        made = answer(open_run(asked.run_id), asked.prompts, asked.tokens, progress)
+        return [asdict(one) for one in made]
+
+    worker_process.print_result(make, of=asked.run_id)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from llf_core.config.read_config import read
 from llf_core.evaluation.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+SUFFIXES = (*CONFIG_SUFFIXES, ".json")
 LLAMA_FACTORY_SHOTS = 5
 """LLaMA-Factory's default of `n_shot`."""
 GENERATED = ("rouge", "bleu")
@@ -41,14 +42,16 @@ class EvaluationFile:
 
 
 def is_config_file(name: str) -> bool:
-    """Whether a target on the command line is a config file, whose keys then say what is measured.
+    """Whether a target on the command line is a config file: a file that ends in `.yaml`, `.yml` or `.json`.
+
+    Its keys then say what is measured or exported.
 
     Args:
         name: the target.
     """
     path = expanded(name)
     try:
-        return path.suffix in CONFIG_SUFFIXES and path.is_file()
+        return path.suffix in SUFFIXES and path.is_file()
     except OSError:  # a name that is too long, or a folder that the system denies
         return False
 
@@ -81,7 +84,7 @@ def read_evaluation(file: Path) -> EvaluationFile:
     if not tasks and not on and _flag(values, "do_train") is False:
         on = _names(values, "dataset")
     generated = GENERATED if _flag(values, "predict_with_generate") else ()
-    folder, save_dir = values.get("dataset_dir"), values.get("save_dir")
+    folder, save_dir = (_path(values, key, requested.base) for key in ("dataset_dir", "save_dir"))
     options = {
         "tasks": tasks,
         "on": on,
@@ -90,19 +93,24 @@ def read_evaluation(file: Path) -> EvaluationFile:
         "seed": _count(values, "seed", 0) if tasks else None,
         "limit": _count(values, "max_samples", 1),
         "max_new_tokens": _count(values, "max_new_tokens", 1),
-        "dataset_dir": str(requested.base / expanded(folder)) if isinstance(folder, str) else None,
+        "dataset_dir": None if folder is None else str(folder),
     }
     return EvaluationFile(
         target,
         {name: value for name, value in options.items() if value not in {None, ()}},
-        _new_folder(requested.base / expanded(save_dir)) if isinstance(save_dir, str) else None,
-        tuple(_notes(values)),
+        None if save_dir is None else _new_folder(save_dir),
+        tuple(_notes(values, tasks, on)),
     )
 
 
-def _notes(values: Mapping[str, Any]) -> list[str]:
+def _notes(values: Mapping[str, Any], tasks: Sequence[str], on: Sequence[str]) -> list[str]:
     """What of the file has no effect."""
     found = []
+    if tasks and values.get("eval_dataset"):
+        found.append("eval_dataset is not used: the file names a task. Name the data with --on to measure both.")
+    if tasks and not on:
+        of_data = (key for key in ("metrics", "predict_with_generate") if values.get(key))
+        found += [f"{key} is not used: a task has its own metrics." for key in of_data]
     if values.get("task_dir", "evaluation") != "evaluation":
         found.append(
             f"task_dir {values['task_dir']} is not used: lm-eval has the data of the task. For data of your own, name "
@@ -113,6 +121,15 @@ def _notes(values: Mapping[str, Any]) -> list[str]:
     if values.get("download_mode", "reuse_dataset_if_exists") != "reuse_dataset_if_exists":
         found.append("download_mode is not used. --hub allows downloads.")
     return found
+
+
+def _path(values: Mapping[str, Any], key: str, base: Path) -> Path | None:
+    given = values.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise EvaluationError(f"{key} is {str(given)[:80]}. Expected a folder.")
+    return base / expanded(given)
 
 
 def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     trust: bool = False,
     again: bool = False,
     progress: Progress = worker_process.no_progress,
-    on_result: Callable[[EvaluationResult], object] | None = None,
+    on_result: Callable[[int, EvaluationResult], object] | None = None,
     on_start: OnStart = worker_process.no_item,
 ) -> list[EvaluationResult]:
     """Measure models on data, in a child process that holds one base model at a time and its adapters.
@@ -94,7 +94,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         trust: whether to allow Python code of models that has not been allowed yet.
         again: whether to measure again what was measured before.
         progress: called with a description, the number done and the total; an exception in it ends the process.
-        on_result: called with each result when it is complete; None if nobody waits.
+        on_result: called with the number of a target and each of its results when it is complete, earlier ones first;
+            None if nobody waits.
         on_start: called with a function that ends the process, for another thread; `evaluate` then raises
             `RuntimeError`.
 
@@ -103,8 +104,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
 
     Raises:
         TargetError: a target is not found, is a reward model, or has no result yet.
-        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, a judge has
-            nothing to compare, or lm-eval is not installed.
+        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, metrics have
+            no answers to score or a judge nothing to compare, or lm-eval is not installed.
         ValueError: two metrics have the same name, or a function has that of a built-in one.
         RowsError: the rows are not a table.
         ConfigError: the config of a run is no longer valid, or a metric is unknown or cannot be stored.
@@ -133,11 +134,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
             "None of the targets is a run, so there is no validation data.",
             "Name the data: a name, a file, or rows.",
         )
-    if judge is not None and (len(found) < 2 or not names):  # noqa: PLR2004 - a judge compares two
-        raise EvaluationError(
-            "A judge compares the answers of two models to the same prompts.",
-            "Name a second target and data with prompts.",
-        )
+    _check_answers(found, names, metrics, judge)
     folder = None if dataset_dir is None else str(Path(dataset_dir).expanduser().absolute())
     functions = METRICS.by_name(metrics)
     sources = metric_sources(functions, functions)
@@ -162,7 +159,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         result = read_result(Path(value["folder"]))
         results[value["task"], value["target"]] = result
         if on_result is not None:
-            on_result(result)
+            on_result(value["target"], result)
 
     with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
         if sources:
@@ -227,14 +224,28 @@ def _several(given: Iterable[T]) -> tuple[T, ...]:
     return (given,) if isinstance(given, str | Path) else tuple(given)  # type: ignore[return-value]
 
 
+def _check_answers(
+    targets: Sequence[Target], names: Sequence[str], metrics: Sequence[Any], judge: Judge | None
+) -> None:
+    """Check that there are answers to score and to compare."""
+    if metrics and not names:
+        raise EvaluationError(
+            "Metrics score answers to the prompts of data, and tasks have their own metrics.", "Name the data."
+        )
+    if judge is not None and (len(targets) < 2 or not names):  # noqa: PLR2004 - a judge compares two
+        raise EvaluationError(
+            "A judge compares the answers of two models to the same prompts.",
+            "Name a second target and data with prompts.",
+        )
+
+
 def _names(on: object, home: Path | str | None) -> tuple[str, ...]:
     """Names of data sets; rows are written to a file."""
-    if isinstance(on, Path):
-        return (str(on.expanduser().absolute()),)
-    if isinstance(on, str):
-        found = tuple(name.strip() for name in on.split(",") if name.strip())
-    elif isinstance(on, list | tuple) and on and all(isinstance(one, str | Path) for one in on):
-        found = tuple(str(one) for one in on)
+    listed = [on] if isinstance(on, Path) else on
+    if isinstance(listed, str):
+        found = tuple(name.strip() for name in listed.split(",") if name.strip())
+    elif isinstance(listed, list | tuple) and listed and all(isinstance(one, str | Path) for one in listed):
+        found = tuple(str(one.expanduser().absolute()) if isinstance(one, Path) else one for one in listed)
     else:
         return (str(write_rows(on, home_folder(home) / UPLOADS)[0]),)
     if not found:

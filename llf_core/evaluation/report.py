@@ -85,7 +85,7 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
         pairs = pairs_of(base, examples_of(result)) if comparable(first, result) else []
         shared = [one for one in result.metrics if first.metric(one.name) is not None] if pairs else []
         differences = {one.name: difference_of(one, pairs) for one in shared}
-        found.append(ComparedResult(result, differences, tuple(pairs), tuple(win_rates_of(result, pairs))))
+        found.append(ComparedResult(result, differences, tuple(pairs), tuple(win_rates_of(result, pairs).values())))
     return found
 
 

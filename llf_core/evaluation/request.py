@@ -59,7 +59,7 @@ class EvaluationRequest:
 
     def json(self) -> str:
         """The request as one line of JSON, the argument of the process that measures."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), ensure_ascii=False)  # shorter: an argument has at most 128 KiB
 
     @classmethod
     def read(cls, text: str) -> EvaluationRequest:

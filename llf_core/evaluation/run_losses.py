@@ -191,15 +191,12 @@ def main() -> None:
 
     Raises:
         SystemExit: the arguments are wrong, or the losses could not be computed.
-        ValueError, FileNotFoundError: the run id is invalid, or there is no such run.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("--data")
     asked = parser.parse_args()
-    folder = open_run(asked.run_id)
-    worker_process.print_result(lambda: asdict(losses(folder, asked.data)), of=folder)
+    worker_process.print_result(lambda: asdict(losses(open_run(asked.run_id), asked.data)), of=asked.run_id)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import json
@@ -13,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
@@ -32,8 +33,6 @@ from llf_core.untrusted import brief
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from llf_core.runs import RunFolder
 
 Progress = Callable[[str, int, int], object]
 """Called with a description of the work, the number of steps done and the total."""
@@ -91,8 +90,8 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
         The value, as JSON.
 
     Raises:
-        RuntimeError: the process failed or printed no value, or an argument has a character that cannot be passed to
-            it; the message is one sentence.
+        RuntimeError: the process failed or printed no value, or an argument is too long or has a character that cannot
+            be passed to it; the message is one sentence.
         UntrustedCodeError: code would run that the user has not allowed.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -107,7 +106,7 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
     said = ""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace", env=env) as child,  # noqa: S603 - a module of this package
+        _started(command, env, errors) as child,
     ):
         assert child.stdout is not None  # noqa: S101 - for the type checker
         try:
@@ -133,6 +132,21 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
             raise UntrustedCodeError(failure["error"], found=failure.get("code", ()))
         raise RuntimeError(failure["error"])
     raise RuntimeError((complaints or ["The child process exited without output."])[-1])
+
+
+def _started(command: list[str], env: dict[str, str], errors: IO[str]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - a module of this package
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace", env=env
+        )
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        size = sum(len(os.fsencode(one)) for one in command)
+        raise RuntimeError(
+            f"What the process is given has {size:,} bytes, more than the system passes on. Expected shorter or fewer "
+            "texts."
+        ) from None
 
 
 def _end(child: subprocess.Popen[str]) -> None:
@@ -189,7 +203,7 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
         return None  # the process reports the error
 
 
-def print_result(make: Callable[..., Any], *, of: RunFolder | None = None) -> None:
+def print_result(make: Callable[..., Any], *, of: str | None = None) -> None:
     """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
     `run_in_child` reads the line in the parent process. LLF's log messages go to stderr from then on, and imports are
@@ -198,8 +212,8 @@ def print_result(make: Callable[..., Any], *, of: RunFolder | None = None) -> No
     Args:
         make: computes the value. If it takes an argument, it receives a progress callback. A second argument is called
             with each item that is passed on before the value, as JSON.
-        of: the run whose models are loaded, for which only the libraries that they need are imported; None if other
-            models are loaded.
+        of: id of the run whose models are loaded, for which only the libraries that they need are imported; None if
+            other models are loaded.
 
     Raises:
         SystemExit: `make` failed; the error was printed.
@@ -236,13 +250,13 @@ def print_result(make: Callable[..., Any], *, of: RunFolder | None = None) -> No
     print(json.dumps(value))  # noqa: T201 - the result, in ASCII: no character of a completion breaks the line
 
 
-def _import_for(run: RunFolder) -> None:
+def _import_for(run_id: str) -> None:
     """Import the libraries that the models of a run need."""
     from llf_core.config import ConfigError
 
     try:
-        config = run_config(run)
-    except (ConfigError, FileNotFoundError):
+        config = run_config(open_run(run_id))
+    except (ConfigError, FileNotFoundError, ValueError):
         return  # `make` reports the error
     with deferred_imports(config):
         importlib.import_module("transformers.modeling_utils")

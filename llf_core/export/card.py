@@ -148,10 +148,12 @@ def _receipt(receipt: Receipt) -> str:
 def _table(receipt: Receipt) -> str:
     if not receipt.table:
         return ""
-    names = list(receipt.table[0])
+    names = list(dict.fromkeys(name for row in receipt.table for name in row))
     rows = ["\n\n| " + " | ".join(names).replace("_", " ") + " |", "|" + "---|" * len(names)]
     for row in receipt.table:
-        cells = [" ".join(size(row[name])) if name == "bytes" else _number(row.get(name)) for name in names]
+        cells = [
+            " ".join(size(row[name])) if name == "bytes" and name in row else _number(row.get(name)) for name in names
+        ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -54,7 +54,7 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
     Raises:
         KeyError: an unknown dtype.
         ValueError, RuntimeError: there are no prompts, or one has no positions; the first also if the two differ in the
-            number of prompts.
+            number of prompts. Other prompts in the same number are no error: the checks fail.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:

@@ -13,7 +13,6 @@ from llf_core.export.errors import ExportError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 BITS = 4
 """Bits of the format gptq."""
 DTYPES = ("float16", "bfloat16", "float32")
@@ -30,20 +29,6 @@ class ExportConfig:
 
     target: Target
     arguments: dict[str, Any]
-
-
-def is_config(target: str) -> bool:
-    """Whether a target is a config file: an existing file that ends in `.yaml`, `.yml` or `.json`.
-
-    The command line takes both, and a model is exported in another way than a config.
-
-    Args:
-        target: as on the command line.
-
-    Raises:
-        OSError: the disk cannot be read, the path is too long, or the system denies access.
-    """
-    return target.endswith(CONFIG_SUFFIXES) and expanded(target).is_file()
 
 
 def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConfig:

@@ -17,11 +17,11 @@ from llf_core.config.paths import expanded
 from llf_core.evaluation.worker_process import no_item, no_progress, run_in_child
 from llf_core.export.errors import ExportError
 from llf_core.export.format import find_format
-from llf_core.export.options import check_reward_model
+from llf_core.export.options import check_device, check_reward_model
 from llf_core.export.perform import failure_sentence
 from llf_core.export.publish import check_destination, hidden_folder, put, remove_left_over
 from llf_core.export.receipt import FailedReceiptError, Receipt, receipt_of
-from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter
+from llf_core.export.request import SHARD_BYTES, ExportRequest, WeightedAdapter, plain_name
 from llf_core.models.push import commit_message, find_destination, push_folder
 from llf_core.runs import open_run
 from llf_core.runs.disk_errors import FULL_BELOW_BYTES, command_message
@@ -29,7 +29,7 @@ from llf_core.runs.exports import RecordedExport, record_export
 from llf_core.runs.foreign_code import UntrustedCodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from llf_core.chat.target import Target
     from llf_core.evaluation.worker_process import OnStart, Progress
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 MODULE = "llf_core.export.perform"
-SIZE = re.compile(r"^\s*(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>[KMGT]?i?B)?\s*$", re.IGNORECASE)
+SIZE = re.compile(r"^\s*(?P<number>[0-9]+(\.[0-9]+)?)\s*(?P<unit>([KMGT]i?)?B)?\s*$", re.IGNORECASE)
 GIGABYTES_BELOW = 1000
 """A size below this number is one in gigabytes."""
 UNITS = {"": 10**9, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
@@ -81,7 +81,6 @@ def export(  # noqa: PLR0913 - what an export has
     device: str = "cpu",
     overwrite: bool = False,
     keep_failed: bool = False,
-    options: Mapping[str, Any] | None = None,
     hub_model_id: str | None = None,
     hub_private: bool | None = None,
     home: Path | None = None,
@@ -91,16 +90,17 @@ def export(  # noqa: PLR0913 - what an export has
 ) -> Export:
     """Export a model, and verify what was written with another program.
 
-    Everything is written under a hidden name beside the destination, and renamed at the end, for a format in full
-    precision only if all checks have passed. An export that fails leaves the destination as it was. The folder of the
-    target's run notes the export, and what killed exports left beside the destination is removed.
+    Everything is written under a hidden name beside the destination, and renamed at the end, only if all checks have
+    passed. An export that fails leaves the destination as it was. The folder of the target's run notes the export, and
+    what killed exports left beside the destination is removed.
 
     Args:
         target: what is exported, as `find_target` reads it.
         format: name of the format, see `FORMATS`.
         folder: the destination; None for `NAME-FORMAT` in the working directory.
         dtype: dtype of the written weights: `auto` (as the base is stored), `float32`, `bfloat16`, `float16`.
-        shard_size: maximum size of a weight file, as `bytes_of_size` reads it: bytes, or a text such as `5GB`.
+        shard_size: maximum size of a weight file of a whole model in safetensors, as `bytes_of_size` reads it: bytes,
+            or a text such as `5GB`.
         adapters: further adapters and their weights; the target's own has the weight 1 unless it is listed too.
             Of several entries of the same adapter as the target's, the last one counts.
         combination: how several adapters are combined, see `COMBINATIONS`.
@@ -111,7 +111,6 @@ def export(  # noqa: PLR0913 - what an export has
         device: `cpu`, or `auto` for a GPU if there is one.
         overwrite: whether an earlier export at the destination is replaced.
         keep_failed: whether an export that failed its receipt is kept, as `FOLDER.failed`.
-        options: further options of the format; None for none.
         hub_model_id: hub id to push the export to, once its receipt has passed; None for nowhere.
         hub_private: whether a new repository there is private; None for the owner's default.
         home: `LLF_HOME`; None for the environment's.
@@ -124,7 +123,7 @@ def export(  # noqa: PLR0913 - what an export has
 
     Raises:
         ExportError: an option is not valid or not one for a reward model, the destination is not empty, the model
-            cannot be exported, or what was written in full precision differs from the live model.
+            cannot be exported, or what was written differs from the live model.
         PushError: the hub does not know the user or refuses the files; after the export, which is then complete.
         TargetError: nothing has the target's name.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
@@ -133,7 +132,7 @@ def export(  # noqa: PLR0913 - what an export has
         BrokenRunError: the status of the run cannot be read.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
-        TypeError: the target is of another type, an option is no plain value, or an entry of `adapters` is no pair.
+        TypeError: the target is of another type, or an entry of `adapters` is no pair.
         ValueError: an entry of `adapters` is no pair.
         ImportError: a package that the format needs is not installed.
         OSError: a file cannot be read, or the destination cannot be written.
@@ -155,15 +154,15 @@ def export(  # noqa: PLR0913 - what an export has
         tuple(quantizations),
         device,
         keep_failed,
-        dict(options or {}),
     )
+    check_device(request)
     form.check(request)
     if found.scores:
         check_reward_model(request, form.reward_models)
     check_destination(place, overwrite=overwrite)
     hub = None if hub_model_id is None else find_destination(hub_model_id, private=hub_private)
     remove_left_over(place.parent)
-    receipt = _run(request, form.full_precision, home=home, trust=trust, progress=progress, on_start=on_start)
+    receipt = _run(request, home=home, trust=trust, progress=progress, on_start=on_start)
     _record(request, receipt, home)
     url = "" if hub is None else push_folder(place, hub, commit_message([form.label.lower(), found.name]))
     return Export(place, receipt, url)
@@ -179,7 +178,7 @@ def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None
         record_export(open_run(request.target.run_id, home), noted)
 
 
-def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
+def _run(request: ExportRequest, **child: Any) -> Receipt:
     """Export in a child process, and rename the result.
 
     Raises:
@@ -198,19 +197,25 @@ def _run(request: ExportRequest, full_precision: bool, **child: Any) -> Receipt:
             full = "" if str(place) in str(error) else _full_disk(place)
             raise ExportError(f"{request.target.name} was not exported. {error}{full}") from error
         receipt = receipt_of(made)
-        if full_precision and not receipt.passed:
-            kept = ""
-            if request.keep_failed:
-                failed = request.folder.with_name(f"{request.folder.name}.failed")
-                check_destination(failed, overwrite=True)
-                put(work, failed)
-                kept = f" It is kept in {failed}."
+        if not receipt.passed:
+            kept = _keep(work, request.folder) if request.keep_failed else ""
             sentence = f"{request.target.name} was not exported. {failure_sentence(receipt)}{kept}"
             raise FailedReceiptError(sentence, receipt)
         put(work, request.folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return receipt
+
+
+def _keep(work: Path, folder: Path) -> str:
+    """Keep an export that failed its receipt beside the destination, and say where, or why not."""
+    failed = folder.with_name(f"{folder.name}.failed")
+    try:
+        check_destination(failed, overwrite=True)
+        put(work, failed)
+    except (ExportError, OSError) as error:  # what failed in the receipt matters more
+        return f" It could not be kept: {error}"
+    return f" It is kept in {failed}."
 
 
 def _full_disk(folder: Path) -> str:
@@ -282,8 +287,7 @@ def _weight(given: Any) -> float:
 def _destination(folder: str | Path | None, target: Target, form: str) -> Path:
     if folder is not None:
         place = expanded(str(folder)).absolute()
-        if not place.name:
-            raise ExportError(f"{place} is the root of a disk. Expected a new folder.")
+        if place.name in {"", ".."}:
+            raise ExportError(f"{place} has no name of its own. Expected a new folder.")
         return place
-    name = re.sub(r"[^\w.@-]+", "-", target.name).strip("-.") or "model"
-    return Path.cwd() / f"{name}-{form}"
+    return Path.cwd() / f"{plain_name(target.name)}-{form}"

@@ -37,15 +37,12 @@ class ExportFormat(ABC):
         name: name in a config and on the command line.
         label: name for people.
         help: one sentence on what it is for.
-        full_precision: whether what is written answers as the live model does, so that a check that fails is an error;
-            else it is a quantization, whose loss is measured.
         reward_models: whether a reward model can be written in it.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     help: ClassVar[str]
-    full_precision: ClassVar[bool] = True
     reward_models: ClassVar[bool] = False
 
     @abstractmethod

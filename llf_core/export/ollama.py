@@ -180,8 +180,8 @@ def read_turns(render: Any) -> TurnTexts | None:
 
 
 def _is_plain(turns: TurnTexts) -> bool:
-    """Whether no text has signs that mean something in a Go template or end a text of a `Modelfile`."""
-    return not any(sign in repr(turns) for sign in ("{{", "}}", '"""'))
+    """Whether no text has signs that mean something in a Go template, also with what follows, or end its text."""
+    return "{{{" not in turns.go() and not any(sign in repr(turns) for sign in ("{{", "}}", '"""'))
 
 
 def _message(role: str, content: str) -> dict[str, Any]:
@@ -237,9 +237,10 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
     Args:
         from_: what follows FROM: `.` for a folder of safetensors, or a GGUF file.
         tokenizer: has the chat template; one that has no Go template is left out.
-        stops: token ids that end an answer.
+        stops: token ids that end an answer; those without a text are left out.
         generation: values of the generation config, by their names in transformers.
-        context: number of tokens that the model was made for; None if unknown, which leaves out `num_ctx`.
+        context: number of tokens that the model was made for, of which `num_ctx` gets at most `CONTEXT`; None if
+            unknown, which leaves it out.
         adapter: a GGUF adapter that is applied to the model; empty for none.
     """
     lines = ["# Made by LLF. Use it with: ollama create NAME -f Modelfile"]
@@ -251,7 +252,8 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
         lines.append(f'TEMPLATE """{turns.go()}"""')
     elif tokenizer.chat_template:
         lines.append("# The chat template has no exact equivalent in Ollama's language. A GGUF file has it inside.")
-    lines += [f"PARAMETER stop {json.dumps(tokenizer.decode([one]), ensure_ascii=False)}" for one in stops]
+    ends = [text for one in stops if (text := tokenizer.decode([one]))]  # an empty one would stop at once
+    lines += [f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in ends]
     if generation.get("do_sample") is False:
         lines.append("PARAMETER temperature 0")
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import did_you_mean
 from llf_core.export.errors import ExportError
-from llf_core.export.request import COMBINATIONS, DTYPES
+from llf_core.export.request import COMBINATIONS, DEVICES, DTYPES
 
 if TYPE_CHECKING:
     from llf_core.export.request import ExportRequest
@@ -41,6 +41,34 @@ def check_reward_model(request: ExportRequest, supported: bool) -> None:
         )
     if request.rank is not None:
         raise ExportError(f"`rank` is {request.rank}, and {request.target.name} is a reward model. Expected none.")
+
+
+def check_device(request: ExportRequest) -> None:
+    """Check where the model is computed.
+
+    Any other word would mean `auto`.
+
+    Args:
+        request: the request.
+
+    Raises:
+        ExportError: it is not one of `DEVICES`.
+    """
+    if request.device not in DEVICES:
+        raise ExportError(f"`device` is {request.device!r}. Expected {' or '.join(DEVICES)}.")
+
+
+def check_quantizations(request: ExportRequest) -> None:
+    """Check that no quantizations are named, for the formats that write none or a single one.
+
+    Args:
+        request: the request.
+
+    Raises:
+        ExportError: some are.
+    """
+    if request.quantizations:
+        raise ExportError(f"`quantizations` is for the format gguf. Expected none for {request.format}.")
 
 
 def check_dtype(request: ExportRequest) -> None:
@@ -83,7 +111,7 @@ def check_combination(request: ExportRequest) -> None:
         request: the request.
 
     Raises:
-        ExportError: the combination is unknown, or its density is missing or out of range.
+        ExportError: the combination is unknown, or its density is missing, out of range or not used by it.
     """
     if request.combination not in COMBINATIONS:
         meant = did_you_mean(request.combination, COMBINATIONS)
@@ -92,6 +120,8 @@ def check_combination(request: ExportRequest) -> None:
         )
     if request.density is not None and not 0 < request.density <= 1:
         raise ExportError(f"`density` is {request.density}. Expected a share above 0 and at most 1.")
+    if request.density is not None and not request.combination.startswith(PRUNING):
+        raise ExportError(f"`density` is {request.density}, and {request.combination} keeps all values. Expected none.")
     if len(request.adapters) > 1 and request.combination.startswith(PRUNING) and request.density is None:
         raise ExportError(
             f"The combination {request.combination} drops a part of each adapter's values. Expected `density`, the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ GROUP = 128
 """Values of a row that share a scale in 4 bits; 32 where rows are not a multiple of it."""
 SMALL_GROUP = 32
 BITS = 4
+NUMBER, MATRIX = re.compile(r"\.[0-9]+\."), 2
+"""What the name of each weight of a layer has, and the number of dimensions of a matrix."""
 LAYOUTS = {"gptq": "auto_gptq", "awq": "auto_awq"}
 """auto-round's name of each layout."""
 
@@ -25,7 +28,7 @@ def group_size(folder: Path) -> int:
         folder: the merged model.
 
     Returns:
-        `GROUP`, or `SMALL_GROUP` where a row of a layer is not a multiple of it.
+        `GROUP`, or `SMALL_GROUP` where a row of a layer's matrix is not a multiple of it.
 
     Raises:
         OSError, SafetensorError: a file cannot be read.
@@ -35,8 +38,8 @@ def group_size(folder: Path) -> int:
     shapes = []
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "numpy") as tensors:
-            shapes += [tensors.get_slice(name).get_shape() for name in tensors.keys() if "layers" in name]  # noqa: SIM118
-    return GROUP if all(shape[-1] % GROUP == 0 for shape in shapes if len(shape) > 1) else SMALL_GROUP
+            shapes += [tensors.get_slice(name).get_shape() for name in tensors.keys() if NUMBER.search(name)]  # noqa: SIM118
+    return GROUP if all(shape[-1] % GROUP == 0 for shape in shapes if len(shape) == MATRIX) else SMALL_GROUP
 
 
 def quantize_by_torchao(job: dict[str, Any]) -> None:
@@ -46,7 +49,8 @@ def quantize_by_torchao(job: dict[str, Any]) -> None:
 
     Args:
         job: `format` (`int8` or `int4`), `folder` of the merged model, `target` folder, `loader` (class of
-            transformers) and `trust` (whether the model's own code is used).
+            transformers), `trust` (whether the model's own code is used) and `shard_bytes` (maximum size of a weight
+            file, in bytes).
 
     Raises:
         ImportError: a package is not installed.
@@ -69,7 +73,7 @@ def quantize_by_torchao(job: dict[str, Any]) -> None:
         trust_remote_code=job["trust"],
         local_files_only=True,
     )
-    model.save_pretrained(job["target"])
+    model.save_pretrained(job["target"], max_shard_size=job["shard_bytes"])
 
 
 def _quantize_by_auto_round(job: dict[str, Any]) -> None:
@@ -101,7 +105,7 @@ def _quantize_by_auto_round(job: dict[str, Any]) -> None:
         device_map="cpu",
     )
     work = Path(job["target"]).with_name(".auto-round")
-    rounding.quantize_and_save(str(work), format=LAYOUTS[job["format"]])
+    rounding.quantize_and_save(str(work), format=LAYOUTS[job["format"]], max_shard_size=job["shard_bytes"])
     # it writes into a folder of this folder, named after the model
     (made,) = {path.parent for path in work.rglob("config.json")}
     made.replace(job["target"])

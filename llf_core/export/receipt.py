@@ -50,7 +50,7 @@ class ReceiptCheck:
 
     @property
     def limit_text(self) -> str:
-        """What was expected, for sentences and tables: `equal` without a limit, a loss that is only measured aside."""
+        """What was expected, for the sentence of a check that failed: `equal` without a limit."""
         return "equal" if self.limit is None else f"at most {self.limit:.3g} {self.unit}".rstrip()
 
     @property
@@ -192,25 +192,38 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
     Raises:
         TypeError, KeyError: the values are not those of a receipt.
     """
-    checks = tuple(ReceiptCheck(**one | {"measured": _measured(one["measured"])}) for one in values["checks"])
-    found = Receipt(**values | {"checks": checks, "table": tuple(values.get("table", ()))})
-    if not all(isinstance(one.limit, int | float | None) for one in checks):
-        raise TypeError("A limit is no number.")
+    checks = tuple(
+        ReceiptCheck(**one | {"measured": _number_or_text(one["measured"]), "limit": _number_or_text(one.get("limit"))})
+        for one in values["checks"]
+    )
+    found = Receipt(**values | {"checks": checks, "table": tuple(map(_row, values.get("table", ())))})
+    for one in checks:
+        texts = one.name, one.unit, one.by, one.detail
+        if not all(isinstance(text, str) for text in texts) or not isinstance(one.measured, int | float | str):
+            raise TypeError("A text of a check is none, or what was measured is neither a number nor a text.")
+        if not isinstance(one.limit, int | float | None):
+            raise TypeError("A limit is no number.")
     if not isinstance(found.files, dict) or not all(isinstance(one["bytes"], int) for one in found.files.values()):
         raise TypeError("A size is no integer.")
-    if not all(isinstance(row, dict) for row in found.table) or not isinstance(found.seconds, int | float):
-        raise TypeError("A row is no object, or the seconds are no number.")
+    if not isinstance(found.seconds, int | float):
+        raise TypeError("The seconds are no number.")
     return found
 
 
-def _measured(value: Any) -> Any:
-    """A measured number or text; JSON has numbers that are not finite as texts."""
+def _row(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise TypeError("A row is no object.")
+    return {key: value if key == "quantization" else _number_or_text(value) for key, value in values.items()}
+
+
+def _number_or_text(value: Any) -> Any:
+    """A number or text; JSON has numbers that are not finite as texts."""
     number = as_number(value) if isinstance(value, str) else None
     return value if number is None else number
 
 
 class FailedReceiptError(ExportError):
-    """What was written in full precision differs from the live model.
+    """What was written differs from the live model.
 
     Args:
         message: which check failed, and what was measured.

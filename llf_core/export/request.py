@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from llf_core.chat.target import Target
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Dtypes of written weights; `auto` is the one in which the base model is stored."""
+DEVICES = ("cpu", "auto")
 COMBINATIONS = (
     "cat",
     "linear",
@@ -57,12 +58,11 @@ class ExportRequest:
         density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1]; None for the
             others.
         dtype: dtype of written weights, one of `DTYPES`.
-        shard_bytes: maximum size of a weight file, in bytes.
+        shard_bytes: maximum size of a weight file of a whole model in safetensors, in bytes.
         rank: rank of the LoRA into which another PEFT adapter is converted; None to keep its type.
         quantizations: names of the quantizations to write, for formats that have several.
-        device: where the model is computed: `cpu`, or `auto` for a GPU if there is one.
+        device: where the model is computed, one of `DEVICES`: `cpu`, or `auto` for a GPU if there is one.
         keep_failed: whether to keep an export that failed its receipt, as `<name>.failed`.
-        options: further options of one format, as plain values.
     """
 
     target: Target
@@ -77,14 +77,9 @@ class ExportRequest:
     quantizations: tuple[str, ...] = ()
     device: str = "cpu"
     keep_failed: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
 
     def json(self) -> str:
-        """The request as JSON, for a child process.
-
-        Raises:
-            TypeError: an option is no plain value.
-        """
+        """The request as JSON, for a child process."""
         return json.dumps(asdict(self) | {"folder": str(self.folder)})
 
     @classmethod
@@ -105,3 +100,15 @@ class ExportRequest:
         values["adapters"] = tuple(WeightedAdapter(**one) for one in values["adapters"])
         values["quantizations"] = tuple(values["quantizations"])
         return cls(**values)
+
+
+def plain_name(name: str) -> str:
+    """A name in a file name and in a `Modelfile`, which a space or a line break would end.
+
+    Args:
+        name: name of a model, which a folder may have given it.
+
+    Returns:
+        Its letters, digits and `_.@-`, with `-` in place of others; `model` if nothing is left.
+    """
+    return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"

@@ -64,7 +64,7 @@ class RewardSource(ExportSource):
 
         Raises:
             KeyError: an unknown dtype.
-            ValueError, RuntimeError: the other program scored other conversations.
+            ValueError, RuntimeError: see `compare_scores`.
         """
         return compare_scores(
             self.reference, found, compute_dtype=self.compute_dtype, dtype=dtype, written=self.written

@@ -212,7 +212,7 @@ class ExportSource:
 
         Raises:
             KeyError: an unknown dtype.
-            ValueError, RuntimeError: the other program computed other prompts.
+            ValueError, RuntimeError: see `compare_all`.
         """
         return compare_all(
             self.reference,

@@ -24,7 +24,7 @@ def save_as_lora(source: ExportSource, folder: Path, rank: int) -> None:
     Raises:
         ExportError: PEFT cannot convert this type of adapter.
         OSError, SafetensorError: a file cannot be written; the second is for weights.
-        RuntimeError, MemoryError: out of memory.
+        RuntimeError, MemoryError: out of memory; the first also if a weight is not finite.
     """
     import peft
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,11 @@ def value_at(config: Mapping[str, Any], key: str) -> str:
 
 
 def value_of(value: object) -> str:
-    """Format a config value for display, as a user would type it in YAML; a list as its values between commas."""
+    """Format a config value for display, as a user would type it in YAML; a list as its values between commas.
+
+    Args:
+        value: a plain value; a dict is shown as Python writes it.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -139,8 +144,10 @@ def _named(key: str, text: str) -> str:
 
 
 def _numbered(found: list[str]) -> list[str]:
-    """Append a number to equal labels."""
-    return [
-        name if found.count(name) == 1 else f"{name} ({found[: place + 1].count(name)})"
-        for place, name in enumerate(found)
-    ]
+    """Append a number to equal labels, which gives no label that another run has."""
+    made: list[str] = []
+    for name in found:
+        free = (f"{name} ({number})" for number in itertools.count(1))
+        taken = {*found, *made}
+        made.append(name if found.count(name) == 1 else next(one for one in free if one not in taken))
+    return made

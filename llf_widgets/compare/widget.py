@@ -110,7 +110,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self.refresh()
 
     def show(self, runs: Runs) -> None:
-        """Show other runs in the same view, as a sweep does with its best ones.
+        """Show other runs in the same view, as a sweep does with its best ones; after an error the runs before stay.
 
         Args:
             runs: runs, or groups of runs by name.
@@ -125,8 +125,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
-        self._members = self._track(runs)
-        self.refresh()
+        self._show(self._track(runs))
 
     def refresh(self) -> None:
         """Read the runs again, for live runs; the reader's choice of curve and axes is kept.
@@ -158,6 +157,15 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             ] if len(self._groups) < MAX_RUNS else [],
         }  # fmt: skip
         self._draw()
+
+    def _show(self, members: list[tuple[str, list[RunTracker]]]) -> None:
+        """Show other runs. Where they cannot be read, the runs before stay, so that the view can go on."""
+        before, self._members = self._members, members
+        try:
+            self.refresh()
+        except BaseException:
+            self._members = before
+            raise
 
     @property
     def _trackers(self) -> list[RunTracker]:
@@ -271,12 +279,10 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 self._view.send({"html": self.html()})
             elif kind == "add" and isinstance(run, str) and run not in ids:
                 if len(heads) < MAX_RUNS:
-                    self._members = [*self._members, ("", [self._tracker(run)])]
-                    self.refresh()
+                    self._show([*self._members, ("", [self._tracker(run)])])
             elif kind == "remove" and run in heads and len(heads) > 1:
                 pairs = zip(self._members, heads, strict=True)
-                self._members = [member for member, head in pairs if head != run]
-                self.refresh()
+                self._show([member for member, head in pairs if head != run])
         except (OSError, ValueError) as error:
             self._view.error = str(error)
 

@@ -6,7 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
-from llf_core.evaluation.comparison import difference_of, most_changed_first, pairs_of, score_of, worst_first
+from llf_core.evaluation.comparison import (
+    comparable,
+    difference_of,
+    most_changed_first,
+    pairs_of,
+    score_of,
+    worst_first,
+)
 from llf_core.evaluation.judge.win_rate import win_rates_of
 from llf_core.evaluation.report import label_text
 from llf_core.metrics.wilson_interval import wilson_interval
@@ -37,7 +44,8 @@ class ResultTables:
     """Tables of the results of one evaluation. The first result is the one that the others are compared with.
 
     Args:
-        results: results of the same examples, in the order of the columns; at least one.
+        results: results, in the order of the columns; at least one. One of other examples than the first (`comparable`)
+            has no difference from it.
 
     Raises:
         UnreadableError: the examples of a result are not a regular file, or the system denies access.
@@ -47,7 +55,10 @@ class ResultTables:
     def __init__(self, results: Sequence[EvaluationResult]) -> None:
         self.results = tuple(results)
         self._examples = [examples_of(one) for one in self.results]
-        self._pairs = [pairs_of(self._examples[0], examples) for examples in self._examples[1:]]
+        self._pairs = [
+            pairs_of(self._examples[0], examples) if comparable(self.results[0], result) else []
+            for result, examples in zip(self.results[1:], self._examples[1:], strict=True)
+        ]
         self._by_key = [{one.key: one for one in examples} for examples in self._examples]
 
     @property
@@ -85,7 +96,7 @@ class ResultTables:
     def _row(self, value: MetricValue) -> dict[str, Any]:
         values = [one.metric(value.name) for one in self.results]
         found = [
-            difference_of(value, pairs) if other is not None else None
+            difference_of(value, pairs) if other is not None and pairs else None
             for other, pairs in zip(values[1:], self._pairs, strict=True)
         ]
         return {
@@ -95,10 +106,10 @@ class ResultTables:
             "better": "higher" if value.higher_is_better else "lower",
             "values": [_value_json(one) for one in values],
             "differences": [
-                {"verdict": "", "sentence": "not measured"}
+                {"verdict": "", "sentence": "not measured" if other is None else "other examples"}
                 if one is None
                 else {"verdict": one.verdict, "sentence": one.sentence}
-                for one in found
+                for one, other in zip(found, values[1:], strict=True)
             ],
             "sources": [
                 {"name": source, "values": [amount_text(_of_source(one, source), value.unit) for one in values]}
@@ -110,20 +121,23 @@ class ResultTables:
         """One row for each judge whose verdicts are stored beside the results, as `metrics` gives them.
 
         Returns:
-            The rows; `judge` is True, since examples are not sorted by a verdict.
+            The rows, two of a model that judged by two rubrics; `judge` is True, since examples are not sorted by a
+            verdict.
 
         Raises:
             UnreadableError: a file of verdicts is not a regular file, or the system denies access.
             OSError: too many files are open.
         """
+        names: dict[str, str] = {}
         found: dict[str, list[JudgedWinRate | None]] = {}
         for place, (result, pairs) in enumerate(zip(self.results[1:], self._pairs, strict=True)):
-            for rate in win_rates_of(result, pairs):
-                found.setdefault(rate.judge, [None] * len(self._pairs))[place] = rate
+            for judge, rate in win_rates_of(result, pairs).items():
+                names[judge] = rate.judge
+                found.setdefault(judge, [None] * len(self._pairs))[place] = rate
         return [
             {
                 "name": f"judge {judge}",
-                "label": f"Judge: win rate ({judge})",
+                "label": f"Judge: win rate ({names[judge]})",
                 "unit": "%",
                 "better": "higher",
                 "judge": True,
@@ -160,12 +174,14 @@ class ResultTables:
         Raises:
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
-            ValueError: a value is not finite, or there is no such metric.
+            ValueError: a value is not finite, there is no such metric, or both are of other examples.
             IndexError: there is only one result.
         """
         value = self.results[0].metric(metric)
         if value is None:
             raise ValueError(f"There is no metric {metric!r}.")
+        if not self._pairs[-1]:
+            raise ValueError("The last model and the first one were measured on other examples.")
         return difference_of(value, self._pairs[-1])
 
     def examples(self, metric: str, order: str, offset: int, limit: int = PAGE) -> dict[str, Any]:
@@ -173,7 +189,8 @@ class ResultTables:
 
         Args:
             metric: name of the metric to sort by.
-            order: one of `ORDERS`. `changed` compares the last result with the first one.
+            order: one of `ORDERS`, of the last result. `changed` compares it with the first one; where they cannot be
+                compared, the worst come first.
             offset: number of examples to skip; beyond the end, the last example is shown.
             limit: maximum number of examples.
 
@@ -209,7 +226,7 @@ class ResultTables:
     def _sorted(self, value: MetricValue, order: str) -> list[tuple[str, int]]:
         if order == "data":
             return [one.key for one in self._examples[0]]
-        if order == "changed" and self._pairs:
+        if order == "changed" and self._pairs and self._pairs[-1]:
             return [pair.tuned.key for pair in most_changed_first(self._pairs[-1], value)]
         return [one.key for one in worst_first(self._examples[-1], value)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -167,7 +168,8 @@ class Evaluate(SavedView):
             metric: its name.
 
         Raises:
-            ValueError: there is no such metric, only one model, or a value that is not finite.
+            ValueError: there is no such metric, only one model, a value that is not finite, or both are of other
+                examples.
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
         """
@@ -210,7 +212,7 @@ class Evaluate(SavedView):
         threading.Thread(target=self._measure, daemon=True, name="llf-evaluate").start()
 
     def _measure(self) -> None:
-        complete: list[EvaluationResult] = []
+        complete: dict[int, EvaluationResult] = {}
         targets: Sequence[Any] = self._targets
         try:
             targets = with_base(self._targets, self._options["home"]) if self._alone else self._targets
@@ -220,7 +222,7 @@ class Evaluate(SavedView):
                 judge=judge,
                 progress=self._on_progress,
                 on_start=self._on_start,
-                on_result=complete.append,
+                on_result=complete.__setitem__,
                 **self._options,
             )
             self._show(results, len(targets))
@@ -234,8 +236,9 @@ class Evaluate(SavedView):
             if self._stop_wanted and isinstance(error, RuntimeError):
                 self._end("stopped", STOPPED)  # the process was ended
             else:
-                if complete and len(complete) == len(targets) and not self._options["tasks"]:
-                    self._show(complete, len(targets))  # only the judge failed
+                if complete and len(complete) == len(targets) and not self._options["tasks"]:  # only the judge failed
+                    with suppress(Exception):
+                        self._show([complete[number] for number in sorted(complete)], len(targets))
                 self._end("failed", str(error))
         except Exception as error:  # noqa: BLE001 - of a thread, which nobody would see
             self._end("failed", f"The evaluation failed: {type(error).__name__}: {error}")

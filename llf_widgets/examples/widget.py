@@ -9,6 +9,7 @@ import traitlets
 from llf_core.config.number_format import with_unit
 from llf_core.runs.config_file import run_config
 from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
+from llf_core.user_error import UserError
 from llf_widgets.examples.summary import summary_html
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
@@ -165,8 +166,8 @@ class Examples(FrontEnd):
         if not rows or self._code:
             return
         if self._process is None:
-            self._note = "Reading the data…"
             config = run_config(self._folder).yaml()  # its paths are absolute
+            self._note = "Reading the data…"
             self._process = DataProcess(config, lambda _: None, self._on_progress, lambda _: None, self._on_exit)
             self._process.start()
         answer = self._process.request("numbered", numbers=[row["number"] for row in rows])
@@ -206,9 +207,12 @@ class Examples(FrontEnd):
             return
         offset = content.get("offset", 0)
         offset = max(0, offset) if isinstance(offset, int) else 0
-        if content.get("type") == "allow":
-            self._allow()
-        elif isinstance(content.get("step"), int):
-            self.show_step(content["step"], offset)
-        elif content.get("kind") in OUTLIER_KINDS:
-            self.show(content["kind"], offset)
+        try:
+            if content.get("type") == "allow":
+                self._allow()
+            elif isinstance(content.get("step"), int):
+                self.show_step(content["step"], offset)
+            elif content.get("kind") in OUTLIER_KINDS:
+                self.show(content["kind"], offset)
+        except (UserError, OSError, ValueError) as error:  # of the run's files: nobody else would see it
+            self._note = str(error)

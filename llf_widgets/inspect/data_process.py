@@ -114,10 +114,11 @@ class DataProcess:
             self._process.stdin.flush()
         except (OSError, ValueError):
             with self._lock:
-                self._pending.pop(request_id, None)
-            future.set_exception(
-                ProcessExitedError(self._reason or ("The process that reads the data has exited. Inspect again."))
-            )
+                waiting = self._pending.pop(request_id, None)
+            if waiting is not None:  # else the end of the process was told to it already
+                future.set_exception(
+                    ProcessExitedError(self._reason or "The process that reads the data has exited. Inspect again.")
+                )
         return future
 
     def close(self) -> None:
@@ -134,7 +135,9 @@ class DataProcess:
         on_readings, on_progress, on_ready, on_end = self._callbacks
         assert self._process.stdout is not None  # noqa: S101 - opened above
         for line in self._process.stdout:
-            message = json.loads(line)
+            message = _object(line)
+            if message is None:
+                continue
             if "readings" in message:
                 on_readings(message)
             elif "progress" in message:
@@ -143,7 +146,7 @@ class DataProcess:
                 on_ready(message["ready"])
             elif "id" in message:
                 self._resolve(message)
-            else:
+            elif "error" in message:
                 self._reason, self.code = message["error"], message.get("code", [])
         code = self._process.wait()
         self._reason = self._reason or self._exit_message(code)
@@ -170,3 +173,12 @@ class DataProcess:
         last = lines[-1] if lines else "no error output"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"The process that reads the data exited ({how}): {last}"
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """An object of JSON in a line of the process; None if it was killed within the line."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 HEADS = ("Data set", "Records", "Kept", "Truncated", "Dropped", "Tokens", "In the loss", "In the loss, %")
 KEYS = ("dataset", "records", "examples", "cut", "dropped", "tokens", "trained_tokens")
+"""What an overview calls the first of them."""
 CELL = "padding: 2px 12px 2px 0; text-align: {}"
 
 
@@ -25,18 +26,7 @@ def table(overview: Mapping[str, Any]) -> list[list[str]]:
     Raises:
         KeyError: the overview lacks a count.
     """
-    lines = [
-        (
-            one["dataset"],
-            one["records"],
-            one["examples"],
-            one["cut"],
-            one["dropped"],
-            one["tokens"],
-            one["trained_tokens"],
-        )
-        for one in overview["sets"]
-    ]
+    lines = [tuple(one[key] for key in KEYS) for one in overview["sets"]]
     if len(lines) > 1:
         lines.append(("All", *(sum(column) for column in list(zip(*lines, strict=True))[1:])))
     return [

@@ -11,6 +11,7 @@ import traitlets
 from llf_core.config import RunConfig
 from llf_core.config.number_format import with_unit
 from llf_core.launch.cell_rows import write_rows
+from llf_core.user_error import UserError
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
 from llf_widgets.inspect.summary import summary_html, summary_text
@@ -209,9 +210,14 @@ class Inspect(SavedView):
         with self.hold_sync():
             self._state, self._note = "preparing", "Reading the tokenizer and the data…"
             self._page, self._rows, self._examples, self._code = EMPTY, EMPTY, [], []
-        self._process = DataProcess(
-            self.config.yaml(), self._on_readings, self._on_progress, self._on_ready, self._on_end
-        )
+        self._process = None
+        try:
+            self._process = DataProcess(
+                self.config.yaml(), self._on_readings, self._on_progress, self._on_ready, self._on_end
+            )
+        except OSError as error:
+            self._on_end(str(error))
+            raise
         self._process.start()
 
     def _on_readings(self, found: dict[str, Any]) -> None:
@@ -304,5 +310,9 @@ class Inspect(SavedView):
             "reload": self._open,
             "allow": self._allow,
         }
-        if content.get("type") in handlers:
+        if content.get("type") not in handlers:
+            return
+        try:
             handlers[content["type"]]()
+        except (UserError, OSError, ValueError) as error:  # as a setting that is not valid
+            self._note = str(error)

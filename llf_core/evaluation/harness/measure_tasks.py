@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 from lm_eval.evaluator import evaluate
 
 from llf_core.chat.base_model import plan_base
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from llf_core.evaluation.worker_process import Progress
     from llf_core.runs.evaluations import EvaluationResult
 
+FAULTS = (
+    ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ImportError, ArithmeticError,
+    jinja2.TemplateError,
+)  # fmt: skip
+"""What the code and the templates of tasks raise."""
 BOOTSTRAPS = 1000
 """Number of resamplings for the standard error of what is no mean; lm-eval's 100,000 take longer than the model."""
 
@@ -73,7 +79,7 @@ def measure_tasks(
             the result is complete.
 
     Raises:
-        EvaluationError: a task is unknown or cannot be read or run.
+        EvaluationError: a task is unknown, cannot be read or run, or gives no finite number.
         ModelError: a model cannot be loaded as configured.
         DataError: a tokenizer lacks a token of its template.
         ConfigError: the config of a run is no longer valid.
@@ -159,7 +165,10 @@ def _measure(
         results = _evaluate(plan, model, request)
         for example in example_results(plan.task, results):
             writer.example(example)
-        return writer.finish(metric_values(plan.task, results), time.monotonic() - started, model.tokens)
+        values = metric_values(plan.task, results)
+        if not values:
+            raise EvaluationError(f"The task {plan.task.name} gave no finite number.")
+        return writer.finish(values, time.monotonic() - started, model.tokens)
 
 
 def _evaluate(plan: PlannedTask, model: LiveModel, request: EvaluationRequest) -> dict[str, Any]:
@@ -178,7 +187,7 @@ def _evaluate(plan: PlannedTask, model: LiveModel, request: EvaluationRequest) -
                     fewshot_as_multiturn=chat,
                 )
             )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ImportError) as error:
+    except FAULTS as error:
         if isinstance(error, EvaluationError):
             raise
         raise EvaluationError(

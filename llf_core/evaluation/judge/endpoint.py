@@ -160,7 +160,7 @@ class Endpoint:
         try:
             content = json_value(body)["choices"][0]["message"]["content"]
         except (NotPlainError, KeyError, IndexError, TypeError):
-            shown = brief(self._hidden(body[:MAX_MESSAGE].decode("utf-8", "replace")))
+            shown = brief(self._hidden(body.decode("utf-8", "replace"))[:MAX_MESSAGE])
             raise self._failed(
                 f"answers without a reply: {shown!r}", "Expected an endpoint with OpenAI's API."
             ) from None
@@ -175,7 +175,9 @@ class Endpoint:
         except (OSError, HTTPException, ValueError):
             text = ""
         shown = brief(self._hidden(" ".join(text.split()))[:MAX_MESSAGE])
-        return f"with status {error.code}" + (f": {shown}" if shown else f" ({error.reason})")
+        return f"with status {error.code}" + (
+            f": {shown}" if shown else f" ({brief(self._hidden(str(error.reason))[:MAX_MESSAGE])})"
+        )
 
     def _hidden(self, text: str) -> str:
         """A text of the server without the key, which some quote."""

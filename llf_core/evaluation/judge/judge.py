@@ -158,7 +158,8 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
             f"timeout is {timeout:g}. Expected a number of seconds above 0 and at most {LONGEST_TIMEOUT:,.0f}."
         )
     found = Judge(text, None, url, model.strip(), key_variable, timeout)
-    if found.key() is not None and url.startswith("http://") and not _is_local(urlsplit(url).hostname or ""):
+    parts = urlsplit(url)  # with its scheme in lower case
+    if found.key() is not None and parts.scheme == "http" and not _is_local(parts.hostname or ""):
         raise EvaluationError(f"{url} is not encrypted, and the key would be sent to it.", "Expected an https URL.")
     return found
 

@@ -30,8 +30,8 @@ class JudgedWinRate:
     Attributes:
         judge: the judge, for people.
         rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict.
-        low: lower bound of its 95 % interval over the examples; NaN without a verdict, and where there is one that is
-            a tie.
+        low: lower bound of its 95 % interval over the examples; NaN without a verdict, or with a single one that is a
+            tie.
         high: upper bound of the interval; NaN likewise.
         wins: number of pairs that it wins.
         ties: number of pairs that are equal, have equal answers, or whose verdict changes with the order.
@@ -120,20 +120,22 @@ def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
     )
 
 
-def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> list[JudgedWinRate]:
+def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> dict[str, JudgedWinRate]:
     """The win rate of a result by each judge whose verdicts are stored beside it, for reports and views of results.
 
     Args:
         result: result of the model that is judged.
         pairs: its examples with those of the model that it is compared with.
 
+    Returns:
+        The rates by the key of the judge: a model that judges by two rubrics has two.
+
     Raises:
         UnreadableError: the file of verdicts is not a regular file, or the system denies access.
         OSError: too many files are open.
     """
-    return [
-        win_rate_of(found.values()) for found in verdicts_of(result, [(one.base, one.tuned) for one in pairs]).values()
-    ]
+    found = verdicts_of(result, [(one.base, one.tuned) for one in pairs])
+    return {judge: win_rate_of(verdicts.values()) for judge, verdicts in found.items()}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
-from llf_core.export.options import check_combination, check_dtype
+from llf_core.export.options import check_combination, check_dtype, check_quantizations
 from llf_core.models.model_folder import read_json_object
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class AdapterFormat(ExportFormat):
     reward_models: ClassVar[bool] = True
 
     def check(self, request: ExportRequest) -> None:
-        """Check dtype, combination and rank, and that there is an adapter.
+        """Check dtype, combination and rank, and that there is an adapter and no quantization.
 
         A mistake is then an error before the model is loaded.
 
@@ -40,6 +40,7 @@ class AdapterFormat(ExportFormat):
         """
         check_dtype(request)
         check_combination(request)
+        check_quantizations(request)
         if not request.adapters:
             raise ExportError(f"{request.target.name} is a whole model and has no adapter. Expected the format merged.")
         if request.rank is not None and request.rank < 1:

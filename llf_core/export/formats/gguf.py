@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -14,6 +13,7 @@ from llf_core.export.format import ExportFormat
 from llf_core.export.formats.merged import MergedFormat
 from llf_core.export.gguf.quantizations import UNQUANTIZED, base_type, named_quantizations
 from llf_core.export.options import check_combination
+from llf_core.export.request import SHARD_BYTES, plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +92,7 @@ class GgufFormat(ExportFormat):
         check_architecture(source.model.config.architectures)
         changed = bool(request.adapters or source.merged_before)
         dtype = UNQUANTIZED[base] if changed or base == "f32" else "auto"
-        source.request = replace(request, dtype=dtype)
+        source.request = replace(request, dtype=dtype, shard_bytes=SHARD_BYTES)  # of files that are removed again
         merged = folder / MERGED
         merged.mkdir()
         try:
@@ -120,7 +120,7 @@ class GgufFormat(ExportFormat):
     def verify(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[ReceiptCheck]:
-        """Read the files back with llama.cpp, and each with transformers too, where it knows the architecture.
+        """Read the files back with llama.cpp, and with transformers too, see `measure_again`.
 
         The file that was converted is compared with the live model, and each other one with that file, which is
         removed at the end if it was not asked for.
@@ -132,10 +132,10 @@ class GgufFormat(ExportFormat):
             progress: see `ExportFormat.write`.
 
         Returns:
-            The checks, that of a merge first; those of other files than the converted one say which they are of.
+            The checks, that of a merge first; one of each file that transformers read too says which it is of.
 
         Raises:
-            ExportError: llama.cpp cannot load or compute a file.
+            ExportError: llama.cpp cannot load or compute a file, or transformers' process failed.
             OSError: a file cannot be read, the logits cannot be kept beside them, or a process cannot be started.
         """
         from llf_core.export.gguf.receipt import check_base, job_of, measure, measure_again
@@ -181,18 +181,6 @@ def model_name(request: ExportRequest) -> str:
         request: the request.
     """
     return plain_name(request.target.name)
-
-
-def plain_name(name: str) -> str:
-    """A name in a file name and in a `Modelfile`, which a space or a line break would end.
-
-    Args:
-        name: name of a model, which a folder may have given it.
-
-    Returns:
-        Its letters, digits and `_.@-`, with `-` in place of others; `model` if nothing is left.
-    """
-    return re.sub(r"[^\w.@-]+", "-", name).strip("-.") or "model"
 
 
 def file_name(request: ExportRequest, quantization: str) -> str:

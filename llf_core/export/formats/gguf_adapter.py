@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
 from llf_core.export.formats.adapter import AdapterFormat
-from llf_core.export.formats.gguf import model_name, plain_name
+from llf_core.export.formats.gguf import model_name
+from llf_core.export.options import check_combination
+from llf_core.export.request import plain_name
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class GgufAdapterFormat(ExportFormat):
             )
         if request.quantizations or request.dtype != "auto" or request.rank is not None:
             raise ExportError("A GGUF adapter is float32 and keeps its rank. Expected no quantizations, dtype or rank.")
+        check_combination(request)
         (adapter,) = request.adapters
         settings = read_object_or_empty(Path(adapter.adapter) / "adapter_config.json")
         if settings:  # that of a hub is checked when it is there

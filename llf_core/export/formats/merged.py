@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
-from llf_core.export.options import check_combination, check_dtype, check_shards
+from llf_core.export.options import check_combination, check_dtype, check_quantizations, check_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class MergedFormat(ExportFormat):
     reward_models: ClassVar[bool] = True
 
     def check(self, request: ExportRequest) -> None:
-        """Check dtype, shard size and combination, and that no rank is given, which only an adapter has.
+        """Check dtype, shard size and combination, and that no rank or quantization is given, which others have.
 
         A mistake is then an error before the model is loaded.
 
@@ -34,11 +34,12 @@ class MergedFormat(ExportFormat):
             request: the request.
 
         Raises:
-            ExportError: one of them is not valid, or `rank` is given.
+            ExportError: one of them is not valid, or `rank` or `quantizations` is given.
         """
         check_dtype(request)
         check_shards(request)
         check_combination(request)
+        check_quantizations(request)
         if request.rank is not None:
             raise ExportError(f"`rank` is {request.rank}, which only the format adapter has. Expected none.")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
 from llf_core.export.formats.merged import MergedFormat
-from llf_core.export.options import check_combination, check_dtype, check_shards
+from llf_core.export.options import check_combination, check_dtype, check_quantizations, check_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,10 +65,9 @@ class QuantizedFormat(ExportFormat):
         check_dtype(request)
         check_shards(request)
         check_combination(request)
+        check_quantizations(request)
         if request.rank is not None:
             raise ExportError(f"`rank` is {request.rank}, which only the format adapter has. Expected none.")
-        if request.quantizations:
-            raise ExportError(f"`quantizations` is for the format gguf. Expected none for {self.name}.")
         missing = [one for one in self.packages if find_spec(one) is None]
         if missing:
             raise ExportError(
@@ -112,6 +111,7 @@ class QuantizedFormat(ExportFormat):
             source.release()
             progress(f"Quantizing to {self.name}", 0, 0)
             job = {"format": self.name, "folder": str(merged), "target": str(made), "threads": source.threads}
+            job |= {"shard_bytes": request.shard_bytes}
             run(MODULE, job | {"loader": source.loader, "trust": source.trusts_code()}, f"quantized to {self.name}")
             for path in sorted(made.iterdir()):
                 path.replace(folder / path.name)
@@ -206,14 +206,17 @@ class Int4Format(QuantizedFormat):
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
-        """Check for the package mslk, whose kernels for NVIDIA GPUs torchao 0.18 needs to pack 4 bits.
+        """Check for an NVIDIA GPU and the package mslk, whose kernels torchao 0.18 needs to pack 4 bits.
 
         Raises:
-            ExportError: it is not installed.
+            ExportError: there is no such GPU, or the package is not installed.
         """
-        if find_spec("mslk") is None:
+        from llf_core.estimate.devices import find_devices
+
+        lacks = "mslk is not installed" if find_spec("mslk") is None else "there is no such GPU"
+        if find_spec("mslk") is None or not any(one.kind == "cuda" for one in find_devices()):
             raise ExportError(
-                "torchao packs weights in 4 bits only with an NVIDIA GPU and its package mslk, which is not installed.",
+                f"torchao packs weights in 4 bits only with an NVIDIA GPU and its package mslk, and {lacks}.",
                 "Export the format gptq or gguf with Q4_K_M instead, which need no GPU.",
             )
 

@@ -20,7 +20,7 @@ from llf_core.export.gguf.unpacked_wheel import unpacked_wheel
 from llf_core.launch.local_process import computing_environment
 from llf_core.models.embedded_wheel import PinnedWheel
 from llf_core.runs.files import json_bytes
-from llf_core.untrusted import read_object_or_empty
+from llf_core.untrusted import HISTORY_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -157,12 +157,15 @@ def _link(model: Path, place: Path, sentencepiece: Path | None) -> None:
             shutil.copyfile(path, place / path.name)
     if sentencepiece is not None:
         shutil.copyfile(sentencepiece, place / "tokenizer.model")
-    settings = read_object_or_empty(place / "tokenizer_config.json")
+    # `tokenizer.json` has megabytes
+    settings, tokenizer = (
+        read_object_or_empty(place / name, HISTORY_BYTES) for name in ("tokenizer_config.json", "tokenizer.json")
+    )
     settings.pop("auto_map", None)
     # The converter reads the added tokens of a `tokenizer.model` here, where transformers 5 no longer writes them.
-    added: Any = read_object_or_empty(place / "tokenizer.json").get("added_tokens") or []
+    added: Any = tokenizer.get("added_tokens") or []
     settings.setdefault("added_tokens_decoder", {str(one["id"]): one for one in added})
-    if (prefix := _adds_blank(read_object_or_empty(place / "tokenizer.json"))) is not None:
+    if (prefix := _adds_blank(tokenizer)) is not None:
         settings.setdefault("add_prefix_space", prefix)
     (place / "tokenizer_config.json").write_bytes(json_bytes(settings))
 

@@ -105,7 +105,8 @@ def quality_loss(
         width: size of the base's vocabulary; further columns of `logits` are ignored.
 
     Returns:
-        Means over the positions of the probe, of which there is at least one.
+        Means over the positions of the probe, of which there is at least one; not numbers (NaN) where a logit is not
+        finite.
 
     Raises:
         OSError: the file cannot be read.

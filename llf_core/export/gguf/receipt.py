@@ -95,9 +95,11 @@ def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 def measure_again(
     files: Mapping[str, Path], rows: dict[str, dict[str, Any]], job: dict[str, Any], parameters: int
 ) -> list[ReceiptCheck]:
-    """Measure files with transformers too, if the weights fit into the memory and it knows the architecture.
+    """Measure files with transformers too, which `checks` and `rows` then name.
 
-    A fault of one program shows as a difference between both.
+    A fault of one program shows as a difference between both. Nothing is measured where the weights in float32 take
+    more than half of the free memory (`MEMORY_SHARE`), nor of a file whose architecture or quantization transformers
+    does not know.
 
     Args:
         files: files by quantization.
@@ -106,8 +108,7 @@ def measure_again(
         parameters: number of weights.
 
     Returns:
-        One check for each file that transformers can load: whether both programs find about the same KL divergence.
-        Empty if the weights do not fit.
+        One check for each file that was measured: whether both programs find about the same KL divergence.
 
     Raises:
         ExportError: transformers' process failed.

@@ -10,6 +10,7 @@ import pytest
 
 from llf_core.evaluation.answers import Answer, TokenProgress, answer_in_child
 from llf_core.evaluation.demo_report import side_by_side, stored_answers
+from llf_core.evaluation.run_losses import losses_in_child
 from llf_core.evaluation.worker_process import run_in_child
 from llf_core.launch import Run
 from llf_core.launch.cgroup import usable_cpus
@@ -114,6 +115,18 @@ def test_a_process_is_ended_from_outside_with_what_it_started(tmp_path, monkeypa
 def test_a_prompt_that_no_process_takes_is_one_sentence(prompt):
     with pytest.raises(RuntimeError, match=r"\\x00b|\\ud800.*cannot be passed to a process"):
         run_in_child("llf_core.evaluation.answers", "--", "run", prompt)
+
+
+def test_a_prompt_that_is_too_long_for_a_process_is_one_sentence():
+    with pytest.raises(RuntimeError, match=r"has 3,000,\d+ bytes, more than the system passes on"):
+        run_in_child("llf_core.evaluation.answers", "--", "run", "x" * 3_000_000)
+
+
+@pytest.mark.usefixtures("warm_python", "llf_home")
+@pytest.mark.parametrize("ask", [lambda: answer_in_child("20200101-000000-none", ["x"]), lambda: losses_in_child("no")])
+def test_a_run_that_is_not_there_is_one_sentence(ask):
+    with pytest.raises(RuntimeError, match=r"^[A-Z][a-z]+ [^:]*(run|none)"):
+        ask()
 
 
 def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):

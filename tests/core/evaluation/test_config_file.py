@@ -34,6 +34,9 @@ def test_the_keys_of_llama_factory_are_read(write, tmp_path):
     found = read_evaluation(write(task="cmmlu_test", n_shot=0, seed=3, lang="zh", task_dir="mine", save_dir=None))
     assert found.options == {"tasks": ("cmmlu_test",), "n_shot": 0, "seed": 3}
     assert ["lang zh" in found.notes[1], "task_dir mine" in found.notes[0]] == [True, True]
+    found = read_evaluation(write(task="cmmlu_test", eval_dataset="held", metrics="rouge", predict_with_generate=True))
+    assert found.options == {"tasks": ("cmmlu_test",), "n_shot": 5}
+    assert [note.partition(" ")[0] for note in found.notes] == ["eval_dataset", "metrics", "predict_with_generate"]
     train = {"stage": "sft", "dataset": "a, b", "val_size": 0.1, "max_samples": 50, "dataset_dir": "data"}
     found = read_evaluation(write(**train, do_train=False, predict_with_generate=True, max_new_tokens=9))
     assert found.options == {
@@ -50,6 +53,8 @@ def test_what_cannot_be_read_is_a_sentence(write, tmp_path):
         ({"task": "mmlu_test", "n_shot": "five"}, "n_shot is five. Expected an integer of at least 0"),
         ({"eval_dataset": "a", "max_samples": 0}, "max_samples is 0. Expected an integer of at least 1"),
         ({"task": "mmlu_test", "save_dir": str(tmp_path)}, "exists already"),
+        ({"task": "mmlu_test", "save_dir": 5}, "save_dir is 5. Expected a folder"),
+        ({"eval_dataset": "a", "dataset_dir": ["b"]}, r"dataset_dir is \['b'\]. Expected a folder"),
     ]:
         with pytest.raises(EvaluationError, match=message):
             read_evaluation(write(**values))
@@ -86,3 +91,12 @@ def test_a_flag_is_written_as_in_older_yaml(tmp_path, word):
 
 def test_a_target_that_is_no_path_is_no_config_file():
     assert not is_config_file(f"{'a' * 400}.yaml")
+
+
+def test_a_config_file_is_yaml_or_json(tmp_path):
+    for name in ("a.yaml", "a.yml", "a.json", "a.gguf"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "folder.yaml").mkdir()
+    found = [name for name in sorted(path.name for path in tmp_path.iterdir()) if is_config_file(str(tmp_path / name))]
+    assert found == ["a.json", "a.yaml", "a.yml"]
+    assert not is_config_file("x" * 5000 + ".yaml")

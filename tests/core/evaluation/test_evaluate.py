@@ -65,9 +65,11 @@ def plain_losses(run, tuned):
 def test_losses_are_those_of_a_plain_loop_in_float64(run, warm_python):
     told, complete = [], []
     base, tuned = evaluate(
-        [f"{run.id}@base", run.id], progress=lambda *said: told.append(said), on_result=complete.append
+        [f"{run.id}@base", run.id],
+        progress=lambda *said: told.append(said),
+        on_result=lambda *given: complete.append(given),
     )
-    assert [one.id for one in complete] == [base.id, tuned.id]
+    assert [(number, one.id) for number, one in complete] == [(0, base.id), (1, tuned.id)]
     assert {one.id for one in results_of(run)} == {base.id, tuned.id}
     assert (base.target.step, tuned.target.step, tuned.target.run) == (None, 12, run.id)
     assert base.data == tuned.data
@@ -149,7 +151,7 @@ def test_what_is_complete_stays_when_the_process_is_killed_or_interrupted(run, m
     request.getfixturevalue("warm_python")
     heard = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate(targets, progress=interrupt, on_result=heard.append)
+        evaluate(targets, progress=interrupt, on_result=lambda _, result: heard.append(result))
     assert [one.id for one in heard] == [complete.id]
     assert [one.id for one in results_of(run)] == [complete.id]
 

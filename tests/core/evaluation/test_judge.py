@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from llf_core.cli import app
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.evaluate import evaluate, with_base
-from llf_core.evaluation.judge.endpoint import Endpoint, Reply
+from llf_core.evaluation.judge.endpoint import MAX_MESSAGE, Endpoint, Reply
 from llf_core.evaluation.judge.judge import Judge, judge_of
 from llf_core.evaluation.judge.rubric import DEFAULT_RUBRIC, question, read_verdict
 from llf_core.evaluation.judge.win_rate import win_rate_of
@@ -162,13 +162,14 @@ def test_what_no_retry_mends_is_a_sentence_without_the_key(serve, monkeypatch):
         ((302, {"Location": "http://127.0.0.1:9/"}, ""), "with status 302"),
         ((200, {}, "<html>nonsense</html>"), "answers without a reply: '<html>nonsense</html>'"),
         ((200, {}, '{"choices": []}'), "answers without a reply"),
+        ((200, {}, f"{'x' * (MAX_MESSAGE - 9)}{SECRET}"), r"answers without a reply: 'x+\*\*\*'"),
         ((200, {}, "x" * (2 << 20)), "more than 1,048,576 bytes"),
     ]:
         server = serve(answer)
         with pytest.raises(EvaluationError, match=message) as caught:
             asked(server, key_variable="JUDGE_KEY")
-        assert SECRET not in str(caught.value)
-        assert len(server.requests) == (3 if answer[2].startswith("xx") else 1)
+        assert SECRET[:9] not in str(caught.value)
+        assert len(server.requests) == (3 if len(answer[2]) > 2**20 else 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         down = judge_of(f"http://127.0.0.1:{free.getsockname()[1]}/v1", model="judge")
@@ -204,6 +205,7 @@ def test_a_judge_is_checked_before_anything_is_sent(tmp_path, monkeypatch):
         ("https://host/v1", {"model": "m", "key_variable": SECRET}, "not the name of an environment variable"),
         ("https://host/v1", {"model": "m", "key_variable": "NOT_THERE"}, "NOT_THERE is not set"),
         ("http://host/v1", {"model": "m", "key_variable": "JUDGE_KEY"}, "is not encrypted"),
+        ("HTTP://host/v1", {"model": "m", "key_variable": "JUDGE_KEY"}, "is not encrypted"),
         ("a-model", {"model": "m"}, "the judge a-model is no endpoint"),
         (None, {"rubric": "Be strict."}, "rubric is given without a judge"),
         ("https://host/v1", {"model": "m", "timeout": float("nan")}, "timeout is nan"),
@@ -304,6 +306,7 @@ def test_a_judge_that_fails_leaves_the_results(trained, serve, warm_python):
     with pytest.raises(RuntimeError, match=r"The judge m at 127\.0\.0\.1.*answers without a reply: 'nonsense'"):
         evaluate(
             with_base([folder.id]), judge=Judge(url=nonsense.url, model="m"), max_new_tokens=4,
-            on_result=complete.append,
+            on_result=lambda *given: complete.append(given),
         )  # fmt: skip
-    assert [one.problem for one in complete] == ["", ""]
+    assert [(number, one.target.step) for number, one in complete] == [(0, None), (1, 2)]
+    assert [one.problem for _, one in complete] == ["", ""]

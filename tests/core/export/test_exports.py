@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import re
 import resource
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer
 from llf_core.export import ExportError, export, exports, read_receipt
 from llf_core.export.exports import bytes_of_size
 from llf_core.export.publish import HIDDEN, remove_left_over
+from llf_core.export.receipt import Receipt, ReceiptCheck, write_receipt
 from llf_core.export.source import bytes_of_weights
 
 
@@ -183,6 +185,11 @@ def test_an_adapter_whose_base_is_gone(adapters, box):
         ({"combination": "tiess"}, "`combination` is 'tiess'. Did you mean 'ties'?"),
         ({"combination": "ties", "second": 1.0}, "Expected `density`, the share that is kept, such as 0.5."),
         ({"density": 1.5}, "`density` is 1.5. Expected a share above 0 and at most 1."),
+        ({"density": 0.5}, "`density` is 0.5, and cat keeps all values. Expected none."),
+        ({"device": "cuda"}, "`device` is 'cuda'. Expected cpu or auto."),
+        ({"quantizations": ["Q4_K_M"]}, "`quantizations` is for the format gguf. Expected none for merged."),
+        ({"format": "adapter", "quantizations": ["Q4_K_M"]}, "`quantizations` is for the format gguf."),
+        ({"format": "gguf-adapter", "combination": "tiess"}, "`combination` is 'tiess'."),
         ({"rank": 8}, "`rank` is 8, which only the format adapter has."),
         ({"format": "adapter", "rank": 0}, "`rank` is 0. Expected an integer of at least 1."),
         ({"format": "adapter", "base": True}, "is a whole model and has no adapter. Expected the format merged."),
@@ -207,9 +214,28 @@ def test_sizes():
     ]
     with pytest.raises(ExportError, match=r"`shard_size` is inf\. Expected a size"):
         bytes_of_size(float("inf"))
+    with pytest.raises(ExportError, match=r"`shard_size` is '5iB'\. Expected a size"):
+        bytes_of_size("5iB")
     for huge in ("9" * 400, 10**400):
         with pytest.raises(ExportError, match=r"`shard_size` is inf\. Expected a size"):
             bytes_of_size(huge)
+
+
+def test_a_receipt_with_numbers_that_are_not_finite_is_read_again(box):
+    """As of a model whose logits are not numbers: the limit is a share of their spread."""
+    check = ReceiptCheck("logits", passed=False, measured=math.inf, limit=math.nan)
+    write_receipt(Receipt("gguf", {}, (check,), table=({"quantization": "Infinity", "kl": math.nan},)), box)
+    found = read_receipt(box)
+    assert (found.checks[0].measured, math.isnan(found.checks[0].limit)) == (math.inf, True)
+    assert (found.table[0]["quantization"], math.isnan(found.table[0]["kl"])) == ("Infinity", True)
+
+
+@pytest.mark.parametrize("change", [{"name": 5}, {"measured": None}, {"measured": [1]}, {"by": 7}, {"limit": "low"}])
+def test_a_receipt_of_other_types_is_no_receipt(box, change):
+    check = {"name": "load", "passed": True, "measured": "loaded"} | change
+    (box / "receipt.json").write_text(json.dumps({"format": "merged", "source": {}, "checks": [check]}))
+    with pytest.raises(ExportError, match=r"no readable receipt\.json"):
+        read_receipt(box)
 
 
 def test_tied_weights_are_counted_once():
@@ -251,3 +277,6 @@ def test_a_model_that_rounding_changes_is_not_called_done(tiny_tokenizer, box):
     assert entries(box) == ["sharp", "whole.failed"]
     failed = [one.name for one in read_receipt(box / "whole.failed").checks if not one.passed]
     assert failed[0] == "KL divergence"
+    (box / "whole.failed" / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"KL divergence: measured \d.* could not be kept: .*notes\.txt"):
+        export(box / "sharp", folder=box / "whole", dtype="bfloat16", keep_failed=True)

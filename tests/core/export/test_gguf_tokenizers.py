@@ -7,6 +7,7 @@ import sys
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from llf_core.export.gguf.converter import _link
 from llf_core.export.gguf.converter_process import LLAMA3, QWEN2, pre_tokenizer_name, sentencepiece_vocabulary
 from tests.tiny import TEXT, tiny_llama
 
@@ -54,6 +55,21 @@ def test_pieces_that_are_merged_first_have_the_highest_scores():
     merged = list(dict.fromkeys("".join(pair) for pair in known["model"]["merges"]))
     assert sorted(merged, key=lambda piece: -scores[place[piece]]) == merged
     assert (kinds[0], kinds[1], kinds[place["<0x41>"]], kinds[425]) == (3, 3, 6, 5)
+
+
+def test_added_tokens_of_a_large_tokenizer_reach_the_converter(tmp_path):
+    """A `tokenizer.json` of a usual vocabulary has more than a megabyte."""
+    known = json.loads(sentencepiece_tokenizer().to_str())
+    known["model"]["vocab"] |= {f"word{number}" * 20: 1000 + number for number in range(12_000)}
+    model, place = tmp_path / "model", tmp_path / "place"
+    model.mkdir()
+    place.mkdir()
+    (model / "tokenizer.json").write_text(json.dumps(known))
+    _link(model, place, None)
+    assert (place / "tokenizer.json").stat().st_size > 2**20
+    written = json.loads((place / "tokenizer_config.json").read_text())
+    assert [one["content"] for one in written["added_tokens_decoder"].values()] == ["<unk>", "<s>", "</s>"]
+    assert written["add_prefix_space"] is True
 
 
 def test_a_byte_level_tokenizer_is_left_to_the_converter(tiny_tokenizer):

@@ -124,3 +124,23 @@ def test_a_template_of_another_kind_is_left_out(tiny_model_dir):
     assert "TEMPLATE" not in text
     assert "no exact equivalent" in text
     assert "PARAMETER temperature 0\nPARAMETER num_ctx 512" in text
+
+
+def test_a_text_that_would_open_a_value_of_go_is_left_out(tiny_model_dir):
+    """`{` before a content would give `{{{ .Content }}`, which Go cannot read."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + '{' + m['content'] + '}' }}{% endfor %}{{ 'assistant{' }}"
+    )
+    text = modelfile(".", tokenizer, [], generation={}, context=None)
+    assert "TEMPLATE" not in text
+    assert "no exact equivalent" in text
+
+
+def test_a_stop_without_a_text_is_left_out(tiny_model_dir):
+    """An empty stop would end each answer at once: an id that a generation config names beyond the vocabulary."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    beyond = len(tokenizer) + 5
+    assert not tokenizer.decode([beyond])
+    text = modelfile(".", tokenizer, [2, beyond], generation={}, context=None)
+    assert [line for line in text.splitlines() if line.startswith("PARAMETER stop")] == ['PARAMETER stop "<|im_end|>"']

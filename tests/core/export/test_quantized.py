@@ -1,8 +1,9 @@
 """int8 by torchao and GPTQ by auto-round are read back by plain transformers; what cannot be verified is refused."""
 
 import pytest
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from llf_core.estimate.devices import Device
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.export import ExportError, find_format
 from llf_core.export.exports import export
@@ -46,6 +47,13 @@ def test_what_cannot_be_verified_here_is_refused(tiny_model_dir, tmp_path, name,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_package_for_gpus_is_no_gpu(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("llf_core.export.formats.quantized.find_spec", lambda name: name)
+    monkeypatch.setattr("llf_core.estimate.devices.find_devices", lambda: (Device("cpu", "CPU", 2**30, 2**30),))
+    with pytest.raises(ExportError, match="package mslk, and there is no such GPU"):
+        export(tiny_model_dir, "int4", folder=tmp_path / "out")
+
+
 def test_a_missing_package_is_named(tiny_model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("llf_core.export.formats.quantized.find_spec", lambda name: None)
     with pytest.raises(
@@ -61,3 +69,10 @@ def test_a_scale_is_shared_by_so_few_values_that_each_row_can_be_cut(tmp_path, h
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     assert group_size(tmp_path) == group
+
+
+def test_layers_that_are_not_called_layers_count_too(tmp_path):
+    """As the blocks of GPT-2, `transformer.h.0`."""
+    config = GPT2Config(n_embd=48, n_layer=1, n_head=2, vocab_size=50, n_positions=16)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    assert group_size(tmp_path) == 32

@@ -249,6 +249,22 @@ def test_runs_are_added_and_removed_in_the_view(two, trainer):
     view.close()
 
 
+def test_a_run_that_cannot_be_read_leaves_the_view_as_it_was(two, trainer):
+    view = Compare(two)
+    third = trainer(name="third")
+    third.steps(1, 5)
+    third.folder.replay.mkdir()
+    view._on_message(None, {"type": "add", "run": third.folder.id}, [])
+    assert "replay.json" in view._view.error
+    with pytest.raises(OSError, match=r"replay\.json"):
+        view.show([third.folder])
+    view.refresh()
+    assert [run["id"] for run in view._view.view["runs"]] == [two[0].id, two[1].id]
+    view._on_message(None, {"type": "remove", "run": two[0].id}, [])
+    assert (view._view.error, [run["id"] for run in view._view.view["runs"]]) == ("", [two[1].id])
+    view.close()
+
+
 def test_the_page_is_sent_to_be_saved(two, monkeypatch):
     view = Compare(two)
     sent = []

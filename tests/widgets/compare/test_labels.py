@@ -42,6 +42,7 @@ def label_(trainer):
         (["first", "second"], ["first", "second"]),
         (["tune", "tune more"], ["tune", "tune more"]),
         (["the same", "the same"], ["the same (1)", "the same (2)"]),
+        (["the same", "the same", "the same (2)"], ["the same (1)", "the same (3)", "the same (2)"]),
         (["alone it is"], ["alone it is"]),
     ],
 )

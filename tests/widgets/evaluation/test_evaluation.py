@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llf_core.evaluation.report import amount_text
+from llf_core.evaluation.measures import LOSS_MEASURES
+from llf_core.evaluation.report import amount_text, compare_with_first
 from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict, pair_key
 from llf_core.runs.evaluation_votes import VOTES
-from llf_core.runs.evaluations import examples_of, results_of
+from llf_core.runs.evaluation_writer import EvaluationWriter
+from llf_core.runs.evaluations import EvaluatedData, EvaluatedTarget, ExampleResult, examples_of, results_of
 from llf_widgets.evaluation import Evaluate
+from llf_widgets.evaluation.tables import ResultTables
 from tests.attempts import data_file, make_run, settings, trained
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
@@ -151,3 +154,55 @@ def test_closing_the_view_ends_the_wait(run, recwarn):
         with pytest.raises(RuntimeError, match="Stopped"):
             waits.result(timeout=60)
     assert results_of(run) == []
+
+
+def stored(place, name, fingerprint, losses):
+    """A result with these losses of one token each."""
+    target = EvaluatedTarget(name, "model", weights=name)
+    examples = [ExampleResult(n, "set", tokens=1, nll=loss, bytes=1, correct=0) for n, loss in enumerate(losses)]
+    with EvaluationWriter(place, target, EvaluatedData(("set",), fingerprint, len(losses)), {}) as writer:
+        for one in examples:
+            writer.example(one)
+        return writer.finish([LOSS_MEASURES[0].value(examples)], 1.0, 1)
+
+
+def test_models_on_other_examples_are_not_compared_as_the_command_does(tmp_path):
+    """A model whose template drops a record is measured on others."""
+    results = [stored(tmp_path, "a", "f", [1.0, 2.0]), stored(tmp_path, "b", "other", [3.0])]
+    tables = ResultTables(results)
+    assert not compare_with_first(results)[0].differences
+    assert tables.metrics()[0]["differences"] == [{"verdict": "", "sentence": "other examples"}]
+    with pytest.raises(ValueError, match="on other examples"):
+        tables.difference("loss")
+    assert [row["index"] for row in tables.examples("loss", "changed", 0)["rows"]] == [0]
+
+
+def test_two_rubrics_of_a_judge_are_two_rows(tmp_path):
+    results = [stored(tmp_path, name, "f", [loss]) for name, loss in (("a", 1.0), ("b", 2.0))]
+    (one,), (other,) = map(examples_of, results)
+    for key, outcome in (("strict", "win"), ("kind", "lose")):
+        verdict = JudgedPair(*other.key, pair_key(one, other), key, "judge", (outcome, outcome), ("", ""))
+        add_verdict(results[1], verdict)
+    assert [row["values"][1]["text"] for row in ResultTables(results).judged()] == ["100 %", "0 %"]
+
+
+def test_the_results_of_a_judge_that_fails_stand_in_the_order_of_the_models(tmp_path, monkeypatch):
+    """What was measured before is heard of first."""
+    first, second = (stored(tmp_path, name, "f", [loss]) for name, loss in (("a", 1.0), ("b", 2.0)))
+
+    def fails(*_, on_result, **__):
+        on_result(1, second)
+        on_result(0, first)
+        raise RuntimeError("The judge does not answer.")
+
+    monkeypatch.setattr("llf_widgets.evaluation.widget.evaluate", fails)
+    view = Evaluate(["a", "b"])
+    with pytest.raises(RuntimeError, match="does not answer"):
+        view.wait(60)
+    assert [one["name"] for one in view._columns] == ["a", "b"]
+    view.close()
+    monkeypatch.setattr(ResultTables, "metrics", lambda _: 1 / 0)
+    view = Evaluate(["a", "b"])
+    with pytest.raises(RuntimeError, match="does not answer"):
+        view.wait(60)
+    view.close()

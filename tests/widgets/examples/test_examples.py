@@ -84,6 +84,15 @@ def test_a_run_without_losses_says_so(make_run):
     view.close()
 
 
+def test_losses_that_cannot_be_read_any_more_are_told(make_run):
+    folder = make_run()
+    view = Examples(folder)
+    folder.examples.mkdir()
+    view._handle_custom_msg({"kind": "odd"}, [])
+    assert "examples.jsonl" in view._note
+    view.close()
+
+
 def test_a_point_of_the_curve_leads_to_its_rows(folder):
     monitor = Monitor(folder)
     for args in ({"step": 4}, {"step": "all"}, {}):

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from llf_widgets.forms import Studio
-from llf_widgets.inspect import Inspect
+from llf_widgets.inspect import Inspect, data_process
 from llf_widgets.inspect.summary import summary_html, summary_text
 from tests.hostile import evil_model
 
@@ -106,6 +107,32 @@ def test_how_rows_are_read_is_corrected_in_the_view(inspect):
     view._receive(view, {"type": "change", "changes": {"dataset_format": "alpaca", "dataset_columns": columns}}, [])
     assert view.wait(60).overview()["examples"] == 1
     assert view.config.data.dataset_columns == columns
+
+
+@pytest.mark.launches
+@pytest.mark.usefixtures("warm_python")
+def test_a_setting_that_is_not_valid_is_told(inspect, monkeypatch):
+    view = inspect(ROWS)
+    view.wait(60)
+    view._receive(view, {"type": "change", "changes": {"cutoff_len": -5}}, [])
+    assert (view._state, "cutoff_len" in view._note) == ("ready", True)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    view._receive(view, {"type": "reload"}, [])
+    assert view._state == "failed"
+    with pytest.raises(RuntimeError, match="/nowhere/python"):
+        view.wait(5)
+
+
+def test_a_line_that_the_end_of_the_process_has_cut_off_hides_no_end(monkeypatch, tmp_path):
+    code = tmp_path / "torn.py"
+    code.write_text("print('{\"progress\": \"a\", \"ro', end='', flush=True)\nraise SystemExit('out of memory')")
+    monkeypatch.setattr(data_process, "COMMAND", (str(code),))
+    ended = Future()
+    process = data_process.DataProcess("", print, print, print, ended.set_result)
+    process.start()
+    assert ended.result(timeout=60) == "The process that reads the data exited (exit code 1): out of memory"
+    with pytest.raises(data_process.ProcessExitedError, match="out of memory"):
+        process.request("overview").result(timeout=5)
 
 
 @pytest.mark.launches

@@ -102,6 +102,8 @@ def test_what_cannot_be_measured_is_told(tmp_path, monkeypatch, tiny_model_dir):
         load(str(tmp_path / "missing.yaml"))
     with pytest.raises(EvaluationError, match="has no task"):
         load(str(tmp_path))
+    with pytest.raises(EvaluationError, match=r"Metrics score answers .* Name the data"):
+        evaluate([tiny_model_dir], tasks=["llf_completion"], metrics="rouge")
     monkeypatch.setattr(task_names, "find_spec", lambda _: None)
     with pytest.raises(EvaluationError, match=r"pip install \"llf\[eval\]\""):
         evaluate([tiny_model_dir], tasks=["llf_completion"])
