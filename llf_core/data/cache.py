@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 VERSION = 7
 """Version of the cache; increased when the same settings would give other examples."""
 DONE_FILE = "report.json"
+KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -71,12 +73,16 @@ def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = Fal
         The folder, and whether it was cached.
 
     Raises:
+        ValueError: the key is not one of `cache_key`. Another text could name a folder outside the cache.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the cache cannot be written, or its file system has no locks.
         UnreadableError: the cache's lock is a link or not a regular file.
     """
     from llf_core.runs.lock import shared_lock
 
+    if not KEY.fullmatch(key):
+        msg = f"{key!r} is not a key of `cache_key`. Expected 32 hexadecimal digits."
+        raise ValueError(msg)
     base = home() / "cache" / "data"
     base.mkdir(parents=True, exist_ok=True)
     folder = base / key
