@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.chat.events import Failed, Finished
+from llf_core.launch.local_process import computing_environment
+from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE
 
 if TYPE_CHECKING:
     import subprocess
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
     from llf_core.chat.events import Event
     from llf_core.chat.request import ChatRequest
+
+logger = logging.getLogger(__name__)
 
 Phase = Literal["stopped", "starting", "ready", "failed"]
 
@@ -79,6 +85,11 @@ class EngineSettings:
     trust: bool = False
     template: str | None = None
 
+    def environment(self) -> dict[str, str]:
+        """The environment of an engine's processes: that of this process, with `home` and `trust`."""
+        given = {} if self.home is None else {"LLF_HOME": str(self.home)}
+        return computing_environment(os.environ | given) | {VARIABLE: RUN_VALUE if self.trust else ""}
+
 
 class ChatEngine(ABC):
     """Holds one base model and any number of adapters in a process of its own. All methods may be called in any thread.
@@ -116,7 +127,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def load_adapter(self, name: str, folder: str) -> None:
-        """Load an adapter onto the base model, once; later requests name it.
+        """Load an adapter onto the base model, once; later requests name it. Another folder takes the name over.
 
         All adapters share the base's weights, so that a run beside its base needs the memory of one model.
 
@@ -212,34 +223,33 @@ class ChatEngine(ABC):
     def dispatch(self, number: int, event: Event) -> None:
         """Pass an event on to whoever asked; engines call it, since one process reports the events of all replies.
 
+        What the listener raises is logged, so that the other replies go on.
+
         Args:
             number: the id of the request; events of one that has ended are dropped.
             event: the event; `Finished` and `Failed` end the request.
-
-        Raises:
-            Exception: whatever the listener raises.
         """
         ends = isinstance(event, Finished | Failed)
         with self.lock:
             on_event = self.running.pop(number, None) if ends else self.running.get(number)
         if on_event is not None:
-            on_event(event)
+            _call(on_event, event)
 
     def tell(self, state: EngineState) -> None:
-        """Change the state, and tell whoever watches, so that views need not poll.
+        """Change the state, and tell whoever watches, so that views need not poll. What that raises is logged.
 
         Args:
             state: the new state.
         """
         self._state = state
-        self._on_state(state)
+        _call(self._on_state, state)
 
     def end_requests(self) -> None:
         """End all requests with the reason why the engine has ended, so that nobody waits for replies in vain."""
         with self.lock:
             left, self.running = self.running, {}
         for on_event in left.values():
-            on_event(self.ended())
+            _call(on_event, self.ended())
 
     def ended(self) -> Failed:
         """The last event of a request after the engine has ended, which says why, and what to do."""
@@ -247,3 +257,11 @@ class ChatEngine(ABC):
         if state.phase == "failed":
             return Failed("untrusted" if state.code else "engine", state.reason or "The engine failed.")
         return Failed("engine", "The engine was closed before the reply was complete.", "Ask again.")
+
+
+def _call(listener: Callable[[Any], object], value: object) -> None:
+    """Call a listener in a thread of an engine, which goes on whatever it raises."""
+    try:
+        listener(value)
+    except Exception:
+        logger.exception("A listener of a chat engine has failed.")

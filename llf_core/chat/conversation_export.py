@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.chat_message import part_text
+from llf_core.chat.message_pictures import is_picture
 from llf_core.chat.picture import part_url
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _row_message(message: Mapping[str, Any], images: list[str]) -> dict[str, Any
     if isinstance(content, list):
         parts = []
         for part in content:
-            if part.get("type") == "image_url":
+            if is_picture(part):
                 images.append(str(part_url(part)))
                 parts.append("<image>")
             else:
@@ -153,7 +154,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 def _with_pictures(content: str | list[dict[str, Any]]) -> str:
     if isinstance(content, str):
         return content
-    return "\n\n".join("*(picture)*" if part.get("type") == "image_url" else part_text(part) for part in content)
+    return "\n\n".join("*(picture)*" if is_picture(part) else part_text(part) for part in content)
 
 
 def _body(text: str) -> str:

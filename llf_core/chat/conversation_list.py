@@ -7,7 +7,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.conversation import (
     CHATS,
@@ -22,6 +22,9 @@ from llf_core.runs.folder import home_folder
 from llf_core.runs.moving import move
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import leads_to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BIN = Path("bin", f".{CHATS}")
 """Folder of deleted conversations. `llf runs clean` empties it with the bin; its hidden name is no run."""
@@ -70,14 +73,7 @@ def list_conversations(
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder is not accessible, or a file is in its place.
     """
-    found = []
-    with suppress(FileNotFoundError), os.scandir(home_folder(home) / CHATS) as entries:
-        for entry in entries:
-            name, ending = os.path.splitext(entry.name)  # noqa: PTH122
-            if ending == ".jsonl" and CONVERSATION_ID.fullmatch(name):
-                with suppress(FileNotFoundError):  # deleted meanwhile
-                    found.append((entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)))
-    found.sort(reverse=True)
+    found = _files(home)
     rows = []
     for changed, path in found[offset : offset + limit]:
         with suppress(OSError):
@@ -85,11 +81,55 @@ def list_conversations(
     return len(found), rows
 
 
-def _row(conversation: Conversation, changed: float) -> ConversationRow:
+def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Iterator[Conversation]:
+    """Open conversations one after the other, to search for one: only those that are looked at are read.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+        limit: maximum number of conversations.
+
+    Yields:
+        The conversations, last changed first. A file that cannot be read is left out.
+
+    Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: the folder is not accessible, or a file is in its place.
+    """
+    for _, path in _files(home)[:limit]:
+        with suppress(OSError):
+            yield Conversation(path)
+
+
+def answering_models(conversation: Conversation) -> tuple[str, ...]:
+    """Names of the models that have answered in a conversation, in the order of their first replies, for lists.
+
+    Args:
+        conversation: the conversation.
+    """
     messages = conversation.messages.values()
-    targets = dict.fromkeys(one.target for one in messages if one.role == "assistant" and one.target)
+    return tuple(dict.fromkeys(one.target for one in messages if one.role == "assistant" and one.target))
+
+
+def _files(home: Path | str | None) -> list[tuple[float, Path]]:
+    """Time of change and path of each conversation, last changed first."""
+    found = []
+    with suppress(FileNotFoundError), os.scandir(home_folder(home) / CHATS) as entries:
+        for entry in entries:
+            name, ending = os.path.splitext(entry.name)  # noqa: PTH122
+            if ending == ".jsonl" and CONVERSATION_ID.fullmatch(name):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found.append((entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)))
+    return sorted(found, reverse=True)
+
+
+def _row(conversation: Conversation, changed: float) -> ConversationRow:
     return ConversationRow(
-        conversation.id, strip_bidi(conversation.title), len(messages), tuple(targets), conversation.created, changed
+        conversation.id,
+        strip_bidi(conversation.title),
+        len(conversation.messages),
+        answering_models(conversation),
+        conversation.created,
+        changed,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,6 @@ from typing import IO, TYPE_CHECKING, Any
 from llf_core.chat.chat_engine import ChatEngine
 from llf_core.chat.events import read_event
 from llf_core.launch.exit_reason import signal_name
-from llf_core.launch.local_process import computing_environment
-from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE
 from llf_core.runs.plain_text import without_escapes
 from llf_core.untrusted import brief
 
@@ -47,11 +44,8 @@ class EngineProcess(ChatEngine):
 
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
         super().__init__(config, settings, on_state)
-        self._adapters: set[str] = set()
+        self._adapters: dict[str, str] = {}
         self._pipe = threading.Lock()
-        home = settings.home
-        env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}))
-        env[VARIABLE] = RUN_VALUE if settings.trust else ""
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         self.process = self._process = subprocess.Popen(  # noqa: S603 - a module of this package
             [sys.executable, "-P", "-m", MODULE],
@@ -59,7 +53,7 @@ class EngineProcess(ChatEngine):
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,  # an interrupt of the notebook does not end it
-            env=env,
+            env=settings.environment(),
         )
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-chat")
         self._thread.start()
@@ -73,9 +67,12 @@ class EngineProcess(ChatEngine):
             folder: its folder or hub id.
         """
         with self.lock:
-            if name in self._adapters:
+            known = self._adapters.get(name)
+            if known == folder:
                 return
-            self._adapters.add(name)
+            self._adapters[name] = folder
+        if known is not None:
+            self._send({"unload_adapter": name})
         self._send({"load_adapter": {"name": name, "folder": folder}})
 
     def unload_adapter(self, name: str) -> None:
@@ -87,7 +84,7 @@ class EngineProcess(ChatEngine):
         with self.lock:
             if name not in self._adapters:
                 return
-            self._adapters.discard(name)
+            del self._adapters[name]
         self._send({"unload_adapter": name})
 
     def begin(self, number: int, request: ChatRequest) -> None:

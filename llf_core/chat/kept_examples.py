@@ -7,6 +7,7 @@ A data set has one file for each kind: examples (`sft`), pairs (`dpo`, `rm`) and
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import time
@@ -190,9 +191,9 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
 
 
 def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
-    """Remove the row of a reply from a data set, as when it was kept by mistake; nothing happens if it has none.
+    """Remove the rows of a reply from a data set, as when it was kept by mistake; nothing happens if it has none.
 
-    An empty data set is removed, and a rating with its row.
+    Of pairs these are all with it as the better reply. An empty data set is removed, and a rating with its row.
 
     Args:
         conversation: the conversation.
@@ -213,12 +214,8 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
     row_id = message.kept.get(file.name)
     if row_id is None:
         return
-    with _lock(file):
-        found, left = _left(file, lambda origin: origin.get("id") == row_id)
-        if not left:
-            file.unlink(missing_ok=True)
-        elif len(left) < len(found):
-            _rewrite(file, left)
+    if os.path.lexists(file):
+        _remove(file, lambda origin: origin.get("id") == row_id or _is_of(origin, conversation, (reply,)))
     kept = {name: value for name, value in message.kept.items() if name != file.name}
     rating = {"rating": ""} if _kind(file) == "ratings" else {}
     conversation.change(reply, kept=kept, **rating)
@@ -321,9 +318,7 @@ def _keep(
         )
     make_folder(path.parent)
     with _lock(path):
-        found, left = _left(
-            path, lambda old: old.get("conversation") == conversation.id and old.get("messages") == list(ids)
-        )
+        found, left = _left(path, lambda old: _is_of(old, conversation, ids))
         if len(left) < len(found):  # at once, so that the earlier row is not lost if the disk is full
             _rewrite(path, [*left, encode(redact_nested(row | {KEPT: origin}))])
         else:
@@ -331,6 +326,23 @@ def _keep(
         rows = _count(path)
     conversation.change(ids[0], kept=conversation.messages[ids[0]].kept | {path.name: origin["id"]})
     return KeptRow(str(origin["id"]), path, kind, rows, ids)
+
+
+def _is_of(origin: dict[str, Any], conversation: Conversation, replies: tuple[str, ...]) -> bool:
+    """Whether a row was made of replies of a conversation: of all, or of the first ones that it names."""
+    messages = origin.get("messages")
+    if origin.get("conversation") != conversation.id or not isinstance(messages, list):
+        return False
+    return messages[: len(replies)] == list(replies)
+
+
+def _remove(file: Path, removed: Callable[[dict[str, Any]], bool]) -> None:
+    with _lock(file):
+        found, left = _left(file, removed)
+        if not left:
+            file.unlink(missing_ok=True)
+        elif len(left) < len(found):
+            _rewrite(file, left)
 
 
 @contextmanager
@@ -360,7 +372,7 @@ def _rewrite(path: Path, lines: Iterable[bytes]) -> None:
 
 
 def _count(path: Path) -> int:
-    return sum(1 for _ in records(path)) if leads_to_file(path) else 0
+    return sum(1 for _ in records(path))
 
 
 def _kind(path: Path) -> str:

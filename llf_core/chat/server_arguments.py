@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 
-def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
+def base_model(config: RunConfig, server: str, *, trust: bool) -> tuple[str, list[str]]:
     """The base model as a server takes it: a folder, so that it is the revision that LLF found.
 
     Its Python code is run by the server only if the user has allowed it.
@@ -23,13 +23,15 @@ def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
     Args:
         config: names the model.
         server: the server's name, for messages.
+        trust: whether code may run that has not been allowed yet.
 
     Returns:
         The folder, and the argument by which the server runs the model's code, or none.
 
     Raises:
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
+        UntrustedCodeError: without `trust`: Python code of the model would run, and the user has not allowed it.
+        TooMuchCodeError: without `trust`: a file of that code is larger than a person could review, or not a regular
+            file.
         ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
@@ -48,7 +50,8 @@ def base_model(config: RunConfig, server: str) -> tuple[str, list[str]]:
             "quantization_bit, name a quantized model, or remove infer_backend to use LLF's engine."
         )
     source = resolve_model(model.model_name_or_path, config)
-    code = ["--trust-remote-code"] if resolve_trust_remote_code(source, config) else []
+    runs = config.model.trust_remote_code if trust else resolve_trust_remote_code(source, config)
+    code = ["--trust-remote-code"] if runs else []
     return str(source.path), code
 
 

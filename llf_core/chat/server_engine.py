@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import json
-import os
+import queue
 import secrets
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import threading
 import time
 from abc import abstractmethod
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from llf_core.chat.chat_engine import ChatEngine
@@ -23,9 +25,12 @@ from llf_core.chat.message_pictures import with_checked_pictures
 from llf_core.chat.request import RequestError
 from llf_core.chat.target import loading_config
 from llf_core.launch.exit_reason import signal_name
-from llf_core.launch.local_process import computing_environment
+from llf_core.models.errors import first_line
+from llf_core.runs.code_files import TooMuchCodeError
+from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.runs.plain_text import without_escapes
 from llf_core.untrusted import brief
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +48,23 @@ UNKNOWN_TOKEN = -1
 """Id of a token in log-probabilities: OpenAI's API has none."""
 
 
+@dataclass(eq=False)
+class _Adapter:
+    """An adapter that the server loads.
+
+    Attributes:
+        name: its name in requests.
+        folder: its folder or hub id.
+        refused: why it cannot be used; empty if it can, None while it is being loaded.
+    """
+
+    name: str
+    folder: str
+    refused: str | None = None
+
+
 class ServerEngine(ChatEngine):
-    """Starts a server, and asks it by HTTP.
+    """Starts a server, and asks it by HTTP. A thread finds the model and starts it, since a download takes minutes.
 
     Args:
         config: see `ChatEngine`.
@@ -59,16 +79,9 @@ class ServerEngine(ChatEngine):
         key: the key of its requests, random for each start.
 
     Raises:
-        ModelError: the server cannot serve this model.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
-        OSError: a file of the model cannot be read, the hub's cache cannot be written, or the process cannot be
-            started.
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
     """
 
     title: ClassVar[str] = "The server"
@@ -79,27 +92,20 @@ class ServerEngine(ChatEngine):
         super().__init__(config, settings, on_state)
         self._config = loading_config(config)
         self.port, self.key = _free_port(), secrets.token_urlsafe(32)
-        self._adapters: dict[str, str | None] = {}  # None while it is loaded; then why it was refused, or nothing
+        self._adapters: dict[str, _Adapter] = {}
+        self._changes: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._connections: dict[int, http.client.HTTPConnection] = {}
         self._cancelled: set[int] = set()
         self._ready = threading.Event()
         self._last = time.monotonic()
-        command, environment = self.command(self._config)
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        self.process = self._process = subprocess.Popen(  # noqa: S603 - a command of the engine
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-            env=computing_environment(os.environ) | environment,
-        )
-        self._image_check = _start_image_check(config)
-        threading.Thread(target=self._watch, daemon=True, name="llf-chat-server").start()
+        for name, work in {"llf-chat-server": self._serve, "llf-adapters": self._change_adapters}.items():
+            threading.Thread(target=work, daemon=True, name=name).start()
 
     @abstractmethod
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
         """The command that starts the server on `HOST` and `port`, with the base model named `BASE`, as in requests.
+
+        It is called in the engine's thread. What it raises is why the engine failed.
 
         Args:
             config: settings of the base model and options of the engine.
@@ -127,20 +133,23 @@ class ServerEngine(ChatEngine):
         return adapter or BASE
 
     def load_adapter(self, name: str, folder: str) -> None:
-        """Have the server load an adapter, in a thread that waits until it is ready, see `ChatEngine.load_adapter`.
+        """Have the server load an adapter once it is ready, see `ChatEngine.load_adapter`; one that it refused, again.
 
         Args:
             name: its name in requests.
             folder: its folder or hub id.
         """
         with self.lock:
-            if name in self._adapters:
+            known = self._adapters.get(name)
+            if known is not None and known.folder == folder and not known.refused:
                 return
-            self._adapters[name] = None
-        threading.Thread(target=self._load, args=(name, folder), daemon=True).start()
+            adapter = self._adapters[name] = _Adapter(name, folder)
+        if known is not None and known.folder != folder:
+            self._changes.put(partial(self._post, self.unload_path, {"lora_name": name}))
+        self._changes.put(partial(self._load, adapter))
 
     def unload_adapter(self, name: str) -> None:
-        """Have the server remove an adapter, in a thread that waits for its answer, see `ChatEngine.unload_adapter`.
+        """Have the server remove an adapter once it is ready, see `ChatEngine.unload_adapter`.
 
         Args:
             name: its name.
@@ -149,9 +158,7 @@ class ServerEngine(ChatEngine):
             if name not in self._adapters:
                 return
             del self._adapters[name]
-        threading.Thread(
-            target=self._post, args=(self.unload_path, {"lora_name": name}), daemon=True, name="llf-unload"
-        ).start()
+        self._changes.put(partial(self._post, self.unload_path, {"lora_name": name}))
 
     def begin(self, number: int, request: ChatRequest) -> None:
         """Begin a reply in a thread of its own, which reads the server's stream, see `ChatEngine.begin`.
@@ -179,37 +186,101 @@ class ServerEngine(ChatEngine):
 
     def close(self) -> None:
         """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
-        self.closing = True
-        self._process.terminate()
+        with self.lock:
+            self.closing = True
+            process = self.process
+        if process is None:  # `_start` will start none
+            self.tell(replace(self.state, phase="stopped", progress=""))
+            self.end_requests()
+            return
+        process.terminate()
         try:
-            self._process.wait(CLOSE_SECONDS)
+            process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            process.kill()
 
-    def _watch(self) -> None:
+    def _serve(self) -> None:
+        """Find the model, start the server, and tell when it is ready, idle or has ended."""
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 - the requests fail with the reason
+            if not self.closing:
+                self._tell_failure(error)
+        if self.process is not None:
+            self._watch(self.process)
+        self._ready.set()
+        self._changes.put(None)
+        self.end_requests()
+
+    def _start(self) -> None:
+        self.tell(replace(self.state, progress="Finding the model"))
+        command, environment = self.command(self._config)
+        own = self.settings.environment()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        with self.lock:
+            if self.closing:
+                return
+            self._image_check = _start_image_check(self.config, own)
+            try:
+                self.process = subprocess.Popen(  # noqa: S603 - a command of the engine
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    start_new_session=True,
+                    env=own | environment,
+                )
+            except BaseException:
+                _end_image_check(self._image_check)
+                raise
+        atexit.register(self.process.terminate)  # it is no child that ends with its parent
+
+    def _tell_failure(self, error: Exception) -> None:
+        code: list[dict[str, Any]] = []
+        if isinstance(error, UntrustedCodeError):
+            with suppress(TooMuchCodeError):
+                code = error.shown
+        known = isinstance(error, UserError | OSError)
+        reason = str(error) if known else f"{self.title} cannot be started: {first_line(error)}"
+        self.tell(replace(self.state, phase="failed", progress="", reason=reason, code=tuple(code)))
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Tell when the server is ready, idle or has ended."""
         self.tell(replace(self.state, progress=f"{self.title} is loading the model"))
-        while self._process.poll() is None:
+        while process.poll() is None:
             if not self._ready.is_set():
                 if self._image_check.poll() is not None and self._is_healthy():
                     sees = _may_read_images(self._image_check)
                     self.tell(replace(self.state, phase="ready", progress="", device="cuda", sees_images=sees))
+                    self._last = time.monotonic()
                     self._ready.set()
-            elif not self.running and time.monotonic() - self._last > self.settings.idle_seconds:
-                minutes = self.settings.idle_seconds / 60
-                reason = f"No question for {minutes:g} min: {self.title} was stopped, and its memory is free."
-                self._state = replace(self._state, reason=reason)
+            elif self._is_idle():
                 self.close()
             time.sleep(POLL_SECONDS)
-        code = self._process.wait()
+        code = process.wait()
+        atexit.unregister(process.terminate)
         _end_image_check(self._image_check)
         if self.closing:
             self.tell(replace(self.state, phase="stopped", progress=""))
         else:
             self.tell(replace(self.state, phase="failed", progress="", reason=self._exit_message(code)))
-        self._ready.set()
         self._log.close()
-        self.end_requests()
+
+    def _is_idle(self) -> bool:
+        """Whether nothing has come for a while; then no request is taken any more."""
+        seconds = self.settings.idle_seconds
+        with self.lock:
+            if self.running or self.closing or time.monotonic() - self._last <= seconds:
+                return False
+            self.closing = True
+        reason = f"No question for {seconds / 60:g} min: {self.title} was stopped, and its memory is free."
+        self._state = replace(self._state, reason=reason)
+        return True
+
+    def _change_adapters(self) -> None:
+        """Load and unload adapters one after the other, so that one never takes the name of another still loaded."""
+        while (change := self._changes.get()) is not None:
+            change()
 
     def _exit_message(self, code: int) -> str:
         if code < 0:
@@ -228,17 +299,15 @@ class ServerEngine(ChatEngine):
         finally:
             connection.close()
 
-    def _load(self, name: str, folder: str) -> None:
+    def _load(self, adapter: _Adapter) -> None:
         from llf_core.models.adapter_loading import find_adapter
 
         try:
-            path = find_adapter(folder, self._config)
-            refused = self._post(self.load_path, {"lora_name": name, "lora_path": str(path)})
-        except (ValueError, OSError) as error:
-            refused = str(error)
-        with self.lock:
-            if name in self._adapters:
-                self._adapters[name] = f"{self.title} does not load the adapter: {refused}" if refused else ""
+            path = find_adapter(adapter.folder, self._config)
+            refused = self._post(self.load_path, {"lora_name": adapter.name, "lora_path": str(path)})
+        except Exception as error:  # noqa: BLE001 - the requests that name it fail with the reason
+            refused = str(error) if isinstance(error, UserError | OSError) else first_line(error)
+        adapter.refused = f"{self.title} does not load the adapter: {refused}" if refused else ""
 
     def _post(self, path: str, content: dict[str, Any]) -> str:
         """Send a request once the server is ready; returns its error, or an empty text."""
@@ -272,8 +341,8 @@ class ServerEngine(ChatEngine):
         """Send a request once the server is ready, and read its stream."""
         begun = time.monotonic()
         self._ready.wait()
-        if self._process.poll() is not None:
-            return  # `_watch` ends all requests with the reason
+        if self.process is None or self.process.poll() is not None:
+            return  # `_serve` ends all requests with the reason
         refused = self._wait_for_adapter(request.adapter)
         if refused:
             self.dispatch(number, Failed("model_gone", refused))
@@ -293,12 +362,11 @@ class ServerEngine(ChatEngine):
             if answer.status != http.HTTPStatus.OK:
                 self.dispatch(number, _failure(answer.status, answer.read().decode("utf-8", "replace")))
                 return
-            for chunk in _chunks(answer):
-                for event in reply.read(chunk):
-                    self.dispatch(number, event)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._read(number, answer, reply)
+        except Exception as error:  # noqa: BLE001 - the reader is told, whatever the server sent
             if number not in self._cancelled:
-                self.dispatch(number, Failed("engine", f"{self.title} broke the reply off: {error}", "Ask again."))
+                text = f"{self.title} broke the reply off: {first_line(error)}"
+                self.dispatch(number, Failed("engine", text, "Ask again."))
         finally:
             connection.close()
             with self.lock:
@@ -308,13 +376,25 @@ class ServerEngine(ChatEngine):
             self._last = time.monotonic()
             self.dispatch(number, reply.finished("cancelled" if cancelled else None))
 
+    def _read(self, number: int, answer: http.client.HTTPResponse, reply: _Reply) -> None:
+        """Pass on the events of a stream, until it ends or nobody wants them."""
+        for chunk in _chunks(answer):
+            if "error" in chunk:
+                self.dispatch(number, _failure_within(chunk))
+            if number in self._cancelled:
+                return
+            for event in reply.read(chunk):
+                self.dispatch(number, event)
+
     def _wait_for_adapter(self, name: str | None) -> str:
         """Why an adapter was refused, once that is known; empty if it can be used."""
         while name is not None and not self.closing:
             with self.lock:
-                found = self._adapters.get(name, "It was removed.")
-            if found is not None:
-                return found
+                found = self._adapters.get(name)
+            if found is None:
+                return f"The adapter {name} was removed."
+            if found.refused is not None:
+                return found.refused
             time.sleep(POLL_SECONDS / 10)
         return ""
 
@@ -443,10 +523,26 @@ def _tokens(logprobs: dict[str, Any] | None) -> Iterator[Token]:
 
 
 def _chunks(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON of server-sent events."""
+    """The JSON objects of server-sent events.
+
+    Raises:
+        ValueError: one is no JSON object, or the last one is missing.
+    """
     for line in answer:
-        if line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
-            yield json.loads(line[5:])
+        if line.startswith(b"data: [DONE]"):
+            return
+        if line.startswith(b"data:"):
+            chunk = json.loads(line[5:])
+            if not isinstance(chunk, dict):
+                raise ValueError(f"It sent {brief(str(chunk))}")
+            yield chunk
+    raise ValueError("Its stream ended early")
+
+
+def _failure_within(chunk: dict[str, Any]) -> Failed:
+    """The failure that a server reports within a stream, whose status is in its `code`."""
+    code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
+    return _failure(code if isinstance(code, int) else http.HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps(chunk))
 
 
 def _failure(status: int, text: str) -> Failed:
@@ -475,7 +571,7 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _start_image_check(config: str) -> subprocess.Popen[bytes]:
+def _start_image_check(config: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Begin to find out whether the model reads pictures, while the server loads it."""
     check = subprocess.Popen(  # noqa: S603 - a module of this package
         [sys.executable, "-P", "-m", IMAGE_CHECK],
@@ -483,7 +579,7 @@ def _start_image_check(config: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=computing_environment(os.environ),
+        env=environment,
     )
     assert check.stdin is not None  # noqa: S101 - opened above
     with suppress(OSError), check.stdin:  # it has ended: the server decides

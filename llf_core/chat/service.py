@@ -13,6 +13,7 @@ from llf_core.chat.events import Failed, Finished
 from llf_core.chat.target import Target, TargetError, find_target, loading_config
 from llf_core.config.declaration import ChatEngineDeclaration
 from llf_core.config.registry import declared
+from llf_core.models.errors import first_line
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class ChatService:
         Raises:
             TargetError: nothing has this name, or it generates no text.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
@@ -155,8 +156,6 @@ class ChatService:
     def start(self, name: str) -> None:
         """Begin to load a model in the background, so that its first reply comes sooner.
 
-        For vLLM and SGLang it finds the model before it returns, and downloads it if needed.
-
         Args:
             name: its name.
 
@@ -165,18 +164,12 @@ class ChatService:
             ConfigError: its settings are invalid.
             PluginError: the engine of another package cannot be imported, or two installed packages declare the same
                 name or key.
-            ModelError: the server of vLLM or SGLang cannot serve the model.
-            UntrustedCodeError: Python code of the model would run in such a server, and the user has not allowed it.
-            TooMuchCodeError: a file of that code is larger than a person could review, or not a regular file.
-            OSError: a file of the model cannot be read, or the process cannot be started.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
+            OSError: the process cannot be started.
         """
         self._process_of(self._target(name))
 
     def submit(self, name: str, request: ChatRequest, on_event: Callable[[Event], object]) -> Ticket:
-        """Ask a model for a reply. Returns at once, unless it has to start vLLM or SGLang, see `start`.
+        """Ask a model for a reply. Returns at once, also while the model is still loading.
 
         Args:
             name: its name.
@@ -200,8 +193,8 @@ class ChatService:
         except UserError as error:
             on_event(Failed("engine", error.message, error.what_to_do))
             return Ticket(0)
-        except OSError as error:
-            on_event(Failed("engine", f"The process of the model cannot be started: {error}"))
+        except Exception as error:  # noqa: BLE001 - an engine may be another package's
+            on_event(Failed("engine", f"The process of the model cannot be started: {first_line(error)}"))
             return Ticket(0)
         named = replace(request, adapter=name if target.adapter is not None else None)
         return Ticket(process.submit(named, on_event), process)
@@ -331,9 +324,16 @@ class ChatService:
 def _engine_class(target: Target) -> type[ChatEngine]:
     """The engine that a target's config names."""
     engine = declared(ChatEngineDeclaration)[loading_config(target.config).chat.infer_backend]
-    if engine.package and importlib.util.find_spec(engine.package) is None:
+    if engine.package and not _is_installed(engine.package):
         raise TargetError(
             f"{engine.label} is not installed, and infer_backend is {engine.name}.",
             f"Run pip install {engine.package}, or remove infer_backend to use LLF's engine.",
         )
     return engine.load(ChatEngine)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:  # the package that it is in is missing
+        return False

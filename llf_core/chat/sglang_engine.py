@@ -47,7 +47,7 @@ class SGLangEngine(ServerEngine):
             OSError: a file of the model cannot be read, or the hub's cache cannot be written.
         """
         options = config.options(SGLangOptions)
-        folder, code = base_model(config, self.title)
+        folder, code = base_model(config, self.title, trust=self.settings.trust)
         command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", folder]
         command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
         command += ["--dtype", config.chat.infer_dtype, "--context-length", str(options.sglang_maxlen)]

@@ -42,7 +42,7 @@ UNUSED_KEYS = (
     "use_reentrant_gc",
 )
 """Keys of a model that concern its training only: targets that differ in them share their weights."""
-CONFIG_SUFFIXES = (".yaml", ".yml")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 _STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]{1,18}|latest|base)$")
 
 
@@ -135,16 +135,16 @@ def find_target(
     Args:
         target: a run, its folder or its id (also abbreviated, as `find_run` reads it), each of them also with `@STEP`,
             `@latest` (the last checkpoint, or the result) or `@base` (the model before training); a folder of a model
-            or adapter, such as a run's `output/`; a GGUF file; a hub id; a YAML file with `model_name_or_path` and
-            perhaps `adapter_name_or_path`, as LLaMA-Factory's chat takes it.
+            or adapter, such as a run's `output/`; a GGUF file; a hub id; a YAML or JSON file with `model_name_or_path`
+            and perhaps `adapter_name_or_path`, as LLaMA-Factory's chat takes it.
         home: `LLF_HOME`; None for the environment's.
         reward_models: whether the result of a run that trained a reward model is accepted too.
 
     Raises:
-        TargetError: nothing has this name, the run has no such checkpoint or no weights yet, the adapter or YAML file
+        TargetError: nothing has this name, the run has no such checkpoint or no weights yet, the adapter or config file
             names no model, or the model generates no text.
-        ConfigError: the config of the run is no longer valid, or the YAML file is not.
-        UnreadableError: the `adapter_config.json` is not a regular file or too large.
+        ConfigError: the config of the run is no longer valid or cannot be read, or the config file is not.
+        UnreadableError: the `adapter_config.json` is too large, or the system denies access.
         TypeError: the target is of another type.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.

@@ -38,7 +38,7 @@ class VLLMEngine(ServerEngine):
             OSError: a file of the model cannot be read, or the hub's cache cannot be written.
         """
         options = config.options(VLLMOptions)
-        folder, code = base_model(config, self.title)
+        folder, code = base_model(config, self.title, trust=self.settings.trust)
         command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder]
         command += ["--host", HOST, "--port", str(self.port), "--served-model-name", BASE]
         command += ["--dtype", config.chat.infer_dtype, "--max-model-len", str(options.vllm_maxlen)]

@@ -51,7 +51,7 @@ class SharedModels:
         Raises:
             TargetError: nothing has this name, or it generates no text.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
@@ -98,7 +98,7 @@ class SharedModels:
         Raises:
             TargetError: the run has no weights any more, or the model was removed.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.

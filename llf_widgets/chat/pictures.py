@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.message_pictures import is_picture
 from llf_core.chat.picture import MAX_BYTES, PictureError, check_together, part_url, picture_bytes
 from llf_core.runs.formatting import size
 
@@ -92,7 +93,7 @@ def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> l
         keys: keys of the same question, to any model: only the pictures in these places; None for all.
     """
     parts = message.content if isinstance(message.content, list) else []
-    found = [part for part in parts if part.get("type") == "image_url"]
+    found = [part for part in parts if is_picture(part)]
     if keys is None:
         return found
     places = {str(key).rpartition("-")[2] for key in keys}

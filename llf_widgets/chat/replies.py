@@ -164,7 +164,7 @@ def reply_json(
     note = NOTES.get(message.finish_reason, "" if message.finish_reason else INTERRUPTED)
     left_out = message.usage.get("left_out")  # anybody may have written the file
     if isinstance(left_out, int) and left_out > 0:
-        note = f"{note} The {with_unit(left_out, 'oldest turn')} were left out.".strip()
+        note = f"{note} Left out: {with_unit(left_out, 'oldest turn')}.".strip()
     shown = {
         "id": message.id,
         "model": message.target,

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.events import Failed
-from llf_core.chat.request import RequestError
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.settings import request_of
 from llf_widgets.chat.turns import sent_messages
@@ -126,7 +125,7 @@ class ReplyWriter:
                     conversation.request_messages(history),
                     tools=tuple(tools) if isinstance(tools, list) else (),  # anybody may have written the file
                 )
-            except RequestError as error:
+            except ValueError as error:  # `RequestError`s are among them
                 on_event(Failed("invalid", str(error)))
                 continue
             writing.ticket = self._service.submit(writing.model, request, on_event)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llf_core.chat.conversation import new_conversation, open_conversation
-from llf_core.chat.conversation_list import list_conversations
+from llf_core.chat.conversation_list import answering_models, newest_conversations
 from llf_widgets.chat.settings import DEFAULTS, changed
 
 if TYPE_CHECKING:
@@ -22,27 +22,33 @@ SEARCHED = 50
 def conversation_of(name: str | None, models: Sequence[str], home: Path | None) -> Conversation:
     """Open the conversation with an id; without one the last of these models in this notebook, or a new one.
 
-    A cell that is run again then shows what it showed before. The last one is searched among the newest `SEARCHED`.
+    A cell that is run again then shows what it showed before. The last one is searched among the newest `SEARCHED`. Its
+    models are those of its last question (`save_settings`), or without these settings those that have answered.
 
     Args:
         name: its id; None for the last one.
-        models: names of the models.
+        models: names of the models, in any order.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
         ConversationError: there is none with this id.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         UnreadableError: it is not a regular file, or the system denies access.
-        OSError: too many files are open.
+        OSError: the folder of conversations is not accessible, or a file is in its place.
     """
     if name is not None:
         return open_conversation(name, home)
-    for row in list_conversations(home, limit=SEARCHED)[1]:
-        if set(row.targets) == set(models):
-            found = open_conversation(row.id, home)
-            if found.settings.get("notebook", "") == _notebook():
-                return found
+    for found in newest_conversations(home, SEARCHED):
+        if found.settings.get("notebook", "") == _notebook() and _has_models(found, models):
+            return found
     return new_conversation(home)
+
+
+def _has_models(conversation: Conversation, models: Sequence[str]) -> bool:
+    """Whether the conversation is one of these models; anybody may have written its settings."""
+    asked = conversation.settings.get("targets")
+    names = asked if isinstance(asked, list) else answering_models(conversation)
+    return len(names) == len(models) and all(name in names for name in models)
 
 
 def saved_settings(conversation: Conversation) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class ViewModels:
         Raises:
             TargetError: nothing has this name, or it generates no text.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
@@ -95,7 +95,7 @@ class ViewModels:
             ValueError: there is no such model.
             TargetError: the run has no weights any more.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
@@ -127,7 +127,7 @@ class ViewModels:
 
         Raises:
             UserError: an engine cannot be started, see `llf_core.chat.service.ChatService.start`.
-            OSError: a file of a model cannot be read, or a process cannot be started.
+            OSError: a process cannot be started.
         """
         for name in self.targets:
             self._shared.service.start(name)

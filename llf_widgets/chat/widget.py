@@ -13,6 +13,7 @@ from llf_core.chat.conversation import new_conversation
 from llf_core.chat.kept_examples import KINDS
 from llf_core.chat.picture import MAX_BYTES, PictureError, picture_part, question_content
 from llf_core.runs import Checkpoints, open_run
+from llf_core.user_error import UserError
 from llf_widgets.chat.keeping import keep, kept_rows, undo
 from llf_widgets.chat.live_run import request_checkpoint, wait_for_checkpoint
 from llf_widgets.chat.models import shared_models
@@ -238,7 +239,7 @@ class Chat(SavedView):
             ConversationError: the file of the conversation was replaced.
             TargetError: nothing has this name, or it generates no text.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
@@ -289,7 +290,7 @@ class Chat(SavedView):
             ConversationError: the file of the conversation was replaced.
             TargetError: the run has no weights any more.
             ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the status of the run cannot be read.
@@ -417,7 +418,7 @@ class Chat(SavedView):
                 function = call["function"]
                 results[call["id"]] = call_tool(self._functions, function["name"], function["arguments"])
             self._answer_calls(writing.id, results)
-        except (ValueError, OSError) as error:
+        except (UserError, ValueError, OSError) as error:
             self._note = str(error)
         finally:
             self._calling.discard(writing.id)
@@ -475,7 +476,7 @@ class Chat(SavedView):
             return
         try:
             handler(content)
-        except (ValueError, OSError) as error:  # `UserError`s are among them
+        except (UserError, ValueError, OSError) as error:
             self._note = str(error)
 
     def _page_opened(self, given: dict[str, Any]) -> None:
@@ -490,7 +491,7 @@ class Chat(SavedView):
         keys = [str(one) for one in given.get("pictures", ())]
         try:
             self.ask(str(given["text"]), self._added.urls(keys))
-        except (ValueError, OSError):
+        except Exception:
             self.send({"type": "refused", "request": given.get("request")})
             raise
         self._added.discard(keys)

@@ -7,6 +7,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import delete_run, deleted_runs, remove_from_bin, restore_run
+from llf_core.runs.folder import HomeError
 from llf_widgets.server.handler import LONG_TIMEOUT, RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
@@ -22,12 +23,17 @@ class BinHandler(RunsAPIHandler):
         """Return `{"total", "runs"}`, last deleted first, since a user who restores a run has usually just deleted it.
 
         Raises:
-            HTTPError: 400 for an invalid query, 503 if the bin could not be read in time.
-            OSError: the bin is not a folder or not accessible; answered with status 500.
+            HTTPError: 400 for an invalid query; 409 if `LLF_HOME` cannot be located, or the bin is not a folder or not
+                accessible; 503 if the bin could not be read in time.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
-        total, found = await self.run_in_thread(deleted_runs, None, offset, limit, max_seconds=LONG_TIMEOUT)
+        try:
+            total, found = await self.run_in_thread(deleted_runs, None, offset, limit, max_seconds=LONG_TIMEOUT)
+        except HomeError as error:
+            raise HTTPError(409, "%s", error) from None
+        except OSError as error:
+            raise HTTPError(409, "%s", f"The bin cannot be listed: {os_error_text(error)}") from None
         self.finish({"total": total, "runs": [one.json() for one in found]})
 
 

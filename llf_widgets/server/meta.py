@@ -52,12 +52,15 @@ def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
         The revision, and the changed fields.
 
     Raises:
-        HTTPError: 400; the message names the field and what was expected.
+        HTTPError: 400: the body is no JSON object, lacks the revision or any change, or has an unknown field, a blank
+            name, or a value of another type or that is too long.
     """
     try:
         sent = json_value(body)
     except NotPlainError:
-        raise HTTPError(400, "The body is not JSON.") from None
+        raise HTTPError(
+            400, 'The body is not JSON. Expected an object, as {"revision": 1, "name": "a name"}.'
+        ) from None
     if not isinstance(sent, dict):
         raise HTTPError(400, 'Expected a JSON object, as {"revision": 1, "name": "a name"}.')
     revision = sent.pop("revision", None)
@@ -65,11 +68,14 @@ def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
         raise HTTPError(400, "revision is not an integer. Expected the revision that was shown.")
     unknown = sorted(set(sent) - {"name", "tags", "note"})
     if unknown or not sent:
-        raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}." if unknown else "No change was given.")
+        wrong = f"Unknown field {unknown[0][:40]!r}." if unknown else "No change was given."
+        raise HTTPError(400, f"{wrong} Expected name, tags or note.")
     for field, max_length in MAX_LENGTHS.items():
         text = sent.get(field, "x")
-        if not isinstance(text, str) or len(text) > max_length or (field == "name" and not text.strip()):
+        if not isinstance(text, str) or len(text) > max_length:
             raise HTTPError(400, f"{field} is not a string of at most {max_length:,} characters.")
+    if not sent.get("name", "x").strip():
+        raise HTTPError(400, f"name is blank. Expected 1 to {MAX_LENGTHS['name']:,} characters.")
     tags = sent.get("tags", [])
     valid = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= MAX_TAG_LENGTH for tag in tags)
     if not valid or len(tags) > MAX_TAGS:

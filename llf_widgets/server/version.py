@@ -3,9 +3,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from jupyter_server.auth.decorator import authorized
-from tornado.web import authenticated
+from tornado.web import HTTPError, authenticated
 
 from llf_core import __version__
+from llf_core.runs.folder import HomeError
 from llf_widgets.home import display_runs_path, home_hash
 from llf_widgets.server.handler import RunsAPIHandler
 
@@ -23,14 +24,10 @@ class VersionHandler(RunsAPIHandler):
         `llf.check()` compares version and LLF_HOME with those of the kernel.
 
         Raises:
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`; answered with status 500.
+            HTTPError: 409 if the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
-        self.finish(
-            {
-                "llf": __version__,
-                "formats": FORMATS,
-                "home": home_hash(),
-                "folder": display_runs_path(),
-                "training": find_spec("torch") is not None,
-            }
-        )
+        try:
+            place = {"home": home_hash(), "folder": display_runs_path()}
+        except HomeError as error:
+            raise HTTPError(409, "%s", error) from None
+        self.finish({"llf": __version__, "formats": FORMATS, **place, "training": find_spec("torch") is not None})

@@ -50,6 +50,12 @@ async def test_a_run_of_the_same_id_is_not_replaced(ask, make_run, llf_home):
     assert (code, answer["message"].startswith("A run with this id already exists")) == (409, True)
 
 
+async def test_a_bin_that_is_no_folder_is_a_sentence(ask, llf_home):
+    llf_home.mkdir(exist_ok=True)
+    (llf_home / "bin").write_text("")
+    assert await ask("bin") == (409, {"message": "The bin cannot be listed: Not a directory."})
+
+
 async def test_the_bin_is_listed_a_page_at_a_time(ask, deleted, llf_home):
     first, second = await deleted("first"), await deleted("second", state="failed", reason="Out of memory.")
     for folder, when in ((first, 1000), (second, 2000)):

@@ -280,6 +280,8 @@ async def test_a_home_of_nobody(ask, monkeypatch):
     message = "The home folder in ~nobody-has-this-name/llf is unknown. Set LLF_HOME to an absolute path."
     assert await ask("runs") == (409, {"message": message})
     assert await ask("runs", "some-id") == (409, {"message": message})
+    assert await ask("version") == (409, {"message": message})
+    assert await ask("bin") == (409, {"message": message})
 
 
 async def test_a_folder_of_runs_that_leads_nowhere(ask, llf_home):

@@ -45,10 +45,17 @@ class RowBatch:
             cache: keys and values of its prompt, `[1, heads, length, head_dim]` each per layer.
 
         Raises:
-            RuntimeError: out of memory.
+            RuntimeError: out of memory; the rows are as before.
         """
-        for layer, given in zip(self.cache.layers, cache.layers, strict=True):
-            layer.join(given.keys, given.values)
+        joined = []
+        try:
+            for layer, given in zip(self.cache.layers, cache.layers, strict=True):
+                layer.join(given.keys, given.values)
+                joined.append(layer)
+        except Exception:
+            for layer in joined:
+                layer.leave(layer.rows - 1)
+            raise
         self.replies.append(reply)
         self._lengths.append(int(cache.layers[0].get_seq_length()))
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = 1024
 """Number of most likely tokens among which nucleus sampling searches before it sorts the whole vocabulary."""
+LOWEST_TEMPERATURE = 1e-30
+"""Temperatures below it count as this one, since float32 has no smaller divisors; the likeliest token is certain."""
 
 
 class NotANumberError(ArithmeticError):
@@ -94,7 +96,7 @@ class TokenChooser:
             raise NotANumberError
         if self._generator is None:
             return int(scores.argmax())
-        scores = (scores - highest) / self._sampling.temperature
+        scores = (scores - highest) / max(self._sampling.temperature, LOWEST_TEMPERATURE)
         probabilities, ids = self._candidates(scores)
         drawn = int(torch.multinomial(probabilities, 1, generator=self._generator))
         return drawn if ids is None else int(ids[drawn])

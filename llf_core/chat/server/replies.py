@@ -67,7 +67,7 @@ class Replies:
             self._metrics.submitted(self._model)
         try:
             await asyncio.shield(self._loop.run_in_executor(_THREADS, self._submit))
-        except asyncio.CancelledError:
+        except BaseException:  # what `submit` raises is no reason to leave others running
             await self.__aexit__()
             raise
         return self

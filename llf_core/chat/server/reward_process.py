@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ class RewardProcess:
         """
         with self._lock:
             self._closed = True
-        process = self._process
+            process = self._process
         if process is not None:
             process.terminate()
             try:
@@ -114,8 +115,6 @@ class RewardProcess:
 
     def _ask(self, message: dict[str, Any]) -> dict[str, Any] | Failed | None:
         """The answer of the process, which is started if need be; None if it ended by itself."""
-        if self._closed:
-            return Failed("engine", "The server is shutting down.")
         if self._process is None or self._process.poll() is not None:
             started = self._start()
             if started is not None:
@@ -126,13 +125,16 @@ class RewardProcess:
         env = computing_environment(os.environ)
         env[VARIABLE] = RUN_VALUE if self._trust else ""
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - a module of this package
-                [sys.executable, "-P", "-m", MODULE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C ends it through the server
-                env=env,
-            )
+            with self._lock:  # or `close` would not see it
+                if self._closed:
+                    return Failed("engine", "The server is shutting down.")
+                self._process = subprocess.Popen(  # noqa: S603 - a module of this package
+                    [sys.executable, "-P", "-m", MODULE],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C ends it through the server
+                    env=env,
+                )
         except OSError as error:
             return Failed("engine", f"The process of the reward model cannot be started: {error}")
         told = self._exchange({"reward_model": self.target, "idle_seconds": self._idle_seconds})
@@ -146,21 +148,20 @@ class RewardProcess:
         assert process is not None  # noqa: S101 - started by the caller
         assert process.stdin is not None  # noqa: S101 - opened above
         assert process.stdout is not None  # noqa: S101 - opened above
-        try:
+        answer: dict[str, Any] | None = None
+        with suppress(OSError, ValueError):  # it ended before the message, or within its answer
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-        except (OSError, ValueError):
-            line = b""
-        if not line:
-            process.stdin.close()
+            answer = json.loads(process.stdout.readline())
+        if answer is None:
+            with suppress(OSError):  # what it has not read cannot be written
+                process.stdin.close()
             process.stdout.close()
             code = process.wait()
             if code == 0:
                 return None
             ended = f"was ended by {signal_name(-code)}" if code < 0 else f"failed with exit code {code}"
             return Failed("engine", f"The process with the reward model {ended}.", "Check that enough memory is free.")
-        answer: dict[str, Any] = json.loads(line)
         if "failed" in answer:
             failed = read_event(answer["failed"])
             assert isinstance(failed, Failed)  # noqa: S101 - of `reward_worker`

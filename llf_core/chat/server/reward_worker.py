@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.events import Failed, event_json
 from llf_core.chat.worker_process import failure
 from llf_core.models.bounded_tokenizers import panics_as_errors
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import ModelError, first_line
 from llf_core.models.lazy_imports import prepare_imports
 from llf_core.runs.log_handler import log_to
 
@@ -39,6 +39,7 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
         PluginError: two installed packages declare the same plug-in.
     """
     from llf_core.generation.message_prompt import context_length
+    from llf_core.models.out_of_memory import is_out_of_memory
 
     try:
         longest = given["max_length"]
@@ -54,7 +55,9 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
     except ModelError as error:  # also what a chat template refuses
         return _failed("invalid", str(error))
     except Exception as error:  # noqa: BLE001 - the client reads the reason
-        return {"failed": event_json(failure(error))}
+        if is_out_of_memory(error):
+            return _failed("out_of_memory", "Out of memory: the texts do not fit.", "Send fewer or shorter texts.")
+        return _failed("engine", f"The texts cannot be scored: {first_line(error)}")
 
 
 def _tokens(model: RewardModel, given: Any, *, special: bool) -> list[int]:

@@ -164,8 +164,8 @@ def _biases(fields: Fields) -> dict[int, float]:
     biases = {}
     for token, bias in given.items():
         number = isinstance(bias, int | float) and not isinstance(bias, bool)
-        if (
-            not (token.isascii() and token.isdigit() and len(token) <= MAX_ID_DIGITS)
+        if (  # `01` would be the id of `1`
+            not (token.isascii() and token.isdigit() and len(token) <= MAX_ID_DIGITS and str(int(token)) == token)
             or not number
             or not -MAX_BIAS <= bias <= MAX_BIAS
         ):

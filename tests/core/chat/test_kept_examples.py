@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llf_core.chat.conversation import Conversation, new_conversation
+from llf_core.chat.conversation_export import as_rows
 from llf_core.chat.kept_examples import keep_example, keep_pair, keep_rating, kept_datasets, undo_kept
 from llf_core.chat.message_tree import ConversationError
+from llf_core.chat.picture import picture_url
 from llf_core.config import RunConfig
 from llf_core.data import prepare
 from llf_widgets.forms import suggestions
+from tests.tiny import picture_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,6 +138,36 @@ def test_a_row_that_finds_the_disk_full_leaves_the_earlier_one(chat: Conversatio
         assert rows(kept.file) == before
         edited()
     assert [row["messages"][-1]["content"] for row in rows(kept.file)] == ["Everywhere.", "In Rome."]
+
+
+def test_undo_removes_all_pairs_of_a_reply_and_needs_no_file(chat: Conversation) -> None:
+    worse, better, *_ = replies(chat)
+    third = chat.add("assistant", "In Oslo.", parent=chat.messages[worse].parent).id
+    kept = [keep_pair(chat, better, other) for other in (worse, third)]
+    other = keep_pair(chat, third, worse)
+    assert (other.rows, kept[0].file) == (3, other.file)
+    undo_kept(chat, better, other.file)
+    assert [row["kept"]["messages"] for row in rows(other.file)] == [[third, worse]]
+    assert chat.messages[better].kept == {}
+    shutil.rmtree(other.file.parent)  # by the user
+    undo_kept(chat, third, other.file)
+    assert chat.messages[third].kept == {}
+
+
+def test_a_data_set_that_is_no_file_is_not_listed(chat: Conversation, tmp_path: Path) -> None:
+    kept = keep_example(chat, replies(chat)[0])
+    os.mkfifo(kept.file.with_name("pipe-examples.jsonl"))
+    kept.file.with_name("folder-examples.jsonl").mkdir()
+    assert [one.name for one in kept_datasets(tmp_path)] == ["chat"]
+
+
+def test_a_picture_in_another_notation_is_a_picture_of_the_row(chat: Conversation) -> None:
+    part = {"type": "image", "image": picture_url(picture_file())}
+    question = chat.add("user", [part, {"type": "text", "text": "What is it?"}])
+    chat.add("assistant", "A square.", parent=question.id)
+    (row,) = as_rows(chat)
+    assert row["images"] == [part["image"]]
+    assert row["messages"][-2]["content"] == "<image>What is it?"
 
 
 def test_studio_offers_kept_rows(chat: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from llf_core.chat import server_engine
 from llf_core.chat.chat_engine import EngineSettings
 from llf_core.chat.engine_process import EngineProcess
 from llf_core.chat.events import Failed, Finished, Piece, Started
@@ -22,6 +23,7 @@ from llf_core.chat.sglang_engine import SGLangEngine
 from llf_core.chat.target import loading_config
 from llf_core.chat.vllm_engine import VLLMEngine
 from llf_core.models.errors import ModelError
+from tests.hostile import evil_model
 from tests.tiny import picture_file, save_tiny_llava
 
 if TYPE_CHECKING:
@@ -57,6 +59,61 @@ class Exits(ServerEngine):
         return [sys.executable, "-c", "import sys; sys.exit('No GPU was found.')"], {}
 
 
+STREAMS = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+def chunk(text, **more):
+    return {"choices": [{"delta": {"content": text}, **more}]}
+
+streams = {
+    "whole": [chunk("Hello"), chunk("", finish_reason="stop"), "[DONE]"],
+    "error": [chunk("Hel"), {"error": {"message": "The cache is full.", "code": 400}}, "[DONE]"],
+    "cut": [chunk("Hel")],
+    "odd": [chunk("Hel"), chunk("lo", logprobs={"content": [{"token": "lo"}]}), "[DONE]"],
+    "list": [[1], "[DONE]"],
+}
+loaded = set()
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        name = given.get("lora_name")
+        wrong = (name in loaded) if "lora_path" in given else name not in loaded
+        loaded.symmetric_difference_update({name} if name and not wrong else ())
+        self.send_response(400 if name and wrong else 200)
+        self.end_headers()
+        for one in streams.get(given.get("prompt"), ()):
+            self.wfile.write(f"data: {one if one == '[DONE]' else json.dumps(one)}\\n\\n".encode())
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class Streams(ServerEngine):
+    """Sends what no engine of this machine can be made to send: errors within a stream, and half a stream."""
+
+    title = "The server of the test"
+
+    def command(self, config):
+        return [sys.executable, "-c", STREAMS, str(self.port)], {}
+
+
+@pytest.fixture
+def streams(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerEngine]:
+    monkeypatch.setattr(server_engine, "IMAGE_CHECK", "json.tool")  # no picture is sent, and it imports transformers
+    engine = Streams(yaml.safe_dump({"model_name_or_path": str(tiny_model_dir)}), EngineSettings(), lambda _: None)
+    yield engine
+    engine.close()
+
+
 def reply(engine, request: ChatRequest) -> list[Event]:
     events: list[Event] = []
     done = threading.Event()
@@ -87,11 +144,11 @@ def started(model: Path, fork_server: ForkServer) -> Iterator[tuple[ServerEngine
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(fork_server.python))
         server, own = (one(config, EngineSettings(), lambda _: None) for one in (LLFServer, EngineProcess))
-    try:
-        yield server, own
-    finally:
-        server.close()
-        own.close()
+        try:
+            yield server, own
+        finally:
+            server.close()
+            own.close()
 
 
 @pytest.mark.launches
@@ -185,6 +242,74 @@ def test_a_server_that_does_not_start_is_a_sentence(tiny_model_dir):
     assert not engine.alive
 
 
+def test_an_incomplete_stream_is_a_failure(streams):
+    assert text(reply(streams, ChatRequest(prompt="whole"))) == "Hello"
+    for prompt, kind, said in (
+        ("error", "invalid", "The cache is full."),
+        ("cut", "engine", "The server of the test broke the reply off: Its stream ended early."),
+        ("odd", "engine", "broke the reply off: 'top_logprobs' is not known."),
+        ("list", "engine", "broke the reply off: It sent [1]."),
+    ):
+        failed = reply(streams, ChatRequest(prompt=prompt))[-1]
+        assert (failed.kind, said in failed.message) == (kind, True), failed
+
+
+def test_an_adapter_takes_the_name_of_another_once_that_is_unloaded(streams, adapters):
+    for folder in (adapters["first"], adapters["second"], adapters["first"]):
+        streams.load_adapter("tuned", str(folder))
+        assert text(reply(streams, ChatRequest(prompt="whole", adapter="tuned"))) == "Hello"
+        streams.unload_adapter("tuned")
+    for folder in (adapters["first"], adapters["second"]):
+        streams.load_adapter("tuned", str(folder))
+        assert text(reply(streams, ChatRequest(prompt="whole", adapter="tuned"))) == "Hello"
+    streams.load_adapter("late", "/nowhere")
+    assert reply(streams, ChatRequest(prompt="whole", adapter="late"))[-1].kind == "model_gone"
+    streams.load_adapter("late", str(adapters["first"]))
+    assert text(reply(streams, ChatRequest(prompt="whole", adapter="late"))) == "Hello"
+
+
+def test_a_server_that_is_still_searching_its_model_holds_up_nothing(tiny_model_dir):
+    searching, found = threading.Event(), threading.Event()
+
+    class Searches(Exits):
+        def command(self, config):
+            searching.set()
+            assert found.wait(PATIENCE)
+            raise OSError("never asked for")
+
+    states = []
+    engine = Searches(yaml.safe_dump({"model_name_or_path": str(tiny_model_dir)}), EngineSettings(), states.append)
+    events = []
+    engine.submit(ChatRequest(prompt="a"), events.append)
+    assert searching.wait(PATIENCE)
+    assert engine.state.progress == "Finding the model"
+    engine.close()
+    assert [one.message for one in events] == ["The engine was closed before the reply was complete."]
+    found.set()
+    assert (engine.process, engine.state.phase) == (None, "stopped")
+
+
+def test_code_that_a_server_would_run_is_shown(tiny_model_dir, tmp_path):
+    evil_model(tmp_path / "evil", tiny_model_dir, tmp_path / "it-ran")
+    config = yaml.safe_dump({"model_name_or_path": str(tmp_path / "evil"), "trust_remote_code": True})
+    engine = VLLMEngine(config, EngineSettings(), lambda _: None)
+    [failed] = reply(engine, ChatRequest(messages=MESSAGES))
+    assert (failed.kind, engine.state.phase) == ("untrusted", "failed")
+    assert engine.state.code[0]["files"]
+    engine.settings = EngineSettings(trust=True)
+    assert "--trust-remote-code" in engine.command(loading_config(config))[0]
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_what_a_listener_raises_does_not_end_the_engine(streams, caplog):
+    def broken(event):
+        raise RuntimeError("The view is gone.")
+
+    streams.submit(ChatRequest(prompt="whole"), broken)
+    assert text(reply(streams, ChatRequest(prompt="whole"))) == "Hello"
+    assert "The view is gone." in caplog.text
+
+
 def test_a_server_is_stopped_after_some_time(tiny_model_dir):
     class Waits(Exits):
         def command(self, config):
@@ -234,5 +359,5 @@ def test_what_a_server_cannot_load_is_a_sentence(tiny_model_dir, tmp_path):
 def command_of(kind: type[ServerEngine], model: Path, **values: object) -> tuple[list[str], dict[str, str]]:
     """The command of an engine that is not started."""
     engine = object.__new__(kind)
-    engine.port, engine.key = 1234, "a-secret-key"
+    engine.port, engine.key, engine.settings = 1234, "a-secret-key", EngineSettings()
     return engine.command(loading_config(yaml.safe_dump({"model_name_or_path": str(model), **values})))

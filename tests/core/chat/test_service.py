@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,6 +19,8 @@ from llf_core.chat.events import Failed, Finished, Piece, Started
 from llf_core.chat.request import ChatRequest
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import TargetError
+from llf_core.config.declaration import ChatEngineDeclaration
+from llf_core.config.registry import declared
 from llf_core.runs import create_run
 from tests.hostile import evil_model
 
@@ -136,6 +139,27 @@ def test_an_adapter_that_is_deleted_while_in_use_replies_until_its_process_ends(
     shutil.copytree(adapters["first"], folder)  # the process goes on, and the next request tries again
     assert text(service.reply("first", ASK)) == before
     assert len(text(service.reply("base", ASK))) > 0
+
+
+@pytest.mark.usefixtures("warm_python")
+def test_another_adapter_takes_a_name_over(service, tiny_model_dir, adapters):
+    for name, folder in adapters.items():
+        service.add(folder, name)
+    first, second = (text(service.reply(name, ASK)) for name in ("first", "second"))
+    assert first != second
+    old, new = service.targets["first"], service.targets["second"].named("first")
+    service.targets["first"] = new  # as `replace` leaves it, if a request for the old one comes while it runs
+    assert text(service.reply("first", ASK)) == second
+    service.targets["first"] = old
+    assert text(service.reply("first", ASK)) == first
+
+
+def test_an_engine_of_a_package_that_is_in_another_one_may_be_missing(service, tmp_path, tiny_model_dir, monkeypatch):
+    engine = replace(declared(ChatEngineDeclaration)["vllm"], package="no_such_package.engine")
+    monkeypatch.setattr("llf_core.chat.service.declared", lambda _: {"vllm": engine})
+    (tmp_path / "chat.yaml").write_text(f"model_name_or_path: {tiny_model_dir}\ninfer_backend: vllm\n")
+    service.add(tmp_path / "chat.yaml")
+    assert service.reply("chat", ASK)[-1].message == "vLLM is not installed, and infer_backend is vllm."
 
 
 @pytest.mark.usefixtures("warm_python")

@@ -56,6 +56,12 @@ def test_the_result_of_a_run_is_an_adapter_on_its_base(run, tmp_path):
         assert model_of(found) == found.base == "org/base"
 
 
+def test_a_config_file_in_json_is_read_as_one_in_yaml(tmp_path):
+    (tmp_path / "chat.json").write_text(json.dumps({"model_name_or_path": "org/base", "threads": 3}))
+    found = find_target(tmp_path / "chat.json")
+    assert (found.name, model_of(found)) == ("chat", "org/base")
+
+
 def test_a_step_names_a_checkpoint(run, tmp_path):
     first, last = checkpoint(run, 20), checkpoint(run, 40)
     assert find_target(f"{run.id}@20", tmp_path).adapter == str(first)

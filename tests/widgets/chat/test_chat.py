@@ -150,7 +150,7 @@ def test_a_prompt_that_is_too_long_offers_to_leave_out_old_turns(chat):
     page(chat, type="fix", turn=chat._turns[1]["id"], model=chat.models[0], fix="shorten")
     answered = done(chat)[1]
     assert answered["state"] == "done", answered["error"]
-    assert "The 1 oldest turn" in answered["note"]
+    assert "Left out: 1 oldest turn." in answered["note"]
 
 
 def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat):

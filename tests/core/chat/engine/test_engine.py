@@ -266,6 +266,23 @@ def test_an_error_of_one_reply_leaves_the_others(talk, expected, monkeypatch):
     talk.finish()
     assert talk.text(numbers[0]) == expected(request)
     assert talk.last(numbers[1]).kind == "out_of_memory"
+    # Out of memory when a reply joins the others: they go on, and so does what comes later.
+    number = talk.submit(request)
+    while len(talk.events[number]) < 3:
+        talk.engine.step()
+    join, left = type(layer).join, [1]
+
+    def no_room(self, *given):
+        if self is layer and left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("no memory")
+        return join(self, *given)
+
+    monkeypatch.setattr(type(layer), "join", no_room)
+    late = talk.submit(user("two", max_tokens=12))
+    talk.finish()
+    assert talk.last(late).kind == "out_of_memory"
+    assert talk.text(number) == talk.text(talk.ask(request)) == expected(request)
     # A reply whose keys and values never fit.
     monkeypatch.setattr("llf_core.chat.engine.engine.free_memory", lambda _: 10)
     number = talk.ask(user("three"))
@@ -387,6 +404,13 @@ def test_penalties_are_those_of_the_formula():
     found = chooser(2.0, logit_bias={4: 5.0})._penalized(logits)
     assert found.tolist() == pytest.approx([1.5, 2.0, 1.45, 2.8, 4.0])
     assert logits.tolist() == pytest.approx([3.0, 4.0, 2.9, 2.8, -1.0])  # the batch's own logits stay
+
+
+def test_a_temperature_that_float32_does_not_have_draws_the_likeliest_token():
+    from llf_core.chat.engine.token_choice import TokenChooser
+
+    chooser = TokenChooser(ChatSampling(temperature=1e-60), 1.0, [], torch.device("cpu"))
+    assert chooser.choose(torch.tensor([1.0, 3.0, 2.0])) == 1
 
 
 def test_samples_come_from_the_distribution_of_transformers():

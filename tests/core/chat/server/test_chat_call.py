@@ -111,6 +111,7 @@ STRICT = {"type": "function", "function": {"name": "add", "strict": True}}
         ({"stop": ["a"] * 17}, "stop", "at most 16"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "for each token id"),
         ({"logit_bias": {"1": 101}}, "logit_bias", "from -100 to 100"),
+        ({"logit_bias": {"1": 1, "01": 2}}, "logit_bias", "for each token id"),
         ({"top_logprobs": 2}, "top_logprobs", "logprobs: true beside it"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true beside it"),

@@ -180,6 +180,24 @@ def test_a_shutdown_ends_what_does_not_end_by_itself(serve, stream):
         assert server.service.asked[0].cancelled.wait(30)
 
 
+def test_a_call_that_cannot_be_submitted_leaves_nothing_behind(served):
+    submit, submitted = served.service.submit, []
+
+    def fails_for_the_second(name, request, on_event):
+        if submitted:
+            raise RuntimeError("no thread")
+        submitted.append(submit(name, request, on_event))
+        return submitted[0]
+
+    served.service.answer, served.service.submit = until_cancelled, fails_for_the_second
+    body = {"model": "base", "messages": [{"role": "user", "content": "x"}], "n": 2}
+    assert served.http.post("/v1/chat/completions", json=body).status_code == 500
+    assert submitted[0].cancelled.wait(30)
+    assert served.server.open_calls == 0
+    metrics = httpx.get(f"{served.url}/metrics", headers=served.http.headers).text  # the connection was closed
+    assert 'llf_replies_waiting{model="base"} 0.0' in metrics
+
+
 def test_a_shutdown_waits_for_replies(serve):
     release = threading.Event()
 
