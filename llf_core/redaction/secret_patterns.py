@@ -63,7 +63,7 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
 SERVICE_KEYS: tuple[tuple[str, str], ...] = (
     (
         "PRIVATE KEY",
-        r"(?s)-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY[A-Z ]*)-----(?:.*?-----END (?P=kind)-----|.*\Z)",
+        r"(?s)-----BEGIN (?P<kind>[A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,20})-----(?:.*?-----END (?P=kind)-----|.*\Z)",
     ),
     ("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{16,}"),
     # A literal prefix lets the regular expression engine skip long texts without it quickly.
@@ -79,10 +79,11 @@ _NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
 EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))
     for marks, pattern in (
-        # User name and password of a URL; the first form also allows a slash or an @ in the password.
+        # User name and password of a URL; the first form also allows a slash or an @ in the password. It ends where the
+        # next URL begins, so that a text of many takes no longer than its length.
         (
             (("://",), ("@",)),
-            r"(?<=://)[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))[^\s'\"<>@\\]+@(?:[^\s'\"<>@/\\]+@)*(?=[^\s/])",
+            r"(?<=://)[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))(?:(?!://)[^\s'\"<>@\\])+@(?:[^\s'\"<>@/\\]+@)*(?=[^\s/])",
         ),
         ((("://",), ("@",)), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]{16,}@"),
         (

@@ -7,8 +7,10 @@ import io
 import itertools
 import math
 import re
+import string
 import tokenize
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +51,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WORD = re.compile(
-    "[A-Z]?(?=[a-z]*[aeiou])[a-z]{3,}|(?<![a-z])[A-Z]{4,}(?![a-z])|(?<![A-Za-z0-9])[A-Z]{1,3}[0-9]{1,3}(?![A-Za-z0-9])"
+    "[A-Z]?(?=[a-z]{0,20}?[aeiou])[a-z]{3,}|(?<![a-z])[A-Z]{4,}(?![a-z])|(?<![A-Za-z0-9])[A-Z]{1,3}[0-9]{1,3}(?![A-Za-z0-9])"
 )
 MAX_WORD_SHARE = 0.45
 """Maximum share of a mixed-case random string that may consist of words."""
@@ -57,7 +59,7 @@ _PIECE = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _HEX = re.compile(r"[0-9a-f]{32,}", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    r"(?<![A-Za-z0-9])(?P<name>[A-Za-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key|account_?key|access_?key))"
+    r"(?<![0-9])(?P<name>password|passwd|pwd|secret|token|api[_-]?key|account_?key|access_?key)"
     r"[\"']?\s*[=:]\s*[\"']?(?P<value>[^\s\"',;&{}<>()\[\]]{6,})",
     re.IGNORECASE,
 )
@@ -173,7 +175,9 @@ def _embedded_secret(value: str) -> str | None:
     """Describe why a substring is a secret."""
     assigned = _ASSIGNED.search(value)
     if assigned and not _PLACEHOLDER.fullmatch(assigned["value"]) and re.search(r"[\d!@#$%^*+/=]", assigned["value"]):
-        return f"a text gives {assigned['name']} a value"
+        before = value[: assigned.start()]
+        prefix = before[len(before.rstrip(f"{string.ascii_letters}_-")) :]
+        return f"a text gives {prefix}{assigned['name']} a value"
     return "a text looks random" if any(_is_random(piece) for piece in _PIECE.findall(value)) else None
 
 
@@ -371,6 +375,7 @@ def _text_of(node: ast.AST | None) -> str:
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
+    with suppress(tokenize.TokenError):  # at the end, of a last line that goes on, which Python accepts
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string

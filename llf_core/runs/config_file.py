@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def read_config(path: Path) -> dict[str, Any]:
     """The flat keys of a `config.yaml` without secrets; empty if it is missing, unreadable or not a mapping in YAML.
 
-    Without validation, so that runs of other versions are listed and compared too.
+    Without validation, so that runs of other versions are listed and compared too. Keys that are no texts are left out.
     """
     try:
         config = yaml_value(redact(read_text(path)))
     except (OSError, NotPlainError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return {key: one for key, one in config.items() if isinstance(key, str)} if isinstance(config, dict) else {}
 
 
 def run_config(folder: RunFolder) -> RunConfig:

@@ -153,11 +153,9 @@ def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, the disk fails, or too many files are open.
+        OSError: the disk fails, or too many files are open.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
-    if not (result.folder / VERDICTS).exists():
-        return []
     for line in records(result.folder / VERDICTS):
         if (one := _read(line)) is not None:
             found.setdefault((one.judge, one.base), {})[one.key] = one

@@ -50,11 +50,9 @@ def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str
 
     Raises:
         UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, the disk fails, or too many files are open.
+        OSError: the disk fails, or too many files are open.
     """
     found: dict[tuple[str, int], Vote] = {}
-    if not (result.folder / VOTES).exists():
-        return found
     for one in records(result.folder / VOTES):
         source, index, vote = one.get("source"), one.get("index"), one.get("vote")
         if not isinstance(source, str) or not isinstance(index, int) or one.get("base") != base.target.weights:

@@ -15,6 +15,8 @@ LATEST = 2.0**37
 """Largest valid timestamp in Unix seconds (the year 6325)."""
 LARGEST = 2**53
 """Integers below it are those that JavaScript tells apart from their neighbours (`Number.MAX_SAFE_INTEGER` + 1)."""
+LARGEST_ATTEMPT = 2**31
+"""An attempt is below it, so that arrays hold it in 32 bits."""
 
 
 def is_timestamp(value: object) -> bool:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.charts import HIGH, LOW
+from llf_core.runs.event_fields import LARGEST_ATTEMPT, is_count
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.metric_catalog import EVAL_PREFIX
 from llf_core.untrusted import open_file
@@ -45,15 +46,10 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
     starts = AttemptStarts()
     for record in read_backwards(descriptor, wanted):
-        values = record.get("values")
-        step, attempt = record.get("step"), record.get("attempt", 1)
-        if not isinstance(values, dict) or not isinstance(step, int) or not isinstance(attempt, int):
-            continue
-        if starts.is_current(step, attempt):
-            for name, value in values.items():
-                number = as_number(value)
-                if number is not None:
-                    found.setdefault(name, number)
+        for name, value in _counted_values(record, starts).items():
+            number = as_number(value)
+            if number is not None:
+                found.setdefault(name, number)
     return found
 
 
@@ -72,11 +68,9 @@ def last_loss(folder: RunFolder) -> float | None:
     try:
         starts = AttemptStarts()
         for record in read_backwards(descriptor, lambda: [b'"loss":']):
-            values, step, attempt = record.get("values"), record.get("step"), record.get("attempt", 1)
-            if isinstance(values, dict) and isinstance(step, int) and isinstance(attempt, int):
-                number = as_number(values.get("loss")) if starts.is_current(step, attempt) else None
-                if number is not None:
-                    return number
+            number = as_number(_counted_values(record, starts).get("loss"))
+            if number is not None:
+                return number
     finally:
         os.close(descriptor)
     return None
@@ -97,10 +91,7 @@ def last_evaluation(folder: RunFolder) -> dict[str, float]:
     try:
         starts = AttemptStarts()
         for record in read_backwards(descriptor, lambda: [f'"{EVAL_PREFIX}'.encode()]):
-            values, step, attempt = record.get("values"), record.get("step"), record.get("attempt", 1)
-            if not isinstance(values, dict) or not isinstance(step, int) or not isinstance(attempt, int):
-                continue
-            found = evaluated(values) if starts.is_current(step, attempt) else {}
+            found = evaluated(_counted_values(record, starts))
             if found:
                 return found
     finally:
@@ -135,6 +126,15 @@ class AttemptStarts:
         """
         self._first[attempt] = min(step, self._first.get(attempt, step))
         return not any(first < step for other, first in self._first.items() if other > attempt)
+
+
+def _counted_values(record: Mapping[str, Any], starts: AttemptStarts) -> dict[str, Any]:
+    """The values of the next record from the end, if `Columns` counts it too; else none."""
+    values, step, attempt = record.get("values"), record.get("step"), record.get("attempt", 1)
+    if not isinstance(values, dict) or not isinstance(step, int) or not is_count(step):
+        return {}
+    known = isinstance(attempt, int) and is_count(attempt) and attempt < LARGEST_ATTEMPT
+    return values if starts.is_current(step, attempt if known else 1) else {}
 
 
 def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = None) -> Iterator[dict[str, Any]]:

@@ -68,6 +68,8 @@ def lock_path(root: Path, name: str) -> Path:
     if not path.exists():
         with suppress(OSError):  # another process created it first; other errors appear on opening
             descriptor = create_file(path, os.O_WRONLY | os.O_EXCL)
-            os.fchmod(descriptor, root.stat().st_mode & 0o666)
-            os.close(descriptor)
+            try:
+                os.fchmod(descriptor, root.stat().st_mode & 0o666)
+            finally:
+                os.close(descriptor)
     return path

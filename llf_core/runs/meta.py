@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.redaction import redact
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import read_object
@@ -17,14 +18,19 @@ def read_meta(folder: RunFolder) -> dict[str, Any]:
     """Read `revision`, `name`, `tags` and `note`, and what else the file holds.
 
     A missing or invalid one of the four has its default (0, the run's id, none and empty), also if the file cannot be
-    read, so that lists always have them. Names, tags and notes have no bidirectional controls, see `strip_bidi`.
+    read, so that lists always have them. Names, tags and notes have no secrets and no bidirectional controls, see
+    `strip_bidi`; another program may have written them.
     """
     try:
         meta = _whole(folder, read_object(folder.meta))
     except OSError:  # for example not readable for this user: the list omits the name
         meta = _whole(folder, {})
-    texts = {"name": strip_bidi(meta["name"]), "note": strip_bidi(meta["note"])}
-    return meta | texts | {"tags": [strip_bidi(tag) if isinstance(tag, str) else tag for tag in meta["tags"]]}
+    texts = {"name": _shown(meta["name"]), "note": _shown(meta["note"])}
+    return meta | texts | {"tags": [_shown(tag) if isinstance(tag, str) else tag for tag in meta["tags"]]}
+
+
+def _shown(text: str) -> str:
+    return strip_bidi(redact(text))
 
 
 def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from llf_core.runs.event_fields import LARGEST, LARGEST_ATTEMPT, is_count
 from llf_core.runs.jsonl import as_number, parse
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 MIN_ARROW_BYTES = 64 * 1024  # below this size, parsing line by line is faster than importing pyarrow
 BLOCK = 2 * 1024 * 1024  # bytes per thread and block
-LARGEST_STEP = 2**53
-LARGEST_ATTEMPT = 2**31
 MAX_NAMES = 1000
 """Maximum number of metrics per run; further names are ignored."""
 NAME = re.compile(rb'"[^"]*"\s*:')
@@ -96,7 +95,7 @@ def _parse_line_by_line(data: bytes) -> Block:
     columns: dict[str, tuple[list[int], list[float]]] = {}
     for line in data.splitlines():
         record = parse(line)
-        if record is None or not _is_step(record.get("step")) or not isinstance(record.get("values"), dict):
+        if record is None or not is_count(record.get("step")) or not isinstance(record.get("values"), dict):
             continue
         attempt = record.get("attempt", 1)
         for name, value in record["values"].items():
@@ -108,7 +107,7 @@ def _parse_line_by_line(data: bytes) -> Block:
         steps.append(record["step"])
         written = as_number(record.get("time"))
         times.append(np.nan if written is None else written)
-        attempts.append(attempt if _is_step(attempt) and attempt < LARGEST_ATTEMPT else 1)
+        attempts.append(attempt if is_count(attempt) and attempt < LARGEST_ATTEMPT else 1)
     return Block(
         np.array(steps, np.int64),
         np.array(times, np.float64),
@@ -129,10 +128,6 @@ def _few_names(data: bytes) -> bool:
     return True
 
 
-def _is_step(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST_STEP
-
-
 def _parse_with_pyarrow(data: bytes) -> Block | None:
     """Parse many lines at once; None if a line differs from the others in structure."""
     import pyarrow as pa
@@ -148,8 +143,8 @@ def _parse_with_pyarrow(data: bytes) -> Block | None:
         return None
     if not _has_form(table):
         return None
-    block = Block(_numpy(table["step"]), _times(table), _attempts(table))
-    if block.steps.min() < 0 or block.steps.max() >= LARGEST_STEP:
+    block = Block(_numpy(table["step"]), _times(table, spelled=numbers is not data), _attempts(table))
+    if block.steps.min() < 0 or block.steps.max() >= LARGEST:
         return None
     for column, field_ in zip(table["values"].flatten(), table.schema.field("values").type, strict=True):
         if not pa.types.is_null(column.type):
@@ -214,10 +209,10 @@ def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:
     return np.from_dlpack(column.combine_chunks())
 
 
-def _times(table: pa.Table) -> NDArray[np.float64]:
+def _times(table: pa.Table, *, spelled: bool) -> NDArray[np.float64]:
     if "time" not in table.column_names or not _is_number(table["time"].type):
         return np.full(table.num_rows, np.nan)
-    return _filled(table["time"], np.nan)
+    return _filled(table["time"], np.nan, spelled=spelled)
 
 
 def _attempts(table: pa.Table) -> NDArray[np.int32]:
@@ -225,14 +220,14 @@ def _attempts(table: pa.Table) -> NDArray[np.int32]:
 
     if "attempt" not in table.column_names or not pa.types.is_integer(table["attempt"].type):
         return np.ones(table.num_rows, np.int32)
-    attempts = _filled(table["attempt"], 1)
+    attempts = _filled(table["attempt"], 1, spelled=False)
     return np.where((attempts >= 0) & (attempts < LARGEST_ATTEMPT), attempts, 1).astype(np.int32)
 
 
-def _filled(column: pa.ChunkedArray, default: float) -> NDArray[np.float64]:
+def _filled(column: pa.ChunkedArray, default: float, *, spelled: bool) -> NDArray[np.float64]:
     """A column as float64, nulls replaced by `default`. Avoids `fill_null`, which imports pandas."""
     filled = np.full(len(column), default)
-    rows, numbers = _values(column, spelled=False)
+    rows, numbers = _values(column, spelled=spelled)
     filled[rows] = numbers
     return filled
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from llf_core.redaction import redact_nested
+from llf_core.redaction import redact, redact_nested
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.final_status import forget_reason, kept_reason
@@ -181,7 +181,8 @@ def _checked(key: str, value: object) -> Any:
     if isinstance(value, int):
         fits = fits and abs(value) < LARGEST
     if fits and isinstance(value, str):
-        return strip_bidi(value)
+        # Another program may have written it.
+        return strip_bidi(redact(value) if key in {"reason", "device"} else value)
     return value if fits else _FIELDS[key].default
 
 

@@ -24,7 +24,7 @@ UNUSED_DAYS = 7
 def unused_uploads(root: Path) -> list[Path]:
     """Files that no form has used for a week and no run refers to, oldest first, for `llf runs clean`.
 
-    Runs in the bin count too, since they may be restored. A run whose config cannot be read refers to none.
+    Runs in the bin count too, since they may be restored. A run whose config cannot be opened refers to none.
 
     Args:
         root: `LLF_HOME`.
@@ -66,6 +66,7 @@ def _named(root: Path) -> str:
     for place in ("runs", "bin"):
         for config in (root / place).glob("*/config.yaml"):
             with suppress(OSError):
-                if UPLOADS.encode() in read_bytes(config):
+                if UPLOADS.encode() in (data := read_bytes(config)):
+                    texts.append(data.decode("utf-8", "replace"))  # of one that is no YAML any more, all that is known
                     texts.append(json.dumps(read_config(config), ensure_ascii=False, default=str))
     return "\n".join(texts)

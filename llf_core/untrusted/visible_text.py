@@ -43,7 +43,9 @@ def brief(text: str) -> str:
     """
     text = visible(text)
     if len(text) > MAX_WORD_CHARACTERS:
-        text = re.sub(rf"\S{{{MAX_WORD_CHARACTERS + 1},}}", lambda found: _cut(found[0], MAX_WORD_CHARACTERS), text)
+        text = re.sub(
+            rf"(?<!\S)\S{{{MAX_WORD_CHARACTERS + 1},}}", lambda found: _cut(found[0], MAX_WORD_CHARACTERS), text
+        )
     return _cut(text, MAX_MESSAGE_CHARACTERS)
 
 

@@ -1,6 +1,7 @@
 """No secret leaves: not in a message, a file of a run, its log or an answer of the server; what is none stays."""
 
 import io
+import json
 import os
 import stat
 import time
@@ -230,3 +231,21 @@ def test_a_log_goes_on_after_a_key_without_an_end():
     for number in range(400):
         stream.write(f"line {number}\n")
     assert raw.getvalue().decode().splitlines()[:2] == [MARK, "line 300"]
+
+
+@pytest.mark.parametrize(
+    "text", ["@ " + "://:" * 10_000, "@ " + "://a:b" * 7_000, "-----BEGIN " + "PRIVATE KEY " * 4_000]
+)
+def test_a_text_of_a_stranger_takes_no_longer_than_its_length(text):
+    began = time.process_time()
+    assert redact(text) == text
+    assert time.process_time() - began < 1
+
+
+def test_no_row_of_a_list_has_any_whoever_wrote_its_files():
+    folder = create_run("stage: sft\n", "a run")
+    folder.meta.write_text(json.dumps({"name": HUB_TOKEN, "tags": [HUB_TOKEN], "note": HUB_TOKEN}))
+    stored = json.loads(folder.status.read_text()) | {"state": "failed", "reason": HUB_TOKEN, "device": HUB_TOKEN}
+    folder.status.write_text(json.dumps(stored))
+    row = read_row(folder)
+    assert (row.name, row.tags, row.note, row.reason, row.device) == (MARK, (MARK,), MARK, MARK, MARK)

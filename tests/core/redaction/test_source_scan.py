@@ -1,8 +1,10 @@
 """Secrets in the source of a function are found, whatever they are called; what only looks a little like one is not."""
 
+import time
+
 import pytest
 
-from llf_core.redaction.source_scan import FoundSecret, secret_kind, secrets_in
+from llf_core.redaction.source_scan import FoundSecret, is_secret, secret_kind, secrets_in
 
 # Made up for this test; joined, so that no scanner takes this file for a leak.
 AWS = "AKIA" + "Q4J7ZXN2M5K8R3TV"
@@ -139,3 +141,14 @@ def test_lines_are_counted_as_python_does(sign):
     """Other separators, at which Python's `splitlines` breaks, end no line of a source."""
     text = f'a = "{sign}"\npassword = "hunter2"  # llf: allow-secret\napi_key = "hunter3"\n'
     assert [one.line for one in secrets_in(text)] == [3]
+
+
+@pytest.mark.parametrize("text", ["a_" * 6_000, "b" * 40_000, "token" * 8_000])
+def test_a_long_value_takes_no_longer_than_its_length(text):
+    began = time.process_time()
+    assert not is_secret("x", text)
+    assert time.process_time() - began < 1
+
+
+def test_a_last_line_that_goes_on_is_no_error():
+    assert [one.line for one in secrets_in("# token=abc123def456\nx = 1 \\\r\n")] == [1]

@@ -21,6 +21,7 @@ from llf_core.runs import (
     update_meta,
 )
 from llf_core.runs import checkpoints as checkpoints_module
+from llf_core.runs.config_file import read_config
 from llf_core.runs.listing import read_row
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.run_index import RunIndex
@@ -244,3 +245,17 @@ def test_metrics_without_a_record_are_the_same_object_too(folder):
     RunWriter(folder).metric(1, {"loss": 2.0})
     assert reader.metrics() is first
     assert first.last("loss") == 2.0
+
+
+def test_a_row_counts_the_records_that_the_chart_counts(folder):
+    good = '{"step": 1, "values": {"loss": 1.0}}\n{"step": 2, "attempt": 2.5, "values": {"loss": 2.0}}\n'
+    odd = "".join(
+        f'{{"step": {step}, "values": {{"loss": 9.0}}}}\n' for step in ("true", "-1", "1e400", f"1{'0' * 20}")
+    )
+    folder.metrics.write_text(good + odd)
+    assert read_row(folder).loss == RunReader(folder).metrics().last("loss") == 2.0
+
+
+def test_keys_that_are_no_texts_are_left_out_of_a_config(folder):
+    folder.config.write_text("stage: sft\n1: 2\nnull: 3\n")
+    assert read_config(folder.config) == {"stage": "sft"}

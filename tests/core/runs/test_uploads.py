@@ -36,3 +36,9 @@ def test_what_no_run_names_and_no_form_uses_goes_after_a_week(llf_home):
     assert not free.exists()
     assert all(path.exists() for path in (named, binned, new, used))
     assert find_cleanable(days=30).items == ()
+
+
+def test_a_config_that_is_no_yaml_any_more_keeps_its_files(llf_home):
+    named, _ = upload(llf_home, "rows-1.parquet", OLD)
+    create_run("", "cut").config.write_text(f"dataset: {named}\nmodel_name_or_path: 'cut")
+    assert unused_uploads(llf_home) == []

@@ -1,6 +1,7 @@
 """Texts of strangers: nothing in them that a terminal or a page obeys, and no word without end."""
 
 import json
+import time
 
 import pytest
 
@@ -47,3 +48,9 @@ def test_a_message_is_cut_in_its_middle_and_keeps_both_ends():
     assert len(text) < 500
     assert len(brief("word " * 100_000)) < 5000
     assert brief("word " * 700) == "word " * 700
+
+
+def test_a_message_of_megabytes_is_shortened_at_once():
+    began = time.process_time()
+    assert len(brief(("a" * 400 + " ") * 1_000)) == 3201
+    assert time.process_time() - began < 1
