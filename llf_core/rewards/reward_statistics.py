@@ -132,7 +132,7 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         Spearman, The proof and measurement of association between two things, 1904.
     """
     one, other = _ranks(first), _ranks(second)
-    if one.std() == 0 or other.std() == 0:
+    if not len(one) or one.std() == 0 or other.std() == 0:
         return math.nan
     return float(np.corrcoef(one, other)[0, 1])
 
@@ -159,4 +159,6 @@ def groups_without_variance(completions: Iterable[RewardedCompletion]) -> tuple[
         if one.reward is not None:
             groups.setdefault(one.group, []).append(one.reward)
     compared = [values for values in groups.values() if len(values) > 1]
-    return sum(float(np.std(values, ddof=1)) <= EQUAL for values in compared), len(compared)
+    # Less the first one, so that equal rewards have no spread by rounding.
+    spreads = [float(np.std(np.subtract(values, values[0]), ddof=1)) for values in compared]
+    return sum(one <= EQUAL for one in spreads), len(compared)

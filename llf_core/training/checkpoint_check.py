@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 
 from llf_core.models import ModelError
@@ -77,17 +78,17 @@ def check_reloaded(
 
 
 def check_archives(checkpoints: Checkpoints, step: int) -> None:
-    """Verify the CRC-32 checksums in a checkpoint's `torch.save` files (optimizer, scheduler, RNG state).
+    """Verify the CRC-32 checksums in a checkpoint's `torch.save` files, and the headers of its safetensors files.
 
-    torch stores them but does not verify them on loading, so a damaged optimizer state would go unnoticed. A checkpoint
-    without such files has nothing to verify.
+    torch stores checksums (of optimizer, scheduler and RNG state) but does not verify them on loading, so a damaged
+    optimizer state would go unnoticed. A checkpoint without such files has nothing to verify.
 
     Args:
         checkpoints: checkpoints of the run.
         step: step of the checkpoint.
 
     Raises:
-        ModelError: a part is corrupt, or a file is no zip archive, as `torch.save` writes it.
+        ModelError: a part is corrupt, a file of `torch.save` is no zip archive, or one of safetensors has no header.
         OSError: a file cannot be read.
     """
     folder = checkpoints.path(step)
@@ -102,6 +103,20 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
                 f"{folder.name}/{path.name} is damaged: {part} does not match its checksum. "
                 f"{_what_to_do(checkpoints, step)}"
             )
+    _check_headers(checkpoints, step)
+
+
+def _check_headers(checkpoints: Checkpoints, step: int) -> None:
+    folder = checkpoints.path(step)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ModelError(
+                f"{folder.name}/{path.name} is damaged: {first_line(error).rstrip('.')}. "
+                f"{_what_to_do(checkpoints, step)}"
+            ) from error
 
 
 def trainer_state(checkpoint: Path) -> TrainerState:

@@ -82,6 +82,7 @@ from llf_core.training.output_copy import OutputCopyError, check_output_dir, cop
 from llf_core.training.parameter_map import parameter_map
 from llf_core.training.past_run import add_to_past_runs, write_forecast
 from llf_core.training.peak_memory import reset_peak
+from llf_core.training.position_limit import check_positions
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
 from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.trainer import RunTrainer, StreamedRows
@@ -246,8 +247,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         ModelError: the model, its tokenizer or an adapter does not exist or does not fit, or nothing in it would be
             trained.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        DataError: a data set is missing, empty or of another kind, or rows are packed for a model that cannot keep
-            their documents apart.
+        DataError: a data set is missing, empty or of another kind, rows are packed for a model that cannot keep their
+            documents apart, or an example is longer than the model's table of positions.
         PluginError: the method or a modifier of another package cannot be imported, or two installed packages declare
             the same plug-in.
         OSError: a file of the data or the model cannot be read, or the disk is full.
@@ -300,7 +301,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     logger.info(f"{trainable:,} of {parameters:,} parameters are trainable.")
     if config.model.print_param_status:
         _log_parameters(model)
-    return TrainingContext(
+    context = TrainingContext(
         config=config,
         folder=folder,
         writer=writer,
@@ -317,6 +318,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         flattens=accelerated.flattens,
         forks=accelerated.forks,
     )
+    check_positions(context)
+    return context
 
 
 def _log_parameters(model: PreTrainedModel) -> None:

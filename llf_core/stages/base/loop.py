@@ -274,7 +274,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         The schedule is scaled so that the rate is its peak, since a rate that is set alone would be overwritten by it.
 
         Args:
-            rate: new value of `learning_rate` in the config. Parameter groups keep their proportions.
+            rate: new value of `learning_rate` in the config. Parameter groups keep their proportions; after a rate of
+                0, which leaves none, all groups have `rate`.
         """
         factor = rate / self.peak_rate if self.peak_rate else 0.0
         groups: list[dict[str, Any]] = self.optimizer.param_groups

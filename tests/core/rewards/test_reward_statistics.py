@@ -61,3 +61,9 @@ def test_rewards_that_differ_by_rounding_have_a_histogram(values):
     assert sum(found.counts) == 2
     assert sorted(set(found.edges)) == list(found.edges)
     assert found.edges[0] < min(values) <= max(values) < found.edges[-1]
+
+
+def test_equal_rewards_do_not_vary_by_rounding_and_no_rewards_correlate_in_silence(recwarn):
+    assert groups_without_variance([completion(0, 1e9 + 0.1)] * 7) == (1, 1)
+    assert math.isnan(rank_correlation(np.array([]), np.array([])))
+    assert not recwarn.list

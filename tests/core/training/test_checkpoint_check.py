@@ -129,6 +129,16 @@ def test_a_resume_refuses_a_state_of_the_trainer_of_which_a_byte_has_changed(tmp
         early_stopping(2, checkpoint)
 
 
+def test_tensors_without_a_header_are_damaged(tmp_path):
+    path = Checkpoints(RunFolder(tmp_path)).path(3) / "method.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file({"ranks": torch.ones(3)}, path)
+    check_archives(Checkpoints(RunFolder(tmp_path)), 3)
+    path.write_bytes(path.read_bytes().replace(b"{", b"\xff", 1))
+    with pytest.raises(ModelError, match=r"checkpoint-3/method\.safetensors is damaged: .* start a new run"):
+        check_archives(Checkpoints(RunFolder(tmp_path)), 3)
+
+
 def test_an_archive_with_another_compression_than_it_was_written_with_is_damaged(tmp_path):
     checkpoints = Checkpoints(RunFolder(tmp_path))
     path = checkpoints.path(3) / "optimizer.pt"

@@ -1,0 +1,78 @@
+"""Checks that examples and completions fit into the position embeddings of a model, before its first step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from llf_core.config.registry import stage_of
+from llf_core.data import DataError, PackedRows
+from llf_core.data.example_store import lengths
+from llf_core.data.streaming import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from llf_core.stages.base.context import TrainingContext
+
+NAMES = ("wpe", "embed_positions", "position_embeddings")
+"""What transformers calls a table of positions: of GPT-2, OPT or GPT-Neo a module, of GPT-J or CodeGen a tensor."""
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Number of tokens that a model has positions for; None where they are computed for any position, as by RoPE.
+
+    Beyond it, an index is out of range, which ends a process on a GPU without a message.
+
+    Args:
+        model: a language model, wrapped by PEFT or not.
+    """
+    found = [table for module in model.modules() for table in _tables(module)]
+    return min(found, default=None)
+
+
+def _tables(module: nn.Module) -> Iterator[int]:
+    for name in NAMES:
+        table = getattr(module, name, None)
+        if isinstance(table, nn.Embedding):
+            yield table.num_embeddings - int(getattr(table, "offset", 0))  # OPT's first two are of padding
+        elif isinstance(table, Tensor) and table.dim() == 2:  # noqa: PLR2004 - positions and their values
+            yield len(table)
+
+
+def check_positions(context: TrainingContext) -> None:
+    """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
+
+    Nothing is known of the examples of a stream, and a vision model has positions of its own for pictures: both pass.
+
+    Args:
+        context: the training context.
+
+    Raises:
+        DataError: one has more.
+        PluginError: two installed packages declare the same stage.
+    """
+    config, data = context.config, context.data
+    limit = None if context.processor is not None else position_limit(context.model)
+    if limit is None or isinstance(data.train, Stream):
+        return
+    longest = max(map(_longest, [data.train, *([] if data.eval is None else [data.eval])]))
+    drawn = stage_of(config).completion_tokens(config, longest)
+    if longest + drawn <= limit:
+        return
+    what, keys = f"the longest example has {longest:,} tokens", "cutoff_len"
+    if drawn:
+        what = f"the longest prompt has {longest:,} tokens and its completion at most {drawn:,}"
+        keys = f"cutoff_len or {stage_of(config).completion_limit}"
+    raise DataError(
+        f"{context.source.name} has positions for {limit:,} tokens, and {what}. Lower {keys}, or use a model without "
+        "such a limit."
+    )
+
+
+def _longest(examples: Any) -> int:
+    whole = examples.examples if isinstance(examples, PackedRows) else examples
+    columns = [name for name in ("input_ids", "rejected_ids") if name in whole.column_names]
+    return max(int(lengths(whole, name).max(initial=0)) for name in columns)
