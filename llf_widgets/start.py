@@ -106,7 +106,7 @@ def split_rows(config: Any) -> tuple[Any, Any]:
 
 
 def _names_data(dataset: object) -> bool:
-    if isinstance(dataset, list):
+    if isinstance(dataset, list | tuple):
         return all(isinstance(name, str) for name in dataset) and bool(dataset)
     return dataset is None or isinstance(dataset, str | os.PathLike)
 

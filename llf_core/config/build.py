@@ -18,7 +18,7 @@ from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
-    from llf_core.config.option import PathKind, Section
+    from llf_core.config.option import Section
     from llf_core.config.read_config import RequestedConfig
     from llf_core.config.training import Training
     from llf_core.config.values import ConfigValues
@@ -113,24 +113,48 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
     return Problem("invalid", key, value, message, tuple(fixes), line=requested.lines.get(key))
 
 
+def absolute_values(requested: RequestedConfig) -> dict[str, Any]:
+    """The values of a config as requested, with absolute paths, for a text that will have no folder, such as a form's.
+
+    Values that are invalid stay as they are.
+
+    Args:
+        requested: the config.
+
+    Raises:
+        PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
+    """
+    return {key: _absolute_value(key, value, requested) for key, value in requested.values.items()}
+
+
+def _absolute_value(key: str, value: object, requested: RequestedConfig) -> object:
+    spec = field(key)
+    if spec is None or spec.path is None:
+        return value
+    names = split_names(value) if spec.type == "names" else (value,)
+    if not isinstance(names, tuple) or not all(isinstance(one, str) for one in names):
+        return value
+    made = tuple(_absolute(spec, one, requested) for one in names)
+    return value if made == names else ",".join(made)
+
+
 def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
     changes: dict[str, Any] = {}
-    for key, path in _path_keys(type(part)).items():
-        value = getattr(part, key)
-        if value is None:
-            continue
-        # The default `data` is a folder only if it contains `dataset_info.json`.
-        if (
-            key == "dataset_dir"
-            and value == type(part).model_fields[key].default
-            and not leads_to_file(requested.base / value / "dataset_info.json")
-        ):
-            continue
+    for spec in _path_specs(type(part)):
+        value = getattr(part, spec.key)
         if isinstance(value, tuple):
-            changes[key] = tuple(absolute(one, path, requested.base, file=requested.file) for one in value)
-        else:
-            changes[key] = absolute(value, path, requested.base, file=requested.file)
+            changes[spec.key] = tuple(_absolute(spec, one, requested) for one in value)
+        elif value is not None:
+            changes[spec.key] = _absolute(spec, value, requested)
     return part.model_copy(update=changes) if changes else part
+
+
+def _absolute(spec: FieldSpec, value: str, requested: RequestedConfig) -> str:
+    base = requested.base
+    # The default `data` is a folder only if it contains `dataset_info.json`.
+    if spec.key == "dataset_dir" and value == spec.default and not leads_to_file(base / value / "dataset_info.json"):
+        return value
+    return value if spec.path is None else absolute(value, spec.path, base, file=requested.file)
 
 
 @functools.cache
@@ -146,7 +170,6 @@ def _default(section: type[Section]) -> Section:
 
 
 @functools.cache
-def _path_keys(section: type[Section]) -> dict[str, PathKind]:
-    """The keys of a section that hold paths, and of what."""
-    specs = ((key, field(key)) for key in section.model_fields)
-    return {key: spec.path for key, spec in specs if spec is not None and spec.path is not None}
+def _path_specs(section: type[Section]) -> tuple[FieldSpec, ...]:
+    """The fields of a section that hold paths."""
+    return tuple(spec for key in section.model_fields if (spec := field(key)) is not None and spec.path is not None)

@@ -67,7 +67,7 @@ class ColumnMapping(FormWidget):
             self._view = {}
             return
         format_name, columns = self._draft
-        missing = [ROLES[role] for role in found.missing_roles(format_name, columns)]
+        missing = [_role_label(role, format_name) for role in found.missing_roles(format_name, columns)]
         now = (format_name, columns) == (found.mapping and (found.mapping[0], dict(found.mapping[1])))
         self._view = {
             "summary": _summary(found),

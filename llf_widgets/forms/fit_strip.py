@@ -100,8 +100,9 @@ class FitStrip(FormWidget):
         """
         if self._config is None or self._measurement.running:
             return
+        config = self._config.yaml()
         self._measuring = True
-        self._measurement.start(self._config.yaml())
+        self._measurement.start(config)
 
     def cancel(self) -> None:
         """End the measurement, for example to start the run, which needs the device."""

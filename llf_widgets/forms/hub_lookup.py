@@ -74,6 +74,15 @@ class HubLookup:
         return tuple(question for question in self._requested if question not in known)
 
     def _run(self) -> None:
+        try:
+            self._ask()
+        except BaseException:  # of `on_answer`: the next questions need a thread again
+            with self._lock:
+                self._thread = None
+            raise
+
+    def _ask(self) -> None:
+        """Query the hub until all questions are answered."""
         before: tuple[Question, ...] = ()
         while True:
             with self._lock:

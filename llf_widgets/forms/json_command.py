@@ -48,7 +48,7 @@ class JsonCommand:
         name: the command, such as `inspect`.
         config_yaml: the config that it reads.
         on_note: called four times a second with the last line that the command wrote for people, and the seconds.
-        on_end: called once with the result. Both are called in the thread.
+        on_end: called once with the result, whatever fails. Both are called in the thread.
         waiting: the note until the command has written a line.
     """
 
@@ -87,25 +87,28 @@ class JsonCommand:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            result = self._execute()
+        except OSError as error:  # no process can be started, or the disk of temporary files is full
+            result = CommandResult(error=f"The process could not be started: {error.strerror or error}.")
+        self._on_end(result)
+
+    def _execute(self) -> CommandResult:
         with TemporaryFolder(self._name) as folder:
             file, out, err = (Path(folder) / name for name in ("config.yaml", "out.json", "err.txt"))
             command = [sys.executable, "-P", "-c", _COMMAND, self._name, str(file), "--json"]
-            try:
-                file.write_text(self._config, encoding="utf-8")
-                with out.open("wb") as stdout, err.open("wb") as stderr:
-                    process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=stdout,
-                        stderr=stderr,
-                        start_new_session=True,
-                        env=computing_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
-                    )
-                    self._follow(process, (out, err))
-            except OSError as error:  # no process can be started, or the disk of temporary files is full
-                self._on_end(CommandResult(error=f"The process could not be started: {error.strerror or error}."))
-                return
-            self._on_end(self._result(process.returncode, *(_read(path) for path in (out, err))))
+            file.write_text(self._config, encoding="utf-8")
+            with out.open("wb") as stdout, err.open("wb") as stderr:
+                process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    env=computing_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
+                )
+                self._follow(process, (out, err))
+            return self._result(process.returncode, *(_read(path) for path in (out, err)))
 
     def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
         began = time.monotonic()

@@ -24,6 +24,7 @@ class PresetSelector(FormWidget):
         presets: name, label and description of each.
         state: the form's values.
         on_change: called after the state has changed.
+        on_error: called with the reason why an earlier run cannot be a starting point.
     """
 
     _component = traitlets.Unicode("presets").tag(sync=True)
@@ -36,10 +37,14 @@ class PresetSelector(FormWidget):
     _runs: traitlets.List[list[str]] = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
 
     def __init__(
-        self, presets: Sequence[tuple[str, str, str]], state: FormState, on_change: Callable[[], None]
+        self,
+        presets: Sequence[tuple[str, str, str]],
+        state: FormState,
+        on_change: Callable[[], None],
+        on_error: Callable[[str], None],
     ) -> None:
         self._state = state
-        self._on_change = on_change
+        self._on_change, self._on_error = on_change, on_error
         super().__init__(_presets=[list(preset) for preset in presets])
         self.on_msg(self._receive)
 
@@ -61,8 +66,11 @@ class PresetSelector(FormWidget):
         elif kind == "reset":
             self._state.reset()
         elif kind == "run":
-            self._state.load_text(_config_of(content["id"]))
-            self._state.from_preset = False
+            try:
+                _load_run(self._state, content["id"])
+            except (OSError, ValueError) as error:  # it was deleted meanwhile, or its config is no mapping
+                self._on_error(f"The run {content['id']} cannot be a starting point. {error}")
+                return
         self._on_change()
 
 
@@ -73,8 +81,10 @@ def _recent_runs() -> list[list[str]]:
     return [[row.id, f"{row.name} ({row.id})"] for row in rows if row.state != "broken"]
 
 
-def _config_of(run_id: str) -> str:
+def _load_run(state: FormState, run_id: str) -> None:
     from llf_core.runs import open_run
     from llf_core.untrusted import read_text
 
-    return read_text(open_run(run_id).config)
+    run = open_run(run_id)
+    state.load_text(read_text(run.config), folder=run.path)  # where rows from a cell are
+    state.from_preset = False

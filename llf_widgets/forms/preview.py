@@ -5,6 +5,7 @@ It needs a tokenizer, so it runs in a child process and can be cancelled.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from llf_widgets.forms.json_command import CommandResult
 
-_LISTED_RECORDS = 5
+_LISTED_RECORDS, _LISTED_REASONS = 5, 3
 
 
 class DataPreview(FormWidget):
@@ -95,6 +96,11 @@ class DataPreview(FormWidget):
         if self._process is not None:
             self._process.wait()
 
+    def close(self) -> None:
+        """End the process, whose result nobody would see, and close the widget."""
+        self.cancel()
+        super().close()
+
     def _tell(self, text: str) -> None:
         self._note = text
 
@@ -165,6 +171,8 @@ def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 def data_messages(report: Mapping[str, Any]) -> list[Message]:
     """A message for each kind of data loss, with the first affected records, so that a user can find them in the file.
 
+    Dropped records have one for each of the most frequent reasons, and one for all others.
+
     Raises:
         KeyError: the report lacks a list.
     """
@@ -180,9 +188,15 @@ def data_messages(report: Mapping[str, Any]) -> list[Message]:
         messages.append(Message("note", f"{text} {_first(divided, units)}"))
     if warning := duplicates_warning(report.get("repeated", 0), report["examples"]):
         messages.append(Message("warning", warning, (("Drop duplicates", {"drop_duplicates": True}),)))
-    if dropped := report["dropped"]:
-        text = f"{_number(dropped, 'example is', 'examples are')} dropped: {dropped[0]['reason']}."
+    reasons = Counter(one["reason"] for one in report["dropped"])
+    for reason, _ in reasons.most_common(_LISTED_REASONS):
+        dropped = [one for one in report["dropped"] if one["reason"] == reason]
+        text = f"{_number(dropped, 'example is', 'examples are')} dropped: {reason}."
         messages.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))
+    named = {reason for reason, _ in reasons.most_common(_LISTED_REASONS)}
+    if others := [one for one in report["dropped"] if one["reason"] not in named]:
+        text = f"{_number(others, 'example is', 'examples are')} dropped for other reasons."
+        messages.append(Message("warning", f"{text} {_first(others, units)}"))
     return messages
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Fix, Problem, RunConfig, fields, preset, validate
+from llf_core.config.build import absolute_values
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
 from llf_core.config.name_checks import check_local, problem_from_answer, required_for_start
@@ -414,21 +415,25 @@ class FormState:
         self.notes = ()
         self._invalidate()
 
-    def load_text(self, text: str, *, defaults: bool = False) -> None:
+    def load_text(self, text: str, *, defaults: bool = False, folder: Path | None = None) -> None:
         """Replace the values with a YAML text, as one that was pasted; changes are still counted against the preset.
 
         Args:
             text: YAML or JSON.
             defaults: whether to drop default values in it, as written by `yaml(defaults=True)`.
+            folder: folder of the file that the text comes from, at which its relative paths start; None for a text
+                without a file.
 
         Raises:
-            ValueError: the text is not a mapping of keys to values; the message has the position. Nothing changes.
+            ValueError: the text is not a mapping of keys to values, or has a key twice. Nothing changes.
+            PluginError: two installed packages declare the same name or key.
             FileNotFoundError: the working directory was removed.
         """
-        self._load(text if "\n" in text else f"{text}\n")
+        self._load(text if "\n" in text else f"{text}\n", folder)
         if defaults:
-            for key, value in list(self.config_values.items()):
-                self._put(key, value)
+            self.config_values = {
+                key: value for key, value in self.config_values.items() if not self._is_left_out(key, value)
+            }
         self._invalidate()
 
     def set_dataset(self, key: str, name: str) -> None:
@@ -481,7 +486,7 @@ class FormState:
         A template that somebody chose stays. One that was set for the model before is replaced, or removed. Where
         LLaMA-Factory's template is known to differ from the model's own, none is set.
         """
-        if self.config_values.get("template") not in {None, self._template}:
+        if self.config_values.get("template") not in (None, self._template):  # it may be a list that was pasted
             return
         model = find_model(str(self.config_values.get(MODEL) or ""))
         own = own_template_of(model.id) if model and model.template else None
@@ -521,8 +526,12 @@ class FormState:
         self.config_values["dataset"] = self.cell_rows.path
         self._invalidate()
 
-    def _load(self, source: Any) -> None:
-        source_config = read(source)
+    def _load(self, source: Any, folder: Path | None = None) -> None:
+        source_config = read(source, base=folder)
+        if (source_config.file or folder is not None) and source_config.base != Path.cwd():
+            # the form's own text has no folder: its relative paths start at the working directory
+            source_config.file = True
+            source_config.values = absolute_values(source_config)
         older = known().translated
         named = {older.get(key, key) for key in source_config.values} | set(source_config.values)
         translate(source_config)
@@ -535,11 +544,15 @@ class FormState:
         self._invalidate()
 
     def _put(self, key: str, value: object) -> None:
-        is_default = key in self.specs and _same(value, self._default(key))
-        if value is None or (is_default and key not in self.preset_values and key not in ALWAYS_SHOWN):
+        if value is None or self._is_left_out(key, value):
             self.config_values.pop(key, None)
         else:
             self.config_values[key] = value
+
+    def _is_left_out(self, key: str, value: object) -> bool:
+        """Whether a value is a default that the text of the form does not show."""
+        is_default = key in self.specs and _same(value, self._default(key))
+        return is_default and (value is None or (key not in self.preset_values and key not in ALWAYS_SHOWN))
 
     def _default(self, key: str) -> Any:
         return self.specs[key].default if key in self.specs else None

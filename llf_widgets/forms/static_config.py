@@ -12,7 +12,7 @@ _NOTE = "LLF Studio. Run this cell again to open the form."
 
 
 def config_text(yaml: str, run_ids: Sequence[str]) -> str:
-    """The configuration as plain text, for frontends without HTML.
+    """How to open the form again, the ids of its runs and its configuration as plain text, for frontends without HTML.
 
     Args:
         yaml: the config.
@@ -23,7 +23,7 @@ def config_text(yaml: str, run_ids: Sequence[str]) -> str:
 
 
 def config_html(yaml: str, run_ids: Sequence[str]) -> str:
-    """The configuration as HTML, for saved notebooks; all values are escaped.
+    """The same as `config_text` as HTML, for saved notebooks; all values are escaped.
 
     Args:
         yaml: the config.

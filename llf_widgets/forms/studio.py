@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -83,7 +84,9 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._poller = Poller(self._poll_machine, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
         self._hub = HubLookup(self._answered)
-        self._presets = PresetSelector([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
+        self._presets = PresetSelector(
+            [(one.name, one.label, one.help) for one in presets()], self.state, self.refresh, self._show_failure
+        )
         proposals = {
             "dataset": self._datasets,
             "eval_dataset": self._datasets,
@@ -339,8 +342,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         try:
             self._launch(queue=queue, reveal=True)
         except (OSError, RuntimeError, ValueError) as error:
-            self._failure = [Message("error", str(error))]
-            self.refresh()
+            self._show_failure(str(error))
+
+    def _show_failure(self, text: str) -> None:
+        """Show below Start why an action of the user failed, until the next edit."""
+        self._failure = [Message("error", text)]
+        self.refresh()
 
     def _focus_field(self, key: str) -> None:
         if key == _START_ANOTHER:
@@ -444,10 +451,12 @@ class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return next(title for title, section in self._sections.items() if section.contains(key))
 
     def _facts(self, title: str) -> tuple[str, ...]:
-        if title == "Model":
-            return model_info.model_facts(str(self.state.value("model_name_or_path")))
-        if title == "Method" and self.state.report.config is not None:
-            return model_info.trainable_facts(self.state.report.config)
+        """What stands beside the title of a section; nothing of a model whose files cannot be read."""
+        with suppress(OSError):
+            if title == "Model":
+                return model_info.model_facts(str(self.state.value("model_name_or_path")))
+            if title == "Method" and self.state.report.config is not None:
+                return model_info.trainable_facts(self.state.report.config)
         if title == "Training":
             batch, times, steps = (
                 self.state.value(key)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.chat.kept_examples import kept_datasets
+from llf_core.config.name_checks.data_set_location import INFO_FILE, info_of
 from llf_core.config.paths import expanded
 from llf_core.data.sources import DEMO_FILES
 
@@ -41,21 +42,22 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
         here: folder for relative paths; None for the working directory.
 
     Returns:
-        At most 50 values for `dataset`.
+        At most 50 values for `dataset`. A folder that cannot be listed and a `dataset_info.json` that cannot be read
+        have none.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a folder cannot be listed.
+        FileNotFoundError: the working directory was removed.
     """
     folder = expanded(dataset_dir)
     here = here or Path.cwd()
-    names = [*DEMO_FILES, *_named(folder / "dataset_info.json"), *(str(one.file) for one in kept_datasets())]
+    names = [*DEMO_FILES, *_named(folder / INFO_FILE), *(str(one.file) for one in kept_datasets())]
     for place in dict.fromkeys((here, folder)):
-        if not place.is_dir():
-            continue
-        files = sorted(file for file in place.iterdir() if file.suffix in _DATA_SUFFIXES and file.is_file())
+        files: list[Path] = []
+        with suppress(OSError):
+            files = sorted(file for file in place.iterdir() if file.suffix in _DATA_SUFFIXES and file.is_file())
         names += [str(file.relative_to(here)) if file.is_relative_to(here) else str(file) for file in files]
-    return [name for name in dict.fromkeys(names) if Path(name).name != "dataset_info.json"][:_MOST]
+    return [name for name in dict.fromkeys(names) if name and Path(name).name != INFO_FILE][:_MOST]
 
 
 def models(here: Path | None = None) -> list[str]:
@@ -115,7 +117,6 @@ def _facts(model: CatalogModel) -> str:
 
 def _named(info: Path) -> list[str]:
     try:
-        named = json.loads(info.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return list(info_of(info))
+    except (OSError, ValueError):
         return []
-    return list(named) if isinstance(named, dict) else []

@@ -162,10 +162,10 @@ class SweepForm(FormWidget):
         self.clear_result()
         if kind == "values":
             self._texts[content["key"]] = content["text"]
-        elif kind == "field":
+        elif kind == "field" and content["key"] not in self._keys:
             self._keys[content["row"]] = content["key"]
         elif kind == "add":
-            self._keys.append(self._next())
+            self._keys += self._next()
         elif kind == "remove":
             del self._keys[content["row"]]
         elif kind == "fix" and content["message"] < len(messages):
@@ -187,11 +187,11 @@ class SweepForm(FormWidget):
             self._failure = [Message("error", str(error))]
         self._draw()
 
-    def _next(self) -> str:
-        """The first basic number that is not varied yet."""
+    def _next(self) -> list[str]:
+        """The first basic number that is not varied yet; none if all are."""
         specs = [spec for specs in self._sections.values() for spec in specs]
         free = [spec for spec in specs if spec.key not in self._keys and self._state.is_visible(spec.key)]
-        return next(spec.key for spec in free if spec.level == "basic" and spec.type in {"int", "float"})
+        return [spec.key for spec in free if spec.level == "basic" and spec.type in {"int", "float"}][:1]
 
 
 def _runs(number: int) -> str:

@@ -172,6 +172,9 @@ def _affected_runs(runs: Sequence[Mapping[str, Any]], of: int) -> str:
 
 
 def _within(spec: FieldSpec, value: float) -> bool:
-    minimum, maximum = (-math.inf if spec.minimum is None else spec.minimum), (spec.maximum or math.inf)
+    minimum, maximum = (
+        (-math.inf if spec.minimum is None else spec.minimum),
+        (math.inf if spec.maximum is None else spec.maximum),
+    )
     above, below = (-math.inf if spec.above is None else spec.above), (math.inf if spec.below is None else spec.below)
     return minimum <= value <= maximum and above < value < below

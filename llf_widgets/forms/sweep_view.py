@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -10,6 +11,7 @@ import traitlets
 
 from llf_core.runs import FINAL
 from llf_core.runs.metric_catalog import lowercase_label
+from llf_core.runs.status import BrokenRunError
 from llf_widgets.close_widgets import close_descendants
 from llf_widgets.compare.widget import MAX_RUNS, Compare
 from llf_widgets.forms.form_widget import FormWidget
@@ -93,14 +95,17 @@ class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no type
     def stop(self) -> None:
         """Stop the active run with a checkpoint, and remove the others from the queue, to end a sweep early.
 
+        A run whose status cannot be read, for example since it was deleted, is left out.
+
         Raises:
             RuntimeError: a run is lost.
-            BrokenRunError: the status of a run cannot be read.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a request cannot be written.
         """
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
-            if not run.status().has_ended:
-                run.stop(by="form")
+            with suppress(BrokenRunError):
+                if not run.status().has_ended:
+                    run.stop(by="form")
 
     def _poll(self) -> float | None:
         changed = [tracker.refresh() for tracker in self._trackers]

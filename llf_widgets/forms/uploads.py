@@ -6,6 +6,7 @@ import filecmp
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -80,7 +81,6 @@ class Upload:
 
         Raises:
             UploadError: it cannot be written; the partial file is removed.
-            OSError: the partial file cannot be removed.
         """
         try:
             with self._partial.open("ab") as file:
@@ -96,15 +96,15 @@ class Upload:
             Its name for `dataset`, and a message with the number of rows.
 
         Raises:
-            UploadError: it cannot be read; the file is removed.
-            OSError: it cannot be renamed.
+            UploadError: it cannot be read or renamed; the file is removed.
         """
         try:
             rows = self._rows()
+            path = self._move_to_free_name()
         except (DataError, OSError) as error:
             self.cancel()
-            raise self._upload_error(str(error).replace(str(self._partial), "it").rstrip(".")) from None
-        path = self._move_to_free_name()
+            reason = f"it cannot be saved ({error.strerror})" if isinstance(error, OSError) else str(error)
+            raise self._upload_error(reason.replace(str(self._partial), "it").rstrip(".")) from None
         in_folder = path.parent == self._folder
         where = (
             "the folder of the notebook"
@@ -114,12 +114,9 @@ class Upload:
         return UploadResult(path.name if in_folder else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
     def cancel(self) -> None:
-        """Cancel the upload and remove the partial file, which nothing else would remove.
-
-        Raises:
-            OSError: it cannot be removed.
-        """
-        self._partial.unlink(missing_ok=True)
+        """Cancel the upload and remove the partial file, which nothing else would remove, if the disk allows it."""
+        with suppress(OSError):
+            self._partial.unlink()
 
     def _rows(self) -> str:
         """Describe the number of rows, and unreadable lines.
@@ -172,8 +169,12 @@ class Upload:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
             except FileExistsError:  # a link that leads nowhere is the reader's too
                 continue
-            self._partial.chmod(0o644)
-            return self._partial.replace(path)
+            try:
+                self._partial.chmod(0o644)
+                return self._partial.replace(path)
+            except OSError:
+                path.unlink()  # the name that was taken for it
+                raise
         raise AssertionError  # a count has no end
 
     def _upload_error(self, reason: str) -> UploadError:
@@ -206,7 +207,6 @@ class UploadReceiver:
 
         Raises:
             KeyError: the message lacks an entry.
-            OSError: an uploaded file cannot be renamed.
             TypeError: `total` or `offset` is no number.
         """
         upload_id, key = str(content["id"]), str(content["key"])

@@ -50,6 +50,11 @@ def test_a_frame_is_rows():
     assert rows is frame
 
 
+def test_a_tuple_of_names_is_no_rows():
+    config = {"dataset": ("llf_demo", "rows.jsonl")}
+    assert start.split_rows(config) == (config, None)
+
+
 def test_an_empty_list_is_rows_that_are_missing():
     assert start.split_rows({"dataset": []}) == ({}, [])
 

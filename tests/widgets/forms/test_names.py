@@ -135,3 +135,20 @@ def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatc
         began = time.perf_counter()
         Studio({"dataset": "llf_demo", "model_name_or_path": "somebody/model"})
         assert time.perf_counter() - began < 3, "it waits for the hub"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_form_that_cannot_be_drawn_does_not_end_the_questions(monkeypatch):
+    def fail():
+        seen.append(1)
+        raise OSError("a weight file cannot be read")
+
+    seen = []
+    monkeypatch.setattr("llf_widgets.forms.hub_lookup.DEBOUNCE_SECONDS", 0.01)
+    monkeypatch.setattr("llf_widgets.forms.hub_lookup.RETRY_SECONDS", 0.0)
+    names = HubLookup(fail)
+    questions = FormState({"dataset": "llf_demo", "model_name_or_path": "somebody/model"}).name_check.questions
+    for times in (1, 2):
+        names.request(questions)
+        names.join(5)
+        assert len(seen) == times

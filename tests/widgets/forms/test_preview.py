@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from llf_widgets.forms import json_command
 from llf_widgets.forms.json_command import error_message, last_message, parse_report
 from llf_widgets.forms.preview import DataPreview, counts_text, data_messages, example_rows
 from tests.hostile import evil_model
@@ -175,3 +177,38 @@ def test_a_module_beside_the_notebook_is_no_library(
     view.wait()
     assert "examples" in view._note
     assert not mark.exists()
+
+
+def test_each_reason_of_a_drop_is_told_with_its_own_records() -> None:
+    reasons = ["no answer", "no answer", "too long", "b", "c", "d", "no answer"]
+    dropped = [{"index": index, "reason": reason, "dataset": "a"} for index, reason in enumerate(reasons)]
+    told = data_messages(REPORT | {"truncated": [], "dropped": dropped})
+    assert [message.text for message in told] == [
+        "3 examples are dropped: no answer. Records 1, 2, 7 of a.",
+        "1 example is dropped: too long. Record 3 of a.",
+        "1 example is dropped: b. Record 4 of a.",
+        "2 examples are dropped for other reasons. Records 5, 6 of a.",
+    ]
+
+
+def test_a_full_disk_ends_a_look_and_the_next_one_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json_command, "TemporaryFolder", full)
+    preview = DataPreview(lambda: "dataset: llf_demo\n")
+    preview.start()
+    preview.wait()
+    assert preview._state == "idle"
+    assert preview._messages[0]["text"] == "The process could not be started: No space left on device."
+
+
+@pytest.mark.launches
+def test_closing_ends_the_process(tiny_model_dir: Path) -> None:
+    preview = DataPreview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
+    preview.start()
+    began = time.monotonic()
+    preview.close()
+    preview.wait()
+    assert time.monotonic() - began < 5
+    assert preview._note == "Cancelled."

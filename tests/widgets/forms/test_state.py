@@ -279,3 +279,34 @@ def test_what_is_trained_needs_no_data_set():
     assert state.trained_config.get("lora_rank") == 4
     state.set("lora_rank", 0)
     assert state.trained_config is None
+
+
+def test_null_that_was_shown_among_the_defaults_stays() -> None:
+    state = FormState({"dataset": "llf_demo", "enable_thinking": None, "ppo_target": None})
+    before = state.yaml(), state.config
+    state.load_text(state.yaml(defaults=True), defaults=True)
+    assert (state.value("enable_thinking"), state.value("ppo_target")) == (None, None)
+    assert before[1] == state.config
+    assert "watched_prompts" not in state.yaml()
+
+
+def test_a_template_that_is_a_list_does_not_keep_a_model_from_being_chosen() -> None:
+    state = FormState()
+    state.load_text("dataset: llf_demo\ntemplate: [a, b]\n")
+    state.edit("model_name_or_path", "Qwen/Qwen2.5-7B-Instruct")
+    assert state.value("template") == ["a", "b"]
+    assert [problem.key for problem in state.errors()] == ["template"]
+
+
+def test_relative_paths_of_a_file_start_at_its_folder(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (folder / "run.yaml").write_text("dataset: rows.jsonl, llf_demo\noutput_dir: saves\ndataset_dir: data\n")
+    monkeypatch.chdir(tmp_path)
+    state = FormState("configs/run.yaml")
+    assert state.text("dataset") == f"{folder / 'rows.jsonl'},llf_demo"
+    assert (state.value("output_dir"), state.value("dataset_dir")) == (str(folder / "saves"), "data")
+    assert state.errors() == ()
+    monkeypatch.chdir(folder)
+    assert FormState("run.yaml").text("dataset") == "rows.jsonl, llf_demo"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,13 +14,12 @@ from ipywidgets.widgets.widget import _instances
 
 from llf_core.config import ConfigError, RunConfig, fields
 from llf_core.config.field_specs import USED_BY_OTHERS
+from llf_core.launch.cell_rows import write_rows
 from llf_core.runs import create_run, status
 from llf_widgets.forms import Studio, preflight
 from llf_widgets.forms.messages import Message
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.widgets.forms.conftest import Launches
 
 
@@ -288,3 +289,35 @@ def test_form_opens_without_the_large_libraries(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(done.stdout) == []
+
+
+def test_earlier_run_that_is_gone_or_no_config_is_told(studio: Studio) -> None:
+    before = studio.state.yaml()
+    broken = create_run("a: [1\n", "broken")
+    for run_id, said in (
+        ("20260101-000000-gone", "No run 20260101-000000-gone"),
+        (broken.id, "cannot be read at line"),
+    ):
+        tell(studio._presets, type="run", id=run_id)
+        assert studio._start._messages[0]["level"] == "error"
+        assert said in studio._start._messages[0]["text"]
+        assert studio.state.yaml() == before
+
+
+def test_rows_of_an_earlier_run_are_found_in_its_folder(studio: Studio) -> None:
+    run = create_run("dataset: data/rows-0123456789abcdef.parquet\n", "rows")
+    run.data.mkdir()
+    write_rows([{"instruction": "a", "output": "b"}], run.data)[0].rename(run.data / "rows-0123456789abcdef.parquet")
+    tell(studio._presets, type="run", id=run.id)
+    assert studio.state.value("dataset") == str(run.data / "rows-0123456789abcdef.parquet")
+    assert studio.state.errors() == ()
+
+
+@pytest.mark.usefixtures("launches")
+def test_a_model_with_a_file_that_leads_nowhere_has_no_facts(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    (model / "more.safetensors").symlink_to("/nonexistent")
+    studio = Studio({"dataset": "llf_demo", "model_name_or_path": str(model)})
+    assert studio._sections["Model"]._facts == []
+    type_into(studio, "learning_rate", "2e-4")
+    assert studio.state.value("learning_rate") == 2e-4

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,9 @@ def test_nothing_typed_lists_this_machine_and_a_whole_name_needs_no_list(tmp_pat
     assert suggestions.complete_model("qwen/qwen3-8b", tmp_path).options == ()
     assert suggestions.complete_model("smollm2-135m-instruct", tmp_path).options == ()
     assert suggestions.complete_model("no such model", tmp_path).options == ()
+
+
+def test_a_folder_that_cannot_be_listed_and_a_pipe_offer_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dataset_info.json")
+    assert suggestions.datasets(str(tmp_path), tmp_path) == ["llf_demo", "llf_demo_pairs"]
+    assert suggestions.datasets("x" * 5000, tmp_path) == ["llf_demo", "llf_demo_pairs"]

@@ -198,3 +198,14 @@ def test_a_sweep_is_stopped_as_a_whole(studio: Studio, monkeypatch: pytest.Monke
     tell(studio.children[2]._table, type="stop")
     assert asked == [(runs[1].id, "form"), (runs[0].id, "form")]
     studio.children[2].close()
+
+
+def test_more_fields_than_there_are_cannot_be_added_and_none_twice(open_: Any) -> None:
+    for _ in range(40):
+        tell(open_, type="add")
+    keys = [row["key"] for row in open_._rows]
+    assert len(keys) == len(set(keys)) < 40
+    tell(open_, type="field", row=0, key=keys[1])
+    assert [row["key"] for row in open_._rows] == keys
+    tell(open_, type="add")
+    assert [row["key"] for row in open_._rows] == keys

@@ -1,5 +1,6 @@
 """A data file of the reader's computer: where it goes, what is said of it, and which ones are not taken."""
 
+import errno
 import gzip
 import json
 import re
@@ -214,3 +215,20 @@ def test_uploads_of_one_name_that_end_together_keep_all_bytes(tmp_path, monkeypa
             thread.join()
         assert {path.read_text() for path in tmp_path.iterdir()} >= set(texts)
     assert len(list(tmp_path.iterdir())) == 40
+
+
+def test_a_disk_that_refuses_the_last_step_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "replace", refuse)
+    sent, ended = [], []
+    receiver = uploads.UploadReceiver(sent.append, lambda *end: ended.append(end))
+    content = {"id": 1, "key": "dataset", "name": "rows.jsonl", "total": len(ROWS), "offset": 0}
+    receiver.receive(content, [ROWS.encode()])
+    ((key, message, name),) = ended
+    assert (key, name, message.level) == ("dataset", "", "warning")
+    assert message.text == "`rows.jsonl` was not uploaded: it cannot be saved (No space left on device)."
+    assert sent == [{"type": "upload", "id": "1", "received": len(ROWS), "done": True}]
+    assert list(tmp_path.iterdir()) == []
