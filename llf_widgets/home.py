@@ -46,7 +46,7 @@ def display_path(path: Path) -> str:
         return str(path)
     for one in (user, real_path(user)):  # the home may be a link, and the path with or without it
         if path.is_relative_to(one):
-            return f"~/{path.relative_to(one)}"
+            return str(Path("~") / path.relative_to(one))
     return str(path)
 
 

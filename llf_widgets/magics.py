@@ -9,6 +9,9 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from IPython.display import display
 
+from llf_core.untrusted import visible
+from llf_core.user_error import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -43,16 +46,15 @@ class LLFMagics(Magics):
             print.
 
         Raises:
-            UsageError: the command is unknown, or the run does not exist or does not allow it. IPython shows it without
-                a traceback.
-            ValueError: a quotation mark is not closed.
+            UsageError: a quotation mark is not closed, the command is unknown, or the run does not exist or does not
+                allow it. IPython shows it without a traceback.
         """
-        arguments = shlex.split(line)
-        name = arguments[0] if arguments else "help"
-        command = COMMANDS.get(name)
-        if command is None or len(arguments) > 2:  # noqa: PLR2004 - a command and a run
-            raise UsageError(f"%llf {line} is not a command. Expected one of:\n{USAGE}")
         try:
+            arguments = shlex.split(line)
+            name = arguments[0] if arguments else "help"
+            command = COMMANDS.get(name)
+            if command is None or len(arguments) > 2:  # noqa: PLR2004 - a command and a run
+                raise UsageError(f"%llf {line} is not a command. Expected one of:\n{USAGE}")
             return command(arguments[1] if len(arguments) > 1 else "last")
         except (ValueError, OSError, RuntimeError) as error:
             raise UsageError(str(error)) from None
@@ -66,16 +68,11 @@ class LLFMagics(Magics):
             cell: the config as YAML.
 
         Raises:
-            UsageError: the config has errors, the name is invalid, or a folder cannot be written.
-            RuntimeError: the supervisor does not start.
-            ValueError: two reward functions have the same name.
+            UsageError: the config has errors, the name is invalid, a folder cannot be written, or the supervisor does
+                not start. IPython shows it without a traceback.
+            BrokenRunError: the run's status became unreadable.
             OSError: too many files are open.
-            TypeError: a reward function is not a function, or has no parameter for the answer.
-            PluginError: two installed packages declare the same name or key.
-            RowsError: the rows are not a table.
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
-        from llf_core.config import ConfigError
         from llf_widgets.start import train
 
         variable = line.strip()
@@ -83,7 +80,7 @@ class LLFMagics(Magics):
             raise UsageError(f"%%llf_train {variable}: expected a variable name, or no argument.")
         try:
             run = train(cell)
-        except (ConfigError, OSError) as error:
+        except (UserError, OSError, RuntimeError) as error:
             raise UsageError(str(error)) from None
         if variable:
             assert self.shell is not None  # noqa: S101 - IPython registers magics with its shell
@@ -147,7 +144,7 @@ def _runs(_: str) -> None:
     page = list_runs(limit=MAX_ROWS)
     for row in page.rows:
         steps = f"{row.step} of {row.total}" if row.total else ""
-        print(f"{row.id:<44} {row.state:<9} {steps:<14} {row.name}".rstrip())  # noqa: T201 - the cell's output
+        print(visible(f"{row.id:<44} {row.state:<9} {steps:<14} {row.name}".rstrip()))  # noqa: T201 - the cell's output
     rest = page.total - len(page.rows)
     print(f"and {rest:,} more" if rest > 0 else "" if page.rows else "No runs yet.")  # noqa: T201 - the cell's output
 

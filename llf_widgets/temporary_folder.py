@@ -26,12 +26,12 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         name: what it is for: the folder is `llf-NAME-…` in the system's folder for temporary files.
 
     Raises:
-        OSError: the folder cannot be created.
+        OSError: the folder or its lock file cannot be created.
     """
 
     def __init__(self, name: str) -> None:
         _remove_abandoned()
-        super().__init__(prefix=f"{PREFIX}{name}-")
+        super().__init__(prefix=f"{PREFIX}{name}-", ignore_cleanup_errors=True)
         self._lock = os.open(Path(self.name) / LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,8 +39,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     def cleanup(self) -> None:
         """Remove the folder and release its lock, as soon as its files are no longer needed.
 
-        Raises:
-            OSError: a file in it cannot be removed.
+        What the system does not remove stays: no result of a view is lost for it.
         """
         super().cleanup()
         if self._lock >= 0:

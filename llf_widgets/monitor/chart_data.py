@@ -36,7 +36,7 @@ NO_PLAN: Mapping[str, Line] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class ChartData:
-    """Lines by name as (steps `[n]` int64, values `[n]` float32), n at most `MAX_POINTS`; NaN if a value is not finite.
+    """Lines by name as (steps `[n]` int64, values `[n]` float32), n at most `MAX_POINTS`; NaN if not finite as float32.
 
     Args:
         window: smoothing window in steps; 0 for none.
@@ -182,4 +182,6 @@ def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
 def _downsample(steps: np.ndarray, values: np.ndarray) -> Line:
     x, y = decimate(steps, values, MAX_POINTS)
     # As float32 a line that does not move stays flat when it is smoothed, and an axis shows no rounding.
-    return np.asarray(x), np.where(np.isfinite(y), y, np.nan).astype(np.float32)
+    with np.errstate(over="ignore"):
+        drawn = np.asarray(y).astype(np.float32)
+    return np.asarray(x), np.where(np.isfinite(drawn), drawn, np.float32(np.nan))

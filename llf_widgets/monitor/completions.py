@@ -78,7 +78,7 @@ class Completions:
         Returns:
             `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: number of completions, mean
             reward, and rows `[reward, [by function], prompt, text]`, highest reward first. A reward that is unknown or
-            not finite is None, and so is the mean where all are.
+            not finite is None, and so is the mean where all are, or where it is not finite itself.
         """
         functions = list(self._functions)[:MAX_FUNCTIONS]
         return {
@@ -87,7 +87,7 @@ class Completions:
                 {
                     "step": step,
                     "count": found.count,
-                    "mean": found.total / found.scored if found.scored else None,
+                    "mean": _finite(found.total / found.scored) if found.scored else None,
                     "rows": [
                         [one.reward, [one.rewards.get(name) for name in functions], one.prompt, one.text]
                         for one in _downsampled(found.rows)

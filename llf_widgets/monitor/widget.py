@@ -157,8 +157,7 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
                 time.sleep(SETTLE_SECONDS)  # the last event may be written after the final state
                 self._stale |= self._run_view.refresh()
                 self._push(everything=True)
-                self._save_summary()
-                self._ended.set()
+                self._end()
             return None
         if tracker.snapshot.live:
             with self._end_lock:
@@ -169,9 +168,15 @@ class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             self._was_viewed = self._was_viewed or bool(count)
             return MAX_INTERVAL if self._view.uses_server or (self._was_viewed and count == 0) else MIN_INTERVAL
         if self.state != before or not self._ended.is_set():
-            self._save_summary()
-            self._ended.set()
+            self._end()
         return MAX_INTERVAL
+
+    def _end(self) -> None:
+        """Store the summary of a run that has ended, then end `wait`, also if the picture cannot be drawn."""
+        try:
+            self._save_summary()
+        finally:
+            self._ended.set()
 
     def _push(self, *, everything: bool = False) -> None:
         """Send changed parts; large ones less often, and only few to a page that uses the server."""

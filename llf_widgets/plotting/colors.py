@@ -46,5 +46,5 @@ def to_hex(color: str) -> str:
     Raises:
         ValueError: the color is not of the form `rgb(r, g, b)`.
     """
-    red, green, blue = (int(part) for part in color[4:-1].split(","))
+    red, green, blue = (int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(","))
     return f"#{red:02x}{green:02x}{blue:02x}"

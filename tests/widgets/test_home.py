@@ -23,6 +23,7 @@ def test_the_home_is_not_shown(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert display_path(Path("/home/somebody/.llf/runs")) == "~/.llf/runs"
     assert display_path(Path("/data/x")) == "/data/x"
+    assert display_path(Path("/home/somebody")) == "~"
 
 
 def test_a_home_behind_a_link_is_not_shown(monkeypatch, tmp_path):

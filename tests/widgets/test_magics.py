@@ -31,6 +31,12 @@ def test_runs_lists_id_state_and_steps(shell, run, capsys):
     assert capsys.readouterr().out.split() == [run.id, "running", "3", "of", "9", "tiny"]
 
 
+def test_a_name_does_not_control_the_terminal(shell, llf_home, capsys):
+    create_run("model_name_or_path: m\n", "a\x1b[31mred", llf_home)
+    shell.run_line_magic("llf", "runs")
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_no_runs_is_said(shell, capsys):
     shell.run_line_magic("llf", "runs")
     assert capsys.readouterr().out == "No runs yet.\n"
@@ -66,6 +72,7 @@ def test_a_chat_with_what_is_no_model_is_a_usage_error(shell):
         ("stop", "No runs yet"),
         ("fly", "is not a command"),
         ("stop a b", "is not a command"),
+        ('stop "a', "No closing quotation"),
     ],
 )
 def test_what_can_be_mended_is_one_sentence(shell, line, says):
@@ -94,6 +101,15 @@ def test_train_starts_what_the_cell_says_and_shows_it(shell, run, monkeypatch):
     shell.run_cell_magic("llf_train", "mine", "stage: sft\n")
     assert given == ["stage: sft\n"]
     assert shell.user_ns["mine"].id == run.id
+
+
+def test_a_supervisor_that_does_not_start_is_one_sentence(shell, monkeypatch):
+    def train(_):
+        raise RuntimeError("The run's supervisor did not start.")
+
+    monkeypatch.setattr("llf_widgets.start.train", train)
+    with pytest.raises(UsageError, match="supervisor did not start"):
+        shell.run_cell_magic("llf_train", "", "stage: sft\n")
 
 
 def test_train_with_a_bad_config_is_one_sentence(shell):

@@ -149,6 +149,13 @@ def test_a_line_that_does_not_move_stays_flat():
     assert np.ptp(both) == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_value_beyond_float32_is_a_gap():
+    shown = chart_data({"odd": (np.arange(1, 4), np.array([1.0, 1e39, -1e39]))}, {})
+    np.testing.assert_array_equal(shown.line("odd")[1], np.array([1.0, np.nan, np.nan], dtype=np.float32))
+    assert shown.line("odd")[1].dtype == np.float32
+
+
 def test_names_of_a_run_are_text_in_plotlys_markup():
     shown = chart_data({f"rewards/{EVIL}": line(), "%{y}": line()}, {f"rewards/{EVIL}": line()[1]})
     drawn = json.dumps(encode_arrays(figure_json(shown, 20)))

@@ -38,6 +38,12 @@ def test_a_reward_that_is_no_number_stands_last_and_counts_for_no_mean():
     json.dumps(found.view(), allow_nan=False)
 
 
+def test_a_mean_that_is_not_finite_is_none():
+    found = Completions()
+    found.add([one(1, "x", 1.7e308), one(1, "y", 1.7e308)])
+    assert found.view()["steps"][0]["mean"] is None
+
+
 def test_what_is_no_completion_is_passed_over():
     found = Completions()
     found.add([{}, {"kind": "answer", "step": 1, "text": "a"}, one("1", "a", 1.0), one(1, None, 1.0)])

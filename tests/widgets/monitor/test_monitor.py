@@ -303,3 +303,17 @@ def test_closing_the_view_ends_the_wait_and_not_the_run(trainer, monitor):
     assert view.wait(0) == "running"
     assert not view._poller.is_alive or view._poller.join(10)
     assert read_status(run.folder).state == "running"
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_keep_the_wait(trainer, monitor, monkeypatch):
+    def fail(_):
+        raise ValueError("no picture")
+
+    run = trainer(total=6)
+    view = monitor(run.folder)
+    view._displays.append((None, {}))
+    monkeypatch.setattr("llf_widgets.monitor.widget.mime_bundle", fail)
+    run.writer.close("finished")
+    assert view.wait(10) == "finished"
+    assert view._ended.is_set()
+    view._displays.clear()
