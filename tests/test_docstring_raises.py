@@ -24,8 +24,12 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.cli.train.demo": {
         "KeyError": "the preset is one of this package",
         "TypeError": "it has no reward functions",
-        "ValueError": "it has no reward functions",
     },
+    "llf_core.cli.reward_functions.functions_of_file": {"TypeError": "`@reward` has checked the functions"},
+    "llf_core.cli.train.train": {"TypeError": "`@reward` has checked the functions"},
+    "llf_core.cli.try_rewards.try_rewards": {"TypeError": "`@reward` has checked the functions"},
+    "llf_core.cli.runs.restart.runs_resume": {"TypeError": "`@reward` has checked the functions"},
+    "llf_widgets.magics.LLFMagics.llf_train": dict.fromkeys(("TypeError", "ValueError"), "YAML has no functions"),
     "llf_core.cli.chat.chat": {"TypeError": "targets are texts"},
     "llf_core.cli.chat_session.ChatSession._print_reply": {"TypeError": "its messages are JSON"},
     "llf_core.cli.predict.predict": {"TypeError": "targets are texts"},
@@ -100,7 +104,6 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.generation.replies.call_reader.CallReader.__init__": dict.fromkeys(
         ("MalformedCallError", "InvalidJSONError"), "its generator has read no character yet"
     ),
-    "llf_core.launch.cell_rows.write_rows": {"ArrowException": "it reads a file that it has just written"},
     "llf_core.launch.queue.QueuePosition.__init__": {"HomeError": "the folder of a run is an absolute path"},
     "llf_core.launch.run.Run.checkpoint": {"ValueError": "the type of the request is a constant"},
     "llf_core.launch.run.Run.evaluate": {"ValueError": "the type of the request is a constant"},

@@ -1,5 +1,7 @@
 """`llf adapter shrink` and `llf adapter extract`: adapters of another rank, with what the rank costs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +10,7 @@ import typer
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import Json
 from llf_core.cli.terminal import out, print_json
+from llf_core.user_error import UserError
 
 Rank = Annotated[int, typer.Option(min=1, help="Rank of the LoRA that is written.")]
 To = Annotated[Path, typer.Option(metavar="FOLDER", help="Destination, a new folder.")]
@@ -22,16 +25,15 @@ def adapter_shrink(
     """Write a LoRA of a smaller rank that is nearest to a given one, and say how much of the change is lost.
 
     Raises:
-        UserError: the folder holds no plain LoRA, the rank is not below its own, a weight is not finite, or the
-            destination is not empty or cannot be written.
-        SafetensorError: the weights are damaged.
+        UserError: the folder holds no plain LoRA, the rank is not below its own, a weight is not finite, the weights
+            are damaged, or the destination is not empty or cannot be written.
         MemoryError: out of memory.
     """
     from dataclasses import asdict
 
     from llf_core.export.adapter_rank import shrink_adapter
 
-    with in_a_sentence(), out.status("Shrinking the adapter …"):
+    with in_a_sentence(), _undamaged(), out.status("Shrinking the adapter …"):
         found = shrink_adapter(adapter, to, rank)
     print_json(asdict(found)) if as_json else out.print(f"{to}: {found.sentence}", markup=False)
 
@@ -46,15 +48,25 @@ def adapter_extract(
     """Write the difference of two whole models as a LoRA, and say how much of the change is lost.
 
     Raises:
-        UserError: the folders hold no two models of the same shapes that differ, a weight is not finite, or the
-            destination is not empty or cannot be written.
-        SafetensorError: the weights are damaged.
+        UserError: the folders hold no two models of the same shapes that differ, a weight is not finite, the weights
+            are damaged, or the destination is not empty or cannot be written.
         MemoryError: out of memory.
     """
     from dataclasses import asdict
 
     from llf_core.export.adapter_rank import extract_adapter
 
-    with in_a_sentence(), out.status("Comparing the models …"):
+    with in_a_sentence(), _undamaged(), out.status("Comparing the models …"):
         found = extract_adapter(base, tuned, to, rank)
     print_json(asdict(found)) if as_json else out.print(f"{to}: {found.sentence}", markup=False)
+
+
+@contextmanager
+def _undamaged() -> Iterator[None]:
+    """Say in a sentence that weights are damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(f"The weights are damaged: {error}.", "Copy or create them again.") from None

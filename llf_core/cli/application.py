@@ -16,6 +16,7 @@ from llf_core.cli.adapter import adapter_extract, adapter_shrink
 from llf_core.cli.chat import chat
 from llf_core.cli.chats import chats_delete, chats_list, chats_restore
 from llf_core.cli.environment import env, version
+from llf_core.cli.errors import file_message
 from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluate import evaluate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
@@ -135,7 +136,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename:
-            print_error(OSError(f"{error.filename} cannot be opened: {error.strerror}."))
+            print_error(OSError(file_message(error)))
             sys.exit(1)
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}:
             raise

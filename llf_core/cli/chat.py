@@ -55,9 +55,8 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
     the replies and stores no conversation.
 
     Raises:
-        UserError: a target does not exist, an option has an invalid value, a picture cannot be read, or there is no
-            reply.
-        UnicodeDecodeError: the text on stdin is not in the encoding of the terminal.
+        UserError: a target does not exist, an option has an invalid value or does not fit the others, a picture or the
+            text on stdin cannot be read, or there is no reply.
     """
     from llf_core.chat.picture import question_content
     from llf_core.chat.request import ChatSampling, RequestError
@@ -69,9 +68,9 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
     except RequestError as error:
         raise UsageError(str(error)) from None
     if message is None and not sys.stdin.isatty():
-        message = sys.stdin.read(MAX_INPUT + 1).rstrip("\n")
-        if len(message) > MAX_INPUT:
-            raise UsageError(f"The message on stdin has more than {MAX_INPUT:,} characters.")
+        message = _piped()
+    if message is not None and resume is not None:
+        raise UsageError("--continue and a message exclude each other.", "A message is answered and not kept.")
     if message is not None and not message.strip():
         raise UsageError("The message is empty.", "Name one with --message, or write one to stdin.")
     if as_json and message is None:
@@ -92,6 +91,17 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
             _talk(service, names, system, resume, options | {"pictures": pictures})
         finally:
             service.close()
+
+
+def _piped() -> str:
+    """The message on stdin."""
+    try:
+        text = sys.stdin.read(MAX_INPUT + 1)
+    except UnicodeDecodeError:
+        raise UsageError(f"The message on stdin is not text in {sys.stdin.encoding}.", "Convert it.") from None
+    if len(text) > MAX_INPUT:
+        raise UsageError(f"The message on stdin has more than {MAX_INPUT:,} characters.")
+    return text.rstrip("\n")
 
 
 def _once(  # noqa: PLR0913 - what a request needs

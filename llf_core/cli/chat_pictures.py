@@ -67,7 +67,7 @@ class WaitingPictures:
         if not number:
             self.clear()
             return
-        if not number.isdecimal() or not 1 <= int(number) <= len(self.parts):
+        if number not in map(str, range(1, len(self.parts) + 1)):
             raise UserError(f"There is no picture {number[:80]}.", f"Expected a number from 1 to {len(self.parts)}.")
         for each in (self.parts, self._names, self._lengths):
             del each[int(number) - 1]

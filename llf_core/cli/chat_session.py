@@ -7,7 +7,8 @@ import queue
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from rich.markup import escape
 
@@ -209,7 +210,7 @@ class ChatSession:
             text = "\n".join(as_markdown(self.conversation, one) for one in self._names)
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(redact(text))  # a conversation has no lone surrogates
+                _write_all(file, redact(text))  # a conversation has no lone surrogates
         except FileExistsError:
             raise UserError(f"{path} already exists.", "Name another file.") from None
         except OSError as error:
@@ -346,6 +347,16 @@ def _stop(ticket: Ticket, events: queue.SimpleQueue[Event], printer: ReplyPrinte
             pass
     except queue.Empty:
         return
+
+
+def _write_all(file: TextIO, text: str) -> None:
+    """Write a text to a new file, or remove the file: half of it would keep the next try from its name."""
+    try:
+        file.write(text)
+        file.flush()
+    except OSError:
+        Path(file.name).unlink()
+        raise
 
 
 def _set(sampling: ChatSampling) -> dict[str, object]:

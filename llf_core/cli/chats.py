@@ -18,10 +18,10 @@ def chats_list(
 ) -> None:
     """List conversations, last changed first: id, number of messages, models, title.
 
-    `llf chat TARGET --continue ID` continues one.
+    `llf chat TARGET --continue ID` continues one. One whose file cannot be read is counted, and not listed.
 
     Raises:
-        UserError: the folder of conversations is not accessible.
+        UserError: the folder of conversations is not accessible, or `LLF_HOME` cannot be located.
     """
     from llf_core.chat.conversation_list import list_conversations
     from llf_core.config.number_format import with_unit
@@ -35,7 +35,9 @@ def chats_list(
     for row in rows:
         about = ", ".join([with_unit(row.messages, "message"), *row.targets])
         out.print(f"{row.id}  {visible(about)}\n  {visible(row.title)}", markup=False, highlight=False)
-    out.print(f"[dim]{len(rows)} of {with_unit(total, 'conversation')}[/dim]")
+    unread = min(limit, max(0, total - offset)) - len(rows)
+    left_out = f"; {unread:,} cannot be read" if unread else ""
+    out.print(f"[dim]{len(rows)} of {with_unit(total, 'conversation')}{left_out}[/dim]")
 
 
 def chats_delete(conversation: ConversationId) -> None:

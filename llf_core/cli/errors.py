@@ -44,4 +44,13 @@ def _refused(error: OSError) -> str:
 
     if is_disk_error(error) and error.strerror == os.strerror(error.errno or 0):  # not a sentence of ours already
         return command_message(error, home())
-    return str(error) if error.filename or not error.strerror else error.strerror
+    return file_message(error) if error.filename else error.strerror or str(error)
+
+
+def file_message(error: OSError) -> str:
+    """Say which file the system has refused, and why.
+
+    Args:
+        error: an error that names a file.
+    """
+    return f"{error.filename} cannot be opened: {error.strerror}."

@@ -132,7 +132,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def _names(given: list[str] | None) -> list[str] | None:
     """Names that are given in several options, or separated by commas."""
-    return [name for one in given for name in one.split(",")] if given else None
+    return [name for one in given for part in one.split(",") if (name := part.strip())] if given else None
 
 
 def _json(tables: "Sequence[tuple[Sequence[EvaluationResult], Sequence[ComparedResult]]]") -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from llf_core.cli.checked_config import load_config
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.terminal import err
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from llf_core.config import RunConfig
     from llf_core.rewards.signature import RewardFunction
 
 
@@ -20,8 +23,8 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     The file is executed, since only its decorators tell which of its functions are rewards.
 
     Raises:
-        UserError: the file cannot be read or run, defines no reward function, or one that cannot be stored.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
+        UserError: the file cannot be read or run, as where a reward function has no parameter for the answer, or it
+            defines no reward function.
     """
     if path is None:
         return {}
@@ -33,20 +36,39 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
         return {name: one for name, one in found.items() if one is not None}
 
 
-def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]:
-    """Names of the reward functions in a config, which `--rewards` may define; empty if it names none.
+def load_with_rewards(
+    source: str, overrides: list[str] | None, given: Mapping[str, RewardFunction]
+) -> tuple[RunConfig, list[RewardFunction | str] | None]:
+    """Load the config of a command that has `--rewards`; one that names no reward functions gets those of the file.
+
+    Functions of the file that the config does not name are printed, since they have no effect.
 
     Args:
         source: path of the config.
         overrides: `key=value`; None for none.
+        given: functions of the file by name; empty without `--rewards`.
+
+    Returns:
+        The config; and its reward functions, of which those of the file are functions and the others names. None
+        without `--rewards`.
 
     Raises:
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
+        Exit: the config has errors.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
+        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
+            or key.
     """
-    from llf_core.config import validate as check
+    from llf_core.config.read_config import read
+    from llf_core.rewards import REWARDS
 
-    return check(source, overrides or ()).config.get("reward_functions") or ()
+    if not given:
+        return load_config(source, overrides), None
+    named = read(source, overrides or ()).values.get(REWARDS.key)
+    loaded = load_config(source, [*(overrides or ()), *([] if named else [f"{REWARDS.key}={json.dumps([*given])}"])])
+    names = loaded.get(REWARDS.key) or ()
+    say_unused("The config", given, names)
+    return loaded, [given.get(one, one) for one in names]
 
 
 def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -61,7 +61,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Serve models, runs and adapters to any OpenAI client. Adapters of one base model share its weights.
 
     Raises:
-        UserError: a target does not exist, the address is taken or needs an API key, or a package is missing.
+        UserError: a target does not exist, two have one name, the address is taken or needs an API key, or a package
+            is missing.
     """
     try:
         from llf_core.chat.server.app import Server
@@ -75,7 +76,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     access, generated = _access(host, allow_host, api_key_env, allow_origin, generate_key)
     named = _named(targets, name, reward_model)
-    rewards = dict(_reward_model(one) for one in reward_model or [])
+    rewards = _reward_models(reward_model or [])
     with in_a_sentence():
         listener = open_socket(host, port)
         service = ChatService(idle_seconds=idle_seconds, max_waiting=max_waiting, trust=trust)
@@ -128,6 +129,21 @@ def _access(
     if ANY_ORIGIN in (origins or []) and not keys:
         raise UsageError("--allow-origin '*' lets every web page use the server.", "Add an API key, or name origins.")
     return Access(host, tuple(hosts or ()), tuple(keys), tuple(origins or ())), generated
+
+
+def _reward_models(given: list[str]) -> dict[str, str]:
+    """The targets of the reward models by name.
+
+    Raises:
+        UsageError: a name or a target is empty, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for one in given:
+        name, target = _reward_model(one)
+        if name in found:
+            raise UsageError(f"Two reward models are called {name[:200]!r}.", "Name them: NAME=TARGET.")
+        found[name] = target
+    return found
 
 
 def _reward_model(given: str) -> tuple[str, str]:

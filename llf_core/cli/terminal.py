@@ -72,7 +72,10 @@ def progress_status() -> Iterator[Callable[[str, int, int], None]]:
         A function of what is done, the number done and the total (0 if unknown), which updates the line.
     """
     with out.status("Loading …") as status:
-        yield lambda what, done, total: status.update(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
+        # what is done may name a file or a model
+        yield lambda what, done, total: status.update(
+            escape(visible(f"{what}: {done:,} of {total:,}" if total else f"{what} …"))
+        )
 
 
 @contextmanager

@@ -1,16 +1,14 @@
 """`llf train` and `llf demo`: commands that start and follow a run."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from llf_core.cli.attach_run import attach_run
-from llf_core.cli.checked_config import load_config
 from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.follow_run import follow_run
 from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile
-from llf_core.cli.reward_functions import functions_of_file, names_in_config, say_unused
+from llf_core.cli.reward_functions import functions_of_file, load_with_rewards
 from llf_core.cli.terminal import err, out, print_json
 from llf_core.user_error import UserError
 
@@ -34,7 +32,6 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
             accessible.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions
     from llf_core.config.read_config import read
@@ -45,14 +42,11 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
         raise UsageError("The config asks for an evaluation and no training.", f"Run it with: llf eval {config}")
     if asks_for_predictions(values):
         raise UsageError("The config has `do_predict` and no `do_train`.", f"Run it with: llf predict {config}")
-    given = functions_of_file(rewards)
-    named = list(names_in_config(config, overrides) or given) if given else []
-    loaded = load_config(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])
-    say_unused("The config", given, named)
+    loaded, functions = load_with_rewards(config, overrides, functions_of_file(rewards))
     for other in () if queue else active_runs():
         err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too. Both will be slower.")
     with in_a_sentence():
-        run = launch(loaded, name=name, queue=queue, rewards=[given.get(one, one) for one in named] if given else None)
+        run = launch(loaded, name=name, queue=queue, rewards=functions)
     if detach:
         print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
         return
@@ -68,14 +62,14 @@ def demo(
         Exit: the run fails, is stopped, or its loss has not fallen as far as it should; or Ctrl-C was pressed.
         UserError: the run cannot be started or read, there is no run to report on, or the responses cannot be
             generated.
-        OSError: the run's folder cannot be written, or the folder of runs cannot be read.
-        RuntimeError: the supervisor does not start.
+        OSError: the folder of runs cannot be read, or too many files are open.
     """
     from llf_core.config import RunConfig, preset
     from llf_core.evaluation.demo_report import newest_demo, report_on
     from llf_core.launch import launch
 
-    run = attach_run(newest_demo()) if report else launch(RunConfig.load(preset("first-minute")), name="demo")
+    with in_a_sentence():
+        run = attach_run(newest_demo()) if report else launch(RunConfig.load(preset("first-minute")), name="demo")
     if not report:
         follow_run(run, as_json=False)
     try:

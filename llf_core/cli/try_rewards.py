@@ -1,14 +1,12 @@
 """`llf try-rewards`: the rewards of completions that the untrained model samples."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from llf_core.cli.checked_config import load_config
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile, Trust
-from llf_core.cli.reward_functions import functions_of_file, names_in_config, say_unused
+from llf_core.cli.reward_functions import functions_of_file, load_with_rewards
 from llf_core.cli.terminal import out, print_json, progress_status
 
 
@@ -33,20 +31,16 @@ def try_rewards(  # noqa: PLR0913, PLR0917 - options of a command
             cannot be loaded.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """
     from llf_core.evaluation.reward_preview import try_rewards as preview
 
-    given = functions_of_file(rewards)
-    named = list(names_in_config(config, overrides) or given) if given else []
-    loaded = load_config(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])
-    say_unused("The config", given, named)
+    loaded, functions = load_with_rewards(config, overrides, functions_of_file(rewards))
     with in_a_sentence(), progress_status() as progress:
         found = preview(
             loaded,
-            rewards=[given.get(one, one) for one in named] if given else None,
+            rewards=functions,
             prompts=prompts,
             group_size=group_size,
             trust=trust,

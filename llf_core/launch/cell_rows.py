@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,8 +40,8 @@ def to_table(rows: object) -> pa.Table:
         The table, without metadata of its source.
 
     Raises:
-        RowsError: the type is not supported, there are no rows, a row contains itself, a column has mixed types, or two
-            have one name.
+        RowsError: the type is not supported, there are no rows or no columns, a row contains itself, a column has mixed
+            types, or two have one name.
     """
     import pyarrow as pa
 
@@ -81,6 +82,8 @@ def _of_dicts(given: list[object]) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not all(isinstance(name, str) for name in names):
         raise RowsError("A row has a key that is not a string. Expected column names as keys.")
+    if any("\ud800" <= letter <= "\udfff" for name in names for letter in str(name)):
+        raise RowsError("A row has a key with a lone surrogate. Expected column names that can be encoded as UTF-8.")
     return pa.table({name: _checked(partial(pa.array, [row.get(name) for row in rows]), name) for name in names})
 
 
@@ -163,12 +166,14 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
     # Without Arrow's own schema, text is text, whichever of Arrow's two kinds a library uses.
     try:
         pq.write_table(table, partial, store_schema=False)
+        mark = fingerprint(partial)
+        path = folder / f"rows-{mark}.parquet"
+        partial.replace(path)
     except pa.ArrowException as error:
-        partial.unlink(missing_ok=True)
         raise RowsError(
             f"The data set cannot be stored as Parquet: {error}. Expected no dict without keys as a value."
         ) from None
-    mark = fingerprint(partial)
-    path = folder / f"rows-{mark}.parquet"
-    partial.replace(path)
+    finally:
+        with suppress(OSError):  # half a file of a full disk
+            partial.unlink()
     return path, mark

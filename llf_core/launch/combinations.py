@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,4 +56,10 @@ def _word(value: object) -> str:
         return "null"
     if isinstance(value, float):
         return exact(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    return (
+        json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, bool | list | tuple | dict)
+        else str(value)
+    )

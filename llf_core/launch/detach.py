@@ -36,10 +36,10 @@ def start_supervisor(
         command: program with its arguments, to start instead of the trainer; None for the trainer.
 
     Raises:
-        RuntimeError: it did not start, or `log.txt` cannot be opened; the run is `failed`, and the message has the
-            cause.
+        RuntimeError: it did not start, for example since `log.txt` cannot be opened or the system has too many
+            processes; the run is `failed`, and the message has the cause.
         BrokenRunError: the run's status cannot be read.
-        OSError: too many files are open, or no process can be started.
+        OSError: too many files are open.
         UnreadableError: it did not start, and the log cannot be read.
     """
     attempt = read_status(folder).attempt
@@ -48,15 +48,19 @@ def start_supervisor(
         opened = open_to_append(folder.log)
     except OSError as error:
         raise RuntimeError(_failed(folder, attempt, " ".join(failure_message(folder, error)))) from error
-    with opened as log:
-        first = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "llf_core.launch.supervisor_process", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=_with_this_llf({**os.environ, **(env or {})}),
-            start_new_session=True,
-        )
+    try:
+        with opened as log:
+            first = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "llf_core.launch.supervisor_process", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_with_this_llf({**os.environ, **(env or {})}),
+                start_new_session=True,
+            )
+    except OSError as error:
+        reason = f"The run's supervisor did not start: {error.strerror or error}."
+        raise RuntimeError(_failed(folder, attempt, reason)) from error
     if _has_taken_over(first):
         return
     said = RunReader(folder).log_tail(1)

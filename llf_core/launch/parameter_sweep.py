@@ -32,7 +32,7 @@ def sweep(
         name: prefix of each run's name, followed by its values; None for the default name of a run.
         rows: training data, see `launch`.
         rewards: reward functions, see `launch`.
-        options: further arguments of `launch`.
+        options: further arguments of `launch`, except `queue`.
 
     Returns:
         The runs in order of the combinations: the last key changes fastest.

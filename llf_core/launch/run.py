@@ -530,7 +530,8 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """All metrics as a DataFrame: one row per step (the index), one column per name, NaN where a step has none.
 
-        For tables and plots beyond those of the monitor.
+        Of a step that a later attempt has repeated, the values of that attempt. For tables and plots beyond those of
+        the monitor.
 
         Raises:
             ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
@@ -574,9 +575,15 @@ class Run:
         return self._reader.log_tail(lines)
 
     def summary(self) -> dict[str, Any]:
-        """The summary shown by `llf runs show`, as JSON values; non-finite numbers are strings.
+        """The summary that `llf runs show --json` prints, as JSON values; non-finite numbers are strings.
 
         A broken run has a summary too: its state is `broken`, and `reason` says why.
+
+        Returns:
+            The attributes of `llf_core.runs.listing.Row` with `remaining`; `metrics`, the last value of each by name,
+            and `counted`, the key metrics among them; `folder` and `output`, paths, the second None without a result;
+            `checkpoints`, the steps of complete ones; `trained` and `servers`, the values of
+            `llf_core.runs.trained.trained_json`; `bytes` of the folder.
 
         Raises:
             UnreadableError: the metrics or the events cannot be read.

@@ -154,7 +154,7 @@ class Page:
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
-    """Read one run for a list. Never raises for a broken folder; the row has the reason.
+    """Read one run for a list, without secrets. Never raises for a broken folder; the row has the reason.
 
     Args:
         folder: the run.
@@ -166,12 +166,12 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     special = special_file(folder.path)
     if special:
         return Row(folder.id, folder.id, "broken", reason=f"{special} is not a regular file. Remove it or the run.")
-    meta = read_meta(folder)
+    meta = redact_nested(read_meta(folder))  # of a run from elsewhere
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:
         status = shown_status(folder)
     except BrokenRunError as error:
-        return Row(folder.id, name, "broken", reason=str(error), tags=tags, note=meta["note"])
+        return Row(folder.id, name, "broken", reason=redact(str(error)), tags=tags, note=meta["note"])
     config = _config_head(folder)
     went = curve_summary(folder) if curve else CurveSummary()
     return Row(
@@ -186,7 +186,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         step_seconds=status.step_seconds,
         per_step=pace(folder, status) if curve else status.step_seconds,
         attempt=status.attempt,
-        reason=status.reason,
+        reason=None if status.reason is None else redact(status.reason),
         device=status.device,
         host=status.host,
         model=config.get("model_name_or_path", ""),

@@ -47,11 +47,12 @@ def runs_import(file: Annotated[Path, typer.Argument(metavar="FILE", help="A zip
     Raises:
         UserError: the file is no zip of a run or cannot be read, or the run does not fit on the disk.
     """
+    from llf_core.config.paths import expanded
     from llf_core.runs.archive import import_run
 
     with in_a_sentence(), progress_status() as progress:
         run = import_run(
-            file.expanduser(),
+            expanded(file),
             progress=lambda done, total: progress("Reading (MB)", done // 10**6, total // 10**6),
         )
     out.print(run.id)

@@ -47,17 +47,15 @@ def runs_clean(
 
     Raises:
         Abort: the user does not confirm.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: the lock of the bin is not a regular file, or the system denies access.
-        OSError: a folder is not accessible, or a file cannot be removed.
-        TimeoutError: another process is moving a run.
+        UserError: a folder is not accessible, a file cannot be removed, another process is moving a run, or `LLF_HOME`
+            or `LLF_HOME_MODE` cannot be used.
     """
     from llf_core.runs import clean, find_cleanable
     from llf_core.runs.formatting import size
     from llf_core.runs.uploads import UPLOADS
 
-    freed = find_cleanable(days=days, checkpoints=checkpoints)
+    with in_a_sentence():
+        freed = find_cleanable(days=days, checkpoints=checkpoints)
     if not freed.items:
         out.print("Nothing to clean.")
         return
@@ -66,5 +64,6 @@ def runs_clean(
     told = " and ".join(f"{count:,} {kind}{'' if count == 1 else 's'}" for kind, count in kinds.items() if count)
     question = f"Remove {told} ({' '.join(size(freed.bytes))}) permanently?"
     if yes or typer.confirm(question):
-        clean(days=days, checkpoints=checkpoints)
+        with in_a_sentence():
+            clean(days=days, checkpoints=checkpoints)
         out.print(f"Freed {' '.join(size(freed.bytes))}.")

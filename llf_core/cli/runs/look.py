@@ -9,6 +9,7 @@ from llf_core.cli.attach_run import attach_run
 from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.parameters import Json, RunId
 from llf_core.cli.terminal import out, print_json
+from llf_core.redaction import redact, redact_nested
 from llf_core.user_error import UserError
 
 LOG_LINES = 10
@@ -18,8 +19,8 @@ STATES_SHOWN = ("created", "starting", "running", "stopping", "finished", "stopp
 def runs_list(
     state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
     query: Annotated[str | None, typer.Option(help="Only runs with these words in name, tags, note, data.")] = None,
-    limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.")] = 20,
-    offset: Annotated[int, typer.Option(help="Skip this many runs.")] = 0,
+    limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.", min=1)] = 20,
+    offset: Annotated[int, typer.Option(help="Skip this many runs.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first, with state, step and last loss.
@@ -30,6 +31,7 @@ def runs_list(
         OSError: the folder of runs is not accessible.
     """
     from llf_core.config.did_you_mean import did_you_mean
+    from llf_core.config.number_format import with_unit
     from llf_core.runs import home, list_runs
     from llf_core.runs.folder import blocked_path_message, run_ids
 
@@ -51,7 +53,7 @@ def runs_list(
     if page.rows:
         for line in table(page.rows, run_ids(), out.width):
             out.print(line, markup=False)
-    out.print(f"[dim]{len(page.rows)} of {page.total} runs in {escape(str(home() / 'runs'))}[/dim]")
+    out.print(f"[dim]{len(page.rows)} of {with_unit(page.total, 'run')} in {escape(str(home() / 'runs'))}[/dim]")
 
 
 def runs_show(
@@ -78,7 +80,7 @@ def runs_show(
         return
     facts = found.summary()
     if as_json:
-        print_json(facts)
+        print_json(redact_nested(facts))
         return
     state, events = facts["state"], [one for one in found.events() if one.get("attempt", 1) == facts["attempt"]]
     findings = [
@@ -88,7 +90,7 @@ def runs_show(
     ]
     called, changed = short_id(found.id, run_ids()), non_default_config(found.folder)
     for line in overview(facts, changed=changed, findings=findings, called=called, width=out.width):
-        out.print(line, markup=False)
+        out.print(redact(line), markup=False)
     expected = any(one["type"] == "error" and "trace" not in one for one in events)  # the reason says it all
     log = found.log(LOG_LINES).rstrip() if state in {"failed", "lost", "broken"} and not expected else ""
     if log:

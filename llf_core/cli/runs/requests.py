@@ -1,5 +1,6 @@
 """`llf runs stop`, `kill`, `checkpoint`, `evaluate`, `sample` and `set`: requests to a live run."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -84,10 +85,9 @@ def runs_set(
         key, sign, value = change.partition("=")
         if not sign:
             raise UserError(f"{change!r} is not KEY=VALUE, such as learning_rate=1e-4.")
-        try:
+        given[key] = value
+        with suppress(ValueError):  # what is no number is refused with what its key expects
             given[key] = value if key == "watch" else float(value)
-        except ValueError:
-            raise UserError(f"{key} is {value!r}. Expected a number.") from None
     _ask(run, "set", given)
 
 

@@ -27,7 +27,6 @@ def runs_resume(
         UserError: no run matches, it has not ended or cannot be resumed, or the file has no reward function of it.
         Exit: the run fails, or the command was interrupted.
         OSError: too many files are open.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
     """
     found = attach_run(run)
     with in_a_sentence():

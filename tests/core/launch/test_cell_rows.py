@@ -22,6 +22,22 @@ CHAT = [
 ]
 
 
+def test_a_name_of_a_column_that_is_no_text_is_a_sentence():
+    with pytest.raises(RowsError, match="lone surrogate"):
+        to_table([{"a\ud800": 1}])
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    def full(_, path, **__):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        write_rows(ROWS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 class Polars:
     """What polars' DataFrame has, as far as it matters here."""
 

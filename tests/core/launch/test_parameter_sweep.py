@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.config import ConfigError
 from llf_core.launch import sweep
-from llf_core.launch.combinations import MAX_RUNS
+from llf_core.launch.combinations import MAX_RUNS, combination_label
 from llf_core.runs import list_runs
 
 
@@ -75,3 +75,10 @@ def test_what_was_started_before_an_error_is_told(config, monkeypatch):
     said = r"^No space left on device\. 2 of the 3 runs had already been started and stay in the queue\.$"
     with pytest.raises(RuntimeError, match=said):
         sweep(config, {"lora_rank": [2, 4, 8]})
+
+
+def test_a_label_writes_values_as_a_config_file_does():
+    one = {"learning_rate": 1e-4, "quantization_bit": None, "use_dora": True, "lora_target": ["q", "v"], "x": {"a": 1}}
+    assert combination_label(one) == (
+        'learning_rate=1e-4 quantization_bit=null use_dora=true lora_target=q,v x={"a": 1}'
+    )

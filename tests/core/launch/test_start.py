@@ -4,14 +4,16 @@ import hashlib
 import json
 import re
 import stat
+import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.launch import attach, launch, sweep
+from llf_core.launch import attach, detach, launch, sweep
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs import home, list_runs
 
@@ -50,6 +52,22 @@ def test_the_folder_holds_what_the_contract_says(here, nothing):
     assert not any(b"hf_secret" in path.read_bytes() for path in run.folder.path.rglob("*") if path.is_file())
     assert attach(run.id).id == run.id
     assert list_runs().total == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_a_system_that_starts_no_process_fails_the_run_with_the_reason(nothing, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    names = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
+    monkeypatch.setattr(detach, "subprocess", SimpleNamespace(Popen=refuse, **names))
+    with pytest.raises(RuntimeError, match="did not start: Resource temporarily unavailable"):
+        launch(CONFIG, command=nothing)
+    (row,) = list_runs().rows
+    assert (row.state, row.reason) == (
+        "failed",
+        "The run's supervisor did not start: Resource temporarily unavailable.",
+    )
 
 
 def test_a_password_of_an_address_goes_by_the_environment_and_is_kept_nowhere(here):
