@@ -60,6 +60,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.data.inspect.__main__.main": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.data.inspect.inspection.earlier_speed": {"ValueError": "the sort order is a constant"},
     "llf_core.data.inspect.lengths.cost": {"ValueError": "there are examples, cut to the capacity before"},
+    "llf_core.data.preparation._built": {"ValueError": "the key is one of `cache_key`"},
     "llf_core.data.packed_dataset.PackedRows.of": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.data.chat_template.choose_template": {"OSError": "a config admits no other tool formats"},
     "llf_core.data.templates._made": dict.fromkeys(("OSError", "UnicodeDecodeError"), "reads a file of this package"),
