@@ -51,7 +51,7 @@ class Adapter:
         whole_modules: whether modules that were trained in full, or rows of embeddings, are saved with it.
         experts: whether it has matrices for experts that are stored as one parameter.
         reward_head: whether it has the head of a reward model.
-        quantized: whether it was trained on a quantized base.
+        quantized: whether its run quantizes the base (`quantization_bit`).
         base: `model_type` of the base; None if it is unknown.
     """
 

@@ -27,7 +27,8 @@ def classify(key: str, value: object, line: int | None) -> Problem | None:
         line: its line in a file, counted from 1; None if unknown.
 
     Returns:
-        None if the key is an option of ours, or known and at the value that has no effect; else a problem.
+        None if the key is an option, unless its value is known and not supported; of a known key, None at a value that
+        does nothing; else a problem.
 
     Raises:
         PluginError: the options cannot be listed, see `fields`.
@@ -57,7 +58,7 @@ def _not_needed(key: str, value: object, line: int | None) -> Problem | None:
 
 
 def is_known(key: str) -> bool:
-    """Whether a key is an option, or a known key that is not supported, not needed or a secret.
+    """Whether a key is an option, or a known key: not supported, not needed, another name or a secret.
 
     Of the others, which a wrong file has by the thousand, only some are reported one by one.
 

@@ -52,11 +52,14 @@ def asks_for_predictions(values: Mapping[str, object]) -> bool:
 def prediction_values(values: Mapping[str, object]) -> dict[str, object]:
     """The config of a prediction, whose `dataset` is the data set to predict, as all checks and readers expect it.
 
+    The folder for its result, and the keys that ask for it and for its metrics, are left out.
+
     Args:
         values: of a config that asks for predictions, or of a run.
     """
     asked = dict(values)
-    for key in ("output_dir", "metrics", "do_predict"):  # the first may have the predictions of an earlier start
+    # The first may have the predictions of an earlier start; the others are read by who predicts.
+    for key in ("output_dir", "metrics", "predict_with_generate", "do_predict", "do_train"):
         asked.pop(key, None)
     evaluated = asked.pop("eval_dataset", None)
     if evaluated:

@@ -20,7 +20,7 @@ def read_shapes(folder: Path) -> Shapes:
     """Shape of each weight in the safetensors files of a folder, by its name; empty without such files.
 
     Only the headers are read, so forecasts and checks of module names need not read gigabytes. A file whose header is
-    damaged or too large is skipped.
+    damaged or too large is skipped, and a weight without a shape.
 
     Raises:
         OSError: a file cannot be read.

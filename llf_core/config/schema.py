@@ -5,12 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from llf_core.config.field_specs import FieldSpec, fields
+from llf_core.config.option import Lines
 
-TYPES = {"bool": "boolean", "int": "integer", "float": "number", "text": "string", "object": "object"}
+TYPES = {
+    "bool": ["boolean"],
+    "int": ["integer"],
+    "float": ["number"],
+    "text": ["string"],
+    "names": ["string", "array"],
+    "object": ["object", "string"],
+}
+"""Types of a value in a file: an object may be written as JSON text, and names and prompts as a list."""
 
 
 def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a flat config file, with which editors complete and check keys.
+
+    Older and second names of keys are not in it, nor keys that are not needed, which `validate` accepts with a note.
 
     Raises:
         PluginError: the options cannot be listed, see `fields`.
@@ -26,14 +37,16 @@ def schema() -> dict[str, Any]:
 
 def _property(spec: FieldSpec) -> dict[str, Any]:
     described: dict[str, Any] = {"title": spec.label, "description": spec.help, "default": spec.default}
-    nullable = ["null"] if spec.optional else []
+    types = [*TYPES[spec.type], *(["null"] if spec.optional else [])]
+    if spec.annotation in (Lines, Lines | None):
+        types.insert(1, "array")
+        described["items"] = {"type": "string"}
     if spec.type == "names":
-        described["type"] = ["string", "array", *nullable]
-        described["items"] = {"type": "string"} if spec.choices is None else {"enum": list(spec.choices)}
-    elif spec.choices is not None:
+        described["items"] = {"type": ["string", "number"]} if spec.choices is None else {"enum": list(spec.choices)}
+    if spec.choices is not None and spec.type != "names":
         described["enum"] = [*spec.choices, *([None] if spec.optional else [])]
     else:
-        described["type"] = [TYPES[spec.type], *nullable] if nullable else TYPES[spec.type]
+        described["type"] = types if len(types) > 1 else types[0]
     bounds = {
         "minimum": spec.minimum,
         "maximum": spec.maximum,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit, urlunsplit
+
+USER = re.compile(r"^(//)?[^/?#@]*:[^/@]*@")
+"""User name and password at the start of an address without a scheme."""
 
 
 def without_secrets(address: str) -> str:
     """Remove user name, password, query and fragment from a URL before a message repeats it: any of them may be secret.
 
+    Args:
+        address: a URL, or a name or path, which stays as it is unless it begins with a user name and password.
+
     Returns:
         The rest of the URL, or `a URL` if it cannot be parsed.
     """
+    if "://" not in address:
+        return USER.sub("", address)
     try:
         parts = urlsplit(address)
     except ValueError:  # as `http://[::1`

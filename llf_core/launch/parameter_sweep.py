@@ -51,6 +51,7 @@ def sweep(
         BrokenRunError: the run's status cannot be read.
     """
     from llf_core.config import RunConfig
+    from llf_core.config.key_aliases import without_renamed
     from llf_core.config.name_checks.data_set_location import DEMO
     from llf_core.rewards import REWARDS
 
@@ -64,7 +65,7 @@ def sweep(
     loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
     place = options.get("home"), options.get("command")
     configs = [
-        load_checked_config(loaded.flat() | one, (), *place).flat() for one in chosen
+        load_checked_config(without_renamed(loaded.flat(), one) | one, (), *place).flat() for one in chosen
     ]  # all before the first is started
     started: list[Run] = []
     for made, one in zip(configs, chosen, strict=True):

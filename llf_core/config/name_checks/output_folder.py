@@ -78,7 +78,8 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
 def foreign_entry(target: Path, *, thorough: bool = False) -> str:
     """Describe the first entry of a folder that is not an unchanged result of LLF; empty if there is none.
 
-    Links are not followed: a link in the folder counts as such an entry.
+    Of a folder or file that cannot be read, it says so. Links are not followed: a link in the folder counts as such an
+    entry.
 
     Args:
         target: the folder; it need not exist.

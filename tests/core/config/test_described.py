@@ -51,6 +51,11 @@ def test_the_schema_takes_good_configs_and_refuses_others():
     for values in ({"dataset": "x"}, *(preset(one.name) for one in presets())):
         config = RunConfig.load({"dataset": "llf_demo"} | values)
         assert list(checker.iter_errors(yaml.safe_load(config.yaml(defaults=True)))) == []
+    for good in (
+        {"lr_scheduler_kwargs": '{"min_lr": 1e-6}'}, {"watched_prompts": ["a", "b"]}, {"reward_weights": [1, 0.5]},
+    ):  # fmt: skip
+        assert validate({"dataset": "llf_demo"} | good).invalid == []
+        assert list(checker.iter_errors(good)) == []
     for bad in ({"learning_rat": 1}, {"lora_rank": 0}, {"lora_rank": "x"}, {"stage": "none"}, {"quantization_bit": 7}):
         assert len(list(checker.iter_errors(bad))) == 1
 

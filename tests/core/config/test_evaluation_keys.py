@@ -1,6 +1,7 @@
 import pytest
 
-from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions
+from llf_core.config import validate
+from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions, prediction_values
 
 NO, YES = (False, "no", "Off", "false", 0), (True, "yes", "On", "true", 1)
 
@@ -23,3 +24,17 @@ def test_every_word_for_true_asks_for_predictions(yes):
 def test_a_task_without_a_name_is_none(task):
     assert not asks_for_evaluation({"task": task})
     assert asks_for_evaluation({"task": "mmlu_test"})
+
+
+def test_the_config_of_a_prediction_has_nothing_that_asks_for_it():
+    values = {
+        "dataset": "a",
+        "eval_dataset": "llf_demo",
+        "val_size": 0.1,
+        "do_predict": True,
+        "predict_with_generate": 1,
+    }
+    for asked in (values, values | {"do_train": "no", "metrics": "f1", "output_dir": "x"}):
+        assert asks_for_predictions(asked)
+        assert prediction_values(asked) == {"dataset": "llf_demo"}
+        assert validate(prediction_values(asked)).problems == ()

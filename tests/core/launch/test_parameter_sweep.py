@@ -35,6 +35,12 @@ def test_a_sweep_is_a_run_for_each_combination(config, no_start):
     assert ["lora_rank: 32" in text for text in asked] == [False, True, False, True]
 
 
+def test_a_second_name_of_a_key_is_swept_over(no_start):
+    runs = sweep({"dataset": "llf_demo", "warmup_steps": 3}, {"warmup_ratio": [0.1, 0.2]})
+    texts = [run.folder.config.read_text() for run in runs]
+    assert [f"warmup_steps: {share}" in text for text, share in zip(texts, (0.1, 0.2), strict=True)] == [True, True]
+
+
 def test_rows_from_a_cell_can_be_swept_over(no_start):
     rows = iter([{"instruction": "Hi", "output": "Yo"}])
     runs = sweep({"model_name_or_path": "smollm2-135m-instruct"}, {"lora_rank": [4, 8]}, rows=rows)
