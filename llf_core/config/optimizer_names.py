@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer import assignments
-from llf_core.config.option import split_names
+from llf_core.config.option import flag, split_names
 from llf_core.config.problem import Problem
 from llf_core.config.rules.mappings import optimizer_options
 
@@ -21,7 +21,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
 
     Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
-    tells what was read. An unknown option of `optim_args` is an error, and one that contradicts the key that it means.
+    tells what was read. An unknown option of `optim_args` is an error, and whatever contradicts the key that it means.
     Other optimizers stay as they are.
 
     Args:
@@ -35,7 +35,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     options = optimizer_options(requested.values.pop("optim_args")) if _are_assignments(given) else {}
     read = dict(entry)
     switch = next(key for key in entry if key.startswith("use_"))
-    said = {}
+    said = {key: f"`optim: {name}`" for key in entry if key != "optim"}
     for option, (key, default) in known().optimizer_options[switch].items():
         if option in options:
             said[key] = f"`{option}` in `optim_args`"
@@ -54,7 +54,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
             line=requested.lines.get(key),
         )
         for key, where in said.items()
-        if (other := requested.values.get(key, read[key])) != read[key] and split_names(other) != split_names(read[key])
+        if not _same(other := requested.values.get(key, read[key]), read[key])
     ]
     if options:
         message = (
@@ -80,6 +80,11 @@ def _are_assignments(given: object) -> TypeGuard[str]:
         return isinstance(given, str) and assignments(given) == given
     except ValueError:
         return False
+
+
+def _same(other: object, value: object) -> bool:
+    """Whether a value in the config is the one that the optimizer's name or options mean."""
+    return flag(other) is value if isinstance(value, bool) else split_names(other) == split_names(value)
 
 
 def _listed(switch: str) -> str:

@@ -16,7 +16,8 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", *COMPRESSED)
 HANDED_OVER = "data/rows-*.parquet"
 """Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
-DATA_DIR_WORDS = ("ONLINE", "REMOTE:")
+ONLINE, REMOTE = "ONLINE", "REMOTE:"
+"""Values of `dataset_dir`: names are hub ids; `REMOTE:owner/name` has the file in a data set of the hub."""
 MARKS = ("./", "../", "/", "~")
 
 
@@ -35,7 +36,8 @@ def is_there(path: Path) -> bool:
 def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
     """Make a path absolute, since a run starts in another working directory.
 
-    Names, hub ids and URLs are unchanged, and rows from a cell (`HANDED_OVER`) if the config is not a file.
+    Names, hub ids and URLs are unchanged, so are `ONLINE` and `REMOTE:…` in place of a folder, and rows from a cell
+    (`HANDED_OVER`) if the config is not a file.
 
     Args:
         value: a path, a name or a hub id.
@@ -57,7 +59,7 @@ def _is_path(value: str, kind: PathKind, base: Path) -> bool:
     if kind == "metrics":
         return is_in_file(value)
     if kind in {"folder", "file"}:
-        return not value.startswith(DATA_DIR_WORDS)
+        return value != ONLINE and not value.startswith(REMOTE)
     if value in {".", ".."} or value.startswith(MARKS):
         return True
     if kind == "data":

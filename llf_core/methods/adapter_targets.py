@@ -107,7 +107,8 @@ def adapter_targets(
 
     layers, experts = linear_layers(model), expert_parameters(model)
     whole = "all" in requested
-    embeddings = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    outside = set(frozen_modules(model))
+    embeddings = {path for path, one in model.named_modules() if isinstance(one, nn.Embedding) and path not in outside}
     if not whole:
         _require(model, key, requested, {*layers, *embeddings, *experts})
         layers = {path: module for path, module in layers.items() if _is_requested(path, requested)}

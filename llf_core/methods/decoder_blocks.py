@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
+from llf_core.models.multimodal_parts import multimodal_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,16 +35,18 @@ def block_count(model: PreTrainedModel) -> int:
 
 
 def block_list(model: PreTrainedModel) -> nn.ModuleList:
-    """The list that holds the transformer blocks, to insert or replace some.
+    """The list that holds the transformer blocks of the language model, to insert or replace some.
 
     Raises:
         ModelError: the config does not tell the number of layers, or no list of modules has as many entries.
     """
     from torch import nn
 
-    depth = block_count(model)
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth and next(module.parameters(), None) is not None:
+    depth, encoders = block_count(model), multimodal_parts(model)
+    for path, module in model.named_modules():
+        listed = isinstance(module, nn.ModuleList) and len(module) == depth and path not in encoders
+        if listed and next(module.parameters(), None) is not None:
+            assert isinstance(module, nn.ModuleList)  # noqa: S101 - for the type
             return module
     raise ModelError(f"{type(model).__name__} keeps its {depth} layers in no list, so none can be inserted.")
 

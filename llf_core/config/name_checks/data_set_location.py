@@ -16,8 +16,6 @@ DEMO, DEMO_PAIRS = "llf_demo", "llf_demo_pairs"
 SHIPPED = (DEMO, DEMO_PAIRS)
 """Data sets of our own writing that come with LLF."""
 INFO_FILE = "dataset_info.json"
-ONLINE, REMOTE = "ONLINE", "REMOTE:"
-"""Values of `dataset_dir`: names are hub ids; `REMOTE:owner/name` has the file in a data set of the hub."""
 
 
 @dataclass(frozen=True)

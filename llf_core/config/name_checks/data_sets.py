@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from llf_core.config.did_you_mean import listed, misspelt, nearest
 from llf_core.config.field_specs import plain
 from llf_core.config.name_checks import known_names
-from llf_core.config.name_checks.data_set_location import INFO_FILE, ONLINE, REMOTE, SHIPPED, info_of, locate
+from llf_core.config.name_checks.data_set_location import INFO_FILE, SHIPPED, info_of, locate
 from llf_core.config.name_checks.hub_cache import cached
 from llf_core.config.name_checks.results import CheckResult, question_with_hint, replacement_fixes
-from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, is_there
+from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, ONLINE, REMOTE, is_there
 from llf_core.config.problem import Problem
 from llf_core.untrusted import leads_to_file
 

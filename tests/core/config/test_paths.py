@@ -21,6 +21,8 @@ def test_relative_paths_start_at_the_file(folder):
     assert config.training.output_dir == str(folder / "out" / "x")
     assert config.model.model_name_or_path == str(folder / "m")
     assert config.model.cache_dir == str(folder / "c")
+    config = load(folder, "dataset: a\noutput_dir: ONLINE-results\ndataset_dir: ONLINE\n")
+    assert (config.training.output_dir, config.data.dataset_dir) == (str(folder / "ONLINE-results"), "ONLINE")
 
 
 def test_a_file_of_every_kind_that_can_be_read_is_a_path(folder):

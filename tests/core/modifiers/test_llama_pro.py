@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
 from llf_core.config.declarations.modifiers.llama_pro import expanded_blocks
+from llf_core.methods.adapter_targets import adapter_targets
 from llf_core.methods.decoder_blocks import block_list
 from llf_core.models import ModelError
 from llf_core.modifiers.llama_pro import insert_blocks
@@ -43,6 +44,32 @@ def test_the_model_computes_what_it_did(name):
     assert cached.tolist() == plain.tolist()
     assert len(block_list(model)) == 4
     assert model.config.num_hidden_layers == 4
+
+
+@pytest.fixture
+def llava():
+    """A vision model whose encoder has as many layers as its language model, as InternVL3-1B."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=64)
+    vision = CLIPVisionConfig(**sizes, image_size=16, patch_size=8)
+    return LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=3)
+    ).eval()
+
+
+def test_the_blocks_of_a_vision_model_are_those_of_its_language_model(llava):
+    assert block_list(llava) is llava.model.language_model.layers
+    insert_blocks(llava, 1)
+    assert len(llava.model.language_model.layers) == llava.config.text_config.num_hidden_layers == 3
+    assert len(llava.model.vision_tower.encoder.layers) == 2
+
+
+def test_an_embedding_of_a_frozen_encoder_is_no_target(llava):
+    assert adapter_targets(llava, ["embed_tokens"]).modules == ["embed_tokens"]
+    with pytest.raises(ModelError, match="the model has no position_embedding"):
+        adapter_targets(llava, ["position_embedding"])
 
 
 def test_a_number_that_does_not_divide_is_told():
