@@ -491,8 +491,8 @@ def adapter_settings(folder: Path) -> Any:
         A `peft.PeftConfig`.
 
     Raises:
-        ModelError: the config is damaged, has a value of a wrong type, or is none that PEFT knows.
-        OSError: a file cannot be read, for example without permission.
+        ModelError: the config is damaged, may not be read, has a value of a wrong type, or is none that PEFT knows.
+        OSError: the folder is missing or cannot be listed, or the disk fails.
     """
     from peft import PeftConfig, TaskType
 

@@ -203,8 +203,8 @@ def _read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
         Checksums by name; empty if the folder is not the result of a run, or of a run without checksums.
 
     Raises:
-        UnreadableError: the run's `output.json` is not a regular file, or too large.
-        OSError: `output.json` cannot be read, for example without permission.
+        UnreadableError: the run's `output.json` is not a regular file, is too large, or may not be read.
+        OSError: the disk fails, or too many files are open.
     """
     run = RunFolder(folder.parent)
     tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
@@ -224,8 +224,8 @@ def check_checksums(model: nn.Module, folder: Path, adapter: str = DEFAULT_ADAPT
 
     Raises:
         ModelError: a tensor differs.
-        UnreadableError: the run's `output.json` is not a regular file, or too large.
-        OSError: `output.json` cannot be read, for example without permission.
+        UnreadableError: the run's `output.json` is not a regular file, is too large, or may not be read.
+        OSError: the disk fails, or too many files are open.
     """
     record = _read_checksums(folder)
     tensors = named_tensors(model) if record else {}

@@ -145,10 +145,10 @@ def damaged_json(folder: Path) -> str:
         folder: folder of a model or adapter.
 
     Returns:
-        Sentence that names the first such file; empty if all are valid.
+        Sentence that names the first such file, or the first that may not be read; empty if all are valid.
 
     Raises:
-        OSError: a file cannot be read, for example without permission.
+        OSError: the folder cannot be searched, or the disk fails.
     """
     try:
         for path in (folder / name for name in JSON_FILES):

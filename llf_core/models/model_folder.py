@@ -97,8 +97,9 @@ def check_shards(folder: Path) -> None:
         folder: folder of the model; without an index nothing is checked.
 
     Raises:
-        ModelError: the index is not valid; or names the first file that is missing or no safetensors file.
-        OSError: the index cannot be read, for example without permission.
+        ModelError: the index is not valid or may not be read; or names the first file that is missing or no safetensors
+            file.
+        OSError: the folder cannot be searched, or the disk fails.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -196,10 +197,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         folder: folder of the model.
 
     Raises:
-        ModelError: it is not a JSON object, or names a kernel that transformers would download from a hub and run,
-            which no config of a run can allow.
+        ModelError: it is not a JSON object, may not be read, or names a kernel that transformers would download from a
+            hub and run, which no config of a run can allow.
         FileNotFoundError: there is no `config.json`.
-        OSError: it cannot be read, for example without permission.
+        OSError: the disk fails, or too many files are open.
     """
     path = folder / "config.json"
     config = read_json_object(path)

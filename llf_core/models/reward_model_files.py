@@ -111,7 +111,7 @@ def config_of_run(name: str) -> RunConfig | None:
     Raises:
         ConfigError: the config can no longer be read.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the config cannot be opened, for example without permission.
+        OSError: the folder of the run cannot be searched, or the disk fails.
         PluginError: two installed packages declare the same name or key.
     """
     folder = _local(name)
@@ -130,7 +130,7 @@ def _config_of_result(folder: Path) -> RunConfig | None:
 
     Raises:
         ConfigError: the config can no longer be read.
-        OSError: the config cannot be opened, for example without permission.
+        OSError: the folder of the run cannot be searched, or the disk fails.
         PluginError: two installed packages declare the same name or key.
     """
     run = RunFolder(folder.parent)
@@ -186,9 +186,9 @@ def base_of_adapter(folder: Path) -> str:
         For the result of a run, the name in the run's config; else the one in the adapter's config.
 
     Raises:
-        ModelError: the adapter does not name its base, or its config is damaged.
+        ModelError: the adapter does not name its base, or its config is damaged or may not be read.
         ConfigError: it is the result of a run whose config can no longer be read.
-        OSError: a config cannot be read, for example without permission.
+        OSError: the folder is missing or cannot be listed, or the disk fails.
         PluginError: two installed packages declare the same name or key.
     """
     config = _config_of_result(folder)

@@ -47,7 +47,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         MemoryError: out of memory.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `config.json` cannot be read, for example without permission.
+        OSError: the folder cannot be searched, or the disk fails.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     return load_with_new_tokens(source, config)[0]
