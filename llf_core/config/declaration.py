@@ -327,6 +327,8 @@ class StageDeclaration(Declaration):
         compares: whether it compares log-probabilities with those of a reference model (`pref_beta`, …).
         uses_reference: whether a config's loss needs the log-probabilities of a reference model.
         holds_reference: whether a run of a config has a reference model, which may need memory of its own.
+        separates_models: whether reference, value function and reward model are models of their own in a config, also
+            where they could share the trained one.
         has_reference: whether another reference model than the initial one can be named (`ref_model`, …).
         uses_rewards: whether reward functions can score its completions (`reward_functions`, …).
         scored_by_functions: of a stage that `uses_rewards`, whether they do in a config.
@@ -334,6 +336,7 @@ class StageDeclaration(Declaration):
         generation_keys: keys of the section `generation` by which it samples completions.
         other_names: what it calls the options that other stages have under another name, by that name.
         second_model: the key of a model that is loaded beside the trained one; None where the config names none.
+        second_is_adapter: whether that is an adapter for the trained model's base in a config.
         completion_limit: the key that limits the tokens of a completion it samples; empty where it samples none.
         completion_tokens: most tokens of a completion it samples, of a config and the number of tokens of its prompt
             (0 for the most of all); 0 where it samples none.
@@ -359,6 +362,7 @@ class StageDeclaration(Declaration):
     compares: bool = False
     uses_reference: Callable[[ConfigValues], bool] = lambda _: False
     holds_reference: Callable[[ConfigValues], bool] = lambda _: False
+    separates_models: Callable[[ConfigValues], bool] = lambda _: False
     has_reference: bool = False
     uses_rewards: bool = False
     scored_by_functions: Callable[[ConfigValues], bool] = lambda _: True
@@ -366,6 +370,7 @@ class StageDeclaration(Declaration):
     generation_keys: tuple[str, ...] = ()
     other_names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     second_model: Callable[[ConfigValues], str | None] = lambda _: None
+    second_is_adapter: Callable[[ConfigValues], bool] = lambda _: False
     completion_limit: str = ""
     completion_tokens: Callable[[ConfigValues, int], int] = lambda _config, _prompt: 0
     uses_of_completion: Callable[[ConfigValues], int] = lambda _: 1

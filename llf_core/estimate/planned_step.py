@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.declaration import OptimizerMemory
 from llf_core.config.declarations.methods.freeze import layers_of, trained_weights
 from llf_core.config.name_checks.modules import HEADS
 from llf_core.config.quantizers import QUANTIZERS
@@ -20,7 +21,6 @@ from llf_core.estimate.weight_count import new_token_parameters, trained_paramet
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
-    from llf_core.config.declaration import OptimizerMemory
     from llf_core.config.weight_shapes import Shapes
     from llf_core.estimate.devices import Device, Precision
     from llf_core.estimate.example_lengths import ExampleLengths
@@ -138,17 +138,19 @@ def plan_step(
     bits = config.model.quantization_bit if sizes.packed_bytes is None else None
     each = None if bits is None else quantizer_of(config).bytes_per_weight(bits, loaded)
     base = sizes.packed_bytes or weight_bytes(sizes.model, sizes.parameters, width=loaded, each=each)
-    base += _further_models(config, sizes, precision.width, lengths.examples)
+    copies = 2 if stage.trains_value_function and stage.separates_models(config) else 1  # a value model like the policy
+    further = _further_models(config, sizes, base, precision.width, lengths.examples)
     if not method.frozen_base:
         base += trained * (width - loaded)  # trained weights have their own precision
+    memory = optimizer.memory_for(config, own, width)
     return PlannedStep(
         sizes=sizes,
         device=device,
         training=training,
-        base_weights=base,
-        adapter_weights=trained * width if method.frozen_base else 0,
-        trained=trained,
-        optimizer=optimizer.memory_for(config, own, width),
+        base_weights=copies * base + further,
+        adapter_weights=copies * trained * width if method.frozen_base else 0,
+        trained=copies * trained,
+        optimizer=OptimizerMemory(copies * memory.state_bytes, copies * memory.gradients),
         gradient_width=width,
         quantized=bits is not None or sizes.packed_bytes is not None,
         rows=bool(method.frozen_base and new_token_parameters(config, weights)),
@@ -249,12 +251,13 @@ def _loaded_width(config: RunConfig, sizes: ModelSizes, precision: Precision) ->
     return precision.width
 
 
-def _further_models(config: RunConfig, sizes: ModelSizes, width: int, examples: int | None) -> int:
+def _further_models(config: RunConfig, sizes: ModelSizes, base: int, width: int, examples: int | None) -> int:
     """Bytes of the frozen models beside the trained one: a teacher or reward model, and the reference.
 
     Args:
         config: the run's config.
         sizes: sizes of the trained model.
+        base: bytes of its weights as they are loaded.
         width: bytes of a value of an unquantized frozen weight.
         examples: number of training examples; None if unknown.
 
@@ -263,18 +266,23 @@ def _further_models(config: RunConfig, sizes: ModelSizes, width: int, examples: 
         ModelSizeError: its `config.json` has a size that no model has.
     """
     stage = stage_of(config)
-    key = stage.second_model(config)
+    key, separates = stage.second_model(config), stage.separates_models(config)
     total = 0
-    if key:
+    if key and stage.second_is_adapter(config):
+        total += base if separates else 0
+    elif key:
         named = model_sizes(str(config.get(key)), config.model.cache_dir)
         total += 0 if named is None else _frozen_bytes(named, config.get(f"{key}_quantization_bit"), width)
     if not stage.holds_reference(config) or key == REFERENCE[0]:
         return total
-    if stage.has_reference and names_reference(config):  # the same model with other adapters, or quantized
-        return total + _frozen_bytes(sizes, config.get("ref_model_quantization_bit"), width)
+    if stage.has_reference and names_reference(config):
+        if own := config.get(REFERENCE[0]):
+            named = model_sizes(str(own), config.model.cache_dir)
+            return total + (0 if named is None else _frozen_bytes(named, config.get(REFERENCE[2]), width))
+        return total + _frozen_bytes(sizes, config.get(REFERENCE[2]), width)  # with other adapters, or quantized
     precomputes = stage.compares and precomputes_reference(config, examples)
-    copied = not method_of(config).frozen_base and not precomputes
-    return total + (_frozen_bytes(sizes, None, width) if copied else 0)
+    shares = method_of(config).frozen_base and not separates
+    return total + (0 if shares or precomputes else base)
 
 
 def _frozen_bytes(sizes: ModelSizes, bits: int | None, width: int) -> int:

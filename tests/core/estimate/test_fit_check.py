@@ -130,6 +130,24 @@ def test_the_weights_of_a_reference_count_where_it_stays_beside_the_model(seven_
     assert weights(**dpo, ref_model=seven_b, ref_model_quantization_bit=4) == pytest.approx(2 + small)
     assert weights(**dpo, ref_model_quantization_bit=4) == pytest.approx(2 + small)
     assert weights(**dpo, ref_model_adapters=str(tmp_path)) == 4
+    ppo = {"stage": "ppo", "reward_model": seven_b, "reward_model_type": "full"}
+    assert weights(**ppo) == 4  # policy and reward model
+    assert weights(**ppo, ref_model=seven_b) == 6
+    adapter = {**ppo, "reward_model": str(tmp_path / "adapter-of-7b"), "reward_model_type": "lora"}
+    assert weights(**adapter) == 2
+    assert weights(**adapter, ppo_models="separate") == 8  # policy, value model, reference and reward model
+    assert weights(**ppo, **full, ppo_models="separate") == 8
+
+
+def test_a_value_model_of_its_own_is_trained_like_the_policy(seven_b: str) -> None:
+    ppo = {"stage": "ppo", "reward_model": seven_b, "reward_model_type": "full", "lora_rank": 8}
+    one, two = (
+        check_fit(config(seven_b, **ppo, ppo_models=models), all_long(), (GPU,)).memory
+        for models in ("shared", "separate")
+    )
+    assert one is not None
+    assert two is not None
+    assert (two.adapters, two.gradients, two.optimizer) == (2 * one.adapters, 2 * one.gradients, 2 * one.optimizer)
 
 
 def test_the_pages_of_the_files_count_while_a_model_is_quantized(seven_b: str) -> None:
