@@ -22,6 +22,7 @@ from llf_core.models.errors import ModelError, first_line
 from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
+from llf_core.runs.lock import shared_lock
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool)
 def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -> Path:
     """Download files of a repository; those in the cache that have not changed are kept.
 
-    An interrupted download is continued, since a file may have gigabytes.
+    An interrupted download is continued, since a file may have gigabytes; a second process waits for the first.
 
     Args:
         name: id of the repository, `owner/name`.
@@ -85,7 +86,7 @@ def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -
 
     Raises:
         ModelError: see `mirror_model`.
-        OSError: the cache cannot be written, for example on a full disk.
+        OSError: the cache or `LLF_HOME/locks` cannot be written, for example on a full disk.
     """
     mirror = mirror_of(config.model.hub)
     if mirror is None or not may_be_hub_id(name) or "/" not in name or not REVISION.fullmatch(revision):
@@ -107,9 +108,13 @@ def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -
         return _cached(folder, mirror, name, error)
     wanted = set(choose([file.name for file in files]))
     folder.mkdir(parents=True, exist_ok=True)
-    known = _listing(folder)
-    for file in files:
-        if file.name in wanted and known.get(file.name) != [file.size, file.sha256]:
+    digest = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    # Two processes would write into the same part of a file.
+    with shared_lock(f"mirror-{digest}", f"Waiting for another process that downloads {name}."):
+        known = _listing(folder)
+        for file in files:
+            if file.name not in wanted or known.get(file.name) == [file.size, file.sha256]:
+                continue
             logger.info(f"Downloading {file.name} of {name} from {mirror.label}, {file.size / 1e6:,.1f} MB …")
             _download(mirror, name, named, file, folder / file.name)
             known[file.name] = [file.size, file.sha256]

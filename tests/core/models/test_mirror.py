@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -172,6 +173,18 @@ def test_an_interrupted_download_is_continued_and_compared(server, settings, hub
     ):
         resolve_model("owner/tiny", settings(hub))
     assert not (source.folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_two_that_download_at_once_fetch_each_file_once(server, settings, hub):
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: resolve_model("owner/tiny", settings(hub)), range(2))
+    assert one == other
+    expected = (server.repos["owner/tiny"] / "model.safetensors").read_bytes()
+    assert (one.folder / "model.safetensors").read_bytes() == expected
+    names = fetched(server)
+    assert "model.safetensors" in names
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(("hub", "token"), list(zip(HUBS, TOKENS, strict=True)))
