@@ -93,12 +93,12 @@ def reward_accuracy(
 
     Raises:
         ValueError: `most` is below 1.
-        ModelError: the reward model does not exist or is no reward model, or a score is not finite.
+        ModelError: the reward model does not exist or is no reward model, its chat template refuses a conversation, or
+            a score is not finite.
         DataError: the data set does not exist, has no pairs, or no usable ones.
         ConfigError: `data` or `dataset_dir` is not valid in a config.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
         RuntimeError: out of memory.
-        jinja2.TemplateError: the chat template of the reward model refuses a conversation.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.

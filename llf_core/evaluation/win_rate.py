@@ -122,7 +122,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
     Raises:
         FileNotFoundError: the run has no result yet.
         ModelError: the result generates no text, the base no longer exists, or the reward model does not exist, is no
-            reward model or gives a score that is not finite.
+            reward model, has a chat template that refuses a conversation, or gives a score that is not finite.
         DataError: `prompts` is None and the run has no evaluation data to read; the chat template is missing or exceeds
             its limits; or the tokenizer fails on a text.
         KeyError: `prompts` is None, and a record of the evaluation data is no longer in its data set.
@@ -130,7 +130,6 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
         BadExample: the chat template refuses a prompt.
-        jinja2.TemplateError: the chat template of the reward model refuses a conversation.
         RuntimeError: out of memory.
         ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

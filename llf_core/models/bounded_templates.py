@@ -284,8 +284,8 @@ def _check_lines(value: object, width: object = 4, *_args: object, **_kwargs: ob
     _check_length(len(text) + (text.count("\n") + 1) * max(wide, 0))
 
 
-def _check_tabs(text: Any, width: int = 8) -> None:
-    _check_length(len(text) + text.count("\t" if isinstance(text, str) else b"\t") * max(width, 0))
+def _check_tabs(text: Any, tabsize: int = 8) -> None:
+    _check_length(len(text) + text.count("\t" if isinstance(text, str) else b"\t") * max(tabsize, 0))
 
 
 def _check_replaced(value: object, old: object, new: object, *_args: object, **_kwargs: object) -> None:

@@ -172,23 +172,29 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
     transformers reads the score at the last token that is not padding. If conversations end with the padding token,
     that is one token too early. Then None is returned, with which the classifier scores one text at a time, at its last
-    token. Without a chat template, texts are taken to end with the EOS token.
+    token; also where the template refuses a conversation of one question and answer. Without a chat template, texts are
+    taken to end with the EOS token.
 
     Args:
         tokenizer: with its chat template, if it has one.
 
     Returns:
-        The id; None if there is none, or texts end with it.
+        The id; None if there is none, or texts end with it or may do so.
 
     Raises:
-        jinja2.TemplateError: the chat template refuses a conversation of one question and answer.
+        MemoryError: out of memory.
     """
     padding: int | None = tokenizer.pad_token_id
     if not tokenizer.chat_template:
         return None if padding == tokenizer.eos_token_id else padding
     conversation = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-    last = tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"][-1]
-    return None if padding == last else padding
+    try:
+        ids = tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a template is a program that comes with the model
+        return None
+    return None if padding in ids[-1:] else padding
 
 
 def stored_reward_head(folder: Path) -> Tensor | None:

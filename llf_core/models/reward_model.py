@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import ModelError, first_line
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from llf_core.models.reward_head import apply_head
 
@@ -88,12 +88,11 @@ class RewardModel:
             A score per text, in order; empty without texts.
 
         Raises:
-            ModelError: a conversation is given and the tokenizer has no chat template, a text has no tokens, or a score
-                is not finite.
+            ModelError: a conversation is given, and the tokenizer has no chat template, or one that refuses it; a text
+                has no tokens; or a score is not finite.
             TypeError: a text has a lone surrogate, which tokenizers cannot encode.
             ValueError: `batch_size` is less than 1.
             RuntimeError: out of memory.
-            jinja2.TemplateError: the chat template refuses a conversation.
         """
         return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
 
@@ -153,9 +152,9 @@ class RewardModel:
             Token ids `[seq]`, at least one.
 
         Raises:
-            ModelError: a conversation is given, and the tokenizer has no chat template; or the text has no tokens.
+            ModelError: a conversation is given, and the tokenizer has no chat template, or one that refuses it; or the
+                text has no tokens.
             TypeError: the text has a lone surrogate, which tokenizers cannot encode.
-            jinja2.TemplateError: the chat template refuses a conversation.
         """
         if isinstance(text, str):
             plain: list[int] = self.tokenizer(text)["input_ids"]
@@ -168,7 +167,15 @@ class RewardModel:
                 "texts."
             )
         messages: Any = list(text)
-        read: Any = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+        try:
+            read: Any = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a template is a program that comes with the model
+            raise ModelError(
+                f"The chat template of the reward model refuses a conversation: {first_line(error)} Expected "
+                "conversations of the kind that the reward model was trained on."
+            ) from error
         ids: list[int] = read["input_ids"]
         return ids
 

@@ -70,7 +70,6 @@ def load_reward_model(
         MemoryError: out of memory; on a GPU, torch's error for it.
         PluginError: two installed packages declare the same name or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        jinja2.TemplateError: the chat template of an adapter refuses a conversation of one question and answer.
     """
     alone = loading_config(config, quantization_bit)
     folder = find_reward_model(name, alone)

@@ -79,7 +79,6 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             also while an adapter is merged.
         PluginError: two installed packages declare the same name or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        jinja2.TemplateError: the chat template of a reward model refuses a conversation of one question and answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)

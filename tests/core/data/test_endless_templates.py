@@ -91,3 +91,9 @@ def test_marks_of_generation_are_found_as_before(tokenizer):
     found = tokenizer.apply_chat_template(SAID, return_dict=True, return_assistant_tokens_mask=True)
     learned = [one for one, mask in zip(found["input_ids"], found["assistant_masks"], strict=True) if mask]
     assert tokenizer.decode(learned) == "Yo!"
+
+
+def test_arguments_by_their_names_are_taken(tiny_tokenizer):
+    limit_templates()
+    template = "{{ 'a\\tb'.expandtabs(tabsize=4) }}"
+    assert tiny_tokenizer.apply_chat_template(SAID, tokenize=False, chat_template=template) == "a   b"

@@ -166,6 +166,19 @@ def test_a_text_without_tokens_is_refused(adapter):
         load_reward_model(str(adapter[0])).scores(["Why?", ""])
 
 
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system') }}", "{{ 1 / 0 }}", "{{ messages[7].x }}", "{{"])
+def test_a_template_that_refuses_a_conversation_ends_with_a_sentence(adapter, template):
+    folder = Path(adapter[0])
+    scorer = load_reward_model(str(folder))
+    scorer.tokenizer.chat_template = template
+    scorer.tokenizer.save_pretrained(folder)
+    again = load_reward_model(str(folder))  # without knowing how its conversations end
+    assert again.ignored_token_id is None
+    assert len(again.scores(["Why?"])) == 1
+    with pytest.raises(ModelError, match="The chat template of the reward model refuses a conversation: "):
+        again.scores(TALKS)
+
+
 def test_the_files_of_a_whole_one_are_checked_before_they_are_loaded(classifier, tiny_tokenizer, tmp_path):
     classifier.save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
