@@ -9,6 +9,7 @@ class ModelError(UserError, ValueError):
     exit_code = BAD_CONFIG
 
 
+NO_CERTIFICATES = "SSL_CERT_FILE, SSL_CERT_DIR or REQUESTS_CA_BUNDLE names a file of certificates that is missing."
 MAX_QUOTED = 200
 """Maximum number of characters that a message quotes of another library's message."""
 OPTIONAL_PACKAGES = ("torchvision", "torchcodec", "librosa", "num2words", "timm", "torchaudio", "sentencepiece")
@@ -28,6 +29,26 @@ def first_line(error: BaseException) -> str:
         error: exception of a library; at most `MAX_QUOTED` characters of it are quoted.
     """
     return _line(error, 0)
+
+
+def lacks_certificates(error: BaseException) -> bool:
+    """Whether a connection failed since the file of certificates is missing that the environment names.
+
+    Python's error says neither which file that is nor what it is for.
+
+    Args:
+        error: exception of a client of a hub.
+    """
+    return isinstance(error, FileNotFoundError) and error.filename is None
+
+
+def connection_line(error: BaseException) -> str:
+    """`first_line` of an error of a connection; of missing certificates it says so.
+
+    Args:
+        error: exception of a client of a hub.
+    """
+    return NO_CERTIFICATES if lacks_certificates(error) else first_line(error)
 
 
 def last_line(error: BaseException) -> str:

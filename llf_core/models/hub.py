@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.name_checks.mirrors import HUGGING_FACE
 from llf_core.config.name_checks.models import meant_instead, shown_name
 from llf_core.config.name_checks.repository import fetch_repository_info
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import ModelError, connection_line, lacks_certificates
 from llf_core.models.header_check import check_sizes
 from llf_core.models.mirror import mirror_folder, mirror_model
 from llf_core.models.model_folder import NON_WEIGHT_FILES, PICKLE_SUFFIXES, card_license, check_files, check_shards
@@ -150,7 +150,8 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
                 raise ModelError(refusal + _meant(name, config)) from error
             failure = error
         except (_network_error(), LocalEntryNotFoundError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            local = isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
+            if local and not lacks_certificates(error):
                 raise  # such as a full disk: not a network problem
             failure = error
         except INVALID_RESPONSE as error:
@@ -227,7 +228,7 @@ def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str
 
 
 def _short(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return connection_line(error).rstrip(".")
 
 
 def _literal(file: str) -> str:

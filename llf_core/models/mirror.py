@@ -18,7 +18,7 @@ from llf_core.config.name_checks.mirrors import (
     mirror_of,
 )
 from llf_core.config.name_checks.models import may_be_hub_id, meant_instead, shown_name
-from llf_core.models.errors import ModelError, first_line
+from llf_core.models.errors import ModelError, connection_line, first_line
 from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
@@ -129,7 +129,7 @@ def _cached(folder: Path, mirror: Mirror, name: str, error: Exception) -> Path:
     if _listing(folder):
         logger.info(f"Using the cached copy of {name}, since {mirror.shown} does not answer.")
         return folder
-    why = first_line(error).rstrip(".") or type(error).__name__
+    why = connection_line(error).rstrip(".")
     raise ModelError(
         f"{name} is not in the cache, and {mirror.shown} did not answer like {mirror.label} ({why}). Check the "
         f"network, {mirror.address_variable} and the proxy variables, or use a local folder."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.errors import first_line
+from llf_core.models.errors import connection_line
 from llf_core.models.push_destination import HUB_ID, LEFT_OUT, MODELSCOPE, Destination, PushError
 from llf_core.models.push_modelscope import owned, push_to_modelscope
 from llf_core.redaction import redact
@@ -107,7 +107,7 @@ def _explained(error: Exception, repo: str, kept: str = "") -> PushError:
     status: Any = getattr(getattr(error, "response", None), "status_code", None)
     what = f"{repo} was not pushed."
     login = "Set HF_TOKEN to a token that may write, or run `hf auth login`."
-    why = redact(first_line(error))
+    why = redact(connection_line(error))
     if isinstance(error, LocalTokenNotFoundError) or status == UNAUTHORIZED:
         return PushError(f"{what} The hub does not know who you are.{kept}", login)
     if isinstance(error, OfflineModeIsEnabled):

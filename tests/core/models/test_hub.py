@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import close_session
 
 from llf_core.config.name_checks import repository
 from llf_core.data import DataError
@@ -262,3 +263,13 @@ def test_an_adapter_in_a_subfolder_comes_from_the_hub_alone(server, config, tmp_
     assert found.name == "step-9"
     assert {path.name for path in found.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     assert not (found.parent / "adapter_model.safetensors").exists()
+
+
+def test_missing_certificates_are_named(server, ask, monkeypatch):
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.setenv(name, "/nowhere/certificates.pem")
+    close_session()  # the next one reads the variables
+    try:
+        assert "SSL_CERT_FILE, SSL_CERT_DIR or REQUESTS_CA_BUNDLE names a file" in refused(ask, "owner/tiny")
+    finally:
+        close_session()
