@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.base_model import find_adapter_files
 from llf_core.chat.collected_reply import CollectedReply
 from llf_core.chat.engine.prompt import prompt_form, prompt_text
 from llf_core.chat.events import Failed
@@ -25,6 +26,8 @@ from llf_core.runs.foreign_code import started_by_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from transformers import PreTrainedTokenizerBase
 
     from llf_core.chat.engine.prompt import PromptForm
     from llf_core.chat.predict_data import PredictPrompt
@@ -114,16 +117,16 @@ def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
         tokenizer = load_tokenizer(source, loading)
         processor = load_processor(source, loading, tokenizer)
         prompts, unusable = read_predict_prompts(config, tokenizer, processor)
-        if loading.data.template is not None:
-            choose_template(loading.data.template, tokenizer).apply_to(tokenizer)
+        tokenizer = _rendering_tokenizer(target, loading, tokenizer)
     if unusable:
         warn(f"{unusable:,} records are unusable and left out. `llf inspect` says why.")
     requests, texts = _requests(config, prompts, prompt_form(tokenizer, processor))
     place = PredictionFolder(folder)
     limits = [MediaLimits.of(config)] if any(one.pictures for one in prompts) else []
+    system = [] if config.data.default_system is None else [config.data.default_system]
     settings = {
         "model": [target.config, target.adapter, *_weights_state(target)],
-        "generation": repr([requests[0].sampling, requests[0].max_tokens, *limits]),
+        "generation": repr([requests[0].sampling, requests[0].max_tokens, *limits, *system]),
         "data": digest_of(prompts),
     }
     started = time.monotonic()
@@ -232,6 +235,20 @@ def _requests(
         except RequestError as error:
             raise PredictionError(f"Record {index + 1}: {error}") from None
     return requests, texts
+
+
+def _rendering_tokenizer(
+    target: Target, loading: RunConfig, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase:
+    """The tokenizer with the chat template by which the engine renders the prompts of a target.
+
+    See `llf_core.chat.base_model`, by which the engine loads it.
+    """
+    named = loading.data.template or (None if tokenizer.chat_template else target.template)
+    if named is not None:
+        choose_template(named, tokenizer).apply_to(tokenizer)
+    own = None if target.adapter is None else find_adapter_files(target.adapter, loading)[1]
+    return own or tokenizer
 
 
 def _weights_state(target: Target) -> list[object]:

@@ -32,7 +32,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 LATEST, BASE = "latest", "base"
 """What may follow `@` after a run besides a step."""
 FURTHER_KEYS = ("use_cpu", "threads", "template")
-"""Keys of a config file for a chat besides those of its model. Of a run they are left out: it was another machine's."""
+"""Keys of a config file besides those of its model. Of a run they are left out: it was another machine's."""
 UNUSED_KEYS = (
     "adapter_name_or_path",
     "adapter_folder",
@@ -179,11 +179,8 @@ def target_of_config(config: RunConfig, name: str = "model") -> Target:
         raise TargetError(
             f"Stage {config.stage.stage} trains a model that generates no text. Expected another stage, such as sft."
         )
-    settings = {key: value for key, value in config.flat().items() if key in _base_keys()}
-    settings |= {"model_name_or_path": config.model.model_name_or_path}
-    if config.model.adapter_name_or_path:
-        settings["adapter_name_or_path"] = list(config.model.adapter_name_or_path)
-    return _target(name, "model of the config", settings)
+    settings = _base_settings(config, list(config.model.adapter_name_or_path or ()))
+    return _target(name, "model of the config", settings | _further_settings(config))
 
 
 def _of_name(text: str, home: Path | None, *, reward_models: bool) -> Target:
@@ -265,8 +262,7 @@ def _of_settings(config: RunConfig, name: str) -> Target:
     names = list(config.model.adapter_name_or_path or ())
     adapter = names.pop() if names else None
     label = "adapter" if adapter else "model"
-    own = {key: value for key, value in config.flat().items() if key in FURTHER_KEYS}
-    return _target(name, label, _base_settings(config, names) | own, adapter)
+    return _target(name, label, _base_settings(config, names) | _further_settings(config), adapter)
 
 
 def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
@@ -279,6 +275,10 @@ def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
     settings = {name: value for name, value in config.flat().items() if name in _base_keys()}
     settings |= {"model_name_or_path": config.model.model_name_or_path}
     return settings | ({"adapter_name_or_path": merged} if merged else {})
+
+
+def _further_settings(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.flat().items() if key in FURTHER_KEYS}
 
 
 def _run_folder(path: Path) -> RunFolder:
