@@ -248,7 +248,8 @@ class Conversation(MessageTree):
     def change_unsaved(self, message: str, **values: Any) -> None:
         """Change fields of a message in memory, where `change` has failed because the disk is full.
 
-        The change is written before the next record, so that a reply is not lost once there is space again.
+        The change is written before the next record, so that a reply is not lost once there is space again. An unknown
+        message and invalid values change nothing.
 
         Args:
             message: id of the message.
@@ -383,7 +384,7 @@ def new_conversation(home: Path | str | None = None) -> Conversation:
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: the system denies access.
+        UnreadableError: a file is in place of the folder of conversations, or the system denies access.
         OSError: too many files are open.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(RANDOM_DIGITS // 2)}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HEADINGS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 FENCE = re.compile("`{3,}")
+_FENCED = re.compile(r"(^`{3,}.*?(?:^`{3,}|\Z))", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#{1,6}\s)", re.MULTILINE)
 
 
@@ -158,8 +159,9 @@ def _with_pictures(content: str | list[dict[str, Any]]) -> str:
 
 
 def _body(text: str) -> str:
-    """Text of a message, whose headings do not look like the headings of messages."""
-    return _HEADING.sub(r"##\1", text.strip()) if "```" not in text else text.strip()
+    """Text of a message, whose headings do not look like the headings of messages; code blocks stay as they are."""
+    parts = _FENCED.split(text.strip())
+    return "".join(part if place % 2 else _HEADING.sub(r"##\1", part) for place, part in enumerate(parts))
 
 
 def _block(text: str, language: str = "") -> str:

@@ -110,10 +110,15 @@ class EngineProcess(ChatEngine):
     def close(self) -> None:
         """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
         self.closing = True
-        self._close_pipe()
-        try:
-            self._process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
+        if self._pipe.acquire(timeout=CLOSE_SECONDS):  # a process that reads nothing holds up whoever writes
+            try:
+                self._close_pipe()
+                self._process.wait(CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+            finally:
+                self._pipe.release()
+        else:
             self._process.kill()
         if threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_SECONDS)

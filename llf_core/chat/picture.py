@@ -113,7 +113,7 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
 
     Raises:
         PictureError: it is an address, no path or of another type, no picture of the `FORMATS`, has more than
-            `MAX_BYTES` or `MAX_PIXELS`, or is an image of Pillow that PNG cannot hold.
+            `MAX_BYTES` or `MAX_PIXELS`, or is an image of Pillow that cannot be written as PNG.
         FileNotFoundError: there is no such file.
         UnreadableError: it is not a regular file, is too large, or the system denies access.
         OSError: too many files are open.
@@ -144,7 +144,8 @@ def image_part(image: Image) -> dict[str, Any]:
         image: the image.
 
     Raises:
-        PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`, or PNG cannot hold it, as CMYK.
+        PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`, or cannot be written as PNG: it is
+            CMYK, empty, closed, or its file is damaged.
     """
     file = io.BytesIO()
     try:

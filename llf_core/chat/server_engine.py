@@ -44,6 +44,8 @@ HOST, BASE = "127.0.0.1", "base"
 """Where the server listens, and the name under which it serves the base model."""
 POLL_SECONDS, CLOSE_SECONDS, ANSWER_SECONDS = 0.5, 10.0, 600.0
 IMAGE_CHECK = "llf_core.chat.image_check"
+ALL_TOKENS = -1
+"""`top_k` for all tokens. Without one, these servers take that of the model's `generation_config.json`."""
 UNKNOWN_TOKEN = -1
 """Id of a token in log-probabilities: OpenAI's API has none."""
 
@@ -343,7 +345,7 @@ class ServerEngine(ChatEngine):
         self._ready.wait()
         if self.process is None or self.process.poll() is not None:
             return  # `_serve` ends all requests with the reason
-        refused = self._wait_for_adapter(request.adapter)
+        refused = self._wait_for_adapter(number, request.adapter)
         if refused:
             self.dispatch(number, Failed("model_gone", refused))
             return
@@ -386,9 +388,9 @@ class ServerEngine(ChatEngine):
             for event in reply.read(chunk):
                 self.dispatch(number, event)
 
-    def _wait_for_adapter(self, name: str | None) -> str:
-        """Why an adapter was refused, once that is known; empty if it can be used."""
-        while name is not None and not self.closing:
+    def _wait_for_adapter(self, number: int, name: str | None) -> str:
+        """Why an adapter was refused, once that is known; empty if it can be used, or the reply was cancelled."""
+        while name is not None and not self.closing and number not in self._cancelled:
             with self.lock:
                 found = self._adapters.get(name)
             if found is None:
@@ -411,7 +413,7 @@ class ServerEngine(ChatEngine):
             "stream_options": {"include_usage": True},
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": sampling.top_k or None,
+            "top_k": sampling.top_k or ALL_TOKENS,
             "min_p": sampling.min_p,
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,

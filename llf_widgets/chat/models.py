@@ -140,7 +140,8 @@ def model_json(target: Target, state: EngineState, home: Path | None) -> dict[st
 
     Returns:
         `name`, `about` (a line on the model and its loaded weights), `phase`, `progress` and `reason` of the engine,
-        `memory` in bytes, and whether it calls `tools`, is `blind`, `thinks`, stands for a `run`, and that is `live`.
+        `memory` in bytes, `engine` (equal for models that share one), and whether it calls `tools`, is `blind`,
+        `thinks`, stands for a `run`, and that is `live`.
     """
     about = [target.label if target.base == target.name else f"{target.label}, {target.base}"]
     if state.phase == "ready":

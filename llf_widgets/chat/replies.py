@@ -156,8 +156,8 @@ def reply_json(
         calls: its calls of tools, see `llf_widgets.chat.turns.Turn.calls`.
 
     Returns:
-        All that the page shows of it: text, thoughts, calls, tokens, `footer`, `error` with its fixes, `note`,
-        `version` and `kept`.
+        All that the page shows of it: `id`, `model`, `sequence` and `state` (see `Writing`), `text`, `thinking`,
+        `calls`, `tokens`, `footer`, `error` (`message` and `fixes`), `note`, `version` and `kept`.
     """
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"

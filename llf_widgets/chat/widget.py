@@ -306,7 +306,10 @@ class Chat(SavedView):
             self._note = said
 
     def close(self) -> None:
-        """Stop all replies and close the view; models that no other chat uses give their memory back."""
+        """Stop all replies and close the view; models that no other chat uses give their memory back.
+
+        The call waits up to 10 seconds for the end of each of their processes.
+        """
         self._closed = True
         self._end_watch()
         self._end_work()

@@ -118,8 +118,8 @@ def _parse_args(kind: str, args: object) -> dict[str, object]:
             raise HTTPError(400, str(error)) from None
     allowed = {"grace"} if kind == "stop" else set()
     if not isinstance(args, dict) or not set(args) <= allowed:
-        expected = "an object with at most grace" if allowed else "an empty object"
-        raise HTTPError(400, f"args of {kind} is not {expected}.")
+        kinds = {"stop": "an object with at most grace", "set": "an object with the settings to change"}
+        raise HTTPError(400, f"args of {kind} is not {kinds.get(kind, 'an empty object')}.")
     grace = args.get("grace", 0)
     if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= MAX_GRACE:
         raise HTTPError(400, f"grace is {str(grace)[:40]!r}. Expected seconds from 0 to {MAX_GRACE:.0f}.")

@@ -40,16 +40,20 @@ class ZipHandler(RunsAPIHandler):
             raise HTTPError(409, "%s", empty)
         self.set_header("Content-Disposition", f'attachment; filename="{name}.zip"')
         self.set_header("Content-Type", "application/zip")
-        chunks = zip_chunks(root, files, name)
+        chunks, sent = zip_chunks(root, files, name), False
         try:
             while (chunk := await self.run_in_thread(next, chunks, None, max_seconds=LONG_TIMEOUT)) is not None:
                 self.write(chunk)
                 await self.flush()
+                sent = True
         except StreamClosedError:  # the page went away: nobody to tell
             return
-        except OSError as error:  # somebody deletes it at this moment: a cut answer is an error in every browser
-            self.log.warning("%s could not be sent completely: %s", name, os_error_text(error))
-            self.detach().close()
+        except (OSError, HTTPError) as error:  # somebody deletes it at this moment, or the disk hangs
+            if not sent and isinstance(error, HTTPError):
+                raise
+            why = os_error_text(error) if isinstance(error, OSError) else error.log_message
+            self.log.warning("%s could not be sent completely: %s", name, why)
+            self.detach().close()  # a cut answer is an error in every browser
             return
         self.finish(set_content_type="application/zip")
 

@@ -81,7 +81,7 @@ async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
         ({"type": "stop", "args": {"grace": "5"}}, "grace is '5'. Expected seconds from 0 to 86400."),
         (b'{"type": "stop", "args": {"grace": NaN}}', "grace is 'nan'. Expected seconds from 0 to 86400."),
         ({"type": "set"}, f"No change was given. Expected one of {CHANGES}."),
-        ({"type": "set", "args": []}, "args of set is not an empty object."),
+        ({"type": "set", "args": []}, "args of set is not an object with the settings to change."),
         (
             {"type": "set", "args": {"lora_rank": 1}},
             f"'lora_rank' cannot be changed in a live run. Expected one of {CHANGES}.",

@@ -46,7 +46,7 @@ def sampling_of(fields: Fields) -> ChatSampling:
         return ChatSampling(
             temperature=1.0 if temperature is None else temperature,
             top_p=1.0 if top_p is None else top_p,
-            top_k=fields.integer("top_k", 0) or 0,
+            top_k=max(0, fields.integer("top_k", -1) or 0),  # of other servers, -1 is all tokens
             min_p=fields.number("min_p") or 0.0,
             repetition_penalty=penalty,
             presence_penalty=fields.number("presence_penalty") or 0.0,

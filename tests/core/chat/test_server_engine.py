@@ -254,6 +254,11 @@ def test_an_incomplete_stream_is_a_failure(streams):
         assert (failed.kind, said in failed.message) == (kind, True), failed
 
 
+def test_a_server_is_told_to_sample_from_all_tokens(streams):
+    assert streams._content(ChatRequest(prompt="a"))["top_k"] == -1  # else it takes that of generation_config.json
+    assert streams._content(ChatRequest(prompt="a", sampling=ChatSampling(top_k=5)))["top_k"] == 5
+
+
 def test_an_adapter_takes_the_name_of_another_once_that_is_unloaded(streams, adapters):
     for folder in (adapters["first"], adapters["second"], adapters["first"]):
         streams.load_adapter("tuned", str(folder))

@@ -15,6 +15,8 @@ import psutil
 import pytest
 import yaml
 
+from llf_core.chat import engine_process
+from llf_core.chat.chat_engine import EngineSettings
 from llf_core.chat.events import Failed, Finished, Piece, Started
 from llf_core.chat.request import ChatRequest
 from llf_core.chat.service import ChatService
@@ -160,6 +162,22 @@ def test_an_engine_of_a_package_that_is_in_another_one_may_be_missing(service, t
     (tmp_path / "chat.yaml").write_text(f"model_name_or_path: {tiny_model_dir}\ninfer_backend: vllm\n")
     service.add(tmp_path / "chat.yaml")
     assert service.reply("chat", ASK)[-1].message == "vLLM is not installed, and infer_backend is vllm."
+
+
+def test_a_process_that_reads_nothing_is_closed(tmp_path, monkeypatch):
+    (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(100)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(engine_process, "MODULE", "sleeps")
+    monkeypatch.setattr(engine_process, "CLOSE_SECONDS", 0.5)
+    engine = engine_process.EngineProcess("", EngineSettings(), lambda _: None)
+    events = []
+    large = ChatRequest(prompt="a" * 1_000_000)  # more than a pipe holds
+    threading.Thread(target=engine.submit, args=(large, events.append), daemon=True).start()
+    wait(lambda: engine._pipe.locked())
+    engine.close()
+    assert engine.process.wait(PATIENCE) == -signal.SIGKILL
+    wait(lambda: events)
+    assert "closed before the reply was complete" in events[0].message
 
 
 @pytest.mark.usefixtures("warm_python")

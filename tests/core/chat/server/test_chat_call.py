@@ -109,6 +109,7 @@ STRICT = {"type": "function", "function": {"name": "add", "strict": True}}
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "the value of max_completion_tokens, 2"),
         ({"stop": [""]}, "stop", "each of 1 to 1000 characters"),
         ({"stop": ["a"] * 17}, "stop", "at most 16"),
+        ({"top_k": -2}, "top_k", "at least -1"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "for each token id"),
         ({"logit_bias": {"1": 101}}, "logit_bias", "from -100 to 100"),
         ({"logit_bias": {"1": 1, "01": 2}}, "logit_bias", "for each token id"),
