@@ -173,7 +173,7 @@ def test_a_process_that_reads_nothing_is_closed(tmp_path, monkeypatch):
     events = []
     large = ChatRequest(prompt="a" * 1_000_000)  # more than a pipe holds
     threading.Thread(target=engine.submit, args=(large, events.append), daemon=True).start()
-    wait(lambda: engine._pipe.locked())
+    wait(engine._pipe.locked)
     engine.close()
     assert engine.process.wait(PATIENCE) == -signal.SIGKILL
     wait(lambda: events)
