@@ -167,6 +167,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("SafetensorError", "EOFError", "UnpicklingError"),
         "its run is new, so that it has no broken files",
     ),
+    "llf_core.training.method_callback.MethodCallback.on_train_begin": dict.fromkeys(
+        ("KeyError", "SafetensorError"), "`as_damaged` makes a ModelError of it"
+    ),
     "llf_core.training.past_run.prepared_lengths": {"ValueError": "there is a length"},
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
     "llf_widgets.magics.LLFMagics.llf": {"TypeError": "targets are texts, and no reward functions are replaced"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from transformers import TrainerState
 from llf_core.models import ModelError
 from llf_core.models.checksums import checkpoint_tensors, differences, list_first, named_tensors
 from llf_core.models.errors import first_line
-from llf_core.runs.step_counters import read_counters, step_of
+from llf_core.models.out_of_memory import is_out_of_memory
+from llf_core.runs.step_counters import WHAT_TO_DO, read_counters, step_of
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from llf_core.runs import Checkpoints
     from llf_core.stages.base.loop import TrainingLoop
@@ -135,6 +138,29 @@ def trainer_state(checkpoint: Path) -> TrainerState:
         raise damaged_state(checkpoint, error) from error
 
 
+@contextmanager
+def as_damaged(checkpoint: Path, what: str) -> Iterator[None]:
+    """Context manager: errors of content that is not this run's become a `ModelError`, which names the checkpoint.
+
+    A checkpoint may come from somebody else, and whoever reads a part of it has no name for the whole.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        what: what is read, as the subject of a sentence.
+
+    Raises:
+        ModelError: what is read lacks a value, or has one of another type or shape.
+        RuntimeError: out of memory.
+    """
+    try:
+        yield
+    except (LookupError, RuntimeError, ValueError, TypeError, EOFError, SafetensorError) as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        why = first_line(error).rstrip(".")
+        raise ModelError(f"{what} in {checkpoint.name} is not one of this run: {why}. {WHAT_TO_DO}") from error
+
+
 def damaged_state(checkpoint: Path, error: Exception) -> ModelError:
     """The error of a checkpoint whose `trainer_state.json` is not the Trainer's, for whoever reads a part of it.
 
@@ -142,10 +168,7 @@ def damaged_state(checkpoint: Path, error: Exception) -> ModelError:
         checkpoint: folder of the checkpoint.
         error: what is wrong with the file.
     """
-    return ModelError(
-        f"{checkpoint.name}/{TRAINER_STATE} is damaged: {first_line(error).rstrip('.')}. Branch from another "
-        "checkpoint, or start a new run."
-    )
+    return ModelError(f"{checkpoint.name}/{TRAINER_STATE} is damaged: {first_line(error).rstrip('.')}. {WHAT_TO_DO}")
 
 
 def _what_to_do(checkpoints: Checkpoints, step: int) -> str:

@@ -102,7 +102,7 @@ def varies(train: Dataset | PackedRows | Stream) -> bool:
     """
     if isinstance(train, PackedRows):
         return False
-    return isinstance(train, Stream) or bool(np.ptp(lengths(train)))
+    return isinstance(train, Stream) or len(np.unique(lengths(train))) > 1
 
 
 def largest_batch(

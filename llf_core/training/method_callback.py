@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from llf_core.training.checkpoint_check import as_damaged
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -45,12 +47,14 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
             control: the Trainer's control object.
 
         Raises:
-            OSError, SafetensorError: the file of the state cannot be read, or is damaged.
-            KeyError, RuntimeError: it is of another model, see `Method.restore`.
+            OSError: the file of the state cannot be read.
+            ModelError: it is damaged, or of another model, see `Method.restore`.
+            RuntimeError: out of memory.
         """
         del args, state, control
         if self._resumed is not None and (self._resumed / FILE).is_file():
-            self._method.restore(load_file(self._resumed / FILE))
+            with as_damaged(self._resumed, FILE):
+                self._method.restore(load_file(self._resumed / FILE))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

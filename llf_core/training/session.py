@@ -65,7 +65,7 @@ from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.stage import LossStage, TrainerStage, make_stage
 from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.arguments import training_arguments
-from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
+from llf_core.training.checkpoint_check import as_damaged, check_archives, check_best, trainer_state
 from llf_core.training.early_stopping import early_stopping
 from llf_core.training.evaluation_results import EVALUATION_RESULTS, evaluation_results
 from llf_core.training.evaluation_sets import positions_by_set
@@ -417,14 +417,14 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
 
     Raises:
         DataError: the stage cannot train on these examples, or there are too few.
-        ModelError: the reference model does not exist or fit, or its log-probabilities are not finite.
+        ModelError: the reference model does not exist or fit, its log-probabilities are not finite, or a file that the
+            stage has written into the checkpoint is not one of this run.
         RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
         ValueError: transformers or TRL refuse a value or a combination of values.
         OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
         CountersError: the counters of the checkpoint, or the state of the stage in them, are missing or broken.
         UnreadableError: a file of the run cannot be read.
-        RuntimeError, EOFError, LookupError, SafetensorError, pickle.UnpicklingError: a file that the stage has written
-            into the checkpoint is damaged.
+        pickle.UnpicklingError: a file that the stage has written into the checkpoint holds more than tensors.
         RuntimeError, ImportError: the package of a tracker in `report_to` is not installed.
         PluginError: two installed packages declare the same name or key.
         ConfigError: the reference model is not valid in a config.
@@ -455,7 +455,8 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
                 f"The stage's state in {checkpoint.name}/{COUNTERS} is not one of stage {config.stage.stage}: {error}."
             )
             raise CountersError(said, WHAT_TO_DO) from error
-        stage.load(checkpoint)
+        with as_damaged(checkpoint, f"What stage {config.stage.stage} has stored"):
+            stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(early_stopping(config.training.early_stopping_steps, checkpoint))
     better = _metric_directions(config, answers).get(best_metric(config))

@@ -145,8 +145,8 @@ class Stage:
             checkpoint: folder of the checkpoint.
 
         Raises:
-            OSError, RuntimeError, EOFError, LookupError, SafetensorError, pickle.UnpicklingError: a file is missing or
-                damaged.
+            OSError, RuntimeError, EOFError, LookupError, SafetensorError, ValueError, pickle.UnpicklingError: a file is
+                missing or damaged.
         """
 
 

@@ -102,12 +102,21 @@ class Rollout:
         Raises:
             KeyError: a tensor is missing.
             RuntimeError: the lengths do not add up to the tokens.
+            ValueError: there are not as many prompts as completions, one is empty, or there is not one number for each
+                token.
         """
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
             for name in ("prompts", "answers")
         )
-        return cls(prompts, answers, *(tensors[name] for name in PER_TOKEN))
+        numbers = [tensors[name] for name in PER_TOKEN]
+        tokens = sum(map(len, answers))
+        if len(prompts) != len(answers) or not all((*prompts, *answers)) or any(len(one) != tokens for one in numbers):
+            raise ValueError(
+                f"its {len(prompts)} prompts and {len(answers)} completions of {tokens} tokens have "
+                f"{', '.join(str(len(one)) for one in numbers)} numbers, and expected is one for each token"
+            )
+        return cls(prompts, answers, *numbers)
 
 
 def run_in_chunks(

@@ -501,7 +501,8 @@ class PPO(LossStage):
         Raises:
             OSError, SafetensorError: the file is missing or damaged.
             KeyError: a parameter of the value function, or a tensor of the completions, is not in it.
-            RuntimeError: a parameter in it has another shape, or the lengths of the completions do not add up.
+            RuntimeError, ValueError: a parameter in it has another shape, or the lengths of the completions or of what
+                is known of their tokens do not add up.
         """
         import torch
         from safetensors.torch import load_file

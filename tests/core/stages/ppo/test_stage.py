@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
@@ -824,6 +824,31 @@ def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_pa
     whole = torch.tensor([*first["advantages"], *second["advantages"]])  # whitened together
     assert whole.mean().item() == pytest.approx(0, abs=1e-6)
     assert whole.std().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rollout.returns", lambda one: one[:-1]),
+        ("rollout.answers.lengths", lambda one: one + 1),
+        ("rollout.prompts.lengths", lambda one: one[:0]),
+        ("value.linear.weight", lambda one: one[:, :-1]),
+        ("rollout.answers", None),
+    ],
+)
+def test_completions_that_are_none_end_a_resume_with_a_sentence(make_run, monkeypatch, name, change):
+    folder = make_run()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1)
+        assert run_attempt(folder, 1) == 0
+    path = folder.checkpoints / "checkpoint-1" / "ppo.safetensors"
+    tensors = load_file(path)
+    old = tensors.pop(name)
+    save_file(tensors | ({} if change is None else {name: change(old).contiguous()}), path)
+    Checkpoints(folder).finish(1)
+    status.begin_attempt(folder, 2)
+    assert run_attempt(folder, 2) == 2
+    assert "What stage ppo has stored in checkpoint-1 is not one of this run: " in read_status(folder).reason
 
 
 @pytest.mark.parametrize(
