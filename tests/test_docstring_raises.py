@@ -74,7 +74,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.evaluation.reward_accuracy.reward_accuracy": {"ValueError": "the size of a batch is a constant"},
     "llf_core.evaluation.demo_report.newest_demo": {"ValueError": "the sort order is a constant"},
     "llf_core.evaluation.run_losses.losses": dict.fromkeys(
-        ("SafetensorError", "EOFError", "UnpicklingError", "CountersError"), "it continues from no checkpoint"
+        ("UnpicklingError", "CountersError"), "it continues from no checkpoint"
     ),
     "llf_core.cli.evaluate.evaluate": {"TypeError": "the targets are texts"},
     "llf_core.cli.export.export": {"TypeError": "the targets are texts"},
@@ -159,14 +159,10 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "ValueError": "a config admits only settings in range"
     },
     "llf_core.stages.reference_policy.add_frozen_copy": {"ValueError": "PEFT loads what it has just written"},
-    "llf_core.training.learning_rate_branches.train_branches": dict.fromkeys(
-        ("SafetensorError", "EOFError", "UnpicklingError"),
-        "its run is new, so that it has no broken files",
-    ),
-    "llf_core.training.measure.measure": dict.fromkeys(
-        ("SafetensorError", "EOFError", "UnpicklingError"),
-        "its run is new, so that it has no broken files",
-    ),
+    "llf_core.training.learning_rate_branches.train_branches": {
+        "UnpicklingError": "its run is new, so that it has no broken files"
+    },
+    "llf_core.training.measure.measure": {"UnpicklingError": "its run is new, so that it has no broken files"},
     "llf_core.training.method_callback.MethodCallback.on_train_begin": dict.fromkeys(
         ("KeyError", "SafetensorError"), "`as_damaged` makes a ModelError of it"
     ),
