@@ -36,8 +36,9 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
     Args:
         sets: `[examples]`, int64, the data set of each example, ascending.
         strategy: a `mix_strategy`.
-        shares: sampling probability of each data set; empty to alternate between them. The share of a data set without
-            examples is divided among the others, which alternate if theirs are 0.
+        shares: sampling probability of each data set, with `interleave_over` and `interleave_once` above 0; empty to
+            alternate between them. The share of a data set without examples is divided among the others, which
+            alternate if theirs are 0.
         seed: random seed of the sampling.
 
     Returns:

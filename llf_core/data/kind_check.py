@@ -36,7 +36,7 @@ def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
         Errors with the field they belong to and suggested fixes; at most one per field.
 
     Raises:
-        OSError: `dataset_info.json` or a data file cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """
@@ -83,7 +83,7 @@ def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]
         The names in the same order, without data sets of another kind.
 
     Raises:
-        OSError: `dataset_info.json` or a data file cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

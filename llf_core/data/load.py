@@ -25,7 +25,7 @@ from llf_core.data.records import (
 from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from datasets import Dataset, IterableDataset
 
@@ -191,23 +191,22 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
         if max_samples is not None and count >= max_samples:
             break
     if not count:
-        names = listed(str(file) for file in opened.files)
-        if flaws:
-            raise DataError(
-                f"No line of {names} can be read; the first of {len(flaws):,} is line {flaws[0].line}: "
-                f"{flaws[0].reason}. "
-                "Expected one object per line, or a JSON list of objects."
-            )
-        raise no_records_error(opened.source.label, names)
+        raise no_records_error(opened.source.label, listed(str(file) for file in opened.files), flaws)
 
 
-def no_records_error(label: str, names: str) -> DataError:
+def no_records_error(label: str, names: str, flaws: Sequence[BrokenLine] = ()) -> DataError:
     """Create the error for a data set without records; a form's quick check and the preparation use the same sentence.
 
     Args:
         label: name of the data set, as shown to people.
         names: its files.
+        flaws: its broken lines.
     """
+    if flaws:
+        return DataError(
+            f"No line of {names} can be read; the first of {len(flaws):,} is line {flaws[0].line}: {flaws[0].reason}. "
+            "Expected one object per line, or a JSON list of objects."
+        )
     return DataError(
         f"The data set {label} is empty: {names} has no records. Add at least one, or use another data set."
     )
@@ -216,6 +215,8 @@ def no_records_error(label: str, names: str) -> DataError:
 def _read_files(files: tuple[File, ...]) -> Iterator[RecordOrBroken]:
     start = 0
     for path in files:
+        if isinstance(path, Path) and not path.stat().st_size:  # no list, no header and no footer: no record
+            continue
         last = -1
         for entry in read_file(path):
             last = entry.index

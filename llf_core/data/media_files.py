@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 INLINE = "data:;base64,"
 """Beginning of the value of a medium that holds its bytes."""
+ADDRESS = re.compile(r" ?<[\w. ]+ object at 0x[0-9a-f]+>")
 
 
 def open_image(medium: Medium, limits: MediaLimits) -> Image:
@@ -159,8 +161,12 @@ def _reading(medium: Medium) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of a library's message, or the type of an error without one: the reason to drop an example."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of a library's message, or the type of an error without one: the reason to drop an example.
+
+    Without the address in memory of a medium's bytes, so that equal reasons are counted as one.
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ADDRESS.sub("", line).rstrip(".")
 
 
 def _first(streams: Sequence[Any], medium: Medium) -> Any:

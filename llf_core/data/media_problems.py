@@ -40,7 +40,7 @@ def media_problems(config: RunConfig) -> tuple[Problem, ...]:
         Nothing for data that are not on this machine, and for a model of text, which leaves media out.
 
     Raises:
-        OSError: `dataset_info.json` or a data file cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,14 +12,14 @@ from llf_core.config.paths import COMPRESSED
 from llf_core.data.align import PEEK_ROWS, decide, kind_by_entry, other_kind
 from llf_core.data.errors import DataError
 from llf_core.data.load import no_records_error, open_source
-from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file
+from llf_core.data.records import BrokenLine, LongFileError, Record, file_type, limit_file, read_file
 from llf_core.data.sources import sources_of
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
-    from llf_core.data.records import Row
+    from llf_core.data.records import RecordOrBroken, Row
     from llf_core.data.source import Source
 
 WHOLE_FILE_TYPES = frozenset({"json"})
@@ -66,11 +65,11 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
         kind: kind of data that the stage trains on.
 
     Returns:
-        What is known. A data set that is remote or slow to read has no rows, and an error only if its format is
-        declared and gives another kind of data. One that is missing has neither.
+        What is known. A data set that is remote, slow to read or not permitted to be read has no rows, and an error
+        only if its format is declared and gives another kind of data. One that is missing has neither.
 
     Raises:
-        OSError: `dataset_info.json` or the data file cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """
@@ -78,11 +77,10 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
         (source,) = sources_of(config, (name,))
     except (DataError, ValueError):
         return QuickCheck()
-    if source.path is not None and source.path.is_file() and not source.path.stat().st_size:
-        return QuickCheck(error=no_records_error(source.label, str(source.path)))
-    rows = tuple(_first_rows(source))
     entry = source.formatting is not None and config.data.dataset_format is None
+    rows: tuple[Row, ...] = ()
     try:
+        rows = tuple(_first_rows(source))
         if rows:
             return QuickCheck(rows, decide(source, rows, kind), entry=entry)
         held = kind_by_entry(source, kind)
@@ -103,7 +101,7 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
         The error that training would raise; None if no problem is known.
 
     Raises:
-        OSError: `dataset_info.json` or the data file cannot be read, for example without permission.
+        OSError: `dataset_info.json` cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """
@@ -111,28 +109,45 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
 
 
 def _first_rows(source: Source) -> list[Row]:
-    """First records of a local data set; empty if it is remote or cannot be read."""
+    """First records of a local data set; empty if it is remote, slow to read or not permitted to be read.
+
+    Raises:
+        DataError: it cannot be read, or its only file has no record.
+    """
     if source.path is None:
         return []
     try:
-        file = open_source(source).files[0]
+        files = open_source(source).files
+        file = files[0]
         if not isinstance(file, Path):
             return []
         stat = file.stat()
         costly = file_type(file) in WHOLE_FILE_TYPES or file.suffix.lower() in COMPRESSED
-        return [] if costly and stat.st_size > MAX_FILE_BYTES else _rows(file, stat.st_mtime_ns, stat.st_size)
-    except (DataError, OSError):
+        if costly and stat.st_size > MAX_FILE_BYTES:
+            return []
+        entries, whole = _entries(file, stat.st_mtime_ns, stat.st_size)
+    except OSError:
         return []
+    rows = [entry.row for entry in entries if isinstance(entry, Record)]
+    if whole and not rows and len(files) == 1:
+        flaws = [entry for entry in entries if isinstance(entry, BrokenLine)]
+        raise no_records_error(source.label, str(file), flaws)
+    return rows
 
 
 @functools.lru_cache(maxsize=64)
-def _rows(file: Path, _changed: int, _size: int) -> list[Row]:
-    """Cached until the file changes, since a form checks after every key press."""
-    found: list[Row] = []
-    with suppress(LongFileError):
-        found.extend(
-            entry.row
-            for entry in islice(read_file(limit_file(file, MAX_READ_BYTES)), PEEK_ROWS)
-            if isinstance(entry, Record)
-        )
-    return found
+def _entries(file: Path, _changed: int, size: int) -> tuple[list[RecordOrBroken], bool]:
+    """First entries of a file, and whether these are all; cached until it changes, for a check after every key press.
+
+    Raises:
+        DataError: the file cannot be read.
+        OSError: it cannot be opened, for example without permission.
+    """
+    found: list[RecordOrBroken] = []
+    if not size:
+        return found, True
+    try:
+        found.extend(islice(read_file(limit_file(file, MAX_READ_BYTES)), PEEK_ROWS))
+    except LongFileError:
+        return found, False
+    return found, len(found) < PEEK_ROWS

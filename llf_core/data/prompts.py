@@ -14,6 +14,7 @@ from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
 from llf_core.data.build import skip_broken
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.example_store import COUNT_COLUMNS, SET_COLUMN
+from llf_core.data.formats.conversation import cell_of
 from llf_core.data.load import open_source, read_source
 from llf_core.data.sources import sources_of
 
@@ -180,7 +181,7 @@ class _Answers:
     def find(self, row: Mapping[str, object]) -> str | None:
         """The reference answer of a record."""
         for name in self.columns:
-            value = row.get(name)
+            value = cell_of(row, {name: name}, name)
             if isinstance(value, list) and value:
                 value = value[0]
             if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():

@@ -153,7 +153,7 @@ class DataReport:
         examples: number of training examples.
         eval_examples: number of evaluation examples.
         leaked: number of evaluation examples that are also training examples.
-        tokens: number of tokens of the training examples.
+        tokens: number of tokens of the training examples; of streamed data also of those that `val_size` holds out.
         trained_tokens: number of those tokens that contribute to the loss.
         truncated: every truncated example.
         dropped: every dropped record.

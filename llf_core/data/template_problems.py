@@ -53,7 +53,7 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
+        OSError: `dataset_info.json` or a file of the model cannot be read, for example without permission.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
             plug-in.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.config.paths import expanded
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import cell_of
@@ -286,7 +287,7 @@ def _headers(config: RunConfig, kind: str, paths: list[tuple[str, ...]]) -> tupl
     """
     folder = media_dir(config)
     named = [path for one in paths for path in one if path][: MOST_HEADERS[kind]]
-    found = [header for path in named if (header := read_header(kind, folder / path)) is not None]
+    found = [header for path in named if (header := read_header(kind, folder / expanded(path))) is not None]
     if found or kind != "image":
         why = "none of their files can be read" if reads(kind) else "their lengths are read by PyAV: pip install av"
         return found, why

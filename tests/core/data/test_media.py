@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation
+from llf_core.data.formats.conversation import Conversation, Medium
 from llf_core.data.media import add_media
+from llf_core.data.media_files import INLINE, open_image
+from llf_core.data.media_limits import DEFAULT_LIMITS
 
 COLUMNS = {"images": "images"}
 
@@ -23,3 +25,9 @@ def test_media_without_a_place_or_a_file_are_a_reason(role, image, reason):
     conversation = Conversation(({"role": role, "content": "A plain text."},))
     with pytest.raises(BadExample, match=reason):
         add_media(conversation, {"images": [image]}, COLUMNS, Path())
+
+
+def test_reasons_of_inline_images_have_no_address_in_memory():
+    """Equal reasons are counted as one, and a cached report is the same in each process."""
+    with pytest.raises(BadExample, match=r"^its inline image cannot be read \(cannot identify image file\)$"):
+        open_image(Medium("image", INLINE + "QUJD"), DEFAULT_LIMITS)

@@ -9,7 +9,9 @@ from llf_core.data import precheck as module
 from llf_core.data.align import formats, roles
 from llf_core.data.errors import DataError, OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
+from llf_core.data.load import open_source, read_source
 from llf_core.data.precheck import precheck, quick_check
+from llf_core.data.sources import find_sources
 
 ANSWER = {"instruction": "Hi", "output": "Yo"}
 PAIR = {"prompt": "Hi", "chosen": "Yo", "rejected": "Go away"}
@@ -126,3 +128,29 @@ def test_formats_that_hold_a_kind():
     assert [formats(kind) for kind in (ANSWERS, PAIRS, TEXTS)] == [
         ("alpaca", "openai", "sharegpt"), ("alpaca", "openai", "sharegpt"), ("text",)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("blank.jsonl", b"\n\n"),
+        ("broken.jsonl", b'{"a":\nxx\n'),
+        ("latin.csv", "instruction,output\ncafé,b\n".encode("latin-1")),
+        ("head.csv", b"instruction,output\n"),
+        ("rows.parquet", b"PAR1xxxxPAR1"),
+        ("rows.jsonl.gz", b"xx"),
+        ("empty.json", b""),
+        ("empty.parquet", b""),
+        ("folder/notes.md", b"# Notes"),
+    ],
+)
+def test_a_data_set_that_no_run_can_read_is_told_in_the_sentence_of_the_run(tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    named = str(path.parent if path.parent != tmp_path else path)
+    config = RunConfig.load({"dataset": named})
+    with pytest.raises(DataError) as raised:
+        list(read_source(open_source(find_sources([named], tmp_path)[0]), None, 0))
+    for _ in range(2):
+        assert str(precheck(config, named, ANSWERS)) == str(raised.value)

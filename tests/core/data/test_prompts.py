@@ -71,6 +71,11 @@ def test_the_right_answer_is_found(prompts, row, entry, expected):
     assert found["expected"] == expected
 
 
+def test_an_empty_cell_of_a_pandas_table_is_no_answer(prompts):
+    (found,) = prompts([{"prompt": "1+1?", "answer": float("nan"), "output": "2"}]).train
+    assert found["expected"] == "2"
+
+
 def test_the_default_system_prompt_is_said_first(prompts):
     (row,) = prompts(SUMS[:1], default_system="Be brief.").train
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
