@@ -90,7 +90,7 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
     Raises:
         MetricError: a package that the metric needs is not installed.
         PluginError: two packages declare the same name, or an implementation cannot be imported.
-        ValueError: a value is not finite.
+        ValueError: a loss or score is not finite.
 
     Source:
         Koehn 2004, see `llf_core.metrics.paired.difference`.

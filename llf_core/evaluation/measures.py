@@ -43,7 +43,7 @@ class StoredMeasure:
             The value; None if no example has one.
 
         Raises:
-            ValueError: a value is not finite.
+            ValueError: a loss or score is not finite; a perplexity may be infinite.
         """
         statistics, measure = self.statistics(examples), self.measure
         found = interval(statistics, measure)

@@ -76,7 +76,7 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
         PluginError: two packages declare the same name, or an implementation cannot be imported.
         UnreadableError: the examples of a result are not a regular file, or the system denies access.
         OSError: too many files are open.
-        ValueError: a value is not finite.
+        ValueError: a loss or score is not finite.
     """
     first = results[0]
     base = examples_of(first) if len(results) > 1 else []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COMBINED = "combined"
 """PEFT's name of the combination."""
-LEFT_OUT = ("use_dora", "use_rslora", "modules_to_save", "trainable_token_indices")
+LEFT_OUT = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "trainable_token_indices")
 """Options of a LoRA that PEFT's combination leaves out."""
 SEED = 0
 """Seed of the values that DARE drops at random (arXiv 2311.03099), so that an export can be repeated."""

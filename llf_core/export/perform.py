@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.evaluation.worker_process import print_result
 from llf_core.export.format import find_format
 from llf_core.export.receipt import Receipt, checksums_of_files, now, write_receipt
@@ -76,7 +77,8 @@ def failure_sentence(receipt: Receipt) -> str:
         receipt: with at least one check that failed.
     """
     first, *others = receipt.failed
-    more = f" {len(others)} more checks failed: {', '.join(one.name for one in others)}." if others else ""
+    names = ", ".join(one.name for one in others)
+    more = f" {with_unit(len(others), 'more check')} failed: {names}." if others else ""
     return f"What was written differs from the live model. {first.sentence}{more}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.export.errors import ExportError
 from llf_core.runs.formatting import size
 from llf_core.runs.jsonl import as_number, spell_non_finite
@@ -107,7 +108,9 @@ class Receipt:
 
     def text(self) -> str:
         """The receipt as a table of text, for a terminal or a cell."""
-        lines = [f"{self.format}: {len(self.files)} files, {' '.join(size(self.bytes))}, {self.seconds:.0f} s"]
+        lines = [
+            f"{self.format}: {with_unit(len(self.files), 'file')}, {' '.join(size(self.bytes))}, {self.seconds:.0f} s"
+        ]
         width = max((len(one.name) for one in self.checks), default=0)
         for one in self.checks:
             shown = one.measured if isinstance(one.measured, str) else f"{one.measured:.3g}"

@@ -18,7 +18,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
     Returns:
         3 to 6 values in ascending order; for a range so small that the axis is nearly linear, evenly spaced ones, at
-        most 12, and none or one if both ends are equal.
+        most 12, and fewer than 3 if the ends differ by less than a hundred-thousandth.
 
     Raises:
         ValueError: an end is not positive, or NaN.
@@ -40,4 +40,5 @@ def _even(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(span / FEWEST))
     step = next(size * power for size in (5, 2, 1, 0.5, 0.2, 0.1) if math.floor(span / (size * power)) >= FEWEST)
     first = math.ceil(low / step)
-    return [float(f"{place * step:.6g}") for place in range(first, math.floor(high / step) + 1)][: 2 * MOST]
+    places = range(first, math.floor(high / step) + 1)
+    return list(dict.fromkeys(float(f"{place * step:.6g}") for place in places))[: 2 * MOST]

@@ -89,7 +89,7 @@ class ResultTables:
         Raises:
             MetricError: a package that a metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
-            ValueError: a value is not finite.
+            ValueError: a loss or score is not finite.
         """
         return [self._row(value) for value in self.results[0].metrics]
 
@@ -174,7 +174,7 @@ class ResultTables:
         Raises:
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
-            ValueError: a value is not finite, there is no such metric, or both are of other examples.
+            ValueError: a loss or score is not finite, there is no such metric, or both are of other examples.
             IndexError: there is only one result.
         """
         value = self.results[0].metric(metric)

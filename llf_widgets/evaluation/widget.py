@@ -111,6 +111,10 @@ class Evaluate(SavedView):
         trust: bool = False,
         again: bool = False,
     ) -> None:
+        self._lock = threading.RLock()  # before what may fail, since `close` is called then too
+        self._done = threading.Event()
+        self._stop_wanted = False
+        self._end_process: Callable[[], None] | None = None
         given: list[Any] = list(targets) if isinstance(targets, list | tuple) else [targets]
         self._targets: list[TargetName] = [*given, *more]
         if not self._targets:
@@ -121,10 +125,6 @@ class Evaluate(SavedView):
         }  # fmt: skip
         self._judge = {"judge": judge, "model": judge_model, "key_variable": judge_key, "rubric": rubric}
         self._alone = len(self._targets) == 1
-        self._lock = threading.RLock()
-        self._done = threading.Event()
-        self._stop_wanted = False
-        self._end_process: Callable[[], None] | None = None
         self._tables: list[ResultTables] = []
         super().__init__()
         self.on_msg(self._receive)
@@ -168,8 +168,8 @@ class Evaluate(SavedView):
             metric: its name.
 
         Raises:
-            ValueError: there is no such metric, only one model, a value that is not finite, or both are of other
-                examples.
+            ValueError: there is no such metric, only one model, a loss or score that is not finite, or both are of
+                other examples.
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
         """

@@ -65,9 +65,9 @@ class Examples(FrontEnd):
     _code: traitlets.List[dict[str, object]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
     def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
+        self._process: DataProcess | None = None  # before what may fail, since `close` is called then too
         self._folder = run_folder(run, home)
         self._losses = ExampleLosses(self._folder)
-        self._process: DataProcess | None = None
         super().__init__()
         self.on_msg(self._receive)
         self.show("hardest")
@@ -79,7 +79,7 @@ class Examples(FrontEnd):
             step: the step.
 
         Returns:
-            The attributes of an `llf_core.runs.example_losses.ExampleLoss` each; empty if the step was not recorded.
+            `llf_core.runs.example_losses.ExampleLoss.json` of each; empty if the step was not recorded.
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
@@ -100,7 +100,7 @@ class Examples(FrontEnd):
             limit: maximum number of examples.
 
         Returns:
-            The attributes of an `llf_core.runs.example_losses.ExampleLoss` each.
+            `llf_core.runs.example_losses.ExampleLoss.json` of each.
 
         Raises:
             ValueError: the kind is unknown.

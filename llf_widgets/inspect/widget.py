@@ -76,15 +76,15 @@ class Inspect(SavedView):
         on_change: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
         self._on_change = on_change
-        given_config, rows = split_rows(config)
+        self._process: DataProcess | None = None  # before what may fail, since `close` is called then too
+        self._done = threading.Event()
         self._rows_folder: TemporaryFolder | None = None
+        given_config, rows = split_rows(config)
         if rows is not None:
             self._rows_folder = TemporaryFolder("rows")
             path, _ = write_rows(rows, Path(self._rows_folder.name))
             given_config["dataset"] = str(path)
         self.config = RunConfig.load(given_config)
-        self._process: DataProcess | None = None
-        self._done = threading.Event()
         super().__init__()
         self.on_msg(self._receive)
         self._open()
@@ -129,7 +129,8 @@ class Inspect(SavedView):
             number: index of the example, from 0.
 
         Returns:
-            `turns`, each with `role` and `tokens` (`[text, id, state, special]`), and its counts.
+            See `llf_core.data.inspect.inspection.Inspection.example`; `turns` have `role` and `tokens` (`[text, id,
+            state, special]`).
 
         Raises:
             ValueError: there is no such example.
@@ -142,10 +143,9 @@ class Inspect(SavedView):
     def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
         """Records that deserve a look, since they are lost or counted twice.
 
-        They are `dropped`, `cut`, `divided`, `doubled`, `leaked`, or all of these.
-
         Args:
-            kind: the kind.
+            kind: one of `KINDS` and `EXTRA_KINDS` of `llf_core.data.inspect.notable_records`, such as `dropped` or
+                `cut`; `all` for all of `KINDS`.
             offset: number of records to skip.
             limit: maximum number of records.
 
@@ -171,7 +171,7 @@ class Inspect(SavedView):
 
         Returns:
             `rows` (`number` of the example, `dataset`, `record`, `where` it is, and `reason`, the text around it), and
-            `next`, the start of the next page; None at the end.
+            `next`, the start of the next page; None at the end. A page ends after a second, also without a result.
 
         Raises:
             ValueError: the process refuses the request.

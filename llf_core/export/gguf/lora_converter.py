@@ -44,6 +44,7 @@ UNSUPPORTED = {
     "modules_to_save": "modules that were trained in full",
     "trainable_token_indices": "trained rows of the embedding",
     "target_parameters": "matrices of experts",
+    "lora_bias": "biases of its matrices",
     "alpha_pattern": "another alpha for some layers",
 }
 """Settings of PEFT that GGUF has no place for, and what they mean."""
@@ -57,7 +58,7 @@ def check_lora(settings: Mapping[str, Any], name: str) -> None:
         name: what the message calls it.
 
     Raises:
-        ExportError: it is no LoRA, has more than two matrices for a weight, or scales that follow from no single alpha.
+        ExportError: it is no LoRA, has more than two matrices for a weight or scales that follow from no single alpha.
     """
     kind = settings.get("peft_type")
     if kind != "LORA":
@@ -66,6 +67,8 @@ def check_lora(settings: Mapping[str, Any], name: str) -> None:
             "merges it, or first the format adapter with a rank, which converts it."
         )
     found = next((what for key, what in UNSUPPORTED.items() if settings.get(key)), None)
+    if found is None and settings.get("bias", "none") != "none":
+        found = "trained biases of the base"
     if found is not None:
         raise ExportError(f"{name} has {found}, which a GGUF adapter cannot hold. Expected the format gguf.")
     if settings.get("use_rslora") and settings.get("rank_pattern"):  # one alpha makes up for √r of one rank alone

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoTokenizer
 
 from llf_core.export import ExportError, export, exports, read_receipt
+from llf_core.export.combine import combine_adapters
 from llf_core.export.exports import bytes_of_size
 from llf_core.export.publish import HIDDEN, remove_left_over
 from llf_core.export.receipt import Receipt, ReceiptCheck, write_receipt
@@ -236,6 +237,14 @@ def test_a_receipt_of_other_types_is_no_receipt(box, change):
     (box / "receipt.json").write_text(json.dumps({"format": "merged", "source": {}, "checks": [check]}))
     with pytest.raises(ExportError, match=r"no readable receipt\.json"):
         read_receipt(box)
+
+
+def test_biases_that_a_combination_would_leave_out_are_refused(adapters, make_request, box):
+    odd = shutil.copytree(adapters[0], box / "odd")
+    path = odd / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_bias": True}))
+    with pytest.raises(ExportError, match="odd has lora_bias, which PEFT's combination of adapters leaves out"):
+        combine_adapters(None, [adapters[0], odd], [1.0, 1.0], make_request("merged", box / "out"), None)
 
 
 def test_tied_weights_are_counted_once():

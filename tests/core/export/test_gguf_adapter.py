@@ -63,6 +63,8 @@ def test_llama_cpp_applies_the_adapter(adapters, make_request, llf_home, tmp_pat
         ({"peft_type": "IA3"}, "mine is an adapter of the type IA3, and a GGUF adapter is a LoRA"),
         ({"peft_type": "LORA", "use_dora": True}, "mine has the magnitudes of DoRA"),
         ({"peft_type": "LORA", "modules_to_save": ["lm_head"]}, "mine has modules that were trained in full"),
+        ({"peft_type": "LORA", "bias": "lora_only"}, "mine has trained biases of the base"),
+        ({"peft_type": "LORA", "lora_bias": True}, "mine has biases of its matrices"),
         # α / √8 and α / √4 are no α' / 8 and α' / 4 of one α'
         (
             {"peft_type": "LORA", "use_rslora": True, "r": 8, "rank_pattern": {"q_proj": 4}},
@@ -72,7 +74,7 @@ def test_llama_cpp_applies_the_adapter(adapters, make_request, llf_home, tmp_pat
 )
 def test_what_gguf_cannot_hold_is_refused(settings, said):
     check_lora({"peft_type": "LORA", "use_rslora": True, "rank_pattern": {}}, "mine")
-    check_lora({"peft_type": "LORA", "rank_pattern": {"q_proj": 4}}, "mine")
+    check_lora({"peft_type": "LORA", "rank_pattern": {"q_proj": 4}, "bias": "none"}, "mine")
     with pytest.raises(ExportError, match=said):
         check_lora(settings, "mine")
 

@@ -1,11 +1,16 @@
 """`llf.Examples` over a real run and the real process that reads its data."""
 
+import gc
 import json
+import sys
 import time
 
 import pytest
 
+from llf_widgets.compare import Compare
+from llf_widgets.evaluation import Evaluate
 from llf_widgets.examples import Examples
+from llf_widgets.inspect import Inspect
 from llf_widgets.monitor import Monitor
 from tests.attempts import data_file, make_run, settings, trained
 from tests.hostile import evil_run
@@ -82,6 +87,26 @@ def test_a_run_without_losses_says_so(make_run):
     assert view.at(5) == []
     assert view._process is None
     view.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Examples("20200101-000000-none"),
+        lambda: Inspect({"dataset": "llf_demo", "cutoff_len": -1}),
+        lambda: Evaluate([]),
+        lambda: Compare(["20200101-000000-none"]),
+    ],
+    ids=["Examples", "Inspect", "Evaluate", "Compare"],
+)
+@pytest.mark.usefixtures("llf_home")
+def test_a_view_that_cannot_be_made_says_so_once(make, monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        make()
+    gc.collect()
+    assert said == []
 
 
 def test_losses_that_cannot_be_read_any_more_are_told(make_run):
