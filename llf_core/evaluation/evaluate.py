@@ -78,8 +78,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         targets: models, see `llf_core.chat.target.find_target`. A single name needs no list, nor one of `metrics` and
             `tasks`.
         on: the data: a name of `dataset_info.json`, a file, a folder or a hub id; several of them, also separated by
-            commas; rows (a list of dicts, a DataFrame or a `datasets.Dataset`); or `"validation"`, the validation data
-            of the first target that is a run. None for that, or for no data if there are tasks.
+            commas, each read once; rows (a list of dicts, a DataFrame or a `datasets.Dataset`); or `"validation"`, the
+            validation data of the first target that is a run. None for that, or for no data if there are tasks.
         metrics: metrics of generated answers: names of built-in ones or of plug-ins, functions under `@llf.metric` or
             their names, or `FILE.py:FUNCTION`.
         tasks: names of tasks, see `llf_core.evaluation.harness.load_tasks.load_tasks`, or files and folders of tasks.
@@ -248,6 +248,7 @@ def _names(on: object, home: Path | str | None) -> tuple[str, ...]:
         found = tuple(str(one.expanduser().absolute()) if isinstance(one, Path) else one for one in listed)
     else:
         return (str(write_rows(on, home_folder(home) / UPLOADS)[0]),)
+    found = tuple(dict.fromkeys(found))  # examples that are read twice would make the interval too narrow
     if not found:
         raise EvaluationError("There is no data set to measure on.", "Name one, or leave it out for validation data.")
     if VALIDATION in found and len(found) > 1:
