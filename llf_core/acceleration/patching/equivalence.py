@@ -126,18 +126,19 @@ class EquivalenceCheck:
             flatten: whether to run on a flattened batch.
 
         Returns:
-            The relative difference as a clause that ends a sentence; None if it is rounding (`CLOSE`).
+            The relative difference, or that values are not finite, as a clause that ends a sentence; None if it is
+            rounding (`CLOSE`).
 
         Raises:
             Exception: any exception of the model.
         """
         now = self._beside(self._first) if flatten else self._alone()
         distance = _distance(now, self._own)
-        return (
-            None
-            if distance <= CLOSE.get(self._own.dtype, 0.0)
-            else f"its hidden states would differ by {distance:.1%}."
-        )
+        if distance <= CLOSE.get(self._own.dtype, 0.0):
+            return None
+        if math.isinf(distance):
+            return "its hidden states are not all finite."
+        return f"its hidden states would differ by {distance:.1%}."
 
     def forks(self) -> bool:
         """Whether a branch of a flattened document has the same hidden states as without the other branch.
@@ -292,5 +293,8 @@ def _unsupported_call(name: str, asked: list[AttentionCall], chunks: Mapping[nn.
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Relative difference of the norms; infinite if a value is not finite."""
-    distance = float((one - other).float().norm() / other.float().norm())
+    apart = float((one - other).float().norm())
+    if apart == 0.0:  # also of states that are all 0
+        return 0.0
+    distance = apart / max(float(other.float().norm()), torch.finfo(torch.float32).tiny)
     return float("inf") if math.isnan(distance) else distance

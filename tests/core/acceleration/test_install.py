@@ -413,3 +413,15 @@ def test_a_copy_for_a_test_has_other_weights_in_each_parameter():
     assert not torch.equal(one.weight, one.bias)
     assert torch.equal(one.bias, again.bias)
     assert torch.equal(module.bias, torch.zeros(8))
+
+
+def test_hidden_states_that_are_no_numbers_or_all_zero():
+    broken, empty = tiny("llama"), tiny("llama")
+    with torch.no_grad():
+        broken.model.layers[0].mlp.up_proj.weight.fill_(torch.nan)
+        for parameter in empty.parameters():
+            parameter.zero_()
+    found = accelerate(broken)
+    assert not found.flattens
+    assert found.why.endswith("its hidden states are not all finite.")
+    assert accelerate(empty).flattens
