@@ -98,12 +98,14 @@ def secrets_in(source: str) -> list[FoundSecret]:
     lines = re.split(r"\r\n?|\n", source)  # as Python counts them
     names = _NameCollector()
     names.visit(tree)
-    inside = {id(part) for node in ast.walk(tree) for part in _parts(node)}
+    known: dict[int, Any] = {}
+    inside: set[int] = set()
     found: dict[int, str] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(tree):  # an expression comes before its parts
         if id(node) in inside:
             continue
-        value = _value(node)
+        inside.update(map(id, _parts(node, known)))
+        value = _value(node, known)
         what = None if value is None else secret_kind(names.names_by_node.get(id(node), ""), value)
         first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) or 0
         if what and not any(ALLOW_COMMENT in line for line in lines[first - 1 : last]):
@@ -230,39 +232,50 @@ def _entropy(value: str) -> float:
     return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
 
 
-def _value(node: ast.AST) -> Any:
-    """The constant value of an expression; for an f-string its fixed parts. None if it is not constant."""
+def _value(node: ast.AST, known: dict[int, Any]) -> Any:
+    """The constant value of an expression; for an f-string its fixed parts. None if it is not constant.
+
+    Args:
+        node: the expression.
+        known: values by `id` of their expression, to which it is added: that of a long sum takes the sum of its parts.
+    """
+    if id(node) not in known:
+        known[id(node)] = _constant(node, known)
+    return known[id(node)]
+
+
+def _constant(node: ast.AST, known: dict[int, Any]) -> Any:
     match node:
         case ast.Constant(value=str() | bytes() | int() as value):
             return value
         case ast.JoinedStr(values=values):
-            fixed = (_value(one.value if isinstance(one, ast.FormattedValue) else one) for one in values)
+            fixed = (_value(one.value if isinstance(one, ast.FormattedValue) else one, known) for one in values)
             return "".join("{}" if one is None else str(one) for one in fixed)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            both = (_value(left), _value(right))
+            both = (_value(left, known), _value(right, known))
             if all(isinstance(one, str) for one in both):
                 return both[0] + both[1]
         case ast.Call(func=ast.Attribute(value=ast.Constant(value=str() as joint), attr="join"), args=[one]):
-            parts = [_value(part) for part in getattr(one, "elts", ())]
+            parts = [_value(part, known) for part in getattr(one, "elts", ())]
             if parts and all(isinstance(part, str) for part in parts):
                 return joint.join(parts)
     return None
 
 
-def _parts(node: ast.AST) -> Iterator[ast.AST]:
+def _parts(node: ast.AST, known: dict[int, Any]) -> Iterator[ast.AST]:
     """Sub-expressions that form the value of an expression. Arguments of calls are separate values."""
     made_of: list[ast.AST] = []
     match node:
         case ast.JoinedStr(values=values):
             made_of = [one.value if isinstance(one, ast.FormattedValue) else one for one in values]
-        case ast.BinOp(left=left, right=right) if _value(node) is not None:
+        case ast.BinOp(left=left, right=right) if _value(node, known) is not None:
             made_of = [left, right]
-        case ast.Call(args=[listed]) if _value(node) is not None:
+        case ast.Call(args=[listed]) if _value(node, known) is not None:
             made_of = [*getattr(listed, "elts", ())]
     for one in made_of:
-        if _value(one) is not None:
+        if _value(one, known) is not None:
             yield one
-            yield from _parts(one)
+            yield from _parts(one, known)
 
 
 class _NameCollector(ast.NodeVisitor):

@@ -28,10 +28,11 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class RemovedItems:
-    """Files that `clean` removes.
+    """Files and folders that `clean` removes.
 
     Attributes:
-        items: run folders, and files in `uploads`; oldest first within each kind.
+        items: runs of the bin, oldest first; folders whose creation was interrupted; files in `uploads`, oldest first;
+            and checkpoints.
         bytes: sum of the sizes of their files.
     """
 
@@ -155,7 +156,9 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         source = _in_bin(bin_folder, run_id)
         target = home_folder(home) / "runs" / run_id
         if os.path.lexists(target):
-            raise FileExistsError(f"A run {run_id} already exists. Rename or delete it first.")
+            raise FileExistsError(
+                f"A run {run_id} already exists. Move its folder elsewhere: deleting it would replace this one."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         move(source, target)
     return RunFolder(target)
@@ -280,7 +283,7 @@ def clean(
         keep_latest: see `find_cleanable`.
 
     Returns:
-        What was removed.
+        What was removed, at the paths that it had.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -178,11 +178,10 @@ class ExampleLosses:
 
         Args:
             kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress, and with a
-                positive excess loss), `easy` (low
-                loss at the first visit), `odd` (loss so high that it is not chance: a wrong answer, another language,
-                garbage; a modified z-score above 3.5, as Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993,
-                recommend). The bounds of `unlearned` and `easy`, `UNLEARNED_SHARE` and `EASY_SHARE`, are choices of
-                this project.
+                positive excess loss), `easy` (low loss at the first visit), `odd` (loss so high that it is not chance:
+                a wrong answer, another language, garbage; a modified z-score above 3.5, as Iglewicz and Hoaglin, How to
+                Detect and Handle Outliers, 1993, recommend). The bounds of `unlearned` and `easy`, `UNLEARNED_SHARE`
+                and `EASY_SHARE`, are choices of this project.
 
         Returns:
             The examples; empty if there are none. Those whose excess loss is not finite are left out.

@@ -76,7 +76,10 @@ class RestoreHandler(RunsAPIHandler):
             with _as_http_errors():
                 await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
         except FileExistsError:
-            raise HTTPError(409, "A run with this id already exists. Rename or delete it first.") from None
+            message = (
+                "A run with this id already exists. Move its folder elsewhere: deleting it would replace this one."
+            )
+            raise HTTPError(409, message) from None
         except (ValueError, FileNotFoundError):
             raise _not_in_bin() from None
         self.finish({"id": run_id})

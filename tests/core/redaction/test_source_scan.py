@@ -152,3 +152,11 @@ def test_a_long_value_takes_no_longer_than_its_length(text):
 
 def test_a_last_line_that_goes_on_is_no_error():
     assert [one.line for one in secrets_in("# token=abc123def456\nx = 1 \\\r\n")] == [1]
+
+
+def test_a_sum_of_many_texts_is_one_text_and_takes_no_longer():
+    began = time.process_time()
+    assert not secrets_in("x = " + " + ".join(["'plain '"] * 100))
+    assert time.process_time() - began < 1
+    key = " + ".join(f"'{sign}'" for sign in "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx")
+    assert [one.line for one in secrets_in(f'x = {key}\ny = f"{{a}}{{{key}}}"')] == [1, 2]

@@ -164,3 +164,13 @@ def test_a_failed_deletion_leaves_the_older_run_in_the_bin(monkeypatch):
     with pytest.raises(OSError, match="Permission denied"):
         delete_run(folder.id)
     assert (older / "status.json").read_text() == "older"
+
+
+@pytest.mark.usefixtures("on_two_disks")
+def test_a_run_whose_id_is_taken_stays_in_the_bin():
+    folder = ended()
+    delete_run(folder.id)
+    folder.path.mkdir()
+    with pytest.raises(FileExistsError, match="Move its folder elsewhere: deleting it would replace this one"):
+        restore_run(folder.id)
+    assert [one.row.id for one in deleted_runs()[1]] == [folder.id]
