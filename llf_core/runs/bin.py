@@ -157,7 +157,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         target = home_folder(home) / "runs" / run_id
         if os.path.lexists(target):
             raise FileExistsError(
-                f"A run {run_id} already exists. Move its folder elsewhere: deleting it would replace this one."
+                f"A run {run_id} already exists. Move its folder elsewhere: deleting it replaces this one."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         move(source, target)

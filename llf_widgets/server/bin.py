@@ -76,9 +76,7 @@ class RestoreHandler(RunsAPIHandler):
             with _as_http_errors():
                 await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
         except FileExistsError:
-            message = (
-                "A run with this id already exists. Move its folder elsewhere: deleting it would replace this one."
-            )
+            message = "A run with this id already exists. Move its folder elsewhere: deleting it replaces this one."
             raise HTTPError(409, message) from None
         except (ValueError, FileNotFoundError):
             raise _not_in_bin() from None

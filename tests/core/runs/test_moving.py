@@ -171,6 +171,6 @@ def test_a_run_whose_id_is_taken_stays_in_the_bin():
     folder = ended()
     delete_run(folder.id)
     folder.path.mkdir()
-    with pytest.raises(FileExistsError, match="Move its folder elsewhere: deleting it would replace this one"):
+    with pytest.raises(FileExistsError, match="Move its folder elsewhere: deleting it replaces this one"):
         restore_run(folder.id)
     assert [one.row.id for one in deleted_runs()[1]] == [folder.id]
