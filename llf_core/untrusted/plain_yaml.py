@@ -182,6 +182,7 @@ class Document:
         if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
             raise NotPlainError(f"it has {len(text):,} characters. Expected at most {max_bytes:,} bytes")
         self._text = text
+        self._loader: Any = None
         self._node = self._guarded(self._compose)
 
     @property
@@ -226,6 +227,8 @@ class Document:
         return node
 
     def _guarded(self, make: Callable[[], MadeT]) -> MadeT:
+        if self._loader is not None:
+            self._loader.recursive_objects.clear()  # of a call that failed: the next one fails for the same reason
         try:
             return make()
         except yaml.reader.ReaderError as error:

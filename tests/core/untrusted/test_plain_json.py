@@ -103,3 +103,10 @@ def test_half_a_surrogate_pair_becomes_a_sign_that_can_be_written(data):
 
 def test_half_a_surrogate_pair_in_yaml_becomes_one_too():
     assert yaml_value(r'{"\uD800": "a\uDFFF"}') == {"\N{REPLACEMENT CHARACTER}": "a\N{REPLACEMENT CHARACTER}"}
+
+
+def test_a_document_is_refused_for_the_same_reason_twice():
+    document = Document("a: {b: 1, b: 2}\n")
+    for _ in range(2):
+        with pytest.raises(NotPlainError, match="the key 'b' occurs twice in one mapping"):
+            document.value()
