@@ -16,7 +16,7 @@ class Finding:
         fix: what to do, one sentence.
         change: changes that can be applied to the live run, see `llf_core.runs.change_journal.check_changes`.
         config: changes for the next run's config.
-        until: step after which it no longer applies; None if it stays.
+        until: step from which on it no longer applies; None if it stays.
     """
 
     rule: str

@@ -29,11 +29,11 @@ class RunMetrics:
         step: completed steps.
         total: planned steps.
         running: whether the run is training.
-        idle: seconds since the last step ended, or since the first one started.
+        idle: seconds since the doctor first saw this step, or since the last progress within it.
         step_seconds: recent duration of a step; 0 if unknown.
         config: the flat config.
         data: the counts of the event `data`.
-        learning_rate: current peak of the schedule.
+        learning_rate: current peak of the schedule; 0 if unknown.
         memory_limit: available bytes, 0 if unknown.
     """
 

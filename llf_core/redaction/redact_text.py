@@ -42,8 +42,9 @@ def redact(text: str) -> str:
     Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
     password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, assignments such as
     `API_KEY=…`, private keys, and keys of well-known services. Environment values that occur in ordinary text (shorter
-    than `MIN_SECRET_CHARACTERS`, short numbers, lower-case words, URLs, existing paths) are not replaced. Long base64
-    text is not searched, see `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
+    than `MIN_SECRET_CHARACTERS`, short numbers, lower-case words, URLs, existing paths) are not replaced; a value that
+    has just changed is known after `ENVIRONMENT_CACHE_SECONDS`. Long base64 text is not searched, see
+    `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
     """
     return _replace_secrets(text, _environment_secrets())
 

@@ -190,7 +190,8 @@ def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
 def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
     """The charts of a run's metrics, most important first, without those at the bottom, which every run has.
 
-    Every other name is in a chart, except `COUNTERS`. Monitor, Compare and the summary draw the same charts from it.
+    Every other name is in a chart, except `COUNTERS` and bounds of intervals, which are bands in the chart of their
+    metric. Monitor, Compare and the summary draw the same charts from it.
 
     Args:
         names: as logged; evaluation metrics belong to the name without `eval_`.

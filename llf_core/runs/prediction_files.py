@@ -29,7 +29,7 @@ class FinishedPredictions:
 
     Attributes:
         records: number of records.
-        predicted: records that have a prediction, and not an error; None until they are scored.
+        predicted: records that have a prediction, and not an error; None until they are scored, and if it is damaged.
     """
 
     records: int
@@ -43,7 +43,7 @@ def finished_predictions(folder: Path) -> FinishedPredictions | None:
         folder: the folder of predictions, such as `RunFolder.predictions`; it may come from a stranger.
 
     Returns:
-        Their numbers; None if there are none, some are missing, or a file is damaged.
+        Their numbers; None if there are none, some are missing, or `STATE` is damaged.
 
     Raises:
         OSError: too many files are open.

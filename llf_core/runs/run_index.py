@@ -468,7 +468,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
         query: only runs that contain these words, see `Search`; None for all.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
             failed runs; or `metric:NAME`: by the last value of a metric of evaluations, such as `eval_rougeL`, the
-            better ones first, as the metric declares it, then runs without it.
+            better ones first, as the metric declares it (the lower ones if nothing does), then runs without it.
 
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.
