@@ -262,10 +262,7 @@ def find_cleanable(
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: a folder is not accessible.
     """
-    root = home_folder(home)
-    items = _old_in_bin(root / "bin", days) + _unfinished_folders(root / "runs") + unused_uploads(root)
-    if checkpoints:
-        items += _finished_checkpoints(root / "runs", keep_latest=keep_latest)
+    items = _cleanable(home_folder(home), days, checkpoints=checkpoints, keep_latest=keep_latest)
     return RemovedItems(tuple(items), sum(map(_bytes, items)))
 
 
@@ -291,8 +288,9 @@ def clean(
             `LLF_HOME_MODE` is not a mode. Removed files stay removed.
     """
     with _bin_lock(home) as bin_folder:
-        freed = find_cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
-        items = [_rename_before_removal(item) if item.parent == bin_folder else item for item in freed.items]
+        found = _cleanable(bin_folder.parent, days, checkpoints=checkpoints, keep_latest=keep_latest)
+        items = [_rename_before_removal(item) if item.parent == bin_folder else item for item in found]
+    freed = RemovedItems(tuple(found), sum(map(_bytes, items)))  # a walk over all files, while others use the bin
     for item in items:
         if not is_folder(item):  # a link: its target is not removed
             item.unlink(missing_ok=True)
@@ -316,6 +314,11 @@ def _bytes(item: Path) -> int:
 def _rename_before_removal(item: Path) -> Path:
     """Rename a run before it is removed, so that nobody restores half of it."""
     return item.rename(item.with_name(f".{item.name.lstrip('.')[:100]}.{time.time_ns():x}"))
+
+
+def _cleanable(root: Path, days: float, *, checkpoints: bool, keep_latest: bool) -> list[Path]:
+    items = _old_in_bin(root / "bin", days) + _unfinished_folders(root / "runs") + unused_uploads(root)
+    return items + (_finished_checkpoints(root / "runs", keep_latest=keep_latest) if checkpoints else [])
 
 
 def _old_in_bin(bin_folder: Path, days: float) -> list[Path]:

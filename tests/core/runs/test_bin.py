@@ -24,6 +24,7 @@ from llf_core.runs import (
     restore_run,
     status,
 )
+from llf_core.runs.files import locked
 from llf_core.runs.moving import move
 from llf_core.runs.process import ProcessId
 
@@ -300,3 +301,16 @@ def test_a_link_in_the_bin_counts_nothing(ended, tmp_path):
     found = find_cleanable()
     assert len(found.items) == 2
     assert found.bytes == size
+
+
+def test_sizes_are_summed_while_others_use_the_bin(ended, monkeypatch):
+    deleted = delete_run(ended.id)
+
+    def free(path):
+        with locked(home() / "bin" / ".lock", 0.0):
+            return folder_bytes(path)
+
+    monkeypatch.setattr("llf_core.runs.bin.folder_bytes", free)
+    removed = clean()
+    assert removed.items == (deleted,)
+    assert removed.bytes > 64 * 1024  # the run's reserve
