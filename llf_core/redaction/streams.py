@@ -40,7 +40,9 @@ class RedactedStream(io.TextIOWrapper):
         kept = []
         for line in text.splitlines(keepends=True):
             if self._key_lines:
-                self._key_lines = 0 if END in line or self._key_lines == MAX_KEY_LINES else self._key_lines + 1
+                self._key_lines += line.endswith(("\n", "\r"))  # `print` writes the end of a line by itself
+                if END in line or self._key_lines > MAX_KEY_LINES:
+                    self._key_lines = 0
                 continue
             begins = BEGIN in line and KEY in line
             self._key_lines = 1 if begins and END not in line else 0
