@@ -180,7 +180,7 @@ def _read_file(path: Path, base: str | Path | None) -> RequestedConfig:
 
 def _read_text(text: str, base: Path, *, as_json: bool = False) -> RequestedConfig:
     requested = RequestedConfig({}, base)
-    kind = "JSON" if as_json else "YAML"
+    kind, text = "JSON" if as_json else "YAML", text.removeprefix("\ufeff")  # a byte order mark of Windows
     try:
         if as_json:
             _take_json(text, requested)

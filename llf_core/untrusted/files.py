@@ -87,7 +87,7 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
-        raise UnreadableError(errno.EINVAL, name, f"is {_kind(kind)}. Expected a regular file: remove it.")
+        raise UnreadableError(errno.EINVAL, name, f"is {_kind(kind)}. Expected a regular file.")
     return descriptor
 
 
@@ -332,11 +332,11 @@ def _open_error(error: OSError, path: Path, name: str) -> OSError:
         return error
     number = error.errno or errno.EIO
     if number in {errno.ELOOP, errno.EMLINK}:
-        return UnreadableError(number, name, "is a link. Expected a regular file: remove it.")
+        return UnreadableError(number, name, "is a link. Expected a regular file.")
     if number in {errno.ENXIO, errno.EOPNOTSUPP}:
-        return UnreadableError(number, name, "is a socket. Expected a regular file: remove it.")
+        return UnreadableError(number, name, "is a socket. Expected a regular file.")
     if number == errno.EISDIR:
-        return UnreadableError(number, name, "is a folder. Expected a regular file: remove it.")
+        return UnreadableError(number, name, "is a folder. Expected a regular file.")
     if number in {errno.EACCES, errno.EPERM}:
         return UnreadableError(number, name, f"cannot be opened: {error.strerror}{_other_owner(path)}.")
     return UnreadableError(number, name, f"cannot be opened: {error.strerror}.")

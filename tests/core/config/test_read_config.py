@@ -101,6 +101,19 @@ def test_broken_json_names_its_line(tmp_path):
     assert (problem.line, "line 2" in problem.message) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, name):
+    (tmp_path / name).write_text('\ufeff{"dataset": "llf_demo"}', encoding="utf-8")
+    assert RunConfig.load(tmp_path / name) == RunConfig.load(BASE)
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_to_be_removed(tmp_path):
+    (problem,) = validate(tmp_path).problems
+    assert problem.message.endswith(
+        f"{tmp_path.name} is a folder. Expected a regular file. Expected a YAML or JSON file."
+    )
+
+
 def test_a_missing_file_and_a_strange_source_are_sentences(tmp_path):
     with pytest.raises(ConfigError) as error:
         RunConfig.load(tmp_path / "nothing.yaml")
