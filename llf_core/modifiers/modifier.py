@@ -115,7 +115,7 @@ def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
 
 
 def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]:
-    """Apply the modifiers that the config selects, in the order of their names.
+    """Apply the modifiers that the config selects, in the order of `modifiers_of`.
 
     The order is fixed, so that a resumed run has the same model.
 
