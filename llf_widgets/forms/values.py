@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.number_format import exact
+from llf_core.config.option import split_names
 from llf_core.untrusted import NotPlainError, json_value
 from llf_core.untrusted.plain_yaml import yaml_value
 
@@ -47,8 +48,8 @@ def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]
 def format_value(value: object) -> str:
     """Format a value for the form as a user would type it: a config reads what `parse_value` returns as the same value.
 
-    A list of texts becomes a comma-separated text, as in a file; None and an empty list become no text, and the keys of
-    mappings texts.
+    A list of texts becomes a comma-separated text, as in a file, or a JSON list where that reads differently; None and
+    an empty list become no text, and the keys of mappings texts.
     """
     match value:
         case None:
@@ -58,7 +59,8 @@ def format_value(value: object) -> str:
         case float():
             return exact(value)
         case list() | tuple() if all(isinstance(one, str) for one in value):
-            return ",".join(value)
+            text = ",".join(value)
+            return text if split_names(text) == tuple(value) else json.dumps(list(value), ensure_ascii=False)
         case list() | tuple() | dict():
             return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)
@@ -87,7 +89,14 @@ def parse_value(spec: FieldSpec, text: str) -> Any:
         return text if number is None else number
     if spec.type == "object" and text[0] in "[{":
         return _structure(text)
-    return text
+    return _names(text) if spec.type == "names" else text
+
+
+def _names(text: str) -> Any:
+    """The list of a text that `format_value` made of one; any other text is a comma-separated list itself."""
+    found = _structure(text) if text.startswith("[") else text
+    texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
+    return found if texts and format_value(found) == text else text
 
 
 def _number(text: str) -> int | float | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.config import FieldSpec, RunConfig, fields
+from llf_core.config import FieldSpec, RunConfig, fields, validate
 from llf_widgets.forms.values import choice_options, control_kind, format_value, parse_value
 
 SPECS = {spec.key: spec for spec in fields()}
@@ -122,3 +122,11 @@ def test_typed_defaults_make_the_default_config() -> None:
 def test_floats_that_are_not_finite_are_shown_as_they_are() -> None:
     assert format_value(math.inf) == "inf"
     assert parse_value(RATE, "inf") == "inf"
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [" fish", "b"], ["a,b", "c"], ["[x", "y"], ['["a"]'], ["[1]"], ["'"]])
+def test_names_come_back_whatever_is_in_them(names: list[str]) -> None:
+    spec = SPECS["add_tokens"]
+    config = validate({"dataset": "llf_demo", "add_tokens": names}).config
+    typed = parse_value(spec, format_value(config.flat()["add_tokens"]))
+    assert validate({"dataset": "llf_demo", "add_tokens": typed}).config.model.add_tokens == tuple(names)
