@@ -67,7 +67,7 @@ class RewardError(UserError):
     Attributes:
         name: name of the function.
         message: which function, on which prompt, and what happened.
-        what_to_do: empty.
+        what_to_do: empty, until a trainer says how the run goes on.
     """
 
     def __init__(self, name: str, message: str) -> None:

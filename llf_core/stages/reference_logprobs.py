@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOKENS = 4096  # tokens of a batch of the reference, unless a single example has more
-VERSION = 3
+VERSION = 4
 LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on the longest document of a batch
 
 
@@ -151,7 +151,7 @@ class Reference:
         """`[examples, 2]`, read from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
-        key = self._key(twins, set() if self._context.processor is None else media_files(examples))
+        key = self._key(twins, _numbers(examples), set() if self._context.processor is None else media_files(examples))
         path = folder / f"{key}.npy"
         with shared_lock(
             f"reference-{key}", "Waiting for another process that computes the same reference log-probabilities."
@@ -163,11 +163,14 @@ class Reference:
                     return kept
             table = self._compute_table(examples)
             partial = path.with_suffix(".partial.npy")
-            with partial.open("wb") as file:
-                np.save(file, table)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            try:
+                with partial.open("wb") as file:
+                    np.save(file, table)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         return table
 
     def _compute_table(self, examples: Dataset | AugmentedDataset) -> Table:
@@ -206,7 +209,7 @@ class Reference:
         with ReferencePolicy(named_reference(self._context) if named else self._context.model).active() as model:
             yield model
 
-    def _key(self, twins: NDArray[np.int64], media: set[str]) -> str:
+    def _key(self, twins: NDArray[np.int64], numbers: NDArray[np.int64], media: set[str]) -> str:
         context = self._context
         config, plan = context.config, context.plan
         adapters = [find_adapter(name, config) for name in adapter_names(config)]
@@ -214,7 +217,8 @@ class Reference:
         parts = {
             "version": VERSION,
             "torch": torch.__version__,
-            "examples": hashlib.sha256(np.ascontiguousarray(twins).tobytes()).hexdigest(),
+            # The data, and which of its examples in which order: a search of learning rates takes some at random.
+            "examples": [hashlib.sha256(np.ascontiguousarray(one).tobytes()).hexdigest() for one in (twins, numbers)],
             "model": _bytes_of(resolve_model(model_name(config), config)),
             "adapters": [_stats(folder) for folder in adapters],
             "new_rows": _new_rows(config, context.model),
@@ -253,6 +257,13 @@ class Reference:
         assert self._reference_policy is not None  # noqa: S101 - for the type checker
         with torch.no_grad(), self._reference_policy.active() as model, autocast(self._context):
             return answer_log_probs(model, batch).sums
+
+
+def _numbers(examples: Dataset | AugmentedDataset) -> NDArray[np.int64]:
+    """Numbers of the examples in their order, `[examples]`."""
+    while isinstance(examples, AugmentedDataset):
+        examples = examples.examples
+    return np.array(examples["number"][:], dtype=np.int64)
 
 
 def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
+from llf_core.config import RunConfig
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.config.field_specs import field
-from llf_core.runs import RunReader
+from llf_core.models import plan_device
+from llf_core.runs import RunReader, RunWriter
+from llf_core.stages.dpo.stage import DPO
 from llf_core.stages.losses import LOSSES
+from llf_core.training.session import load
 from tests.core.stages.curves import curve, stop_and_resume
 
 
@@ -97,6 +101,20 @@ def test_what_the_reference_said_is_kept_and_another_model_is_asked_anew(trained
     assert "Computed the reference log-probabilities of 16 examples" in capfd.readouterr().out
     assert code == 0
     assert curve(named)[0] != pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_some_examples_in_another_order_have_the_log_probabilities_of_their_own(make_run, pairs):
+    """As a search of learning rates takes them, with the counts of the whole data."""
+    folder = make_run(stage="dpo", dataset=pairs)
+    config = RunConfig.load(folder.config)
+    context = load(folder, config, RunWriter(folder, 1), plan_device(config))
+    stage, train = DPO(context), context.data.train
+    whole = [stage.examples(train)[place]["reference"].tolist() for place in range(len(train))]
+    order = [*range(1, len(train)), 0]
+    others = stage.examples(train.select(order))
+    assert [one["reference"].tolist() for one in others] == [pytest.approx(whole[place]) for place in order]
+    assert [one["reference"].tolist() for one in stage.examples(train)] == whole
+    assert not list((folder.home / "cache" / "reference").glob("*.partial.npy"))
 
 
 def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
