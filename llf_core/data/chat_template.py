@@ -245,7 +245,7 @@ def template_error(error: Exception) -> BadExample:
             "template."
         )
     reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-    return BadExample(f"the chat template cannot render it: {reason[:MAX_ERROR_LENGTH]}")
+    return BadExample(f"the chat template cannot render it: {reason[:MAX_ERROR_LENGTH].rstrip('.')}")
 
 
 def with_either_arguments(messages: list[Message], render: Callable[[list[Message]], Result]) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -101,7 +102,8 @@ def fetch_file(url: str) -> Path:
     path = Path(found if isinstance(found, str) else found[0])
     named = path.with_name(f"{path.name}-{redact(url).partition('?')[0].rpartition('/')[2]}")
     named.unlink(missing_ok=True)
-    named.hardlink_to(path)
+    with suppress(FileExistsError):  # another process has just made it, of the same copy
+        named.hardlink_to(path)
     return named
 
 

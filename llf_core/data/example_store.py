@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from array import array
@@ -35,6 +36,8 @@ set; hash that is equal for examples with equal columns, see `content_hash`.
 SET_COLUMN, HASH_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("hash")
 
 
+OF_CONTENT = {None, errno.ENOENT, errno.EISDIR}
+"""Numbers of the errors of a file that is cut off, missing or a folder; those of a disk have others."""
 SCALAR_TYPES = {"good": "bool", "seen": "string", "rejected_seen": "string"}
 """Types of the columns that are not lists of integers."""
 EXTRA_COLUMNS: dict[str, tuple[str, ...]] = {PAIRS: ("rejected_ids", "rejected_labels"), UNPAIRED: ("good",)}
@@ -194,8 +197,8 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
         The examples, memory-mapped, and their counts `[examples, columns]`, int64, see `COUNT_COLUMNS`.
 
     Raises:
-        OSError: a file is missing or cannot be read.
-        DataError: a file is damaged, for example cut off by a copy of the cache.
+        OSError: a file cannot be read, for example without permission.
+        DataError: a file is damaged, for example cut off by a copy of the cache, or missing.
     """
     from datasets import Dataset
 
@@ -205,6 +208,10 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
         reading = path.with_suffix(".npy")
         return examples, np.load(reading)
     except (ValueError, EOFError, BadZipFile) as error:
+        raise damaged_cache(reading, error) from None
+    except OSError as error:
+        if error.errno not in OF_CONTENT:
+            raise
         raise damaged_cache(reading, error) from None
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.config.data import Data
     from llf_core.data.streaming import Stream
     from llf_core.runs import RunWriter
 
@@ -147,7 +148,7 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
     if processor is not None:
         check_options(processor, settings.limits)
     if data.streaming and peek:
-        settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
+        settings = replace(settings, max_samples=peeked_records(data))
     reporter = building.ProgressReporter(run, progress)
     builder = building.Builder(settings, tokenizer, template, reporter, processor, media_dir(config))
     if data.streaming and not peek:
@@ -168,6 +169,16 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
         if warning:
             run.event("warning", key="packing", message=warning)
     return ready
+
+
+def peeked_records(data: Data) -> int:
+    """Maximum number of records of each streamed data set that an inspection reads: `max_samples` or `buffer_size`.
+
+    Args:
+        data: the config's section.
+    """
+    limit: int = min(data.max_samples or data.buffer_size, data.buffer_size)
+    return limit
 
 
 def write_report_events(run: RunWriter, report: DataReport) -> None:

@@ -19,7 +19,7 @@ from llf_core.data.inspect.notable_records import Notable, duplicates, from_repo
 from llf_core.data.load import open_source, read_source
 from llf_core.data.media import media_token_ids
 from llf_core.data.packed_dataset import PackedRows
-from llf_core.data.preparation import prepare
+from llf_core.data.preparation import peeked_records, prepare
 from llf_core.data.records import Record
 from llf_core.data.report import decode_row
 from llf_core.data.sources import media_dir, sources_of
@@ -150,7 +150,7 @@ class Inspection:
             "template_notes": report.template_notes,
             "rename_fields": self._config.data.rename_fields or {},
             "renames": {one.name: one.rename for one in report.unrendered if one.rename},
-            "streamed": self._config.data.buffer_size if self._config.data.streaming else 0,
+            "streamed": peeked_records(self._config.data) if self._config.data.streaming else 0,
             "seconds": round(self._seconds, 2),
             "cached": report.cached,
             "packed_rows": report.rows,

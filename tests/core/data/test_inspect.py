@@ -362,3 +362,10 @@ def test_streamed_data_is_not_downloaded_to_see_how_it_is_read(make_config, writ
     write(ROWS)
     assert readings(make_config(streaming=True, max_steps=1))[0]["format"] == "alpaca"
     assert asked == [{"streaming": True}]
+
+
+def test_the_number_of_streamed_records_that_are_read_is_that_of_both_limits(make_config, write, tokenizer):
+    write(ROWS)
+    config = make_config(streaming=True, max_steps=1, buffer_size=5, max_samples=3)
+    overview = Inspection.open(config, tokenizer).overview()
+    assert (overview["streamed"], overview["examples"]) == (3, 3)

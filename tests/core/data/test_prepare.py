@@ -298,7 +298,14 @@ def test_another_setting_is_another_preparation(make_config, write, tokenizer, v
 @pytest.mark.parametrize("name", ["train.arrow", "train.npy", "report.json"])
 @pytest.mark.parametrize(
     "damage",
-    [lambda whole: b"", lambda whole: b"{}", lambda whole: whole[:90], lambda whole: b"PK\x03\x04" + whole[4:]],
+    [
+        lambda whole: b"",
+        lambda whole: b"{}",
+        lambda whole: whole[:90],
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-9],
+        lambda whole: b"PK\x03\x04" + whole[4:],
+    ],
 )
 def test_a_damaged_file_of_the_cache_is_named_with_what_to_do(make_config, write, tokenizer, llf_home, name, damage):
     write(GOOD)
@@ -434,3 +441,13 @@ def test_a_text_of_one_token_has_nothing_to_learn(make_config, write, tokenizer)
     report = prepare(make_config(stage="pt"), tokenizer).report
     assert [one.reason for one in report.dropped] == ["it has no tokens in the loss"]
     assert report.trained_tokens == report.tokens - 1
+
+
+@pytest.mark.parametrize("name", ["train.arrow", "train.npy"])
+def test_a_file_of_the_cache_that_is_missing_is_named_with_what_to_do(make_config, write, tokenizer, llf_home, name):
+    write(GOOD)
+    prepare(make_config(), tokenizer)
+    (path,) = (llf_home / "cache" / "data").glob(f"*/{name}")
+    path.unlink()
+    with pytest.raises(DataError, match=rf"{re.escape(str(path))} is damaged: .* Set `overwrite_cache: true`"):
+        prepare(make_config(), tokenizer)
