@@ -26,12 +26,12 @@ class ViewModels:
 
     Attributes:
         targets: the models by name.
-        given: what each was named by, for the call that opens the chat again.
+        given: what each was named by, for the call that opens the chat again; by name, also of a closed view.
     """
 
     def __init__(self, shared: SharedModels, home: Path | None) -> None:
         self.targets: dict[str, Target] = {}
-        self.given: list[str] = []
+        self.given: dict[str, str] = {}
         self._shared, self._home = shared, home
 
     def acquire(self, target: str | Path | Run | RunFolder) -> str:
@@ -59,7 +59,7 @@ class ViewModels:
             return found.name
         self.targets[found.name] = found
         folder = getattr(target, "folder", target)
-        self.given.append(str(getattr(folder, "id", folder)))
+        self.given[found.name] = str(getattr(folder, "id", folder))
         return found.name
 
     def release(self) -> None:

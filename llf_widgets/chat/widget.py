@@ -270,7 +270,7 @@ class Chat(SavedView):
         with self._lock:
             if name not in self._view_models.targets or len(self._view_models.targets) == 1:
                 return
-            del self._view_models.targets[name]
+            del self._view_models.targets[name], self._view_models.given[name]
         try:
             with self._lock:
                 self._writer.stop_model(name)
@@ -318,7 +318,7 @@ class Chat(SavedView):
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget; for hosts without widgets and saved notebooks the conversation as text."""
         data, metadata = self.widget_mimebundle(**options)
-        call = f"llf.Chat({', '.join(map(repr, self._view_models.given))})"
+        call = f"llf.Chat({', '.join(map(repr, self._view_models.given.values()))})"
         texts = {"text/plain": summary_text(call, self._turns), "text/html": summary_html(call, self._turns)}
         return data | texts | {VIEW_MIME_TYPE: {"view": "chat"}}, metadata
 

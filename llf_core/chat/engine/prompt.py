@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.message_pictures import is_picture
 from llf_core.chat.request import RequestError
 from llf_core.generation.message_prompt import PromptError, render_messages
+from llf_core.untrusted.plain_json import replace_surrogates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -107,6 +108,8 @@ def prompt_text(request: ChatRequest, form: PromptForm) -> str:
 def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form: PromptForm) -> tuple[list[int], str]:
     """Token ids and text of a request's prompt. A template writes the special tokens itself, plain text gets them here.
 
+    A lone surrogate, which tokenizers cannot encode, is read as U+FFFD.
+
     Args:
         request: without pictures.
         tokenizer: the model's tokenizer.
@@ -118,18 +121,17 @@ def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form
     Raises:
         RequestError: there is no template, it refuses the messages, they are not of the form that templates take, the
             last message to continue is not one of the assistant, or the prompt has no tokens.
-        TypeError: the text has a lone surrogate, which tokenizers cannot encode.
         MemoryError: out of memory.
     """
     ids: list[int]
     if request.prompt is not None:
         text = request.prompt
-        ids = tokenizer(text)["input_ids"]
+        ids = tokenizer(replace_surrogates(text))["input_ids"]
         if not ids and tokenizer.bos_token_id is not None:
             ids = [tokenizer.bos_token_id]
     else:
         text = prompt_text(request, form)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(replace_surrogates(text), add_special_tokens=False)["input_ids"]
     if not ids:
         raise RequestError("The prompt is empty. Expected at least one token.")
     return ids, text

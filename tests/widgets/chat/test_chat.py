@@ -234,6 +234,14 @@ def test_a_removed_model_is_released_even_if_the_view_cannot_show_the_others(cha
     assert not service.targets
 
 
+def test_the_call_that_opens_a_chat_again_names_the_models_that_it_has(tiny_model_dir, tmp_path):
+    other = shutil.copytree(tiny_model_dir, tmp_path / "other")
+    view = Chat(tiny_model_dir, other)
+    view.remove(view.models[0])
+    assert view._repr_mimebundle_()[0]["text/plain"].startswith(f"llf.Chat({str(other)!r})")
+    view.close()
+
+
 def test_what_is_no_model_is_refused_before_a_view_opens(tmp_path):
     with pytest.raises(TargetError, match="no-such-run"):
         Chat("no-such-run")

@@ -233,6 +233,12 @@ def test_the_rest_of_a_message_is_continued(talk, expected, tokenizer):
     assert talk.text(number) == expected(ChatRequest(prompt=text, max_tokens=10))
 
 
+def test_a_lone_surrogate_is_read_as_a_replacement_character(talk):
+    replies = [talk.text(talk.ask(user(f"one{sign}", max_tokens=4))) for sign in ("\ud800", "\ufffd")]
+    assert replies[0] == replies[1] != ""
+    assert talk.text(talk.ask(ChatRequest(prompt="\udcff", max_tokens=2)))
+
+
 def test_an_error_of_one_reply_leaves_the_others(talk, expected, monkeypatch):
     request = user("the sea", max_tokens=12)
     good = talk.submit(request)
