@@ -68,7 +68,7 @@ def read_completion_call(body: Mapping[str, Any]) -> CompletionCall:
         )
     count, best_of = choices_of(fields), fields.integer("best_of")
     if best_of not in (None, count):
-        raise invalid("best_of", best_of, f"n, {count}, or nothing: {UNSUPPORTED['best_of']}")
+        raise invalid("best_of", best_of, f"the value of n, {count}, or none: choose one of the n replies yourself")
     if len(prompts) * count > MAX_REPLIES:
         raise ApiError(
             400,

@@ -29,6 +29,7 @@ UNREAD_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 75
 MAX_HEADER_BYTES = 32 * 1024
 MAX_CONNECTIONS = 1024
+MAX_PORT = 65535
 LAST_SECONDS = 5
 """Time for the ends of streams after the replies of a shutdown were cancelled."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,8 +50,10 @@ def open_socket(host: str, port: int) -> socket.socket:
         A listening socket of the first address that the name has; the caller closes it.
 
     Raises:
-        PortError: the port is taken, not allowed or beyond 65535, or there is no such address.
+        PortError: the port is taken, not allowed or not from 0 to 65535, or there is no such address.
     """
+    if not 0 <= port <= MAX_PORT:  # the system would take it modulo 65536
+        raise PortError(f"Port {port} does not exist. Expected one from 0 to {MAX_PORT}.")
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
@@ -64,7 +67,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         except BaseException:
             listener.close()
             raise
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise _refused(host, port, error) from None
     return listener
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.picture import PictureError, picture_bytes
 from llf_core.chat.server.api_error import ApiError, invalid
 from llf_core.chat.server.fields import Fields
-from llf_core.untrusted.plain_json import NotPlainError, json_value
+from llf_core.untrusted.plain_json import json_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,8 +174,9 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
     arguments = inner.text("arguments", "a JSON object as text") or "{}"
     try:
         value = json_value(arguments)
-    except NotPlainError:
-        value = None
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # also `NotPlainError`, and NaN, which JSON does not have
+        value, text = None, ""
     if not isinstance(value, dict):
         raise invalid(inner.path("arguments"), arguments, "a JSON object as text")
     inner.finish()
@@ -183,7 +184,7 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
     return {
         "id": ident,
         "type": "function",
-        "function": {"name": name, "arguments": json.dumps(value, ensure_ascii=False)},
+        "function": {"name": name, "arguments": text},
     }
 
 

@@ -76,7 +76,7 @@ def read_evaluation_call(body: Mapping[str, Any]) -> ScoreCall:
     """
     fields = Fields(dict(body))
     model = fields.required("model", fields.text("model"), "the name of a reward model; /v1/models lists them")
-    texts = fields.required("messages", fields.list("messages", MAX_INPUTS), "a list of texts")
+    texts = fields.required("messages", fields.list("messages", MAX_INPUTS, "a list of texts"), "a list of texts")
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text:
             raise invalid(f"messages[{number}]", text, "a text that is not empty; send conversations to /v1/score")

@@ -71,9 +71,9 @@ def _choice(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoice:
         return ToolChoice(tuple(tools))
     if given == "none":
         return ToolChoice()
+    if not tools and (given == "required" or isinstance(given, dict)):
+        raise invalid("tool_choice", given, "tools beside it")
     if given == "required":
-        if not tools:
-            raise invalid("tool_choice", given, "tools beside it")
         if len(tools) == 1:
             return ToolChoice(tuple(tools), tools[0]["function"]["parameters"], names[0])
         return ToolChoice(tuple(tools), {"anyOf": [_with_name(tool["function"]) for tool in tools]})
@@ -83,7 +83,7 @@ def _choice(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoice:
     outer = Fields(given, "tool_choice")
     outer.required("type", outer.choice("type", ("function",)), "function")
     inner = Fields(outer.required("function", outer.object("function"), expected), "tool_choice.function")
-    name = inner.required("name", inner.choice("name", names) if names else None, "the name of a tool in tools")
+    name = inner.required("name", inner.choice("name", names), "the name of a tool in tools")
     inner.finish()
     outer.finish()
     tool = tools[names.index(name)]

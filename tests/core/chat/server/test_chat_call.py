@@ -86,6 +86,9 @@ def test_response_format_becomes_a_schema():
 STRICT = {"type": "function", "function": {"name": "add", "strict": True}}
 
 
+NAN = '{"a": NaN}'  # as Python's `json` reads and writes it
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
@@ -110,6 +113,12 @@ STRICT = {"type": "function", "function": {"name": "add", "strict": True}}
         ({"stop": [""]}, "stop", "each of 1 to 1000 characters"),
         ({"stop": ["a"] * 17}, "stop", "at most 16"),
         ({"top_k": -2}, "top_k", "at least -1"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "tools beside it"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": NAN}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "a JSON object as text",
+        ),
         ({"logit_bias": {"x": 1}}, "logit_bias", "for each token id"),
         ({"logit_bias": {"1": 101}}, "logit_bias", "from -100 to 100"),
         ({"logit_bias": {"1": 1, "01": 2}}, "logit_bias", "for each token id"),

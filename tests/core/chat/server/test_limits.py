@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llf_core.chat.events import Piece, Started
-from llf_core.chat.server.listen import open_socket
+from llf_core.chat.server.listen import PortError, open_socket
 from llf_core.chat.server.replies import MAX_UNREAD
 from tests.core.chat.server.conftest import KEY
 from tests.core.chat.server.scripted_service import ScriptedService, finished, hello, until_cancelled
@@ -52,6 +52,12 @@ def test_a_body_of_100_mb_is_refused(served, chunked):
         "The body is too large. Expected at most 8 MB.",
     )
     assert len(served.service.asked) == asked
+
+
+@pytest.mark.parametrize("port", [70_000, -1])
+def test_a_port_that_does_not_exist_is_no_other_one(port):
+    with pytest.raises(PortError, match="Expected one from 0 to 65535"):
+        open_socket("127.0.0.1", port)
 
 
 def test_small_parts_are_sent_at_once():
