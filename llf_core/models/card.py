@@ -31,6 +31,9 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, folder)"""
 
+NAMED_BASE = "PeftConfig.from_pretrained(folder).base_model_name_or_path"
+"""What names the base where nobody else can load it: the adapter has its path, which a published card has not."""
+
 SCALED_SNIPPET = """\
 config = AutoConfig.from_pretrained({settings})
 text = config.get_text_config()
@@ -187,8 +190,11 @@ def load_snippet(  # noqa: PLR0913 - what it tells
         gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
         revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
         labels = f", {classifier_arguments}" if classifier_arguments else ""
-        place = f"{source.portable_name!r}{gguf}{revision}"
+        name = repr(source.portable_name) if source.portable_name else NAMED_BASE
+        place = f"{name}{gguf}{revision}"
         head = ADAPTER_SNIPPET.format(base=f"{place}{labels}")
+        if not source.portable_name:
+            head = head.replace("import PeftModel", "import PeftConfig, PeftModel", 1)
         if rope is not None:
             changes = "\n".join(f"text.{key} = {value!r}" for key, value in rope.items())
             plain = f"base = AutoModelForCausalLM.from_pretrained({place}{labels})"

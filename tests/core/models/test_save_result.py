@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from llf_core.evaluation.load_run import load_base_and_tuned
@@ -278,3 +279,18 @@ def test_base_and_tuned_one_after_the_other(result, config, home, method):
     assert [of for of, _ in found] == ["base", "tuned"]
     assert torch.allclose(found[1][1], expected, atol=0.05)
     assert not torch.allclose(found[0][1], expected, atol=0.05)
+
+
+def test_the_card_of_an_adapter_whose_base_has_no_name_reads_it_from_the_adapter(tiny_model_dir, tmp_path):
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(r=2, init_lora_weights=False)
+    )
+    model.save_pretrained(tmp_path)
+    source = ModelSource(str(tiny_model_dir), tiny_model_dir, "folder")
+    code = load_snippet(source, adapter=True, chat=False).partition("\ninputs")[0]
+    assert str(tiny_model_dir) not in code
+    found: dict[str, object] = {}
+    lines = [line for line in code.splitlines() if "okenizer" not in line or "import" in line]
+    exec("\n".join(lines).replace('folder = "."', f"folder = {str(tmp_path)!r}"), found)
+    ids = torch.tensor(IDS)
+    assert torch.equal(found["model"].eval()(ids).logits, model.eval()(ids).logits)
