@@ -66,7 +66,7 @@ def answer(
         ModelError: the base no longer exists, or the run trained a reward model.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         BrokenRunError: the run has no readable status.
-        ValueError: a prompt has no tokens, as an empty one without a chat template.
+        ValueError: there are no prompts, or one has no tokens, as an empty one without a chat template.
         TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
         jinja2.TemplateError: the chat template refuses a prompt.
         RuntimeError: out of memory.
@@ -79,6 +79,8 @@ def answer(
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
+    if not prompts:
+        raise ValueError("The list of prompts is empty. Expected at least one.")
     from llf_core.evaluation.load_run import load_base_and_tuned
     from llf_core.generation import generate
 
@@ -163,8 +165,8 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    options = ["--tokens", str(max_new_tokens), "--", *prompts]
-    made = worker_process.run_in_child(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
+    given = [f"--tokens={max_new_tokens}", "--", run_id, *prompts]
+    made = worker_process.run_in_child(MODULE, *given, home=home, progress=progress, trust=trust, of=run_id)
     return [Answer(**row) for row in made]
 
 
@@ -178,7 +180,7 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
-    parser.add_argument("prompts", nargs="+")
+    parser.add_argument("prompts", nargs=argparse.REMAINDER)  # also those that begin with a dash
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
 

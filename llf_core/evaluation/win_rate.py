@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("reward_model")
-    parser.add_argument("prompts", nargs="*")
+    parser.add_argument("prompts", nargs=argparse.REMAINDER)  # also one of two dashes
     parser.add_argument("--given", action="store_true")
     parser.add_argument("--tokens", type=int, default=MAX_NEW_TOKENS)
     parser.add_argument("--most", type=int, default=MAX_PROMPTS)

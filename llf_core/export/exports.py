@@ -92,7 +92,7 @@ def export(  # noqa: PLR0913 - what an export has
 
     Everything is written under a hidden name beside the destination, and renamed at the end, only if all checks have
     passed. An export that fails leaves the destination as it was. The folder of the target's run notes the export, and
-    what killed exports left beside the destination is removed.
+    what killed exports of this machine left beside the destination is removed.
 
     Args:
         target: what is exported, as `find_target` reads it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 from llf_core.export.errors import ExportError
 from llf_core.export.receipt import RECEIPT, read_receipt
 from llf_core.runs.files import sync_folder
+from llf_core.runs.process import host
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HIDDEN = ".llf-export-"
-"""Beginning of the names of folders that are being written; the id of the writing process follows."""
+"""Beginning of the names of folders that are being written; machine and id of the writing process follow."""
 
 
 def check_destination(folder: Path, *, overwrite: bool) -> None:
@@ -69,11 +71,16 @@ def hidden_folder(folder: Path) -> Path:
     Args:
         folder: the destination, an absolute path.
     """
-    return folder.with_name(f"{HIDDEN}{os.getpid()}-{secrets.token_hex(4)}")
+    return folder.with_name(f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _prefix() -> str:
+    """Beginning of the names of this machine: on a shared disk, the ids of another one mean nothing here."""
+    return f"{HIDDEN}{hashlib.sha256(host().encode()).hexdigest()[:8]}-"
 
 
 def remove_left_over(parent: Path) -> None:
-    """Remove what exports left behind whose processes were killed.
+    """Remove what exports of this machine left behind whose processes were killed.
 
     They may be as large as the model, and nothing else would ever remove them.
 
@@ -83,8 +90,8 @@ def remove_left_over(parent: Path) -> None:
     Raises:
         OSError: the folder cannot be read.
     """
-    for path in parent.glob(f"{HIDDEN}*"):
-        pid = path.name.removeprefix(HIDDEN).partition("-")[0]
+    for path in parent.glob(f"{_prefix()}*"):
+        pid = path.name.removeprefix(_prefix()).partition("-")[0]
         if pid.isdecimal() and not _runs(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 

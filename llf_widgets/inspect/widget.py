@@ -182,11 +182,7 @@ class Inspect(SavedView):
         return found
 
     def close(self) -> None:
-        """End the process, which holds the data in memory, remove temporary files and close the view.
-
-        Raises:
-            OSError: a temporary file cannot be removed.
-        """
+        """End the process, which holds the data in memory, remove temporary files and close the view."""
         if self._process is not None:
             self._process.close()
         if self._state == "preparing":

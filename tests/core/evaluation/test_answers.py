@@ -30,7 +30,7 @@ def test_base_and_tuned_answer_in_a_process_that_reads_no_module_beside_the_note
     path = os.pathsep.join([str(tmp_path / "path"), *sys.path])
     monkeypatch.setenv("PYTHONPATH", path)
     heard = []
-    prompts = ["What is 1 plus 2?", "A line\u2028and -- another\x85"]
+    prompts = ["What is 1 plus 2?", "A line\u2028and -- another\x85", "--"]
     answers = answer_in_child(folder.id, prompts, max_new_tokens=4, progress=lambda *told: heard.append(told))
     assert [one.prompt for one in answers] == prompts
     kept = [(row["prompt"], row["of"], row["text"]) for row in RunReader(folder).samples()]
@@ -41,9 +41,9 @@ def test_base_and_tuned_answer_in_a_process_that_reads_no_module_beside_the_note
     assert all(one.base in side_by_side(answers) for one in answers if one.base.isalnum())
     assert [told for told in heard if told[1] == 0] == [
         ("Loading the base model", 0, 0),
-        ("Answers of the base model, tokens", 0, 8),
+        ("Answers of the base model, tokens", 0, 12),
         ("Loading the tuned model", 0, 0),
-        ("Answers of the tuned model, tokens", 0, 8),
+        ("Answers of the tuned model, tokens", 0, 12),
     ]
 
 
@@ -143,3 +143,11 @@ def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):
 def test_a_run_without_output_says_so(make_run):
     with pytest.raises(RuntimeError, match="has no output yet"):
         answer_in_child(make_run().id, ["x"])
+
+
+@pytest.mark.usefixtures("warm_python")
+def test_no_prompts_are_one_sentence(make_run):
+    run = make_run()
+    run.output.mkdir()
+    with pytest.raises(RuntimeError, match=r"^The list of prompts is empty\. Expected at least one\.$"):
+        answer_in_child(run.id, [])

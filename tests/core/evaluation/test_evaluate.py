@@ -17,7 +17,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.data.errors import DataError
 from llf_core.data.preparation import prepare
 from llf_core.evaluation.errors import EvaluationError
-from llf_core.evaluation.evaluate import evaluate, with_base
+from llf_core.evaluation.evaluate import _names, evaluate, with_base
 from llf_core.evaluation.example_reader import ExampleReader
 from llf_core.evaluation.likelihood import batches
 from llf_core.evaluation.measure_targets import measure_targets
@@ -154,6 +154,14 @@ def test_what_is_complete_stays_when_the_process_is_killed_or_interrupted(run, m
         evaluate(targets, progress=interrupt, on_result=lambda _, result: heard.append(result))
     assert [one.id for one in heard] == [complete.id]
     assert [one.id for one in results_of(run)] == [complete.id]
+
+
+def test_a_data_set_that_is_named_twice_is_read_once(tmp_path):
+    """Examples that count twice would make the interval too narrow."""
+    assert _names("a, b,a", None) == ("a", "b")
+    assert _names([tmp_path, str(tmp_path), "b"], None) == (str(tmp_path), "b")
+    with pytest.raises(EvaluationError, match="validation stands beside other data sets"):
+        _names("validation,a", None)
 
 
 def ask(run, on=(VALIDATION,), **changes):

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from llf_core.export import ExportError, export, exports, read_receipt
 from llf_core.export.combine import combine_adapters
 from llf_core.export.exports import bytes_of_size
-from llf_core.export.publish import HIDDEN, remove_left_over
+from llf_core.export.publish import HIDDEN, hidden_folder, remove_left_over
 from llf_core.export.receipt import Receipt, ReceiptCheck, write_receipt
 from llf_core.export.source import bytes_of_weights
 
@@ -258,14 +258,17 @@ def test_what_a_killed_export_left_is_removed_by_the_next(box):
     child = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    dead, alive = (box / f"{HIDDEN}{pid}-0000" for pid in (child.stdout.strip(), os.getpid()))
+    here = hidden_folder(box / "whole").name.rsplit("-", 2)[0]
+    dead, alive = (box / f"{here}-{pid}-0000" for pid in (child.stdout.strip(), os.getpid()))
     dead.mkdir()
     (dead / "model.safetensors").write_bytes(b"half")
     alive.mkdir()
-    strange = box / f"{HIDDEN}{10**30}-0000"  # the number of no process
+    strange = box / f"{here}-{10**30}-0000"  # the number of no process
     strange.mkdir()
+    elsewhere = box / f"{HIDDEN}0123abcd-{child.stdout.strip()}-0000"  # of another machine with the same disk
+    elsewhere.mkdir()
     remove_left_over(box)
-    assert {*entries(box)} == {alive.name, strange.name}
+    assert {*entries(box)} == {alive.name, strange.name, elsewhere.name}
 
 
 @pytest.mark.usefixtures("warm_python")

@@ -131,6 +131,14 @@ def test_a_task_file_that_cannot_be_used_is_a_sentence(tmp_path, changes, said):
         load(str(task_file(tmp_path, **changes)))
 
 
+def test_a_template_that_fails_for_a_later_example_is_told_of_its_task(tmp_path, tiny_model_dir, llf_home, warm_python):
+    path = task_file(tmp_path, doc_to_text="{{ 1 // number }}")
+    rows = ({"number": number, "answer": "one"} for number in (1, 0))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RuntimeError, match="The task own failed: ZeroDivisionError"):
+        evaluate([tiny_model_dir], tasks=[path])
+
+
 def test_a_folder_with_a_file_that_cannot_be_read_is_refused_and_not_measured_in_part(tmp_path):
     task_file(tmp_path)
     (tmp_path / "shared.yaml").write_text("num_fewshot: 0\n")  # no task, for others to include
