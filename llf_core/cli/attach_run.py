@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def attach_run(run_id: str) -> Run:
-    """Open a run by id, by a prefix of its id, or as `last`, so that nobody types a whole id.
+    """Open a run by any name that `llf_core.runs.find.find_run` knows, so that nobody types a whole id.
 
     Raises:
         UserError: no run or more than one run matches, or the run cannot be read.

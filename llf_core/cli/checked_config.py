@@ -21,7 +21,7 @@ RUNS_CODE = ("trust_remote_code", "allow_pickle")
 
 
 def load_config(source: str, overrides: list[str] | None = None, *, data: bool = True) -> RunConfig:
-    """Load the config of a command that starts a process, and print its problems to stderr before anything is loaded.
+    """Load the config that a command carries out, and print its problems to stderr before anything else is read.
 
     Args:
         source: path of a YAML or JSON file.

@@ -20,6 +20,10 @@ class DataError(UserError, ValueError):
     exit_code = BAD_CONFIG
 
 
+class EntryError(DataError):
+    """An entry of `dataset_info.json` that cannot be used, although its name and its file may be there."""
+
+
 class OtherKindError(DataError):
     """A data set of another kind than the stage trains on.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.align import PEEK_ROWS, decide, kind_by_entry, other_kind
-from llf_core.data.errors import DataError
+from llf_core.data.errors import DataError, EntryError
 from llf_core.data.load import no_records_error, open_source
 from llf_core.data.records import BrokenLine, LongFileError, Record, file_type, limit_file, read_file
 from llf_core.data.sources import sources_of
@@ -66,7 +66,8 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
 
     Returns:
         What is known. A data set that is remote, slow to read or not permitted to be read has no rows, and an error
-        only if its format is declared and gives another kind of data. One that is missing has neither.
+        only if its entry cannot be used, or its format is declared and gives another kind of data. One that is missing
+        has neither.
 
     Raises:
         OSError: `dataset_info.json` cannot be read, for example without permission.
@@ -75,6 +76,8 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
     """
     try:
         (source,) = sources_of(config, (name,))
+    except EntryError as error:
+        return QuickCheck(error=error)
     except (DataError, ValueError):
         return QuickCheck()
     entry = source.formatting is not None and config.data.dataset_format is None

@@ -13,7 +13,7 @@ from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO
 from llf_core.config.paths import ONLINE, REMOTE, is_there
 from llf_core.config.registry import declared
 from llf_core.config.rules.data import COLUMNS
-from llf_core.data.errors import DataError
+from llf_core.data.errors import DataError, EntryError
 from llf_core.data.hub import download_file
 from llf_core.data.source import Source
 from llf_core.redaction import redact
@@ -173,7 +173,9 @@ def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Seque
 def _check_keys(where: str, given: Iterable[str], known: Sequence[str]) -> None:
     for key in given:
         if key not in known:
-            raise DataError(f"{where} has an unknown key {key!r}.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+            raise EntryError(
+                f"{where} has an unknown key {key!r}.{did_you_mean(key, known)} Known: {', '.join(known)}."
+            )
 
 
 def _from_entry(name: str, entry: Any, base: Path) -> Source:
@@ -194,11 +196,11 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
         return Source(name, url=entry["cloud_file_name"], **shape)
     for key, what in NOT_BUILT_LOCATIONS.items():
         if entry.get(key):
-            raise DataError(
+            raise EntryError(
                 f"{where} comes from {what} ({key}), which is not supported yet. Set file_name or hf_hub_url."
             )
     if not entry.get("file_name"):
-        raise DataError(f"{where} has neither file_name nor hf_hub_url. Set file_name, relative to {base}.")
+        raise EntryError(f"{where} has neither file_name nor hf_hub_url. Set file_name, relative to {base}.")
     path = base / entry["file_name"]
     if not is_there(path):
         raise DataError(f"{where} names {entry['file_name']}, but {path} does not exist.")
@@ -211,28 +213,28 @@ def _pairs(mapping: dict[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _check_entry(where: str, entry: Any) -> None:
     if not isinstance(entry, dict):
-        raise DataError(f'{where} is not an object. Expected one such as {{"file_name": "a.json"}}.')
+        raise EntryError(f'{where} is not an object. Expected one such as {{"file_name": "a.json"}}.')
     _check_keys(where, entry, (*LOCATION_KEYS, *ENTRY_KEYS))
     for key in ("columns", "tags"):
         given = entry.get(key) or {}
         if not isinstance(given, dict) or not all(isinstance(one, str | None) for one in given.values()):
-            raise DataError(f"`{key}` of {where} is {show(given)}. Expected an object of strings.")
+            raise EntryError(f"{where} has {key} {show(given)}. Expected an object of strings.")
     for key in (*LOCATION_KEYS, "formatting", "subset", "split", "folder"):
         if not isinstance(entry.get(key), str | None):
-            raise DataError(f"{where} has {key} {show(entry[key])}. Expected a string.")
+            raise EntryError(f"{where} has {key} {show(entry[key])}. Expected a string.")
     if not isinstance(entry.get("ranking"), bool | None):
-        raise DataError(f"{where} has ranking {show(entry['ranking'])}. Expected true or false.")
+        raise EntryError(f"{where} has ranking {show(entry['ranking'])}. Expected true or false.")
     wanted = entry.get("num_samples")
     if wanted is not None and not (
         isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MAX_SAMPLES
     ):
-        raise DataError(
+        raise EntryError(
             f"{where} has num_samples {show(wanted)}. Expected an integer from 1 to {MAX_SAMPLES:,}, or null."
         )
     columns = entry.get("columns") or {}
-    _check_keys(f"`columns` of {where}", columns, COLUMNS)
-    _check_keys(f"`tags` of {where}", entry.get("tags") or {}, TAGS)
+    _check_keys(f"{where}, in `columns`,", columns, COLUMNS)
+    _check_keys(f"{where}, in `tags`,", entry.get("tags") or {}, TAGS)
     formatting = entry.get("formatting", "alpaca")
     known = [name for name, one in declared(FormatDeclaration).items() if one.layout != "text"]
     if formatting not in known:
-        raise DataError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(known)}.")
+        raise EntryError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(known)}.")

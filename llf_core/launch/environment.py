@@ -31,6 +31,10 @@ GIT_SECONDS = 1.0
 def describe() -> dict[str, Any]:
     """Versions, device and folders, as shown by `llf env` for bug reports.
 
+    Returns:
+        `llf`, `python` and `platform`; `packages` and `device`, see the functions of these names; `threads`, the usable
+        cores; `home`, the folder of runs; `free`, the free space on its disk as text.
+
     Raises:
         OSError: the disk of `LLF_HOME` cannot be examined.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -62,6 +66,10 @@ def start_facts(
         config: the run's config.
         notebook: `path` of the notebook and id of the `cell` that starts the run; None outside a notebook.
         fingerprint: fingerprint of rows from a cell; None for other data.
+
+    Returns:
+        `llf`, `python`, `platform`, `packages` and `device` as `describe`; `command`, `cwd`, `notebook`; `git`, see
+        `git_state`; `data` with the `fingerprint`, if there is one; `seed`; and `threads`, the number for the trainer.
 
     Raises:
         OSError: the working directory was removed or is not accessible.

@@ -159,6 +159,8 @@ class Run:
     def stop(self, *, wait: bool = False, grace: float | None = None, by: str = "code") -> str | None:
         """Request a stop with a checkpoint after the current step, from which `resume` continues.
 
+        A queued run leaves the queue.
+
         Args:
             wait: whether to wait until the run has ended.
             grace: seconds after which a trainer that does not respond gets SIGTERM; None, and a number that is negative

@@ -39,7 +39,7 @@ class CellRows:
             rows: anything `llf.train` accepts as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
 
         Raises:
-            RowsError: the rows are not a table.
+            RowsError: the rows are not a table, or Parquet cannot hold one of their values.
             OSError: the file cannot be written.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """

@@ -32,6 +32,7 @@ def field_json(
 
     Raises:
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """
@@ -95,6 +96,7 @@ def field_messages(key: str, state: FormState) -> list[Message]:
 
     Raises:
         OSError: a weight file of the model or `dataset_info.json` cannot be read.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.
     """

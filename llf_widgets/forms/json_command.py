@@ -160,7 +160,11 @@ def parse_report(out: str) -> dict[str, Any] | None:
 
 
 def error_message(errors: str) -> str:
-    """The message of a failed process, for the form: its last `Error …` line on stderr, else its last line."""
+    """The message of a failed process, for the form: its last `Error …` line on stderr, else its last line.
+
+    Args:
+        errors: what it has written to stderr; a sentence of the form's own stands for an empty text.
+    """
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
     if marked:

@@ -34,7 +34,7 @@ def model_facts(name: str) -> tuple[str, ...]:
         is known.
 
     Raises:
-        OSError: a weight file or the model card cannot be read.
+        OSError: a weight file or the model card cannot be read, or the name is too long for a path.
     """
     weights = weight_shapes(name)
     if weights is None:

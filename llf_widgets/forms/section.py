@@ -75,7 +75,8 @@ class FormSection(FormWidget):
             facts: short lines beside the title; None to keep them.
 
         Raises:
-            OSError: a weight file of the model, `dataset_info.json` or a folder of suggestions cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """
@@ -106,7 +107,8 @@ class FormSection(FormWidget):
         """Show a field, also one behind the button, and focus it; links in the Start sentence call it.
 
         Raises:
-            OSError: a weight file of the model, `dataset_info.json` or a folder of suggestions cannot be read.
+            OSError: a weight file of the model or `dataset_info.json` cannot be read.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """

@@ -255,6 +255,7 @@ class FormState:
 
         Raises:
             OSError: a weight file of the model or `dataset_info.json` cannot be read.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """
@@ -268,6 +269,7 @@ class FormState:
 
         Raises:
             OSError: a weight file of the model or `dataset_info.json` cannot be read.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
         """

@@ -78,7 +78,7 @@ class EventIndex:
         """First and last moment of each attempt, for the training time; time in the queue does not count.
 
         Returns:
-            (attempt, Unix time), two for each attempt with events; none for attempt 0, what a branch copied.
+            (attempt, Unix time), two for each attempt that has begun; none for attempt 0, what a branch copied.
         """
         return [(number, at) for number, one in self._attempts.items() if number for at in one.span]
 

@@ -411,7 +411,7 @@ def queue_text(position: QueuePosition) -> str:
 
     Raises:
         BrokenRunError: the run's own status cannot be read.
-        OSError: the folder of runs is not accessible.
+        OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
     """
     ahead = position.ahead()
     if not ahead:

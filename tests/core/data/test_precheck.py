@@ -154,3 +154,25 @@ def test_a_data_set_that_no_run_can_read_is_told_in_the_sentence_of_the_run(tmp_
         list(read_source(open_source(find_sources([named], tmp_path)[0]), None, 0))
     for _ in range(2):
         assert str(precheck(config, named, ANSWERS)) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (5, "is not an object"),
+        ({"file_name": "answers.jsonl", "formatting": "nope"}, "has formatting 'nope'. Expected one of alpaca"),
+        ({"file_name": "answers.jsonl", "tags": 5}, "has tags 5. Expected an object of strings."),
+        ({"file_name": "answers.jsonl", "columns": {"promt": "q"}}, "in `columns`, has an unknown key 'promt'"),
+        ({}, "has neither file_name nor hf_hub_url"),
+    ],
+)
+def test_an_entry_that_no_run_could_use_is_told_before(config, tmp_path, entry, said):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+    error = precheck(config, "mine", ANSWERS)
+    assert error is not None
+    assert said in error.message
+
+
+def test_a_file_of_an_entry_that_is_missing_is_told_by_the_check_of_names_alone(config, tmp_path):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "gone.jsonl"}}))
+    assert precheck(config, "mine", ANSWERS) is None

@@ -183,9 +183,9 @@ def test_num_samples_draws_without_and_then_with_replacement(write, tmp_path):
     ("entry", "reason"),
     [
         ({"columns": []}, None),
-        ({"columns": ["a"]}, "is ['a']. Expected an object of strings."),
-        ({"columns": {"prompt": 1}}, "is {'prompt': 1}. Expected an object of strings."),
-        ({"tags": [1]}, "is [1]. Expected an object of strings."),
+        ({"columns": ["a"]}, "['a']. Expected an object of strings."),
+        ({"columns": {"prompt": 1}}, "{'prompt': 1}. Expected an object of strings."),
+        ({"tags": [1]}, "[1]. Expected an object of strings."),
         ({"file_name": ["a.json"]}, "has file_name ['a.json']. Expected a string."),
         ({"formatting": ["alpaca"]}, "has formatting ['alpaca']. Expected a string."),
         ({"split": 1}, "has split 1. Expected a string."),
