@@ -1,4 +1,4 @@
-"""Closes a view with all its children."""
+"""What closes a view: only its `close`, with all its children."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipywidgets import DOMWidget
+
+
+class ClosedByHand:
+    """A widget that only `close` closes.
+
+    ipywidgets keeps every widget until it is closed, and closes what Python deletes. That is then a widget whose
+    constructor has failed: its `close` would find none of its attributes, and print a second error below the real one.
+    """
+
+    def __del__(self) -> None:
+        """Close nothing."""
 
 
 def close_descendants(view: DOMWidget) -> None:

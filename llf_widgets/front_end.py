@@ -8,8 +8,10 @@ from uuid import uuid4
 import anywidget
 import traitlets
 
+from llf_widgets.close_widgets import ClosedByHand
 
-class FrontEnd(anywidget.AnyWidget):
+
+class FrontEnd(ClosedByHand, anywidget.AnyWidget):
     """A widget that receives kernel messages however late the page has loaded its module.
 
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model

@@ -59,7 +59,10 @@ class PresetSelector(FormWidget):
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         kind = content["type"]
         if kind == "runs":
-            self._runs = _recent_runs()
+            try:
+                self._runs = _recent_runs()
+            except OSError as error:  # the folder of runs is not accessible
+                self._on_error(str(error))
             return
         if kind == "preset":
             self._state.select_preset(content["name"])

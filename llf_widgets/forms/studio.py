@@ -13,7 +13,7 @@ from llf_core.config import presets
 from llf_core.config.number_format import with_unit
 from llf_core.data.kind_check import usable_datasets
 from llf_core.launch.queue import MachineLoad
-from llf_widgets.close_widgets import close_descendants
+from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.forms import model_info, preflight, static_config, suggestions
 from llf_widgets.forms.background_imports import preload
 from llf_widgets.forms.column_mapping import ColumnMapping
@@ -48,7 +48,7 @@ START, MONITOR, SWEEP = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs"
 """CSS classes of the parts that are scrolled into view."""
 
 
-class Studio(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
+class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """A form for a run: model, data, method and settings, and a Start button that is disabled while there are errors.
 
     Args:

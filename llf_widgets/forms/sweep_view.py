@@ -12,7 +12,7 @@ import traitlets
 from llf_core.runs import FINAL
 from llf_core.runs.metric_catalog import lowercase_label
 from llf_core.runs.status import BrokenRunError
-from llf_widgets.close_widgets import close_descendants
+from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.compare.widget import MAX_RUNS, Compare
 from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.sweep_plan import UNSET
@@ -39,7 +39,7 @@ class SweepRunTable(FormWidget):
     open_run = traitlets.Unicode("", help="id of the run whose monitor is open").tag(sync=True)
 
 
-class SweepView(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
+class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """Follows the runs of a sweep until all have ended: a table, and a comparison of their curves.
 
     Args:

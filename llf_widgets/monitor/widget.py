@@ -13,7 +13,7 @@ from llf_core.runs import FINAL, home
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.control import REQUEST_TYPES
 from llf_core.runs.foreign_code import code_as_json, code_to_allow
-from llf_widgets.close_widgets import close_descendants
+from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import home_hash, run_folder, server_mismatches
 from llf_widgets.monitor.mime_bundle import mime_bundle, text_bundle
@@ -34,7 +34,7 @@ SETTLE_SECONDS = 0.3  # seconds between the first sight of a final state and the
 FEW_POINTS = 500  # so many points a line are redrawn at every look; more take their time in the browser
 
 
-class Monitor(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
+class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """Charts, numbers and controls of a run, live or ended.
 
     It only reads the run's folder and sends requests, so any number of views may be open in any kernel, and may be
