@@ -63,7 +63,8 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
     if ending.stop_requested and ending.exit_code in {0, -signal.SIGTERM}:
         if Checkpoints(folder).latest() is not None:
             return "stopped", f"Stopped {at}, during a step. {safe}"
-        return "failed", f"Stopped {at} before the first checkpoint. Restart it with resume."
+        before = ", before the first checkpoint" if status.total else ""
+        return "failed", f"Stopped {at}{before}. Restart it with resume."
     said = _last_error(folder, status.attempt) if ending.exit_code > 0 else None
     # What ends a trainer that finds no room to say so: any error, or a mapped file that could not grow.
     if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and is_unwritable(folder):

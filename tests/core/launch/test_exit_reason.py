@@ -56,7 +56,10 @@ def test_stop(saved):
 
 
 def test_stopped_needs_a_checkpoint(folder):
-    assert judge(folder, -signal.SIGTERM, stop_requested=True)[0] == "failed"
+    assert judge(folder, -signal.SIGTERM, stop_requested=True) == (
+        "failed",
+        "Stopped at step 7 of 9, before the first checkpoint. Restart it with resume.",
+    )
 
 
 @pytest.mark.parametrize(
