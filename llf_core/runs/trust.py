@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.code_files import python_files, read_code
 from llf_core.runs.files import locked
-from llf_core.untrusted import read_object, real_path
+from llf_core.untrusted import open_file, read_object, real_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,18 +151,17 @@ def _key(home: Path, *, make: bool = False) -> bytes | None:
 
 def _read_key(path: Path) -> bytes | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = open_file(path)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as file:
         about = os.fstat(descriptor)
-        private = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
-        if not private:
+        if about.st_uid != os.geteuid() or about.st_mode & 0o077:
             return None
         try:
             kept = json.loads(file.read(MAX_BYTES))
             return bytes.fromhex(kept["key"]) if kept["inode"] == about.st_ino else None
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
