@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,9 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
     data = json_bytes(body)
     if len(data) > REQUEST_BYTES:
         raise ValueError(f"The request has {len(data)} bytes. Expected at most {REQUEST_BYTES}.")
-    folder.control.mkdir(exist_ok=True)
-    list_folder(folder.control, folder.path)  # never write through a link
+    with suppress(FileExistsError):
+        folder.control.mkdir()
+    list_folder(folder.control, folder.path)  # never write through a link; what is no folder is named
     name = f"{now}-{request_id}.json"
     replace_file(folder.control / name, data, temporary=f".{name}", point="control")
     return request_id

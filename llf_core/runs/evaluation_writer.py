@@ -20,7 +20,7 @@ from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_folder
 from llf_core.runs.folder import RunFolder
 from llf_core.runs.jsonl import encode
-from llf_core.untrusted import create_file
+from llf_core.untrusted import create_file, list_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,11 +72,13 @@ class EvaluationWriter:
         """Make the folder.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be made, or a file or a link is in place of the folder of results.
             ModeError: `LLF_HOME_MODE` is not a mode.
         """
         mode = folder_mode()
-        self._place.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            self._place.mkdir(parents=True)
+        list_folder(self._place)  # behind a link no reader would find the result
         _remove_abandoned(self._place)
         self._new.mkdir(mode=0o777 if mode is None else mode)
         return self

@@ -7,6 +7,7 @@ import pytest
 
 from llf_core.runs import Inbox, send_request
 from llf_core.runs.control import pending_requests, read_request, remove_request
+from llf_core.untrusted import UnreadableError
 
 
 def test_a_request_is_the_contracts_file(folder):
@@ -84,3 +85,10 @@ def test_a_missing_folder_is_an_empty_one_and_is_made_when_needed(folder):
     assert Inbox(folder).scan() == []
     send_request(folder, "stop")
     assert len(Inbox(folder).scan()) == 1
+
+
+def test_a_file_in_place_of_the_folder_is_named(folder):
+    folder.control.rmdir()
+    folder.control.touch()
+    with pytest.raises(UnreadableError, match=r"control is a file\. Expected a folder"):
+        send_request(folder, "stop")

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from llf_core.runs.evaluations import (
     results_of,
     token_losses_of,
 )
+from llf_core.untrusted import UnreadableError
 
 TARGET = EvaluatedTarget("tuned", "adapter of step 3", "run", 3, "tiny", "0a1b")
 DATA = EvaluatedData(("sums",), "f00d", 2, 1)
@@ -162,3 +164,12 @@ def test_a_number_of_hundreds_of_digits_costs_only_its_example(folder):
     line = json.loads((result.folder / "examples.jsonl").read_bytes().splitlines()[0]) | {"tokens": 10**400}
     (result.folder / "examples.jsonl").write_text(json.dumps(line) + "\n")
     assert examples_of(result) == []
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.parent / "data")])
+def test_what_no_reader_would_find_is_not_written(folder, make):
+    folder.data.mkdir()
+    make(folder.evaluations)
+    with pytest.raises(UnreadableError, match=r"evaluations is a (file|link)\. Expected a folder"):
+        write(folder)
+    assert not list(folder.data.iterdir())
