@@ -62,15 +62,15 @@ def keep(  # noqa: PLR0913 - both replies, and an edited text
 
 
 def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None:
-    """Remove the row of a reply from a data set, as the button for a row that was kept does.
+    """Remove the rows of a reply from a data set, as the button for a row that was kept does.
+
+    Nothing happens if the reply has no such row.
 
     Args:
         conversation: the conversation.
         turn: the question.
         model: the model that wrote the reply.
         kind: kind of row.
-
-    Nothing happens if the reply has no such row.
 
     Raises:
         ConversationError: there is no such reply, or the conversation's file was replaced or deleted meanwhile.

@@ -74,10 +74,11 @@ def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        ended = shown_status(folder).has_ended  # before the look, so that none is saved after it
         steps = Checkpoints(folder).list()
         if steps and steps[-1] > after:
             return True
-        if shown_status(folder).has_ended:
+        if ended:
             return folder.output.is_dir()
         time.sleep(POLL_SECONDS)
     return False

@@ -34,7 +34,7 @@ class Access:
 
     Attributes:
         host: address that it listens on.
-        hosts: further names in the header `Host`.
+        hosts: further names in the header `Host`; a port after a name is left out.
         keys: API keys; empty if none is needed.
         origins: origins whose pages may use it; `*` for all.
     """
@@ -167,7 +167,7 @@ def _digest(key: str) -> bytes:
 
 
 def _host_names(access: Access) -> frozenset[str]:
-    names = {*LOOPBACK_NAMES, access.host.lower(), *(name.lower() for name in access.hosts)}
+    names = {*LOOPBACK_NAMES, access.host.lower(), *filter(None, map(_name_of, access.hosts))}
     if _is_unspecified(access.host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return frozenset(names)
@@ -175,6 +175,8 @@ def _host_names(access: Access) -> frozenset[str]:
 
 def _name_of(host: str) -> str:
     """The name in a header `Host`, without a port."""
+    if _is_address(host):
+        return host.lower()
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].rstrip(".").lower()

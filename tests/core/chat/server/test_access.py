@@ -79,11 +79,12 @@ def test_a_request_without_a_name_is_refused(served):
 
 
 def test_on_all_addresses_any_address_and_allowed_names_are_right(serve):
-    with serve(access=Access("0.0.0.0", ("llf.example",), (KEY,))) as server:
+    with serve(access=Access("0.0.0.0", ("llf.example:80", ""), (KEY,))) as server:
         statuses = [answer(server, "GET", "/health", Host=host).status_code for host in ("192.168.0.7", "[fe80::1]:1")]
         assert statuses == [200, 200]
         assert answer(server, "GET", "/health", Host="LLF.example:8000").status_code == 200
-        assert answer(server, "GET", "/health", Host="evil.example").status_code == 403
+        for host in ("evil.example", ""):
+            assert answer(server, "GET", "/health", Host=host).status_code == 403
 
 
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
