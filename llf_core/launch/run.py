@@ -259,7 +259,7 @@ class Run:
             wait: whether to wait for the trainer's answer.
             by: who requested it.
             changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule),
-                `watch` (a prompt to answer at every checkpoint and evaluation).
+                `watch` (a prompt to answer at every checkpoint and evaluation), `evaluate` (True: one evaluation now).
 
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.

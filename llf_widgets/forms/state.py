@@ -427,7 +427,8 @@ class FormState:
                 without a file.
 
         Raises:
-            ValueError: the text is not a mapping of keys to values, or has a key twice. Nothing changes.
+            ValueError: the text is not a mapping of keys to values, has a key twice, or gives two names of one key
+                different values. Nothing changes.
             PluginError: two installed packages declare the same name or key.
             FileNotFoundError: the working directory was removed.
         """

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from llf_core.launch import Run
 
 POLL_SECONDS = 1.0  # seconds between two looks
+ENDED = FINAL | {"broken"}
+"""States after which a run of a sweep is not looked at again: it has ended, or was deleted."""
 
 
 class SweepRunTable(FormWidget):
@@ -117,7 +119,7 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
                 self._comparison.show([self._runs[place] for place in best])
             else:
                 self._comparison.refresh()
-        return None if all(tracker.snapshot.state in FINAL for tracker in self._trackers) else POLL_SECONDS
+        return None if all(tracker.snapshot.state in ENDED for tracker in self._trackers) else POLL_SECONDS
 
     def _draw(self) -> None:
         metric = ranked_metric(self._trackers)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llf_core.config import ConfigError
+from llf_core.launch import Run
 from llf_core.runs import RunWriter, create_run, status
 from llf_widgets.forms import preflight
+from llf_widgets.forms.sweep_view import SweepView
 from tests.widgets.forms.test_studio import tell, type_into
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_widgets.forms import Studio
     from tests.widgets.forms.conftest import Launches
 
@@ -209,3 +214,15 @@ def test_more_fields_than_there_are_cannot_be_added_and_none_twice(open_: Any) -
     assert [row["key"] for row in open_._rows] == keys
     tell(open_, type="add")
     assert [row["key"] for row in open_._rows] == keys
+
+
+def test_a_run_that_was_deleted_ends_no_stop_and_keeps_no_looks(tmp_path: Path) -> None:
+    runs = [Run(create_run("dataset: llf_demo\n", name, tmp_path)) for name in ("a", "b")]
+    view = SweepView(runs, ["seed"])
+    view._poller.stop()
+    shutil.rmtree(runs[1].folder.path)
+    view.stop()
+    assert [path.name for path in runs[0].folder.control.iterdir()]
+    status.update(runs[0].folder, state="stopped")
+    assert view._poll() is None
+    view.close()
