@@ -13,6 +13,7 @@ import {
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
+import { runInPageCell } from '../shared/page_cell.js';
 import { formatBytes } from '../../src/numbers';
 import { modelsRow } from './models_row.js';
 import { addedPictures, pictureStore } from './pictures.js';
@@ -20,6 +21,7 @@ import { settingsRow } from './settings.js';
 import { turnView } from './turn.js';
 
 /** @import { Context } from '../shared/model' */
+/** @import { Page } from '../shared/page_cell.js' */
 /** @import { ChatModel, ChatReply, ChatTurn, PictureMessage, ReplyUpdate } from './types' */
 
 const MAX_MODELS = 4;
@@ -402,7 +404,7 @@ function render({ model, el }) {
       sets.map(({ text, code }) => {
         const train = createButton(
           'Train on it…',
-          () => openForm(code),
+          () => void openForm(code),
           'llf-link'
         );
         train.setAttribute('aria-label', `Train on ${text}`);
@@ -412,16 +414,9 @@ function render({ model, el }) {
   }
 
   /** Opens a form with a data set in a cell below; on a page that cannot, shows the code. */
-  function openForm(/** @type {string} */ code) {
-    const host =
-      /** @type {{llfHost?: {runCell?: (code: string) => Promise<unknown>}}} */ (
-        globalThis
-      ).llfHost;
-    if (host?.runCell) {
-      host.runCell(code);
-    } else {
-      setText(note, `Run this in a cell: ${code}`);
-    }
+  async function openForm(/** @type {string} */ code) {
+    const { llfHost } = /** @type {{llfHost?: Page}} */ (globalThis);
+    setText(note, await runInPageCell(code, llfHost));
   }
 
   function drawNote() {

@@ -7,6 +7,7 @@ import {
   placeChildren,
   setText
 } from '../shared/dom.js';
+import { runInPageCell } from '../shared/page_cell.js';
 import { requestServer } from '../shared/server.js';
 import { stepSlider } from '../shared/step_slider.js';
 import { withUnit } from '../../src/numbers';
@@ -209,9 +210,10 @@ export function answersSection(feed) {
       return;
     }
     const code = `llf.answers(${JSON.stringify(feed.run)}, [${JSON.stringify(prompt)}])`;
-    if (feed.host?.runCell) {
-      setText(tryStatus, 'The completions are in a cell below.');
-      await feed.host.runCell(code);
+    if (feed.page?.runCell) {
+      setText(tryStatus, 'Opening the completions in a cell…');
+      const problem = await runInPageCell(code, feed.page);
+      setText(tryStatus, problem || 'The completions are in a cell below.');
     } else {
       tryStatus.replaceChildren(
         'Run this in a cell: ',

@@ -3,6 +3,7 @@
 
 import { plotlyChart } from '../shared/plotly_chart.js';
 import { h, scrollToWhenReady, setText } from '../shared/dom.js';
+import { runInPageCell } from '../shared/page_cell.js';
 import { withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
@@ -177,10 +178,9 @@ export async function showExamples(feed, status, step) {
     scrollToWhenReady(() =>
       status.closest('.llf-Monitor')?.querySelector('.llf-Examples')
     );
-  } else if (feed.host?.runCell) {
-    setText(status, 'The rows are in a cell below.');
-    await feed.host.runCell(code);
   } else {
-    setText(status, `Run this in a cell: ${code}`);
+    setText(status, 'Opening the rows in a cell…');
+    const problem = await runInPageCell(code, feed.page);
+    setText(status, problem || 'The rows are in a cell below.');
   }
 }

@@ -4,6 +4,7 @@ import { onKernelLost } from '../shared/kernel.js';
 import { requestServer, jupyterServer } from '../shared/server.js';
 
 /** @import { Model } from '../shared/model' */
+/** @import { Page } from '../shared/page_cell.js' */
 /** @typedef {ReturnType<typeof runFeed>} Feed */
 
 const SECTIONS = [
@@ -23,16 +24,11 @@ const SERVER_MAX_AGE_MS = 5000; // ms for which the server's last response takes
 const TIMEOUT_MS = 12000; // ms without a response after which a source is lost (the kernel sends a heartbeat every 2 s)
 
 /**
- * @typedef {object} Host what the page offers to the view
- * @property {(code: string) => Promise<unknown>} [runCell] runs code in a cell that the reader sees
- */
-
-/**
  * Keeps the sections of a run's monitor up to date until it is closed, and notifies listeners of each change. Views read
  * sections with `get` and need not know whether the server or the kernel sent them.
- * @param {{run: string, home: string, model?: Model, host?: Host}} source `model` is the kernel's widget, if there is one
+ * @param {{run: string, home: string, model?: Model, page?: Page}} source `model` is the kernel's widget, if there is one
  */
-export function runFeed({ run, home, model, host }) {
+export function runFeed({ run, home, model, page }) {
   /** @type {Record<string, any>} */
   const sections = {};
   /** @type {Record<string, string>} */
@@ -234,7 +230,7 @@ export function runFeed({ run, home, model, host }) {
 
   return {
     run,
-    host,
+    page,
     hasKernel: Boolean(model),
     get: (/** @type {string} */ name) => sections[name] ?? model?.get(name),
     /** Returns the time of the run's machine in Unix seconds. */

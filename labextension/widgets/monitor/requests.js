@@ -1,5 +1,6 @@
 // Requests of the monitor to a run: through the Jupyter server, which answers while the kernel is busy, or the kernel.
 
+import { runInPageCell } from '../shared/page_cell.js';
 import { requestServer } from '../shared/server.js';
 
 /** @import { Feed } from './feed.js' */
@@ -91,11 +92,11 @@ export function runRequests(feed, onProgress, onSlow) {
     if (feed.hasKernel) {
       return sendToKernel('resume', { trust }, '');
     }
-    if (!feed.host?.runCell) {
-      return { ok: false, text: `Run this in a cell: ${call}` };
-    }
-    await feed.host.runCell(call);
-    return { ok: true, text: 'Resuming in the cell below.' };
+    const problem = await runInPageCell(call, feed.page);
+    return {
+      ok: !problem,
+      text: problem || 'Resuming in the cell below.'
+    };
   }
 
   /**

@@ -13,7 +13,7 @@ import { completionsSection } from './completions.js';
 import { trainedSection } from './trained.js';
 
 /** @import { Model } from '../shared/model' */
-/** @import { Host } from './feed.js' */
+/** @import { Page } from '../shared/page_cell.js' */
 
 /**
  * Draws a monitor, for a widget of the kernel or without a kernel.
@@ -22,7 +22,7 @@ import { trainedSection } from './trained.js';
  * @param {HTMLElement} context.el
  * @param {string} [context.run] id of the run, if there is no model
  * @param {string} [context.home] `home_hash` of its LLF_HOME
- * @param {Host} [context.page] what LLF's extension offers to the views of a page; not anywidget's `host`
+ * @param {Page} [context.page] not anywidget's `host`
  * @fires llf-head whenever the section `head` changes, with `{run, head}`, so that the page can update the saved output
  * @returns {() => void} closes the monitor
  */
@@ -33,7 +33,7 @@ function render({
   home = model?.get('home'),
   page = /** @type {any} */ (globalThis).llfHost
 }) {
-  const feed = runFeed({ run, home, model, host: page });
+  const feed = runFeed({ run, home, model, page });
   /** @type {{box: HTMLElement, close?: () => void}[]} */
   const sections = [
     headSection(feed),
