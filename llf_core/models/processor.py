@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import is_multimodal, load_architecture
 from llf_core.models.errors import ModelError, first_line, missing_package
+from llf_core.models.header_check import damaged_json
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.remote_code import resolve_trust_remote_code
 
@@ -50,21 +51,21 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
             )
     except ImportError as error:
         raise ModelError(f"The processor of {source.name} cannot be loaded: {missing_package(error)}") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if damaged := damaged_json(source.folder):
+            raise ModelError(f"The processor of {source.name} cannot be loaded: {damaged}") from error
         # Without torchvision, transformers looks for a video processor of some types (LLaVA-NeXT-Video) without an end.
         endless = isinstance(error, RecursionError)
         if (endless or "torchvision" in str(error).lower()) and find_spec("torchvision") is None:
             missing = missing_package(ImportError("torchvision"))
             raise ModelError(f"The processor of {source.name} cannot be loaded: {missing}") from error
-        raise ModelError(
-            f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
-            "preprocessor_config.json in the model's folder."
-        ) from error
-    except AttributeError as error:  # for example Gemma 3's tokenizer, saved without its image tokens
-        raise ModelError(
-            f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected the tokenizer files that "
-            "come with this processor: tokenizer_config.json lacks a token that it needs."
-        ) from error
+        expected = "Expected processor_config.json or preprocessor_config.json in the model's folder."
+        if isinstance(error, AttributeError) and "okenizer" in str(error):  # Gemma 3's, saved without its image tokens
+            expected = (
+                "Expected the tokenizer files that come with this processor: tokenizer_config.json lacks a token that "
+                "it needs."
+            )
+        raise ModelError(f"The processor of {source.name} cannot be loaded: {first_line(error)} {expected}") from error
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ModelError(
             f"{source.name} is a vision model, and its folder has no processor. "

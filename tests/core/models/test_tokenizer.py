@@ -1,6 +1,7 @@
 import pytest
+from transformers import LlavaConfig
 
-from llf_core.models import load_tokenizer, resolve_model
+from llf_core.models import ModelError, ModelSource, load_processor, load_tokenizer, resolve_model
 from llf_core.models.tokenizer import set_padding
 from tests.tiny import CHATML, END, STOP
 from tests.tiny import tiny_tokenizer as make
@@ -43,3 +44,13 @@ def test_nothing_of_this_machine_is_saved_with_it(config, tiny_model_dir, tmp_pa
     saved = (tmp_path / "t/tokenizer_config.json").read_text()
     assert "local_files_only" not in saved
     assert str(tiny_model_dir) not in saved
+
+
+def test_a_processor_whose_settings_are_no_object_is_named(tiny_tokenizer, config, tmp_path):
+    LlavaConfig().save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    source = ModelSource(str(tmp_path), tmp_path, "folder")
+    for text in ("[]", "3"):
+        (tmp_path / "preprocessor_config.json").write_text(text)
+        with pytest.raises(ModelError, match=r"preprocessor_config\.json is not a JSON object"):
+            load_processor(source, config(), tiny_tokenizer)
