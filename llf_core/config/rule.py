@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def no_effect(options: type[Section], key: str, needed: str, when: Callable[[ConfigValues], bool]) -> Rule:
-    """Create the note that an option is set and not read, since another option of its plug-in is not set for it.
+    """Create the note that an option is set and not read, since another option is not set for it.
 
     Without the note, nothing would tell that the value changes nothing.
 
     Args:
-        options: the options of the plug-in.
+        options: the section or the plug-in's options that have the key.
         key: the option.
         needed: the setting with which it is read, such as `pref_loss: simpo`; begins with a key.
-        when: whether the plug-in is selected without that setting.
+        when: whether a config, of a plug-in's option one that selects it, is without that setting.
     """
     default = options.model_fields[key].default
     return Rule(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.did_you_mean import listed, misspelt
 from llf_core.config.metric_names import declarations_of, is_in_file, known_names
 from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Rule, no_effect
 from llf_core.config.rules.conditions import (
     HOLD_OUT,
     NOTHING_HELD_OUT,
@@ -18,6 +18,7 @@ from llf_core.config.rules.conditions import (
     no_sets_reason,
 )
 from llf_core.config.rules.evaluation_metrics import best_metric, evaluation_metrics
+from llf_core.config.training import Training
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -90,6 +91,8 @@ def _corrected(c: ConfigValues) -> tuple[Fix, ...]:
 METRICS = "Expected names of metrics ({known}), of functions under `@llf.metric`, or `FILE.py:FUNCTION`."
 
 EVALUATION = (
+    no_effect(Training, "eval_steps", "eval_strategy: steps", lambda c: c.training.eval_strategy != "steps"),
+    no_effect(Training, "save_steps", "save_strategy: steps", lambda c: c.training.save_strategy != "steps"),
     Rule(
         ("do_predict", "stage", "val_size", "eval_dataset", "streaming"),
         lambda c: bool(c.evaluation.do_predict and no_answers_reason(c)),

@@ -23,6 +23,8 @@ GREEDY_FLOOR = 1e-3
 """`min_lr` of the greedy schedule in transformers."""
 POLYNOMIAL_END = 1e-7
 """`lr_end` of the polynomial schedule in transformers."""
+NO_WARMUP = {"constant", "reduce_lr_on_plateau", "greedy"}
+"""Schedules to which transformers passes no warmup."""
 HIGHEST_FULL_RATE = 2e-4
 OURS = "llf_core."
 
@@ -199,6 +201,20 @@ OPTIMIZATION = (
         ),
         (Fix("Warm up over 10 %", {"warmup_steps": 0.1}),),
         severity="warning",
+    ),
+    Rule(
+        ("warmup_steps", "lr_scheduler_type"),
+        lambda c: c.optimizer.warmup_steps > 0 and c.optimizer.lr_scheduler_type in NO_WARMUP,
+        lambda c: f"`warmup_steps` has no effect: the schedule {c.optimizer.lr_scheduler_type} has no warmup.",
+        lambda c: (
+            *(
+                [Fix("Warm up, then keep the rate", {"lr_scheduler_type": "constant_with_warmup"})]
+                if c.optimizer.lr_scheduler_type == "constant"
+                else []
+            ),
+            Fix("Remove it", {"warmup_steps": None}),
+        ),
+        severity="note",
     ),
     Rule(
         ("max_steps", "num_train_epochs"),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config import quantizers
 from llf_core.config.problem import Fix
-from llf_core.config.rule import Rule
+from llf_core.config.rule import Rule, no_effect
 from llf_core.config.rules.mappings import ACCELERATE, ACCUMULATION, CHECKPOINTING, rejected_options
+from llf_core.config.training import Training
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -66,6 +67,10 @@ def _checkpointing_refuses(c: ConfigValues) -> str:
 
 
 PROCESS = (
+    *(
+        no_effect(Training, key, "push_to_hub: true", lambda c: not c.training.push_to_hub)
+        for key in ("hub_model_id", "hub_private_repo", "hub_revision")
+    ),
     Rule(
         ("accelerator_config", "gradient_accumulation_steps"),
         lambda c: bool(_accelerate_refuses(c)),

@@ -45,6 +45,18 @@ CASES = [
     ("finetuning_type", "error", {"lora_target": ""}, "`lora_target` names no module for the adapter"),
     ("finetuning_type", "error", {"finetuning_type": "ia3", "ia3_target": []}, "`ia3_target` names no module"),
     ("optim_args", "note", {"optim_args": "a=1"}, "the optimizer adamw_torch_fused has no options"),
+    ("warmup_steps", "note", {"warmup_steps": 0.1, "lr_scheduler_type": "constant"}, "constant has no warmup"),
+    (
+        "warmup_steps",
+        "note",
+        EVALUATED | {"warmup_steps": 3, "lr_scheduler_type": "reduce_lr_on_plateau"},
+        "the schedule reduce_lr_on_plateau has no warmup",
+    ),
+    ("eval_steps", "note", {"eval_steps": 5}, "`eval_steps` has no effect without `eval_strategy: steps`"),
+    ("save_steps", "note", {"save_steps": 5, "save_strategy": "epoch"}, "no effect without `save_strategy: steps`"),
+    ("hub_model_id", "note", {"hub_model_id": "a/b"}, "no effect without `push_to_hub: true`"),
+    ("hub_private_repo", "note", {"hub_private_repo": True}, "no effect without `push_to_hub: true`"),
+    ("hub_revision", "note", {"hub_revision": "x"}, "no effect without `push_to_hub: true`"),
     ("adapter_folder", "note", {"adapter_folder": "checkpoint-9"}, "it has no effect"),
     ("hub", "error", {"hub": "modelscope", "trust_remote_code": True}, "Python code of a model is downloaded"),
     (
