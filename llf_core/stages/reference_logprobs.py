@@ -220,6 +220,7 @@ class Reference:
             # The data, and which of its examples in which order: a search of learning rates takes some at random.
             "examples": [hashlib.sha256(np.ascontiguousarray(one).tobytes()).hexdigest() for one in (twins, numbers)],
             "model": _bytes_of(resolve_model(model_name(config), config)),
+            "random_weights": config.training.seed if config.model.train_from_scratch else None,
             "adapters": [_stats(folder) for folder in adapters],
             "new_rows": _new_rows(config, context.model),
             # Settings too, not only weights: trained weights are kept in a higher precision than frozen ones.

@@ -117,6 +117,16 @@ def test_some_examples_in_another_order_have_the_log_probabilities_of_their_own(
     assert not list((folder.home / "cache" / "reference").glob("*.partial.npy"))
 
 
+def test_random_weights_of_another_seed_are_another_reference(trained, pairs):
+    for seed in (7, 8):
+        folder, code = trained(
+            stage="dpo", dataset=pairs, finetuning_type="full", train_from_scratch=True, max_steps=1, seed=seed,
+            precompute_ref_log_probs=True,
+        )  # fmt: skip
+        assert code == 0
+        assert curve(folder)[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
 def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
     whole, _ = trained(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3)
     half = make_run(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3, max_steps=6)
