@@ -538,14 +538,23 @@ class Encoder:
         """
         conversation = self._with_system(self._align(record.row))
         parts = self._texts(conversation)
-        made = []
-        for found in self._encode([rendered for _, rendered in parts]):
-            if isinstance(found, BadExample):
-                raise found
-            made.append(found.lists())
+        encoded = self._encode([rendered for _, rendered in parts])
+        reasons = [found for found in encoded if isinstance(found, BadExample)]
         if self.kind == PAIRS:
+            if reasons:
+                raise reasons[0]
+            made = [found.lists() for found in encoded if isinstance(found, Encoded)]
             return self._explain_pair(conversation, parts, made)
-        return [self._explain_one(part, rendered, tokens) for (part, rendered), tokens in zip(parts, made, strict=True)]
+        explained = []
+        for (part, rendered), found in zip(parts, encoded, strict=True):
+            if isinstance(found, Encoded):
+                try:
+                    explained.append(self._explain_one(part, rendered, found.lists()))
+                except BadExample as error:  # the other responses may give examples
+                    reasons.append(error)
+        if reasons and not explained:
+            raise reasons[0]
+        return explained
 
     def _explain_one(self, part: Conversation, rendered: Rendered, tokens: Tokens) -> ExplainedExample:
         whole, kept = part, [True] * len(tokens.ids)
