@@ -10,7 +10,6 @@ import pytest
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
 from llf_core.data.align import PEEK_ROWS
-from llf_core.data.errors import DataError
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.column_roles import readings
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
@@ -373,7 +372,8 @@ def test_the_number_of_streamed_records_that_are_read_is_that_of_both_limits(mak
 
 
 def test_an_example_shows_its_turns_where_another_response_of_its_record_is_unusable(inspect, tokenizer):
-    tokenizer.chat_template = STRIPS_THINKING
+    refuses = "{% if messages[0]['content'] == 'Again.' %}{{ raise_exception('no question') }}{% endif %}"
+    tokenizer.chat_template = refuses + STRIPS_THINKING
     talk = [
         {"role": "user", "content": "Name it."},
         {"role": "assistant", "content": "<think>x</think>A ship."},
@@ -381,11 +381,8 @@ def test_an_example_shows_its_turns_where_another_response_of_its_record_is_unus
         {"role": "assistant", "content": "<think>y</think>The sea."},
     ]
     whole = inspect([{"messages": talk}])
-    least = min(whole.example(number)["tokens"] for number in range(2))
-    for cutoff in range(least, 10, -1):
-        try:
-            view = inspect([{"messages": talk}], cutoff_len=cutoff)
-        except DataError:
-            break
-        for number in range(view.overview()["examples"]):
-            assert [turn["role"] for turn in view.example(number)["turns"]][:1] == ["user"]
+    view = inspect([{"messages": talk}], cutoff_len=whole.example(1)["tokens"] - 1)  # without the oldest exchange
+    assert view.overview()["examples"] == view.overview()["dropped"] == 1
+    shown = view.example(0)
+    assert [turn["role"] for turn in shown["turns"]] == ["user", "assistant"]
+    assert said(shown["turns"], "trained") == "<think>x</think>A ship.<|im_end|>\n"
