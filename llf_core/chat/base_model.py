@@ -39,7 +39,7 @@ def plan_base(config: RunConfig) -> DevicePlan:
 
     `infer_dtype` takes the place of the measured precision. No weights are loaded, so the stored results of an
     evaluation are found by its precision before it begins. The GPU is the one of `LOCAL_RANK`, if that is set. On a
-    CPU, the first measurement of bfloat16 is written to `cache/probe.json` of `LLF_HOME`.
+    CPU, the first measurement of bfloat16 is written to `cache/probe.json` of `LLF_HOME`, if that can be written.
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
@@ -47,15 +47,14 @@ def plan_base(config: RunConfig) -> DevicePlan:
     Raises:
         ModelError: the config requests a precision that the device does not support.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: the system denies access to the cache of the bfloat16 benchmark.
-        OSError: that cache cannot be read or written.
+        OSError: too many files are open.
     """
     from llf_core.models.device import plan_device
 
     plan = plan_device(config)
     if config.chat.infer_dtype != "auto":
-        plan = replace(plan, dtype=config.chat.infer_dtype, autocast=None)
+        dtype = config.chat.infer_dtype
+        plan = replace(plan, dtype=dtype, autocast=None, reason=f"{dtype}, as `infer_dtype` says.")
     return plan
 
 

@@ -134,8 +134,9 @@ def _row_message(message: Mapping[str, Any], images: list[str]) -> dict[str, Any
         parts = []
         for part in content:
             if is_picture(part):
-                images.append(str(part_url(part)))
-                parts.append("<image>")
+                if url := part_url(part):
+                    images.append(url)
+                    parts.append("<image>")
             else:
                 parts.append(part_text(part))
         content = "".join(parts)

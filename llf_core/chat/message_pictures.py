@@ -36,7 +36,7 @@ def checked_url(part: dict[str, Any], number: int) -> str:
         picture_bytes(url, f"The picture of message {number + 1}")
     except PictureError as error:
         raise RequestError(str(error)) from error
-    return str(url)
+    return url
 
 
 def with_checked_pictures(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

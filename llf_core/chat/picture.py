@@ -157,14 +157,18 @@ def image_part(image: Image) -> dict[str, Any]:
     return _part(picture_url(file.getvalue()))
 
 
-def part_url(part: Mapping[str, Any]) -> object:
-    """The URL of a content part with a picture, which may have been written by others; see `picture_bytes`.
+def part_url(part: Mapping[str, Any]) -> str:
+    """The URL of a content part with a picture. Others may have written it, so `picture_bytes` checks it.
 
     Args:
         part: of the type `image_url`, or `image` as some templates name it.
+
+    Returns:
+        The URL; empty if no text stands in its place.
     """
-    given = part.get("image_url", part.get("image"))
-    return given.get("url") if isinstance(given, dict) else given
+    given = part.get("image_url") or part.get("image")
+    url = given.get("url") if isinstance(given, dict) else given
+    return url if isinstance(url, str) else ""
 
 
 def _part(url: str) -> dict[str, Any]:

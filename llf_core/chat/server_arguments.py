@@ -50,8 +50,7 @@ def base_model(config: RunConfig, server: str, *, trust: bool) -> tuple[str, lis
             "quantization_bit, name a quantized model, or remove infer_backend to use LLF's engine."
         )
     source = resolve_model(model.model_name_or_path, config)
-    runs = config.model.trust_remote_code if trust else resolve_trust_remote_code(source, config)
-    code = ["--trust-remote-code"] if runs else []
+    code = ["--trust-remote-code"] if resolve_trust_remote_code(source, config, trusted=trust) else []
     return str(source.path), code
 
 

@@ -107,7 +107,8 @@ def table_file() -> Path:
 def past_runs() -> tuple[PastRun, ...]:
     """Read the runs in `LLF_HOME/past_runs.json`, oldest first, by which forecasts of like runs are corrected.
 
-    A file that is missing, broken or too large counts as empty, since forecasts work without it.
+    A file that is missing, too large, no regular file (a link too), not JSON or of another `FORMAT` counts as empty.
+    Damaged runs in it are left out. Forecasts work without them.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -96,12 +96,13 @@ class PeftTuner(Method):
         """Make PEFT's config of a new adapter, before PEFT wraps the model; methods with more options override it.
 
         Args:
-            model: a `PreTrainedModel`, not yet wrapped.
+            model: a `PreTrainedModel`, not yet wrapped. Its `llf_notes` become what was left out of linear layers.
             tuner: the adapter and its options.
 
         Raises:
-            ModelError: a module that the model does not have, modules or new tokens that this adapter cannot train,
-                options that PEFT refuses, or a type of adapter that the installed PEFT does not have.
+            ModelError: a module that the model does not have, no linear layer for an adapter, an `additional_target`
+                that leaves none, modules or new tokens that this adapter cannot train, options that PEFT refuses, or a
+                type of adapter that the installed PEFT does not have.
             RuntimeError: out of memory, in a method that runs examples for it.
         """
         from peft import TaskType

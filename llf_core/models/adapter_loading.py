@@ -38,6 +38,8 @@ SCORE_KEY = f"base_model.model.{HEAD_WEIGHT}"
 
 ROWS = ".token_adapter.trainable_tokens_delta."
 """Part of the name of a parameter with trained rows of an embedding or output head."""
+NOT_MERGEABLE = (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""Errors of PEFT for an adapter that it cannot merge. An error of memory is one of them."""
 SAVED_PROMPTS = {"embedding.weight", "trainable_embedding"}
 """Trained weights of a prompt that PEFT saves as they are."""
 MAX_LISTED = 5
@@ -163,7 +165,7 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
         config: see `find_adapter`.
 
     Returns:
-        The model. Its attribute `llf_merged` lists the adapters, so that it is not taken for its base.
+        The model. If there were adapters, its attribute `llf_merged` lists them, so that it is not taken for its base.
 
     Raises:
         ModelError: an adapter is missing, damaged, does not fit or is of a type that cannot be merged, or the model is
@@ -181,11 +183,13 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
         wrapped = load_adapter(model, name, config)
         try:
             model = wrapped.merge_and_unload()
-        except (AttributeError, NotImplementedError, ValueError) as error:
+        except NOT_MERGEABLE as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"{name} cannot be merged into its base: adapters of the type "
-                f"{wrapped.active_peft_config.peft_type.value} stay separate from it. Give it as the only adapter, "
-                "without create_new_adapter."
+                f"{wrapped.active_peft_config.peft_type.value} with its options stay separate from it. Give it as the "
+                "only adapter, without create_new_adapter."
             ) from error
     if names:
         model.llf_merged = list(names)
@@ -341,7 +345,9 @@ def can_merge(model: Any) -> bool:
     try:
         layer.merge()
         layer.unmerge()
-    except (NotImplementedError, ValueError, AttributeError, TypeError):
+    except NOT_MERGEABLE as error:
+        if is_out_of_memory(error):
+            raise
         return False
     finally:
         weight.data.copy_(begun)

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from llf_core.models.model_source import ModelSource
 
 
-def resolve_trust_remote_code(source: ModelSource, config: RunConfig) -> bool:
+def resolve_trust_remote_code(source: ModelSource, config: RunConfig, *, trusted: bool = False) -> bool:
     """Value of `trust_remote_code` for transformers' loaders, so that code runs only where the user has allowed it.
 
     Args:
         source: a model, adapter or result. A GGUF file contains no code.
         config: for `trust_remote_code`.
+        trusted: whether code may run that has not been allowed yet, for a program that asks nobody, as a server.
 
     Raises:
         UntrustedCodeError: code would run in a process that only views the model, and the user has not allowed it.
@@ -27,4 +28,6 @@ def resolve_trust_remote_code(source: ModelSource, config: RunConfig) -> bool:
     """
     if source.kind == "gguf":
         return False
+    if trusted:
+        return config.model.trust_remote_code
     return runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)

@@ -51,8 +51,10 @@ class Optimizer(ABC):
         lists of them. `PerParameterOptimizer` is a base for it that can update in the backward pass.
 
         Args:
-            model: the model under training, for optimizers that treat its layers differently.
-            groups: the trained parameters: those with weight decay, and norms and biases without.
+            model: the model under training, for optimizers that treat its layers differently: BAdam freezes parameters
+                of it. Those that update in the backward pass put hooks on the parameters.
+            groups: the trained parameters: those with weight decay, and norms and biases without. BAdam takes out those
+                that it never trains.
 
         Raises:
             OptimizerError: it cannot train this model.
@@ -93,9 +95,9 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
     """Build the optimizer that a config selects, after checks that it can train this model here.
 
     Args:
-        model: the model under training.
+        model: the model under training, which the optimizer may change, see `Optimizer.build`.
         config: the run's config.
-        groups: the trained parameters, see `Optimizer.build`.
+        groups: the trained parameters, which the optimizer may change, see `Optimizer.build`.
 
     Returns:
         The optimizer; None where transformers builds it by its name.

@@ -17,8 +17,9 @@ MAX_WORDS, MAX_CHARACTERS = 20, 200
 class Search:
     """A search query.
 
-    Every word must match: the beginning of a word in name, tags, note, data, model, stage or method (a number as a
-    whole), or an id or its prefix. `experiment 12` matches neither `experiment 120` nor a run started at 12:00.
+    Every word must match: the beginning of a word in name, tags, note, data, model, stage or method, or an id, or the
+    beginning of an id of at least `ID_PREFIX` characters. No digit may follow a whole number: `experiment 12` matches
+    neither `experiment 120` nor a run started at 12:00, but `experiment 12.5`.
 
     Args:
         text: words separated by spaces, case-insensitive.

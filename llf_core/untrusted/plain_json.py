@@ -22,8 +22,8 @@ SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Unicode bidirectional control characters. In a name they would reverse the text displayed around it."""
+BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Unicode bidirectional control characters. In a name they would change the order of the text around it."""
 
 
 class NotPlainError(ValueError):
@@ -38,7 +38,7 @@ class NotPlainError(ValueError):
         self.line = line
 
 
-def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
     """Parse JSON that somebody else may have written, so that nothing in the result breaks a later walk or write.
 
     Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`. As Python's `json` does, it
@@ -47,8 +47,8 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] 
 
     Args:
         data: the JSON text; as bytes in UTF-8, UTF-16 or UTF-32.
-        pairs: builds a dict or list from the key-value pairs of an object, like `object_pairs_hook` of `json.loads`;
-            None for a dict. A `ValueError` of it becomes a `NotPlainError`.
+        pairs: builds the dict of an object from its pairs of key and value, to see keys that occur twice, like
+            `object_pairs_hook` of `json.loads`; None for a plain dict. Its `ValueError` becomes a `NotPlainError`.
 
     Returns:
         The parsed value.

@@ -106,7 +106,7 @@ class _Module:
         found = _Definition.of(inner, users)
         if found.name != name:
             self._have(found.name, function, users)
-        for used, chains in found.names():
+        for used, chains in found.names(users):
             value = _value(inner, used)
             if value is MISSING and hasattr(builtins, used):
                 continue
@@ -218,7 +218,8 @@ class _Definition:
         except (SyntaxError, ValueError):  # a lambda in the middle of a call
             tree = ast.Module([], [])
         _check_secrets(f"if True:\n{text}" if inside else text, 1 if inside else 0, tree, users)
-        (statement,) = (tree.body[0].body if inside and tree.body else tree.body) or (None,)
+        statements = tree.body[0].body if inside and tree.body else tree.body
+        statement = statements[0] if len(statements) == 1 else None
         if isinstance(statement, ast.FunctionDef):
             ours = [one for one in statement.decorator_list if _registers(one, function)]
             gone = {line for one in ours for line in range(one.lineno, (one.end_lineno or one.lineno) + 1)}
@@ -232,8 +233,15 @@ class _Definition:
                 return cls(name, ast.unparse(statement))
         raise SourceError(f"{users[-1]} is a lambda inside another statement. Write it as a function: def f(answer): …")
 
-    def names(self) -> Iterator[tuple[str, set[str]]]:
-        """Global names that it uses, each with the dotted names that start with it."""
+    def names(self, users: tuple[str, ...]) -> Iterator[tuple[str, set[str]]]:
+        """Global names that it uses, each with the dotted names that start with it.
+
+        Args:
+            users: functions that use it, for messages.
+
+        Raises:
+            SourceError: it is no function without the one around it.
+        """
         tree = ast.parse(self.text)
         for node in ast.walk(tree):  # annotations are not evaluated
             if isinstance(node, ast.arg):
@@ -242,7 +250,14 @@ class _Definition:
                 node.returns = None
             elif isinstance(node, ast.AnnAssign):
                 node.annotation = ast.Constant(None)
-        used = sorted(set(_globals(symtable.symtable(ast.unparse(tree), "function", "exec"))) - {self.name})
+        try:
+            table = symtable.symtable(ast.unparse(tree), "function", "exec")
+        except SyntaxError:  # `nonlocal`
+            raise SourceError(
+                f"{_who(users)} changes a variable of the function around it (nonlocal), and is stored without that. "
+                "Keep the value in a list or a class of the module instead."
+            ) from None
+        used = sorted(set(_globals(table)) - {self.name})
         chains = [chain for node in ast.walk(tree) if (chain := _chain(node))]
         for name in used:
             yield name, {chain for chain in chains if chain.startswith(f"{name}.")}
@@ -327,7 +342,7 @@ def _literal(value: object) -> str | None:
     """Source text of a plain value; None for other types."""
     try:
         return _text(value)
-    except (_NoLiteral, RecursionError):
+    except (_NoLiteral, RecursionError, ValueError):  # Python writes no integer of thousands of digits
         return None
 
 

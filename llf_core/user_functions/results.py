@@ -47,6 +47,9 @@ def as_float(value: float) -> float:
 def raised(error: BaseException, path: str = "", file: str = "") -> str:
     """Describe an exception of a function, to go on after its name: `raised ValueError: … in line 3 of code/f.py`.
 
+    It is part of a sentence: of the message the first line is kept, without full stops at its end. The line is the
+    innermost one in the function's file, and is left out if there is none.
+
     Args:
         error: the exception.
         path: file name of the function in tracebacks; empty if it has none of its own.

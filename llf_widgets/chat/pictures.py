@@ -113,6 +113,6 @@ def shown_url(conversation: Conversation, key: str) -> str:
     message = conversation.messages.get(key.rpartition("-")[0])
     found = pictures_of(message, [key]) if message is not None else []
     try:
-        return str(part_url(found[0])) if found and picture_bytes(part_url(found[0])) else ""
+        return part_url(found[0]) if found and picture_bytes(part_url(found[0])) else ""
     except PictureError:
         return ""

@@ -141,13 +141,14 @@ def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
 
 
 def sent_messages(path: Sequence[ChatMessage], left_out: int = 0) -> list[ChatMessage]:
-    """The messages of a path that a model is sent: without questions that got no reply, and without the oldest turns.
+    """The messages of a path that a model is sent: without turns that have no answer, and without the oldest others.
 
-    Chat templates expect an answer after each question, and a long prompt fits once old turns are left out.
+    Chat templates expect an answer after each question, and a long prompt fits once old turns are left out. A turn has
+    an answer if one of its replies has content or calls a tool; thoughts alone, of a reply that was cut off, are none.
 
     Args:
         path: messages that end with a question.
-        left_out: number of the oldest turns to leave out.
+        left_out: number of the oldest turns with an answer to leave out.
     """
     turns: list[list[ChatMessage]] = []
     for message in path:

@@ -17,7 +17,9 @@ LINE = 500  # characters of a log line that are worth sending
 
 
 class EventLog:
-    """Events as rows `{"time", "step", "text"}`; checkpoint and evaluation of a step share a row.
+    """Events as rows; checkpoint and evaluation of a step share a row.
+
+    A row has `time` (Unix seconds) and `step`, each None if the event has none, and `text`.
 
     Unknown types, and events with invalid fields, are skipped, since the file may come from another version.
     """

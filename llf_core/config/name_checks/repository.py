@@ -36,10 +36,12 @@ def fetch_repository_info(
     Raises:
         HFValidationError: the name is not a valid repository id.
         HfHubHTTPError: the hub refused the request: no such repository, no access, or an error of the server.
-        TimeoutError: the answer was not complete in time.
-        ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
+        TimeoutError: the answer was not complete within three times `seconds`.
+        ValueError: the answer is not JSON, is larger than `MOST_BYTES`, or has a value that no hub gives.
         RecursionError, TypeError, KeyError, AttributeError: the answer is JSON, and none of a hub.
-        Exception: of the client's HTTP library, if the server cannot be reached.
+        OSError: the client is set offline (`HF_HUB_OFFLINE`).
+        Exception: of the client's HTTP library, if the server cannot be reached, is silent for longer than `seconds`,
+            sends what is not HTTP, or breaks off.
     """
     found: ModelInfo | DatasetInfo = _within(lambda: _request(kind, name, revision, seconds), seconds)
     return found
@@ -57,10 +59,12 @@ def read_json(address: str, headers: Mapping[str, str], *, seconds: float) -> tu
         The HTTP status, and the value; None of a status that is a refusal or an error.
 
     Raises:
-        TimeoutError: the answer was not complete in time.
+        TimeoutError: the answer was not complete within three times `seconds`.
         ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
         RecursionError: the answer is too deeply nested.
-        Exception: of the client's HTTP library, if the server cannot be reached.
+        OSError: the client is set offline (`HF_HUB_OFFLINE`).
+        Exception: of the client's HTTP library, if the server cannot be reached, is silent for longer than `seconds`,
+            sends what is not HTTP, or breaks off.
     """
 
     def request() -> tuple[int, Any]:

@@ -54,11 +54,13 @@ def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int,
 
 
 def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
-    """Loss of quality against the base, and speed; for the base itself its answers and logits are written first.
+    """Loss of quality against the base, and speed; for the base itself its answers and logits are made first.
 
     Args:
         model: the loaded file.
-        job: what to compute, of `receipt.job_of`; without answers for the base.
+        job: what to compute, of `receipt.job_of`. For the base, `answers` is None and `width` 0: its answers are
+            generated, and its logits are written to `base`. Another file has the `answers_of_questions` and the `width`
+            of the base.
         answer: gives the greedy answer to a prompt, both as token ids.
 
     Returns:
@@ -77,7 +79,7 @@ def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, .
     if answers is None:
         answers = [answer(tuple(ids)) for ids in job["questions"]]
     probe = Probe(job["questions"], answers, job["text"])
-    if not width:
+    if job["answers"] is None:
         width = write_base(probe, logits, base)
     found = quality_loss(probe, logits, base, width)
     further = {"answers_of_questions": answers, "width": width, "parameters": model.parameters}

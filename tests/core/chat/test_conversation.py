@@ -247,11 +247,13 @@ def test_exports(tmp_path: Path) -> None:
 
 def test_a_part_without_text_shows_none(tmp_path: Path) -> None:
     conversation = new_conversation(tmp_path)
-    odd = [{"type": "text", "text": None}, {"type": "text"}, {"type": "text", "text": ["a"]}]
+    odd = [{"type": "text", "text": None}, {"type": "text"}, {"type": "text", "text": ["a"]}, {"type": "image_url"}]
     question = conversation.add("user", [*odd, {"type": "text", "text": "Name a colour."}])
     conversation.add("assistant", "Red.", parent=question.id)
     assert conversation.title == question.text() == "Name a colour."
-    assert as_rows(conversation)[0]["messages"][0]["content"] == "Name a colour."
+    (row,) = as_rows(conversation)
+    assert row["messages"][0]["content"] == "Name a colour."
+    assert not row.get("images")
     assert "None" not in as_markdown(conversation)
 
 

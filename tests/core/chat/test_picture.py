@@ -92,3 +92,18 @@ def test_a_cell_is_told_what_it_gave_instead_of_a_picture(tmp_path):
 def test_what_is_no_path_is_named(given):
     with pytest.raises(PictureError, match=r"^The picture '.*' is no path\. Expected the path of a file\.$"):
         picture_part(given)
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:x"}}, "data:x"),
+        ({"type": "image", "image": "data:x"}, "data:x"),
+        ({"type": "image_url", "image_url": None, "image": "data:x"}, "data:x"),
+        ({"type": "image_url"}, ""),
+        ({"type": "image_url", "image_url": {"url": 5}}, ""),
+        ({"type": "image_url", "image_url": {}}, ""),
+    ],
+)
+def test_the_url_of_a_part_is_a_text_whoever_wrote_the_part(part, found):
+    assert part_url(part) == found

@@ -83,6 +83,24 @@ def test_a_prompt_cannot_be_merged(adapter, config, loaded):
     assert "cannot be merged into its base: adapters of the type PROMPT_TUNING" in said
 
 
+def test_a_lora_with_biases_is_not_merged_into_a_base_without(config, loaded, tmp_path, tiny_model_dir):
+    from peft import LoraConfig, get_peft_model
+
+    from llf_core.models.adapter_loading import can_merge, load_adapter
+
+    _, _, model = loaded(config(finetuning_type="full"))
+    folder = tmp_path / "with biases"
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"], lora_bias=True)).save_pretrained(folder)
+    said = refused(loaded, config(adapter_name_or_path=str(folder), create_new_adapter=True))
+    assert "cannot be merged into its base: adapters of the type LORA with its options stay separate" in said
+
+    _, _, base = loaded(config(finetuning_type="full"))
+    before = base.get_parameter("model.layers.0.self_attn.q_proj.weight").clone()
+    wrapped = load_adapter(base, str(folder), config())
+    assert not can_merge(wrapped)
+    assert torch.equal(wrapped.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight, before)
+
+
 def test_an_adapter_of_another_model(adapter, config, loaded, tmp_path, tiny_tokenizer):
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -179,6 +179,12 @@ def test_a_cell_that_is_run_again_counts(cells: Cells) -> None:
         ("def f(answer): return nowhere", "f uses nowhere, which is not defined. Define it, or remove it."),
         ("k = 'x' * 1_000_001\ndef f(answer): return k", "f uses k, which is 1,000,003 characters long"),
         ("f = dict(f=lambda answer: 1)['f']", "f is a lambda inside another statement. Write it as a function"),
+        ("f = lambda answer: 1; other = 3", "f is a lambda inside another statement. Write it as a function"),
+        (
+            "def g():\n    n = 0\n    def f(answer):\n        nonlocal n\n        return n\n    return f\nf = g()",
+            "The reward function f changes a variable of the function around it",
+        ),
+        ("k = 10 ** 5000\ndef f(answer): return k", "f uses k, a int of the notebook, which cannot be passed"),
         (f"def f(answer): return {'+'.join(['answer'] * 600)}", "reward function f has an expression that is nested"),
     ],
 )
