@@ -247,8 +247,8 @@ def test_the_parts_that_are_not_frozen_are_trained(kind, method, trained, saved,
 def the_forecast_of_the_config_counts_the_encoder(folder):
     """As that of the loaded model, whose adapters of the projector it does not count."""
     config = run_config(folder)
-    longest = np.array([max(len(one["input_ids"]) for one in prepared(config))])
-    lengths = of_lengths(longest, basis="", exact=True, patches=lengths_from_text(config).patches)
+    tokens = np.array([len(one["input_ids"]) for one in prepared(config)])
+    lengths = of_lengths(tokens, basis="", exact=True, patches=lengths_from_text(config).patches)
     forecast = Forecaster(config, lengths, find_devices()[-1])
     assert (forecast.step.training.patches, forecast.step.training.trains_encoder) == (3 * (4 + 1), True)
     event = next(one for one in map(json.loads, folder.events.read_text().splitlines()) if one["type"] == "memory")
