@@ -114,6 +114,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.models.bf16_benchmark.bf16_speedup": {"PackageNotFoundError": "torch is imported"},
     "llf_core.models.bounded_tokenizers.check_tokenizer": {
         "PanicError": "`is_tokenizer_error` recognizes it",
+        "Error": "the library has just written the base64 text",
         "JSONDecodeError": "the library has just written the text",
         "RecursionError": "the library has just written the text",
     },

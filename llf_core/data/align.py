@@ -146,14 +146,16 @@ class Reading:
     def align(self, row: Row) -> Conversation:
         """Convert a row to a conversation, the common representation from which all examples are made.
 
+        Its media are not read, see `add_media`.
+
         Args:
             row: one record.
 
         Raises:
             BadExample: the row contains no usable conversation; the message is the reason.
             KeyError: the format is not installed.
-            PluginError: the format's implementation cannot be imported, or two installed packages declare the same
-                format.
+            PluginError: the format's implementation cannot be imported or is no `DatasetFormat`, or two installed
+                packages declare the same format.
         """
         if self.renames:
             row = rename_fields(row, self.columns, dict(self.renames))

@@ -7,7 +7,11 @@ so the growth that a `tokenizer.json` allows is computed before any text is toke
 from __future__ import annotations
 
 import json
+import re
+import warnings
+from base64 import b64decode
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError, first_line
@@ -19,12 +23,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PANIC = "PanicException"
-MAX_GROWTH = 256
-"""Maximum growth factor of a normalizer or decoder: eight one-character replacements in a row."""
+MAX_GROWTH = 324
+"""Maximum growth factor of a normalizer or decoder: ALBERT's, which is 18 of NFKD times 18 of SentencePiece's map."""
 MAX_ADDED_LENGTH = 1000
 """Characters that a normalizer or decoder may add to a text."""
 PROBE_TEXTS = ("a", "Hello, world 1", "\u00e4 \u4f60\u597d \U0001f642")
 """Texts that every tokenizer must accept: ASCII, a script without spaces, and characters beyond 16 bits."""
+FORMS = {"NFC": 4, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 2, "StripAccents": 1}
+"""Characters that these make of one. A row of them makes as many as the largest, since none enlarges a decomposition.
+
+Measured over all characters; https://unicode.org/faq/normalization.html#12 has the same. NFC counts as NFD, which some
+of its characters become before.
+"""
+GROWTH = FORMS | {"BertNormalizer": 3, "ByteLevel": 4, "WordPiece": 2, "BPEDecoder": 2, "CTC": 2}
+"""The same for other normalizers, measured too, and for decoders, which may add a blank to each token or character."""
 
 
 class PanicError(RuntimeError):
@@ -116,15 +128,53 @@ def _growth_bound(part: dict[str, Any]) -> tuple[float, int]:
     kind = part.get("type")
     if kind == "Sequence":
         times, added = 1.0, 0
-        for inner in part.get("normalizers") or part.get("decoders") or ():
-            more, longer = _growth_bound(inner)
-            times, added = times * more, int(added * more) + longer
+        for forms, row in groupby(_flat(part), lambda one: one.get("type") in FORMS):
+            bounds = [_growth_bound(one) for one in row]
+            for more, longer in [max(bounds)] if forms else bounds:
+                times, added = times * more, int(added * more) + longer
         return times, added
     if kind == "Prepend":
         return 1.0, len(part.get("prepend") or "")
     if kind == "Replace":
-        pattern, content = part.get("pattern") or {}, len(part.get("content") or "")
-        shortest = len(pattern.get("String") or "") if isinstance(pattern, dict) else 0
-        # A regular expression may match one character.
-        return max(1.0, content / shortest if shortest else float(content)), 0
-    return 1.0, 0
+        content, shortest = len(part.get("content") or ""), _shortest_match(part.get("pattern") or {})
+        # A match of nothing inserts the content before each character and at the end.
+        return (max(1.0, content / shortest), 0) if shortest else (1.0 + content, content)
+    if kind == "Precompiled":
+        return max(1.0, _longest_entry(b64decode(part.get("precompiled_charsmap") or ""))), 0
+    return float(GROWTH.get(str(kind), 1)), 0
+
+
+def _flat(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The components of a sequence and of those in it."""
+    for inner in part.get("normalizers") or part.get("decoders") or ():
+        yield from _flat(inner) if inner.get("type") == "Sequence" else (inner,)
+
+
+def _shortest_match(pattern: dict[str, str]) -> int:
+    """Lower bound of the number of characters that a pattern matches.
+
+    `re` computes that of a regular expression. Oniguruma, which matches it, reads nested classes and `{1}?` in another
+    way: such an expression, and one that `re` does not know, may match nothing.
+    """
+    if "Regex" not in pattern:
+        return len(pattern.get("String") or "")
+    text = pattern["Regex"]
+    if text.count("[") > 1 or "}?" in text:
+        return 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return int(re._parser.parse(text).getwidth()[0])  # type: ignore[attr-defined]  # noqa: SLF001 - no other way
+    except (re.error, RecursionError, OverflowError, Warning):
+        return 0
+
+
+def _longest_entry(charsmap: bytes) -> int:
+    """Number of characters of the longest replacement in SentencePiece's map: the trie's length, the trie, the texts.
+
+    Source:
+        `Normalizer::DecodePrecompiledCharsMap` of https://github.com/google/sentencepiece: a 32-bit little-endian
+        length, the trie, and texts that end with a zero byte.
+    """
+    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
+    return max(len(text.decode("utf-8", "replace")) for text in texts.split(b"\0"))

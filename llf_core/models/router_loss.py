@@ -126,7 +126,8 @@ class RouterOutputs:
     def take_loss(self) -> tuple[Tensor, Tensor] | None:
         """Load balancing loss (float32) and number of tokens (int64) of the last training forward pass, scalars.
 
-        It is taken before the backward pass, which may call routers again. None without such a pass.
+        It is taken before the backward pass, which may call routers again. None without a training forward pass since
+        the last call, which removes what was recorded.
 
         Raises:
             ModelError: the routers were not called once for each token, as where they see only a part of the tokens.

@@ -220,6 +220,8 @@ def map_of_config(config: RunConfig) -> ParameterMap:
             or the method or a modifier does not fit it.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
             plug-in.
         MemoryError, RuntimeError: out of memory.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor, nn
 
+from llf_core.config.ignore_index import IGNORED
 from llf_core.config.registry import stage_of
 from llf_core.data import DataError, PackedRows
 from llf_core.data.example_store import lengths
+from llf_core.data.formats.conversation import UNPAIRED
 from llf_core.data.streaming import Stream
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ def _tables(module: nn.Module) -> Iterator[int]:
 def check_positions(context: TrainingContext) -> None:
     """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
 
-    Nothing is known of the examples of a stream, and a vision model has positions of its own for pictures: both pass.
+    For KTO, such a completion is also that of another example (`llf_core.stages.kto.stage.mismatched`). Nothing is
+    known of the examples of a stream, and a vision model has positions of its own for pictures: both pass.
 
     Args:
         context: the training context.
@@ -58,11 +62,17 @@ def check_positions(context: TrainingContext) -> None:
     limit = None if context.processor is not None else position_limit(context.model)
     if limit is None or isinstance(data.train, Stream):
         return
-    longest = max(map(_longest, [data.train, *([] if data.eval is None else [data.eval])]))
+    sets = [data.train, *([] if data.eval is None else [data.eval])]
+    longest = max(map(_longest, sets))
     drawn = stage_of(config).completion_tokens(config, longest)
-    if longest + drawn <= limit:
+    other = 0
+    if stage_of(config).data_kind == UNPAIRED and min(2 * longest, config.data.cutoff_len) > limit:
+        other = max(_longest_mismatched(examples, config.data.cutoff_len) for examples in sets)
+    if max(longest + drawn, other) <= limit:
         return
     what, keys = f"the longest example has {longest:,} tokens", "cutoff_len"
+    if other > longest:
+        what = f"a prompt with the completion of another example, which KTO compares, has up to {other:,} tokens"
     if drawn:
         what = f"the longest prompt has {longest:,} tokens and its completion at most {drawn:,}"
         keys = f"cutoff_len or {stage_of(config).completion_limit}"
@@ -76,3 +86,14 @@ def _longest(examples: Any) -> int:
     whole = examples.examples if isinstance(examples, PackedRows) else examples
     columns = [name for name in ("input_ids", "rejected_ids") if name in whole.column_names]
     return max(int(lengths(whole, name).max(initial=0)) for name in columns)
+
+
+def _longest_mismatched(examples: Any, cutoff: int) -> int:
+    """Upper bound of the number of tokens of a prompt with the completion of another example."""
+    whole = lengths(examples)
+    prompts = np.fromiter(
+        (next(at for at, label in enumerate(one) if label != IGNORED) for one in examples["labels"]),
+        np.int64,
+        len(whole),
+    )
+    return int(min(prompts.max(initial=0) + (whole - prompts).max(initial=0), cutoff))

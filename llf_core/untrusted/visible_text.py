@@ -28,7 +28,8 @@ def visible(text: str) -> str:
 def visible_json(text: str) -> str:
     r"""Escape invisible characters in JSON text as `\u001b`, so that it is safe in a terminal and means the same.
 
-    They are those of `visible`. Text without any is returned unchanged (the same object).
+    They are those of `visible`. Text without any is returned unchanged (the same object). The text is as `json.dumps`
+    writes it: such characters are inside of strings only, so that an escape is valid.
     """
     return text if text.isprintable() else _INVISIBLE.sub(_json_escaped, text)
 

@@ -53,6 +53,7 @@ class FunctionKind:
             TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
             ValueError: the name belongs to a built-in one, or is no identifier; the signature cannot be inspected.
         """
+        self._check_type(function)
         called = name or self.name_of(function)
         if not called.isidentifier():
             raise ValueError(f"A {self.noun} cannot be named {called!r}. Expected a Python identifier.")
@@ -69,8 +70,7 @@ class FunctionKind:
             TypeError: it is not a function.
             ValueError: its name is no identifier, as that of a lambda.
         """
-        if not callable(function) or not inspect.isfunction(inspect.unwrap(function)):
-            raise TypeError(f"The {self.noun} is a {type(function).__name__}. Expected a function: def f(answer): …")
+        self._check_type(function)
         for called, known in self.registered.items():
             if known is function:
                 return called
@@ -104,6 +104,11 @@ class FunctionKind:
                 self._check(one, name)
             found[name] = None if isinstance(one, str) else one
         return found
+
+    def _check_type(self, function: object) -> None:
+        bound = inspect.ismethod(function)  # one of a decorated function has its `__wrapped__`
+        if bound or not callable(function) or not inspect.isfunction(inspect.unwrap(function)):
+            raise TypeError(f"The {self.noun} is a {type(function).__name__}. Expected a function: def f(answer): …")
 
     def _check(self, function: UserFunction, name: str) -> None:
         Signature.of(function, name, self.parameters)

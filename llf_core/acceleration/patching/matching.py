@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llf_core.acceleration.patching.fast_forwards import GatedMLP, RotaryAttention, norm_forward
 from llf_core.acceleration.patching.probe_module import (
@@ -22,8 +22,6 @@ from llf_core.acceleration.patching.probe_module import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from torch import Tensor
 
     from llf_core.acceleration.patching.attention_backend import AttentionCall
     from llf_core.acceleration.patching.fast_forwards import Forward
@@ -73,7 +71,8 @@ def match_mlp(module: nn.Module) -> Forward | None:
         module: any module.
 
     Returns:
-        The forward; None if it does not give the module's own result.
+        The forward; None if its names, dropout, own parameters, buffers or forward rule it out, or if it does not give
+            the module's own result.
 
     Raises:
         Exception: a part of the module cannot be copied, or gradients are enabled.
@@ -171,9 +170,11 @@ def _agrees(plain: Callable[..., Tensor], fast: Callable[..., Tensor], inputs: t
     """Whether both give the same result for each input; False if one raises an exception."""
     try:
         pairs = [(fast(x), plain(x)) for x in inputs]
+        return all(
+            isinstance(one, Tensor) and isinstance(other, Tensor) and is_close(one, other) for one, other in pairs
+        )
     except TEST_ERRORS:
         return False
-    return all(is_close(*pair) for pair in pairs)
 
 
 def _same_dtype(plain: Callable[..., Tensor], fast: Callable[..., Tensor], x: Tensor) -> bool:

@@ -150,9 +150,10 @@ def _linear(module: Any, wide: int | None, high: int | None, seed: int) -> nn.Li
 
 
 def formula_key(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
-    """Key that is equal for modules with the same formula: class, plain attributes, and keys of the submodules.
+    """Key that is equal for modules of one formula, of which one is tested instead of all layers.
 
-    One module of each key is tested instead of all layers.
+    It has the class, plain attributes, type of the layer in the config, shapes of own parameters, sizes of linear
+    layers, and keys of the other submodules. Attributes of other types, such as tuples, are not compared.
 
     Args:
         module: of a model.

@@ -147,6 +147,7 @@ class Stage:
         Raises:
             OSError, RuntimeError, EOFError, LookupError, SafetensorError, ValueError, pickle.UnpicklingError: a file is
                 missing or damaged.
+            TypeError: a file holds values of another type.
         """
 
 

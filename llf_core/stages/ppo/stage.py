@@ -503,6 +503,7 @@ class PPO(LossStage):
             KeyError: a parameter of the value function, or a tensor of the completions, is not in it.
             RuntimeError, ValueError: a parameter in it has another shape, or the lengths of the completions or of what
                 is known of their tokens do not add up.
+            TypeError: it holds values of another type, such as lengths that are no integers.
         """
         import torch
         from safetensors.torch import load_file

@@ -15,7 +15,7 @@ from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install as install_forward
 from llf_core.acceleration.patching.fast_forwards import linear_forward
 from llf_core.acceleration.patching.install import accelerate, restore
-from llf_core.acceleration.patching.matching import match_norm
+from llf_core.acceleration.patching.matching import match_mlp, match_norm
 from llf_core.acceleration.patching.probe_module import plain_copy
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
@@ -385,6 +385,29 @@ def test_a_norm_whose_weight_is_no_parameter_is_none_of_ours():
             return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
 
     assert match_norm(Weightless()) is None
+
+
+def test_modules_that_return_a_tuple_are_none_of_ours():
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.eps, self.weight = 1e-6, nn.Parameter(torch.ones(8))
+
+        def forward(self, x):
+            return (x,)
+
+    class MLP(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8) for _ in range(3))
+            self.act_fn = nn.SiLU()
+
+        def forward(self, x):
+            return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)), None
+
+    with torch.no_grad():
+        assert match_mlp(MLP()) is None
+        assert match_norm(Norm()) is None
 
 
 def test_a_model_may_change_what_a_lora_layer_gave_in_place():

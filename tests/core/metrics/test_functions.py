@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from llf_core.metrics import (
     metric_sources,
     score_answers,
 )
-from llf_core.rewards import REWARDS
+from llf_core.rewards import REWARDS, reward
 from llf_core.runs.foreign_code import code_of_run
 from llf_core.user_functions.stored_functions import write_code
 
@@ -55,6 +56,31 @@ def same(answer: str, reference: str) -> bool:
 def stored(names: list[str], folder: Path, given: Any = None) -> list[Any]:
     write_code(folder / "code", metric_sources(names, given))
     return load_metrics(names, folder / "code")
+
+
+class Scorer:
+    def __call__(self, answer: str) -> float:
+        return float(len(answer))
+
+    def method(self, answer: str) -> float:
+        return float(len(answer))
+
+    @wraps(same)
+    def wrapped(self, answer: str) -> float:
+        return float(len(answer))
+
+
+@pytest.mark.parametrize(
+    "given", [Scorer(), Scorer, Scorer().method, Scorer().wrapped, partial(weighted, weight=3, prompt="")]
+)
+def test_what_is_no_function_is_refused_under_a_name_too(given: Any) -> None:
+    for decorator in (metric, reward):
+        with pytest.raises(TypeError, match="Expected a function: def f"):
+            decorator(name="m")(given)
+    with pytest.raises(TypeError, match="Expected a function: def f"):
+        metric(name="m", unit="%")(given)
+    assert not METRICS.registered
+    assert not REWARDS.registered
 
 
 def test_a_function_of_a_cell_scores_in_another_process(tmp_path: Path) -> None:

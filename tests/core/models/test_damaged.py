@@ -130,7 +130,7 @@ def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
         ("model", "model.safetensors.index.json of aaaaaaaaaaaaaaaaaaaaaa", "lacks 1 of its 1 weight files"),
         ("model", "a normalizer that panics", "tokenizer.json is not a valid tokenizer: "),
         ("model", "a normalizer that multiplies", "its normalizer makes a text up to 1,000,000,000 times as long"),
-        ("model", "a normalizer that adds", "adds 100,000 characters. Expected at most 256 times and 1,000 characters"),
+        ("model", "a normalizer that adds", "adds 100,000 characters. Expected at most 324 times and 1,000 characters"),
         ("model", "a decoder that multiplies", "its decoder makes a text up to"),
         ("model", "words that are not known", "cannot encode every text: WordLevel error: Missing [UNK] token"),
         ("model", "a tokenizer that is a pipe", "tokenizer.json is a named pipe"),

@@ -50,3 +50,16 @@ def test_the_length_of_a_table_is_that_of_the_architecture(tiny_tokenizer):
     assert position_limit(OPTForCausalLM(opt)) == 20
     assert position_limit(CodeGenForCausalLM(codegen)) == 20
     assert position_limit(tiny_llama(tiny_tokenizer)) is None
+
+
+@pytest.mark.parametrize(("cutoff", "said"), [(48, ""), (70, "which KTO compares, has up to 70 tokens. Lower cutoff")])
+def test_a_prompt_with_the_completion_of_another_example_counts(trained, gpt2, tmp_path, cutoff, said):
+    rows = [
+        {"instruction": "what " * (1 if i % 2 else 8), "output": "very " * (8 if i % 2 else 1), "kto_tag": i < 4}
+        for i in range(8)
+    ]
+    (tmp_path / "judged.json").write_text(json.dumps(rows))
+    judged = {"stage": "kto", "dataset": str(tmp_path / "judged.json"), "per_device_train_batch_size": 2}
+    folder, code = trained(**gpt2 | judged | {"cutoff_len": cutoff})
+    assert said in (read_status(folder).reason or "")
+    assert code == (2 if said else 0)
