@@ -158,12 +158,13 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def interrupt(self, number: int) -> None:
-        """End a reply at its next token; its last event is then `Finished("cancelled")`.
+        """End a reply at its next token; its last event is then `Finished("cancelled")`, unless it ends before.
 
-        `cancel` calls it, so that the engine does not work for a reader who has gone or has seen enough.
+        `cancel` calls it, so that the engine does not work for a reader who has gone or has seen enough. It may be
+        called more than once, while the model is loading, and for a request that has just ended.
 
         Args:
-            number: the id of the request, which has not ended.
+            number: the id of the request.
         """
 
     @abstractmethod

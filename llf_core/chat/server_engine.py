@@ -180,7 +180,8 @@ class ServerEngine(ChatEngine):
             number: the id of the request.
         """
         with self.lock:
-            self._cancelled.add(number)
+            if number in self.running:  # else nothing would remove it
+                self._cancelled.add(number)
             connection = self._connections.get(number)
         if connection is not None and connection.sock is not None:
             with suppress(OSError):
@@ -329,6 +330,13 @@ class ServerEngine(ChatEngine):
         return {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
 
     def _reply(self, number: int, request: ChatRequest) -> None:
+        try:
+            self._answer(number, request)
+        finally:
+            with self.lock:
+                self._cancelled.discard(number)
+
+    def _answer(self, number: int, request: ChatRequest) -> None:
         if request.embed:
             self.dispatch(number, Failed("invalid", f"{self.title} is started for replies, so it gives no embeddings."))
             return
@@ -351,7 +359,6 @@ class ServerEngine(ChatEngine):
             return
         reply = _Reply(begun)
         if number in self._cancelled:
-            self._cancelled.discard(number)
             self.dispatch(number, reply.finished("cancelled"))
             return
         connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
@@ -374,7 +381,6 @@ class ServerEngine(ChatEngine):
             with self.lock:
                 self._connections.pop(number, None)
                 cancelled = number in self._cancelled
-                self._cancelled.discard(number)
             self._last = time.monotonic()
             self.dispatch(number, reply.finished("cancelled" if cancelled else None))
 

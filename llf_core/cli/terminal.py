@@ -37,7 +37,10 @@ err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_error(error: Exception) -> None:
-    """Print an error to stderr as one line, since a library's message may have pages, secrets or control characters."""
+    """Print an error to stderr without secrets, shortened and with control characters escaped; line breaks stay.
+
+    A library's message may have pages.
+    """
     err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 

@@ -110,7 +110,8 @@ def device_of(config: RunConfig, devices: tuple[Device, ...]) -> Device:
 def precision_of(config: RunConfig, device: Device) -> Precision:
     """The precision that a run would get on a device, as `llf_core.models.device.plan_device` chooses it.
 
-    On a CPU, where a measurement decides, it is that of the last run with as many threads; before the first run, the
+    A precision that is set is returned also for a device that does not support it, which `plan_device` refuses. On a
+    CPU, where a measurement decides, it is that of the last run with as many threads; before the first run, the
     processor's instructions decide.
 
     Args:

@@ -67,6 +67,6 @@ def load_base_and_tuned(
         model = load_adapter(model, str(folder.output), config)
     else:
         del model
-        model = load_model(tuned, config, plan)
+        model = load_model(tuned, config.replace(train_from_scratch=False), plan)
         prepare_weights(model)
     yield "tuned", model, load_tokenizer(tuned, config)

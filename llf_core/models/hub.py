@@ -44,7 +44,7 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
     Args:
         name: hub id, `owner/name`.
         config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
-        weights: whether the weights are needed; if not, their files are not downloaded.
+        weights: whether the weights are needed; if not, they may be missing and are not downloaded.
 
     Returns:
         The source, with the commit as its revision; of a mirror, a folder.
@@ -58,7 +58,7 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
 
     def choose(files: Iterable[str]) -> list[str]:
         files = list(files)
-        check_files(name, files, allow_pickle=pickle_allowed)
+        check_files(name, files, allow_pickle=pickle_allowed, weights=weights)
         wanted = _files_to_download(files, code=bool(config and config.model.trust_remote_code))
         return [file for file in wanted if weights or not file.endswith(WEIGHT_SUFFIXES)]
 

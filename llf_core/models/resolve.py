@@ -28,8 +28,9 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
 
     Args:
         name: name of the embedded model, a folder, a `.gguf` file, or a hub id.
-        config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
-        weights: whether its weights are needed; if not, those of a hub are not downloaded.
+        config: for `hub`, `model_revision`, `cache_dir`, `allow_pickle`, `trust_remote_code` and `train_from_scratch`,
+            with which no weights are needed; None for the defaults.
+        weights: whether its weights are needed; if not, they may be missing, and those of a hub are not downloaded.
 
     Returns:
         The source. A model under `LLF_HOME` has no portable name, except for the embedded model.
@@ -43,11 +44,11 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
     """
     if name == EMBEDDED:
         return embedded_model()
+    weights = weights and not (config and config.model.train_from_scratch)  # random ones in their place
     path = expanded(name)
     if name.strip() and is_there(path):
         allow_pickle = bool(config and config.model.allow_pickle)
-        needs_weights = weights and not (config and _from_scratch(config))
-        return _local(name, path.absolute(), allow_pickle=allow_pickle, weights=needs_weights)
+        return _local(name, path.absolute(), allow_pickle=allow_pickle, weights=weights)
     if is_path(name) or not may_be_hub_id(name):
         raise ModelError(
             f"No model at {shown_name(name)}. Expected a folder with config.json and *.safetensors, a .gguf "
@@ -73,11 +74,6 @@ def _portable_path(path: Path) -> str | None:
     """
     real, base = real_path(path), real_path(home())
     return None if real == base or base in real.parents else str(path)
-
-
-def _from_scratch(config: RunConfig) -> bool:
-    """Whether training starts with random weights, so that those of the model are not read."""
-    return config.model.train_from_scratch
 
 
 def _local(name: str, path: Path, *, allow_pickle: bool, weights: bool) -> ModelSource:

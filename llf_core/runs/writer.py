@@ -211,15 +211,15 @@ class RunWriter:
     def close(self, state: str, reason: str | None = None) -> None:
         """Write the attempt's final state and event, unless the attempt has a final state or a later one has begun.
 
-        Views tell from it how the run ended, and no later write changes it. The heartbeat ends, and the files are
-        closed.
+        Views tell from it how the run ended, and no later write changes it. If only the event cannot be written, that
+        is logged, since the status has it. The heartbeat ends, and the files are closed, also if an error is raised.
 
         Args:
             state: `finished`, `stopped` or `failed`.
             reason: sentences: what happened, what is safe, what to do; None if the state says enough.
 
         Raises:
-            ValueError: the state is not final.
+            ValueError: the state is not final; nothing is done.
             OSError: the status cannot be written, as on a full disk whose reserve is used up, another process holds the
                 run's lock, or `LLF_HOME_MODE` is not a mode. The reason is kept in memory if that is possible, see
                 `final_status`.
@@ -227,6 +227,12 @@ class RunWriter:
         """
         if state not in FINAL:
             raise ValueError(f"A run cannot end as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
+        try:
+            self._close(state, reason)
+        finally:
+            self.release()
+
+    def _close(self, state: str, reason: str | None) -> None:
         self._end_thread()
         # The state first: if only one of the two is written, it must be this one.
         ended = time.time()
@@ -242,7 +248,6 @@ class RunWriter:
                 self.event("state", state=state, **({} if reason is None else {"reason": reason}))
             except OSError as error:  # the status has it
                 logger.warning(f"The last event could not be written: {error}")
-        self.release()
 
     def _unwritten(self, state: str, reason: str | None, error: OSError) -> str:
         """The reason that the disk could not store."""

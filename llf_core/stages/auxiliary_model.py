@@ -31,7 +31,8 @@ def load_auxiliary(
 
     Args:
         context: the training context.
-        what: config key that names the model, for messages.
+        what: config key that names the model, for messages. Without a value it is the model that the run starts from,
+            whose weights are random with `train_from_scratch`; those of another one are read.
         name: of the model.
         adapters: merged into it, one after the other; a single one is kept separate if the model is quantized.
         bits: 4 or 8 for a quantized model; None for the precision of the run.
@@ -55,6 +56,7 @@ def load_auxiliary(
         adapter_name_or_path=None,
         create_new_adapter=None,
         lora_init=None,
+        train_from_scratch=context.config.model.train_from_scratch and context.config.get(what) is None,
         **{**UNQUANTIZED, "quantization_bit": bits},
     )
     source = resolve_model(name, config)

@@ -212,6 +212,7 @@ class Reference:
     def _key(self, twins: NDArray[np.int64], numbers: NDArray[np.int64], media: set[str]) -> str:
         context = self._context
         config, plan = context.config, context.plan
+        named = config.replace(train_from_scratch=False) if config.get("ref_model") else config  # its weights are read
         adapters = [find_adapter(name, config) for name in adapter_names(config)]
         collate = self._collate
         parts = {
@@ -219,7 +220,7 @@ class Reference:
             "torch": torch.__version__,
             # The data, and which of its examples in which order: a search of learning rates takes some at random.
             "examples": [hashlib.sha256(np.ascontiguousarray(one).tobytes()).hexdigest() for one in (twins, numbers)],
-            "model": _bytes_of(resolve_model(model_name(config), config)),
+            "model": _bytes_of(resolve_model(model_name(config), named)),
             "random_weights": config.training.seed if config.model.train_from_scratch else None,
             "adapters": [_stats(folder) for folder in adapters],
             "new_rows": _new_rows(config, context.model),

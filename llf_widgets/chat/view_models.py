@@ -114,7 +114,7 @@ class ViewModels:
         Another chat may have changed to newer weights of a run; they are taken over.
 
         Raises:
-            TargetError: another view has closed the service.
+            TargetError: a model was removed from the service.
         """
         known = self._shared.service.targets
         self.targets = {name: known.get(name, target) for name, target in self.targets.items()}

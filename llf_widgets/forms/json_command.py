@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.25
 _TERM_SECONDS = 3.0
@@ -89,8 +92,8 @@ class JsonCommand:
     def _run(self) -> None:
         try:
             result = self._execute()
-        except OSError as error:  # no process can be started, or the disk of temporary files is full
-            result = CommandResult(error=f"The process could not be started: {error.strerror or error}.")
+        except Exception as error:  # noqa: BLE001 - whatever fails, the form must not wait for ever
+            result = CommandResult(error=f"The process could not be started: {reason_of(error)}.")
         self._on_end(result)
 
     def _execute(self) -> CommandResult:
@@ -107,7 +110,11 @@ class JsonCommand:
                     start_new_session=True,
                     env=computing_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
                 )
-                self._follow(process, (out, err))
+                try:
+                    self._follow(process, (out, err))
+                finally:
+                    process.kill()  # no effect on one that has ended
+                    process.wait()
             return self._result(process.returncode, *(_read(path) for path in (out, err)))
 
     def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
@@ -119,8 +126,7 @@ class JsonCommand:
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_TERM_SECONDS)
-                process.kill()
-                process.wait()
+                return
 
     def _result(self, code: int, out: str, err: str) -> CommandResult:
         if self._cancelled.is_set():
@@ -130,6 +136,20 @@ class JsonCommand:
             return CommandResult(report)
         advice = " Use “Inspect tokens” to review and allow it." if NOT_ALLOWED in err else ""
         return CommandResult(error=error_message(err) + advice)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a process could not be run, as the end of a sentence; an error that nothing here expects is logged.
+
+    Args:
+        error: what was raised while it was started or followed.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return f"character {error.start + 1:,} of the config is a lone surrogate, which UTF-8 cannot hold"
+    logger.error("A process of the form failed.", exc_info=error)
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _read(path: Path) -> str:

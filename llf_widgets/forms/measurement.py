@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
 from llf_core.runs.plain_text import without_escapes
-from llf_widgets.forms.json_command import error_message
+from llf_widgets.forms.json_command import error_message, reason_of
 from llf_widgets.temporary_folder import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ class Measurement:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the process, since two trainings at once disturb each other; nothing is kept of what it measured."""
+        """End the process, since two trainings at once disturb each other.
+
+        Nothing is kept of what it measured, and its temporary files are removed.
+        """
         self._cancelled = True
         if self._process is not None:
             self._process.terminate()
@@ -72,8 +75,8 @@ class Measurement:
     def _run(self, config: str) -> None:
         try:
             told = self._measure(config)
-        except OSError as error:  # no process can be started, or the disk of temporary files is full
-            told = f"The measurement failed: {error.strerror or error}."
+        except Exception as error:  # noqa: BLE001 - whatever fails, the form must not wait for ever
+            told = f"The measurement failed: {reason_of(error)}."
         self._on_end(told)
 
     def _measure(self, config: str) -> str:
@@ -89,9 +92,14 @@ class Measurement:
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
-                    env=computing_environment(os.environ) | {VARIABLE: ""},  # no code runs unasked
+                    # No code runs unasked; its own temporary folders are within this one, since it may be killed.
+                    env=computing_environment(os.environ) | {VARIABLE: "", "TMPDIR": folder},
                 )
-                self._follow(self._process, out)
+                try:
+                    self._follow(self._process, out)
+                finally:
+                    self._process.kill()  # no effect on one that has ended
+                    self._process.wait()
             return self._result(self._process.returncode, _read(out), _read(err))
 
     def _follow(self, process: subprocess.Popen[bytes], out: Path) -> None:

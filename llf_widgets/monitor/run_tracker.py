@@ -20,6 +20,7 @@ from llf_core.runs.prediction_files import RESULT, RESULTS, finished_predictions
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
+from llf_core.untrusted.files import SYSTEM_ERRORS
 from llf_widgets.home import display_path
 from llf_widgets.monitor.chart_data import NO_PLAN, ChartData, chart_data
 from llf_widgets.monitor.completions import Completions
@@ -100,13 +101,14 @@ class RunTracker:
     def refresh(self) -> set[str]:
         """Read new data, for the next update of a view.
 
-        An unreadable file becomes a warning among the events, and the others are still read.
+        Metrics, events or samples that cannot be read become a warning among the events, and the others are still
+        read. An unreadable status gives a snapshot of state `broken`; config, resolved settings and environment that
+        cannot be read are empty.
 
         Returns:
             Which of `status`, `metrics`, `events`, `answers` and `log` changed.
 
         Raises:
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
             OSError: too many files are open.
         """
         with self._lock:
@@ -161,10 +163,16 @@ class RunTracker:
         before = self._unreadable.pop(path.name, None)
         try:
             yield
-        except UnreadableError as error:
+        except OSError as error:
+            message = str(error)
+            if not isinstance(error, UnreadableError):
+                self._signatures.pop(path.name, None)  # the file is as before when it can be read again
+                if error.errno in SYSTEM_ERRORS:
+                    raise
+                message = f"{path.name} cannot be read: {error.strerror or error}."
             attempt = 1 if self._status is None else self._status.attempt
-            warning = {"type": "warning", "time": self.now, "attempt": attempt, "message": str(error)}
-            self._unreadable[path.name] = before if before and before["message"] == str(error) else warning
+            warning = {"type": "warning", "time": self.now, "attempt": attempt, "message": message}
+            self._unreadable[path.name] = before if before and before["message"] == message else warning
         if self._unreadable.get(path.name) != before:
             changed.add("events")
 
@@ -364,7 +372,13 @@ class RunTracker:
             return ""
         if self.now - self._queued[0] >= QUEUE_SECONDS:
             self._queue_position = self._queue_position or QueuePosition(self.folder)
-            self._queued = (self.now, queue_text(self._queue_position))
+            try:
+                text = queue_text(self._queue_position)
+            except BrokenRunError:  # the next refresh reports it
+                text = ""
+            except OSError as error:
+                text = f"The queue cannot be read: {error.strerror or error}."
+            self._queued = (self.now, text)
         return self._queued[1]
 
     def _elapsed(self, status: Status) -> float:

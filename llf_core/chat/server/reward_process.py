@@ -65,8 +65,8 @@ class RewardProcess:
 
         Args:
             inputs: texts, or conversations as lists of messages.
-            special: whether the tokenizer adds its special tokens to texts.
-            max_length: number of tokens at which texts are cut; None for none.
+            special: whether the tokenizer adds its special tokens to texts; without effect on conversations.
+            max_length: number of tokens at which each text or conversation is cut; None for none.
 
         Returns:
             A future of the scores, or of what failed: `busy` also once the process was closed. Cancelling it before its

@@ -55,8 +55,9 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
         thread.start()
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-    late = Answer(None, f"{endpoint()} did not answer within {seconds:g} s")
-    return {one: answers.get(one, late) for one in unique}
+    return {
+        one: answers.get(one) or Answer(None, f"{_address(one)} did not answer within {seconds:g} s") for one in unique
+    }
 
 
 def endpoint() -> str:
@@ -84,7 +85,13 @@ def _query(question: Question, seconds: float, answers: dict[Question, Answer]) 
     try:
         answers[question] = _answer(question, seconds)
     except Exception as error:  # noqa: BLE001 - the network and its client fail in many ways; none ends the check
-        answers[question] = Answer(None, f"{endpoint()} did not answer ({type(error).__name__})")
+        answers[question] = Answer(None, f"{_address(question)} did not answer ({type(error).__name__})")
+
+
+def _address(question: Question) -> str:
+    """Address of the hub that a question goes to, for messages."""
+    mirror = mirror_of(question.hub)
+    return endpoint() if mirror is None else mirror.shown
 
 
 def _answer(question: Question, seconds: float) -> Answer:

@@ -246,8 +246,8 @@ def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
 
 
 def _without_adapters(config: RunConfig, **changes: object) -> RunConfig:
-    """The config of a model without adapters."""
-    return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
+    """The config of another model than the trained one, with stored weights and without adapters."""
+    return config.replace(adapter_name_or_path=None, create_new_adapter=None, train_from_scratch=False, **changes)
 
 
 def _log_parameters(models: Mapping[str, nn.Module]) -> None:

@@ -189,6 +189,11 @@ def test_a_cancelled_reply_of_a_server_ends(engines):
     server.cancel(number)
     assert ended.wait(PATIENCE)
     assert events[-1].reason == "cancelled"
+    server.interrupt(number)  # it has just ended
+    until = time.monotonic() + PATIENCE
+    while server._cancelled:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.launches
@@ -240,6 +245,8 @@ def test_a_server_that_does_not_start_is_a_sentence(tiny_model_dir):
     [failed] = reply(engine, ChatRequest(messages=MESSAGES))
     assert failed.message == "The server of the test failed: No GPU was found."
     assert not engine.alive
+    engine.interrupt(0)
+    assert engine._cancelled == set()
 
 
 def test_an_incomplete_stream_is_a_failure(streams):

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig, validate
+from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.models import ModelError, load_model, plan_device, resolve_model
 from llf_core.runs import RunReader
 from tests.attempts import data_file, make_run, settings, trained
@@ -66,6 +67,19 @@ def test_a_run_begins_with_the_loss_of_chance_and_learns(trained, bare):
     vocabulary = AutoModelForCausalLM.from_pretrained(folder.output).config.vocab_size
     assert losses[0] == pytest.approx(math.log(vocabulary), abs=0.2)
     assert losses[-3:].mean() < 0.8 * losses[0]
+
+
+def test_the_result_of_a_run_is_compared_with_its_learned_weights(trained, bare):
+    folder, code = trained(
+        model_name_or_path=str(bare), train_from_scratch=True, finetuning_type="full", max_steps=1, learning_rate=1e-2
+    )
+    assert code == 0
+    key = "model.layers.0.mlp.up_proj.weight"
+    models = load_base_and_tuned(folder, RunConfig.load(folder.config))
+    weights = {of: model.state_dict()[key].float().clone() for of, model, _ in models}
+    saved = AutoModelForCausalLM.from_pretrained(folder.output).state_dict()[key].float()
+    torch.testing.assert_close(weights["tuned"], saved, rtol=1e-2, atol=1e-3)
+    assert (weights["base"] - saved).abs().max() > 5e-3
 
 
 def test_without_the_key_weights_are_expected(bare):

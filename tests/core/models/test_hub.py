@@ -85,6 +85,15 @@ def test_weights_that_are_not_needed_are_not_fetched(server, config, tmp_path):
     assert list(whole.path.glob("*.safetensors"))
 
 
+def test_random_weights_need_none_of_the_hub(server, ask, tiny_model_dir, tmp_path):
+    keys = {"train_from_scratch": True, "finetuning_type": "full"}
+    assert not list(ask("owner/tiny", **keys).path.glob("*.safetensors"))
+    bare = shutil.copytree(tiny_model_dir, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    server.repos["owner/bare"] = bare
+    assert (ask("owner/bare", **keys).path / "config.json").is_file()
+    assert "has no weights" in refused(ask, "owner/bare")
+
+
 def test_a_second_time_the_weights_come_from_the_cache(server, ask):
     ask("owner/tiny")
     server.asked.clear()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from llf_core.runs import Inbox, RunReader, RunWriter, jsonl, read_status, send_request, status
@@ -73,6 +74,15 @@ def test_close_says_the_state_once_and_only_a_final_one(folder):
     assert read_status(folder).state == "stopped"
     states = [event for event in RunReader(folder).events() if event["type"] == "state"]
     assert [(event["state"], event["reason"]) for event in states] == [("stopped", "because")]
+
+
+def test_close_closes_the_files_also_without_a_status(folder):
+    writer = RunWriter(folder, 1)
+    writer.metric(1, {"loss": 1.0})
+    folder.status.unlink()
+    with pytest.raises(status.BrokenRunError):
+        writer.close("finished")
+    assert str(folder.metrics) not in {one.path for one in psutil.Process().open_files()}
 
 
 def test_an_attempt_that_was_given_up_says_nothing_more(folder):

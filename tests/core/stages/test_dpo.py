@@ -127,6 +127,16 @@ def test_random_weights_of_another_seed_are_another_reference(trained, pairs):
         assert curve(folder)[0] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.parametrize("precomputed", [True, False])
+def test_a_named_reference_of_random_weights_has_its_own(trained, pairs, tiny_model_dir, precomputed):
+    folder, code = trained(
+        stage="dpo", dataset=pairs, finetuning_type="full", train_from_scratch=True, max_steps=1,
+        ref_model=str(tiny_model_dir), precompute_ref_log_probs=precomputed,
+    )  # fmt: skip
+    assert code == 0
+    assert curve(folder)[0] != pytest.approx(math.log(2), abs=1e-4)
+
+
 def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
     whole, _ = trained(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3)
     half = make_run(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3, max_steps=6)

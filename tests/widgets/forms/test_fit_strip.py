@@ -1,6 +1,9 @@
 """The forecast in the form: it follows the values, its buttons change them and are undone, bad files are a sentence."""
 
 import json
+import os
+import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from llf_core.estimate import Device, fit_check
 from llf_widgets.forms import Studio
 from llf_widgets.forms.fit_strip import INVALID
+from llf_widgets.forms.measurement import Measurement
 
 SIZES = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -147,3 +151,36 @@ def test_a_measurement_that_fails_says_why_and_one_can_be_cancelled(
     strip(studio).wait()
     assert strip(studio)._note == "Measurement cancelled."
     studio.close()
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_measurement_that_is_cancelled_or_killed_leaves_no_files(
+    killed: bool, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    ends: list[str] = []
+    measurement = Measurement(lambda _: None, ends.append)
+    measurement.start(f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\nuse_cpu: true\n")
+    until = time.monotonic() + 60
+    while len([*place.rglob("llf-measure-*")]) < 2:  # its own and that of the process
+        assert time.monotonic() < until, ends
+        time.sleep(0.01)
+    if killed:
+        os.kill(measurement._process.pid, signal.SIGKILL)
+    else:
+        measurement.cancel()
+    measurement.wait()
+    assert len(ends) == 1
+    assert [*place.rglob("llf-measure-*")] == []
+
+
+def test_a_measurement_of_text_that_no_file_holds_ends_with_a_sentence() -> None:
+    ends: list[str] = []
+    measurement = Measurement(lambda _: None, ends.append)
+    measurement.start("dataset: \udc80\n")
+    measurement.wait()
+    assert ends == ["The measurement failed: character 10 of the config is a lone surrogate, which UTF-8 cannot hold."]

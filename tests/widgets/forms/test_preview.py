@@ -7,15 +7,19 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from llf_widgets.forms import json_command
-from llf_widgets.forms.json_command import error_message, last_message, parse_report
+from llf_widgets.forms.json_command import JsonCommand, error_message, last_message, parse_report
 from llf_widgets.forms.preview import DataPreview, counts_text, data_messages, example_rows
 from tests.hostile import evil_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from llf_widgets.forms.json_command import CommandResult
 
 REPORT = {
     "examples": 999,
@@ -212,3 +216,22 @@ def test_closing_ends_the_process(tiny_model_dir: Path) -> None:
     preview.wait()
     assert time.monotonic() - began < 5
     assert preview._note == "Cancelled."
+
+
+def test_whatever_fails_the_end_is_told_and_no_process_goes_on(tiny_model_dir: Path) -> None:
+    def ended(config: str, on_note: Callable[[str], None]) -> str:
+        results: list[CommandResult] = []
+        command = JsonCommand("inspect", config, on_note=on_note, on_end=results.append, waiting="")
+        command.start()
+        command.wait()
+        (result,) = results
+        return result.error
+
+    def fails(_: str) -> None:
+        raise RuntimeError("The page is gone.")
+
+    said = "The process could not be started: character 10 of the config is a lone surrogate, which UTF-8 cannot hold."
+    assert ended("dataset: \udc80\n", lambda _: None) == said
+    before = {child.pid for child in psutil.Process().children()}
+    assert "The page is gone." in ended(f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n", fails)
+    assert {child.pid for child in psutil.Process().children()} <= before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -7,7 +8,8 @@ import time
 
 import pytest
 
-from llf_core.runs import RunFolder, RunWriter, create_run, status
+from llf_core.launch.queue import QueuePosition, enqueue
+from llf_core.runs import RunFolder, RunReader, RunWriter, create_run, status
 from llf_widgets.home import display_path, run_folder
 from llf_widgets.monitor.description import describe_run
 from llf_widgets.monitor.mime_bundle import mime_bundle
@@ -276,3 +278,41 @@ def test_predictions_that_are_made_later_are_shown(trainer):
     write_predictions(run.folder, 1, 1)
     head = view.updates(known)["sections"]["head"]
     assert head["predictions_text"].startswith("The predictions of 1 record are in ")
+
+
+def test_a_disk_that_fails_is_a_warning_until_it_answers_again(trainer, monkeypatch):
+    def fails(_):
+        raise OSError(errno.EIO, "Input/output error", "/somewhere/metrics.jsonl")
+
+    run = trainer()
+    run.steps(1, 3)
+    tracker = RunTracker(run.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunReader, "metrics", fails)
+        tracker.refresh()
+        tracker.refresh()
+    (warning,) = [row for row in tracker.rows(10) if "cannot be read" in json.dumps(row)]
+    assert "metrics.jsonl cannot be read: Input/output error." in json.dumps(warning)
+    assert (tracker.snapshot.state, tracker.series) == ("running", {})
+    tracker.refresh()
+    assert tracker.series["loss"][1].tolist() == pytest.approx([1.9, 1.8, 1.7])
+    assert not any("cannot be read" in json.dumps(row) for row in tracker.rows(10))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "The queue cannot be read: Permission denied."),
+        (status.BrokenRunError("status.json is no JSON."), ""),
+    ],
+)
+def test_a_queue_that_cannot_be_read_leaves_the_view_of_the_run(monkeypatch, error, said):
+    def fails(_):
+        raise error
+
+    folder = create_run("stage: sft\n", "waits")
+    enqueue(folder)
+    monkeypatch.setattr(QueuePosition, "ahead", fails)
+    tracker = RunTracker(folder)
+    tracker.refresh()
+    assert (tracker.snapshot.state, tracker.snapshot.queue) == ("created", said)

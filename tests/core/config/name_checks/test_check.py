@@ -14,6 +14,7 @@ import pytest
 
 from llf_core.config import preset, presets, validate
 from llf_core.config.name_checks import check, check_local, query_hub
+from llf_core.config.name_checks.hub_question import Question
 from llf_core.config.name_checks.known_names import families
 from llf_core.model_catalog import known_models
 from tests.core.models.hub_server import Hub, serve
@@ -123,6 +124,17 @@ def test_a_hub_that_never_answers_is_waited_for_3_s_at_most(monkeypatch, online)
     assert [problem.severity for problem in checked.problems] == ["note"] * 4
     assert "did not answer within 3 s" in checked.problems[0].message
     assert checked.ok
+
+
+def test_a_late_answer_names_the_hub_that_was_asked(monkeypatch, online):
+    mirrored = Question("model", "somebody/model", "model_name_or_path", "somebody/model", hub="modelscope")
+    other = Question("dataset", "somebody/rows", "dataset", "somebody/rows")
+    with hanging() as (address, _), hanging() as (another, _):
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", address)
+        monkeypatch.setenv("HF_ENDPOINT", another)
+        answers = query_hub([mirrored, other], seconds=0.2)
+    assert answers[mirrored].why == f"{address} did not answer within 0.2 s"
+    assert answers[other].why == f"{another} did not answer within 0.2 s"
 
 
 def test_the_command_does_not_wait_longer_either(machine):
