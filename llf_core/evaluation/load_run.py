@@ -37,6 +37,7 @@ def load_base_and_tuned(
 
     Raises:
         ModelError: the base no longer exists or fits, or the run trained a reward model.
+        ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         RuntimeError: out of memory.
         ModeError: `LLF_HOME_MODE` is not a mode.
