@@ -415,7 +415,7 @@ def _current_progress(at: dict[str, Any] | None, step: int, start_step: int) -> 
 def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: int) -> dict[str, Any] | None:
     """The last `phase` event: until a step is made or logged, or after the last step."""
     since = _number((phase or {}).get("time"))
-    if phase is None or since is None or since <= logged:
+    if phase is None or since is None or since < logged:  # times are of milliseconds
         return None
     return phase if step <= start_step or phase.get("name") == PREDICTIONS else None
 

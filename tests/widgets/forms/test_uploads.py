@@ -168,7 +168,7 @@ def test_of_a_long_file_only_the_beginning_is_read(tmp_path, monkeypatch):
     assert sum(read) < 200_000
     file = tmp_path / "line.jsonl.gz"
     file.write_bytes(packed(b'{"a": "' + b"x" * 10**6 + b'"}\n', 1))
-    assert precheck._rows(file, 0, 0) == []
+    assert precheck._entries(file, 0, 1) == ([], False)
     assert sum(read) < 400_000
 
 
