@@ -110,7 +110,7 @@ def test_axe_finds_nothing_in_any_view(
     found["two chosen"] = axe(page, PANEL)
     menu(page, row_of(panel, full["failed"]), "Edit tags of 2 runs…")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert")).to_have_text("No tags to add or remove.", timeout=SEEN)
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("No tags to add or remove.", timeout=SEEN)
     found["form"] = axe(page, ".jp-Dialog-content")
     picture(page, f"form-{'dark' if dark else 'light'}")
     page.keyboard.press("Escape")
