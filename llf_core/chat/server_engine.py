@@ -372,7 +372,7 @@ class ServerEngine(ChatEngine):
                 self.dispatch(number, _failure(answer.status, answer.read().decode("utf-8", "replace")))
                 return
             self._read(number, answer, reply)
-        except Exception as error:  # noqa: BLE001 - the reader is told, whatever the server sent
+        except Exception as error:  # noqa: BLE001 - the reply fails with the reason
             if number not in self._cancelled:
                 text = f"{self.title} broke the reply off: {first_line(error)}"
                 self.dispatch(number, Failed("engine", text, "Ask again."))

@@ -170,7 +170,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
-        trainer_state(checkpoint)  # a damaged one is told before anything is loaded
+        trainer_state(checkpoint)  # raises for a damaged one before anything is loaded
     metrics = load_metrics(config.evaluation.metrics or (), folder.code) if not no_answers_reason(config) else []
     plan = plan_device(config)
     context = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
