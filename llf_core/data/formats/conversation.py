@@ -225,7 +225,7 @@ def with_ending(
             names the label of the last answer. With `prompt`, the messages are the prompt, without an answer at their
             end.
         read: converts a turn to a message.
-        role_tag: key of a turn's role, by which JSON text of turns is told from an answer in JSON.
+        role_tag: key of a turn's role, which distinguishes turns in JSON from an answer in JSON.
 
     Returns:
         The conversation.
