@@ -364,7 +364,7 @@ def document_attention(
             lambda layout, q, k, v, cos=None, sin=None: document_attention(q, k, v, layout, cos, sin, sinks),
             layout, q, k, v, *(() if cos is None or sin is None else (cos, sin)),
         )  # fmt: skip
-    result: Tensor = _DocumentAttention.apply(q, k, v, cos, sin, sinks, layout)  # type: ignore[no-untyped-call]
+    result: Tensor = _DocumentAttention.apply(q, k, v, cos, sin, sinks, layout)
     return result
 
 

@@ -99,7 +99,7 @@ def divergence_sum(
     teacher = Teacher(taught, teacher_head, teacher_terms, temperature, beta)
     if torch.is_grad_enabled():
         heard = None if record_losses is None else partial(record_losses, learned_rows)
-        result: Tensor = Divergence.apply(rows, head.weight, head.bias, terms, teacher, heard)  # type: ignore[no-untyped-call]
+        result: Tensor = Divergence.apply(rows, head.weight, head.bias, terms, teacher, heard)
         return result
     costs = divergences(rows, head.weight, head.bias, terms, teacher, Gradients(None, None, None))
     if record_losses is not None:

@@ -141,5 +141,5 @@ def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
         `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
     """
     adapters = [tensor for operand in operands if operand.adapter is not None for tensor in operand.adapter]
-    outputs: tuple[Tensor, ...] = _Linears.apply(x, tuple(operands), *adapters)  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, ...] = _Linears.apply(x, tuple(operands), *adapters)
     return outputs

@@ -46,5 +46,5 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     Source:
         SwiGLU, arXiv 2002.05202, equation 5.
     """
-    result: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
+    result: Tensor = _SwiGLU.apply(gate, up)
     return result

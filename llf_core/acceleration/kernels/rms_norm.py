@@ -74,5 +74,5 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tens
     Source:
         arXiv 1910.07467, equation 4.
     """
-    result: Tensor = _RMSNorm.apply(x, weight, eps, offset)  # type: ignore[no-untyped-call]
+    result: Tensor = _RMSNorm.apply(x, weight, eps, offset)
     return result

@@ -117,7 +117,7 @@ def _costs(
         if record_losses is not None:
             record_losses(costs)
         return costs.sum() if summed else costs
-    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed, record_losses)  # type: ignore[no-untyped-call]
+    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed, record_losses)
     return result
 
 
