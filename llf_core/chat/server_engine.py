@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import http.client
 import json
-import queue
 import secrets
 import socket
 import subprocess
@@ -15,14 +14,21 @@ import threading
 import time
 from abc import abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from llf_core.chat.chat_engine import ChatEngine
-from llf_core.chat.events import Alternative, Failed, Finished, Piece, Started, Token, ToolCallPiece
-from llf_core.chat.message_pictures import with_checked_pictures
+from llf_core.chat.events import Failed
+from llf_core.chat.openai_client import (
+    ReplyReader,
+    error_message,
+    failure_in_chunk,
+    failure_of_status,
+    reply_chunks,
+    request_content,
+)
 from llf_core.chat.request import RequestError
+from llf_core.chat.server_adapters import ServerAdapters
 from llf_core.chat.target import loading_config
 from llf_core.launch.exit_reason import signal_name
 from llf_core.models.errors import first_line
@@ -33,10 +39,9 @@ from llf_core.untrusted import brief
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from llf_core.chat.chat_engine import EngineSettings, EngineState
-    from llf_core.chat.events import Event
     from llf_core.chat.request import ChatRequest
     from llf_core.config import RunConfig
 
@@ -44,25 +49,6 @@ HOST, BASE = "127.0.0.1", "base"
 """Where the server listens, and the name under which it serves the base model."""
 POLL_SECONDS, CLOSE_SECONDS, ANSWER_SECONDS = 0.5, 10.0, 600.0
 IMAGE_CHECK = "llf_core.chat.image_check"
-ALL_TOKENS = -1
-"""`top_k` for all tokens. Without one, these servers take that of the model's `generation_config.json`."""
-UNKNOWN_TOKEN = -1
-"""Id of a token in log-probabilities: OpenAI's API has none."""
-
-
-@dataclass(eq=False)
-class _Adapter:
-    """An adapter that the server loads.
-
-    Attributes:
-        name: its name in requests.
-        folder: its folder or hub id.
-        refused: why it cannot be used; empty if it can, None while it is being loaded.
-    """
-
-    name: str
-    folder: str
-    refused: str | None = None
 
 
 class ServerEngine(ChatEngine):
@@ -94,14 +80,12 @@ class ServerEngine(ChatEngine):
         super().__init__(config, settings, on_state)
         self._config = loading_config(config)
         self.port, self.key = _free_port(), secrets.token_urlsafe(32)
-        self._adapters: dict[str, _Adapter] = {}
-        self._changes: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._adapters = ServerAdapters(self._load, self._unload)
         self._connections: dict[int, http.client.HTTPConnection] = {}
         self._cancelled: set[int] = set()
         self._ready = threading.Event()
         self._last = time.monotonic()
-        for name, work in {"llf-chat-server": self._serve, "llf-adapters": self._change_adapters}.items():
-            threading.Thread(target=work, daemon=True, name=name).start()
+        threading.Thread(target=self._serve, daemon=True, name="llf-chat-server").start()
 
     @abstractmethod
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
@@ -141,14 +125,7 @@ class ServerEngine(ChatEngine):
             name: its name in requests.
             folder: its folder or hub id.
         """
-        with self.lock:
-            known = self._adapters.get(name)
-            if known is not None and known.folder == folder and not known.refused:
-                return
-            adapter = self._adapters[name] = _Adapter(name, folder)
-        if known is not None and known.folder != folder:
-            self._changes.put(partial(self._post, self.unload_path, {"lora_name": name}))
-        self._changes.put(partial(self._load, adapter))
+        self._adapters.add(name, folder)
 
     def unload_adapter(self, name: str) -> None:
         """Have the server remove an adapter once it is ready, see `ChatEngine.unload_adapter`.
@@ -156,11 +133,7 @@ class ServerEngine(ChatEngine):
         Args:
             name: its name.
         """
-        with self.lock:
-            if name not in self._adapters:
-                return
-            del self._adapters[name]
-        self._changes.put(partial(self._post, self.unload_path, {"lora_name": name}))
+        self._adapters.remove(name)
 
     def begin(self, number: int, request: ChatRequest) -> None:
         """Begin a reply in a thread of its own, which reads the server's stream, see `ChatEngine.begin`.
@@ -212,7 +185,7 @@ class ServerEngine(ChatEngine):
         if self.process is not None:
             self._watch(self.process)
         self._ready.set()
-        self._changes.put(None)
+        self._adapters.close()
         self.end_requests()
 
     def _start(self) -> None:
@@ -280,11 +253,6 @@ class ServerEngine(ChatEngine):
         self._state = replace(self._state, reason=reason)
         return True
 
-    def _change_adapters(self) -> None:
-        """Load and unload adapters one after the other, so that one never takes the name of another still loaded."""
-        while (change := self._changes.get()) is not None:
-            change()
-
     def _exit_message(self, code: int) -> str:
         if code < 0:
             return f"{self.title} was ended by {signal_name(-code)}. Check that enough memory is free, and ask again."
@@ -302,15 +270,19 @@ class ServerEngine(ChatEngine):
         finally:
             connection.close()
 
-    def _load(self, adapter: _Adapter) -> None:
+    def _load(self, name: str, folder: str) -> str:
+        """Have the server load an adapter; returns why it does not, or an empty text."""
         from llf_core.models.adapter_loading import find_adapter
 
         try:
-            path = find_adapter(adapter.folder, self._config)
-            refused = self._post(self.load_path, {"lora_name": adapter.name, "lora_path": str(path)})
+            path = find_adapter(folder, self._config)
+            refused = self._post(self.load_path, {"lora_name": name, "lora_path": str(path)})
         except Exception as error:  # noqa: BLE001 - the requests that name it fail with the reason
             refused = str(error) if isinstance(error, UserError | OSError) else first_line(error)
-        adapter.refused = f"{self.title} does not load the adapter: {refused}" if refused else ""
+        return f"{self.title} does not load the adapter: {refused}" if refused else ""
+
+    def _unload(self, name: str) -> None:
+        self._post(self.unload_path, {"lora_name": name})
 
     def _post(self, path: str, content: dict[str, Any]) -> str:
         """Send a request once the server is ready; returns its error, or an empty text."""
@@ -324,7 +296,7 @@ class ServerEngine(ChatEngine):
             return str(error)
         finally:
             connection.close()
-        return "" if answer.status == http.HTTPStatus.OK else _message(text)
+        return "" if answer.status == http.HTTPStatus.OK else error_message(text)
 
     def _headers(self) -> dict[str, str]:
         return {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
@@ -341,7 +313,7 @@ class ServerEngine(ChatEngine):
             self.dispatch(number, Failed("invalid", f"{self.title} is started for replies, so it gives no embeddings."))
             return
         try:
-            content = self._content(request)
+            content = request_content(self.model_name(request.adapter), request)
         except RequestError as error:
             self.dispatch(number, Failed("invalid", str(error)))
             return
@@ -357,7 +329,7 @@ class ServerEngine(ChatEngine):
         if refused:
             self.dispatch(number, Failed("model_gone", refused))
             return
-        reply = _Reply(begun)
+        reply = ReplyReader(begun)
         if number in self._cancelled:
             self.dispatch(number, reply.finished("cancelled"))
             return
@@ -369,7 +341,7 @@ class ServerEngine(ChatEngine):
             connection.request("POST", path, json.dumps(content), self._headers())
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
-                self.dispatch(number, _failure(answer.status, answer.read().decode("utf-8", "replace")))
+                self.dispatch(number, failure_of_status(answer.status, answer.read().decode("utf-8", "replace")))
                 return
             self._read(number, answer, reply)
         except Exception as error:  # noqa: BLE001 - the reply fails with the reason
@@ -384,11 +356,11 @@ class ServerEngine(ChatEngine):
             self._last = time.monotonic()
             self.dispatch(number, reply.finished("cancelled" if cancelled else None))
 
-    def _read(self, number: int, answer: http.client.HTTPResponse, reply: _Reply) -> None:
+    def _read(self, number: int, answer: http.client.HTTPResponse, reply: ReplyReader) -> None:
         """Pass on the events of a stream, until it ends or nobody wants them."""
-        for chunk in _chunks(answer):
+        for chunk in reply_chunks(answer):
             if "error" in chunk:
-                self.dispatch(number, _failure_within(chunk))
+                self.dispatch(number, failure_in_chunk(chunk))
             if number in self._cancelled:
                 return
             for event in reply.read(chunk):
@@ -397,179 +369,11 @@ class ServerEngine(ChatEngine):
     def _wait_for_adapter(self, number: int, name: str | None) -> str:
         """Why an adapter was refused, once that is known; empty if it can be used, or the reply was cancelled."""
         while name is not None and not self.closing and number not in self._cancelled:
-            with self.lock:
-                found = self._adapters.get(name)
-            if found is None:
-                return f"The adapter {name} was removed."
-            if found.refused is not None:
-                return found.refused
+            refused = self._adapters.refusal(name)
+            if refused is not None:
+                return refused
             time.sleep(POLL_SECONDS / 10)
         return ""
-
-    def _content(self, request: ChatRequest) -> dict[str, Any]:
-        """The request in OpenAI's form, with the further parameters that vLLM and SGLang share.
-
-        Raises:
-            RequestError: a picture of a message is no data URL, is too large, or cannot be read.
-        """
-        sampling = request.sampling
-        content: dict[str, Any] = {
-            "model": self.model_name(request.adapter),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k or ALL_TOKENS,
-            "min_p": sampling.min_p,
-            "presence_penalty": sampling.presence_penalty,
-            "frequency_penalty": sampling.frequency_penalty,
-            "logit_bias": {str(token): bias for token, bias in sampling.logit_bias.items()} or None,
-            "repetition_penalty": sampling.repetition_penalty,
-            "seed": sampling.seed,
-            "max_tokens": request.max_tokens,
-            "stop": list(request.stop) or None,
-        }
-        if request.prompt is not None:
-            content |= {"prompt": request.prompt, "logprobs": request.top_logprobs if request.logprobs else None}
-        else:
-            content |= {"messages": with_checked_pictures(request.messages), "tools": list(request.tools) or None}
-            content |= {"chat_template_kwargs": request.template_options or None}
-            if request.logprobs:
-                content |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-            if request.continue_last:
-                content |= {"continue_final_message": True, "add_generation_prompt": False}
-        if request.json_schema is not None:
-            content["response_format"] = (
-                {"type": "json_schema", "json_schema": {"name": "reply", "schema": request.json_schema}}
-                if request.json_schema
-                else {"type": "json_object"}
-            )
-        return {name: value for name, value in content.items() if value is not None}
-
-
-class _Reply:
-    """Turns the chunks of a stream into events.
-
-    Args:
-        begun: `time.monotonic()` at the request.
-    """
-
-    def __init__(self, begun: float) -> None:
-        self._begun, self._first = begun, 0.0
-        self._started = False
-        self._reason = "stop"
-        self._usage: dict[str, Any] = {}
-
-    def read(self, chunk: dict[str, Any]) -> Iterator[Event]:
-        """The events of a chunk.
-
-        Args:
-            chunk: a chunk of OpenAI's stream.
-        """
-        self._usage = chunk.get("usage") or self._usage
-        if not self._started:
-            self._started = True
-            yield Started(*self._prompt())
-        for choice in chunk.get("choices", ())[:1]:
-            delta = choice.get("delta") or {"content": choice.get("text")}
-            self._reason = choice.get("finish_reason") or self._reason
-            tokens = tuple(_tokens(choice.get("logprobs")))
-            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-            if reasoning:
-                yield self._timed(Piece(reasoning, "reasoning", tokens))
-            if delta.get("content") or (tokens and not reasoning):  # text that is held back comes with later tokens
-                yield self._timed(Piece(delta.get("content") or "", "content", () if reasoning else tokens))
-            for call in delta.get("tool_calls") or ():
-                function = call.get("function") or {}
-                yield self._timed(
-                    ToolCallPiece(
-                        call.get("index", 0),
-                        function.get("arguments") or "",
-                        call.get("id") or "",
-                        function.get("name") or "",
-                    )
-                )
-
-    def finished(self, reason: str | None) -> Finished:
-        """The last event.
-
-        Args:
-            reason: why it ended, if another one than the server's.
-        """
-        named = reason or (self._reason if self._reason in {"stop", "length", "tool_calls"} else "stop")
-        prompt, cached = self._prompt()
-        now = time.monotonic()
-        return Finished(
-            named,  # type: ignore[arg-type]  # one of the four
-            prompt,
-            int(self._usage.get("completion_tokens") or 0),
-            cached,
-            (self._first or now) - self._begun,
-            now - self._begun,
-        )
-
-    def _timed(self, event: Event) -> Event:
-        self._first = self._first or time.monotonic()
-        return event
-
-    def _prompt(self) -> tuple[int, int]:
-        details = self._usage.get("prompt_tokens_details") or {}
-        return int(self._usage.get("prompt_tokens") or 0), int(details.get("cached_tokens") or 0)
-
-
-def _tokens(logprobs: dict[str, Any] | None) -> Iterator[Token]:
-    """The tokens of a chunk with their log-probabilities, in either of OpenAI's forms."""
-    if not logprobs:
-        return
-    for one in logprobs.get("content") or ():
-        top = tuple(Alternative(UNKNOWN_TOKEN, other["token"], other["logprob"]) for other in one["top_logprobs"])
-        yield Token(UNKNOWN_TOKEN, one["token"], one["logprob"], top)
-    for place, text in enumerate(logprobs.get("tokens") or ()):
-        listed = (logprobs.get("top_logprobs") or [None] * (place + 1))[place] or {}
-        top = tuple(Alternative(UNKNOWN_TOKEN, other, value) for other, value in listed.items())
-        yield Token(UNKNOWN_TOKEN, text, logprobs["token_logprobs"][place], top)
-
-
-def _chunks(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON objects of server-sent events.
-
-    Raises:
-        ValueError: one is no JSON object, or the last one is missing.
-    """
-    for line in answer:
-        if line.startswith(b"data: [DONE]"):
-            return
-        if line.startswith(b"data:"):
-            chunk = json.loads(line[5:])
-            if not isinstance(chunk, dict):
-                raise ValueError(f"It sent {brief(str(chunk))}")
-            yield chunk
-    raise ValueError("Its stream ended early")
-
-
-def _failure_within(chunk: dict[str, Any]) -> Failed:
-    """The failure that a server reports within a stream, whose status is in its `code`."""
-    code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
-    return _failure(code if isinstance(code, int) else http.HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps(chunk))
-
-
-def _failure(status: int, text: str) -> Failed:
-    message = _message(text)
-    if "context length" in message or "maximum context" in message:
-        return Failed("too_long", message)
-    kinds = {400: "invalid", 404: "model_gone", 422: "invalid", 429: "busy"}
-    return Failed(kinds.get(status, "engine"), message)  # type: ignore[arg-type]  # one of the kinds
-
-
-def _message(text: str) -> str:
-    """The message of an error in any of the forms that servers have."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return brief(text)
-    error = content.get("error", content) if isinstance(content, dict) else content
-    named = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    return brief(str(named or text))
 
 
 def _free_port() -> int:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from llf_core.chat import server_engine
 from llf_core.chat.chat_engine import EngineSettings
 from llf_core.chat.engine_process import EngineProcess
 from llf_core.chat.events import Failed, Finished, Piece, Started
+from llf_core.chat.openai_client import ReplyReader, error_message, reply_chunks, request_content
 from llf_core.chat.picture import picture_part
 from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.chat.server_engine import BASE, HOST, ServerEngine
@@ -261,9 +263,32 @@ def test_an_incomplete_stream_is_a_failure(streams):
         assert (failed.kind, said in failed.message) == (kind, True), failed
 
 
-def test_a_server_is_told_to_sample_from_all_tokens(streams):
-    assert streams._content(ChatRequest(prompt="a"))["top_k"] == -1  # else it takes that of generation_config.json
-    assert streams._content(ChatRequest(prompt="a", sampling=ChatSampling(top_k=5)))["top_k"] == 5
+def test_a_server_is_told_to_sample_from_all_tokens():
+    whole = ChatRequest(prompt="a")
+    assert request_content(BASE, whole)["top_k"] == -1  # else it takes that of generation_config.json
+    assert request_content(BASE, replace(whole, sampling=ChatSampling(top_k=5)))["top_k"] == 5
+
+
+@pytest.mark.parametrize("sent", [b"data: [1]\n", b"data: {\n", b"data: " + b"[" * 100_000 + b"\n"])
+def test_what_is_no_chunk_is_named(sent):
+    with pytest.raises(ValueError, match=r"It sent|Expecting"):
+        list(reply_chunks([sent, b"data: [DONE]\n"]))
+
+
+@pytest.mark.parametrize("usage", [7, {"prompt_tokens": "x", "completion_tokens": None}, {"prompt_tokens_details": 1}])
+def test_odd_numbers_of_tokens_end_a_reply_all_the_same(usage):
+    reader = ReplyReader(time.monotonic())
+    assert [
+        event.text for event in reader.read({"choices": [{"text": "a"}], "usage": usage}) if isinstance(event, Piece)
+    ]
+    finished = reader.finished(None)
+    assert (finished.reason, finished.prompt_tokens, finished.completion_tokens) == ("stop", 0, 0)
+
+
+def test_an_error_that_is_no_json_is_shown_as_it_is():
+    assert error_message("out of memory") == "out of memory"
+    assert error_message('{"error": {"message": "too long"}}') == "too long"
+    assert error_message("[" * 100_000).startswith("[[[")
 
 
 def test_an_adapter_takes_the_name_of_another_once_that_is_unloaded(streams, adapters):
