@@ -147,6 +147,10 @@ def started(model: Path, fork_server: ForkServer) -> Iterator[tuple[ServerEngine
         patch.setattr(sys, "executable", str(fork_server.python))
         server, own = (one(config, EngineSettings(), lambda _: None) for one in (LLFServer, EngineProcess))
         try:
+            until = time.monotonic() + PATIENCE
+            while server.process is None:  # one that starts later would end with the first test
+                assert time.monotonic() < until, server.state
+                time.sleep(0.01)
             yield server, own
         finally:
             server.close()
