@@ -60,7 +60,7 @@ def print_json(value: object) -> None:
 def print_problem(problem: Problem) -> None:
     """Print a problem of a config with its fixes to stderr, so that stdout holds only the result."""
     colour = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
-    where = f" (line {problem.line})" if problem.line else ""
+    where = f" (line {problem.line})" if problem.line and f"line {problem.line}" not in problem.message else ""
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
     for fix in problem.fixes:
         changes = " ".join(f"{key}={json.dumps(value)}" for key, value in fix.shown_changes().items())

@@ -187,8 +187,9 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> RequestedConf
         elif not (text.lstrip().startswith("{") and _is_json(text, requested)):
             _take_yaml(text, requested)
     except NotPlainError as error:
+        why = str(error).removesuffix(f" (line {error.line})")
         where = f" at line {error.line}" if error.line else ""
-        requested.problems.append(_broken(f"The {kind} cannot be read{where}: {error}.", error.line))
+        requested.problems.append(_broken(f"The {kind} cannot be read{where}: {why}.", error.line))
     return requested
 
 

@@ -21,6 +21,12 @@ def test_validate_names_the_nearest_key_its_line_and_exits_2(llf, config):
     assert "line 8" in text.output
 
 
+@pytest.mark.parametrize(("name", "text"), [("c.yaml", "a: 1\nb: [1\nc: 2\n"), ("c.json", '{"a": 1,\n"b": [1\n')])
+def test_the_line_of_a_broken_file_is_named_once(llf, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert llf("validate", tmp_path / name).output.count("line 3") == 1
+
+
 def test_validate_accepts_a_good_config(llf, config):
     result = llf("validate", config)
     assert (result.exit_code, result.output.strip()) == (0, "The config is valid.")
