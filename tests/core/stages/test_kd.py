@@ -102,6 +102,21 @@ def test_a_teacher_with_other_tokens_is_refused_though_it_has_as_many(trained, t
     assert "has a different tokenizer than" in RunReader(folder).status().reason
 
 
+def test_a_student_with_random_weights_learns_from_the_stored_ones_of_its_teacher(trained, teacher, monkeypatch):
+    from llf_core.stages import kd
+
+    loaded = []
+    load = kd.load_auxiliary
+    monkeypatch.setattr(kd, "load_auxiliary", lambda *arguments: loaded.append(load(*arguments)) or loaded[0])
+    _, code = trained(
+        stage="kd", teacher_model=teacher, finetuning_type="full", train_from_scratch=True, max_steps=1
+    )  # fmt: skip
+    assert code == 0
+    stored = AutoModelForCausalLM.from_pretrained(teacher).state_dict()
+    read = loaded[0].state_dict()
+    assert all(torch.equal(read[name], stored[name]) for name in stored)
+
+
 def test_rows_that_pad_the_head_of_a_teacher_change_nothing(trained, tmp_path, teacher):
     model = AutoModelForCausalLM.from_pretrained(teacher)
     model.resize_token_embeddings(model.config.vocab_size + 64, mean_resizing=False)

@@ -178,6 +178,19 @@ def test_values_of_a_separate_model_begin_as_the_rewards(make_context, reward_ad
     assert values[ends].tolist() == pytest.approx(judged(judge, []), rel=1e-4)
 
 
+def test_adapters_of_the_policy_change_no_reward_model(make_context, make_run, reward_adapter, tiny_model_dir):
+    from llf_core.training.session import run_attempt
+
+    reward = {"reward_model_type": "full", "reward_model": str(tiny_model_dir), "ppo_models": "separate"}
+    reward |= {"reward_model_adapters": [str(reward_adapter)]}
+    expected = scores(PPO(make_context(**reward)))
+    folder = make_run(max_steps=2)
+    assert run_attempt(folder, 1) == 0
+    for new in (False, True):
+        stage = PPO(make_context(**reward, adapter_name_or_path=str(folder.output), create_new_adapter=new))
+        assert scores(stage) == expected
+
+
 def test_values_of_a_shared_model_begin_at_0(make_context):
     stage = PPO(make_context())
     assert not stage.rollout_worker.compute_outputs(COMPLETIONS).values.any()
