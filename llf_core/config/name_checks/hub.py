@@ -46,11 +46,12 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
     if why:
         return dict.fromkeys(unique, Answer(None, why))
     answers: dict[Question, Answer] = {}
+    until = time.monotonic() + seconds
     # Daemon threads, so that a hub that never answers does not delay the end of the process.
     threads = [
-        threading.Thread(target=_query, args=(one, seconds, answers), name="llf-hub", daemon=True) for one in unique
+        threading.Thread(target=_query, args=(one, seconds, until, answers), name="llf-hub", daemon=True)
+        for one in unique
     ]
-    until = time.monotonic() + seconds
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -81,11 +82,13 @@ def _unavailable() -> str:
     return ""
 
 
-def _query(question: Question, seconds: float, answers: dict[Question, Answer]) -> None:
+def _query(question: Question, seconds: float, until: float, answers: dict[Question, Answer]) -> None:
     try:
-        answers[question] = _answer(question, seconds)
+        answer = _answer(question, seconds)
     except Exception as error:  # noqa: BLE001 - the network and its client fail in many ways; none ends the check
-        answers[question] = Answer(None, f"{_address(question)} did not answer ({type(error).__name__})")
+        answer = Answer(None, f"{_address(question)} did not answer ({type(error).__name__})")
+    if answer.there is not None or time.monotonic() < until:  # else its client met the time limit too
+        answers[question] = answer
 
 
 def _address(question: Question) -> str:
