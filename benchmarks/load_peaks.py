@@ -122,12 +122,13 @@ def load(model: str, quantizer: str, bits: str) -> None:
 
     prepare_imports()
     with deferred_imports(config):
-        from llf_core.training import session
+        from llf_core import models
+        from llf_core.training import session  # noqa: F401 - what a trainer has imported takes memory too
     from llf_core.training.peak_memory import peak_memory
 
-    source = session.resolve_model(model, config)
-    tokenizer = session.load_tokenizer(source, config)
-    loaded = session.load_model(source, config, session.plan_device(config))
+    source = models.resolve_model(model, config)
+    tokenizer = models.load_tokenizer(source, config)
+    loaded = models.load_model(source, config, models.plan_device(config))
     sys.stdout.write(f"peak {peak_memory('cpu')}\n")
     del tokenizer, loaded
 

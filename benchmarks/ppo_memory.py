@@ -67,15 +67,16 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     from llf_core.config import RunConfig
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter, create_run
+    from llf_core.training.load_context import load_context
+    from llf_core.training.make_trainer import make_trainer
     from llf_core.training.metrics_callback import MetricsCallback
-    from llf_core.training.session import load, make_trainer
 
     config = RunConfig.load(SETTINGS | {"ppo_models": mode, "reward_model": adapter, "dataset": data})
     folder = create_run(config.yaml(defaults=True), f"ppo-{mode}")
     writer = RunWriter(folder, 1)
     plan = plan_device(config)
     before = _resident()
-    context = load(folder, config, writer, plan)
+    context = load_context(folder, config, writer, plan)
     progress = MetricsCallback(folder, writer)
     stage = make_stage(config, context)
     trainer = make_trainer(context, stage, progress)

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,10 +159,7 @@ def _predictions(folder: RunFolder, writer: RunWriter, config: RunConfig, watch:
     from llf_core.metrics import load_metrics
     from llf_core.training.output_copy import OutputCopyError, add_to_copy
 
-    def warn(sentence: str) -> None:
-        writer.event("warning", key=KEY, message=sentence)
-        logger.info(sentence)
-
+    warn = partial(writer.warn, KEY)
     metrics = load_metrics(config.evaluation.metrics or (), folder.code)
     asked = RunConfig.load(prediction_values(config.flat()), base=folder.path)
     found = predict_data_set(asked, find_target(folder), folder.predictions, metrics, warn=warn, on_progress=watch)

@@ -148,14 +148,15 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
     from llf_core.stages.base.stage import make_stage
+    from llf_core.training.load_context import load_context
+    from llf_core.training.make_trainer import make_trainer
     from llf_core.training.metrics_callback import MetricsCallback
     from llf_core.training.resolved_config import restore_resolved
-    from llf_core.training.session import load, make_trainer
 
     with tempfile.TemporaryDirectory(prefix="llf-") as home:
         folder = create_run(config.yaml(defaults=True), "evaluation", home, partial(_with_code, run))
         writer = RunWriter(folder)
-        context = load(folder, config, writer, restore_resolved(run, plan_device(config)))
+        context = load_context(folder, config, writer, restore_resolved(run, plan_device(config)))
         trainer = make_trainer(context, make_stage(config, context), MetricsCallback(folder, writer), evaluates=True)
         found = trainer.evaluate()
         return float(found["eval_loss"]), context.data.report.eval_examples

@@ -82,6 +82,19 @@ class RunWriter:
                 raise
             self._events.append(record)
 
+    def warn(self, key: str, message: str) -> None:
+        """Append a warning that no error is, and log it.
+
+        Args:
+            key: config key or name of what it is about.
+            message: a sentence.
+
+        Raises:
+            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
+        """
+        self.event("warning", key=key, message=message)
+        logger.info(message)
+
     def sample(self, **fields: object) -> None:
         """Append one generated text, without secrets; views show how the responses to a prompt change.
 

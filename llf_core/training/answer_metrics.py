@@ -201,9 +201,7 @@ class AnswerMetrics:
             self._tell(f"At step {step}: {why}")
 
     def _tell(self, why: str) -> None:
-        message = f"Metrics of generated answers. {why}"
-        self._writer.event("warning", key="metrics", message=message)
-        logger.info(message)
+        self._writer.warn("metrics", f"Metrics of generated answers. {why}")
 
 
 def first_of_each(places: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:

@@ -84,8 +84,7 @@ class ForgettingProbe:
             values = self._values(at_start=step == 0)
         except Exception as error:  # noqa: BLE001 - models may raise anything; no loss depends on it
             message = f"What the model forgets could not be measured at step {step}: {type(error).__name__}: {error}"
-            self._writer.event("warning", key="measure_forgetting", message=message)
-            logger.info(message)
+            self._writer.warn("measure_forgetting", message)
             return {}
         self._writer.metric(step, values)
         return values

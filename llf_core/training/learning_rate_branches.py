@@ -15,10 +15,11 @@ from llf_core.models import ModelError, plan_device
 from llf_core.runs import RunWriter, create_run
 from llf_core.stages.base.stage import make_stage
 from llf_core.training.learning_rate_rule import Branch, has_diverged
+from llf_core.training.load_context import load_context
+from llf_core.training.make_trainer import make_trainer
 from llf_core.training.measure import SETTINGS
 from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.metrics_callback import ROUNDING, MetricsCallback
-from llf_core.training.session import load, make_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -85,7 +86,7 @@ def train_branches(
     )
     folder = create_run(short.yaml(defaults=True), "learning-rate", home)
     writer = RunWriter(folder, 1)
-    context = load(folder, short, writer, plan_device(short))
+    context = load_context(folder, short, writer, plan_device(short))
     context = dataclasses.replace(context, data=_few_examples(context.data, short, steps))
     stage = make_stage(short, context)
     decide_checkpointing(context, stage.auxiliary_models(), resumes=False)

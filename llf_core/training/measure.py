@@ -106,19 +106,20 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     with deferred_imports(short):
         from llf_core.models import plan_device
         from llf_core.stages.base.stage import make_stage
-        from llf_core.training import session
         from llf_core.training.freed_memory import FreedMemory
+        from llf_core.training.load_context import load_context
+        from llf_core.training.make_trainer import make_trainer
         from llf_core.training.memory_plan import decide_checkpointing
         from llf_core.training.past_run import add_to_past_runs
         from llf_core.training.peak_memory import reset_peak
     writer = RunWriter(folder, 1)
     plan = plan_device(short)
     _tell(phase="reading the data and the model")
-    context = session.load(folder, short, writer, plan)
+    context = load_context(folder, short, writer, plan)
     stage = make_stage(short, context)
     context = dataclasses.replace(context, data=_longest_first(context.data, short))
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=False)
-    trainer = session.make_trainer(context, stage, _progress(folder, writer))
+    trainer = make_trainer(context, stage, _progress(folder, writer))
     if trainer.pop_callback(FreedMemory) is not None:  # on a CPU
         trainer.add_callback(FreedMemory(after=(1,)))
     trainer.add_callback(_enough_steps())

@@ -193,7 +193,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         _own_steps(args, state)
         self._own_best(state)
         if self.trainer is not None:
-            self.trainer.tell = self._warn
+            self.trainer.tell = self.writer.warn
             steps = args.gradient_accumulation_steps
             self.trainer.train_parts.count = max(1, counters.get("gradient_accumulation_steps", steps) // steps)
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
@@ -221,7 +221,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             state.best_model_checkpoint = str(own)
             return
         said = f"The best checkpoint so far ({own.name}) is missing. The best checkpoint from now on replaces it."
-        self._warn("load_best_model_at_end", said)
+        self.writer.warn("load_best_model_at_end", said)
         state.best_model_checkpoint = state.best_metric = None
         state.best_global_step = 0
 
@@ -466,12 +466,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         """
         if message:
             self.resume_warnings.append(message)
-            self._warn("resume", message)
+            self.writer.warn("resume", message)
             self.writer.status(reason=message)
-
-    def _warn(self, key: str, message: str) -> None:
-        self.writer.event("warning", key=key, message=message)
-        logger.info(message)
 
     def _seen(self) -> list[int]:
         now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]

@@ -17,7 +17,7 @@ from llf_core.rewards.reward_statistics import RewardedCompletion
 from llf_core.runs import RunWriter
 from llf_core.stages.base.stage import make_stage
 from llf_core.stages.completion_scores import SampledCompletion, last_messages
-from llf_core.training.session import load
+from llf_core.training.load_context import load_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,7 @@ def sample_rewards(
         KeyError: a record of the prepared data is no longer in its data set.
         BadExample: the chat template of the policy cannot render an answer.
     """
-    context = load(folder, config, RunWriter(folder, 1), plan_device(config))
+    context = load_context(folder, config, RunWriter(folder, 1), plan_device(config))
     scoring = make_stage(config, context).scoring()
     if scoring is None:
         raise ModelError(f"Stage {config.get('stage')} samples no completions.")

@@ -117,8 +117,7 @@ class SamplePrompts:
                 f"The completions of the watched prompts could not be generated at step {step}: "
                 f"{type(error).__name__}: {error}"
             )
-            self._writer.event("warning", key="watched_prompts", message=message)
-            logger.info(message)
+            self._writer.warn("watched_prompts", message)
             return 0
 
     def _answer(self, step: int, only: str | None) -> int:

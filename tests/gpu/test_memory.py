@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.runs import read_status
 from llf_core.stages.sft import SFT
-from llf_core.training import session
+from llf_core.training import trainer
 from tests.core.training.cramped import ABSURD, cramped
 from tests.core.training.small_trainer import examples, make_trainer
 from tests.gpu.conftest import ON_CPU, events
@@ -90,7 +90,7 @@ def test_the_forecast_is_what_a_step_takes(trained, tiny_tokenizer, tmp_path, de
     path.write_text(json.dumps([{"instruction": f"{i}?", "output": "abc xyz " * length} for i in range(batch)]))
     kept = []
     if ON_CPU:
-        plain = session.RunTrainer.compute_loss
+        plain = trainer.RunTrainer.compute_loss
 
         def compute_loss(self, model, *args, **kwargs):
             own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -107,7 +107,7 @@ def test_the_forecast_is_what_a_step_takes(trained, tiny_tokenizer, tmp_path, de
             kept.append(sum(found.values()))
             return loss
 
-        monkeypatch.setattr(session.RunTrainer, "compute_loss", compute_loss)
+        monkeypatch.setattr(trainer.RunTrainer, "compute_loss", compute_loss)
         before = 0
     else:
         torch.cuda.empty_cache()

@@ -47,7 +47,7 @@ STARTS = {
     "win rate": lambda folder: win_rate_in_child(folder.id, "reward"),
     "reward accuracy": lambda _: reward_accuracy_in_child("reward", "data"),
     "inspect": lambda _: DataProcess("stage: sft\n", *[lambda *_: None] * 4),
-    "form": lambda _: JsonCommand("inspect", "stage: sft\n", on_note=print, on_end=print, waiting="")._run(),
+    "form": lambda _: JsonCommand("inspect", "stage: sft\n", on_note=print, on_end=print, waiting="")._execute(),
 }
 
 

@@ -176,8 +176,7 @@ class OnlineStage(TrainerStage):
         from llf_core.stages.completion_scores import check_columns
 
         if prompts.left_out:
-            self.context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
-            logger.info(prompts.left_out)
+            self.context.writer.warn("cutoff_len", prompts.left_out)
         if len(prompts.train) < needed:
             raise DataError(
                 f"There are {len(prompts.train):,} prompts, and a step samples completions of {needed:,} "

@@ -481,7 +481,7 @@ def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) 
     from llf_core.config import RunConfig
     from llf_core.models import device
     from llf_core.runs import RunReader, create_run, read_status
-    from llf_core.training import session
+    from llf_core.training import load_context, save_run_result, session
 
     asked = _settings(outcome.method, base, folder, pairs=changes.get("stage") in {"rm", "dpo"}) | changes
     device.bf16_speedup = lambda _: 1.0
@@ -500,7 +500,7 @@ def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) 
         outcome.targets = sorted({_last_names(name) for name in names})
         return models.save_output(model, *args)
 
-    session.prepare, session.save_output = keep_data, keep_logits
+    load_context.prepare, save_run_result.save_output = keep_data, keep_logits
     run = create_run(RunConfig.load(asked).yaml(defaults=True), "tiny")
     code = session.run_attempt(run, 1)
     reader = RunReader(run)

@@ -27,7 +27,7 @@ from llf_core.models.token_routing import documents_of, highest_of_each
 from llf_core.modifiers.mixture_of_depths import MixtureOfDepths, convert
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.sft import SFT
-from llf_core.training import session
+from llf_core.training import save_run_result
 from llf_core.training.session import run_attempt
 from tests.core.acceleration.architectures import tiny
 from tests.core.training.adapted import in_float32, logits
@@ -355,7 +355,7 @@ def loaded(folder, **keys):
 def logits_in_memory(monkeypatch):
     """Logits of the trained model as it is written, by its plain forward."""
     kept = []
-    original = session.save_output
+    original = save_run_result.save_output
 
     def save_output(model, tokenizer, *rest):
         written = original(model, tokenizer, *rest)
@@ -363,7 +363,7 @@ def logits_in_memory(monkeypatch):
         kept.append(logits(model, tokenizer))
         return written
 
-    monkeypatch.setattr(session, "save_output", save_output)
+    monkeypatch.setattr(save_run_result, "save_output", save_output)
     return kept
 
 

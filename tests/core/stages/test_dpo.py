@@ -14,7 +14,7 @@ from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter
 from llf_core.stages.dpo.stage import DPO
 from llf_core.stages.losses import LOSSES
-from llf_core.training.session import load
+from llf_core.training.load_context import load_context
 from tests.core.stages.curves import curve, stop_and_resume
 
 
@@ -107,7 +107,7 @@ def test_some_examples_in_another_order_have_the_log_probabilities_of_their_own(
     """As a search of learning rates takes them, with the counts of the whole data."""
     folder = make_run(stage="dpo", dataset=pairs)
     config = RunConfig.load(folder.config)
-    context = load(folder, config, RunWriter(folder, 1), plan_device(config))
+    context = load_context(folder, config, RunWriter(folder, 1), plan_device(config))
     stage, train = DPO(context), context.data.train
     whole = [stage.examples(train)[place]["reference"].tolist() for place in range(len(train))]
     order = [*range(1, len(train)), 0]

@@ -317,12 +317,13 @@ def trainer_of(folder):
     """The trainer of a run, not started."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
+    from llf_core.training.load_context import load_context
+    from llf_core.training.make_trainer import make_trainer
     from llf_core.training.metrics_callback import MetricsCallback
-    from llf_core.training.session import load, make_trainer
 
     writer = RunWriter(folder)
     config = RunConfig.load(folder.config)
-    context = load(folder, config, writer, plan_device(config))
+    context = load_context(folder, config, writer, plan_device(config))
     return make_trainer(context, make_stage(config, context), MetricsCallback(folder, writer))
 
 

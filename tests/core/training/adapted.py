@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 from llf_core.acceleration.patching.install import restore
 from llf_core.models import device
 from llf_core.models.quantize import keep_differentiable
-from llf_core.training import session
+from llf_core.training import save_run_result
 from tests.attempts import QUESTIONS
 
 ADAPTERS = {
@@ -45,7 +45,7 @@ def in_float32(monkeypatch):
 def logits_at_the_end(monkeypatch):
     """Logits of the trained model in memory, taken before its result is written."""
     kept = []
-    original = session.save_output
+    original = save_run_result.save_output
 
     def save_output(model, tokenizer, *rest):
         forward = vars(model).pop("forward", None)  # accelerate's, which computes in the precision of the run
@@ -55,7 +55,7 @@ def logits_at_the_end(monkeypatch):
         vars(model).update({} if forward is None else {"forward": forward})
         return original(model, tokenizer, *rest)
 
-    monkeypatch.setattr(session, "save_output", save_output)
+    monkeypatch.setattr(save_run_result, "save_output", save_output)
     return kept
 
 

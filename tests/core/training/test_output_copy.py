@@ -12,7 +12,7 @@ from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.name_checks.output_folder import MARKER, foreign_entry, recorded
 from llf_core.runs import RunReader, create_run, read_status, status
-from llf_core.training import output_copy, session
+from llf_core.training import output_copy, save_run_result
 from llf_core.training.output_copy import OutputCopyError, add_to_copy, check_output_dir, copy_output
 from llf_core.training.session import run_attempt
 
@@ -338,13 +338,13 @@ def test_a_stranger_that_appears_during_the_run_stays_and_the_run_finishes(train
     assert (code, read_status(folder).state, read_status(folder).reason) == (0, "finished", None)
     assert load_file(target / "adapter_model.safetensors").keys()
     second = make_run(max_steps=1, output_dir=str(target))
-    original = session.save_output
+    original = save_run_result.save_output
 
     def save(*arguments):
         original(*arguments)
         (target / "notes.txt").write_text("mine")
 
-    monkeypatch.setattr(session, "save_output", save)
+    monkeypatch.setattr(save_run_result, "save_output", save)
     assert run_attempt(second, 1) == 0
     final = read_status(second)
     assert final.state == "finished"

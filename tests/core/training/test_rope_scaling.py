@@ -231,17 +231,17 @@ def plain_loss(model, rows):
 @pytest.fixture
 def seen(monkeypatch):
     """The examples of the run that is trained."""
-    from llf_core.training import session
+    from llf_core.training import load_context
 
     kept = []
-    prepare = session.prepare
+    prepare = load_context.prepare
 
     def record(*args, **keys):
         found = prepare(*args, **keys)
         kept[:] = found.train
         return found
 
-    monkeypatch.setattr(session, "prepare", record)
+    monkeypatch.setattr(load_context, "prepare", record)
     return kept
 
 

@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_from_its_last_step_makes_no_more(make_run, monkeypat
     """It died between its last checkpoint and its result, at the end of an epoch or within one."""
     folder = make_run(max_steps=steps)
     with monkeypatch.context() as patch:
-        patch.setattr("llf_core.training.session._save", lambda *_: 1 / 0)
+        patch.setattr("llf_core.training.session.save_run_result", lambda *_: 1 / 0)
         assert run_attempt(folder, 1) == 1
     before = losses(folder)
     (folder.path / "cache" / "trunk").mkdir(parents=True)  # as earlier versions left it

@@ -16,7 +16,7 @@ from llf_core.estimate.model_sizes import model_sizes
 from llf_core.models import count_parameters, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.quantize import is_quantized, keep_differentiable
 from llf_core.runs import read_status
-from llf_core.training import session
+from llf_core.training import load_context
 from tests.core.training.adapted import answer_loss, logits, plain_base
 from tests.core.training.stored_formats import make_mxfp4, store_as_fp8
 
@@ -166,7 +166,7 @@ def test_files_that_cannot_be_loaded_here_are_refused_before_memory_is_taken(
     (folder / "config.json").write_text(json.dumps(settings | {"quantization_config": stored}))
     (problem,) = [one for one in before_start(model_name_or_path=str(folder)) if one.severity == "error"]
     assert words in problem.message
-    monkeypatch.setattr(session, "load_model", lambda *_: pytest.fail("the model is loaded"))
+    monkeypatch.setattr(load_context, "load_model", lambda *_: pytest.fail("the model is loaded"))
     run, code = trained(model_name_or_path=str(folder), max_steps=1)
     assert code == 2
     assert words in read_status(run).reason

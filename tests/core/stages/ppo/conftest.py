@@ -91,12 +91,12 @@ def make_context(make_run):
     from llf_core.config import RunConfig
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
-    from llf_core.training.session import load
+    from llf_core.training.load_context import load_context
 
     def make(**changes):
         folder = make_run(**changes)
         config = RunConfig.load(folder.config)
-        return load(folder, config, RunWriter(folder, 1), plan_device(config))
+        return load_context(folder, config, RunWriter(folder, 1), plan_device(config))
 
     return make
 

@@ -15,8 +15,9 @@ from llf_core.models import device as devices
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter, create_run
 from llf_core.stages.base.stage import make_stage
+from llf_core.training.load_context import load_context
+from llf_core.training.make_trainer import make_trainer
 from llf_core.training.metrics_callback import MetricsCallback
-from llf_core.training.session import load, make_trainer
 
 devices.bf16_speedup = lambda threads: 0.5
 rank = int(os.environ["RANK"])
@@ -24,7 +25,7 @@ home = Path(os.environ["HOME_OF_TEST"]) / str(rank)
 os.environ["LLF_HOME"] = str(home)
 config = RunConfig.load(json.loads(os.environ["SETTINGS"]))
 folder = create_run(config.yaml(defaults=True), "rank")
-context = load(folder, config, RunWriter(folder, 1), plan_device(config))
+context = load_context(folder, config, RunWriter(folder, 1), plan_device(config))
 progress = MetricsCallback(folder, RunWriter(folder, 1))
 trainer = make_trainer(context, make_stage(config, context), progress)
 stage = trainer.stage

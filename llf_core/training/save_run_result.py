@@ -1,0 +1,77 @@
+"""Saves the result of a run."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+from llf_core.models import save_output
+from llf_core.models.checksums import write_checksums
+from llf_core.models.model_source import ModelSource
+from llf_core.models.remote_code import resolve_trust_remote_code
+from llf_core.runs import folder_bytes
+from llf_core.runs.files import json_bytes, replace_file
+from llf_core.runs.jsonl import spell_non_finite
+from llf_core.training.evaluation_results import EVALUATION_RESULTS, evaluation_results
+from llf_core.training.output_copy import OutputCopyError, copy_output
+
+if TYPE_CHECKING:
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.base.loop import TrainingLoop
+
+logger = logging.getLogger(__name__)
+
+
+def save_run_result(context: TrainingContext, trainer: TrainingLoop) -> str:
+    """Write `output/` under a temporary name and rename it, then copy it to `output_dir`.
+
+    The modifiers and the method undo what they changed for training, so the model is not trained further.
+
+    Args:
+        context: the training context.
+        trainer: the trainer after its last step and evaluation.
+
+    Returns:
+        Why the copy failed, as a warning since the result is safe; else empty.
+
+    Raises:
+        ModelError: the saved weights differ from the trained ones, or the base of a quantized model cannot be loaded
+            again, see `save_output`.
+        UntrustedCodeError, TooMuchCodeError: that base has Python code, and the user has not allowed it, or could not
+            review it.
+        FileNotFoundError: the run's folder was removed.
+        UnreadableError: the events of the run are no regular file.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError, SafetensorError: a file cannot be written or read again, as on a full disk; the second is for weights.
+        MemoryError: out of memory while a base is loaded again; on a GPU torch's RuntimeError.
+        PluginError: two installed packages declare the same name or key.
+    """
+    folder, writer, config = context.folder, context.writer, context.config
+    partial = folder.path / ".output"
+    shutil.rmtree(partial, ignore_errors=True)
+    told = ("loss", "eval_loss", "reward", "eval_reward", "rewards/accuracies", "eval_rewards/accuracies")
+    metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    for modifier in reversed(context.modifiers):
+        modifier.remove(model)
+    if context.method is not None:
+        context.method.finish()
+    written = save_output(model, context.processor or context.tokenizer, partial, context.source, config, metrics)
+    if values := evaluation_results(config, trainer.state):
+        replace_file(partial / EVALUATION_RESULTS, json_bytes(spell_non_finite(values)))
+    shutil.rmtree(folder.output, ignore_errors=True)
+    folder.output_record.unlink(missing_ok=True)  # so that it never describes another result
+    partial.replace(folder.output)
+    write_checksums(folder, written)
+    # Its code is allowed, as that of its base is.
+    resolve_trust_remote_code(ModelSource(str(folder.output), folder.output, "folder"), config)
+    writer.event("output", path="output", bytes=folder_bytes(folder.output))
+    if config.training.output_dir:
+        try:
+            logger.info(copy_output(config, folder))
+        except OutputCopyError as error:
+            writer.warn("output_dir", str(error))
+            return str(error)
+    return ""
