@@ -78,8 +78,7 @@ class Alpaca(DatasetFormat):
 
 
 def _last(value: object, what: str) -> str:
-    """An answer's text; of a list of messages, or their JSON text, the last one's."""
-    value = turns_or_text(value, OPENAI.tags["role_tag"])
-    if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
-        value = value[-1]["content"]
-    return text_of(value, what)
+    """An answer's text; of a message or a list of messages, or their JSON text, the last one's."""
+    turns = turns_or_text(value, OPENAI.tags)
+    last = turns[-1] if isinstance(turns, list) and turns else turns
+    return text_of(last["content"] if isinstance(last, dict) and "content" in last else value, what)

@@ -211,7 +211,7 @@ def with_ending(
     row: Mapping[str, object],
     columns: Mapping[str, str],
     read: Callable[[Mapping[str, object]], Message],
-    role_tag: str,
+    tags: Mapping[str, str],
 ) -> Conversation:
     """Create a conversation from messages and the row's response, preference or label columns.
 
@@ -225,7 +225,8 @@ def with_ending(
             names the label of the last answer. With `prompt`, the messages are the prompt, without an answer at their
             end.
         read: converts a turn to a message.
-        role_tag: key of a turn's role, which distinguishes turns in JSON from an answer in JSON.
+        tags: the data set's name for each of LLaMA-Factory's tags, by which turns in JSON are told from an answer in
+            JSON.
 
     Returns:
         The conversation.
@@ -239,7 +240,7 @@ def with_ending(
         if columns["chosen"] == columns["messages"]:
             messages = messages[:-1]
         chosen, rejected = (
-            _answer(turns_or_text(cell_of(row, columns, key), role_tag), read, key) for key in ("chosen", "rejected")
+            _answer(turns_or_text(cell_of(row, columns, key), tags), read, key) for key in ("chosen", "rejected")
         )
         return checked([*messages, chosen], tools, rejected=rejected)
     if "kto_tag" in columns:
@@ -250,14 +251,15 @@ def with_ending(
     return checked(messages, tools, prompt=prompt)
 
 
-def turns_or_text(value: object, role_tag: str) -> object:
+def turns_or_text(value: object, tags: Mapping[str, str]) -> object:
     """Parse the cell of an answer if it is JSON text of a turn or of turns, which tables store so.
 
-    Any other text is the answer itself, also if it is JSON, as in data with structured answers.
+    Any other text is the answer itself, also if it is JSON, as in data with structured answers: their objects may have
+    a key such as `role` or `from`, whose value is then no role of a turn.
 
     Args:
         value: the cell.
-        role_tag: key of a turn's role.
+        tags: the data set's name for each of LLaMA-Factory's tags.
 
     Returns:
         The turn or list of turns; the value itself if it is other text, or no text.
@@ -268,7 +270,8 @@ def turns_or_text(value: object, role_tag: str) -> object:
         except (ValueError, RecursionError):
             return value
         turns = parsed if isinstance(parsed, list) else [parsed]
-        return parsed if turns and all(isinstance(one, dict) and role_tag in one for one in turns) else value
+        if turns and all(isinstance(one, dict) for one in turns) and turns[-1].get(tags["role_tag"]) in tags.values():
+            return parsed
     return value
 
 

@@ -54,9 +54,7 @@ class OpenAI(DatasetFormat):
         system = cell_of(row, columns, "system")
         if system and not (messages and messages[0]["role"] == "system"):
             messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
-        return with_ending(
-            messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1), tags["role_tag"]
-        )
+        return with_ending(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1), tags)
 
 
 def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:

@@ -61,9 +61,7 @@ class ShareGPT(DatasetFormat):
                 messages = [message]
             else:
                 messages.append(message)
-        return with_ending(
-            messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1), tags["role_tag"]
-        )
+        return with_ending(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1), tags)
 
 
 def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -> Message:

@@ -328,18 +328,25 @@ def test_columns_of_pairs_are_left_alone_without_ranking(kind, formatting, rejec
     assert conversation.rejected is None
 
 
-@pytest.mark.parametrize("said", ["[1, 2, 3]", '{"sum": 4}', "[Note] It is 4.", "{", '[{"sum": 4}]', "[]"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[1, 2, 3]", '{"sum": 4}', "[Note] It is 4.", "{", '[{"sum": 4}]', "[]",
+        '{"role": "engineer", "from": "Oslo"}', '[{"role": ["nurse"], "from": {}}]',
+    ],
+)  # fmt: skip
 def test_an_answer_of_a_pair_may_be_json_or_begin_like_it(said):
-    row = {"messages": [USER], "chosen": said, "rejected": "5"}
-    assert align(row, kind=PAIRS)[1].messages[-1] == {"role": "assistant", "content": said}
-    row = {"prompt": "2+2?", "chosen": said, "rejected": "5"}
-    assert align(row, kind=PAIRS)[1].messages[-1] == {"role": "assistant", "content": said}
+    for asked in ({"messages": [USER]}, {"prompt": "2+2?"}, {"conversations": turns(("human", "2+2?"))}):
+        row = {**asked, "chosen": said, "rejected": "5"}
+        assert align(row, kind=PAIRS)[1].messages[-1] == {"role": "assistant", "content": said}
 
 
 def test_json_text_of_messages_is_read_as_messages_in_every_format():
-    row = {"prompt": "2+2?", "chosen": json.dumps([USER, ANSWER]), "rejected": json.dumps([USER, WORSE])}
-    _, conversation = align(row, kind=PAIRS)
-    assert (conversation.messages, conversation.rejected) == ((USER, ANSWER), WORSE)
+    for chosen, rejected in (([USER, ANSWER], [USER, WORSE]), (ANSWER, WORSE)):
+        for asked in ({"prompt": "2+2?"}, {"messages": [USER]}):
+            row = {**asked, "chosen": json.dumps(chosen), "rejected": json.dumps(rejected)}
+            _, conversation = align(row, kind=PAIRS)
+            assert (conversation.messages, conversation.rejected) == ((USER, ANSWER), WORSE)
 
 
 def test_empty_cells_of_a_pandas_table_are_no_text():
