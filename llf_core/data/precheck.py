@@ -121,9 +121,10 @@ def _first_rows(source: Source) -> list[Row]:
         return []
     try:
         files = open_source(source).files
-        file = files[0]
-        if not isinstance(file, Path):
+        local = [file for file in files if isinstance(file, Path)]
+        if not local:
             return []
+        file = next((one for one in local if one.stat().st_size), local[0])  # an empty one holds no record
         stat = file.stat()
         costly = file_type(file) in WHOLE_FILE_TYPES or file.suffix.lower() in COMPRESSED
         if costly and stat.st_size > MAX_FILE_BYTES:

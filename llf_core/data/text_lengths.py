@@ -152,9 +152,10 @@ def _of_source(source: Source, kind: DataKind) -> _Texts | None:
         return None
     files = [file for file in open_source(source).files if isinstance(file, Path)]
     try:
-        state = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+        stats = [(file, file.stat()) for file in files]
     except OSError:
         return None
+    state = tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats if stat.st_size)  # others hold nothing
     return _read(source, kind, state) if state else None
 
 

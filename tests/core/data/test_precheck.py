@@ -176,3 +176,10 @@ def test_an_entry_that_no_run_could_use_is_told_before(config, tmp_path, entry, 
 def test_a_file_of_an_entry_that_is_missing_is_told_by_the_check_of_names_alone(config, tmp_path):
     (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "gone.jsonl"}}))
     assert precheck(config, "mine", ANSWERS) is None
+
+
+def test_an_empty_file_of_a_folder_hides_no_other(config, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.json").touch()
+    (tmp_path / "set" / "b.json").write_text(json.dumps([ANSWER]))
+    assert quick_check(config, str(tmp_path / "set"), ANSWERS).rows == (ANSWER,)

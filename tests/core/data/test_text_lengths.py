@@ -52,6 +52,14 @@ def test_of_a_long_file_the_number_of_records_follows_from_its_size(tmp_path: Pa
     assert few.examples == 100
 
 
+def test_an_empty_file_of_a_folder_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a.json").touch()
+    (tmp_path / "b.json").write_text(json.dumps([{"instruction": "Hello?", "output": "Yes."}] * 3))
+    found = lengths_from_text(config(str(tmp_path)))
+    assert found is not None
+    assert found.examples == 3
+
+
 def test_examples_that_are_held_out_are_not_trained_on(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"instruction": f"Say {n}.", "output": "Yes."} for n in range(40)]
     path = write(tmp_path / "rows.jsonl", rows)
