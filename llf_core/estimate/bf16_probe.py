@@ -22,7 +22,10 @@ MOST_DIGITS = 6
 """A number of threads or of a GPU with more digits is no machine's."""
 
 
-_cores = functools.cache(usable_cpus)  # read once, since a form asks for a forecast after each key press
+@functools.cache
+def cores() -> int:
+    """Number of cores that this process may use. Read once, since a form asks for a forecast after each key press."""
+    return usable_cpus()
 
 
 def default_threads() -> int:
@@ -32,7 +35,7 @@ def default_threads() -> int:
     """
     value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     threads = int(value) if value.isascii() and value.isdecimal() and len(value) <= MOST_DIGITS else 0
-    return threads or _cores()
+    return threads or cores()
 
 
 def probe_file() -> Path:

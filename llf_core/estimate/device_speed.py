@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.estimate.bf16_probe import cores
 from llf_core.estimate.cpu_probe import thread_flops
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def products_per_second(device: Device, threads: int) -> tuple[float, str]:
 
     Args:
         device: the device.
-        threads: number of compute threads on a CPU.
+        threads: number of compute threads on a CPU; more than its cores are no faster.
 
     Returns:
         The number: on a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere
@@ -45,7 +46,7 @@ def products_per_second(device: Device, threads: int) -> tuple[float, str]:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if device.kind == "cpu":
-        return threads * thread_flops(), "matrix products timed on this CPU"
+        return min(threads, cores()) * thread_flops(), "matrix products timed on this CPU"
     if device.kind == "mps":
         return APPLE * GPU_SHARE, "the usual speed of an Apple GPU"
     for name, flops in GPU_FLOPS:
