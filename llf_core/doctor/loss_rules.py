@@ -90,8 +90,7 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "not_finite",
         f"The loss is {values[broken[0]]} at step {steps[broken[0]]}. Training after this step is unusable.",
-        f"Go on from a checkpoint before that step with a lower learning rate than {written(rate)}, or train in "
-        f"{precision}.",
+        f"Go on from a checkpoint before that step with {_lower_than(rate)}, or train in {precision}.",
         config=_lowered(rate),
     )
 
@@ -190,9 +189,8 @@ def diverged(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "diverged",
         f"The loss has risen from {min(first, began):.2f} to {high:.2f}: "
-        f"the learning rate {written(rate)} is too high.",
-        f"Lower it to {written(_tenth(rate))}; it is better to branch from a checkpoint before the rise, or to "
-        "restart.",
+        f"the learning rate{f' {written(rate)}' if rate else ''} is too high.",
+        f"Lower it to {_tenth_text(rate)}; it is better to branch from a checkpoint before the rise, or to restart.",
         change=_lowered(rate),
         config=_lowered(rate),
     )
@@ -257,7 +255,7 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
     return Finding(
         "gradient_explodes",
         f"The gradient norm is {last[-1]:.3g}{clipping}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
-        f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-CONSECUTIVE]}.",
+        f"Set the learning rate to {_tenth_text(rate)}, and look at the rows of step {steps[-CONSECUTIVE]}.",
         change=_lowered(rate),
     )
 
@@ -315,8 +313,8 @@ def forgets(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "forgets",
         f"The model forgets: its loss on general questions rose from {loss[0]:.3f} to {loss[-1]:.3f} nats per token.",
-        f"Take an earlier checkpoint (the loss was lowest at step {best}). Next time use a lower learning rate than "
-        f"{written(metrics.learning_rate)}, fewer steps, an adapter of lower rank, or add general examples.",
+        f"Take an earlier checkpoint (the loss was lowest at step {best}). Next time use "
+        f"{_lower_than(metrics.learning_rate)}, fewer steps, an adapter of lower rank, or add general examples.",
         config=_lowered(metrics.learning_rate),
     )
 
@@ -478,6 +476,14 @@ def _medians(values: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.floa
 def _tenth(rate: float) -> float:
     """A tenth of a rate, without binary rounding noise."""
     return float(f"{rate / 10:.3g}")
+
+
+def _tenth_text(rate: float) -> str:
+    return written(_tenth(rate)) if rate else "a tenth"
+
+
+def _lower_than(rate: float) -> str:
+    return f"a lower learning rate than {written(rate)}" if rate else "a lower learning rate"
 
 
 def _lowered(rate: float) -> dict[str, float]:

@@ -284,4 +284,7 @@ def test_no_change_is_offered_that_the_run_cannot_make():
     assert found(vitals(rises, step=118))["evaluation_rises"].change == {}
     leaps = changed("loss", lambda s, v: np.where(s < 60, v, 9.0))
     assert found(vitals(leaps))["diverged"].change == {"learning_rate": 2e-5}
-    assert found(vitals(leaps, learning_rate=0.0))["diverged"].change == {}
+    unknown = found(vitals(leaps, learning_rate=0.0))["diverged"]
+    assert unknown.change == {}
+    assert unknown.message.endswith("the learning rate is too high.")
+    assert unknown.fix.startswith("Lower it to a tenth;")
