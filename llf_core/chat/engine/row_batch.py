@@ -11,9 +11,12 @@ from llf_core.chat.engine.kv_rows import rows_cache
 from llf_core.chat.engine.token_choice import choose_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
     from transformers.cache_utils import Cache
 
+    from llf_core.chat.engine.kv_rows import RowsLayer
     from llf_core.chat.engine.reply import Reply
     from llf_core.generation.checked_forward import CheckedForward
 
@@ -53,8 +56,7 @@ class RowBatch:
                 layer.join(given.keys, given.values)
                 joined.append(layer)
         except Exception:
-            for layer in joined:
-                layer.leave(layer.rows - 1)
+            self._remove(joined, len(self.replies))
             raise
         self.replies.append(reply)
         self._lengths.append(int(cache.layers[0].get_seq_length()))
@@ -122,8 +124,12 @@ class RowBatch:
         last = len(self.replies) - 1
         self.replies[row], self._lengths[row] = self.replies[last], self._lengths[last]
         del self.replies[last], self._lengths[last]
+        self._remove(self.cache.layers, row)
+
+    def _remove(self, layers: Iterable[RowsLayer], row: int) -> None:
+        """Remove a row from layers, and the columns that only it needed: `_lengths` are those of the others."""
         longest = max(self._lengths, default=0)
-        for layer in self.cache.layers:
+        for layer in layers:
             layer.leave(row)
             if longest:
                 layer.cut(longest)

@@ -273,8 +273,8 @@ def test_an_error_of_one_reply_leaves_the_others(talk, expected, monkeypatch):
     assert talk.text(numbers[0]) == expected(request)
     assert talk.last(numbers[1]).kind == "out_of_memory"
     # Out of memory when a reply joins the others: they go on, and so does what comes later.
-    number = talk.submit(request)
-    while len(talk.events[number]) < 3:
+    number, other = talk.submit(request), talk.submit(user("two", max_tokens=12))
+    while len(talk.events[other]) < 3:
         talk.engine.step()
     join, left = type(layer).join, [1]
 
@@ -285,10 +285,11 @@ def test_an_error_of_one_reply_leaves_the_others(talk, expected, monkeypatch):
         return join(self, *given)
 
     monkeypatch.setattr(type(layer), "join", no_room)
-    late = talk.submit(user("two", max_tokens=12))
+    late = talk.submit(user("two " * 20, max_tokens=12))  # longer than the others
     talk.finish()
     assert talk.last(late).kind == "out_of_memory"
     assert talk.text(number) == talk.text(talk.ask(request)) == expected(request)
+    assert talk.text(other) == expected(user("two", max_tokens=12))
     # A reply whose keys and values never fit.
     monkeypatch.setattr("llf_core.chat.engine.engine.free_memory", lambda _: 10)
     number = talk.ask(user("three"))
