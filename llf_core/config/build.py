@@ -135,7 +135,10 @@ def _absolute_value(key: str, value: object, requested: RequestedConfig) -> obje
     if not isinstance(names, tuple) or not all(isinstance(one, str) for one in names):
         return value
     made = tuple(_absolute(spec, one, requested) for one in names)
-    return value if made == names else ",".join(made)
+    if made == names:
+        return value
+    text = ",".join(made)
+    return text if spec.type != "names" or split_names(text) == made else list(made)
 
 
 def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:

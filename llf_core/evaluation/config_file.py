@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-SUFFIXES = (*CONFIG_SUFFIXES, ".json")
 LLAMA_FACTORY_SHOTS = 5
 """LLaMA-Factory's default of `n_shot`."""
 GENERATED = ("rouge", "bleu")
@@ -51,7 +50,7 @@ def is_config_file(name: str) -> bool:
     """
     path = expanded(name)
     try:
-        return path.suffix in SUFFIXES and path.is_file()
+        return path.suffix in CONFIG_SUFFIXES and path.is_file()
     except OSError:  # a name that is too long, or a folder that the system denies
         return False
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import traitlets
 
-from llf_core.runs.files import replace_file
 from llf_core.runs.metric_catalog import primary_metric
 from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
@@ -229,7 +228,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Table, curves (as an image) and answers as a standalone HTML page, to share with people without Jupyter.
 
         Args:
-            path: file to write the page to, which is replaced as a whole; None for none.
+            path: file to write the page to; None for none.
 
         Returns:
             The page.
@@ -242,7 +241,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             f'<body style="font:13px system-ui,sans-serif;max-width:1100px;margin:24px auto">{self._html()}</body>'
         )
         if path is not None:
-            replace_file(Path(path), page.encode("utf-8"))
+            Path(path).write_text(page, encoding="utf-8")  # not `replace_file`, whose files only their owner can read
         return page
 
     def _track(self, runs: Runs) -> list[tuple[str, list[RunTracker]]]:

@@ -265,6 +265,14 @@ def test_a_run_that_cannot_be_read_leaves_the_view_as_it_was(two, trainer):
     view.close()
 
 
+def test_a_saved_page_can_be_read_by_others(two, tmp_path):
+    view = Compare(two)
+    view.html(tmp_path / "page.html")
+    (tmp_path / "any").touch()
+    assert (tmp_path / "page.html").stat().st_mode == (tmp_path / "any").stat().st_mode
+    view.close()
+
+
 def test_the_page_is_sent_to_be_saved(two, monkeypatch):
     view = Compare(two)
     sent = []

@@ -310,3 +310,13 @@ def test_relative_paths_of_a_file_start_at_its_folder(tmp_path, monkeypatch) -> 
     assert state.errors() == ()
     monkeypatch.chdir(folder)
     assert FormState("run.yaml").text("dataset") == "rows.jsonl, llf_demo"
+
+
+def test_relative_paths_in_a_folder_with_a_comma_stay_whole(tmp_path) -> None:
+    folder = tmp_path / "a, b"
+    folder.mkdir()
+    (folder / "rows,1.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (folder / "run.yaml").write_text('dataset: ["rows,1.jsonl", llf_demo]\n')
+    (folder / "one.yaml").write_text("dataset: rows.jsonl\n")
+    assert FormState(folder / "run.yaml").value("dataset") == [str(folder / "rows,1.jsonl"), "llf_demo"]
+    assert FormState(folder / "one.yaml").value("dataset") == [str(folder / "rows.jsonl")]
