@@ -156,19 +156,23 @@ class RewardModel:
                 text has no tokens.
             TypeError: the text has a lone surrogate, which tokenizers cannot encode.
         """
-        if isinstance(text, str):
-            plain: list[int] = self.tokenizer(text)["input_ids"]
-            if not plain:
-                raise ModelError("A text to score has no tokens. Expected a text that is not empty.")
-            return plain
+        rendered = text if isinstance(text, str) else self._rendered(text)
+        # A chat template writes special tokens itself.
+        ids: list[int] = self.tokenizer(rendered, add_special_tokens=rendered is text)["input_ids"]
+        if not ids:
+            raise ModelError("A text to score has no tokens. Expected a text that is not empty.")
+        return ids
+
+    def _rendered(self, conversation: Conversation) -> str:
+        """The text of a conversation by the chat template of the tokenizer."""
         if not self.tokenizer.chat_template:
             raise ModelError(
                 "The reward model's tokenizer has no chat template, so it cannot score conversations. Expected plain "
                 "texts."
             )
-        messages: Any = list(text)
+        messages: Any = list(conversation)
         try:
-            read: Any = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False))
         except MemoryError:
             raise
         except Exception as error:  # a template is a program that comes with the model
@@ -176,8 +180,6 @@ class RewardModel:
                 f"The chat template of the reward model refuses a conversation: {first_line(error)} Expected "
                 "conversations of the kind that the reward model was trained on."
             ) from error
-        ids: list[int] = read["input_ids"]
-        return ids
 
     def _by_classifier(self, ids: Tensor, mask: Tensor) -> Tensor:
         import torch

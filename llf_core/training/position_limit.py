@@ -32,16 +32,17 @@ def position_limit(model: nn.Module) -> int | None:
     Args:
         model: a language model, wrapped by PEFT or not.
     """
-    found = [table for module in model.modules() for table in _tables(module)]
-    return min(found, default=None)
+    return min((size for path, module in model.named_modules() for size in _sizes(path, module)), default=None)
 
 
-def _tables(module: nn.Module) -> Iterator[int]:
+def _sizes(path: str, module: nn.Module) -> Iterator[int]:
+    if isinstance(module, nn.Embedding) and not {*NAMES}.isdisjoint(
+        path.split(".")
+    ):  # perhaps inside a wrapper of PEFT
+        yield module.num_embeddings - int(getattr(module, "offset", 0))  # OPT's first two are of padding
     for name in NAMES:
         table = getattr(module, name, None)
-        if isinstance(table, nn.Embedding):
-            yield table.num_embeddings - int(getattr(table, "offset", 0))  # OPT's first two are of padding
-        elif isinstance(table, Tensor) and table.dim() == 2:  # noqa: PLR2004 - positions and their values
+        if isinstance(table, Tensor) and table.dim() == 2:  # noqa: PLR2004 - positions and their values
             yield len(table)
 
 

@@ -166,6 +166,15 @@ def test_a_text_without_tokens_is_refused(adapter):
         load_reward_model(str(adapter[0])).scores(["Why?", ""])
 
 
+def test_what_the_tokenizer_refuses_is_no_fault_of_the_template(adapter):
+    scorer = load_reward_model(str(adapter[0]))
+    with pytest.raises(TypeError):
+        scorer.scores([[{"role": "user", "content": "half of a pair: \ud83d"}]])
+    scorer.tokenizer.chat_template = "{{ '' }}"
+    with pytest.raises(ModelError, match=r"has no tokens\. Expected a text that is not empty"):
+        scorer.scores(TALKS)
+
+
 @pytest.mark.parametrize("template", ["{{ raise_exception('no system') }}", "{{ 1 / 0 }}", "{{ messages[7].x }}", "{{"])
 def test_a_template_that_refuses_a_conversation_ends_with_a_sentence(adapter, template):
     folder = Path(adapter[0])

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from transformers import CodeGenConfig, CodeGenForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from llf_core.runs import read_status
@@ -50,6 +51,20 @@ def test_the_length_of_a_table_is_that_of_the_architecture(tiny_tokenizer):
     assert position_limit(OPTForCausalLM(opt)) == 20
     assert position_limit(CodeGenForCausalLM(codegen)) == 20
     assert position_limit(tiny_llama(tiny_tokenizer)) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["c_attn"]},
+        {"target_modules": ["wpe"]},
+        {"target_modules": ["c_attn"], "modules_to_save": ["wpe"]},
+    ],
+)
+def test_a_table_that_is_trained_by_an_adapter_is_as_long(options):
+    small = {"vocab_size": 9, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+    model = GPT2LMHeadModel(GPT2Config(n_positions=20, n_embd=16, n_layer=1, n_head=2, **small))
+    assert position_limit(get_peft_model(model, LoraConfig(**options, fan_in_fan_out=True))) == 20
 
 
 @pytest.mark.parametrize(("cutoff", "said"), [(48, ""), (70, "which KTO compares, has up to 70 tokens. Lower cutoff")])
