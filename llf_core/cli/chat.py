@@ -69,10 +69,10 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise UsageError(str(error)) from None
     if message is None and not sys.stdin.isatty():
         message = _piped()
-    if message is not None and resume is not None:
-        raise UsageError("--continue and a message exclude each other.", "A message is answered and not kept.")
     if message is not None and not message.strip():
         raise UsageError("The message is empty.", "Name one with --message, or write one to stdin.")
+    if message is not None and resume is not None:
+        raise UsageError("--continue and a message exclude each other.", "A message is answered and not kept.")
     if as_json and message is None:
         raise UsageError("--json needs a message.", "Name one with --message, or write one to stdin.")
     with in_a_sentence():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from llf_core.config.classify_key import show
-from llf_core.config.field_specs import SECTIONS, field
+from llf_core.config.field_specs import SECTIONS, field, plain
 from llf_core.config.option import split_names
 from llf_core.config.paths import absolute
 from llf_core.config.problem import Fix, Problem
@@ -137,8 +137,7 @@ def _absolute_value(key: str, value: object, requested: RequestedConfig) -> obje
     made = tuple(_absolute(spec, one, requested) for one in names)
     if made == names:
         return value
-    text = ",".join(made)
-    return text if spec.type != "names" or split_names(text) == made else list(made)
+    return plain(made) if spec.type == "names" else made[0]
 
 
 def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:

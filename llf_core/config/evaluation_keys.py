@@ -46,21 +46,26 @@ def asks_for_predictions(values: Mapping[str, object]) -> bool:
     Args:
         values: the values of the config as requested.
     """
-    return flag(values.get("do_predict")) is True and flag(values.get("do_train")) is not True
+    train = values.get("do_train")
+    return flag(values.get("do_predict")) is True and (train is None or flag(train) is False)
 
 
 def prediction_values(values: Mapping[str, object]) -> dict[str, object]:
     """The config of a prediction, whose `dataset` is the data set to predict, as all checks and readers expect it.
 
-    The folder for its result, and the keys that ask for it and for its metrics, are left out.
+    The folder for its result, and the keys that ask for it and for its metrics, are left out. A flag that is neither
+    true nor false stays, for the check of the config to refuse.
 
     Args:
         values: of a config that asks for predictions, or of a run.
     """
     asked = dict(values)
     # The first may have the predictions of an earlier start; the others are read by who predicts.
-    for key in ("output_dir", "metrics", "predict_with_generate", "do_predict", "do_train"):
+    for key in ("output_dir", "metrics"):
         asked.pop(key, None)
+    for key in ("predict_with_generate", "do_predict", "do_train"):
+        if asked.get(key) is None or flag(asked[key]) is not None:
+            asked.pop(key, None)
     evaluated = asked.pop("eval_dataset", None)
     if evaluated:
         asked |= {"dataset": evaluated}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.classify_key import show
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer_names import translate_optimizer
-from llf_core.config.option import flag
+from llf_core.config.option import flag, same_value
 from llf_core.config.problem import Problem
 
 if TYPE_CHECKING:
@@ -107,6 +107,6 @@ def _conflict(requested: RequestedConfig, old: str, new: str, given: object, val
             return None
         return f"`warmup_ratio` is {given!r}. Expected a share of the steps, from 0 to below 1."
     other = requested.values.get(new)
-    if other is not None and (flag(other) if isinstance(value, bool) else other) != value:  # NaN is not equal to itself
+    if other is not None and not same_value(other, value):  # NaN is not equal to itself
         return f"`{old}: {given}` and `{new}: {requested.values[new]}` set the same key. Expected one of them."
     return None

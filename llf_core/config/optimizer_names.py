@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer import assignments
-from llf_core.config.option import flag, split_names
+from llf_core.config.option import same_value
 from llf_core.config.problem import Problem
 from llf_core.config.rules.mappings import optimizer_options
 
@@ -54,7 +54,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
             line=requested.lines.get(key),
         )
         for key, where in said.items()
-        if not _same(other := requested.values.get(key, read[key]), read[key])
+        if (other := requested.values.get(key)) is not None and not same_value(other, read[key])
     ]
     if options:
         message = (
@@ -80,11 +80,6 @@ def _are_assignments(given: object) -> TypeGuard[str]:
         return isinstance(given, str) and assignments(given) == given
     except ValueError:
         return False
-
-
-def _same(other: object, value: object) -> bool:
-    """Whether a value in the config is the one that the optimizer's name or options mean."""
-    return flag(other) is value if isinstance(value, bool) else split_names(other) == split_names(value)
 
 
 def _listed(switch: str) -> str:

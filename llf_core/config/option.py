@@ -126,6 +126,18 @@ def flag(value: object) -> bool | None:
         return None
 
 
+def same_value(one: object, other: object) -> bool:
+    """Whether two values of a config file mean the same: flags in any words, names as a text or as a list.
+
+    Args:
+        one: a value as it was read.
+        other: another one.
+    """
+    if isinstance(one, bool) or isinstance(other, bool):
+        return flag(one) is flag(other)
+    return bool(split_names(one) == split_names(other))
+
+
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(split_names),

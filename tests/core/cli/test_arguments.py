@@ -46,6 +46,7 @@ def test_invalid_reward_functions_of_a_config_are_not_replaced_by_those_of_the_f
 def test_a_message_that_is_no_text_and_a_conversation_beside_a_message(llf):
     assert "is not text in utf-8" in said(llf("chat", "model", input=b"\xff\xfe\n"))
     assert "exclude each other" in said(llf("chat", "model", "-m", "Hi", "--continue", "last"))
+    assert "message is empty" in said(llf("chat", "model", "--continue", "last", input=b""))
 
 
 def test_two_reward_models_of_one_name(llf):

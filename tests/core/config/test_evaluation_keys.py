@@ -20,6 +20,15 @@ def test_every_word_for_true_asks_for_predictions(yes):
     assert not asks_for_predictions({"do_predict": yes, "do_train": yes})
 
 
+@pytest.mark.parametrize("key", ["do_train", "predict_with_generate"])
+def test_a_word_that_is_no_flag_is_refused(key):
+    values = {"dataset": "llf_demo", "do_predict": True, key: "ture"}
+    assert asks_for_predictions(values) is (key != "do_train")
+    (problem,) = validate(prediction_values(values)).problems
+    assert (problem.severity, problem.key) == ("error", key)
+    assert "'ture'" in problem.message
+
+
 @pytest.mark.parametrize("task", ["", " , ", [], None])
 def test_a_task_without_a_name_is_none(task):
     assert not asks_for_evaluation({"task": task})

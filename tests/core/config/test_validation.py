@@ -228,6 +228,14 @@ def test_a_flag_of_another_name_is_read_as_a_flag(key):
 def test_two_names_of_a_flag_may_be_written_in_two_ways():
     assert validate(BASE | {"neat_packing": True, "packing": "yes"}).config.data.packing is True
     assert "set the same key" in only(validate(BASE | {"neat_packing": True, "packing": "no"}), "invalid").message
+    assert validate(BASE | {"no_cuda": "yes", "use_cpu": True}).config.training.use_cpu is True
+
+
+@pytest.mark.parametrize("names", ["rouge,bleu", "rouge, bleu", ["rouge", "bleu"]])
+def test_two_names_of_a_list_may_be_written_in_two_ways(names):
+    report = validate(BASE | {"val_size": 0.1, "predict_with_generate": True, "metrics": names})
+    assert report.invalid == []
+    assert report.config.evaluation.metrics == ("rouge", "bleu")
 
 
 def test_true_is_no_number_of_bits():

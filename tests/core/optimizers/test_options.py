@@ -109,6 +109,8 @@ def test_names_of_transformers_are_read_as_llama_factorys_keys_with_their_defaul
     assert message == "`optim_target_modules` and `galore_target: attn` set the same. Expected one of them."
     (message,) = said(optim="galore_adamw", use_galore=False)
     assert message == "`optim: galore_adamw` and `use_galore: false` set the same. Expected one of them."
+    (message,) = said(optim="galore_adamw", optim_args="rank=8", galore_rank=None)
+    assert message.startswith("GaLore rank (`galore_rank`) is null.")
     (message,) = said(optim="galore_adamw_layerwise", use_galore="yes", galore_layerwise="no")
     assert message == "`optim: galore_adamw_layerwise` and `galore_layerwise: no` set the same. Expected one of them."
     (message,) = said(optim="galore_adamw", optim_args="rank")

@@ -96,6 +96,12 @@ def test_a_broken_info_file_is_an_error(data, only):
     assert "is not JSON" in only(dataset="alpaca_en_demo").message
 
 
+def test_a_byte_order_mark_is_no_part_of_an_info_file(data, found):
+    file = data / "dataset_info.json"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert found(dataset="alpaca_en_demo") == CheckResult()
+
+
 def test_what_is_evaluated_on_is_looked_at_too(data, only):
     problem = only(eval_dataset="alpaca_en_dmo", eval_strategy="epoch")
     assert problem.key == "eval_dataset"
