@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,8 +105,10 @@ def find_sources(
         base, info = Path(dataset_dir), _read_dataset_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
     short = [_short_name(one) for one in found]
+    # One that is named twice, as data that is evaluated too, keeps its short name.
+    shared = Counter(label for label, _ in set(zip(short, (one.name for one in found), strict=True)))
     named = [
-        replace(source, label=label if short.count(label) == 1 else redact(source.name))
+        replace(source, label=label if shared[label] == 1 else redact(source.name))
         for source, label in zip(found, short, strict=True)
     ]
     if formatting is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.redaction import redact
+from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.plain_text import strip_bidi
+from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.untrusted import read_object
 from llf_core.user_error import UserError
 
@@ -25,12 +25,7 @@ def read_meta(folder: RunFolder) -> dict[str, Any]:
         meta = _whole(folder, read_object(folder.meta))
     except OSError:  # for example not readable for this user: the list omits the name
         meta = _whole(folder, {})
-    texts = {"name": _shown(meta["name"]), "note": _shown(meta["note"])}
-    return meta | texts | {"tags": [_shown(tag) if isinstance(tag, str) else tag for tag in meta["tags"]]}
-
-
-def _shown(text: str) -> str:
-    return strip_bidi(redact(text))
+    return meta | {key: strip_bidi_nested(redact_nested(meta[key])) for key in ("name", "tags", "note")}
 
 
 def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:

@@ -248,6 +248,13 @@ def test_labels_are_not_empty_and_show_no_password(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_file_that_is_named_twice_has_its_short_label(write, tmp_path):
+    """As where a run evaluates on what it trains on; only files that differ need their paths."""
+    first, second = (str(write([ROW], name)) for name in ("a.jsonl", "b/a.jsonl"))
+    assert [one.label for one in find_sources([first, first], tmp_path)] == ["a.jsonl", "a.jsonl"]
+    assert [one.label for one in find_sources([first, second], tmp_path)] == [first, second]
+
+
 def test_a_signed_url_has_the_type_of_its_file_and_messages_without_the_signature():
     signed = CloudFile("https://host/rows.jsonl.gz?X-Amz-Signature=hidden-7f3a9c")
     assert (file_type(signed), signed.suffix) == ("jsonl", ".gz")

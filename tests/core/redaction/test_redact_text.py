@@ -18,7 +18,7 @@ from llf_core.redaction.file_modes import ModeError, file_mode, folder_mode, mak
 from llf_core.redaction.redact_text import ENVIRONMENT_CACHE_SECONDS
 from llf_core.redaction.streams import RedactedStream
 from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
-from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
+from llf_core.runs import RunReader, RunWriter, create_run, read_meta, status, update_env
 from llf_core.runs.listing import read_row
 from llf_core.training.failures import explain_failure
 
@@ -244,8 +244,15 @@ def test_a_text_of_a_stranger_takes_no_longer_than_its_length(text):
 
 def test_no_row_of_a_list_has_any_whoever_wrote_its_files():
     folder = create_run("stage: sft\n", "a run")
-    folder.meta.write_text(json.dumps({"name": HUB_TOKEN, "tags": [HUB_TOKEN], "note": HUB_TOKEN}))
+    folder.meta.write_text(json.dumps({"name": HUB_TOKEN, "tags": [HUB_TOKEN, {"a": HUB_TOKEN}], "note": HUB_TOKEN}))
     stored = json.loads(folder.status.read_text()) | {"state": "failed", "reason": HUB_TOKEN, "device": HUB_TOKEN}
     folder.status.write_text(json.dumps(stored))
     row = read_row(folder)
-    assert (row.name, row.tags, row.note, row.reason, row.device) == (MARK, (MARK,), MARK, MARK, MARK)
+    assert (row.name, row.tags, row.note, row.reason, row.device) == (
+        MARK,
+        (MARK, f"{{'a': '{MARK}'}}"),
+        MARK,
+        MARK,
+        MARK,
+    )
+    assert read_meta(folder)["tags"] == [MARK, {"a": MARK}]
