@@ -78,18 +78,19 @@ def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) ->
     """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
 
     Args:
-        values: of a config, by the keys of LLF.
+        values: of a config, by any names.
         changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
             config has the value that the flag stands for.
     """
-    left = dict(values)
-    for old, new in known().translated.items():
+    left, translated = dict(values), known().translated
+    for old, new in translated.items():
         if old not in changes or new in changes:
             continue
         off = old in SWITCHES and changes[old] is not None and _is_off(old, changes[old])
         if not off or values.get(new) == SWITCHES[old]:
             left.pop(new, None)
-    return left
+    changed = {*changes, *(translated[key] for key in changes if key in translated and not _is_off(key, changes[key]))}
+    return {key: value for key, value in left.items() if key in changes or translated.get(key) not in changed}
 
 
 def _is_off(old: str, given: object) -> bool:

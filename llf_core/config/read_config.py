@@ -124,7 +124,8 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
         requested.problems.append(
             _broken(f"A config cannot be a {type(source).__name__}. Expected a mapping, YAML text or a path.")
         )
-    _override(requested, overrides)
+    if overrides:
+        _override(requested, overrides)
     for key, value in [*requested.values.items()]:
         why = _unusual(value) or _unusual(key)
         if why:
@@ -244,6 +245,9 @@ def _take(key: str, value: object, line: int, requested: RequestedConfig) -> Non
 
 
 def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
+    from llf_core.config.key_aliases import without_renamed  # imports the options, which a reader does not need
+
+    changes: dict[str, Any] = {}
     for text in (overrides,) if isinstance(overrides, str) else overrides:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")
@@ -253,12 +257,16 @@ def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
             )
             continue
         try:
-            requested.values[key] = yaml_value(value)
+            changes[key] = yaml_value(value)
         except NotPlainError:
             requested.problems.append(
                 Problem("invalid", key, None, f"The value of the override {text!r} cannot be read as YAML.")
             )
         requested.lines.pop(key, None)
+    kept = without_renamed(requested.values, changes)
+    for key in requested.values.keys() - kept.keys():
+        requested.lines.pop(key, None)
+    requested.values = kept | changes
 
 
 def _broken(message: str, line: int | None = None) -> Problem:

@@ -270,6 +270,20 @@ def test_a_changed_value_counts_by_whichever_name():
         config.replace(bogus=None)
 
 
+def test_an_override_counts_by_whichever_name(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("dataset: llf_demo\nwarmup_steps: 9\nevaluation_strategy: epoch\nval_size: 0.1\nadafactor: true\n")
+    given = ["warmup_ratio=0.2", "eval_strategy=no", "optim=adamw_torch"]
+    report = validate(file, given)
+    assert [one for one in report.problems if one.severity == "error"] == []
+    assert (report.config.optimizer.warmup_steps, report.config.optimizer.optim) == (0.2, "adamw_torch")
+    assert (report.config.training.eval_strategy, report.config.get("val_size")) == ("no", 0.1)
+    assert [report.lines.get(key) for key in ("warmup_steps", "eval_strategy", "optim")] == [None] * 3
+    assert validate(file, ["adafactor=false"]).config.optimizer.warmup_steps == 9
+    assert validate(file, ["warmup_ratio=0"]).config.optimizer.warmup_steps == 0
+    assert not validate(file, ["adafactor=true", "optim=adamw_torch"]).ok  # nobody knows which is meant
+
+
 def test_options_that_no_optimizer_reads_are_told():
     assert (
         "the optimizer adamw_torch_fused has no options"
