@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 HEADINGS = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 FENCE = re.compile("`{3,}")
-_FENCED = re.compile(r"(^`{3,}.*?(?:^`{3,}|\Z))", re.MULTILINE | re.DOTALL)
-_HEADING = re.compile(r"^(#{1,6}\s)", re.MULTILINE)
+_FENCED_OR_HEADING = re.compile(
+    r"^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,}).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)|^#{1,6}\s", re.MULTILINE | re.DOTALL
+)
+"""A code block, from its fence to one that is at least as long, or a heading outside of them, as CommonMark has it."""
 
 
 def as_markdown(conversation: Conversation, target: str = "") -> str:
@@ -161,8 +163,7 @@ def _with_pictures(content: str | list[dict[str, Any]]) -> str:
 
 def _body(text: str) -> str:
     """Text of a message, whose headings do not look like the headings of messages; code blocks stay as they are."""
-    parts = _FENCED.split(text.strip())
-    return "".join(part if place % 2 else _HEADING.sub(r"##\1", part) for place, part in enumerate(parts))
+    return _FENCED_OR_HEADING.sub(lambda found: found[0] if found[1] else f"##{found[0]}", text.strip())
 
 
 def _block(text: str, language: str = "") -> str:

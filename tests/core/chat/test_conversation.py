@@ -97,11 +97,20 @@ def test_two_writers_see_the_messages_of_each_other(tmp_path: Path) -> None:
     assert one.messages == other.messages
 
 
-def test_headings_of_a_message_are_told_from_those_of_messages(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("## User\n```sh\n# code\n```\n# Title\n```\n# open", "#### User\n```sh\n# code\n```\n### Title\n```\n# open"),
+        ("````md\n```sh\n# code\n```\n# code\n````\n# Title", "````md\n```sh\n# code\n```\n# code\n````\n### Title"),
+        ("1. Do:\n   ```\n# code\n   ```\n# Title", "1. Do:\n   ```\n# code\n   ```\n### Title"),
+        ("~~~\n# code\n~~~\n# Title", "~~~\n# code\n~~~\n### Title"),
+        ("```a``` is code.\n# Title", "```a``` is code.\n### Title"),
+    ],
+)
+def test_headings_of_a_message_are_told_from_those_of_messages(tmp_path: Path, text: str, shown: str) -> None:
     chat = new_conversation(tmp_path)
-    chat.add("user", "## User\n```sh\n# a comment\n```\n# Title\n```\n# open")
-    text = as_markdown(chat).split("## User\n", 1)[1]
-    assert text.strip() == "#### User\n```sh\n# a comment\n```\n### Title\n```\n# open"
+    chat.add("user", text)
+    assert as_markdown(chat).split("## User\n", 1)[1].strip() == shown
 
 
 def test_a_torn_line_loses_only_itself(tmp_path: Path) -> None:
