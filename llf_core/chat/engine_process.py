@@ -111,15 +111,11 @@ class EngineProcess(ChatEngine):
         """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
         self.closing = True
         if self._pipe.acquire(timeout=CLOSE_SECONDS):  # a process that reads nothing holds up whoever writes
-            try:
-                self._close_pipe()
+            self._close_pipe()
+            self._pipe.release()
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-            finally:
-                self._pipe.release()
-        else:
-            self._process.kill()
+        self._process.kill()  # no effect on one that has ended
         if threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_SECONDS)
 

@@ -303,8 +303,9 @@ class ChatService:
                 process = self._processes[key] = _engine_class(target)(
                     target.config, settings, lambda state: self._tell(key, generation, state)
                 )
+                self._last[key] = process.state  # before a thread of the process can tell a later one
         if generation:
-            self._tell(key, generation, process.state)
+            self._notify(key)
         if target.adapter is not None:
             process.load_adapter(target.name, target.adapter)
         return process
@@ -314,6 +315,12 @@ class ChatService:
             if generation != self._generation.get(key):
                 return  # of a process that another one has replaced
             self._last[key] = state
+        self._notify(key)
+
+    def _notify(self, key: str) -> None:
+        """Tell the watchers the last state of the process of a base model."""
+        with self._lock:
+            state = self._last[key]
             names = [name for name, target in self.targets.items() if target.base_key == key]
             watchers = list(self._watchers)
         for on_state in watchers:

@@ -21,8 +21,10 @@ from llf_core.chat.events import Failed, Finished, Piece, Started
 from llf_core.chat.request import ChatRequest
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import TargetError
+from llf_core.chat.vllm_engine import VLLMEngine
 from llf_core.config.declaration import ChatEngineDeclaration
 from llf_core.config.registry import declared
+from llf_core.models.errors import ModelError
 from llf_core.runs import create_run
 from tests.hostile import evil_model
 
@@ -162,6 +164,32 @@ def test_an_engine_of_a_package_that_is_in_another_one_may_be_missing(service, t
     (tmp_path / "chat.yaml").write_text(f"model_name_or_path: {tiny_model_dir}\ninfer_backend: vllm\n")
     service.add(tmp_path / "chat.yaml")
     assert service.reply("chat", ASK)[-1].message == "vLLM is not installed, and infer_backend is vllm."
+
+
+def test_an_engine_that_fails_while_it_is_being_made_is_shown_as_failed(service, tiny_model_dir, monkeypatch):
+    failed = threading.Event()
+
+    class Fails(VLLMEngine):
+        def command(self, config):
+            raise ModelError("It cannot be served.")
+
+        def tell(self, state):
+            super().tell(state)
+            if state.phase == "failed":
+                failed.set()
+
+        @property
+        def state(self):
+            state = self._state
+            if threading.current_thread() is threading.main_thread() and state.phase == "starting":
+                failed.wait(0.2)
+            return state
+
+    monkeypatch.setattr("llf_core.chat.service._engine_class", lambda _: Fails)
+    service.add(tiny_model_dir, "base")
+    service.start("base")
+    assert failed.wait(PATIENCE)
+    assert service.state("base").reason == "It cannot be served."
 
 
 def test_a_process_that_reads_nothing_is_closed(tmp_path, monkeypatch):
