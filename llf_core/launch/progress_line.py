@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.runs.formatting import duration, number
-from llf_core.runs.pace import pace, remaining
+from llf_core.runs.pace import Pace, read_pace, remaining
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,33 +42,34 @@ class ProgressLine:
             UnreadableError: the run's metrics cannot be read.
             OSError: too many files are open, or stdout cannot be written.
         """
+        pace = read_pace(self._reader.folder, status)
         if self._bar is not None:
             bar, task = self._bar
-            bar.update(task, completed=status.step, total=status.total or None, description=self._text(status))
-        elif self._is_news(status):
-            self._state, self._step, self._printed = status.state, status.step, time.monotonic()
-            print(self._text(status), flush=True)  # noqa: T201 - the caller's cell or file
+            bar.update(task, completed=pace.step, total=status.total or None, description=self._text(status, pace))
+        elif self._is_news(status, pace.step):
+            self._state, self._step, self._printed = status.state, pace.step, time.monotonic()
+            print(self._text(status, pace), flush=True)  # noqa: T201 - the caller's cell or file
 
     def close(self) -> None:
         """Stop the progress bar and restore the terminal's cursor; the last line stays."""
         if self._bar is not None:
             self._bar[0].stop()
 
-    def _is_news(self, status: Status) -> bool:
+    def _is_news(self, status: Status, step: int) -> bool:
         if status.state != self._state:
             return True
-        moved = status.step - self._step >= max(1.0, SHARE * status.total)
+        moved = step - self._step >= max(1.0, SHARE * status.total)
         return moved and time.monotonic() - self._printed >= SECONDS
 
-    def _text(self, status: Status) -> str:
+    def _text(self, status: Status, pace: Pace) -> str:
         """One line with state, step, loss and remaining time."""
         parts = [status.state]
         if status.total:
-            parts.append(f"step {status.step} of {status.total}")
+            parts.append(f"step {pace.step} of {status.total}")
         loss = self._reader.metrics().last("loss")
         if loss is not None:
             parts.append(f"loss {number(loss)}")
-        left = remaining(status.state, status.step, status.total, pace(self._reader.folder, status))
+        left = remaining(status.state, pace.step, status.total, pace.per_step)
         if left is not None:
             parts.append(f"{duration(left)} left")
         return " · ".join(parts)

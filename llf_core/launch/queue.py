@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.lock import lock_path
-from llf_core.runs.pace import pace, remaining
+from llf_core.runs.pace import read_pace, remaining
 from llf_core.runs.process import host
 from llf_core.runs.run_index import RunIndex
 
@@ -121,8 +121,9 @@ class MachineLoad:
                 self._ended[name] = written
             elif now.host in {None, host()}:
                 waits = now.state == "created" and folder.queue.exists()
-                left = remaining(now.state, now.step, now.total, pace(folder, now))
-                one = RunAhead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
+                step, per_step = read_pace(folder, now)
+                left = remaining(now.state, step, now.total, per_step)
+                one = RunAhead(name, read_meta(folder)["name"] or name, waits, step, now.total, left)
                 if waits:
                     queued.append(((now.created, name), one))
                 else:  # one that was just made and starts at once is running too

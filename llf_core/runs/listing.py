@@ -18,7 +18,7 @@ from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.latest_metrics import evaluated
 from llf_core.runs.meta import read_meta
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values
-from llf_core.runs.pace import pace, remaining
+from llf_core.runs.pace import Pace, read_pace, remaining
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.sparkline import CurveSummary, curve_summary
@@ -174,17 +174,18 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         return Row(folder.id, name, "broken", reason=redact(str(error)), tags=tags, note=meta["note"])
     config = _config_head(folder)
     went = curve_summary(folder) if curve else CurveSummary()
+    pace = read_pace(folder, status) if curve else Pace(status.step, status.step_seconds)
     return Row(
         id=folder.id,
         name=name,
         state=status.state,
-        step=status.step,
+        step=pace.step,
         total=status.total,
         created=status.created,
         ended=status.ended,
         heartbeat=status.heartbeat,
         step_seconds=status.step_seconds,
-        per_step=pace(folder, status) if curve else status.step_seconds,
+        per_step=pace.per_step,
         attempt=status.attempt,
         reason=None if status.reason is None else redact(status.reason),
         device=status.device,

@@ -1,9 +1,9 @@
-"""Speed of a run and its remaining time."""
+"""The newest step of a run, its speed and its remaining time."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.runs.event_fields import is_count, is_timestamp
 from llf_core.runs.latest_metrics import read_backwards
@@ -12,11 +12,39 @@ from llf_core.untrusted import open_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.status import Status
 
 RECENT = 50  # logged steps; older speeds say little about the next hour
 STEPPING_STATES = frozenset({"running", "stopping"})
+
+
+class Pace(NamedTuple):
+    """Where a run is and how fast it goes.
+
+    Attributes:
+        step: its newest step.
+        per_step: current seconds per step; None if unknown.
+    """
+
+    step: int
+    per_step: float | None
+
+
+def newest_step(status: Status, logged: Sequence[int] | NDArray[np.int64]) -> int:
+    """The newest step of a run that a view shows beside its metrics.
+
+    Metrics are written at once, and the status of a run that trains every two seconds: a view that takes the step from
+    the one and the loss from the other would show two steps.
+
+    Args:
+        status: the run's status.
+        logged: `[n]` logged steps of its current attempt, ascending.
+    """
+    return max(status.step, int(logged[-1])) if status.state in STEPPING_STATES and len(logged) else status.step
 
 
 def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: float | None) -> float | None:
@@ -63,10 +91,10 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
     return max(0, total - step) * per_step
 
 
-def pace(folder: RunFolder, status: Status) -> float | None:
-    """Current seconds per step of a run, read from the end of its metrics, so that lists stay fast; None if unknown.
+def read_pace(folder: RunFolder, status: Status) -> Pace:
+    """Newest step and speed of a run, read from the end of its metrics, so that lists stay fast.
 
-    Of a run that is not training, or whose metrics cannot be opened, the `step_seconds` of its status.
+    Of a run that is not training, or whose metrics cannot be opened, those of its status.
 
     Args:
         folder: the run.
@@ -75,18 +103,20 @@ def pace(folder: RunFolder, status: Status) -> float | None:
     Raises:
         OSError: the disk fails while the metrics are read.
     """
+    told = Pace(status.step, status.step_seconds)
     if status.state not in STEPPING_STATES:
-        return status.step_seconds
+        return told
     try:
         descriptor = open_file(folder.metrics)
     except OSError:
-        return status.step_seconds
+        return told
     try:
         logged = _recent(descriptor, status.attempt)
     finally:
         os.close(descriptor)
     steps = sorted(logged)
-    return seconds_per_step(steps, [logged[step] for step in steps], status.step_seconds)
+    per_step = seconds_per_step(steps, [logged[step] for step in steps], status.step_seconds)
+    return Pace(newest_step(status, steps), per_step)
 
 
 def _recent(descriptor: int, attempt: int) -> dict[int, float]:

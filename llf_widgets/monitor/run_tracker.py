@@ -15,7 +15,7 @@ from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
 from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.pace import RECENT, STEPPING_STATES, seconds_per_step
+from llf_core.runs.pace import RECENT, STEPPING_STATES, newest_step, seconds_per_step
 from llf_core.runs.prediction_files import RESULT, RESULTS, finished_predictions
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
@@ -324,8 +324,9 @@ class RunTracker:
         last, value_at, attempt = self.index.last, self.index.changes.value_at, status.attempt
         resumed, saved, data = last("resumed", attempt), last("checkpoint"), last("data")
         start_step = (resumed or {}).get("from_step") or 0
-        phase = _phase(last("phase", attempt), status.step, float(self.times[1].max(initial=0.0)), start_step)
-        steps = self.config.get("max_steps") or value_at("max_steps", status.step)
+        step = newest_step(status, () if self._columns is None else self._columns.times(attempt)[0])
+        phase = _phase(last("phase", attempt), step, float(self.times[1].max(initial=0.0)), start_step)
+        steps = self.config.get("max_steps") or value_at("max_steps", step)
         epochs = None if steps else self.config.get("num_train_epochs")
         return RunSnapshot(
             id=self.folder.id,
@@ -333,7 +334,7 @@ class RunTracker:
             state=status.state,
             description=describe_run(self.config, data),
             reason=status.reason,
-            step=status.step,
+            step=step,
             total=status.total,
             attempt=status.attempt,
             created=status.created or None,
@@ -346,7 +347,7 @@ class RunTracker:
             epochs=float(epochs) if isinstance(epochs, int | float) else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=last("receipt", attempt),
-            progress=_current_progress(self.index.current_activity(attempt), status.step, start_step),
+            progress=_current_progress(self.index.current_activity(attempt), step, start_step),
             phase=phase,
             phase_seconds=0.0 if phase is None else max(0.0, self.now - phase["time"]),
             queue=self._queue(status),
@@ -355,10 +356,10 @@ class RunTracker:
             output=self._output() if status.state == "finished" else None,
             predictions=display_path(self.folder.predictions / RESULT),
             finished_predictions=finished_predictions(self.folder.predictions),
-            peak_learning_rate=_number(value_at("learning_rate", status.step) or self.config.get("learning_rate")),
+            peak_learning_rate=_number(value_at("learning_rate", step) or self.config.get("learning_rate")),
             held_out=bool((data or {}).get("eval_examples")),
             generates=self.config.get("stage") != "rm",
-            watched=bool(self.config.get("watched_prompts") or value_at("watch", status.step)),
+            watched=bool(self.config.get("watched_prompts") or value_at("watch", step)),
             numbers=self._numbers,
             events=self.index.notices(attempt),
         )

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from llf_core.runs import RunReader, RunWriter, Status, create_run
 from llf_core.runs.jsonl import encode
 from llf_core.runs.latest_metrics import CHUNK, latest_values, read_backwards
-from llf_core.runs.pace import pace, remaining, seconds_per_step
+from llf_core.runs.listing import read_row
+from llf_core.runs.pace import newest_step, read_pace, remaining, seconds_per_step
 
 
 def test_speed_is_that_of_the_logged_steps():
@@ -50,15 +51,38 @@ def line(told):
 def test_the_pace_is_read_from_the_last_steps_of_the_attempt():
     folder = create_run("stage: sft\n", "pace")
     going = Status(state="running", attempt=2, step_seconds=9.0)
-    assert pace(folder, going) == 9.0
+    assert read_pace(folder, going).per_step == 9.0
     lines = [(1, step, 10.0 * step) for step in range(1, 400)]
     lines += [(2, step, 1e6 + 3.0 * step) for step in range(300, 340)]
     folder.metrics.write_bytes(b"".join(map(line, lines)))
-    assert pace(folder, going) == 3.0
-    assert pace(folder, Status(state="finished", attempt=2, step_seconds=9.0)) == 9.0
+    assert read_pace(folder, going).per_step == 3.0
+    assert read_pace(folder, Status(state="finished", attempt=2, step_seconds=9.0)).per_step == 9.0
     lines = [(2, step, step if step > 950 else 100 * step) for step in range(1, 1001)]
     folder.metrics.write_bytes(b"".join(map(line, lines)))
-    assert pace(folder, going) == 1.0
+    assert read_pace(folder, going).per_step == 1.0
+
+
+def test_the_step_is_the_newest_that_the_status_or_the_metrics_know():
+    folder = create_run("stage: sft\n", "step")
+    writer = RunWriter(folder, 2)
+    for step in (41, 42, 43):
+        writer.metric(step, {"loss": 1.0})
+    assert read_pace(folder, Status(state="running", attempt=2, step=41, total=60)).step == 43
+    assert (
+        read_pace(folder, Status(state="running", attempt=2, step=45, total=60)).step == 45
+    )  # not every one is logged
+    assert read_pace(folder, Status(state="running", attempt=3, step=30, total=60)).step == 30  # resumed before it
+    assert read_pace(folder, Status(state="stopped", attempt=2, step=42, total=60)).step == 42
+    assert newest_step(Status(state="running", step=4), ()) == 4
+
+
+def test_a_row_has_the_step_of_its_loss():
+    folder = create_run("stage: sft\n", "row")
+    writer = RunWriter(folder)
+    writer.status(state="running", step=42, total=60, attempt=1, heartbeat=time.time())
+    writer.metric(43, {"loss": 0.5})
+    row = read_row(folder)
+    assert (row.state, row.step, row.loss) == ("running", 43, 0.5)
 
 
 NAMES = ("loss", "eval_loss", "reward")
@@ -128,7 +152,7 @@ def test_numbers_that_are_no_steps_or_times_count_nothing():
     folder = create_run("stage: sft\n", "odd")
     odd = [(1, 10**400, 50.0), (1, 3, 10**400), (1, 4, float("inf"))]
     folder.metrics.write_bytes(b"".join(map(line, [(1, 1, 10.0), (1, 2, 12.0), *odd])))
-    assert pace(folder, Status(state="running", attempt=1)) == 2.0
+    assert read_pace(folder, Status(state="running", attempt=1)).per_step == 2.0
 
 
 def test_a_skipped_chunk_that_begins_with_an_invalid_line_yields_nothing(tmp_path):

@@ -76,6 +76,16 @@ def test_facts_of_a_running_run(trainer):
     assert snapshot.numbers[0].note == "1.750 smoothed over 10 steps; first 1.900"
 
 
+def test_the_step_is_that_of_the_numbers_beside_it(trainer):
+    run = trainer(total=100)
+    run.steps(1, 4)
+    run.writer.flush()
+    run.writer.metric(5, {"loss": 1.25})  # the status follows up to two seconds later
+    tracker = RunTracker(run.folder)
+    tracker.refresh()
+    assert (tracker.snapshot.step, tracker.snapshot.numbers[0].value) == (5, "1.250")
+
+
 def test_nan_is_news(trainer):
     run = trainer()
     run.steps(1, 3)
