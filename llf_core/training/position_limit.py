@@ -49,8 +49,9 @@ def _sizes(path: str, module: nn.Module) -> Iterator[int]:
 def check_positions(context: TrainingContext) -> None:
     """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
 
-    For KTO, such a completion is also that of another example (`llf_core.stages.kto.stage.mismatched`). Nothing is
-    known of the examples of a stream, and a vision model has positions of its own for pictures: both pass.
+    A trained prompt or prefix takes positions too. For KTO, such a completion is also that of another example
+    (`llf_core.stages.kto.stage.mismatched`). Nothing is known of the examples of a stream, and a vision model has
+    positions of its own for pictures: both pass.
 
     Args:
         context: the training context.
@@ -69,7 +70,8 @@ def check_positions(context: TrainingContext) -> None:
     other = 0
     if stage_of(config).data_kind == UNPAIRED and min(2 * longest, config.data.cutoff_len) > limit:
         other = max(_longest_mismatched(examples, config.data.cutoff_len) for examples in sets)
-    if max(longest + drawn, other) <= limit:
+    ahead = _virtual_tokens(context.model)
+    if ahead + max(longest + drawn, other) <= limit:
         return
     what, keys = f"the longest example has {longest:,} tokens", "cutoff_len"
     if other > longest:
@@ -77,10 +79,18 @@ def check_positions(context: TrainingContext) -> None:
     if drawn:
         what = f"the longest prompt has {longest:,} tokens and its completion at most {drawn:,}"
         keys = f"cutoff_len or {stage_of(config).completion_limit}"
-    raise DataError(
-        f"{context.source.name} has positions for {limit:,} tokens, and {what}. Lower {keys}, or use a model without "
-        "such a limit."
+    taken = (
+        f", of which those that finetuning_type {config.method.finetuning_type} trains take {ahead:,}" if ahead else ""
     )
+    raise DataError(
+        f"{context.source.name} has positions for {limit:,} tokens{taken}, and {what}. Lower {keys}, or use a model "
+        "without such a limit."
+    )
+
+
+def _virtual_tokens(model: nn.Module) -> int:
+    """Number of tokens of a trained prompt or prefix, which come before those of the examples."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
 
 
 def _longest(examples: Any) -> int:

@@ -31,6 +31,11 @@ def gpt2(tiny_tokenizer, tmp_path):
     [
         ({"cutoff_len": 48}, ""),
         ({"cutoff_len": 49}, "has positions for 48 tokens, and the longest example has 49 tokens. Lower cutoff_len, "),
+        ({"cutoff_len": 40, "finetuning_type": "prompt", "prompt_tokens": 8}, ""),
+        (
+            {"cutoff_len": 41, "finetuning_type": "prefix", "prefix_tokens": 8},
+            "has positions for 48 tokens, of which those that finetuning_type prefix trains take 8, and the longest ",
+        ),
         (SAMPLED | {"cutoff_len": 40, "max_completion_length": 4}, ""),
         (SAMPLED | {"cutoff_len": 40, "max_completion_length": 64}, "tokens and its completion at most 64. Lower "),
     ],
