@@ -158,8 +158,13 @@ class Reading:
                 packages declare the same format.
         """
         if self.renames:
-            row = rename_fields(row, self.columns, dict(self.renames))
+            row = rename_fields(row, self.columns, dict(self.renames), self._all_tags)
         return self._reader.align(row, self.columns, self.tags)
+
+    @cached_property
+    def _all_tags(self) -> dict[str, str]:
+        """Its own tags and those of the format, which are OpenAI's if it has none."""
+        return {**(format_of(self.format).tags or OPENAI.tags), **self.tags}
 
     @cached_property
     def _reader(self) -> type[DatasetFormat]:

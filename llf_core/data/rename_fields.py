@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from llf_core.data.formats.conversation import turns_or_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,35 +25,29 @@ def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((config.data.rename_fields or {}).items()))
 
 
-def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]) -> Row:
+def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str], tags: Mapping[str, str]) -> Row:
     """Rename keys of the messages of a record, for chat templates that read the same under another name.
 
     Args:
         row: one record.
         columns: the row's column for each of LLaMA-Factory's names.
         names: new name of each key to rename. A message that has both keys keeps the value of the new one.
+        tags: the data set's name for each of LLaMA-Factory's tags, by which messages in JSON are told from an answer in
+            JSON.
 
     Returns:
-        A new record, in which messages of JSON text with such a key are objects; other columns are unchanged. The given
-        record if it has no column of messages.
+        A new record, in which messages of JSON text are objects; other columns, and answers that are text, are
+        unchanged. The given record if it has no column of messages.
     """
     if "messages" not in columns:
         return row
     found = dict(row)
     for column in {columns[role] for role in ROLES if role in columns} & row.keys():
-        found[column] = _renamed(row[column], names)
+        found[column] = _renamed(turns_or_text(row[column], tags), names)
     return found
 
 
 def _renamed(value: object, names: Mapping[str, str]) -> object:
-    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            return value  # the format says what is wrong with it
-        turns = parsed if isinstance(parsed, list) else [parsed]
-        found = any(isinstance(one, dict) and names.keys() & one.keys() for one in turns)
-        return _renamed(parsed, names) if found else value
     if isinstance(value, list):
         return [_renamed(turn, names) if isinstance(turn, dict) else turn for turn in value]
     if not isinstance(value, dict):

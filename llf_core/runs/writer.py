@@ -83,7 +83,7 @@ class RunWriter:
             self._events.append(record)
 
     def warn(self, key: str, message: str) -> None:
-        """Append a warning that no error is, and log it.
+        """Append a warning, after which the run goes on, and log it.
 
         Args:
             key: config key or name of what it is about.

@@ -1,6 +1,7 @@
 """Rows of every format become the same conversation; what cannot is named."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -347,6 +348,15 @@ def test_json_text_of_messages_is_read_as_messages_in_every_format():
             row = {**asked, "chosen": json.dumps(chosen), "rejected": json.dumps(rejected)}
             _, conversation = align(row, kind=PAIRS)
             assert (conversation.messages, conversation.rejected) == ((USER, ANSWER), WORSE)
+
+
+def test_a_rename_leaves_an_answer_in_json_as_it_is():
+    said = '{"thought": "2 and 2", "sum": 4}'
+    row = {"messages": [USER], "chosen": said, "rejected": json.dumps({**WORSE, "thought": "Hm."})}
+    reading = replace(decide(Source("set", "set"), [row], PAIRS), renames=(("thought", "reasoning_content"),))
+    conversation = reading.align(row)
+    assert conversation.messages[-1] == {"role": "assistant", "content": said}
+    assert conversation.rejected == {**WORSE, "reasoning_content": "Hm."}
 
 
 def test_empty_cells_of_a_pandas_table_are_no_text():

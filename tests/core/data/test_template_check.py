@@ -6,6 +6,7 @@ import json
 import pytest
 
 from llf_core.config.chat_templates import entries, template_names
+from llf_core.config.declarations.formats.openai import OPENAI
 from llf_core.data import prepare
 from llf_core.data.answer_ranges import render_answers
 from llf_core.data.chat_template import choose_template
@@ -207,9 +208,14 @@ def test_a_streamed_data_set_is_checked_before_the_first_step(make_config, write
 
 def test_only_messages_are_renamed():
     row = {"messages": [{"a": 1, "role": "user"}, {"a": 2, "b": 3}, {"a": None}, 7], "tools": [{"a": 1}], "n": {"a": 1}}
-    found = rename_fields(row, {"messages": "messages", "tools": "tools"}, {"a": "b"})
+    found = rename_fields(row, {"messages": "messages", "tools": "tools"}, {"a": "b"}, OPENAI.tags)
     assert found == row | {"messages": [{"b": 1, "role": "user"}, {"b": 3}, {}, 7]}
     assert row["messages"][0] == {"a": 1, "role": "user"}
-    odd = {"messages": "[{", "chosen": '["a"]'}
-    assert rename_fields(odd, {"messages": "messages", "chosen": "chosen"}, {"a": "b"}) == odd
-    assert rename_fields({"prompt": '{"a": 1}'}, {"prompt": "prompt"}, {"a": "b"}) == {"prompt": '{"a": 1}'}
+    columns = {"messages": "messages", "chosen": "chosen", "rejected": "rejected"}
+    odd = {"messages": "[{", "chosen": '{"a": 1}', "rejected": '[{"a": 1}]'}  # answers in JSON
+    assert rename_fields(odd, columns, {"a": "b"}, OPENAI.tags) == odd
+    said = {"messages": '[{"role": "user", "a": 1}]', "chosen": '{"role": "assistant", "a": 1}', "rejected": "No."}
+    found = rename_fields(said, columns, {"a": "b"}, OPENAI.tags)
+    assert found["messages"] == [{"role": "user", "b": 1}]
+    assert (found["chosen"], found["rejected"]) == ({"role": "assistant", "b": 1}, "No.")
+    assert rename_fields({"prompt": '{"a": 1}'}, {"prompt": "prompt"}, {"a": "b"}, {}) == {"prompt": '{"a": 1}'}
