@@ -77,10 +77,9 @@ class _Asked:
 
 def _of_config(source: str, overrides: list[str] | None) -> _Asked:
     from llf_core.chat.target import target_of_config
-    from llf_core.config.key_aliases import translate
-    from llf_core.config.option import split_names
     from llf_core.config.paths import absolute, expanded
-    from llf_core.config.read_config import RequestedConfig, read
+    from llf_core.config.read_config import read
+    from llf_core.evaluation.config_file import requested_metrics
 
     requested = read(source, overrides or ())
     if requested.problems:
@@ -88,10 +87,7 @@ def _of_config(source: str, overrides: list[str] | None) -> _Asked:
     loaded = accepted(prediction_report(requested.values, requested.base))
     folder = requested.values.get("output_dir")
     place = requested.base / expanded(folder) if isinstance(folder, str) else None
-    renamed = RequestedConfig(dict(requested.values), requested.base)
-    translate(renamed)  # of `predict_with_generate`
-    given = split_names(renamed.values.get("metrics") or ())
-    names = tuple(absolute(str(one), "metrics", requested.base, file=True) for one in given)
+    names = tuple(absolute(one, "metrics", requested.base, file=True) for one in requested_metrics(requested.values))
     return _Asked(loaded, target_of_config(loaded), place, names)
 
 

@@ -82,12 +82,11 @@ def read_evaluation(file: Path) -> EvaluationFile:
     on = () if tasks else _names(values, "eval_dataset")
     if not tasks and not on and _flag(values, "do_train") is False:
         on = _names(values, "dataset")
-    generated = GENERATED if _flag(values, "predict_with_generate") else ()
     folder, save_dir = (_path(values, key, requested.base) for key in ("dataset_dir", "save_dir"))
     options = {
         "tasks": tasks,
         "on": on,
-        "metrics": tuple(dict.fromkeys((*generated, *_names(values, "metrics")))) if on else (),
+        "metrics": requested_metrics(values) if on else (),
         "n_shot": _count(values, "n_shot", 0, LLAMA_FACTORY_SHOTS) if tasks else None,
         "seed": _count(values, "seed", 0) if tasks else None,
         "limit": _count(values, "max_samples", 1),
@@ -100,6 +99,19 @@ def read_evaluation(file: Path) -> EvaluationFile:
         None if save_dir is None else _new_folder(save_dir),
         tuple(_notes(values, tasks, on)),
     )
+
+
+def requested_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the metrics that a config asks for: those of `metrics`, and ROUGE and BLEU by `predict_with_generate`.
+
+    Args:
+        values: the values of the config as requested.
+
+    Raises:
+        EvaluationError: one of the two is of another type.
+    """
+    generated = GENERATED if _flag(values, "predict_with_generate") else ()
+    return tuple(dict.fromkeys((*generated, *_names(values, "metrics"))))
 
 
 def _notes(values: Mapping[str, Any], tasks: Sequence[str], on: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from llf_core.chat.predict_data import read_predict_prompts
 from llf_core.chat.prediction_metrics import TIMES, prediction_metrics
 from llf_core.chat.predictions import PARTIAL, PredictionError, PredictionFolder
 from llf_core.chat.request import ChatRequest
+from llf_core.cli import predict
 from llf_core.cli.errors import UsageError
 from llf_core.config import RunConfig
 from llf_core.data import prepare
@@ -53,6 +54,15 @@ def write(folder: Path, settings: dict[str, Any]) -> Path:
 
 def rows(folder: Path, name: str = RESULT) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def test_metrics_of_both_keys_are_computed_and_others_are_a_sentence(
+    llf: Any, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    asked = predict._of_config(str(write(tmp_path, settings | {"metrics": "exact_match"})), None)
+    assert asked.metrics == ("rouge", "bleu", "exact_match")
+    refused = llf("predict", write(tmp_path, settings | {"metrics": 5}))
+    assert str(refused.exception) == "metrics is 5. Expected a name, or several separated by commas."
 
 
 @pytest.mark.usefixtures("warm_python")
