@@ -54,7 +54,7 @@ class Alpaca(DatasetFormat):
         messages: list[Message] = []
         if cell.get("system"):
             messages.append({"role": "system", "content": text_of(cell["system"], "the system prompt")})
-        history = json_of(cell.get("history") or [], "history")
+        history = json_of(cell.get("history") or [], "history") or []
         for pair in history if isinstance(history, list | tuple) else [None]:
             if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - question and answer
                 raise BadExample("history is not a list of [prompt, response] pairs")

@@ -69,13 +69,12 @@ def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -
     message = {key: value for key, value in turn.items() if value is not None}
     for tag in ("role_tag", "content_tag"):
         message.pop(tags[tag], None)
-    calls = message.pop("tool_calls", None)
+    calls = json_of(message.pop("tool_calls", None) or [], "tool_calls")
     content = turn.get(tags["content_tag"])
     says_nothing = content is None and (calls or message.get("reasoning_content"))
     message["role"] = role
     message["content"] = "" if says_nothing else text_of(content, f"the content of message {number}")
     if calls:
-        calls = json_of(calls, "tool_calls")
         if not isinstance(calls, list):
             raise BadExample(f"the tool_calls of message {number} are {brief_value(calls)}, expected a list")
         message["tool_calls"] = [_call(call, number) for call in calls]
@@ -86,5 +85,5 @@ def _call(call: Any, number: int) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadExample(f"a tool call of message {number} has no function name")
-    arguments = json_of(function.get("arguments") or {}, "a call's arguments")
+    arguments = json_of(function.get("arguments") or {}, "a call's arguments") or {}
     return {**call, "function": {**function, "arguments": arguments}}

@@ -90,7 +90,7 @@ def _calls(content: object, number: int) -> list[dict[str, Any]]:
             "type": "function",
             "function": {
                 "name": call["name"],
-                "arguments": json_of(call.get("arguments") or {}, "a call's arguments"),
+                "arguments": json_of(call.get("arguments") or {}, "a call's arguments") or {},
             },
         }
         for call in calls

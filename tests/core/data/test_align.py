@@ -377,11 +377,15 @@ def test_the_number_zero_is_text():
 
 
 def test_a_call_without_arguments_has_an_empty_object():
-    for written in ("null", '""', "{}"):
+    for written in ("null", '""', "{}", '"null"'):
         call = f'{{"name": "add", "arguments": {written}}}'
         row = {"conversations": turns(("human", "2+2?"), ("function_call", call))}
         assert align(row)[1].messages[-1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {}}
-    assert align({"instruction": "2+2?", "output": "4", "tools": "null"})[1].tools is None
+        row = {"messages": [USER, {"role": "assistant", "tool_calls": f'[{{"function": {call}}}]'}]}
+        assert align(row)[1].messages[-1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {}}
+    assert align({"messages": [USER, ANSWER | {"tool_calls": "null"}]})[1].messages == (USER, ANSWER)
+    plain = align({"instruction": "2+2?", "output": "4", "tools": "null", "history": "null"})[1]
+    assert (plain.messages, plain.tools) == ((USER, ANSWER), None)
 
 
 def test_plain_text_is_no_prompt_in_any_declaration():
