@@ -172,16 +172,18 @@ def reply_chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]
         ValueError: one is no JSON object, or the last one is missing.
     """
     for line in response:
-        if line.startswith(b"data: [DONE]"):
+        name, _, data = line.partition(b":")
+        if name != b"data":
+            continue
+        if data.strip() == b"[DONE]":
             return
-        if line.startswith(b"data:"):
-            try:
-                chunk = json.loads(line[5:])
-            except RecursionError:
-                chunk = None
-            if not isinstance(chunk, dict):
-                raise ValueError(f"It sent {brief(line[5:].decode('utf-8', 'replace').strip())}")
-            yield chunk
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError):
+            chunk = None
+        if not isinstance(chunk, dict):
+            raise ValueError(f"It sent {brief(data.decode('utf-8', 'replace').strip())}")
+        yield chunk
     raise ValueError("Its stream ended early")
 
 
