@@ -15,6 +15,7 @@ import time
 from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from llf_core.chat.chat_engine import ChatEngine
@@ -63,7 +64,6 @@ class ServerEngine(ChatEngine):
         title: the server's name, for messages.
         load_path: path of the request that loads an adapter.
         unload_path: path of the request that unloads one.
-        port: port on `HOST` on which the server listens.
         key: the key of its requests, random for each start.
 
     Raises:
@@ -79,13 +79,23 @@ class ServerEngine(ChatEngine):
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
         super().__init__(config, settings, on_state)
         self._config = loading_config(config)
-        self.port, self.key = _free_port(), secrets.token_urlsafe(32)
+        self.key = secrets.token_urlsafe(32)
         self._adapters = ServerAdapters(self._load, self._unload)
         self._connections: dict[int, http.client.HTTPConnection] = {}
         self._cancelled: set[int] = set()
         self._ready = threading.Event()
         self._last = time.monotonic()
         threading.Thread(target=self._serve, daemon=True, name="llf-chat-server").start()
+
+    @cached_property
+    def port(self) -> int:
+        """Port on `HOST` on which the server listens: one that was free when `command` first asked for it.
+
+        It is not chosen before the model was found, since others would take it during a download.
+        """
+        with socket.socket() as found:
+            found.bind((HOST, 0))
+            return int(found.getsockname()[1])
 
     @abstractmethod
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
@@ -374,13 +384,6 @@ class ServerEngine(ChatEngine):
                 return refused
             time.sleep(POLL_SECONDS / 10)
         return ""
-
-
-def _free_port() -> int:
-    """A port that no process listens on."""
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        return int(found.getsockname()[1])
 
 
 def _start_image_check(config: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -328,6 +328,7 @@ def test_a_server_that_is_still_searching_its_model_holds_up_nothing(tiny_model_
     engine.submit(ChatRequest(prompt="a"), events.append)
     assert searching.wait(PATIENCE)
     assert engine.state.progress == "Finding the model"
+    assert "port" not in vars(engine)  # one that others can take meanwhile
     engine.close()
     assert [one.message for one in events] == ["The engine was closed before the reply was complete."]
     found.set()
