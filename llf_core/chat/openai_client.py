@@ -177,14 +177,19 @@ def reply_chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]
             continue
         if data.strip() == b"[DONE]":
             return
-        try:
-            chunk = json.loads(data)
-        except (ValueError, RecursionError):
-            chunk = None
-        if not isinstance(chunk, dict):
+        chunk = _object(data)
+        if chunk is None:
             raise ValueError(f"It sent {brief(data.decode('utf-8', 'replace').strip())}")
         yield chunk
     raise ValueError("Its stream ended early")
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def failure_in_chunk(chunk: dict[str, Any]) -> Failed:
