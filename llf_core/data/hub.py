@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.name_checks.repository import fetch_repository_info
 from llf_core.data.errors import DataError
+from llf_core.models.errors import NO_CERTIFICATES, lacks_certificates
 from llf_core.models.hub import INVALID_RESPONSE
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 3.0
 """How long the hub may be silent before the cache is used; chosen by hand."""
+SILENT = f"the hub did not answer within {PROBE_SECONDS:g} s"
 REFUSED_CODES = {401, 403, 404}
 
 
@@ -46,9 +48,9 @@ def load_hub_dataset(
     """
     import datasets
 
-    answers = _probe(str(source.hub_id))
+    why = _no_answer(str(source.hub_id))
     try:
-        with nullcontext() if answers else _offline():
+        with _offline() if why else nullcontext():
             return datasets.load_dataset(
                 source.hub_id,
                 name=source.subset,
@@ -60,8 +62,8 @@ def load_hub_dataset(
     except datasets.exceptions.DatasetNotFoundError:
         raise DataError(_refusal(str(source.hub_id))) from None
     except (ConnectionError, RuntimeError, datasets.exceptions.DatasetsError, *INVALID_RESPONSE) as error:
-        if not answers:
-            raise DataError(_unreachable(str(source.hub_id))) from None
+        if why:
+            raise DataError(_unreachable(str(source.hub_id), why)) from None
         raise DataError(f"The data set {source.hub_id!r} cannot be opened: {_first_line(error)}.") from None
 
 
@@ -84,27 +86,25 @@ def download_file(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-    answers = _probe(repository)
+    why = _no_answer(repository)
     try:
-        found = hf_hub_download(
-            repository, name, repo_type="dataset", local_files_only=not answers, endpoint=_endpoint()
-        )
+        found = hf_hub_download(repository, name, repo_type="dataset", local_files_only=bool(why), endpoint=_endpoint())
     except RepositoryNotFoundError:  # a gated one, whose description everyone may read
         raise DataError(_refusal(repository)) from None
     except (EntryNotFoundError, *INVALID_RESPONSE) as error:
-        if not answers or not isinstance(error, EntryNotFoundError):
-            raise DataError(_unreachable(repository)) from None
+        if why or not isinstance(error, EntryNotFoundError):
+            raise DataError(_unreachable(repository, why or SILENT)) from None
         raise DataError(f"The data set {repository!r} of the hub has no file {name}.") from None
     return Path(found)
 
 
-def _probe(hub_id: str) -> bool:
-    """Whether the hub answers. The client itself would retry for half a minute."""
+def _no_answer(hub_id: str) -> str:
+    """Why the hub cannot be asked; empty if it answers. The client itself would retry for half a minute."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if constants.HF_HUB_OFFLINE:
-        return False
+        return "HF_HUB_OFFLINE is set"
     # The client's HTTP library has changed its name over versions; its errors have one base.
     network: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     try:
@@ -114,14 +114,16 @@ def _probe(hub_id: str) -> bool:
     except HfHubHTTPError as error:
         if error.response.status_code in REFUSED_CODES:
             raise DataError(_refusal(hub_id)) from None
-        return False
+        return SILENT
     except (network, OSError) as error:
+        if lacks_certificates(error):
+            return NO_CERTIFICATES.rstrip(".")
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # such as a full disk: not a network problem
-        return False
+        return SILENT
     except INVALID_RESPONSE:
-        return False
-    return True
+        return SILENT
+    return ""
 
 
 @contextmanager
@@ -153,10 +155,10 @@ def _refusal(hub_id: str) -> str:
     )
 
 
-def _unreachable(hub_id: str) -> str:
+def _unreachable(hub_id: str, why: str) -> str:
     return (
-        f"The data set {hub_id!r} is not in the hub's cache, and the hub did not answer within {PROBE_SECONDS:g} s. "
-        "Check the network, HF_ENDPOINT and the proxy variables, or use a local file. llf_demo needs no hub."
+        f"The data set {hub_id!r} is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the proxy "
+        "variables, or use a local file. llf_demo needs no hub."
     )
 
 

@@ -34,12 +34,13 @@ def first_line(error: BaseException) -> str:
 def lacks_certificates(error: BaseException) -> bool:
     """Whether a connection failed since the file of certificates is missing that the environment names.
 
-    Python's error says neither which file that is nor what it is for.
+    Python's error says neither which file that is nor what it is for. The client's own one of a file that is not in its
+    cache has no number.
 
     Args:
         error: exception of a client of a hub.
     """
-    return isinstance(error, FileNotFoundError) and error.filename is None
+    return isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is None
 
 
 def connection_line(error: BaseException) -> str:

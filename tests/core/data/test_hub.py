@@ -46,8 +46,8 @@ def hub(write, tmp_path):
 def ask(tmp_path):
     """Opens a data set in a process of its own, as the hub's client reads its settings at import."""
 
-    def run(url, name, folder="nowhere"):
-        env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
+    def run(url, name, folder="nowhere", **further):
+        env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", **further}
         command = [sys.executable, "-c", OPEN, json.dumps([name, folder])]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, cwd=tmp_path)
         return json.loads(done.stdout.splitlines()[-1])
@@ -60,6 +60,18 @@ def test_a_set_is_fetched_and_kept_for_when_the_hub_is_away(hub, ask):
         fetched = ask(url, "some/data")
     assert fetched["rows"] == ROWS
     assert ask(url, "some/data") == fetched
+
+
+def test_missing_certificates_are_named_and_the_cache_is_used_then(hub, ask):
+    without = {"SSL_CERT_FILE": "/nowhere/certificates.pem", "REQUESTS_CA_BUNDLE": "/nowhere/certificates.pem"}
+    with serve(hub) as url:
+        fetched = ask(url, "some/data")
+        assert ask(url, "some/data", **without) == fetched
+        for name, folder in (("some/other", "nowhere"), ("mine", "REMOTE:some/index")):
+            assert (
+                "and SSL_CERT_FILE, SSL_CERT_DIR or REQUESTS_CA_BUNDLE names a file of certificates that is missing. "
+                in (ask(url, name, folder, **without)["error"])
+            )
 
 
 def test_an_entry_may_name_subset_and_split_and_lie_on_the_hub_itself(hub, ask):

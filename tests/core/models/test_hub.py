@@ -282,3 +282,11 @@ def test_missing_certificates_are_named(server, ask, monkeypatch):
         assert "SSL_CERT_FILE, SSL_CERT_DIR or REQUESTS_CA_BUNDLE names a file" in refused(ask, "owner/tiny")
     finally:
         close_session()
+
+
+def test_files_that_are_not_in_the_cache_are_no_missing_certificates(server, ask, monkeypatch):
+    def snapshot(*_, **__):
+        raise LocalEntryNotFoundError("the connection broke off")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert "did not answer (the connection broke off)" in refused(ask, "owner/tiny")
