@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.classify_key import show
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer_names import translate_optimizer
 from llf_core.config.option import flag, same_value
 from llf_core.config.problem import Problem
+from llf_core.config.renamed_keys import SWITCHES, is_off
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llf_core.config.read_config import RequestedConfig
-
-SWITCHES: dict[str, object] = {
-    "group_by_length": "group_by_length",
-    "disable_shuffling": "sequential",
-    "adafactor": "adafactor",
-    "pissa_init": "pissa",
-    "predict_with_generate": "rouge,bleu",
-    "use_liger_kernel": True,
-    "neat_packing": True,  # ours never leaks
-}
-"""Aliases that are flags, and the value of the other key that each means where it is true."""
 
 
 def translate(requested: RequestedConfig) -> None:
@@ -55,7 +43,7 @@ def _rename(requested: RequestedConfig) -> None:
             continue
         given = requested.values.pop(old)
         line = requested.lines.pop(old, None)
-        if _is_off(old, given):
+        if is_off(old, given):
             continue
         value = SWITCHES.get(old, given)
         problem = _conflict(requested, old, new, given, value)
@@ -72,32 +60,6 @@ def _rename(requested: RequestedConfig) -> None:
         requested.problems.append(
             Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new))
         )
-
-
-def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
-    """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
-
-    Args:
-        values: of a config, by any names.
-        changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
-            config has the value that the flag stands for.
-    """
-    left, translated = dict(values), known().translated
-    for old, new in translated.items():
-        if old not in changes or new in changes:
-            continue
-        off = old in SWITCHES and changes[old] is not None and _is_off(old, changes[old])
-        if not off or values.get(new) == SWITCHES[old]:
-            left.pop(new, None)
-    changed = {*changes, *(translated[key] for key in changes if key in translated and not _is_off(key, changes[key]))}
-    return {key: value for key, value in left.items() if key in changes or translated.get(key) not in changed}
-
-
-def _is_off(old: str, given: object) -> bool:
-    """Whether an alias has a value that sets nothing."""
-    if old in SWITCHES:
-        return given is None or flag(given) is False
-    return given is None or (old == "warmup_ratio" and given == 0)
 
 
 def _conflict(requested: RequestedConfig, old: str, new: str, given: object, value: object) -> str | None:

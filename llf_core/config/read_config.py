@@ -16,6 +16,7 @@ import yaml
 from llf_core.config.number_format import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
+from llf_core.config.renamed_keys import without_renamed
 from llf_core.untrusted import MAX_DEPTH, NotPlainError, UnreadableError, json_value, read_text, too_deep
 from llf_core.untrusted.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 
@@ -245,8 +246,6 @@ def _take(key: str, value: object, line: int, requested: RequestedConfig) -> Non
 
 
 def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
-    from llf_core.config.key_aliases import without_renamed  # imports the options, which a reader does not need
-
     changes: dict[str, Any] = {}
     for text in (overrides,) if isinstance(overrides, str) else overrides:
         key, equals, value = text.partition("=")

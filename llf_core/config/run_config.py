@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.field_specs import fields, is_used, plain
-from llf_core.config.key_aliases import without_renamed
 from llf_core.config.number_format import exact
 from llf_core.config.problem import ConfigError
 from llf_core.config.read_config import dump_yaml
+from llf_core.config.renamed_keys import without_renamed
 from llf_core.config.validation import validate_as
 from llf_core.config.values import ConfigValues
 from llf_core.untrusted import BIDI_CONTROLS

@@ -51,8 +51,8 @@ def sweep(
         BrokenRunError: the run's status cannot be read.
     """
     from llf_core.config import RunConfig
-    from llf_core.config.key_aliases import without_renamed
     from llf_core.config.name_checks.data_set_location import DEMO
+    from llf_core.config.renamed_keys import without_renamed
     from llf_core.rewards import REWARDS
 
     chosen = list(combinations(values))

@@ -1,0 +1,53 @@
+"""Which of the names of a key counts: older and second names, such as `warmup_ratio` for `warmup_steps`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.known_keys import known
+from llf_core.config.option import flag
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SWITCHES: dict[str, object] = {
+    "group_by_length": "group_by_length",
+    "disable_shuffling": "sequential",
+    "adafactor": "adafactor",
+    "pissa_init": "pissa",
+    "predict_with_generate": "rouge,bleu",
+    "use_liger_kernel": True,
+    "neat_packing": True,  # ours never leaks
+}
+"""Aliases that are flags, and the value of the other key that each means where it is true."""
+
+
+def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
+
+    Args:
+        values: of a config, by any names.
+        changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
+            config has the value that the flag stands for.
+    """
+    left, translated = dict(values), known().translated
+    for old, new in translated.items():
+        if old not in changes or new in changes:
+            continue
+        off = old in SWITCHES and changes[old] is not None and is_off(old, changes[old])
+        if not off or values.get(new) == SWITCHES[old]:
+            left.pop(new, None)
+    changed = {*changes, *(translated[key] for key in changes if key in translated and not is_off(key, changes[key]))}
+    return {key: value for key, value in left.items() if key in changes or translated.get(key) not in changed}
+
+
+def is_off(old: str, given: object) -> bool:
+    """Whether an alias has a value that sets nothing, such as `adafactor: false`.
+
+    Args:
+        old: the alias, one of `known().translated`.
+        given: its value as it was read.
+    """
+    if old in SWITCHES:
+        return given is None or flag(given) is False
+    return given is None or (old == "warmup_ratio" and given == 0)
