@@ -166,7 +166,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     special = special_file(folder.path)
     if special:
         return Row(folder.id, folder.id, "broken", reason=f"{special} is not a regular file. Remove it or the run.")
-    meta = redact_nested(read_meta(folder))  # of a run from elsewhere
+    meta = read_meta(folder)
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:
         status = shown_status(folder)
