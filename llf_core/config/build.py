@@ -116,7 +116,7 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
 def absolute_values(requested: RequestedConfig) -> dict[str, Any]:
     """The values of a config as requested, with absolute paths, for a text that will have no folder, such as a form's.
 
-    Values that are invalid stay as they are.
+    Values that are invalid stay as they are. A default `dataset_dir` in the config's folder is added, as a run finds it.
 
     Args:
         requested: the config.
@@ -124,7 +124,11 @@ def absolute_values(requested: RequestedConfig) -> dict[str, Any]:
     Raises:
         PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
     """
-    return {key: _absolute_value(key, value, requested) for key, value in requested.values.items()}
+    values = {key: _absolute_value(key, value, requested) for key, value in requested.values.items()}
+    spec = field("dataset_dir")
+    if spec is not None and (found := _absolute(spec, spec.default, requested)) != spec.default:
+        values.setdefault(spec.key, found)
+    return values
 
 
 def _absolute_value(key: str, value: object, requested: RequestedConfig) -> object:

@@ -320,3 +320,14 @@ def test_relative_paths_in_a_folder_with_a_comma_stay_whole(tmp_path) -> None:
     (folder / "one.yaml").write_text("dataset: rows.jsonl\n")
     assert FormState(folder / "run.yaml").value("dataset") == [str(folder / "rows,1.jsonl"), "llf_demo"]
     assert FormState(folder / "one.yaml").value("dataset") == [str(folder / "rows.jsonl")]
+
+
+def test_the_data_sets_beside_a_file_are_found(tmp_path) -> None:
+    data = tmp_path / "configs" / "data"
+    data.mkdir(parents=True)
+    (data / "dataset_info.json").write_text('{"mine": {"file_name": "rows.jsonl"}}')
+    (data / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (data.parent / "run.yaml").write_text("dataset: mine\n")
+    state = FormState(data.parent / "run.yaml")
+    assert state.value("dataset_dir") == str(data)
+    assert state.errors() == ()
