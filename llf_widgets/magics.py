@@ -49,12 +49,12 @@ class LLFMagics(Magics):
             UsageError: a quotation mark is not closed, the command is unknown, or the run does not exist or does not
                 allow it. IPython shows it without a traceback.
         """
+        arguments = _arguments(line)
+        name = arguments[0] if arguments else "help"
+        command = COMMANDS.get(name)
+        if command is None or len(arguments) > 2:  # noqa: PLR2004 - a command and a run
+            raise UsageError(f"%llf {line} is not a command. Expected one of:\n{USAGE}")
         try:
-            arguments = shlex.split(line)
-            name = arguments[0] if arguments else "help"
-            command = COMMANDS.get(name)
-            if command is None or len(arguments) > 2:  # noqa: PLR2004 - a command and a run
-                raise UsageError(f"%llf {line} is not a command. Expected one of:\n{USAGE}")
             return command(arguments[1] if len(arguments) > 1 else "last")
         except (ValueError, OSError, RuntimeError) as error:
             raise UsageError(str(error)) from None
@@ -101,13 +101,13 @@ class LLFMagics(Magics):
             A `Chat`, which IPython displays.
 
         Raises:
-            UsageError: there is no such model, there are too many, or the question is empty. IPython shows it without a
-                traceback.
+            UsageError: a quotation mark is not closed, there is no such model, there are too many, or the question is
+                empty. IPython shows it without a traceback.
         """
         from llf_widgets.chat import Chat
 
+        targets = _arguments(line)
         try:
-            targets = shlex.split(line)
             chat = Chat(*targets) if targets else _chat("last")
             chat.new_chat()
             chat.ask(cell.strip())
@@ -119,6 +119,16 @@ class LLFMagics(Magics):
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics. IPython calls it on `%load_ext llf_widgets`."""
     shell.register_magics(LLFMagics)
+
+
+def _arguments(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise UsageError(
+            f"{line} has a quotation mark without its partner, or a backslash at its end. Expected names with spaces "
+            "between them, and quotation marks around one that has spaces itself."
+        ) from None
 
 
 def _attach(name: str) -> Run:

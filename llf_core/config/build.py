@@ -116,7 +116,8 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
 def absolute_values(requested: RequestedConfig) -> dict[str, Any]:
     """The values of a config as requested, with absolute paths, for a text that will have no folder, such as a form's.
 
-    Values that are invalid stay as they are. A default `dataset_dir` in the config's folder is added, as a run finds it.
+    Values that are invalid stay as they are. The default `dataset_dir` is added if the config's folder has it, as a
+    run finds it there.
 
     Args:
         requested: the config.

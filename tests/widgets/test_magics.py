@@ -72,7 +72,7 @@ def test_a_chat_with_what_is_no_model_is_a_usage_error(shell):
         ("stop", "No runs yet"),
         ("fly", "is not a command"),
         ("stop a b", "is not a command"),
-        ('stop "a', "No closing quotation"),
+        ('stop "a', '^stop "a has a quotation mark without its partner'),
     ],
 )
 def test_what_can_be_mended_is_one_sentence(shell, line, says):
