@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 TARGETS = "optim_target_modules"
 ALL_LINEAR = {"all-linear", "all_linear"}
+NAMES = {"optim", "optim_args", TARGETS}
+"""Keys by which transformers selects an optimizer with its options."""
 
 
 def translate_optimizer(requested: RequestedConfig) -> None:
     """Replace a name such as `galore_adamw_layerwise`, with its `optim_args`, by `use_galore` and its options.
 
     Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
-    tells what was read. An unknown option of `optim_args` is an error, and whatever contradicts the key that it means.
-    Other optimizers stay as they are.
+    tells what was read. An unknown option of `optim_args` is an error, and whatever contradicts the key that it means,
+    unless that key is an override of what a file says. Other optimizers stay as they are.
 
     Args:
         requested: the config as given; changed in place.
@@ -45,6 +47,8 @@ def translate_optimizer(requested: RequestedConfig) -> None:
         key = known().optimizer_targets[switch]
         said[key] = f"`{TARGETS}`"
         read[key] = "all" if isinstance(targets, str) and targets in ALL_LINEAR else targets
+    # an override of a key counts, whatever the file says in other words
+    overridden = requested.overridden if requested.overridden.isdisjoint(NAMES) else set()
     requested.problems += [
         Problem(
             "invalid",
@@ -54,6 +58,7 @@ def translate_optimizer(requested: RequestedConfig) -> None:
             line=requested.lines.get(key),
         )
         for key, where in said.items()
+        if key not in overridden
         if (other := requested.values.get(key)) is not None and not same_value(other, read[key])
     ]
     if options:

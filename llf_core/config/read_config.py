@@ -35,6 +35,7 @@ class RequestedConfig:
         file: whether the values come from a file in `base`.
         problems: what could not be read.
         repeated: keys that stand more than once.
+        overridden: keys of the overrides, which count more than what other keys of the source say of them.
     """
 
     values: dict[str, Any]
@@ -43,6 +44,7 @@ class RequestedConfig:
     file: bool = False
     problems: list[Problem] = field(default_factory=list)
     repeated: set[str] = field(default_factory=set)
+    overridden: set[str] = field(default_factory=set)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -266,6 +268,7 @@ def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
     for key in requested.values.keys() - kept.keys():
         requested.lines.pop(key, None)
     requested.values = kept | changes
+    requested.overridden.update(changes)
 
 
 def _broken(message: str, line: int | None = None) -> Problem:

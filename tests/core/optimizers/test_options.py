@@ -115,6 +115,10 @@ def test_names_of_transformers_are_read_as_llama_factorys_keys_with_their_defaul
     assert message == "`optim: galore_adamw_layerwise` and `galore_layerwise: no` set the same. Expected one of them."
     (message,) = said(optim="galore_adamw", optim_args="rank")
     assert "Expected `name=value`" in message
+    named = FULL | {"optim": "galore_adamw", "optim_args": "rank=64"}
+    assert RunConfig.load(named, ["galore_rank=8"]).get("galore_rank") == 8
+    assert not RunConfig.load(named, ["use_galore=false"]).get("use_galore")
+    assert not validate(named, ["galore_rank=8", "optim_args=rank=64"]).ok
     for rank in ("inf", "nan"):
         assert any("(`galore_rank`) is " in one for one in said(optim="galore_adamw", optim_args=f"rank={rank}"))
 
