@@ -21,9 +21,12 @@ describe('code that a view runs in a cell', () => {
   });
 
   it('says why no kernel started', async () => {
-    const runCell = () => Promise.reject(new Error('No kernel starts.'));
-    const text = await runInPageCell('1', { runCell });
-    expect(text).toContain('The cell did not run: No kernel starts.');
+    for (const why of ['No kernel starts.', 'No kernel starts']) {
+      const runCell = () => Promise.reject(new Error(why));
+      expect(await runInPageCell('1', { runCell })).toContain(
+        'The cell did not run: No kernel starts. Choose a kernel'
+      );
+    }
   });
 });
 

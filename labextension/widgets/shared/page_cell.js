@@ -21,7 +21,8 @@ export async function runInPageCell(code, page) {
       ? 'Run the cell in the notebook that opened in a new tab.'
       : '';
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
+    const said = error instanceof Error ? error.message : String(error);
+    const why = said.replace(/[^.!?]$/, '$&.'); // a server's reason is no sentence
     return `The cell did not run: ${why} Choose a kernel for the notebook, then run the cell.`;
   }
 }
