@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Fix, Problem, RunConfig, fields, preset, validate
 from llf_core.config.build import absolute_values
+from llf_core.config.field_specs import plain
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
 from llf_core.config.name_checks import check_local, problem_from_answer, required_for_start
@@ -567,9 +568,9 @@ class FormState:
 
 
 def _plain(value: object) -> Any:
-    """A value as written in a file: names as a comma-separated list."""
-    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
-        return ",".join(value)
+    """A value as written in a file, see `llf_core.config.field_specs.plain`; the values of the form have lists too."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return plain(tuple(value))
     return value
 
 

@@ -331,3 +331,14 @@ def test_the_data_sets_beside_a_file_are_found(tmp_path) -> None:
     state = FormState(data.parent / "run.yaml")
     assert state.value("dataset_dir") == str(data)
     assert state.errors() == ()
+
+
+def test_names_with_commas_and_spaces_stay_whole_from_the_form_to_the_run() -> None:
+    names = ["a,b", " x"]
+    state = FormState({"dataset": "llf_demo", "add_tokens": names})
+    assert state.config is not None
+    assert state.config.model.add_tokens == tuple(names)
+    again = FormState()
+    again.load_text(state.yaml())
+    assert again.value("add_tokens") == names
+    assert not FormState({"dataset": "llf_demo", "lora_target": ["all"]}).is_changed("lora_target")
