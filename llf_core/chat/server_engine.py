@@ -314,6 +314,8 @@ class ServerEngine(ChatEngine):
     def _reply(self, number: int, request: ChatRequest) -> None:
         try:
             self._answer(number, request)
+        except Exception as error:  # noqa: BLE001 - the reply would never end
+            self.dispatch(number, Failed("invalid", f"{self.title} cannot be asked: {first_line(error)}"))
         finally:
             with self.lock:
                 self._cancelled.discard(number)

@@ -267,6 +267,11 @@ def test_an_incomplete_stream_is_a_failure(streams):
         assert (failed.kind, said in failed.message) == (kind, True), failed
 
 
+def test_messages_that_are_none_end_with_a_sentence(streams):
+    failed = reply(streams, ChatRequest(messages=("hello",)))[-1]
+    assert (failed.kind, "The server of the test cannot be asked" in failed.message) == ("invalid", True)
+
+
 def test_a_server_is_told_to_sample_from_all_tokens():
     whole = ChatRequest(prompt="a")
     assert request_content(BASE, whole)["top_k"] == -1  # else it takes that of generation_config.json
