@@ -275,7 +275,7 @@ def _read_jsonl(path: File) -> Iterator[RecordOrBroken]:
             try:
                 row = json.loads(bare.decode("utf-8"), object_pairs_hook=_object)
             except json.JSONDecodeError as error:
-                yield BrokenLine(index, index + 1, f"{error.msg} at column {error.colno}")
+                yield BrokenLine(index, index + 1, f"{error.msg.removesuffix(' at')} at column {error.colno}")
             except UnicodeDecodeError:
                 yield BrokenLine(index, index + 1, "not UTF-8")
             except (ValueError, RecursionError) as error:  # a number with too many digits, or unclosed brackets
@@ -329,7 +329,7 @@ def _read_json(path: File) -> Iterator[RecordOrBroken]:
         raise
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
+            f"{path} is not valid JSON: {error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}. "
             "Fix it, or write one object per line (jsonl), so that only the broken line is lost."
         ) from None
     except UnicodeDecodeError as error:

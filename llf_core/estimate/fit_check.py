@@ -56,9 +56,10 @@ def check_fit(
             one.name,
             one.kind,
             one.free,
+            int(MEMORY_SHARE * one.free),
             one.total,
             needed if one is device else 0,
-            one is not device or needed <= MEMORY_SHARE * one.free,
+            one is not device or needed <= int(MEMORY_SHARE * one.free),
         )
         for one in sorted(found, key=lambda one: one is not device)
     )

@@ -51,14 +51,16 @@ class Room:
         device: its name.
         kind: `cpu`, `cuda` or `mps`.
         free: bytes that are free now.
+        usable: bytes of `free` that a run is started with: all but a margin of 10 %.
         total: bytes it has.
         needed: bytes that the run needs of it; 0 where it does not use it.
-        fits: whether the forecast fits with a margin of 10 %.
+        fits: whether the run needs at most what is usable.
     """
 
     device: str
     kind: str
     free: int
+    usable: int
     total: int
     needed: int
     fits: bool
@@ -174,10 +176,11 @@ class FitCheck:
             lines.append("Memory  unknown")
         else:
             room = self.rooms[0]
-            verdict = "fits" if room.fits else "does not fit"
-            lines.append(
-                f"Memory  {_size(self.memory.total)} of {_size(room.free)} free on {room.device}: it {verdict}"
-            )
+            if room.fits:
+                verdict = f"{_size(room.free)} free on {room.device}: it fits"
+            else:
+                verdict = f"{_size(room.usable)} usable ({_size(room.free)} free) on {room.device}: it does not fit"
+            lines.append(f"Memory  {_size(self.memory.total)} of {verdict}")
             lines += [f"  {name:<12}{_size(value):>9}" for name, value in dataclasses.asdict(self.memory).items()]
             lines.append(f"  {'Gradient checkpointing is on.' if self.checkpointing else ''}".rstrip())
             lines.append("" if self.loading is None else f"        {self.loading.text()}")

@@ -60,7 +60,7 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[
     try:
         value = json.loads(data, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
-        raise NotPlainError(f"{error.msg} (line {error.lineno})", error.lineno) from None
+        raise NotPlainError(f"{error.msg.removesuffix(' at')} (line {error.lineno})", error.lineno) from None
     except UnicodeDecodeError:
         raise NotPlainError("it is not text in UTF-8") from None
     except RecursionError:

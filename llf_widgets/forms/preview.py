@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from llf_core.config.field_specs import fields
 from llf_core.config.number_format import with_unit
 from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_widgets.forms.form_widget import FormWidget
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from llf_widgets.forms.json_command import CommandResult
 
 _LISTED_RECORDS, _LISTED_REASONS = 5, 3
+_SECTIONS = {"model", "data", "stage"}
+"""Sections of the config that decide what a preview shows: the tokenizer, the examples, and what the stage makes of
+them."""
 
 
 class DataPreview(FormWidget):
@@ -42,8 +46,27 @@ class DataPreview(FormWidget):
         self._config_yaml = config_yaml
         self._on_inspect = on_inspect
         self._process: JsonCommand | None = None
+        self._request: object = None  # of the process whose result is awaited
+        self._key = ""
         super().__init__()
         self.on_msg(self._receive)
+
+    def refresh(self, values: Mapping[str, object]) -> None:
+        """Follow the form: a preview of other values is hidden, since its counts and its warnings are not theirs.
+
+        Args:
+            values: the form's values by key, which may be invalid.
+
+        Raises:
+            PluginError: two installed plug-ins declare the same key or name.
+        """
+        key = _deciding_values(values)
+        if key == self._key:
+            return
+        self._key, self._request = key, None
+        self.cancel()
+        if self._state != "idle" or self._messages:
+            self._show("idle", note="The settings have changed." if self._state != "idle" else "")
 
     def start(self) -> None:
         """Start the preview process, unless one is running; a form with errors gets a message in its place.
@@ -58,12 +81,13 @@ class DataPreview(FormWidget):
         config = self._valid_config()
         if config is None:
             return
+        request = self._request = object()
         self._show("running", note="Starting…")
         self._process = JsonCommand(
             "inspect",
             config,
-            on_note=self._tell,
-            on_end=self._show_result,
+            on_note=lambda text: self._tell(request, text),
+            on_end=lambda result: self._show_result(request, result),
             waiting="Reading the tokenizer and the data…",
         )
         self._process.start()
@@ -101,10 +125,15 @@ class DataPreview(FormWidget):
         self.cancel()
         super().close()
 
-    def _tell(self, text: str) -> None:
-        self._note = text
+    def _tell(self, request: object, text: str) -> None:
+        if request is self._request:
+            self._note = text
 
-    def _show_result(self, result: CommandResult) -> None:
+    def _show_result(self, request: object, result: CommandResult) -> None:
+        """Show the result, unless the values that decide have changed in the meantime."""
+        if request is not self._request:
+            return
+        self._request = None
         if result.cancelled:
             self._show("idle", note="Cancelled.")
         elif result.report is not None:
@@ -132,6 +161,12 @@ class DataPreview(FormWidget):
             "hide": lambda: self._show("idle"),
         }
         handlers[content["type"]]()
+
+
+def _deciding_values(values: Mapping[str, object]) -> str:
+    """The values that decide what a preview shows, to notice when they change."""
+    keys = (spec.key for spec in fields() if spec.section in _SECTIONS)
+    return repr([(key, values[key]) for key in keys if key in values])
 
 
 def counts_text(report: Mapping[str, Any]) -> str:

@@ -266,6 +266,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
         self._columns.refresh()
+        self._preview.refresh(self.state.config_values)
         self._trained.refresh(self.state.trained_config)
         self._text.refresh()
         self._fit.show(self.state.config)
@@ -427,12 +428,12 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return messages
 
     def _poll_machine(self) -> float | None:
-        """Update Start while other runs are active."""
-        before, now = ([one.id for one in runs] for runs in (self._machine[2], self._machine_load.ahead()))
-        if now != before:
-            self._checks(fresh=True)
+        """Update Start while other runs are active, whose step and remaining time it tells."""
+        before = self._machine[1:]
+        self._checks(fresh=True)
+        if self._machine[1:] != before:
             self._refresh_start()
-        return _CHECK_SECONDS if now else None
+        return _CHECK_SECONDS if self._machine[2] else None
 
     def _require_machine(self) -> None:
         """Raise an error if environment or disk do not allow a run."""

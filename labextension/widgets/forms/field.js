@@ -32,7 +32,7 @@ import { upload, ACCEPTED_TYPES } from './upload.js';
  */
 
 let serial = 0;
-const MAX_NUMBER_LENGTH = 11; // characters that fit into the box of a number
+const MAX_NUMBER_LENGTH = 6; // characters that fit into the box of a number where it is narrowest
 const OPENING_KEYS = [' ', 'Enter', 'ArrowDown', 'ArrowUp', 'F4']; // those that open a list in some browser
 
 /** One field: label, control, unit, help, and the messages below. It is updated in place, so it keeps the focus. */

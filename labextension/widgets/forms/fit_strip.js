@@ -5,7 +5,8 @@ import { formatBytes, formatDuration, withUnit } from '../../src/numbers';
 /** @import { Context } from '../shared/model' */
 
 /**
- * @typedef {{ device: string, kind: string, free: number, total: number, needed: number, fits: boolean }} Room
+ * @typedef {{ device: string, kind: string, free: number, usable: number, total: number, needed: number,
+ *   fits: boolean }} Room
  * @typedef {{ step_seconds: number, tokens_per_second: number, steps: number | null, seconds: number | null,
  *   low: number | null, high: number | null, basis: string }} Duration
  * @typedef {{ label: string, cost: string, memory: number }} Change
@@ -155,14 +156,15 @@ function sentence(fit, room) {
   if (fit.memory === null) {
     return 'The memory is not known before the model is on this machine.';
   }
-  const needed = `${formatBytes(fit.memory.total)} of ${formatBytes(room.free)} free on ${room.device}`;
+  const needed = formatBytes(fit.memory.total);
+  const free = `${formatBytes(room.free)} free`;
   if (room.fits) {
-    return `Fits: ${needed}`;
+    return `Fits: ${needed} of ${free} on ${room.device}`;
   }
   const none = fit.changes.length
     ? ''
     : '. No change of the settings is enough';
-  return `Does not fit: ${needed}${none}`;
+  return `Does not fit: ${needed} of ${formatBytes(room.usable)} usable (${free}) on ${room.device}${none}`;
 }
 
 /** @param {Fit} fit */
@@ -216,8 +218,8 @@ function drawBar(bar, memory, room) {
   });
   const limit = /** @type {HTMLElement} */ (bar.children[PARTS.length]);
   limit.className = 'llf-Fit-limit';
-  limit.style.left = share(room.free);
-  limit.title = `${formatBytes(room.free)} free`;
+  limit.style.left = share(room.usable);
+  limit.title = `${formatBytes(room.usable)} usable of ${formatBytes(room.free)} free`;
   const parts = PARTS.map(name => `${name} ${formatBytes(memory[name])}`);
   bar.setAttribute(
     'aria-label',

@@ -389,7 +389,7 @@ def json_of(value: object, what: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise BadExample(f"{what} is not JSON ({error.msg} at column {error.colno})") from None
+        raise BadExample(f"{what} is not JSON ({error.msg.removesuffix(' at')} at column {error.colno})") from None
     except RecursionError:
         raise BadExample(f"{what} is nested too deeply") from None
     except ValueError:

@@ -73,6 +73,11 @@ def test_a_broken_line_is_named_and_the_rest_is_used(write):
     ]
 
 
+def test_a_text_that_does_not_end_is_told_without_a_word_twice(write):
+    (broken,) = read_file(write('{"a": "b\n'))
+    assert broken.reason == "Unterminated string starting at column 7"
+
+
 def test_a_json_file_may_hold_lines(write):
     assert [one.row for one in read_file(write([{"a": 1}, {"a": 2}], "rows.json"))] == [{"a": 1}, {"a": 2}]
 

@@ -325,6 +325,9 @@ def test_each_change_makes_the_run_fit_and_is_a_config_that_the_rules_accept(sev
     tight = config(seven_b, cutoff_len=8192, per_device_train_batch_size=8, lora_rank=64)
     found = check_fit(tight, all_long(tokens=8192), (GPU,))
     assert not found.fits
+    room = found.rooms[0]
+    assert room.usable == 0.9 * room.free  # a tenth is kept free
+    assert f"usable ({room.free / 1e9:.1f} GB free) on {room.device}: it does not fit" in found.text()
     assert found.changes[0].changes == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 16} or (
         found.changes[0].changes["per_device_train_batch_size"]
         * found.changes[0].changes["gradient_accumulation_steps"]

@@ -11,15 +11,13 @@ import psutil
 import pytest
 
 from llf_widgets.forms import json_command
-from llf_widgets.forms.json_command import JsonCommand, error_message, last_message, parse_report
+from llf_widgets.forms.json_command import CommandResult, JsonCommand, error_message, last_message, parse_report
 from llf_widgets.forms.preview import DataPreview, counts_text, data_messages, example_rows
 from tests.hostile import evil_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from llf_widgets.forms.json_command import CommandResult
 
 REPORT = {
     "examples": 999,
@@ -64,6 +62,25 @@ def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
 
 def test_examples_are_stretches_of_plain_text() -> None:
     assert example_rows(REPORT) == [{"title": "Example 1", "parts": [["<b>Hi</b>", False], ["Yes", True]]}]
+
+
+def test_a_preview_of_other_values_is_hidden() -> None:
+    preview = DataPreview(lambda: None)
+    preview.refresh({"dataset": "a"})
+    preview._finish(REPORT)
+    preview.refresh({"dataset": "a", "learning_rate": 1e-3})  # which changes no example
+    assert (preview._state, len(preview._examples)) == ("done", 1)
+    preview.refresh({"dataset": "nosuch"})
+    assert (preview._state, preview._note) == ("idle", "The settings have changed.")
+    assert (preview._messages, preview._examples) == ([], [])
+
+
+def test_a_result_that_comes_after_a_change_is_not_shown() -> None:
+    preview = DataPreview(lambda: None)
+    request = preview._request = object()
+    preview.refresh({"dataset": "b"})
+    preview._show_result(request, CommandResult(REPORT))
+    assert (preview._state, preview._examples) == ("idle", [])
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,17 @@ def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
     assert studio._start._messages == []
 
 
+def test_note_of_another_run_follows_its_steps(studio: Studio) -> None:
+    folder = create_run("stage: sft\n", "goes already")
+    status.update(folder, step=1, total=30)
+    studio._checks(fresh=True)
+    studio.refresh()
+    assert "goes already (step 1 of 30)" in studio._start._messages[0]["text"]
+    status.update(folder, step=3)
+    assert studio._poll_machine() is not None
+    assert "goes already (step 3 of 30)" in studio._start._messages[0]["text"]
+
+
 def test_name_is_made_of_the_config_unless_it_is_given(studio: Studio, launches: Launches) -> None:
     studio.start()
     assert launches.name == "smollm2-135m-instruct-sft-lora"
