@@ -326,7 +326,7 @@ def test_each_change_makes_the_run_fit_and_is_a_config_that_the_rules_accept(sev
     found = check_fit(tight, all_long(tokens=8192), (GPU,))
     assert not found.fits
     room = found.rooms[0]
-    assert room.usable == 0.9 * room.free  # a tenth is kept free
+    assert room.usable == pytest.approx(0.9 * room.free, abs=1)  # a tenth is kept free
     assert f"usable ({room.free / 1e9:.1f} GB free) on {room.device}: it does not fit" in found.text()
     assert found.changes[0].changes == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 16} or (
         found.changes[0].changes["per_device_train_batch_size"]
