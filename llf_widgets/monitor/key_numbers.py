@@ -26,7 +26,11 @@ LOSS = KeyMetric("loss", "Training loss", "number")
 
 
 def key_numbers(
-    series: Series, smoothed: Smoothed, window: int, forecast: Mapping[str, Any] | None = None
+    series: Series,
+    smoothed: Smoothed,
+    window: int,
+    forecast: Mapping[str, Any] | None = None,
+    peak: float | None = None,
 ) -> tuple[Number, ...]:
     """The numbers at the top of the view, at most six: key metrics first, speed and memory last.
 
@@ -37,6 +41,8 @@ def key_numbers(
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
         forecast: the event `forecast`, with which the memory is compared; None without one.
+        peak: current peak of the learning rate schedule, which a run reaches after its warm-up only; None if unknown,
+            and the highest rate so far is named instead.
     """
     numbers = [
         _training(series, smoothed, window, one)
@@ -47,11 +53,16 @@ def key_numbers(
     if primary_metric(series) == "loss":
         numbers.append(_training(series, smoothed, window, LOSS))
         numbers += [] if numbers[1:] and last(series, EVAL_PREFIX + "loss") is None else [_evaluation(series)]
-    peak, norm = highest(series, "learning_rate"), median(series, "grad_norm")
+    norm = median(series, "grad_norm")
+    rate = (
+        _note("highest so far", formatting.rate, highest(series, "learning_rate"))
+        if peak is None
+        else _note("peak", formatting.rate, peak)
+    )
     return (
         *[
             *numbers,
-            _last(series, "learning_rate", "Learning rate", formatting.rate, _note("peak", formatting.rate, peak)),
+            _last(series, "learning_rate", "Learning rate", formatting.rate, rate),
             _last(series, "grad_norm", "Gradient norm", formatting.number, _note("median", formatting.number, norm)),
         ][:4],
         _last(series, "tokens_per_second", "Tokens per second", formatting.count, _trained_share(series)),

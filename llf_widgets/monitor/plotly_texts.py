@@ -41,13 +41,18 @@ def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -
 
 
 def _large_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iterator[Text]:
-    """Title, and what the lines and the marks are."""
+    """Title, and what the lines and the marks are that are drawn."""
     title = placed.chart.title
     smooth = (
         f"thick: {smoothing_label(data.window)}, thin: every logged step" if data.window else "solid: every logged step"
     )
     interval = " with its 95 % interval" if any(data.has_interval(name) for name in placed.shown.lines) else ""
-    legend = smooth if narrow else f"{smooth}, dashed: evaluation{interval}, ▲ checkpoint, ★ best"
+    drawn = [
+        (f"dashed: evaluation{interval}", any(data.held_out(name) for name in placed.shown.lines)),
+        ("▲ checkpoint", data.kept.size > 0),
+        ("★ best", data.best.size > 0),
+    ]
+    legend = ", ".join([smooth, *(text for text, there in drawn if there and not narrow)])
     yield heading(f"<b>{escape(title)}</b>", placed.across[0], placed.up[1], 6)
     yield note(legend, placed.across[0], placed.up[1], 6) | {"xshift": max(0, LETTER * len(title) - 42)}
 

@@ -128,6 +128,7 @@ class RunTracker:
                 new = self._reader.events()
         if new:
             self.index.add(new)
+            self._count()
             changed.add("events")
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
@@ -303,8 +304,23 @@ class RunTracker:
             window_of(self.series, self._smoothed_for) if self._requested_window is None else self._requested_window
         )
         self.smoothed = smoothed(self.series, self.window)
-        forecast = self.index.last("forecast")
-        self._numbers = key_numbers(self.series, self.smoothed, self.window, forecast)
+        self._count()
+
+    def _count(self) -> None:
+        """Make the key numbers, which change with the metrics, a forecast and a new peak of the learning rate."""
+        forecast, peak = self.index.last("forecast"), self._peak_learning_rate(self._step())
+        self._numbers = key_numbers(self.series, self.smoothed, self.window, forecast, peak)
+
+    def _step(self) -> int:
+        """The newest step of the current attempt."""
+        status = self._status
+        if status is None:
+            return 0
+        return newest_step(status, () if self._columns is None else self._columns.times(status.attempt)[0])
+
+    def _peak_learning_rate(self, step: int) -> float | None:
+        """Current peak of the learning rate schedule; None if unknown."""
+        return _number(self.index.changes.value_at("learning_rate", step) or self.config.get("learning_rate"))
 
     def _total(self) -> int:
         return 0 if self._status is None else self._status.total
@@ -324,7 +340,7 @@ class RunTracker:
         last, value_at, attempt = self.index.last, self.index.changes.value_at, status.attempt
         resumed, saved, data = last("resumed", attempt), last("checkpoint"), last("data")
         start_step = (resumed or {}).get("from_step") or 0
-        step = newest_step(status, () if self._columns is None else self._columns.times(attempt)[0])
+        step = self._step()
         phase = _phase(last("phase", attempt), step, float(self.times[1].max(initial=0.0)), start_step)
         steps = self.config.get("max_steps") or value_at("max_steps", step)
         epochs = None if steps else self.config.get("num_train_epochs")
@@ -356,7 +372,7 @@ class RunTracker:
             output=self._output() if status.state == "finished" else None,
             predictions=display_path(self.folder.predictions / RESULT),
             finished_predictions=finished_predictions(self.folder.predictions),
-            peak_learning_rate=_number(value_at("learning_rate", step) or self.config.get("learning_rate")),
+            peak_learning_rate=self._peak_learning_rate(step),
             held_out=bool((data or {}).get("eval_examples")),
             generates=self.config.get("stage") != "rm",
             watched=bool(self.config.get("watched_prompts") or value_at("watch", step)),

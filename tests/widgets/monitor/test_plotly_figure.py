@@ -37,6 +37,21 @@ def test_plotly_accepts_every_name_and_value():
     assert len(go.Figure(figure).data) == len(figure["data"]) == 3 + 2 + 6 + 4  # lines, their ends, marks, small charts
 
 
+def test_the_legend_names_the_lines_and_marks_that_are_drawn():
+    def legend(data):
+        texts = [one["text"] for one in figure_json(data, 141)["layout"]["annotations"]]
+        return next(text for text in texts if "every logged step" in text)
+
+    series = {"loss": (np.array([1, 2]), np.array([2.0, 1.0]))}
+    evaluated = series | {"eval_loss": (np.array([2]), np.array([1.5]))}
+    assert legend(chart_data(series, {}, events=())) == "solid: every logged step"
+    assert legend(chart_data(series, {}, kept=(1, 2), events=())) == "solid: every logged step, ▲ checkpoint"
+    assert legend(chart_data(evaluated, {}, kept=(1, 2), best=2, events=())) == (
+        "solid: every logged step, dashed: evaluation, ▲ checkpoint, ★ best"
+    )
+    assert legend(chart_data(evaluated, {}, kept=(2,), best=2, events=())).endswith("dashed: evaluation, ★ best")
+
+
 def test_at_most_2000_points_a_trace_and_no_extreme_is_lost():
     values = np.sin(np.arange(50_000) / 50)
     values[31_234], values[777], values[20_000] = 9.5, -7.25, math.nan

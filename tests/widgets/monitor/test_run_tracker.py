@@ -179,6 +179,27 @@ def test_a_run_that_tells_of_its_progress_for_hours_keeps_the_newest(trainer):
     assert not any(event["type"] == "progress" for event in tracker.index.events)
 
 
+def rate_note(folder):
+    tracker = RunTracker(folder)
+    tracker.refresh()
+    (note,) = (one.note for one in tracker.snapshot.numbers if one.label == "Learning rate")
+    return note, header_json(tracker.snapshot, 0.0)["peak_learning_rate"]
+
+
+def test_the_peak_of_the_learning_rate_is_that_of_the_schedule_also_during_warm_up(trainer):
+    run = trainer()
+    run.steps(1, 2, learning_rate=5e-4)
+    assert rate_note(run.folder) == ("highest so far 5e-4", "")
+    run.folder.config.write_text(f"{run.folder.config.read_text()}learning_rate: 1e-3\n", encoding="utf-8")
+    tracker = RunTracker(run.folder)
+    tracker.refresh()
+    assert rate_note(run.folder) == ("peak 1e-3", "1e-3")
+    run.writer.event("steered", step=2, id="a", changes={"learning_rate": 2e-4}, says="learning rate 2e-4")
+    tracker.refresh()  # no step has been logged since
+    assert [one.note for one in tracker.snapshot.numbers if one.label == "Learning rate"] == ["peak 2e-4"]
+    assert rate_note(run.folder) == ("peak 2e-4", "2e-4")
+
+
 ATTEMPTS = 10
 
 
