@@ -37,8 +37,8 @@ def train(
         The run.
 
     Raises:
-        ConfigError: the config has errors, or refers to something this machine does not have; `.problems` lists them
-            with fixes.
+        ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
+            data set match no format; `.problems` lists them with fixes.
         RowsError: the rows are not a table.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         ValueError: two reward functions have the same name.
@@ -51,8 +51,18 @@ def train(
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
         >>> llf.Monitor(run)  # doctest: +SKIP
     """
+    from llf_core.data.kind_check import dataset_problems
+
     config, rows = split_rows(config)
-    return launch(config, name=name, rows=rows, rewards=rewards, notebook=notebook_location(), queue=queue)
+    return launch(
+        config,
+        name=name,
+        rows=rows,
+        rewards=rewards,
+        notebook=notebook_location(),
+        queue=queue,
+        data_check=dataset_problems,
+    )
 
 
 def sweep(
@@ -88,8 +98,13 @@ def sweep(
         >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP
         >>> llf.Compare(runs)  # doctest: +SKIP
     """
+    from llf_core.data.kind_check import dataset_problems
+
     config, rows = split_rows(config)
-    return sweep_runs(config, values, name=name, rows=rows, rewards=rewards, notebook=notebook_location())
+    where = notebook_location()
+    return sweep_runs(
+        config, values, name=name, rows=rows, rewards=rewards, notebook=where, data_check=dataset_problems
+    )
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:

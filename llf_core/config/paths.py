@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", *COMPRESSED)
 HANDED_OVER = "data/rows-*.parquet"
 """Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
+CELL_ROWS_FILE = re.compile(r"rows-[0-9a-f]{16}\.parquet")
+"""Name of the file of rows from a cell, wherever it is: fingerprint of the rows."""
 ONLINE, REMOTE = "ONLINE", "REMOTE:"
 """Values of `dataset_dir`: names are hub ids; `REMOTE:owner/name` has the file in a data set of the hub."""
 MARKS = ("./", "../", "/", "~")

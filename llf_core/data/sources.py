@@ -11,7 +11,7 @@ from llf_core.config.classify_key import show
 from llf_core.config.declaration import FormatDeclaration
 from llf_core.config.did_you_mean import did_you_mean, listed
 from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO_FILE, info_of, locate
-from llf_core.config.paths import ONLINE, REMOTE, is_there
+from llf_core.config.paths import CELL_ROWS_FILE, ONLINE, REMOTE, is_there
 from llf_core.config.registry import declared
 from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError, EntryError
@@ -37,6 +37,8 @@ NOT_BUILT_LOCATIONS = {
     "om_hub_url": "Modelers",
     "script_url": "loading scripts",
 }
+CELL_ROWS_LABEL = "(rows of the cell)"
+"""Label of the rows of a cell; the name of their file means nothing to a person."""
 MAX_SAMPLES = 100_000_000
 """Maximum of `num_samples`."""
 
@@ -124,7 +126,9 @@ def find_sources(
 
 
 def _short_name(source: Source) -> str:
-    """Name of a data set as shown to people, without credentials of a URL."""
+    """Name of a data set as shown to people, without credentials of a URL and the file name of rows from a cell."""
+    if source.path is not None and CELL_ROWS_FILE.fullmatch(source.path.name):
+        return CELL_ROWS_LABEL
     if source.url is not None and "://" in source.name:
         return redact(source.name).partition("?")[0].rpartition("/")[2] or redact(source.name)
     return Path(source.name).name or source.name if source.path is not None else source.name

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
 from llf_core.config.registry import method_of, stage_of
+from llf_core.data.kind_check import dataset_problems
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.launch.cell_rows import write_rows
@@ -149,7 +150,7 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
     with tempfile.TemporaryDirectory(prefix="llf-learning-rate-") as place:
         folder = Path(place)
         overrides = [] if rows is None else [f"dataset={json.dumps([str(write_rows(rows, folder / 'data')[0])])}"]
-        loaded = load_checked_config(config, overrides, root, None)
+        loaded = load_checked_config(config, overrides, root, None, dataset_problems)
         _check_stage(loaded)
         tried = _rates(loaded) if rates is None else _checked_rates(rates)
         if not FEWEST_STEPS <= steps <= MOST_STEPS:

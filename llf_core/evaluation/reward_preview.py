@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
 from llf_core.config.registry import stage_of
+from llf_core.data.kind_check import dataset_problems
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.launch.cell_rows import write_rows
@@ -170,7 +171,7 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
         overrides = [] if functions is None else [f"{REWARDS.key}={json.dumps(list(functions))}"]
         if rows is not None:
             overrides.append(f"dataset={json.dumps([str(write_rows(rows, folder / 'data')[0])])}")
-        loaded = load_checked_config(config, overrides, root, None)
+        loaded = load_checked_config(config, overrides, root, None, dataset_problems)
         size = _checked(loaded, prompts, group_size)
         write_code(folder / CODE, reward_sources(loaded, functions))
         (folder / CONFIG).write_text(loaded.yaml(defaults=True), encoding="utf-8")

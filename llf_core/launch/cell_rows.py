@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from llf_core.untrusted import too_deep
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     import pyarrow as pa
 
@@ -177,3 +178,23 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
         with suppress(OSError):  # half a file of a full disk
             partial.unlink()
     return path, mark
+
+
+@contextmanager
+def temporary_rows(rows: object, root: Path) -> Iterator[tuple[Path, str]]:
+    """Write rows to a temporary file below `LLF_HOME`, on the disk of the run that will receive them.
+
+    Args:
+        rows: see `to_table`.
+        root: `LLF_HOME`.
+
+    Yields:
+        The file, which exists until the block ends, and the fingerprint.
+
+    Raises:
+        RowsError: see `write_rows`.
+        OSError: the file cannot be written.
+    """
+    (root / "cache").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as folder:
+        yield write_rows(rows, Path(folder))

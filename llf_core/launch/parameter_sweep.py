@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.combinations import combination_label, combinations
 from llf_core.launch.start import default_name, launch, load_checked_config
+from llf_core.runs.folder import home_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,22 +53,22 @@ def sweep(
         BrokenRunError: the run's status cannot be read.
     """
     from llf_core.config import RunConfig
-    from llf_core.config.name_checks.data_set_location import DEMO
     from llf_core.config.renamed_keys import without_renamed
+    from llf_core.launch.cell_rows import temporary_rows, to_table
     from llf_core.rewards import REWARDS
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)
     if rows is not None:
-        from llf_core.launch.cell_rows import to_table
-
         rows = to_table(rows)  # once: an iterator has no second pass
     overrides = [] if rewards is None else [f"{REWARDS.key}={json.dumps(list(REWARDS.by_name(rewards)))}"]
-    loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
-    place = options.get("home"), options.get("command")
-    configs = [
-        load_checked_config(without_renamed(loaded.flat(), one) | one, (), *place).flat() for one in chosen
-    ]  # all before the first is started
+    place = options.get("home"), options.get("command"), options.get("data_check")
+    with nullcontext() if rows is None else temporary_rows(rows, home_folder(place[0])) as waiting:
+        data = [] if waiting is None else [f"dataset={json.dumps([str(waiting[0])])}"]
+        loaded = RunConfig.load(config, [*overrides, *data])
+        configs = [
+            load_checked_config(without_renamed(loaded.flat(), one) | one, (), *place).flat() for one in chosen
+        ]  # all before the first is started
     started: list[Run] = []
     for made, one in zip(configs, chosen, strict=True):
         if rows is not None:

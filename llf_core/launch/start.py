@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,11 @@ from llf_core.runs.trust import sign_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from llf_core.config import RunConfig
+    from llf_core.config import Problem, RunConfig
     from llf_core.rewards.signature import RewardFunction
     from llf_core.runs import RunFolder
+
+    DataCheck = Callable[[RunConfig], Sequence[Problem]]
 
 
 def launch(  # noqa: PLR0913 - each of them is optional and named
@@ -39,6 +41,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     env: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
     queue: bool = False,
+    data_check: DataCheck | None = None,
 ) -> Run:
     """Start a run in separate processes and return at once. The run outlives this process.
 
@@ -56,13 +59,14 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
+        data_check: see `load_checked_config`.
 
     Returns:
         The run.
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
-            not exist or cannot be stored.
+            not exist or cannot be stored; `data_check` finds an error.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         TypeError: a reward function is not a function, or has no parameter for the answer.
         ValueError: two reward functions have the same name, or the source of one has a lone surrogate.
@@ -80,17 +84,15 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     root = home_folder(home)
     whole: list[str] = []
     if rows is None:
-        loaded, whole = separate_url_secrets(load_checked_config(config, overrides, root, command))
+        loaded, whole = separate_url_secrets(load_checked_config(config, overrides, root, command, data_check))
         folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
     else:
-        from llf_core.launch.cell_rows import write_rows
+        from llf_core.launch.cell_rows import temporary_rows
 
         # Where a run lives is known when it is made, and it is made of a config that names its data.
-        (root / "cache").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
-            file, mark = write_rows(rows, Path(waiting))
-            given = load_checked_config(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
-            loaded, whole = separate_url_secrets(given)
+        with temporary_rows(rows, root) as (file, mark):
+            named = [*overrides, f"dataset={json.dumps([str(file)])}"]
+            loaded, whole = separate_url_secrets(load_checked_config(config, named, root, command, data_check))
 
             def fill(new: RunFolder) -> None:
                 new.data.mkdir()
@@ -121,7 +123,11 @@ def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def load_checked_config(
-    config: object, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None
+    config: object,
+    overrides: Sequence[str],
+    home: Path | str | None,
+    command: Sequence[str] | None,
+    data_check: DataCheck | None = None,
 ) -> RunConfig:
     """Load a config and check that everything it refers to exists on this machine. Sends no requests to a hub.
 
@@ -132,9 +138,11 @@ def load_checked_config(
         overrides: `key=value`.
         home: `LLF_HOME`, see `launch`.
         command: see `launch`; another trainer may accept other names.
+        data_check: finds problems in the first records of the data sets of a config without other errors, such as
+            columns that match no format: `llf_core.data.kind_check.dataset_problems`; None checks names only.
 
     Raises:
-        ConfigError: the config has errors, or refers to something this machine does not have.
+        ConfigError: the config has errors, or refers to something this machine does not have; `data_check` finds one.
         OSError: a weight file of the model cannot be read.
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -146,6 +154,9 @@ def load_checked_config(
     if command is None:
         root = home_folder(home)
         report = check(report, runs=run_ids(root), home=root, starting=True, seconds=0)
+    if data_check is not None and report.ok:
+        found = (with_changes(problem, line=report.lines.get(problem.key)) for problem in data_check(report.config))
+        report = report.with_problems((*report.problems, *found))
     return report.accepted()
 
 

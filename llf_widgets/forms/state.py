@@ -20,6 +20,7 @@ from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.trained_keys import only_trained_keys
 from llf_core.data.kind_check import FORMAT_KEYS, dataset_problems, demo_for_stage
 from llf_core.data.media_problems import media_problems
+from llf_core.data.sources import CELL_ROWS_LABEL
 from llf_core.data.template_facts import own_template_of
 from llf_core.data.template_problems import template_problems
 from llf_core.estimate.fast_kernels import kernel_problems
@@ -145,8 +146,8 @@ class FormState:
         found = (*of_data, *template_problems(config), *kernel_problems(config))
         if self.cell_rows is None:
             return found
-        file, words = Path(self.cell_rows.path).name, f"({self.cell_rows.label})"
-        return tuple(replace(one, message=one.message.replace(file, words)) for one in found)
+        path = self.cell_rows.path
+        return tuple(replace(one, message=one.message.replace(path, CELL_ROWS_LABEL)) for one in found)
 
     @property
     def uses_cell_rows(self) -> bool:

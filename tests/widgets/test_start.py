@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.config import ConfigError
+from llf_core.data.kind_check import dataset_problems
+from llf_core.runs import home, list_runs
 from llf_widgets import start
 
 ROWS = [{"instruction": "Say hi.", "output": "Hi."}]
@@ -30,15 +33,38 @@ def launched(monkeypatch):
 )
 def test_a_config_that_names_its_data_goes_as_it_is(launched, config):
     start.train(config, name="mine")
-    assert launched == [((config,), {"name": "mine", "rows": None, "rewards": None, "notebook": None, "queue": False})]
+    named = {"name": "mine", "rows": None, "rewards": None, "notebook": None, "queue": False}
+    assert launched == [((config,), named | {"data_check": dataset_problems})]
 
 
 def test_rows_are_handed_over_apart(launched):
     config = {"stage": "sft", "dataset": ROWS}
     start.train(config)
     named = {"name": None, "rows": ROWS, "rewards": None, "notebook": None, "queue": False}
+    named["data_check"] = dataset_problems
     assert launched == [(({"stage": "sft"},), named)]
     assert config["dataset"] is ROWS, "the caller's dict is left alone"
+
+
+@pytest.mark.parametrize(
+    "begin", [start.train, lambda config: start.sweep(config, {"learning_rate": [1e-4, 1e-3]})], ids=["train", "sweep"]
+)
+def test_rows_with_unknown_columns_start_nothing(begin):
+    with pytest.raises(ConfigError) as raised:
+        begin({"dataset": [{"q": 1, "a": 2}]})
+    said = "The data set (rows of the cell) has the columns q, a, which match no known format."
+    assert str(raised.value).startswith(said)
+    assert raised.value.problems[0].key == "dataset"
+    assert list_runs().total == 0
+    assert [path for path in home().rglob("*") if path.is_file()] == []
+
+
+def test_a_file_with_unknown_columns_starts_nothing(tmp_path):
+    file = tmp_path / "odd.jsonl"
+    file.write_text('{"q": 1, "a": 2}\n')
+    with pytest.raises(ConfigError, match=r"The data set odd\.jsonl has the columns q, a, which match no"):
+        start.train({"dataset": str(file)})
+    assert list_runs().total == 0
 
 
 def test_a_frame_is_rows():

@@ -265,3 +265,12 @@ def test_a_pipe_is_not_said_to_be_missing(tmp_path):
     os.mkfifo(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match="is not a file or folder"):
         open_source(find_sources(["rows.jsonl"], tmp_path)[0])
+
+
+def test_rows_of_a_cell_are_not_called_by_the_name_of_their_file(write, tmp_path):
+    path = write([ROW], "data/rows-3f1aa0c549711d8c.parquet")
+    ours = write([ROW], "rows-of-mine.parquet")
+    assert [one.label for one in find_sources([str(path), str(ours)], tmp_path)] == [
+        "(rows of the cell)",
+        "rows-of-mine.parquet",
+    ]

@@ -120,7 +120,7 @@ def test_rows_that_are_none_are_told_beside_the_field(rows: Any, said: str) -> N
 def test_odd_columns_are_mapped_and_the_mapping_ends_up_in_the_config() -> None:
     studio = Studio({"dataset": ODD})
     (message,) = row(studio, "dataset")["messages"]
-    assert message["text"].startswith("The data set (40 rows from this cell) has the columns q, gold_reply, lang")
+    assert message["text"].startswith("The data set (rows of the cell) has the columns q, gold_reply, lang")
     pane = studio._columns
     assert pane._expanded
     assert pane._view["names"] == ["q", "gold_reply", "lang"]
