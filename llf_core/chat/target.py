@@ -19,6 +19,9 @@ from llf_core.config.registry import stage_of
 from llf_core.runs import Checkpoints, RunFolder, open_run, read_meta
 from llf_core.runs.config_file import run_config
 from llf_core.runs.find import find_run
+from llf_core.runs.findings import ENDED_STATES
+from llf_core.runs.shown_status import shown_status
+from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
@@ -362,11 +365,31 @@ def _weights(folder: RunFolder, at: str) -> Path:
         return folder.output
     latest = checkpoints.latest()
     if latest is None:
-        raise TargetError(
+        raise TargetError(_without_weights(folder))
+    return latest
+
+
+def _without_weights(folder: RunFolder) -> str:
+    """Why a run has no weights, and what to do about it, which depends on whether it goes on."""
+    try:
+        state = shown_status(folder).state
+    except BrokenRunError as error:
+        return f"{folder.id} has neither a result nor a checkpoint. {error}"
+    if state not in ENDED_STATES:
+        return (
             f"{folder.id} has neither a result nor a checkpoint yet. Wait for the first checkpoint, or "
             f"request one with llf runs checkpoint {folder.id}."
         )
-    return latest
+    if state == "finished":
+        return (
+            f"The result and the checkpoints of {folder.id} no longer exist. "
+            f"Run it again with llf runs replay {folder.id}."
+        )
+    ended = {"failed": "failed", "stopped": "was stopped"}.get(state, "ended")
+    return (
+        f"{folder.id} {ended} and has neither a result nor a checkpoint, so there is no model to use. "
+        f"Resume it with llf runs resume {folder.id}, or start a new run."
+    )
 
 
 def _step_of(path: Path) -> int | None:

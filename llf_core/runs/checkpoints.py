@@ -205,6 +205,18 @@ def recoverable_message(folder: RunFolder) -> str:
     return f"{latest.name} is complete: resume continues from it."
 
 
+def has_weights(folder: RunFolder) -> bool:
+    """Whether a run has a result or a complete checkpoint, so that views offer to chat with it or to export it.
+
+    Args:
+        folder: the run.
+
+    Raises:
+        OSError: too many files are open.
+    """
+    return is_folder(folder.output) or Checkpoints(folder).latest() is not None
+
+
 def _files(path: Path) -> dict[str, int]:
     """Size in bytes of each file below a folder, by relative path. What vanishes meanwhile is skipped."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.redaction import redact, redact_nested
+from llf_core.runs.checkpoints import has_weights
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
 from llf_core.runs.jsonl import spell_non_finite
@@ -55,6 +56,7 @@ class Row:
         eval_loss: last evaluation loss; None before the first.
         counted: key metrics other than the loss, as `{"name", "label", "form", "value"}`, most important first.
         evaluated: last values of the metrics of evaluations by name, as logged, without bounds of intervals.
+        weights: whether there is a result or a complete checkpoint; None if not looked for.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Row:
     eval_loss: float | None = None
     counted: tuple[dict[str, Any], ...] = ()
     evaluated: Mapping[str, float] = field(default_factory=dict)
+    weights: bool | None = None
 
     @property
     def remaining(self) -> float | None:
@@ -158,7 +161,8 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
 
     Args:
         folder: the run.
-        curve: whether to read the metrics too; without them the row has no curve, losses and key metrics.
+        curve: whether to read the metrics and to look for weights too; otherwise the row has no curve, losses and key
+            metrics, and `weights` is None.
 
     Raises:
         OSError: the disk fails while the metrics are read, or too many files are open.
@@ -201,6 +205,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         eval_loss=went.last.get(EVAL_PREFIX + "loss"),
         counted=tuple(key_values(went.last)),
         evaluated=evaluated(went.last),
+        weights=has_weights(folder) if curve else None,
     )
 
 

@@ -78,7 +78,8 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
 def remaining(state: str, step: int, total: int, per_step: float | None) -> float | None:
     """Estimated seconds to the last planned step, at the current speed: `(total - step) * per_step`.
 
-    None if the run is not training, or its speed or number of steps is unknown.
+    None if the run is not training, its speed or number of steps is unknown, or all steps are done: how long the last
+    evaluation and saving take is not known.
 
     Args:
         state: the run's state.
@@ -86,9 +87,9 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
         total: planned steps.
         per_step: seconds per step, see `seconds_per_step`.
     """
-    if state not in STEPPING_STATES or total <= 0 or per_step is None:
+    if state not in STEPPING_STATES or not 0 <= step < total or per_step is None:
         return None
-    return max(0, total - step) * per_step
+    return (total - step) * per_step
 
 
 def read_pace(folder: RunFolder, status: Status) -> Pace:

@@ -5,10 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.runs.writer import RunWriter
 
 Phase = Literal["environment", "model", "data", "first step", "predictions"]
+AFTER_LAST_STEP = "All steps are done. Evaluating or saving the result."
+PREDICTING = "The result is saved. Answering the evaluation data."
 PHASES: tuple[Phase, ...] = ("environment", "model", "data", "first step", "predictions")
+
+
+def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, object] | None) -> str:
+    """What a run does once all its steps are done, as a sentence for views; empty before that, or after its end.
+
+    Args:
+        state: the run's state.
+        step: current step.
+        total: planned steps; 0 if unknown.
+        phase: the last event `phase` of its attempt; None for none.
+    """
+    if state != "running":
+        return ""
+    if phase is not None and phase.get("name") == "predictions":
+        return PREDICTING
+    return AFTER_LAST_STEP if 0 < total <= step else ""
 
 
 def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:

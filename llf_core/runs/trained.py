@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.checkpoints import has_weights
 from llf_core.runs.config_file import run_config
 from llf_core.runs.parameter_grid import parameter_grid
+from llf_core.runs.status import effective_status, read_status
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def trained_json(folder: RunFolder, event: Mapping[str, Any] | None) -> dict[str
 
     Returns:
         `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if it is not known.
+        `servers` is None too for a run that has ended without a result or a checkpoint, which no server can load.
 
     Raises:
         OSError: too many files are open.
@@ -31,7 +34,11 @@ def trained_json(folder: RunFolder, event: Mapping[str, Any] | None) -> dict[str
 
     found = event or {}
     try:
-        servers = servers_of_run(run_config(folder), folder.output, folder.home, named_type(found.get("model_type")))
+        servers = (
+            None
+            if effective_status(read_status(folder)).has_ended and not has_weights(folder)
+            else servers_of_run(run_config(folder), folder.output, folder.home, named_type(found.get("model_type")))
+        )
     except UserError:  # a config that is no longer valid is no reason not to show the run
         servers = None
     return {

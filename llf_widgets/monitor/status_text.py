@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.number_format import with_unit
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.findings import advice, is_active
+from llf_core.runs.phases import work_after_steps
 from llf_core.runs.prediction_files import RESULTS
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.snapshot import PREDICTIONS
@@ -201,8 +202,13 @@ def _running(snapshot: RunSnapshot) -> str:
         return _progress(snapshot)
     if snapshot.attempt > 1 and snapshot.resumed_from is not None and not _predicts(snapshot):
         now = _receipt(snapshot) or (f" {_phase(snapshot)}" if snapshot.phase else "")
+        now = now or f" {_after_steps(snapshot)}".rstrip()
         return f"Attempt {snapshot.attempt}, resumed from step {snapshot.resumed_from}.{now}"
-    return _phase(snapshot)
+    return _phase(snapshot) or _after_steps(snapshot)
+
+
+def _after_steps(snapshot: RunSnapshot) -> str:
+    return work_after_steps(snapshot.state, snapshot.step, snapshot.total, snapshot.phase)
 
 
 def _receipt(snapshot: RunSnapshot) -> str:

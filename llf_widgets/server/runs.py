@@ -15,6 +15,7 @@ from llf_core.runs.findings import advice, is_active
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, logged_charts, primary_metric
+from llf_core.runs.phases import work_after_steps
 from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.status import BrokenRunError
@@ -138,6 +139,8 @@ class RunDetails:
         self._notices: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._model: dict[str, Any] | None = None
         self._trained: dict[str, Any] | None = None
+        self._phase: dict[str, Any] | None = None
+        self._state = ""
         self._evaluations = EvaluationList(folder)
         self._lock = threading.Lock()
 
@@ -145,12 +148,13 @@ class RunDetails:
         """Read what is new, and return all details, which the page shows as they are.
 
         Returns:
-            `row` (as in the list), `numbers` (last values; non-finite ones as strings), `counted` (key metrics with
-            labels), `chart` (the large chart: `title`, `form` and `lines`, name -> `[steps, values]` of training and
-            evaluations, at most 200 points each), `checkpoints` (steps), `config` (non-default settings, floats as
-            displayed text), `trained` (see `runs.trained.trained_json`), `evaluations` and `exports` (see
-            `results.EvaluationList` and `results.exports_json`), `environment`, `events` (the last warnings,
-            findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
+            `row` (as in the list), `doing` (see `runs.phases.work_after_steps`), `numbers` (last values; non-finite
+            ones as strings), `counted` (key metrics with labels), `chart` (the large chart: `title`, `form` and
+            `lines`, name -> `[steps, values]` of training and evaluations, at most 200 points each), `checkpoints`
+            (steps), `config` (non-default settings, floats as displayed text), `trained` (see
+            `runs.trained.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
+            `results.exports_json`), `environment`, `events` (the last warnings, findings, errors and changes),
+            `answers` (the last of each prompt) and `log` (the last lines).
 
         Raises:
             OSError: a file of the run is not accessible.
@@ -171,16 +175,20 @@ class RunDetails:
         for event in events:
             if event["type"] == "model":
                 self._model = event
+            if event["type"] == "phase":
+                self._phase = event
             if event["type"] in SHOWN_TYPES:
                 self._notices.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
-        if events or self._trained is None:  # whether there is a result changes with an event too
-            self._trained = trained_json(folder, self._model)
+        row = read_row(folder)
+        if events or self._trained is None or row.state != self._state:  # whether there is a result changes with both
+            self._trained, self._state = trained_json(folder, self._model), row.state
+        phase = self._phase if (self._phase or {}).get("attempt", 1) == row.attempt else None
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = primary_metric(columns.names)
         top = logged_charts([first])[0].chart
-        row = read_row(folder)
         return {
             "row": row.json(),
+            "doing": work_after_steps(row.state, row.step, row.total, phase),
             "numbers": spell_non_finite(last),
             "counted": spell_non_finite(key_values(last)),
             "chart": {

@@ -101,3 +101,41 @@ async def test_details_of_a_run(ask, make_run):
     assert answer["log"] == ["one", "two"]
     assert answer["config"]["learning_rate"] == "1e-3"  # as the form writes it
     assert "details" not in (await ask("runs", folder.id))[1]
+
+
+async def test_details_say_what_a_run_does_after_its_last_step(ask, make_run, live_process):
+    folder = make_run("demo", state="running", step=3, total=4, **live_process)
+    writer = runs.RunWriter(folder)
+    writer.event("phase", name="first step")
+
+    async def doing():
+        answer = (await ask("runs", folder.id, params={"details": "1"}))[1]
+        return answer["doing"], answer["row"]["remaining"]
+
+    assert (await doing())[0] == ""
+    writer.status(step=4, step_seconds=2.0)
+    assert await doing() == ("All steps are done. Evaluating or saving the result.", None)
+    writer.event("phase", name="predictions")
+    assert await doing() == ("The result is saved. Answering the evaluation data.", None)
+    writer.close("finished")
+    assert (await doing())[0] == ""
+
+
+async def test_no_server_loads_the_result_of_a_run_that_ended_without_one(ask, make_run, live_process):
+    folder = make_run("demo", state="running", step=1, total=4, **live_process)
+    folder.config.write_text("model_name_or_path: org/base\nstage: sft\nfinetuning_type: lora\ndataset: llf_demo\n")
+
+    async def details():
+        answer = (await ask("runs", folder.id, params={"details": "1"}))[1]
+        return answer["row"]["weights"], answer["trained"]["servers"]
+
+    weights, servers = await details()  # what its result will be
+    assert weights is False
+    assert [one["server"] for one in servers["verdicts"]] == ["vLLM", "llama.cpp", "Ollama"]
+    runs.status.update(folder, state="failed")
+    assert await details() == (False, None)
+    folder.output.mkdir()
+    runs.RunWriter(folder).event("state", state="finished")
+    weights, servers = await details()
+    assert weights is True
+    assert servers is not None

@@ -72,8 +72,27 @@ def test_a_step_names_a_checkpoint(run, tmp_path):
         find_target(f"{run.id}@30", tmp_path)
 
 
-def test_without_weights_a_sentence_says_what_to_wait_for(run, tmp_path):
+def test_without_weights_a_sentence_says_what_to_wait_for(tmp_path):
+    run = create_run(yaml.safe_dump(CONFIG), "live", tmp_path)
     with pytest.raises(TargetError, match="neither a result nor a checkpoint yet"):
+        find_target(run, tmp_path)
+
+
+@pytest.mark.parametrize(("state", "ended"), [("failed", "failed"), ("stopped", "was stopped"), ("lost", "ended")])
+def test_of_a_run_that_has_ended_nobody_waits_for_weights(tmp_path, state, ended):
+    run = create_run(yaml.safe_dump(CONFIG), "early", tmp_path)
+    changes = {"heartbeat": 1.0, "host": "elsewhere"} if state == "lost" else {"state": state}
+    status.update(run, **changes)
+    with pytest.raises(TargetError) as raised:
+        find_target(run, tmp_path)
+    assert str(raised.value) == (
+        f"{run.id} {ended} and has neither a result nor a checkpoint, so there is no model to use. "
+        f"Resume it with llf runs resume {run.id}, or start a new run."
+    )
+
+
+def test_a_finished_run_whose_weights_are_gone_is_run_again(run, tmp_path):
+    with pytest.raises(TargetError, match=f"no longer exist. Run it again with llf runs replay {run.id}."):
         find_target(run, tmp_path)
 
 

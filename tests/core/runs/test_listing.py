@@ -205,6 +205,20 @@ def test_a_row_has_the_shape_of_its_loss_and_the_time_that_is_left():
     assert (row["spark"], row["loss"], row["remaining"]) == ([2.0, 1.0], 1.0, 180.0)
 
 
+def test_a_row_says_whether_there_is_a_result_or_a_checkpoint():
+    folder = create_run("stage: sft\n", "weights")
+    assert list_runs().rows[0].weights is False
+    path = Checkpoints(folder).path(4)
+    path.mkdir(parents=True)
+    (path / "weights").write_bytes(bytes(9))
+    assert list_runs().rows[0].weights is False  # it is not complete
+    Checkpoints(folder).finish(4)
+    assert list_runs().rows[0].weights is True
+    (path / "weights").unlink()
+    folder.output.mkdir()
+    assert list_runs().rows[0].json()["weights"] is True
+
+
 def test_a_checkpoint_that_is_removed_while_it_is_looked_at_does_not_count(monkeypatch):
     folder = create_run("stage: sft\n", "pruned")
     checkpoints = Checkpoints(folder)

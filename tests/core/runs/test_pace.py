@@ -37,7 +37,9 @@ def test_a_clock_that_was_set_back_counts_nothing():
 
 def test_what_remains():
     assert remaining("running", 40, 100, 2.0) == 120.0
-    assert remaining("stopping", 101, 100, 2.0) == 0
+    assert remaining("running", 99, 100, 2.0) == 2.0
+    assert remaining("running", 100, 100, 2.0) is None  # what follows the last step takes unknown time
+    assert remaining("stopping", 101, 100, 2.0) is None
     assert remaining("finished", 1, 2, 1.0) is None
     assert remaining("running", 1, 0, 1.0) is None
     assert remaining("running", 1, 2, None) is None
