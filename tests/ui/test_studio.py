@@ -174,6 +174,13 @@ def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) 
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
     expect(form.get_by_text("The kernel of this form has shut down.")).to_be_visible(timeout=30_000)
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    enabled = (  # what works in the page alone
+        "form => [...form.querySelectorAll('button, input, select, textarea')].filter(one => one.checkVisibility() &&"
+        " !one.disabled && !one.readOnly && one.ariaDisabled !== 'true').map(one => one.textContent)"
+    )
+    assert form.evaluate(enabled) == ["YAML", "Python", "Copy", "Save…"]
+    form.get_by_role("button", name="Python", exact=True).click()
+    expect(form.get_by_label("Configuration as Python")).to_be_visible()
     # ipywidgets marks what has lost its kernel; the form stands as before
     assert form.get_by_role("region", name="Model", exact=True).bounding_box()["width"] == width
     assert form.evaluate(BEYOND) == []

@@ -1,4 +1,4 @@
-import { createButton } from '../shared/buttons.js';
+import { createButton, markLocal } from '../shared/buttons.js';
 import { h, setText } from '../shared/dom.js';
 import { copyText, drawMessages } from './messages.js';
 
@@ -62,6 +62,7 @@ export function configEditor({ model, el }) {
     },
     'llf-link'
   );
+  [yamlButton, pythonButton, copyButton, save].forEach(markLocal);
   const defaults = h('input', { type: 'checkbox' });
   const messages = h('div', { class: 'llf-Code-messages' });
   const note = h(

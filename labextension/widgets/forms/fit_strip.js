@@ -1,5 +1,6 @@
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { onKernelLost } from '../shared/kernel.js';
 import { formatBytes, formatDuration, withUnit } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
@@ -72,11 +73,11 @@ export function fitStrip({ model, el }) {
     const message = model.get('_message');
     const measuring = alive && model.get('_measuring');
     setText(undo, model.get('_undo') || 'Undo');
-    setDisabled(measure, !alive || !model.get('_ready'));
+    setDisabled(measure, !model.get('_ready'));
     keepFocus(
       actions,
       () => {
-        undo.hidden = !alive || !model.get('_undo');
+        undo.hidden = !model.get('_undo');
         measure.hidden = measuring;
         cancel.hidden = !measuring;
       },
@@ -87,7 +88,6 @@ export function fitStrip({ model, el }) {
     for (const node of [bar, key, facts, changes]) {
       node.hidden = !known;
     }
-    changes.hidden ||= !alive;
     if (!known) {
       setText(verdict, message);
       verdict.classList.toggle('is-over', false);
@@ -126,17 +126,15 @@ export function fitStrip({ model, el }) {
       () => (undo.hidden ? measure : undo)
     );
   };
-  // The form says that its kernel has shut down; here nothing is left to click.
-  const onKernelLost = () => {
+  model.on('change', draw);
+  draw();
+  const endWait = onKernelLost(model, () => {
     alive = false;
     draw();
-  };
-  model.on('change', draw);
-  model.on('comm_live_update', onKernelLost);
-  draw();
+  });
   return () => {
+    endWait();
     model.off('change', draw);
-    model.off('comm_live_update', onKernelLost);
   };
 }
 

@@ -1,7 +1,7 @@
 // Waiting for Start, copying, and the error, warning and note messages of the form.
 
 import { textWithCode } from '../../src/text_with_code';
-import { createButton } from '../shared/buttons.js';
+import { createButton, markLocal } from '../shared/buttons.js';
 import { drawIfChanged, h } from '../shared/dom.js';
 
 /** @import { Model } from '../shared/model' */
@@ -89,7 +89,7 @@ export function drawMessages(el, messages, onFix, fallback) {
           copyButton.textContent = 'Copied';
           setTimeout(() => (copyButton.textContent = label), 2000);
         });
-        fixes.push(copyButton);
+        fixes.push(markLocal(copyButton));
       }
       if (fixes.length) {
         body.append(h('div', { class: 'llf-Message-fix' }, ...fixes));

@@ -1,13 +1,14 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, scrollToWhenReady, setText } from '../shared/dom.js';
+import { onKernelLost } from '../shared/kernel.js';
 import { drawMessages, pendingStart } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
 const KERNEL_LOST = {
   level: 'error',
-  text: 'The kernel of this form has shut down. Started runs are not affected. Run this cell again.',
+  text: 'The kernel of this form has shut down. Started runs are not affected. To keep the settings, copy the YAML. Then run this cell again and paste it.',
   fixes: []
 };
 
@@ -59,7 +60,7 @@ export function startControls({ model, el }) {
   const draw = () => {
     const waiting = pending.state.waiting;
     for (const node of [start, queue]) {
-      setDisabled(node, waiting || !alive || !model.get('_ready'));
+      setDisabled(node, waiting || !model.get('_ready'));
     }
     setText(start, waiting ? 'Starting…' : 'Start');
     queue.hidden = !model.get('_busy');
@@ -93,10 +94,6 @@ export function startControls({ model, el }) {
       model.send({ type: 'fix', message, fix })
     );
   };
-  const onKernelLost = () => {
-    alive = false;
-    draw();
-  };
   const pending = pendingStart(model, draw);
   const onMessage = (/** @type {any} */ content) =>
     content.type === 'reveal' &&
@@ -104,13 +101,16 @@ export function startControls({ model, el }) {
       el.closest('.llf-Studio')?.querySelector(`.${content.part}`)
     );
   model.on('change', draw);
-  model.on('comm_live_update', onKernelLost);
   model.on('msg:custom', onMessage);
   draw();
+  const endWait = onKernelLost(model, () => {
+    alive = false;
+    draw();
+  });
   return () => {
+    endWait();
     pending.dispose();
     model.off('msg:custom', onMessage);
     model.off('change', draw);
-    model.off('comm_live_update', onKernelLost);
   };
 }

@@ -18,7 +18,6 @@ const TYPING_DELAY_MS = 300;
  */
 export function sweepForm({ model, el }) {
   const idPrefix = `llf-sweep-${Math.random().toString(36).slice(2)}`;
-  let alive = true;
   let focusRow = -1;
   const toggle = createButton(
     'Sweep over several values…',
@@ -124,25 +123,19 @@ export function sweepForm({ model, el }) {
           ? `Start ${count} run${count > 1 ? 's' : ''}`
           : 'Start'
     );
-    setDisabled(start, waiting || !alive || !model.get('_ready'));
+    setDisabled(start, waiting || !model.get('_ready'));
     setText(status, waiting ? pending.text() : model.get('_sentence'));
     again.hidden = !model.get('_again');
     drawMessages(messages, model.get('_messages'), (message, fix) =>
       model.send({ type: 'fix', message, fix })
     );
   };
-  const onKernelLost = () => {
-    alive = false;
-    draw();
-  };
   const pending = pendingStart(model, draw);
   model.on('change', draw);
-  model.on('comm_live_update', onKernelLost);
   draw();
   return () => {
     pending.dispose();
     model.off('change', draw);
-    model.off('comm_live_update', onKernelLost);
   };
 }
 

@@ -2,7 +2,9 @@
 
 import '../shared/llf.css';
 import './forms.css';
+import { disableControls } from '../shared/buttons.js';
 import { initialize } from '../shared/initialize.js';
+import { onKernelLost } from '../shared/kernel.js';
 import { columnMapping } from './column_mapping.js';
 import { fitStrip } from './fit_strip.js';
 import { presetSelector } from './presets.js';
@@ -30,9 +32,18 @@ const COMPONENTS = {
   config_editor: configEditor
 };
 
-/** Draws the component of a widget. @param {Context} context */
+/**
+ * Draws the component of a widget. When its kernel is gone, nothing is left to click but what works in the page alone.
+ * @param {Context} context
+ */
 function render(context) {
-  return COMPONENTS[context.model.get('_component')](context);
+  const { model, el } = context;
+  const close = COMPONENTS[model.get('_component')](context);
+  const endWait = onKernelLost(model, () => disableControls(el));
+  return () => {
+    endWait();
+    close();
+  };
 }
 
 export default { initialize, render };

@@ -136,7 +136,8 @@ export function tokensSection(
             () => {
               hidden.hidden = false;
               more.remove();
-            }
+            },
+            { 'data-llf-local': '' }
           );
           line.append(more, hidden);
         }

@@ -2,10 +2,11 @@
 
 import '../shared/llf.css';
 import './inspect.css';
-import { createButton } from '../shared/buttons.js';
+import { createButton, disableControls } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
+import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { formatSection } from './data_format.js';
 import { lengthsSection } from './lengths.js';
 import { packedRowsSection } from './packed_rows.js';
@@ -64,6 +65,7 @@ function render({ model, el }) {
     packed
   );
   el.replaceChildren(status, notice.box, grid);
+  let alive = true;
   /** @type {any} */
   let kinds = null; // number of records of each kind; a page of a search has none
 
@@ -127,18 +129,30 @@ function render({ model, el }) {
     }
   };
 
+  /** Returns what is done now or why it ended; without a kernel also what to do. */
+  function noteText(/** @type {string} */ state, /** @type {string} */ note) {
+    if (alive) {
+      return note || (state === 'closed' ? 'The view is closed.' : '');
+    }
+    if (state === 'preparing') {
+      return `${KERNEL_LOST} before the data was prepared. Run the cell again.`;
+    }
+    return state === 'ready'
+      ? `${KERNEL_LOST}. Run the cell again to see more of the data.`
+      : `${note} ${KERNEL_LOST} since. Run the cell again.`;
+  }
+
   function drawState() {
     const [state, note] = [model.get('_state'), model.get('_note')];
-    const isOpen = state === 'ready' || state === 'preparing';
     statusText.className =
       state === 'failed' ? 'llf-error-text' : 'llf-secondary';
-    setText(statusText, note || (isOpen ? '' : 'The view is closed.'));
+    setText(statusText, noteText(state, note));
     keepFocus(
       el,
       () => {
-        reload.hidden = state !== 'failed';
+        reload.hidden = !alive || state !== 'failed';
         grid.hidden = state === 'preparing' || state === 'failed';
-        notice.show(model.get('_code'));
+        notice.show(alive ? model.get('_code') : []);
       },
       () => status
     );
@@ -162,7 +176,13 @@ function render({ model, el }) {
     draw();
   }
   drawState();
+  const endWait = onKernelLost(model, () => {
+    alive = false;
+    drawState();
+    disableControls(el);
+  });
   return () => {
+    endWait();
     notice.close();
     for (const [event, draw] of listeners) {
       model.off(event, draw);
