@@ -176,6 +176,7 @@ def _predictions(folder: RunFolder, writer: RunWriter, config: RunConfig, watch:
 
 if __name__ == "__main__":
     from llf_core.runs.foreign_code import started_by_user
+    from llf_core.runs.process_exit import exit_with
 
     with started_by_user():
-        sys.exit(main())
+        exit_with(main)

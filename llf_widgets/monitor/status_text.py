@@ -271,11 +271,10 @@ def _unknown(snapshot: RunSnapshot) -> str:
 
 
 def _checkpoint_text(snapshot: RunSnapshot) -> str:
-    return (
-        f" checkpoint-{snapshot.checkpoints[-1]} is complete."
-        if snapshot.checkpoints
-        else " No checkpoint has been saved yet."
-    )
+    """Which checkpoint an ended run has; empty before the first step, when nobody expects one."""
+    if snapshot.checkpoints:
+        return f" checkpoint-{snapshot.checkpoints[-1]} is complete."
+    return " No checkpoint was saved." if snapshot.step else ""
 
 
 def resume_label(snapshot: RunSnapshot) -> str:

@@ -67,14 +67,14 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
         cache_dir: `cache_dir` of a config. Default: the client's own folder.
 
     Returns:
-        A sentence with a leading space; empty if no name is similar.
+        A sentence with a leading space; empty if no name is similar, or `name` itself is well known.
 
     Raises:
         OSError: the working directory was removed.
     """
     here = tuple(_local_models((Path.cwd(),)))
     near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))
-    return f" Did you mean {near!r}?" if near else ""
+    return f" Did you mean {near!r}?" if near not in {None, name} else ""
 
 
 def check_models(config: RunConfig, spec: FieldSpec, folders: Sequence[Path], runs: Iterable[str]) -> CheckResult:

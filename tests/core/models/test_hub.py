@@ -250,6 +250,12 @@ def test_nobody_listens(ask, monkeypatch):
     assert "http://127.0.0.1:9 did not answer" in refused(ask, "owner/tiny")
 
 
+def test_a_name_that_is_well_known_is_not_suggested_for_itself(ask, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert refused(ask, "Qwen/Qwen2.5-0.5B-Instruct").endswith("smollm2-135m-instruct needs no hub.")
+    assert refused(ask, "Qwen/Qwen2.5-0.5B-Instuct").endswith("Did you mean 'Qwen/Qwen2.5-0.5B-Instruct'?")
+
+
 def test_an_adapter_comes_from_the_hub_too(server, config, tmp_path):
     folder = tmp_path / "adapter"
     folder.mkdir()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llf_core.runs.prediction_files import FinishedPredictions
@@ -114,13 +116,14 @@ def test_a_state_from_the_future_is_named_and_offers_nothing():
 def test_failed_adds_nothing_that_is_no_text(odd):
     events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": odd},)
     snapshot = RunSnapshot(id="r", state="failed", reason="Out of memory.", events=events)
-    assert status_text(snapshot) == "Out of memory. No checkpoint has been saved yet."
+    assert status_text(snapshot) == "Out of memory."
+    assert status_text(replace(snapshot, step=2)) == "Out of memory. No checkpoint was saved."
 
 
 def test_failed_adds_what_to_do_once():
     events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": "Lower the batch."},)
     snapshot = RunSnapshot(id="r", state="failed", reason="Out of memory.", events=events)
-    assert status_text(snapshot) == "Out of memory. Lower the batch. No checkpoint has been saved yet."
+    assert status_text(snapshot) == "Out of memory. Lower the batch."
     again = RunSnapshot(id="r", state="failed", reason="Out of memory. Lower the batch.", events=events)
     assert status_text(again).count("Lower the batch.") == 1
     safe = RunSnapshot(
