@@ -164,13 +164,10 @@ def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[Comp
     """One row a metric: the value of each target, and the difference of each from the first."""
     from rich.table import Table
 
-    from llf_core.config.number_format import with_unit
-    from llf_core.evaluation.report import label_text, value_text
+    from llf_core.evaluation.report import data_text, label_text, value_text
     from llf_core.runs.formatting import amount_text
 
-    data = results[0].data
-    unusable = f", {with_unit(data.unusable, 'unusable record')}" if data.unusable else ""
-    out.print(f"{with_unit(data.examples, 'example')} of {escape(', '.join(data.names))}{unusable}")
+    out.print(escape(data_text(results[0], ", ".join(results[0].data.names))))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for result in results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import with_unit
 from llf_core.evaluation.comparison import comparable, difference_of, pairs_of
 from llf_core.evaluation.judge.win_rate import win_rates_of
 from llf_core.runs.evaluations import examples_of
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
     from llf_core.evaluation.judge.win_rate import JudgedWinRate
     from llf_core.metrics.paired import Difference
     from llf_core.runs.evaluations import EvaluationResult, MetricValue
+
+
+HALF_PRECISION = frozenset({"bfloat16", "float16"})
+FEW_EXAMPLES = 100
+"""Below this number of examples, the rounding of half precision shows in the first three digits of a loss: on 48 tokens
+it was 0.445 to 0.457 in bfloat16, by the batch, and 0.454 in float32."""
+
+
+def data_text(result: EvaluationResult, name: str) -> str:
+    """What was measured on, and in which precision, such as `200 examples of test.jsonl. Computed in bfloat16`.
+
+    Args:
+        result: the first result of an evaluation.
+        name: the data or the task.
+    """
+    data, dtype = result.data, result.settings.get("dtype")
+    measured = f"{with_unit(data.examples, 'example')} of {name}"
+    if data.unusable:
+        measured += f"; {with_unit(data.unusable, 'other record')} cannot be used"
+    if dtype not in HALF_PRECISION:
+        return measured
+    rounded = ", whose rounding can change a loss of few examples by 2 %" if data.examples < FEW_EXAMPLES else ""
+    return f"{measured}. Computed in {dtype}{rounded}."
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Difference:
         """The verdict with its numbers, such as `better: +4.1 points, 95 % interval 1.2 to 7.0, 200 examples`."""
         examples = f"{self.count:,} example{'' if self.count == 1 else 's'}"
         if self.verdict == "too few examples":
-            return f"too few examples: {examples}. Expected at least {MIN_EXAMPLES} that both models have answered"
+            return f"too few examples: {self.count} of at least {MIN_EXAMPLES}"
         if self.verdict == "not finite":
             return f"not finite: {number(self.base)} and {number(self.tuned)} cannot be compared, {examples}"
         bounds = f"95 % interval {self._number(self.low)} to {self._number(self.high)}"

@@ -15,7 +15,7 @@ from llf_core.evaluation.comparison import (
     worst_first,
 )
 from llf_core.evaluation.judge.win_rate import win_rates_of
-from llf_core.evaluation.report import label_text
+from llf_core.evaluation.report import data_text, label_text
 from llf_core.metrics.wilson_interval import wilson_interval
 from llf_core.runs.evaluation_verdicts import verdicts_of
 from llf_core.runs.evaluation_votes import votes_of
@@ -68,10 +68,8 @@ class ResultTables:
 
     @property
     def data_text(self) -> str:
-        """What was measured on, for people: `200 examples of test.jsonl`."""
-        data = self.results[0].data
-        unusable = f", {with_unit(data.unusable, 'unusable record')}" if data.unusable else ""
-        return f"{with_unit(data.examples, 'example')} of {self.name}{unusable}"
+        """What was measured on, for people, see `llf_core.evaluation.report.data_text`."""
+        return data_text(self.results[0], self.name)
 
     @property
     def answered(self) -> bool:

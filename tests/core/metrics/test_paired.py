@@ -221,11 +221,11 @@ def test_examples_that_one_model_has_no_score_for_are_left_out():
         ),
         (
             difference([0.0], [1.0], PERCENT),
-            "too few examples: 1 example. Expected at least 10 that both models have answered",
+            "too few examples: 1 of at least 10",
         ),
         (
             difference([None], [1.0]),
-            "too few examples: 0 examples. Expected at least 10 that both models have answered",
+            "too few examples: 0 of at least 10",
         ),
         (
             difference([0.5] * 20, [0.5] * 20, PERCENT),
