@@ -18,8 +18,8 @@ from llf_core.runs.evaluations import EvaluatedData
             3,
             "bfloat16",
             (
-                "6 examples of a.jsonl; 3 other records cannot be used. Computed in bfloat16, whose rounding can change a "
-                "loss of few examples by 2 %."
+                "6 examples of a.jsonl; 3 other records cannot be used. Computed in bfloat16, whose rounding can "
+                "change a loss of few examples by 2 %."
             ),
         ),
         (1, 1, None, "1 example of a.jsonl; 1 other record cannot be used"),
