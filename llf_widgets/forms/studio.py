@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _START_ANOTHER = " again"
 _CHECK_SECONDS = 5.0
-START, MONITOR, SWEEP = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs"
+START, MONITOR, SWEEP, INSPECTION = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs", "llf-Inspect"
 """CSS classes of the parts that are scrolled into view."""
 
 
@@ -108,7 +108,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             for title, specs in assign_sections(tuple(self.state.specs.values())).items()
         }
         self._preview = DataPreview(
-            lambda: None if self.state.config is None else self.state.config.yaml(), on_inspect=self.inspect
+            lambda: None if self.state.config is None else self.state.config.yaml(), on_inspect=self._inspect_pressed
         )
         self._columns = ColumnMapping(self.state, self._edited)
         self._trained = TrainedParameters()
@@ -335,6 +335,11 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         runs = self.sweep(values)
         self._start.reveal(SWEEP)
         return runs
+
+    def _inspect_pressed(self) -> None:
+        """Handle the button of the token view, and scroll to the view."""
+        self.inspect()
+        self._start.reveal(INSPECTION)
 
     def _pressed(self, queue: bool) -> None:
         """Handle a start button. The second click of a double click finds Start disabled."""

@@ -397,3 +397,18 @@ BEYOND = """form => {
     .map(node => node.id || node.textContent.slice(0, 40));
 }"""
 """What stands beyond the form's right edge."""
+
+
+@pytest.mark.launches
+def test_tokens_come_into_view_below_the_form(page: Any, lab: Lab, tiny_model_dir: Path) -> None:
+    config = {"dataset": "llf_demo", "model_name_or_path": str(tiny_model_dir), "cutoff_len": 256}
+    form = open_studio(page, lab, "tokens.ipynb", f"import llf_widgets as llf\nllf.Studio({config!r})")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    view = form.locator(".llf-Inspect")
+    for _ in range(2):  # the second view takes the place of the first
+        form.get_by_role("button", name="Inspect tokens").click()
+        expect(view.get_by_role("heading", name="Totals")).to_be_in_viewport(timeout=60_000)
+    expect(view).to_have_count(1)
+    cutoffs = view.locator(".llf-Cutoffs")
+    expect(cutoffs.get_by_role("button").first).to_be_visible()
+    assert cutoffs.evaluate("table => table.offsetWidth <= table.parentElement.clientWidth")

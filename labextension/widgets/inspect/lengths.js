@@ -117,9 +117,9 @@ export function lengthsSection(
     formatBytes(one.memory),
     one.cutoff === data.cutoff
       ? 'now'
-      : linkButton(`Use ${NUMBER.format(one.cutoff)}`, () =>
-          change({ cutoff_len: one.cutoff })
-        )
+      : linkButton('Use', () => change({ cutoff_len: one.cutoff }), {
+          'aria-label': `Use ${NUMBER.format(one.cutoff)}`
+        })
   ]);
   const timed = data.speed
     ? ` Epoch: at ${withUnit(data.speed, 'token')} per second, the speed of your last run of this model.`

@@ -240,6 +240,14 @@ def test_name_is_made_of_the_config_unless_it_is_given(studio: Studio, launches:
     assert launches.name == "smollm2-135m-instruct-sft-lora"
 
 
+def test_tokens_are_scrolled_to(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(studio._start, "send", sent.append)
+    tell(studio._preview, type="inspect")
+    assert sent == [{"type": "reveal", "part": "llf-Inspect"}]
+    studio.close()
+
+
 def test_failing_launch_is_told_beside_start(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
