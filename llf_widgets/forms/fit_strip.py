@@ -61,6 +61,10 @@ class FitStrip(FormWidget):
             self._fit = {} if self._found is None else self._found.json()
             self._ready = self._found is not None
 
+    def refresh(self) -> None:
+        """Make the forecast again, with what was measured on this machine since; of the same config."""
+        self.show(self._config)
+
     def apply(self, index: int) -> None:
         """Apply a change that makes the run fit, and offer to undo it, as its button does.
 
@@ -122,7 +126,7 @@ class FitStrip(FormWidget):
 
     def _measured(self, note: str) -> None:
         """Show the end of a measurement, with the forecast that it has corrected."""
-        self.show(self._config)
+        self.refresh()
         with self.hold_sync():
             self._measuring = False
             self._note = note

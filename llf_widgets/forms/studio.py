@@ -433,11 +433,16 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return messages
 
     def _poll_machine(self) -> float | None:
-        """Update Start while other runs are active, whose step and remaining time it tells."""
+        """Update Start while runs are active, whose step and remaining time it tells.
+
+        When one has ended, its measured speed and memory correct the forecast.
+        """
         before = self._machine[1:]
         self._checks(fresh=True)
         if self._machine[1:] != before:
             self._refresh_start()
+        if {run.id for run in before[1]} - {run.id for run in self._machine[2]}:
+            self._fit.refresh()
         return _CHECK_SECONDS if self._machine[2] else None
 
     def _require_machine(self) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ipywidgets.widgets.widget import _instances
 
 from llf_core.config import ConfigError, RunConfig, fields
 from llf_core.config.field_specs import USED_BY_OTHERS
+from llf_core.estimate.past_runs import PastRun, add_past_run
 from llf_core.launch.cell_rows import write_rows
 from llf_core.runs import create_run, status
 from llf_widgets.forms import Studio, preflight
@@ -233,6 +235,26 @@ def test_note_of_another_run_follows_its_steps(studio: Studio) -> None:
     status.update(folder, step=3)
     assert studio._poll_machine() is not None
     assert "goes already (step 3 of 30)" in studio._start._messages[0]["text"]
+
+
+def test_forecast_follows_the_measurements_of_a_run_that_ended(studio: Studio) -> None:
+    def seconds() -> float:
+        return float(studio._fit._fit["time"]["step_seconds"])
+
+    before, device = seconds(), studio._fit._fit["devices"][0]["device"]
+    folder = create_run("stage: sft\n", "goes already")
+    studio._checks(fresh=True)
+    add_past_run(
+        PastRun(
+            time=time.time(), device=device, method="lora adamw_torch", stage="sft", parameters=134_515_008,
+            tokens=200.0, checkpointing=False, uncorrected_seconds=1.0, seconds=50.0,
+        )
+    )  # fmt: skip
+    studio._poll_machine()
+    assert seconds() == before  # it has not ended
+    status.update(folder, state="failed", reason="It was.")
+    studio._poll_machine()
+    assert seconds() > 5 * before
 
 
 def test_name_is_made_of_the_config_unless_it_is_given(studio: Studio, launches: Launches) -> None:
