@@ -17,6 +17,8 @@ from llf_core.config.registry import all_declared, broken
 from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.option import Section
     from llf_core.config.read_config import RequestedConfig
@@ -109,8 +111,29 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
     near = difflib.get_close_matches(str(value), [str(one) for one in spec.choices or ()], n=1)
     values = dict.fromkeys([*(near if spec.type == "text" else ()), spec.default])
-    fixes = [Fix(f"Set to {one if isinstance(one, str) else show(one)}", {key: one}) for one in values]
-    return Problem("invalid", key, value, message, tuple(fixes), line=requested.lines.get(key))
+    fixes = tuple(setting_fix(spec, one, requested.values) for one in values)
+    return Problem("invalid", key, value, message, fixes, line=requested.lines.get(key))
+
+
+def setting_fix(spec: FieldSpec, value: object, values: Mapping[str, Any]) -> Fix:
+    """A fix that sets a key, whose label says what a default such as -1 means: `Set to -1 (all epochs)`.
+
+    Args:
+        spec: the key.
+        value: its new value.
+        values: the config's values by key, as given.
+
+    Raises:
+        PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
+    """
+
+    def value_of(key: str) -> object:
+        other = field(key)
+        return values.get(key, other and other.default)
+
+    meaning = spec.meaning(value_of) if spec.unset and value == spec.default else ""
+    shown = value if isinstance(value, str) else show(value)
+    return Fix(f"Set to {shown}{f' ({meaning})' if meaning else ''}", {spec.key: value})
 
 
 def absolute_values(requested: RequestedConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Fix, Problem, RunConfig, fields, preset, validate
-from llf_core.config.build import absolute_values
+from llf_core.config.build import absolute_values, setting_fix
 from llf_core.config.field_specs import plain
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
@@ -281,8 +281,18 @@ class FormState:
         """All problems; recorded errors replace those of a field whose value was rejected."""
         attached = [one for key in self._attached for one in self._attached_problems(key) if one.severity == "error"]
         keys = {one.key for one in attached}
-        found = (*self.report.problems, *self.name_problems(), *self.data_problems)
+        refused = (self._with_preset_fix(one) for one in self.report.problems)
+        found = (*refused, *self.name_problems(), *self.data_problems)
         return (*attached, *(one for one in found if one.key not in keys))
+
+    def _with_preset_fix(self, problem: Problem) -> Problem:
+        """A problem whose fix sets the value of the preset that the form started from, not the default."""
+        key = problem.key
+        if problem.kind != "invalid" or not self.from_preset or key not in self.specs or key not in self.preset_values:
+            return problem
+        default = {key: self.specs[key].default}
+        better = setting_fix(self.specs[key], self.preset_values[key], self.config_values)
+        return replace(problem, fixes=tuple(better if fix.changes == default else fix for fix in problem.fixes))
 
     def yaml(self, *, defaults: bool = False) -> str:
         """The values as YAML in section order, unknown keys last: what the form shows and saves.

@@ -168,6 +168,20 @@ def test_options_of_another_method_do_not_apply() -> None:
     assert state.is_visible("learning_rate")
 
 
+def test_a_value_that_is_no_number_is_set_to_that_of_the_preset_where_the_form_has_one() -> None:
+    state = FormState()
+    state.edit("max_steps", "abc")
+    (problem,) = state.problems("max_steps")
+    assert problem.message == "Steps (`max_steps`) is 'abc'. Expected an integer of at least -1."
+    assert [(fix.label, fix.changes) for fix in problem.fixes] == [("Set to 30", {"max_steps": 30})]
+    state.edit("save_total_limit", "many")  # the preset does not name it
+    (problem,) = state.problems("save_total_limit")
+    assert [fix.label for fix in problem.fixes] == ["Set to null (the last two)"]
+    of_cell = FormState({"max_steps": "abc", "dataset": "llf_demo"})
+    (problem,) = of_cell.problems("max_steps")
+    assert [fix.label for fix in problem.fixes] == ["Set to -1 (all epochs)"]
+
+
 def test_unknown_key_is_named_with_its_line_and_renamed_by_the_fix() -> None:
     state = FormState()
     state.load_text("dataset: llf_demo\nlora_rnak: 16\n")
