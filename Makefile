@@ -85,14 +85,14 @@ $(VIEWS): $(VIEW_SOURCES) | $(NODE_MODULES)
 
 # The panel is built by then, so pip need not do it; a link makes later builds of it show at once.
 $(INSTALLED): pyproject.toml | $(PANEL) $(VIEWS)
-	SKIP_JUPYTER_BUILDER=1 python -m pip install -q $(PIP_ARGS) -e '.[train,eval,lab,serve,test]'
+	@echo "Installing LLF, torch, transformers and Jupyter into $(VENV): 2 to 6 GB, some minutes …"
+	SKIP_JUPYTER_BUILDER=1 python -m pip install $(PIP_ARGS) -e '.[train,eval,lab,serve,test]' | sed -u '/already satisfied/d'
 	jupyter-builder develop . --overwrite
 	@touch $@
 
 # ---- what people do ---------------------------------------------------------------------------
 demo: install
-	jupyter nbconvert --to notebook --execute --ExecutePreprocessor.store_widget_state=False \
-	  --KernelManager.transport_encryption=auto --output-dir $(BUILD) notebooks/quickstart.ipynb
+	python notebooks/execute.py notebooks/quickstart.ipynb $(BUILD)
 	llf demo --report
 	@echo
 	@echo "Open the notebook and try it yourself: make lab"
