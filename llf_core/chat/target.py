@@ -13,6 +13,7 @@ import yaml
 
 from llf_core.config import ConfigError, fields, validate
 from llf_core.config.model import EMBEDDED, Model
+from llf_core.config.name_checks import known_names
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.registry import stage_of
@@ -191,7 +192,7 @@ def _of_name(text: str, home: Path | None, *, reward_models: bool) -> Target:
     match = _STEP.match(text)
     run = match["run"] if match else text
     try:
-        found = open_run(find_run(run, home), home)
+        found = open_run(find_run(run, home, other_names=_models), home)
     except (ValueError, FileNotFoundError) as error:
         if match is None and re.fullmatch(r"[\w.-]+/[\w.-]+", text):
             return _of_hub(text)
@@ -202,6 +203,11 @@ def _of_name(text: str, home: Path | None, *, reward_models: bool) -> Target:
             f"as owner/name, or {EMBEDDED}."
         ) from None
     return _of_run(found, match["at"] if match else LATEST, reward_models=reward_models)
+
+
+def _models() -> tuple[str, ...]:
+    """Models that may be meant by a misspelled name."""
+    return (EMBEDDED, *known_names.models())
 
 
 def _of_path(path: Path, *, reward_models: bool) -> Target:

@@ -9,19 +9,26 @@ from llf_core.runs.folder import check_run_id, home, run_ids
 from llf_core.runs.nearest_run import STAMP, nearest_run_hint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 ELLIPSIS, MIN_SUFFIX = "…", 3
 
 
-def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> str:
+def find_run(
+    text: str,
+    folder: Path | None = None,
+    *,
+    binned: bool = False,
+    other_names: Callable[[], Iterable[str]] = tuple,
+) -> str:
     """Resolve a text to a run id, since nobody types a whole one.
 
     Args:
         text: an id, a prefix of one, prefix and suffix with `…` or `...` between, or `last`, the newest.
         folder: `LLF_HOME`. Default: from the environment.
         binned: whether to search the bin.
+        other_names: further names to suggest if no run matches, such as models; called only then.
 
     Returns:
         The id.
@@ -43,7 +50,7 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
         raise ValueError(f"{len(matching)} runs match {text}: {listed(matching)}. Give more characters of one id.")
     if matching:
         return matching[0]
-    mean = nearest_run_hint(text, known)
+    mean = nearest_run_hint(text, known, other_names())
     if not mean:
         check_run_id(text)
     raise ValueError(f"No run matches {text!r} in {place}.{mean}")

@@ -188,3 +188,13 @@ def test_a_name_of_nothing_is_a_sentence(text, tmp_path):
 def test_another_type_is_refused():
     with pytest.raises(TypeError, match="Expected a run, its id, a folder, or a hub id"):
         find_target(3)  # type: ignore[arg-type]
+
+
+def test_the_nearest_of_all_names_is_suggested(tmp_path):
+    tuned = a_run(tmp_path, "smollm2-135m-instruct-sft-lora", **CONFIG)
+    for text, meant in (
+        ("smollm2-135m-instrukt", "smollm2-135m-instruct"),
+        ("smollm2-135m-instruct-sft-lroa", tuned.id),
+    ):
+        with pytest.raises(TargetError, match=rf"Did you mean {meant}\?"):
+            find_target(text, tmp_path)
