@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FAILED = 1
 """Exit code of a command or a trainer that failed."""
 BAD_CONFIG = 2
@@ -26,3 +32,14 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.what_to_do}".strip()
+
+    @property
+    def _render_traceback_(self) -> Callable[[], list[str]]:
+        """What IPython calls for the lines of an error in a cell: the sentence, without the code that raised it.
+
+        Raises:
+            AttributeError: the error is not being handled, as in `%tb`, which then shows the traceback.
+        """
+        if sys.exc_info()[1] is not self:
+            raise AttributeError("_render_traceback_")
+        return f"{type(self).__name__}: {self}".splitlines
