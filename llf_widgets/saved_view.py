@@ -10,6 +10,17 @@ UNFINISHED = "Not finished when this notebook was saved. Run the cell again."
 """What a saved text says of work that ends with the kernel."""
 
 
+def may_repeat(error: Exception, *, began: bool) -> bool:
+    """Whether a view offers to repeat work that failed: without a change of the cell it may then succeed.
+
+    Args:
+        error: what ended the work.
+        began: whether its process was started. Before, what was requested is checked, and a `ValueError` or `TypeError`
+            says what to change.
+    """
+    return began or not isinstance(error, ValueError | TypeError)
+
+
 class SavedView(FrontEnd):
     """A view that rewrites its outputs, so that a saved notebook shows its last state without a kernel.
 

@@ -18,7 +18,7 @@ from llf_core.user_error import UserError
 from llf_widgets.evaluation.summary import summary_html, summary_text
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.saved_view import UNFINISHED, SavedView
+from llf_widgets.saved_view import UNFINISHED, SavedView, may_repeat
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -82,6 +82,7 @@ class Evaluate(SavedView):
     _css = stylesheet("evaluation")
     _state = traitlets.Enum(["running", "done", "stopped", "failed"], "running").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
+    _repeatable = traitlets.Bool(default_value=True, help="whether to offer a repetition of it").tag(sync=True)
     _progress: traitlets.List[int] = traitlets.List(help="number of steps done, and of all").tag(sync=True)
     _columns: traitlets.List[dict[str, str]] = traitlets.List(help="names of the models").tag(sync=True)
     _groups: traitlets.List[dict[str, str]] = traitlets.List(help="data and tasks").tag(sync=True)
@@ -208,7 +209,7 @@ class Evaluate(SavedView):
         self._done.clear()
         with self.hold_sync():
             self._state, self._note, self._progress = "running", "Starting…", []
-            self._code = []
+            self._code, self._repeatable = [], True
         threading.Thread(target=self._measure, daemon=True, name="llf-evaluate").start()
 
     def _measure(self) -> None:
@@ -239,6 +240,7 @@ class Evaluate(SavedView):
                 if complete and len(complete) == len(targets) and not self._options["tasks"]:  # only the judge failed
                     with suppress(Exception):
                         self._show([complete[number] for number in sorted(complete)], len(targets))
+                self._repeatable = may_repeat(error, began=self._end_process is not None)
                 self._end("failed", str(error))
         except Exception as error:  # noqa: BLE001 - of a thread, which nobody would see
             self._end("failed", f"The evaluation failed: {type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ from llf_core.user_error import UserError
 from llf_widgets.export_view.summary import summary_html, summary_text
 from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.saved_view import UNFINISHED, SavedView
+from llf_widgets.saved_view import UNFINISHED, SavedView, may_repeat
 from llf_widgets.view_files import script, stylesheet
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -56,6 +56,7 @@ class ExportView(SavedView):
     _state = traitlets.Enum(["running", "done", "failed", "stopped"], "running").tag(sync=True)
     _title = traitlets.Unicode("", help="what is exported").tag(sync=True)
     _note = traitlets.Unicode("", help="what is done now, or why it ended").tag(sync=True)
+    _repeatable = traitlets.Bool(default_value=True, help="whether to offer a repetition of it").tag(sync=True)
     _progress: traitlets.List[int] = traitlets.List(help="number of steps done, and of all").tag(sync=True)
     _folder = traitlets.Unicode("", help="where the finished export is").tag(sync=True)
     _url = traitlets.Unicode("", help="where it was pushed to").tag(sync=True)
@@ -152,7 +153,7 @@ class ExportView(SavedView):
         with self.hold_sync():
             self._state, self._note, self._progress = "running", "Starting…", []
             self._folder, self._receipt, self._url = "", {}, ""
-            self._code = []
+            self._code, self._repeatable = [], True
         threading.Thread(target=self._run, daemon=True, name="llf-export").start()
 
     def _run(self) -> None:
@@ -176,6 +177,7 @@ class ExportView(SavedView):
                 self._end("stopped", STOPPED)  # the process was ended
                 return
             self._error = error
+            self._repeatable = may_repeat(error, began=self._end_process is not None)
             if isinstance(error, UntrustedCodeError):
                 self._code = error.shown
             receipt = receipt_json(error.receipt) if isinstance(error, FailedReceiptError) else {}

@@ -146,7 +146,10 @@ function render({ model, el }) {
       () => {
         bar.hidden = !running || !total;
         stop.hidden = !running;
-        again.hidden = !alive || state === 'running' || state === 'done';
+        again.hidden =
+          !alive ||
+          (state !== 'stopped' &&
+            !(state === 'failed' && model.get('_repeatable')));
         status.hidden = state === 'done' && !note.textContent;
       },
       () => status

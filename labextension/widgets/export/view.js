@@ -111,7 +111,10 @@ function render({ model, el }) {
       el,
       () => {
         bar.hidden = stop.hidden = !running;
-        again.hidden = !alive || (now !== 'failed' && now !== 'stopped');
+        again.hidden =
+          !alive ||
+          (now !== 'stopped' &&
+            !(now === 'failed' && model.get('_repeatable')));
         message.hidden = !text;
         pushed.hidden = !model.get('_url');
         folder.hidden = !model.get('_folder');

@@ -122,12 +122,13 @@ def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(
     view = Evaluate(run, on=str(tmp_path / "none.jsonl"))
     with pytest.raises(RuntimeError, match=r"none\.jsonl"):
         view.wait(120)
-    assert view._state == "failed"
+    assert (view._state, view._repeatable) == ("failed", True)  # once the file is there
     view.close()
     view = Evaluate(run)
     page(view, type="stop")
     with pytest.raises(RuntimeError, match="Stopped"):
         view.wait(120)
+    assert view._repeatable
     assert len(results_of(run)) < 2
     page(view, type="again")
     view.wait(120)
@@ -135,6 +136,14 @@ def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(
     view.close()
     with pytest.raises(ValueError, match="at least one run or model"):
         Evaluate([])
+
+
+def test_a_metric_that_does_not_exist_is_not_measured_again():
+    view = Evaluate("smollm2-135m-instruct", on="llf_demo", metrics=["rogue"])
+    with pytest.raises(RuntimeError, match="Did you mean 'rouge'"):
+        view.wait(120)
+    assert not view._repeatable
+    view.close()
 
 
 def test_a_hostile_answer_stays_text_in_the_saved_notebook():

@@ -94,7 +94,7 @@ def test_a_run_is_exported_stopped_and_refused(view, trained, tmp_path):
     again = view(run, folder=box / "whole")
     with pytest.raises(ExportError, match="whole is not empty"):
         again.wait(60)
-    assert again._state == "failed"
+    assert (again._state, again._repeatable) == ("failed", False)
     assert "Expected a new folder" in again._note
     (box / "whole").rename(tmp_path / "elsewhere")
     again._receive(again, {"type": "again"}, [])
@@ -193,3 +193,25 @@ def test_closing_the_view_ends_the_wait(view, tmp_path, monkeypatch, moment):
         made.close()
         with pytest.raises(ExportError, match="Stopped"):
             waits.result(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("error", "began", "offered"),
+    [
+        (ExportError("`format` is 'gufg'."), False, False),
+        (TypeError("7 is not a model."), False, False),
+        (ExportError("The process ended."), True, True),
+        (OSError(28, "No space left on device"), False, True),
+    ],
+)
+def test_repeating_is_offered_where_it_may_help(view, monkeypatch, error, began, offered):
+    def export(*_, on_start, **__):
+        if began:
+            on_start(lambda: None)
+        raise error
+
+    monkeypatch.setattr(widget, "export", export)
+    made = view("run")
+    with pytest.raises(type(error)):
+        made.wait(10)
+    assert made._repeatable is offered
