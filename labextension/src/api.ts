@@ -36,6 +36,8 @@ export interface IRun {
   counted: IKeyMetric[];
   /** Last values of the metrics of evaluations, by name as logged. */
   evaluated?: Record<string, number | string>;
+  /** Whether there is a result or a complete checkpoint; null if the server has not looked for one. */
+  weights: boolean | null;
   model: string;
   dataset: string;
   method: string;
@@ -168,6 +170,8 @@ export interface IDetails {
   status: { state: RunState; reason: string | null };
   meta: IMeta;
   row?: IRun;
+  /** What the run does after its last step; empty before that, or after its end. */
+  doing?: string;
   /** Last logged value of each metric. A value that is not finite is a string such as `"NaN"`. */
   numbers?: Record<string, number | string | null>;
   counted?: IKeyMetric[];

@@ -10,7 +10,7 @@ import { MetaEditor } from './meta_editor';
 import { showExportDialog } from './export_dialog';
 import { chatCode, displayName, evaluateCode, viewCode } from './format';
 import { llfIcon } from './icon';
-import { LIVE_STATES, type RunsModel } from './model';
+import { LIVE_STATES, mayHaveModel, type RunsModel } from './model';
 import {
   type MimeBundle,
   IMPORT_LINE,
@@ -134,6 +134,16 @@ export function addCommands(
   const { api } = model;
   const edits = new MetaEditor(model, trans);
   const isSingle = (runs: readonly IRun[]): boolean => runs.length === 1;
+  /** Why a run cannot be chatted with, evaluated or exported; empty if that is not the reason. */
+  const noModelReason = (runs: readonly IRun[]): string => {
+    const without = runs.find(run => !mayHaveModel(run));
+    return without
+      ? trans.__(
+          '“%1” has neither a result nor a checkpoint.',
+          displayName(without)
+        )
+      : '';
+  };
   const OPENED_IN_NEW_TAB = trans.__(
     'Run the cell in the notebook that opened in a new tab.'
   );
@@ -196,16 +206,18 @@ export function addCommands(
       execute: ([run]) => openMonitor(run)
     },
     'llf:compare': {
-      label: runs => trans.__('Compare %1 runs', runs.length),
+      label: runs =>
+        runs.length > 1
+          ? trans.__('Compare %1 runs', runs.length)
+          : trans.__('Compare runs'),
       isEnabled: runs => runs.length > 1 && runs.length <= 8,
       execute: runs => runCode(viewCode(runs.map(run => run.id)))
     },
     'llf:chat': {
       label: () => trans.__('Chat'),
       isEnabled: runs =>
-        runs.length > 0 &&
-        runs.length <= 4 &&
-        runs.every(run => run.state !== 'created'),
+        runs.length > 0 && runs.length <= 4 && runs.every(mayHaveModel),
+      disabledReason: noModelReason,
       describedBy: CHAT_ARGS,
       execute: (runs, { step }) =>
         runCode(
@@ -218,14 +230,14 @@ export function addCommands(
     'llf:evaluate-model': {
       label: () => trans.__('Evaluate'),
       isEnabled: runs =>
-        runs.length > 0 &&
-        runs.length <= 4 &&
-        runs.every(run => run.state !== 'created'),
+        runs.length > 0 && runs.length <= 4 && runs.every(mayHaveModel),
+      disabledReason: noModelReason,
       execute: runs => runCode(evaluateCode(runs.map(run => run.id)))
     },
     'llf:export': {
       label: () => trans.__('Export…'),
-      isEnabled: runs => isSingle(runs) && runs[0].state !== 'created',
+      isEnabled: runs => isSingle(runs) && mayHaveModel(runs[0]),
+      disabledReason: noModelReason,
       execute: async ([run]) => {
         const code = await showExportDialog(run, model.version?.folder, trans);
         return code !== null && runCode(code);
@@ -353,11 +365,9 @@ export function addCommands(
     },
     'llf:delete': {
       label: runs =>
-        trans._n(
-          'Move %1 run to the bin',
-          'Move %1 runs to the bin',
-          runs.length
-        ),
+        runs.length > 1
+          ? trans.__('Move %1 runs to the bin', runs.length)
+          : trans.__('Move to the bin'),
       isEnabled: runs =>
         runs.length > 0 && runs.every(run => !LIVE_STATES.includes(run.state)),
       execute: runs => bin.moveToBin(runs),

@@ -72,6 +72,14 @@ export const LIVE_STATES: readonly RunState[] = [
   'stopping'
 ];
 
+/** Whether a run may have a model to chat with, to evaluate and to export: none that ended before its first checkpoint. */
+export function mayHaveModel(run: IRun): boolean {
+  return (
+    run.state !== 'created' &&
+    (run.weights !== false || LIVE_STATES.includes(run.state))
+  );
+}
+
 /** A run that has just ended; `succeeded` is false if it failed, was stopped or was lost. */
 export interface IRunEnded {
   run: IRun;

@@ -88,10 +88,14 @@ export function Exports(props: {
   );
 }
 
-/** Formats a time in ISO 8601 as a local date with hours and minutes. */
+/** Formats a time in ISO 8601 as a local date with hours and minutes, of 24 hours like all times of LLF. */
 function formatDate(made: string): string {
   const when = new Date(made);
   return Number.isNaN(when.getTime())
     ? made
-    : when.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+    : when.toLocaleString([], {
+        dateStyle: 'medium',
+        timeStyle: 'short',
+        hourCycle: 'h23'
+      });
 }

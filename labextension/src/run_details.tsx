@@ -3,7 +3,8 @@ import * as React from 'react';
 
 import type { IChart, IKeyMetric, IDetails } from './api';
 import { Breadcrumbs } from './breadcrumbs';
-import { LIVE_STATES } from './model';
+import { CodeText } from './code_text';
+import { LIVE_STATES, mayHaveModel } from './model';
 import { stripControlCharacters, stateLabel, formatMetric } from './format';
 import { Evaluations, Exports } from './results';
 import { drawServers, drawTrained, shareOf } from './trained';
@@ -78,9 +79,10 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
           </p>
         </>
       ) : null}
+      {details.doing && <p className="llf-RunsPanel-text">{details.doing}</p>}
       {status.reason && (
         <p className="llf-RunsPanel-text">
-          {stripControlCharacters(status.reason)}
+          <CodeText text={stripControlCharacters(status.reason)} />
         </p>
       )}
       <div className="llf-row">
@@ -90,7 +92,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         {LIVE_STATES.includes(status.state) && (
           <button onClick={props.onStop}>{trans.__('Stop')}</button>
         )}
-        {status.state !== 'created' && (
+        {row && mayHaveModel(row) && (
           <>
             <button onClick={props.onEvaluate}>{trans.__('Evaluate')}</button>
             <button onClick={props.onExport}>{trans.__('Export…')}</button>
@@ -109,7 +111,10 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
       )}
       {details.chart && <LargeChart chart={details.chart} trans={trans} />}
       {(details.events ?? [])
-        .filter(event => event.type !== 'evaluation')
+        .filter(
+          ({ type, message }) =>
+            type !== 'error' || !message || !status.reason?.includes(message)
+        )
         .map((event, index) => (
           <EventMessage key={index} event={event} trans={trans} />
         ))}
@@ -387,7 +392,11 @@ function EventMessage({
     <div className={`llf-Message is-${level}`}>
       <b>{labels[level]}</b>
       <div>
-        {event.says ?? event.message} {event.fix}
+        <CodeText
+          text={[event.says ?? event.message, event.fix]
+            .filter(Boolean)
+            .join(' ')}
+        />
       </div>
     </div>
   );

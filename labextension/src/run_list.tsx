@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IKeyMetric, IRun, ISortMetric } from './api';
+import { CodeText } from './code_text';
 import { formatAge, reasonText, progressText, formatMetric } from './format';
 import { formatNumber } from './numbers';
 import type { Grouping } from './model';
@@ -248,7 +249,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
           className="llf-RunsPanel-info llf-ellipsis"
           title={reasonText(run) || undefined}
         >
-          {progressText(run, trans)}
+          <CodeText text={progressText(run, trans)} />
         </span>
         <span className="llf-RunsPanel-age">
           {run.created === null ? '' : formatAge(now - run.created, trans)}

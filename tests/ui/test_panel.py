@@ -170,7 +170,7 @@ def test_runs_are_renamed_and_go_to_the_bin_and_back(page: Any, lab: Any, some_r
     panel.get_by_text("best, faq").wait_for(timeout=PATIENCE)
     assert runs.read_meta(some_runs[0])["tags"] == ["best", "faq"]
 
-    menu(page, rows.nth(2), "Move 1 run to the bin")
+    menu(page, rows.nth(2), "Move to the bin")
     panel.get_by_text("“<i>renamed</i>” moved to the bin.").wait_for(timeout=PATIENCE)
     page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 2", timeout=PATIENCE)
     page.locator(".Toastify__toast").get_by_role("button", name="Undo").click()

@@ -284,6 +284,11 @@ it('opens the form in a new notebook in the folder of the launcher', async () =>
 it('moves runs to the bin, and restores all of them by Undo', async () => {
   await selectRuns('finished', 'failed');
   expect(commands.label('llf:delete')).toBe('Move 2 runs to the bin');
+  expect(commands.label('llf:compare')).toBe('Compare 2 runs');
+  await selectRuns('finished');
+  expect(commands.label('llf:delete')).toBe('Move to the bin');
+  expect(commands.label('llf:compare')).toBe('Compare runs');
+  await selectRuns('finished', 'failed');
   await commands.execute('llf:delete');
   expect(api.deletedRuns.map(one => one.id)).toEqual(['a', 'b']);
   expect(model.statusMessage).toBe('2 runs moved to the bin.');
@@ -432,6 +437,27 @@ it('adds tags to several runs and removes others', async () => {
     ]
   );
   expect(model.statusMessage).toBe('Changed the tags of 2 runs.');
+});
+
+it('offers nothing that needs a model of a run that ended without one', async () => {
+  const needModel = ['llf:chat', 'llf:evaluate-model', 'llf:export'];
+  const enabled = (): boolean[] =>
+    needModel.map(command => commands.isEnabled(command));
+  await selectRuns('failed');
+  expect(enabled()).toEqual([true, true, true]);
+  model.runs = [{ ...model.runs[0], weights: false }];
+  expect(enabled()).toEqual([false, false, false]);
+  for (const command of needModel) {
+    model.setStatusMessage('');
+    await commands.execute(command);
+    expect(model.statusMessage).toBe(
+      '“run 0” has neither a result nor a checkpoint.'
+    );
+  }
+  expect(runInCell).not.toHaveBeenCalled();
+  await selectRuns('running');
+  model.runs = [{ ...model.runs[0], weights: false }]; // it may have one soon
+  expect(enabled()).toEqual([true, true, true]);
 });
 
 it('evaluates runs in a cell', async () => {

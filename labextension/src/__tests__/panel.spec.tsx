@@ -299,6 +299,65 @@ it('shows reason, metrics, curves, config and log of a run, all as text', () => 
   expect(model.details).toBeNull();
 });
 
+it('says once why a run failed, with names as code, and offers nothing that needs a model of it', () => {
+  const reason = 'The columns q match no format. Set `dataset_columns`.';
+  const failed = run('a', { state: 'failed', reason, weights: false });
+  showRuns(failed);
+  expect(rows()[0].querySelector('code')!.textContent).toBe('dataset_columns');
+  const details = {
+    id: 'a',
+    status: { state: failed.state, reason },
+    meta: { revision: 1, name: 'a', tags: [], note: '' },
+    row: failed,
+    events: [
+      { type: 'warning', message: 'The key `x` has no effect.' },
+      { type: 'error', message: 'The columns q match no format.' },
+      { type: 'error', message: 'The disk is full.' }
+    ]
+  };
+  model.details = details;
+  show();
+  const messages = (): string[] =>
+    Array.from(host.querySelectorAll('.llf-Message'), one => one.textContent!);
+  expect(messages()).toEqual([
+    'WarningThe key x has no effect.',
+    'ErrorThe disk is full.'
+  ]);
+  expect(host.textContent).toContain('no format. Set dataset_columns.');
+  expect(
+    Array.from(host.querySelectorAll('code'), one => one.textContent)
+  ).toEqual(['dataset_columns', 'x']);
+  const offered = (): (string | null)[] =>
+    Array.from(
+      host.querySelectorAll('.llf-row button'),
+      one => one.textContent
+    );
+  expect(offered()).toEqual(['Runs', 'Open monitor', 'More…']);
+  model.details = { ...details, row: { ...failed, weights: true } };
+  show();
+  expect(offered()).toEqual([
+    'Runs',
+    'Open monitor',
+    'Evaluate',
+    'Export…',
+    'More…'
+  ]);
+});
+
+it('says what a run does after its last step', () => {
+  const done = run('a', { step: 141 });
+  showRuns(done);
+  model.details = {
+    id: 'a',
+    status: { state: 'running', reason: null },
+    meta: { revision: 1, name: 'a', tags: [], note: '' },
+    row: done,
+    doing: 'All steps are done.'
+  };
+  show();
+  expect(host.textContent).toContain('step 141 of 141All steps are done.');
+});
+
 const accuracy = keyMetric('rewards/accuracies', 'Accuracy', 'share', 0.832);
 
 it('shows the first key metric, or the loss if there is none', () => {
@@ -627,9 +686,10 @@ it('lists the evaluations and exports of a run, and offers what is in its folder
   const section = (name: string): string[] =>
     Array.from(
       host.querySelectorAll(`section[aria-label="${name}"] li`),
-      item => item.textContent!.replace(/, Nov.*?M(?=\D|$)/, '')
+      item => item.textContent!.replace(/, Nov 2\d, 2026, \d\d:00/, '')
     );
   const [evaluation, damaged] = section('Evaluations');
+  expect(host.textContent).not.toMatch(/\d\s[AP]M/);
   expect(evaluation).toContain(`adapter of step 4 on ${evil}1 example`);
   expect(evaluation).toContain('F1 50.0 %, Loss 1.250');
   expect(evaluation).toContain(

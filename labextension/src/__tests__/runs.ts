@@ -30,6 +30,7 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
     loss: 1.28,
     spark: [1.8, 1.5, 1.28],
     counted: [],
+    weights: true,
     model: 'smollm2',
     dataset: '/data/faq.jsonl',
     method: 'lora',

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { runFeed } from '../monitor/feed.js';
 
 /** A kernel's widget as anywidget passes it: what is behind it says whether the kernel is still there. */
@@ -63,5 +63,47 @@ describe('the source of a monitor without a server', () => {
     expect(model.listening('comm_live_update')).toBe(1);
     feed.close();
     expect(model.listening('comm_live_update')).toBe(0);
+  });
+});
+
+describe('the clock of a monitor whose server is gone', () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+    document.body.innerHTML =
+      '<script id="jupyter-config-data" type="application/json">{"baseUrl": "/"}</script>';
+  });
+
+  afterEach(() => {
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+    document.body.replaceChildren();
+  });
+
+  it('goes on from the last heartbeat of the kernel', async () => {
+    vi.stubGlobal('fetch', vi.fn().mockRejectedValue(new Error('refused')));
+    const { feed } = open(widget(true));
+    expect(feed.now()).toBe(100);
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(feed.source()).toBe('');
+    expect(feed.now()).toBe(120);
+  });
+
+  it('and its data are not set back to what the kernel sent before the server', async () => {
+    const answer = {
+      home: 'h',
+      now: 130,
+      revisions: {},
+      sections: { head: { live: true, now: 130 } }
+    };
+    const fetch = vi.fn().mockImplementation(async () => Response.json(answer));
+    vi.stubGlobal('fetch', fetch);
+    const { feed } = open(widget(true));
+    await vi.advanceTimersByTimeAsync(100);
+    expect(feed.now()).toBeCloseTo(130.1);
+    fetch.mockRejectedValue(new Error('refused'));
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(feed.source()).toBe('');
+    expect(feed.get('head').now).toBe(130);
+    expect(feed.now()).toBeCloseTo(150.1);
   });
 });

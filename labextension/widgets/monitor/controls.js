@@ -117,11 +117,13 @@ export function runControls(feed, fallback) {
     const { actions, checkpoints } = head();
     const labels = actionLabels(head());
     const link = actions.includes('download') ? downloadAddress() : '';
+    const unreachable = head().live && !feed.source();
     keepFocus(
       box,
       () => {
-        for (const { box } of [rateSetting, endSetting]) {
-          box.hidden = !actions.includes('set');
+        for (const setting of [rateSetting, endSetting]) {
+          setting.box.hidden = !actions.includes('set');
+          setting.setDisabled(unreachable);
         }
         drawKeyed(
           buttons,
@@ -134,13 +136,13 @@ export function runControls(feed, fallback) {
           (node, action) => {
             if (node instanceof HTMLButtonElement) {
               setText(node, labels[action]);
-              setDisabled(node, requested === action);
+              setDisabled(node, unreachable || requested === action);
             }
           }
         );
         kill.show(
           actions.includes('kill'),
-          requested === 'kill',
+          unreachable || requested === 'kill',
           checkpoints.at(-1)
         );
         box.hidden = !buttons.hasChildNodes() && !kill.box.hasChildNodes();

@@ -95,7 +95,9 @@ export function runFeed({ run, home, model, page }) {
     } else if (!usesServer()) {
       revisions = {}; // the kernel's sections replace the server's, so its revisions no longer apply
       setUsesServer(false);
-      readKernel();
+      if (kernelSeenAt > serverAnsweredAt) {
+        readKernel(); // else the server's last data is newer
+      }
     }
     notify('source');
     const interval = unknownRun
@@ -138,7 +140,7 @@ export function runFeed({ run, home, model, page }) {
     }
     runClock = {
       time: Math.max(model.get('kernel_heartbeat'), model.get('head').now ?? 0),
-      at: Date.now()
+      at: Date.now() - (performance.now() - kernelSeenAt)
     };
   }
 
@@ -211,10 +213,10 @@ export function runFeed({ run, home, model, page }) {
   };
   document.addEventListener('visibilitychange', onVisible);
   window.addEventListener('focus', onVisible);
-  readKernel();
   if (model) {
     kernelSeenAt = performance.now();
   }
+  readKernel();
   // a kernel that was restarted or shut down is missed at once, not after its heartbeat is overdue
   const ignoreKernelLoss = model
     ? onKernelLost(model, () => {

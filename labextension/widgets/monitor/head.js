@@ -131,6 +131,7 @@ export function headSection(feed) {
       disconnected.replaceChildren(
         ...(isDisconnected ? [disconnectedMessage(feed, v.id)] : [])
       );
+      controls.draw();
     }
   }
 

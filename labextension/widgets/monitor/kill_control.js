@@ -43,13 +43,14 @@ export function killControl(onKill) {
     box,
     /**
      * @param {boolean} canKill
-     * @param {boolean} requested whether the run is about to be killed
+     * @param {boolean} disabled whether the run is about to be killed, or cannot be reached
      * @param {number | undefined} checkpoint the last one
      */
-    show(canKill, requested, checkpoint) {
+    show(canKill, disabled, checkpoint) {
       possible = canKill;
       asking &&= canKill;
-      setDisabled(ask, requested);
+      setDisabled(ask, disabled);
+      setDisabled(kill, disabled);
       const lost =
         checkpoint === undefined
           ? 'there is no checkpoint to resume from'

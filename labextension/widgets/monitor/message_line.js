@@ -1,5 +1,6 @@
 import { createButton } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
+import { textWithCode } from '../../src/text_with_code';
 
 /** @typedef {{level: string, text: string, actions?: {label: string, change: object}[]}} Message */
 
@@ -19,7 +20,7 @@ export function messageLine({ level, text, actions = [] }, onAction) {
     h(
       'div',
       {},
-      text,
+      ...textWithCode(text),
       actions.length && onAction
         ? h(
             'div',

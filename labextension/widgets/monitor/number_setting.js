@@ -1,4 +1,4 @@
-import { createButton } from '../shared/buttons.js';
+import { createButton, setDisabled } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
 
 /**
@@ -28,6 +28,9 @@ export function numberSetting(label, attributes, onSet, onInvalid) {
   );
 
   function set() {
+    if (button.getAttribute('aria-disabled') === 'true') {
+      return;
+    }
     if (!input.value.trim() || Number.isNaN(Number(input.value))) {
       onInvalid(`${label} is "${input.value}". Expected a number.`);
       input.focus();
@@ -46,5 +49,11 @@ export function numberSetting(label, attributes, onSet, onInvalid) {
     }
     input.dataset.value = text;
   }
-  return { box, show };
+  return {
+    box,
+    show,
+    /** Disables or enables the button, and Enter in the input. */
+    setDisabled: (/** @type {boolean} */ disabled) =>
+      setDisabled(button, disabled)
+  };
 }

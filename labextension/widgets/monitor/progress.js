@@ -99,12 +99,12 @@ export function progressSection(feed) {
   function drawTimes(v, isDisconnected) {
     const now = feed.now();
     const passed = Math.max(0, now - v.now);
-    elapsed.show(
-      'elapsed ',
-      formatDuration(v.elapsed + (v.live && !isDisconnected ? passed : 0))
-    );
+    elapsed.node.hidden = isDisconnected;
+    elapsed.show('elapsed ', formatDuration(v.elapsed + (v.live ? passed : 0)));
     const left =
-      v.remaining === null ? null : Math.max(0, v.remaining - passed);
+      v.remaining === null || isDisconnected
+        ? null
+        : Math.max(0, v.remaining - passed);
     remaining.node.hidden = left === null;
     remaining.show('remaining ', left === null ? '' : formatDuration(left));
     setText(eta, left === null ? '' : `ETA ${formatTime(now + left)}`);
