@@ -351,7 +351,7 @@ def duplicate_examples(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "copies",
         f"{warning} The training loss may fall without better results on new text.",
-        "Next time set drop_duplicates, or list them with llf inspect.",
+        "For the next run, set drop_duplicates: true. llf inspect lists the copies.",
         config={"drop_duplicates": True},
     )
 

@@ -42,8 +42,8 @@ def advice(event: Mapping[str, object], state: str) -> str:
         return str(event.get("fix") or "")
     config = event.get("config")
     changes = config.items() if isinstance(config, dict) else ()
-    listed = ", ".join(f"{key} {_text(value)}" for key, value in changes)
-    return f"For the next run: {listed}." if listed else ""
+    listed = ", ".join(f"{key}: {_text(value)}" for key, value in changes)
+    return f"For the next run, set {listed}." if listed else ""
 
 
 def _text(value: object) -> str:

@@ -81,7 +81,7 @@ function phaseOf(/** @type {ChatModel} */ { phase, progress, reason }) {
       h(
         'span',
         { class: 'llf-State is-starting' },
-        progress ? `Starting: ${progress}` : 'Starting'
+        progress || 'Starting'
       )
     ];
   }

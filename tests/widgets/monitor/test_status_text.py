@@ -93,7 +93,7 @@ def test_of_a_run_that_has_ended_a_finding_asks_for_nothing(state):
     )  # fmt: skip
     said = messages(RunSnapshot(**SHARED | {"state": state, "events": events}))
     assert [one["text"] for one in said] == [
-        "It has risen. For the next run: early_stopping_steps 3, learning_rate 2e-5.",
+        "It has risen. For the next run, set early_stopping_steps: 3, learning_rate: 2e-5.",
         "It is slower.",
     ]
     assert [one["actions"] for one in said] == [[], []]
