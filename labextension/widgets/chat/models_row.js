@@ -78,11 +78,7 @@ function removeButton(
 function phaseOf(/** @type {ChatModel} */ { phase, progress, reason }) {
   if (phase === 'starting') {
     return [
-      h(
-        'span',
-        { class: 'llf-State is-starting' },
-        progress || 'Starting'
-      )
+      h('span', { class: 'llf-State is-starting' }, progress || 'Starting')
     ];
   }
   if (phase === 'ready') {
