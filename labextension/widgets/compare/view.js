@@ -5,7 +5,9 @@ import '../shared/plotly_colors.css';
 import './compare.css';
 import { plotlyChart } from '../shared/plotly_chart.js';
 import { drawIfChanged, h, setText } from '../shared/dom.js';
+import { disableControls } from '../shared/buttons.js';
 import { initialize } from '../shared/initialize.js';
+import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { answerTable, runTable } from './run_table.js';
 
 /** @import { Context } from '../shared/model' */
@@ -241,7 +243,15 @@ function render({ model, el }) {
   for (const act of [draw, drawControls, drawFigure, drawError]) {
     act();
   }
+  const endWait = onKernelLost(model, () => {
+    setText(
+      status,
+      `${KERNEL_LOST}. Run the cell again to change the comparison.`
+    );
+    disableControls(el);
+  });
   return () => {
+    endWait();
     chart.close();
     model.off('msg:custom', saveHtml);
     for (const [name, act] of listeners) {

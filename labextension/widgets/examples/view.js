@@ -2,10 +2,15 @@
 
 import '../shared/llf.css';
 import './examples.css';
-import { createButton, setDisabled } from '../shared/buttons.js';
+import {
+  createButton,
+  disableControls,
+  setDisabled
+} from '../shared/buttons.js';
 import { drawKeyed, h, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
+import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { formatNumber } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
@@ -223,7 +228,12 @@ function render({ model, el }) {
   }
   drawNote();
   drawCode();
+  const endWait = onKernelLost(model, () => {
+    setText(note, `${KERNEL_LOST}. Run the cell again to see more examples.`);
+    disableControls(el);
+  });
   return () => {
+    endWait();
     notice.close();
     for (const [event, act] of Object.entries(listeners)) {
       model.off(event, act);
