@@ -30,8 +30,9 @@ def follow_run(run: Run, *, as_json: bool) -> None:
 
     Raises:
         Exit: the run did not succeed, or the command was interrupted.
-        UserError: the run's status cannot be read, or it can be neither stopped nor killed.
-        OSError: too many files are open.
+        UserError: the run's status or, while progress is shown, its metrics cannot be read, or the run can be neither
+            stopped nor killed.
+        OSError: too many files are open, or stdout cannot be written.
     """
     if not as_json:
         err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")

@@ -32,7 +32,8 @@ class PlannedResult:
         target: the target.
         config: settings with which its base model is loaded.
         place: where the result goes: its run, or the folder of a model's results.
-        shared: folder of the results of this model that other runs may use; None if it is of one run only.
+        shared: folder of the results of this model that other runs may use; None if it is of one run only, and for a
+            target without a run, whose `place` it is.
         named: the target as a result has it.
         data: the data as a result has it.
         settings: settings as a result has them.

@@ -102,7 +102,7 @@ class Columns:
             for series in self._series.values():
                 series.keep(self._holds)
         everything = slice(None)
-        for name, (rows, logged) in {TIME: (everything, block.times), **block.values}.items():
+        for name, (rows, logged) in {**block.values, TIME: (everything, block.times)}.items():
             steps, values, attempts = block.steps[rows], logged, block.attempts[rows]
             if len(self._first) > 1:
                 held = self._holds(steps, attempts)

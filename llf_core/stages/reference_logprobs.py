@@ -130,15 +130,17 @@ class Reference:
 
         Raises:
             ModelError: a log-probability is not finite, or the reference model does not exist or fit.
-            DataError: the prepared data is damaged, or media of an example are missing.
+            DataError: the prepared data is damaged, media of an example are missing, have changed or cannot be decoded,
+                or no token of a batch can be predicted.
             UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
-            OSError: a file of the reference model cannot be read, `LLF_HOME/cache` cannot be read or written, or
-                `LLF_HOME` or `LLF_HOME_MODE` is not valid.
+            OSError: a file of the reference model cannot be read, `LLF_HOME/cache` or the run's events cannot be
+                written, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
             PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
             ConfigError: the name or the number of bits of the reference model is not valid in a config.
             TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
                 file.
-            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes.
+            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes; the first
+                also if a target is not in its vocabulary.
         """
         if not self.precomputed:
             return examples

@@ -121,11 +121,12 @@ class RunTrainer(TrainingLoop):
 
         Raises:
             StopTraining, NotFiniteError: the stage samples its own data and cannot, see `LossStage.batches`.
-            DataError: a streamed data set cannot be read further.
+            DataError: a streamed data set cannot be read further, media of an example are missing, have changed or
+                cannot be decoded, or no token of a batch contributes.
             RuntimeError, MemoryError: out of memory.
-            OSError: the disk is full.
+            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
             PluginError: two installed packages declare the same plug-in.
-            KeyError: a record of the prepared data is no longer in its data set.
+            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:

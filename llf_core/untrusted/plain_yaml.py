@@ -188,7 +188,8 @@ class Document:
     @property
     def empty(self) -> bool:
         """Whether the document holds nothing, or only comments. That is a config with all defaults, not an error."""
-        return self._node is None
+        node = self._node
+        return node is None or (node.tag == f"{TAG}null" and node.value == "")  # the second begins with `---`
 
     def value(self) -> Any:
         """The parsed value; None for an empty document.

@@ -40,7 +40,7 @@ def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[
         name: as in `dataset`.
         base: `dataset_dir`.
         info: the entries of its `dataset_info.json`.
-        folders: folders to search for relative paths besides the working directory and `base`.
+        folders: folders to search for relative paths, after the working directory and before `base`.
     """
     if name in info:
         return Place("entry")

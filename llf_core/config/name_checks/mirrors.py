@@ -70,7 +70,7 @@ class Mirror:
 
     @property
     def shown(self) -> str:
-        """Address of the hub for messages, without user name and password."""
+        """Address of the hub for messages, without user name, password and query, see `without_secrets`."""
         return without_secrets(self.endpoint)
 
     @property

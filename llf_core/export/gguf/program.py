@@ -63,7 +63,8 @@ def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Run a job in a process of its own, since a fault of a C library ends the process, and memory is given back.
 
     Args:
-        module: module to run with `python -m`: it takes the path of the job, and writes its result as JSON.
+        module: module to run with `python -m`: it takes the path of the job, and writes its result, a JSON object, to
+            the path in the job's `result`; one with `error` says why it failed.
         job: plain values, with `threads`, the number of compute threads.
         what: end of the sentence "The model was not …", for the error.
 
@@ -71,7 +72,7 @@ def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
         The result.
 
     Raises:
-        ExportError: the process failed.
+        ExportError: the process failed, or wrote no result.
         OSError: it cannot be started, or the folder for temporary files cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="llf-gguf-") as work:
@@ -86,6 +87,8 @@ def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
             check=False,
         )
         found = read_object_or_empty(result)
+        if not done.returncode and not result.is_file():
+            found = {"error": "its process wrote no result."}
     if done.returncode < 0:
         why = f"its process was ended by {signal_name(-done.returncode)}. Check that enough memory is free."
         raise ExportError(f"The model was not {what}: {why}")

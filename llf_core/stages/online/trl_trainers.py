@@ -80,10 +80,11 @@ class OnlineTrainer(TrainingLoop):
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
             NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError: out of memory.
-            OSError: the disk is full, or too many files are open.
-            ModelError, NotPlainError, BrokenRunError, PluginError: a callback of the run cannot continue, see
-                `MetricsCallback`.
+            RuntimeError: out of memory, or a checkpoint cannot be written.
+            OSError, SafetensorError: the disk is full; the first also if too many files are open.
+            OptimizerError, ImportError: see `create_optimizer`.
+            ModelError, CountersError, UnreadableError, NotPlainError, BrokenRunError, PluginError: a callback of the
+                run cannot continue, see `MetricsCallback`.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)

@@ -225,3 +225,10 @@ def test_a_name_for_every_line_takes_neither_memory_nor_time(spelling):
     columns.add(lines)
     assert len(columns.names) == metric_lines.MAX_NAMES
     assert len(columns.steps("loss")) == 3000
+
+
+def test_a_metric_that_is_called_time_takes_the_place_of_no_time():
+    columns = Columns()
+    columns.add(b"".join(encode({"step": step, "time": 10.0 + step, "values": {"time": 99.0}}) for step in (1, 2)))
+    steps, times = columns.times()
+    assert (steps.tolist(), times.tolist()) == ([1, 2], [11.0, 12.0])

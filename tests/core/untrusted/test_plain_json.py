@@ -57,6 +57,8 @@ def test_plain_yaml_is_as_before():
         "j": [1],
     }
     assert Document("# nothing\n").empty
+    assert Document("---\n# nothing\n").empty
+    assert not Document("null\n").empty
     assert Document("a: 1\na: 2").pairs() == [("a", 1, 1), ("a", 2, 2)]
     assert Document("[1]").pairs() is None
     assert len(yaml_value("a: [" + "1," * (MAX_NODES - 10) + "]")["a"]) == MAX_NODES - 10
