@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
-from pathlib import Path
+import subprocess
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_core.runs import RunFolder
 
 FILES = (
@@ -80,9 +81,14 @@ def put(folder: RunFolder, name: str, kind: str) -> None:
     ODD[kind](path)
 
 
-def full_device() -> Path:
-    """The device on which each write fails for lack of room; a test is skipped where the machine has none."""
-    device = Path("/dev/full")
-    if not device.is_char_device():
-        pytest.skip("/dev/full is no device on this machine")
-    return device
+def run_without_room(command: list[str], output: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command that can write no byte into a file, as on a full disk: its standard output is `output`.
+
+    The limit on the size of a file does it, which each machine has: /dev/full is an ordinary file in some containers.
+    """
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    with output.open("wb") as file:
+        return subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False, preexec_fn=limit)

@@ -138,7 +138,7 @@ def main() -> None:
         if error.filename:
             print_error(OSError(file_message(error)))
             sys.exit(1)
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}:
             raise
         with suppress(OSError, ValueError):  # what is left of the output goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ import pytest
 
 from llf_core.cli.model_table import table
 from llf_core.model_catalog import find_model, known_models, search_models
+from tests.odd_files import run_without_room
 
 LLF = str(Path(sys.executable).with_name("llf"))
 LARGE = {"torch", "transformers", "numpy", "typer", "llf_core.config"}
@@ -85,8 +86,7 @@ def test_help_and_other_options_are_those_of_the_command_line():
     assert "--jsn" in done.stderr
 
 
-def test_an_output_that_cannot_be_written_is_a_sentence():
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run([LLF, "models", "qwen"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+def test_an_output_that_cannot_be_written_is_a_sentence(tmp_path):
+    done = run_without_room([LLF, "models", "qwen"], tmp_path / "output")
     assert done.returncode == 1
-    assert "The output cannot be written: No space left on device." in done.stderr
+    assert "The output cannot be written: File too large." in done.stderr

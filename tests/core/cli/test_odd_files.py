@@ -10,10 +10,9 @@ import sys
 import pytest
 
 from llf_core import cli, runs
-from llf_core.cli.terminal import out
 from llf_core.data import dump_examples
 from llf_core.user_error import BAD_CONFIG
-from tests.odd_files import full_device, put
+from tests.odd_files import put, run_without_room
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link out", "folder", "huge"])
@@ -69,15 +68,11 @@ def test_texts_that_no_terminal_writes_hide_no_run():
 
 
 @pytest.mark.parametrize("arguments", [["version"], ["runs", "list"], ["runs", "list", "--json"], ["env"], ["--help"]])
-def test_an_output_without_room_ends_in_a_sentence(monkeypatch, capsys, arguments):
-    with full_device().open("w", buffering=1) as full:
-        monkeypatch.setattr(sys, "stdout", full)
-        monkeypatch.setattr(sys, "argv", ["llf", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    out._buffer.clear()  # the console keeps what it could not write; a process would have ended
-    assert end.value.code == 1
-    assert "The output cannot be written: No space left on device." in capsys.readouterr().err
+def test_an_output_without_room_ends_in_a_sentence(tmp_path, arguments):
+    command = [sys.executable, "-c", "from llf_core.cli import main; main()", *arguments]
+    done = run_without_room(command, tmp_path / "output")
+    assert done.returncode == 1
+    assert "The output cannot be written: File too large." in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["runs", "clean", "--yes"], ["runs", "list"], ["demo", "--report"]])

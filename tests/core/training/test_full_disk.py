@@ -17,7 +17,7 @@ from llf_core.runs.disk_errors import is_disk_error
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 from tests.faults.test_bad_input import check_sentence
-from tests.odd_files import full_device
+from tests.odd_files import run_without_room
 
 
 def after_step(monkeypatch, step, act):
@@ -195,7 +195,6 @@ def test_what_libraries_say_of_a_full_disk(error, full):
     assert is_disk_error(other) is full
 
 
-def test_a_line_that_finds_no_room_in_the_log_ends_no_process():
+def test_a_line_that_finds_no_room_in_the_log_ends_no_process(tmp_path):
     code = "from llf_core.runs.log_stream import tolerate_a_full_log as t; t(); print('x' * 10**6); raise SystemExit(3)"
-    with full_device().open("wb") as full:
-        assert subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, check=False).returncode == 3
+    assert run_without_room([sys.executable, "-c", code], tmp_path / "log").returncode == 3
