@@ -106,10 +106,10 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("MalformedCallError", "InvalidJSONError"), "its generator has read no character yet"
     ),
     "llf_core.launch.queue.QueuePosition.__init__": {"HomeError": "the folder of a run is an absolute path"},
-    "llf_core.launch.run.Run.checkpoint": {"ValueError": "the type of the request is a constant"},
-    "llf_core.launch.run.Run.evaluate": {"ValueError": "the type of the request is a constant"},
-    "llf_core.launch.run.Run.sample": {"ValueError": "the type of the request is a constant"},
-    "llf_core.launch.run.Run.stop": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run_control.RunControl.checkpoint": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run_control.RunControl.evaluate": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run_control.RunControl.sample": {"ValueError": "the type of the request is a constant"},
+    "llf_core.launch.run_control.RunControl.stop": {"ValueError": "the type of the request is a constant"},
     "llf_core.launch.start.separate_url_secrets": {"ConfigError": "a redacted URL is as valid as the full one"},
     "llf_core.models.bf16_benchmark.bf16_speedup": {"PackageNotFoundError": "torch is imported"},
     "llf_core.models.bounded_tokenizers.check_tokenizer": {

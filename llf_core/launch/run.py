@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.branch import branch, replay
 from llf_core.launch.detach import start_supervisor
-from llf_core.launch.progress_line import ProgressLine
-from llf_core.launch.stored_config import check_stored
-from llf_core.runs import (
-    Checkpoints,
-    RunFolder,
-    RunReader,
-    Status,
-    folder_bytes,
-    kill_run,
-    open_run,
-    send_request,
-    status,
-)
-from llf_core.runs.change_journal import check_changes, read_changes
+from llf_core.launch.resume import resume
+from llf_core.launch.run_control import RunControl
+from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run
+from llf_core.runs.change_journal import read_changes
 from llf_core.runs.config_file import run_config
-from llf_core.runs.disk_errors import failure_message as disk_told
-from llf_core.runs.disk_errors import is_disk_error
-from llf_core.runs.final_status import keep_reason
-from llf_core.runs.foreign_code import check_run
-from llf_core.runs.trust import sign_run
-from llf_core.runs.writer import write_event
-from llf_core.untrusted import is_folder, leads_to_file
+from llf_core.untrusted import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
-    from typing import Literal
 
     import pandas as pd
 
     from llf_core.rewards.signature import RewardFunction
-
-POLL_SECONDS = 0.2
-TEARDOWN_SECONDS = 20.0
 
 
 def attach(run_id: str, home: Path | str | None = None) -> Run:
@@ -58,7 +37,7 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
     return Run(open_run(run_id, home))
 
 
-class Run:
+class Run(RunControl):
     """A handle on a run. It holds no state of its own, so that several of them, in several processes, always agree.
 
     Args:
@@ -70,25 +49,6 @@ class Run:
         'finished'
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self._reader = RunReader(folder)
-
-    @property
-    def id(self) -> str:
-        """The run's id: the name of its folder, which sorts by time."""
-        return self.folder.id
-
-    @property
-    def state(self) -> str:
-        """The current state, read anew each time; `lost` if no process is alive and there is no final status.
-
-        Raises:
-            BrokenRunError: the run's status cannot be read.
-            OSError: too many files are open.
-        """
-        return self.status().state
-
     @property
     def output(self) -> Path:
         """Folder of the result, which peft and transformers load; it exists once the run has finished."""
@@ -98,236 +58,8 @@ class Run:
         now = self.status()
         return f"Run({self.id!r}, {now.state}, step {now.step} of {now.total})"
 
-    def status(self) -> Status:
-        """Read state, step, processes and reason, as shown by views.
-
-        It is read from the folder at each call, since other processes change it.
-
-        Raises:
-            BrokenRunError: the run's status cannot be read.
-            OSError: too many files are open.
-        """
-        return self._reader.status()
-
-    def wait(
-        self,
-        timeout: float | None = None,
-        *,
-        progress: bool = True,
-        interrupt: Literal["leave", "raise"] = "leave",
-    ) -> Status:
-        """Wait until the run ends. An interrupt only ends the waiting, not the run.
-
-        A cell or script can then go on with the result.
-
-        Args:
-            timeout: maximum seconds to wait; the returned status may then be live. None for no limit.
-            progress: whether to show progress.
-            interrupt: `leave` prints how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
-
-        Returns:
-            The status at the end of the waiting.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C or *Interrupt*, with `interrupt="raise"`.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `progress`, the run's metrics cannot be read.
-            OSError: too many files are open, or with `progress`, stdout cannot be written.
-        """
-        until = None if timeout is None else time.monotonic() + timeout
-        watch = ProgressLine(self._reader) if progress else None
-        try:
-            while True:
-                now = self.status()
-                if watch is not None:
-                    watch.show(now)
-                if now.has_ended or (until is not None and time.monotonic() >= until):
-                    return now
-                left = POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
-                time.sleep(min(POLL_SECONDS, left))
-        except KeyboardInterrupt:
-            if interrupt == "raise":
-                raise
-            print(  # noqa: T201 - the caller's cell or terminal
-                f"{self.id} is still running. Stop it with run.stop(), or in a terminal: llf runs stop {self.id}"
-            )
-            return self.status()
-        finally:
-            if watch is not None:
-                watch.close()
-
-    def stop(self, *, wait: bool = False, grace: float | None = None, by: str = "code") -> str | None:
-        """Request a stop with a checkpoint after the current step, from which `resume` continues.
-
-        A queued run leaves the queue.
-
-        Args:
-            wait: whether to wait until the run has ended.
-            grace: seconds after which a trainer that does not respond gets SIGTERM; None, and a number that is negative
-                or not finite, for 120.
-            by: who requested it.
-
-        Returns:
-            Id of the request; None if the run had ended before.
-
-        Raises:
-            RuntimeError: the run is lost: no process is left to stop.
-            BrokenRunError: the run's status cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
-        """
-        now = self.status()
-        if now.final:
-            return None
-        if now.state == "lost":
-            raise RuntimeError(f"No process of {self.id} is running. Resume the run to continue it.")
-        request = send_request(self.folder, "stop", {} if grace is None else {"grace": grace}, by)
-        if wait:
-            self.wait(progress=False)
-        return request
-
-    def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request a checkpoint after the current step, for example before a risky change; see `ask`.
-
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
-        """
-        return self.ask("checkpoint", wait=wait, by=by)
-
-    def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request an evaluation after the current step, beside the scheduled ones; see `ask`.
-
-        The validation loss of a moment is then known without waiting.
-
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
-        """
-        return self.ask("evaluate", wait=wait, by=by)
-
-    def sample(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request completions of the watched prompts after the current step, beside the scheduled ones; see `ask`.
-
-        Answers show what a loss does not.
-
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
-        """
-        return self.ask("sample", wait=wait, by=by)
-
-    def set(self, *, wait: bool = False, by: str = "code", **changes: object) -> str:
-        """Change settings of a live run from its next step on; see `ask`. A replay repeats the change.
-
-        A run with a rate that is too high need not be started again.
-
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-            changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule),
-                `watch` (a prompt to answer at every checkpoint and evaluation), `evaluate` (True: one evaluation now).
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            ValueError: a setting cannot be changed, or its value is out of range.
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
-
-        Example:
-            >>> run.set(learning_rate=1e-4)
-        """
-        return self.ask("set", check_changes(changes), wait=wait, by=by)
-
-    def ask(
-        self,
-        type: str,  # noqa: A002 - the field's name
-        args: Mapping[str, object] | None = None,
-        *,
-        wait: bool = False,
-        by: str = "code",
-    ) -> str:
-        """Send a request to a live run, as the buttons of the monitor do.
-
-        The trainer handles it after the current step. The supervisor handles `kill`, even while the trainer is blocked.
-
-        Args:
-            type: one of `llf_core.runs.control.REQUEST_TYPES`.
-            args: arguments of the type, for example `grace` in seconds for `stop`; None for none.
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            ValueError: the type is unknown, or the arguments are too large.
-            TypeError: an argument is not JSON.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
-        """
-        now = self.status()
-        if now.has_ended:
-            raise RuntimeError(f"{self.id} is {now.state}. Expected a live run.")
-        reader = RunReader(self.folder)
-        request = send_request(self.folder, type, args, by)
-        while wait:
-            over = self.status().has_ended
-            for event in reader.events():
-                if event["type"] == "answer" and event.get("id") == request:
-                    if not event.get("ok"):
-                        raise RuntimeError(str(event.get("message")))
-                    return str(event.get("message"))
-            if over:
-                raise RuntimeError(f"{self.id} ended before it handled the request.")
-            time.sleep(POLL_SECONDS)
-        return request
-
     def code(self) -> str:
-        """Write a notebook cell that runs the same config again, with its live changes as a comment.
+        """A notebook cell that runs the same config again, with its live changes as a comment.
 
         A run started in the form can then be repeated and changed in code.
 
@@ -432,25 +164,6 @@ class Run:
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)})
         return Run(new)
 
-    def kill(self, by: str = "code") -> Status:
-        """Kill the run immediately, if it does not respond to a stop; progress since its last checkpoint is lost.
-
-        Args:
-            by: who requested it.
-
-        Returns:
-            The new status; unchanged if the run had ended before.
-
-        Raises:
-            RuntimeError: it runs on another machine, where nothing answers the request, or its status names a process
-                that does not belong to it.
-            TimeoutError: a process does not end (for example in a driver call).
-            BrokenRunError: the run's status cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request or the status cannot be written.
-        """
-        return kill_run(self.folder, by)
-
     def resume(
         self,
         env: Mapping[str, str] | None = None,
@@ -489,45 +202,9 @@ class Run:
             OSError: a file of the run cannot be read or cannot be written.
             PluginError: two installed packages declare the same name or key.
         """
-        now = self.status()
-        if now.state == "finished":
-            raise RuntimeError(f"{self.id} has finished. Start a new run to train further.")
-        if not now.has_ended:
-            raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended. Stop it first.")
-        if command is None:
-            check_stored(self.folder, "resume", env)
-        how = f"run.resume(trust=True), or in a terminal: llf runs resume {self.id} --trust"
-        check_run(self.folder, trust, how)
-        _wait_for_teardown(now)
-        checkpoints = Checkpoints(self.folder)
-        latest = checkpoints.latest()
-        step = 0 if latest is None else checkpoints.list()[-1]
-        if leads_to_file(self.folder.trained):  # only predictions are left
-            step = max(step, now.step)
-        attempt = now.attempt + 1
-        replaced = [] if rewards is None else self._replace_rewards(rewards, now.attempt)
-        where = None if latest is None else f"checkpoints/{latest.name}"
-        more = {"rewards": replaced} if replaced else {}
-        try:
-            status.begin_attempt(self.folder, attempt, step=step)
-            write_event(self.folder, attempt, "resumed", from_step=step, checkpoint=where, **more)
-            sign_run(self.folder)
-        except OSError as error:
-            if not is_disk_error(error):
-                raise
-            reason = " ".join(disk_told(self.folder, error))
-            try:
-                status.update(self.folder, of_attempt=attempt, state="failed", reason=reason)
-            except OSError:
-                keep_reason(self.folder, attempt, reason)
-            raise RuntimeError(reason) from error
+        resume(self.folder, env, rewards, trust, check_config=command is None)
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
-
-    def _replace_rewards(self, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
-        from llf_core.rewards import replace_code
-
-        return replace_code(self.folder, rewards, attempt)
 
     def metrics(self) -> pd.DataFrame:
         """All metrics as a DataFrame: one row per step (the index), one column per name, NaN where a step has none.
@@ -614,14 +291,3 @@ class Run:
             }
         )
         return found
-
-
-def _wait_for_teardown(now: Status) -> None:
-    """Wait for ended processes to exit, since they still hold memory and files."""
-    if not now.is_on_this_host:
-        return
-    until = time.monotonic() + TEARDOWN_SECONDS
-    while any(process is not None and process.alive() for process in (now.trainer, now.supervisor_process)):
-        if time.monotonic() > until:
-            raise RuntimeError(f"Process {now.pid} of the last attempt is still running. Kill it, then resume.")
-        time.sleep(0.05)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.launch import launch, sweep
+from llf_core.launch import Run, launch, sweep
 from llf_core.launch import start as starting
-from llf_core.launch.run import Run
 from llf_core.rewards import (
     REWARDS,
     Reward,

@@ -11,7 +11,13 @@ import pytest
 from llf_core.runs.log_handler import LOGGER, log_to_run
 
 ROOT = Path(__file__).parents[3] / "llf_core"
-RESULTS = {"cli", "evaluation/worker_process.py", "launch/progress_line.py", "launch/run.py", "runs/log_handler.py"}
+RESULTS = {
+    "cli",
+    "evaluation/worker_process.py",
+    "launch/progress_line.py",
+    "launch/run_control.py",
+    "runs/log_handler.py",
+}
 """What prints the result of a command or a cell, and the handler itself."""
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.launch import run as launch_run
-from llf_core.launch.run import Run
+from llf_core.launch import Run
 from llf_core.runs import (
     Checkpoints,
     RunReader,
@@ -61,9 +60,9 @@ def test_two_users_take_the_same_locks():
 
 
 def test_resume_and_branch_leave_no_descriptor_open(folder, monkeypatch):
-    monkeypatch.setattr(launch_run, "start_supervisor", lambda *_: None)
-    monkeypatch.setattr(launch_run, "check_stored", lambda *_: None)
-    monkeypatch.setattr(launch_run, "check_run", lambda *_, **__: None)
+    monkeypatch.setattr("llf_core.launch.run.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.resume.check_stored", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.resume.check_run", lambda *_, **__: None)
     own = Checkpoints(folder)
     own.path(3).mkdir(parents=True)
     (own.path(3) / "trainer_state.json").write_text('{"max_steps": 9}')

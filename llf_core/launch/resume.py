@@ -1,0 +1,119 @@
+"""The next attempt of a run that has ended: in the same folder, from its newest complete checkpoint."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.launch.stored_config import check_stored
+from llf_core.runs import Checkpoints, status
+from llf_core.runs.disk_errors import failure_message, is_disk_error
+from llf_core.runs.final_status import keep_reason
+from llf_core.runs.foreign_code import check_run
+from llf_core.runs.shown_status import shown_status
+from llf_core.runs.trust import sign_run
+from llf_core.runs.writer import write_event
+from llf_core.untrusted import leads_to_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llf_core.rewards.signature import RewardFunction
+    from llf_core.runs import RunFolder, Status
+
+TEARDOWN_SECONDS = 20.0
+"""Maximum seconds to wait until the processes of the last attempt have exited."""
+
+
+def resume(
+    folder: RunFolder,
+    env: Mapping[str, str] | None = None,
+    rewards: Iterable[RewardFunction | str] | None = None,
+    trust: bool | str = False,
+    *,
+    check_config: bool = True,
+) -> None:
+    """Begin the next attempt of an ended run, so that a supervisor can be started for it.
+
+    It continues from the newest complete checkpoint; without one it starts from the beginning.
+
+    Args:
+        folder: the run.
+        env: additional environment variables of its processes; None for none.
+        rewards: fixed reward functions, which replace those of the same names; None to keep all.
+        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
+        check_config: whether LLF's trainer will read its config, which must then be valid.
+
+    Raises:
+        RuntimeError: it has not ended, or it has finished; a process of the last attempt does not exit; the disk is
+            full.
+        ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer valid;
+            `LLF_URLS` lacks a URL with credentials.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
+        ValueError: two reward functions have the same name.
+        UntrustedCodeError: the run was created elsewhere, and its code would run.
+        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
+        BrokenRunError: the run's status cannot be read.
+        OSError: a file of the run cannot be read or cannot be written, or `LLF_HOME_MODE` is not a mode.
+        PluginError: two installed packages declare the same name or key.
+    """
+    now = shown_status(folder)
+    if now.state == "finished":
+        raise RuntimeError(f"{folder.id} has finished. Start a new run to train further.")
+    if not now.has_ended:
+        raise RuntimeError(f"{folder.id} is {now.state}. Expected a run that has ended. Stop it first.")
+    if check_config:
+        check_stored(folder, "resume", env)
+    check_run(folder, trust, f"run.resume(trust=True), or in a terminal: llf runs resume {folder.id} --trust")
+    _wait_for_teardown(now)
+    replaced = [] if rewards is None else _replace_rewards(folder, rewards, now.attempt)
+    _begin_attempt(folder, now, {"rewards": replaced} if replaced else {})
+
+
+def _wait_for_teardown(now: Status) -> None:
+    """Wait for ended processes to exit, since they still hold memory and files."""
+    if not now.is_on_this_host:
+        return
+    until = time.monotonic() + TEARDOWN_SECONDS
+    while any(process is not None and process.alive() for process in (now.trainer, now.supervisor_process)):
+        if time.monotonic() > until:
+            raise RuntimeError(f"Process {now.pid} of the last attempt is still running. Kill it, then resume.")
+        time.sleep(0.05)
+
+
+def _replace_rewards(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
+    from llf_core.rewards import replace_code
+
+    return replace_code(folder, rewards, attempt)
+
+
+def _begin_attempt(folder: RunFolder, last: Status, fields: Mapping[str, object]) -> None:
+    """Write the status and the event of the next attempt; of a full disk the attempt fails at once.
+
+    Args:
+        folder: the run.
+        last: status of the last attempt.
+        fields: further fields of the event `resumed`.
+
+    Raises:
+        RuntimeError: the disk is full, or another process has begun the attempt.
+    """
+    checkpoints, attempt = Checkpoints(folder), last.attempt + 1
+    steps = checkpoints.list()
+    step = steps[-1] if steps else 0
+    checkpoint = f"checkpoints/{checkpoints.path(step).name}" if steps else None
+    if leads_to_file(folder.trained):  # only predictions are left
+        step = max(step, last.step)
+    try:
+        status.begin_attempt(folder, attempt, step=step)
+        write_event(folder, attempt, "resumed", from_step=step, checkpoint=checkpoint, **fields)
+        sign_run(folder)
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        reason = " ".join(failure_message(folder, error))
+        try:
+            status.update(folder, of_attempt=attempt, state="failed", reason=reason)
+        except OSError:
+            keep_reason(folder, attempt, reason)
+        raise RuntimeError(reason) from error
