@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import expanded
 from llf_core.launch.environment import start_facts
-from llf_core.launch.stored_config import check_stored
+from llf_core.launch.stored_config import check_stored, check_urls, stored_config
 from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
 from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.runs.config_file import read_config, run_config
@@ -46,7 +46,7 @@ def _threads(folder: RunFolder) -> dict[str, Any]:
     return {"threads": threads} if isinstance(threads, int) else {}
 
 
-def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
+def replay(folder: RunFolder, trust: bool | str = False, *, env: Mapping[str, str] | None = None) -> RunFolder:
     """Create a run with the same config and rows, and the same live changes at the same steps.
 
     The curve of a run that was steered by hand can then be reproduced, which its config alone does not allow.
@@ -54,6 +54,7 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     Args:
         folder: the run to repeat.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
+        env: additional environment variables of its processes; None for none.
 
     Returns:
         The new run's folder, not started yet.
@@ -70,7 +71,7 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         OSError: the folder cannot be written.
         PluginError: two installed packages declare the same name or key.
     """
-    _check(folder, trust, "replay")
+    check_run(folder, trust, _how_to_allow(folder, "replay"))
     name = f"{read_meta(folder)['name'] or folder.id} again"
     told = read_changes(folder)
     parent = read_object(folder.env).get("parent")
@@ -82,9 +83,11 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
                 "written: restore it, or branch again."
             )
         other = open_run(named, folder.home)
-        _check(other, trust, "branch")
-        return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
-    check_stored(folder, "replay")
+        check_run(other, trust, _how_to_allow(folder, "replay"))
+        further = [change for change in told if change.step >= step]
+        check_urls(read_config(other.config), "replay", env)
+        return _branch(other, step, parent["changes"], name, further)
+    check_stored(folder, "replay", env)
     loaded = run_config(folder)
 
     def fill(new: RunFolder) -> None:
@@ -95,8 +98,8 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     return _proven(create_run(read_text(folder.config), name, folder.home, fill))
 
 
-def _check(folder: RunFolder, trust: bool | str, what: str) -> None:
-    check_run(folder, trust, f"run.{what}(trust=True), or in a terminal: llf runs {what} {folder.id} --trust")
+def _how_to_allow(folder: RunFolder, what: str) -> str:
+    return f"run.{what}(trust=True), or in a terminal: llf runs {what} {folder.id} --trust"
 
 
 def _proven(new: RunFolder) -> RunFolder:
@@ -104,12 +107,14 @@ def _proven(new: RunFolder) -> RunFolder:
     return new
 
 
-def branch(
+def branch(  # noqa: PLR0913 - each of them is optional
     folder: RunFolder,
     step: int | None = None,
     changes: Mapping[str, Any] | None = None,
     name: str | None = None,
     trust: bool | str = False,
+    *,
+    env: Mapping[str, str] | None = None,
 ) -> RunFolder:
     """Create a run that continues from a checkpoint of another run with changed settings.
 
@@ -123,6 +128,7 @@ def branch(
         name: display name of the new run; None for the `run_name` of the changes, else that of the other run with the
             step.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
+        env: additional environment variables of its processes; None for none.
 
     Returns:
         The new run's folder, not started yet.
@@ -138,12 +144,13 @@ def branch(
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
         PluginError: two installed packages declare the same name or key.
     """
-    _check(folder, trust, "branch")
+    check_run(folder, trust, _how_to_allow(folder, "branch"))
     step = _checkpoint(folder, step)
     changes = dict(changes or {})
     live = {key: changes[key] for key in LIVE_SETTINGS if key in changes}
     own = [Change(step, check_changes(live), f"branch-{secrets.token_hex(4)}")] if live else []
     name = name or str(changes.get("run_name") or "") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
+    check_urls(read_config(folder.config), "branch", env)
     return _branch(folder, step, changes, name, own)
 
 
@@ -161,7 +168,7 @@ def _branch(
     try:
         config = RunConfig.load(values, base=folder.path)
     except ConfigError:
-        check_stored(folder, "branch")  # what is wrong without the changes too
+        stored_config(folder, "branch")  # what is wrong without the changes too
         raise
     before = [change for change in read_changes(folder) if change.step <= step]
 

@@ -75,10 +75,11 @@ def _wait_for_teardown(now: Status) -> None:
     if not now.is_on_this_host:
         return
     until = time.monotonic() + TEARDOWN_SECONDS
-    while any(process is not None and process.alive() for process in (now.trainer, now.supervisor_process)):
-        if time.monotonic() > until:
-            raise RuntimeError(f"Process {now.pid} of the last attempt is still running. Kill it, then resume.")
-        time.sleep(0.05)
+    for process in (now.trainer, now.supervisor_process):
+        while process is not None and process.alive():
+            if time.monotonic() > until:
+                raise RuntimeError(f"Process {process.pid} of the last attempt is still running. Kill it, then resume.")
+            time.sleep(0.05)
 
 
 def _replace_rewards(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:

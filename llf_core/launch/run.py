@@ -113,7 +113,7 @@ class Run(RunControl):
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the run's status cannot be read.
         """
-        new = replay(self.folder, trust)
+        new = replay(self.folder, trust, env=env)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
         return Run(new)
 
@@ -160,7 +160,7 @@ class Run(RunControl):
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
         """
-        new = branch(self.folder, step, {**(changes or {}), **more}, name, trust)
+        new = branch(self.folder, step, {**(changes or {}), **more}, name, trust, env=env)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)})
         return Run(new)
 

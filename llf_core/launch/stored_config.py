@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction.url_secrets import missing_url_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config import Problem
+    from llf_core.config import Problem, RunConfig
     from llf_core.runs import RunFolder
 
 
@@ -26,17 +26,47 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
         env: additional environment variables; None for none.
 
     Raises:
+        ConfigError: the config has errors; it holds each with file, line and fix. Or `LLF_URLS` lacks a URL.
+        PluginError: two installed plug-ins declare the same key or name.
+        FileNotFoundError: the working directory was removed.
+    """
+    check_urls(stored_config(folder, what).flat(), what, env)
+
+
+def stored_config(folder: RunFolder, what: str) -> RunConfig:
+    """The config of a run, refused with a sentence for its user if it is no longer valid.
+
+    Args:
+        folder: the run.
+        what: verb for the message: `resume`.
+
+    Raises:
         ConfigError: the config has errors; it holds each with file, line and fix.
         PluginError: two installed plug-ins declare the same key or name.
         FileNotFoundError: the working directory was removed.
     """
-    from llf_core.config import ConfigError, Problem, validate
+    from llf_core.config import ConfigError, validate
 
     report = validate(folder.config)
     errors = [problem for problem in report.problems if problem.severity == "error"]
     if errors:
         raise ConfigError(tuple(replace(one, message=_told(one, folder, what)) for one in errors))
-    values = report.accepted().flat()
+    return report.accepted()
+
+
+def check_urls(values: Mapping[str, Any], what: str, env: Mapping[str, str] | None = None) -> None:
+    """Refuse a stored config with URLs whose credentials the environment lacks, before a run is made of it.
+
+    Args:
+        values: its values by key.
+        what: verb for the message: `resume`.
+        env: additional environment variables; None for none.
+
+    Raises:
+        ConfigError: `LLF_URLS` lacks a URL with credentials; it names the key.
+    """
+    from llf_core.config import ConfigError, Problem
+
     untold = missing_url_secrets(values, {**os.environ, **(env or {})}, what)
     if untold:
         raise ConfigError(tuple(Problem("unresolved", key, values[key], told) for key, told in untold.items()))

@@ -9,9 +9,14 @@ import pytest
 
 from llf_core.config import ConfigError
 from llf_core.launch import Run
+from llf_core.launch.branch import branch, replay
 from llf_core.launch.stored_config import check_stored
-from llf_core.runs import Checkpoints, RunWriter, create_run, read_status, send_request
+from llf_core.runs import Checkpoints, RunWriter, create_run, read_status, send_request, status
+from llf_core.runs.config_file import run_config
+from llf_core.runs.process import ProcessId
 from llf_core.runs.trust import sign_run
+
+GONE = {"pid": 2**22 - 1, "started": 1.0, "ticks": 1}
 
 
 def test_resume_goes_on_from_the_newest_whole_checkpoint(started, until, command):
@@ -80,21 +85,57 @@ def test_a_config_that_is_refused_by_now_is_told_before_anything_is_changed(llf_
     assert [path.name for path in (llf_home / "runs").iterdir()] == [folder.id]
 
 
-@pytest.mark.parametrize("what", ["resume", "replay"])
-def test_an_address_that_is_kept_without_its_password_is_asked_for_before_anything_is_changed(
-    llf_home, monkeypatch, what
-):
+KEPT_URL = "https://***@data.example.org/faq.jsonl"
+URLS = {"LLF_URLS": "https://a:b@other.org/x https://me:s3cr3t@data.example.org/faq.jsonl"}
+
+
+@pytest.fixture
+def with_kept_url(monkeypatch):
+    """A stopped run with a checkpoint, whose data set was given with a password."""
     monkeypatch.delenv("LLF_URLS", raising=False)
-    kept = "https://***@data.example.org/faq.jsonl"
-    folder = create_run(f"dataset: {kept}\nmodel_name_or_path: smollm2-135m-instruct\n", "old")
+    folder = create_run(f"dataset: {KEPT_URL}\nmodel_name_or_path: smollm2-135m-instruct\n", "old")
     RunWriter(folder).close("stopped")
+    checkpoint = Checkpoints(folder).path(2)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text('{"max_steps": 9}')
+    Checkpoints(folder).finish(2)
     sign_run(folder)
+    return folder
+
+
+@pytest.mark.parametrize("what", ["resume", "replay", "branch"])
+def test_an_address_that_is_kept_without_its_password_is_asked_for_before_anything_is_changed(
+    llf_home, with_kept_url, what
+):
+    folder = with_kept_url
     with pytest.raises(ConfigError, match=rf"Set the environment variable LLF_URLS .*, then {what}\.") as error:
         getattr(Run(folder), what)()
-    assert kept in str(error.value)
+    assert KEPT_URL in str(error.value)
     assert (read_status(folder).state, read_status(folder).attempt) == ("stopped", 1)
     assert [path.name for path in (llf_home / "runs").iterdir()] == [folder.id]
-    check_stored(folder, what, {"LLF_URLS": "https://a:b@other.org/x https://me:s3cr3t@data.example.org/faq.jsonl"})
+    check_stored(folder, what, URLS)
+
+
+def test_a_new_run_takes_the_password_from_the_environment_that_it_is_given(with_kept_url):
+    assert run_config(replay(with_kept_url, env=URLS)).get("dataset") == (KEPT_URL,)
+    branched = branch(with_kept_url, 2, env=URLS)
+    assert run_config(branched).get("dataset") == (KEPT_URL,)
+    with pytest.raises(ConfigError, match=r"LLF_URLS .*, then replay\."):
+        replay(branched)
+    assert read_status(replay(branched, env=URLS)).step == 2
+
+
+@pytest.mark.parametrize("which", ["trainer", "supervisor"])
+def test_the_process_that_does_not_exit_is_named(monkeypatch, which):
+    folder = create_run("model_name_or_path: tiny\nstage: sft\n", "stuck")
+    own = ProcessId.of(os.getpid()).json()
+    processes = {**own, "supervisor": GONE} if which == "trainer" else {**GONE, "supervisor": own}
+    status.update(folder, state="failed", **processes)
+    sign_run(folder)
+    monkeypatch.setattr("llf_core.launch.resume.TEARDOWN_SECONDS", 0.1)
+    with pytest.raises(RuntimeError, match=rf"^Process {os.getpid()} of the last attempt is still running"):
+        Run(folder).resume(command=["false"])
+    assert read_status(folder).attempt == 1
 
 
 def test_resume_of_a_lost_run(started, until, command):
