@@ -30,7 +30,7 @@ def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) ->
         changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
             config has the value that the flag stands for.
     """
-    left, translated = dict(values), known().translated
+    left, translated = _without_optimizer(values, changes), known().translated
     for old, new in translated.items():
         if old not in changes or new in changes:
             continue
@@ -39,6 +39,23 @@ def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) ->
             left.pop(new, None)
     changed = {*changes, *(translated[key] for key in changes if key in translated and not is_off(key, changes[key]))}
     return {key: value for key, value in left.items() if key in changes or translated.get(key) not in changed}
+
+
+def _without_optimizer(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Leave out the keys that a name of transformers among the changes replaces, such as `optim: galore_adamw`.
+
+    The name selects the whole optimizer, so `use_apollo` of the values no longer counts; `optim_args` are all of its
+    options.
+    """
+    name = changes.get("optim")
+    if not isinstance(name, str) or name not in known().optimizers:
+        return dict(values)
+    replaced = {key for keys in known().optimizers.values() for key in keys} - {"optim"}
+    if "optim_args" in changes:
+        replaced |= {key for options in known().optimizer_options.values() for key, _ in options.values()}
+    if "optim_target_modules" in changes:
+        replaced |= {*known().optimizer_targets.values()}
+    return {key: value for key, value in values.items() if key in changes or key not in replaced}
 
 
 def is_off(old: str, given: object) -> bool:

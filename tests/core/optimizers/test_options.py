@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from llf_core.config import RunConfig, validate
+from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.name_checks import check
 from llf_core.config.registry import base_optimizer_of, declared, optimizer_of
@@ -121,6 +121,25 @@ def test_names_of_transformers_are_read_as_llama_factorys_keys_with_their_defaul
     assert not validate(named, ["galore_rank=8", "optim_args=rank=64"]).ok
     for rank in ("inf", "nan"):
         assert any("(`galore_rank`) is " in one for one in said(optim="galore_adamw", optim_args=f"rank={rank}"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim": "apollo_adamw", "optim_args": "rank=8"},
+        {"optim": "apollo_adamw_layerwise", "optim_args": "scale=2"},
+        {"optim": "galore_adamw", "optim_args": "rank=8", "optim_target_modules": "all"},
+    ],
+)
+def test_a_changed_name_of_an_optimizer_replaces_what_the_earlier_one_meant(changes):
+    """`replace` and overrides give what the changed file gives, though the config has the keys that its names mean."""
+    named = FULL | {"optim": "apollo_adamw_layerwise", "optim_args": "rank=4", "optim_target_modules": ["mlp"]}
+    config, expected = RunConfig.load(named), RunConfig.load(named | changes)
+    assert config.replace(**changes) == expected
+    assert RunConfig.load(config, [f"{key}={value}" for key, value in changes.items()]) == expected
+    assert config.replace(optim="apollo_adamw").get("apollo_rank") == 4
+    with pytest.raises(ConfigError, match="`rank` in `optim_args` and `apollo_rank: 2` set the same"):
+        config.replace(optim="apollo_adamw", optim_args="rank=8", apollo_rank=2)
 
 
 def test_every_name_of_transformers_is_read():
