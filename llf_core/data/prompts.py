@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.number_format import with_unit
 from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
 from llf_core.data.build import skip_broken
 from llf_core.data.errors import BadExample, DataError
@@ -109,10 +110,9 @@ class _Reader:
 
     def dropped_text(self) -> str:
         """Sentences about the prompts that are left out."""
-        cutoff = self._config.data.cutoff_len
-        long = f"{self._long:,} prompts have more than cutoff_len {cutoff:,} tokens and are dropped. "
-        tools = f"{self._tools:,} prompts use tools, which is not supported yet, and are dropped. "
-        return (long if self._long else "") + (tools if self._tools else "")
+        long = f"more than cutoff_len {self._config.data.cutoff_len:,} tokens"
+        tools = "tools, which are not supported yet,"
+        return _dropped(self._long, "has", "have", long) + _dropped(self._tools, "uses", "use", tools)
 
     def rows(self, examples: Dataset, counts: NDArray[np.int64]) -> tuple[Dataset, tuple[int, ...]]:
         """The prompts of some examples, and the positions of these examples."""
@@ -157,6 +157,14 @@ class _Reader:
         if system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": system})
         return json.dumps({"prompt": messages, "row": dict(row), "expected": expected}, ensure_ascii=False, default=str)
+
+
+def _dropped(count: int, verb: str, plural: str, what: str) -> str:
+    """A sentence about prompts that are left out, with a space after it; empty if there are none."""
+    if not count:
+        return ""
+    has, is_ = (verb, "is") if count == 1 else (plural, "are")
+    return f"{with_unit(count, 'prompt')} {has} {what} and {is_} dropped. "
 
 
 @dataclass(frozen=True)

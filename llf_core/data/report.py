@@ -314,10 +314,12 @@ class DataReport:
             return
         first = "; ".join(self._named_place(one) for one in unusable[:MAX_NAMED])
         more = f"; and {len(unusable) - MAX_NAMED:,} more" if len(unusable) > MAX_NAMED else ""
-        count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
+        one = len(unusable) == 1
+        count, it = ("1 record gives", "it") if one else (f"{len(unusable):,} records give", "them")
+        listed = " `llf inspect --json` with `stop_on_dropped=false` lists all of them." if more else ""
         raise DataError(
-            f"{count} no example, and `stop_on_dropped` is true: {first}{more}. "
-            "Fix them, or set it to false to drop them."
+            f"{count} no example, and `stop_on_dropped` is true: {first}{more}. Fix the record{'' if one else 's'}, or "
+            f"set `stop_on_dropped` to false to train without {it}.{listed}"
         )
 
     def no_examples_error(self, names: Sequence[str]) -> DataError:

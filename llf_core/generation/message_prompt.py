@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import first_line
+from llf_core.models.position_table import first_position
 from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def context_length(model: PreTrainedModel) -> int | None:
     """
     config = model.config.get_text_config(decoder=True)
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(found) if isinstance(found, int) and found > 0 else None
+    return found - first_position(model) if isinstance(found, int) and found > 0 else None
 
 
 def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:

@@ -149,12 +149,32 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
     prompts = prompts_of(config, context.data, (context.folder.path,))
     check_columns(prompts, rewards)
     _check_parameters(rewards)
-    if prompts.left_out:
-        context.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+    report_left_out(context, prompts)
     weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(rewards)
     return FunctionScoring(
         WeightedSum(rewards, weights), prompts, lambda ids: str(context.tokenizer.decode(ids, skip_special_tokens=True))
     )
+
+
+def report_left_out(context: TrainingContext, prompts: Prompts) -> None:
+    """Warn of prompts that are left out, or refuse them if `stop_on_dropped` is true, as any other unusable record.
+
+    Args:
+        context: the training context.
+        prompts: of the run.
+
+    Raises:
+        DataError: some are left out, and `stop_on_dropped` is true.
+        OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
+    """
+    if not prompts.left_out:
+        return
+    if context.config.data.stop_on_dropped:
+        raise DataError(
+            f"{prompts.left_out} `stop_on_dropped` is true. Raise cutoff_len or change these records, or set "
+            "`stop_on_dropped` to false to train without them."
+        )
+    context.writer.warn("cutoff_len", prompts.left_out)
 
 
 def check_finite(

@@ -5,45 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.config.registry import stage_of
 from llf_core.data import DataError, PackedRows
 from llf_core.data.example_store import lengths
 from llf_core.data.formats.conversation import UNPAIRED
+from llf_core.data.prompts import prompts_of
 from llf_core.data.streaming import Stream
+from llf_core.models.position_table import position_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
     from typing import Any
 
+    from torch import nn
+
     from llf_core.stages.base.context import TrainingContext
-
-NAMES = ("wpe", "embed_positions", "position_embeddings")
-"""What transformers calls a table of positions: of GPT-2, OPT or GPT-Neo a module, of GPT-J or CodeGen a tensor."""
-
-
-def position_limit(model: nn.Module) -> int | None:
-    """Number of tokens that a model has positions for; None where they are computed for any position, as by RoPE.
-
-    Beyond it, an index is out of range, which ends a process on a GPU without a message.
-
-    Args:
-        model: a language model, wrapped by PEFT or not.
-    """
-    return min((size for path, module in model.named_modules() for size in _sizes(path, module)), default=None)
-
-
-def _sizes(path: str, module: nn.Module) -> Iterator[int]:
-    if isinstance(module, nn.Embedding) and not {*NAMES}.isdisjoint(
-        path.split(".")
-    ):  # perhaps inside a wrapper of PEFT
-        yield module.num_embeddings - int(getattr(module, "offset", 0))  # OPT's first two are of padding
-    for name in NAMES:
-        table = getattr(module, name, None)
-        if isinstance(table, Tensor) and table.dim() == 2:  # noqa: PLR2004 - positions and their values
-            yield len(table)
 
 
 def check_positions(context: TrainingContext) -> None:
@@ -51,20 +29,41 @@ def check_positions(context: TrainingContext) -> None:
 
     A trained prompt or prefix takes positions too. For KTO, such a completion is also that of another example
     (`llf_core.stages.kto.stage.mismatched`). Nothing is known of the examples of a stream, and a vision model has
-    positions of its own for pictures: both pass.
+    positions of its own for pictures: both pass. Prompts that reward functions would score and that are left out, such
+    as truncated ones, do not count.
 
     Args:
         context: the training context.
 
     Raises:
-        DataError: one has more.
-        PluginError: two installed packages declare the same stage.
+        DataError: one has more; no prompt remains, or a data set can no longer be read.
+        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
+        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        OSError: a file of prompts can no longer be opened.
+        PluginError: two installed packages declare the same plug-in, or the implementation of a format cannot be
+            imported.
     """
-    config, data = context.config, context.data
+    data = context.data
     limit = None if context.processor is not None else position_limit(context.model)
     if limit is None or isinstance(data.train, Stream):
         return
     sets = [data.train, *([] if data.eval is None else [data.eval])]
+    problem = _too_long(context, sets, limit)
+    stage = stage_of(context.config)
+    if problem and stage.uses_rewards and stage.scored_by_functions(context.config):
+        # the records are read again only where a prompt that is left out may have been counted
+        prompts = prompts_of(context.config, data, (context.folder.path,))
+        kept = [data.examples.select(prompts.places)]
+        kept += [] if data.eval is None else [data.eval.select(prompts.eval_places)]
+        problem = _too_long(context, kept, limit)
+    if problem:
+        raise DataError(problem)
+
+
+def _too_long(context: TrainingContext, sets: Sequence[Any], limit: int) -> str:
+    """Sentences about examples of some sets that do not fit into `limit` positions; empty if all fit."""
+    config = context.config
     longest = max(map(_longest, sets))
     drawn = stage_of(config).completion_tokens(config, longest)
     other = 0
@@ -72,7 +71,7 @@ def check_positions(context: TrainingContext) -> None:
         other = max(_longest_mismatched(examples, config.data.cutoff_len) for examples in sets)
     ahead = _virtual_tokens(context.model)
     if ahead + max(longest + drawn, other) <= limit:
-        return
+        return ""
     what, keys = f"the longest example has {longest:,} tokens", "cutoff_len"
     if other > longest:
         what = f"a prompt with the completion of another example, which KTO compares, has up to {other:,} tokens"
@@ -82,7 +81,7 @@ def check_positions(context: TrainingContext) -> None:
     taken = (
         f", of which those that finetuning_type {config.method.finetuning_type} trains take {ahead:,}" if ahead else ""
     )
-    raise DataError(
+    return (
         f"{context.source.name} has positions for {limit:,} tokens{taken}, and {what}. Lower {keys}, or use a model "
         "without such a limit."
     )

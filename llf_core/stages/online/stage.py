@@ -67,8 +67,9 @@ class OnlineStage(TrainerStage):
             The trainer, an `OnlineTrainer`.
 
         Raises:
-            DataError: no prompt is usable, there are too few for a step, a data set can no longer be read, or a reward
-                function needs a column or reference answers that are missing.
+            DataError: no prompt is usable, there are too few for a step, some are left out and `stop_on_dropped` is
+                true, a data set can no longer be read, or a reward function needs a column or reference answers that
+                are missing.
             RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
             re.error: `reward_pattern` is not a regular expression.
             ValueError: TRL refuses an option or a combination of options.
@@ -173,10 +174,9 @@ class OnlineStage(TrainerStage):
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
         """Check that there are prompts for a step, and tell which were left out."""
         from llf_core.data import DataError
-        from llf_core.stages.completion_scores import check_columns
+        from llf_core.stages.completion_scores import check_columns, report_left_out
 
-        if prompts.left_out:
-            self.context.writer.warn("cutoff_len", prompts.left_out)
+        report_left_out(self.context, prompts)
         if len(prompts.train) < needed:
             raise DataError(
                 f"There are {len(prompts.train):,} prompts, and a step samples completions of {needed:,} "

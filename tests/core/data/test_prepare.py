@@ -88,6 +88,15 @@ def test_a_run_can_be_stopped_by_dropped_records(make_config, write, tokenizer):
     ):
         prepare(make_config(stop_on_dropped=True), tokenizer)
     assert prepare(make_config(), tokenizer).report.examples == 1
+    write('{"instruction": "Hi", "output": "Yo"}\n' + '{"instruction": "Hi", "output": ""}\n' * 7)
+    named = "".join(f"; data.jsonl line {line}: a response is empty" for line in range(2, 7))
+    with pytest.raises(DataError) as stopped:
+        prepare(make_config(stop_on_dropped=True), tokenizer)
+    assert str(stopped.value) == (
+        f"7 records give no example, and `stop_on_dropped` is true: {named[2:]}; and 2 more. Fix the records, or set "
+        "`stop_on_dropped` to false to train without them. `llf inspect --json` with `stop_on_dropped=false` lists all "
+        "of them."
+    )
 
 
 def test_every_example_can_be_dumped(make_config, write, tokenizer, tmp_path):

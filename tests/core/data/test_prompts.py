@@ -113,7 +113,7 @@ def test_long_prompts_and_functions_are_left_out_and_counted(prompts):
     ]
     found = prompts(rows, cutoff_len=1500, template="qwen")
     assert [row["row"]["prompt"] for row in found.train] == ["short"]
-    assert "1 prompts have more than cutoff_len 1,500 tokens and are dropped." in found.left_out
-    assert "1 prompts use tools" in found.left_out
-    with pytest.raises(DataError, match=r"No prompts remain\. 1 prompts have more than cutoff_len 40"):
+    assert "1 prompt has more than cutoff_len 1,500 tokens and is dropped." in found.left_out
+    assert "1 prompt uses tools, which are not supported yet, and is dropped." in found.left_out
+    with pytest.raises(DataError, match=r"No prompts remain\. 1 prompt has more than cutoff_len 40"):
         prompts(rows[1:2], cutoff_len=40)

@@ -247,12 +247,17 @@ def test_a_function_that_fails_at_once_leaves_nothing_to_keep(make_online):
         ),
         (SHARE, {"per_device_train_batch_size": 100}, "There are 24 prompts, and a step samples completions of 25"),
         (SHARE, {"dataset": "prompts", "reward_functions": "share,correct"}, "and the data set has none (columns: q"),
+        (
+            SHARE,
+            {"dataset": "prompts", "cutoff_len": 64, "stop_on_dropped": True},
+            "1 prompt has more than cutoff_len 64 tokens and is dropped. `stop_on_dropped` is true. Raise cutoff_len",
+        ),
     ],
 )
 def test_what_cannot_make_a_step_is_told_before_the_first(make_online, tmp_path, code, changes, said):
     if "dataset" in changes:
         path = tmp_path / "prompts.json"
-        path.write_text(json.dumps([{"question": "Why?"}] * 4))
+        path.write_text(json.dumps([{"question": "Why?"}] * 4 + [{"question": "Why " * 90}]))
         changes = changes | {"dataset": str(path)}
     folder = make_online(code, **changes)
     assert attempt(folder) in {1, 2}

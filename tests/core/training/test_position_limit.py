@@ -3,12 +3,9 @@
 import json
 
 import pytest
-from peft import LoraConfig, get_peft_model
-from transformers import CodeGenConfig, CodeGenForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from llf_core.runs import read_status
-from llf_core.training.position_limit import position_limit
-from tests.tiny import tiny_llama
 
 SAMPLED = {"stage": "grpo", "num_generations": 2, "per_device_train_batch_size": 4, "max_steps": 1} | {
     "reward_functions": "length", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
@@ -46,30 +43,18 @@ def test_what_is_longer_than_the_table_of_positions_is_told(trained, gpt2, chang
     assert code == (2 if said else 0)
 
 
-def test_the_length_of_a_table_is_that_of_the_architecture(tiny_tokenizer):
-    small = {"vocab_size": 9, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    opt = OPTConfig(
-        max_position_embeddings=20, hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2,
-        word_embed_proj_dim=8, **small,
-    )  # fmt: skip
-    codegen = CodeGenConfig(n_positions=20, n_embd=16, n_layer=1, n_head=2, rotary_dim=4, n_ctx=20, **small)
-    assert position_limit(OPTForCausalLM(opt)) == 20
-    assert position_limit(CodeGenForCausalLM(codegen)) == 20
-    assert position_limit(tiny_llama(tiny_tokenizer)) is None
-
-
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"target_modules": ["c_attn"]},
-        {"target_modules": ["wpe"]},
-        {"target_modules": ["c_attn"], "modules_to_save": ["wpe"]},
-    ],
+    ("question", "said"),
+    [("What is it?", ""), ("What " * 14, "the longest prompt has 39 tokens and its completion at most 12")],
 )
-def test_a_table_that_is_trained_by_an_adapter_is_as_long(options):
-    small = {"vocab_size": 9, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    model = GPT2LMHeadModel(GPT2Config(n_positions=20, n_embd=16, n_layer=1, n_head=2, **small))
-    assert position_limit(get_peft_model(model, LoraConfig(**options, fan_in_fan_out=True))) == 20
+def test_a_prompt_that_is_left_out_does_not_count(trained, gpt2, tmp_path, question, said):
+    """A truncated prompt is not sampled from, so it needs no positions; a whole one does."""
+    rows = [{"instruction": question, "output": "It"}] * 7 + [{"instruction": "What " * 60, "output": "It"}]
+    (tmp_path / "long.json").write_text(json.dumps(rows))
+    changes = {"dataset": str(tmp_path / "long.json"), "cutoff_len": 40, "max_completion_length": 12}
+    folder, code = trained(**gpt2 | SAMPLED | changes)
+    assert said in (read_status(folder).reason or "")
+    assert code == (2 if said else 0)
 
 
 @pytest.mark.parametrize(("cutoff", "said"), [(48, ""), (70, "which KTO compares, has up to 70 tokens. Lower cutoff")])

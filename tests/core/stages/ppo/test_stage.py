@@ -745,7 +745,12 @@ def test_a_held_out_prompt_that_functions_cannot_judge_is_left_out(make_run, fun
     columns = RunReader(folder).metrics()
     assert columns.values("eval_reward").tolist() == [1.0]
     (told,) = [event for event in events(folder, "warning") if event["key"] == "cutoff_len"]
-    assert told["message"].startswith("1 prompts have more than cutoff_len 128 tokens")
+    assert told["message"] == "1 prompt has more than cutoff_len 128 tokens and is dropped."
+    folder = with_code(
+        make_run(**functions, eval_dataset=str(held), max_steps=2, reward_functions="even", stop_on_dropped=True)
+    )
+    assert run_attempt(folder, 1) == 2
+    assert "and is dropped. `stop_on_dropped` is true. Raise cutoff_len or change" in read_status(folder).reason
 
 
 def test_a_function_that_takes_another_column_is_told_before_anything(make_run, functions, prompts_file):
