@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 7
+VERSION = 8
 """Version of the cache; increased when the same settings would give other examples."""
 DONE_FILE = "report.json"
 KEY = re.compile(r"[0-9a-f]{32}")

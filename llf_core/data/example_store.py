@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llf_core.config.declaration import DataKind
-    from llf_core.data.encoder import Example
+    from llf_core.data.example import Example
 
 COUNT_COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "hash")
 """Columns of the counts, one row per example.

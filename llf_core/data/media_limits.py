@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from llf_core.config import RunConfig
 
 OPTIONAL_ENCODERS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -18,6 +20,9 @@ OPTIONAL_ENCODERS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Model types with and without encoders of media, whose processors take these nevertheless: by kind, the parts of
 `config.json` one of which a model with the encoder has."""
+
+SHORTER = {"image": "image_max_pixels", "video": "video_maxlen"}
+"""Keys that lower the number of tokens of each kind of media."""
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,19 @@ def _not_encoded(config: RunConfig) -> tuple[str, ...]:
 
 
 DEFAULT_LIMITS = MediaLimits()
+
+
+def too_long(length: int, cutoff_len: int, kinds: Collection[str]) -> str:
+    """Why an example with media is dropped that is longer than `cutoff_len`, and which keys make it fit.
+
+    Args:
+        length: number of its tokens.
+        cutoff_len: maximum number of tokens of an example.
+        kinds: kinds of its media, at least one.
+    """
+    keys = [key for kind, key in SHORTER.items() if kind in kinds]
+    lower = f" Raise cutoff_len, or lower {' or '.join(keys)}" if keys else " Raise cutoff_len"
+    return (
+        f"it has {length:,} tokens with its {' and '.join(f'{kind}s' for kind in sorted(kinds))}, more than "
+        f"cutoff_len {cutoff_len:,}, and they cannot be truncated.{lower}"
+    )

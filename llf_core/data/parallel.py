@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from llf_core.data.encoder import Chunk, Encoder, RenderedRows
+    from llf_core.data.encoder import Encoder, RenderedRows
     from llf_core.data.errors import BadExample
+    from llf_core.data.example import Chunk
     from llf_core.data.label_mask import Encoded
     from llf_core.data.records import Record
 
@@ -122,7 +123,8 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
 def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[Chunk]:
     """Tokenize a chunk in a second thread while this one renders the next; a fast tokenizer releases the GIL."""
     if isinstance(encoder.library, CachedTokenizer):
-        yield from map(encoder.encode, groups)
+        for group in groups:
+            yield encoder.encode(group)
         return
     with ThreadPoolExecutor(1, "tokenize") as pool:
         waiting: tuple[Chunk, RenderedRows, Future[list[Encoded | BadExample]]] | None = None

@@ -11,8 +11,8 @@ import numpy as np
 
 from llf_core.config.rules.data import shares
 from llf_core.data.build import skip_broken
-from llf_core.data.encoder import Chunk
 from llf_core.data.errors import DataError
+from llf_core.data.example import Chunk
 from llf_core.data.interleave import interleave_streams
 from llf_core.data.load import read_source
 from llf_core.data.packing import pack
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from llf_core.config import RunConfig
-    from llf_core.data.encoder import Encoder, Example
+    from llf_core.data.encoder import Encoder
+    from llf_core.data.example import Example
     from llf_core.data.load import OpenedDataset
     from llf_core.data.report import Broken, DataReport
 

@@ -31,17 +31,17 @@ def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
     return kept, min(target, cutoff - kept)
 
 
-def first_overlong_answer(tokens: Tokens, cutoff: int) -> int:
+def first_overlong_answer(tokens: Tokens, cutoff: int) -> int | None:
     """Index of the first answer that does not fit completely: `truncate` shortens it and removes what follows.
 
     Args:
-        tokens: the conversation, with more than `cutoff` tokens.
+        tokens: the conversation.
         cutoff: `cutoff_len`, tokens.
 
-    Raises:
-        StopIteration: every answer fits.
+    Returns:
+        The index; None if every answer fits, as where only what a template writes after the last one does not.
     """
-    return next(number for number, turn in enumerate(tokens.turns) if turn.end > cutoff)
+    return next((number for number, turn in enumerate(tokens.turns) if turn.end > cutoff), None)
 
 
 def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
@@ -49,7 +49,8 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
     In the first exchange, the end of the question and the end of the answer are removed, according to
     `truncated_lengths`; the header and the end token of the answer are kept. In later exchanges the end of the answer
-    is removed; an exchange without room for its answer is removed completely.
+    is removed; an exchange without room for its answer is removed completely. If every answer fits, what follows the
+    last one is truncated.
 
     ```
     question…………<|im_end|>\n<|im_start|>assistant\nanswer…………<|im_end|>\n
@@ -57,7 +58,7 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
     ```
 
     Args:
-        tokens: more than `cutoff` tokens, with an answer that ends after `cutoff`.
+        tokens: more than `cutoff` tokens.
         cutoff: `cutoff_len`, tokens.
         opening: number of tokens before the first answer that are never removed.
         closing: number of tokens at the end of the first answer that does not fit which are never removed.
@@ -67,9 +68,10 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
     Raises:
         BadExample: there is no room for the header of the first answer, one token of it and its end.
-        StopIteration: every answer fits.
     """
     number = first_overlong_answer(tokens, cutoff)
+    if number is None:
+        return Tokens(tokens.ids[:cutoff], tokens.labels[:cutoff], tokens.turns)
     turn = tokens.turns[number]
     if number == 0:
         source, target = truncated_lengths(turn.start, turn.end - turn.start, cutoff)

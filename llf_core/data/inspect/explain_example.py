@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.chat_template import ChatTemplate
-    from llf_core.data.encoder import ExplainedExample
+    from llf_core.data.inspect.untruncated_example import UntruncatedExample
     from llf_core.data.rendered import Rendered
 
 PROMPT, TRAINED, CUT = "prompt", "trained", "cut"
@@ -36,7 +36,7 @@ class ShownTurn(TypedDict):
 
 
 def tokens_by_turn(
-    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: ExplainedExample
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: UntruncatedExample
 ) -> list[ShownTurn]:
     """Tokens of an example by turn, for a view that shows which of them are in the loss.
 
@@ -139,7 +139,7 @@ def _token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list
 
 
 def _turn_starts(
-    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: ExplainedExample
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: UntruncatedExample
 ) -> list[tuple[int, str]]:
     """Find where each message begins in the rendered text, by rendering prefixes of the conversation.
 

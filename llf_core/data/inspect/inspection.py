@@ -16,6 +16,7 @@ from llf_core.data.example_store import HASH_COLUMN, SET_COLUMN
 from llf_core.data.inspect.explain_example import collapse_media, tokens_by_turn, tokens_without_turns
 from llf_core.data.inspect.lengths import candidate_cutoffs, cost, histogram
 from llf_core.data.inspect.notable_records import Notable, duplicates, from_report, leaks, longest, page
+from llf_core.data.inspect.untruncated_example import untruncated_examples
 from llf_core.data.load import open_source, read_source
 from llf_core.data.media import media_token_ids
 from llf_core.data.packed_dataset import PackedRows
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.encoder import Encoder, ExplainedExample
+    from llf_core.data.encoder import Encoder
     from llf_core.data.inspect.explain_example import ShownTurn
+    from llf_core.data.inspect.untruncated_example import UntruncatedExample
     from llf_core.data.preparation import Prepared
     from llf_core.data.source import Source
 
@@ -406,7 +408,7 @@ class Inspection:
                 return [tokens_by_turn(self._tokenizer, self._prepared.template, one) for one in made]
         return None
 
-    def _explain(self, number: int) -> list[ExplainedExample]:
+    def _explain(self, number: int) -> list[UntruncatedExample]:
         name, index = self._names[number]
         config = self._config
         try:
@@ -421,7 +423,7 @@ class Inspection:
                 self._encoders[name] = builder.encoder(decide(source, peeked, settings.kind))
                 entries = read_source(opened, config.data.max_samples, config.training.seed)
             record = next(one for one in entries if isinstance(one, Record) and one.index == index)
-            return self._encoders[name].explain(record)
+            return untruncated_examples(self._encoders[name], record)
         except (BadExample, DataError, StopIteration):
             return []
 

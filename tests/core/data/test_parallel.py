@@ -11,6 +11,7 @@ import pytest
 
 from llf_core.data.errors import DataError
 from llf_core.data.parallel import encode_all
+from llf_core.data.word_cache import CachedTokenizer
 
 
 @dataclass
@@ -49,3 +50,20 @@ def test_chunks_come_in_order_and_an_end_in_between_leaves_no_process():
     import multiprocessing
 
     assert multiprocessing.active_children() == []
+
+
+class StoppingEncoder:
+    """Raises an error of a bug for one chunk that a generator could take for the end of the data."""
+
+    library = CachedTokenizer.__new__(CachedTokenizer)
+
+    def encode(self, group: list[str]) -> list[str]:
+        if group == ["stop"]:
+            raise StopIteration
+        return group
+
+
+def test_an_error_of_a_chunk_is_not_taken_for_the_end_of_the_data():
+    found = encode_all(StoppingEncoder(), ["a", "stop", "b"])  # type: ignore[arg-type, list-item]
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(found)

@@ -18,9 +18,9 @@ CHAT = Reading("openai", {"messages": "messages"}, {}, "a test", ANSWERS)
 TEXT = Reading("text", {"prompt": "text"}, {}, "a test", TEXTS)
 
 
-def encoded(tokenizer, reading, row, template="chatml", *, split=True):
+def encoded(tokenizer, reading, row, template="chatml", *, split=True, cutoff=10**6):
     encoder = Encoder(
-        tokenizer, choose_template(template, tokenizer), reading, 10**6, kind=reading.kind, split_special_tokens=split
+        tokenizer, choose_template(template, tokenizer), reading, cutoff, kind=reading.kind, split_special_tokens=split
     )
     chunk = encoder.encode([Record(0, row)])
     return chunk.examples[0] if chunk.examples else chunk.dropped[0][1]
@@ -85,3 +85,13 @@ def test_special_tokens_in_tools_and_names_of_arguments_are_text(tiny_tokenizer)
     stop = tiny_tokenizer.eos_token_id
     counts = [list(encoded(tiny_tokenizer, reading, one, "qwen").ids).count(stop) for one in (row, plain)]
     assert counts[0] == counts[1]
+
+
+def test_a_call_with_a_special_token_is_never_cut_in_its_middle(tokenizer):
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>"]})
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": f"the sea {STOP} " * 20}}}
+    row = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]}
+    whole = encoded(tokenizer, CHAT, row, "qwen")
+    reason = encoded(tokenizer, CHAT, row, "qwen", cutoff=len(whole.ids) - 3)
+    assert isinstance(reason, str)
+    assert "leaves no room for its response" in reason

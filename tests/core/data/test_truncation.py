@@ -11,6 +11,7 @@ from llf_core.data.encoder import Encoder
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.label_mask import Tokens, Turn
+from llf_core.data.parallel import encode_all
 from llf_core.data.records import Record
 from llf_core.data.truncation import count_trained, split_long, truncate, truncated_lengths
 from tests.core.data import templates as jinja
@@ -71,6 +72,7 @@ def tokens(*lengths, answers=(1,)):
         ((3, 2, 3, 4), 9, 1, 1, [0, 1, 2, 3, 4]),  # … or goes with its question
         ((3, 2, 3, 4), 8, 1, 0, [0, 1, 2, 3, 4]),
         ((3, 2, 3, 4, 1, 1), 7, 1, 0, [0, 1, 2, 3, 4]),
+        ((3, 2, 4), 6, 1, 1, [0, 1, 2, 3, 4, 5]),  # only what follows the last answer does not fit
     ],
 )
 def test_the_table_of_cuts(lengths, cutoff, opening, closing, ids):
@@ -205,3 +207,37 @@ def test_the_default_system_prompt_is_for_conversations_without_one(tiny_tokeniz
     )
     assert without.startswith("<|im_start|>system\nRhyme.<|im_end|>\n<|im_start|>user")
     assert given_one.startswith("<|im_start|>system\nS<|im_end|>\n")
+
+
+END_OUTSIDE = jinja.MARKED.replace(
+    "+ '<|im_end|>\n' }}{% endgeneration %}", "}}{% endgeneration %}{{ '<|im_end|>\n' }}"
+)
+TWO_PARTS = jinja.MARKED.replace(
+    "{{ m['content'] + '<|im_end|>\n' }}{% endgeneration %}",
+    "{{ m['content'][:9] }}{% endgeneration %}{{ '\n' }}{% generation %}{{ m['content'][9:] }}{% endgeneration %}",
+)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_only_the_end_of_a_turn_that_no_loss_includes_does_not_fit(tiny_tokenizer, own, talk, room):
+    """No record is lost: not this one, and none of those after it."""
+    long = talk("the sea", "one two three")
+    template = own(END_OUTSIDE)
+    whole = encode(encoder(tiny_tokenizer, template, 10**6), long).examples[0]
+    assert whole.labels[-2:] == [IGNORED, IGNORED]
+    records = [Record(index, {"messages": list(one.messages)}) for index, one in enumerate([talk("a", "b"), long] * 2)]
+    made = encoder(tiny_tokenizer, template, len(whole.ids) - room)
+    (chunk,) = map(listed, encode_all(made, records))
+    assert [one.index for one in chunk.examples] == [0, 1, 2, 3]
+    assert chunk.examples[1].ids == whole.ids[:-room]
+    assert chunk.examples[1].labels == whole.labels[:-room]
+    assert (chunk.examples[1].cut, chunk.examples[1].cut_learned) == (room, 0)
+
+
+def test_an_answer_with_two_trained_parts_is_cut_in_its_second(tiny_tokenizer, own, talk):
+    conversation = talk("the sea", "the sea, one two three four")
+    template = own(TWO_PARTS)
+    whole = encode(encoder(tiny_tokenizer, template, 10**6), conversation).examples[0]
+    (example,) = encode(encoder(tiny_tokenizer, template, len(whole.ids) - 3), conversation).examples
+    assert example.ids == whole.ids[:-3]
+    assert example.labels == whole.labels[:-3]
