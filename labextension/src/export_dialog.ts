@@ -1,7 +1,12 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IRun } from './api';
-import { showFormDialog, FieldError, type FormValues } from './form_dialog';
+import {
+  showFormDialog,
+  FieldError,
+  type FormValues,
+  type IFormField
+} from './form_dialog';
 import { displayName } from './format';
 
 /** Formats in the order of the list; `llf_core/export/format.py` has them. */
@@ -52,21 +57,22 @@ export async function showExportDialog(
         label: trans.__('Folder'),
         placeholder: trans.__('a new folder beside the notebook')
       },
-      ...(runsFolder
-        ? [
-            {
-              name: 'inside',
-              label: trans.__('In the folder of the run, for download'),
-              checkbox: true
-            }
-          ]
-        : [])
+      ...(runsFolder ? [insideField(trans)] : [])
     ],
     submit: async values => {
       code = exportCode(run.id, values, trans, runsFolder);
     }
   });
   return code;
+}
+
+/** The check box that places the export where the panel can download it. */
+function insideField(trans: TranslationBundle): IFormField {
+  return {
+    name: 'inside',
+    label: trans.__('In the folder of the run, for download'),
+    checkbox: true
+  };
 }
 
 /**

@@ -151,12 +151,12 @@ class FormBody extends Widget implements Dialog.IBodyWidget<FormValues> {
       error instanceof Error ? error.message : `${error}`;
     const invalid = error instanceof FieldError ? error.field : null;
     for (const [name, control] of this._controls) {
-      control.toggleAttribute('aria-invalid', name === invalid);
       if (name === invalid) {
         control.setAttribute('aria-invalid', 'true');
         control.setAttribute('aria-describedby', this._error.id);
         control.focus();
       } else {
+        control.removeAttribute('aria-invalid');
         control.removeAttribute('aria-describedby');
       }
     }

@@ -140,7 +140,7 @@ export class MetaEditor {
       acceptLabel: trans.__('Save'),
       fields: [
         { name: 'add', label: trans.__('Add tags, separated by commas') },
-        ...existing.map(([tag, count], index) => ({
+        ...existing.map(([tag, count], index): IFormField => ({
           name: `remove ${index}`,
           label: trans._n(
             'Remove “%2” from %1 run',
@@ -148,7 +148,7 @@ export class MetaEditor {
             count,
             tag
           ),
-          check: true
+          checkbox: true
         }))
       ],
       submit: async values => {

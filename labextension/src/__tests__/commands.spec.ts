@@ -425,6 +425,11 @@ it('adds tags to several runs and removes others', async () => {
     'Remove “kept” from 1 run',
     'Remove “old” from 2 runs'
   ]);
+  expect(fields.map(field => field.checkbox ?? false)).toEqual([
+    false,
+    true,
+    true
+  ]);
   expect(refused).toEqual([
     'add: No tags to add or remove.',
     expect.stringContaining('has 61 characters. Expected at most 60.')
