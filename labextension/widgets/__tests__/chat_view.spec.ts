@@ -224,3 +224,15 @@ it('offers to switch thinking off only if a model can think', () => {
     { type: 'settings', changes: { thinking: 'off' } }
   ]);
 });
+
+it('tells a screen reader which of the settings are invalid', () => {
+  const invalid = () =>
+    [...el.querySelectorAll('[aria-invalid="true"]')].map(
+      node => el.querySelector(`label[for="${node.id}"]`)?.textContent
+    );
+  expect(invalid()).toEqual([]);
+  model.set('_errors', { top_p: 'Top p is 2. Expected at most 1.' });
+  expect(invalid()).toEqual(['Top p']);
+  model.set('_errors', {});
+  expect(invalid()).toEqual([]);
+});

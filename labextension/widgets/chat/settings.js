@@ -157,8 +157,7 @@ export function settingsRow(send, idPrefix, actions) {
         ) {
           field.value = value;
         }
-        field.toggleAttribute('aria-invalid', name in problems);
-        field.classList.toggle('is-invalid', name in problems);
+        field.setAttribute('aria-invalid', String(name in problems));
       }
       asked = asked === settings.probabilities ? null : asked;
       probabilities.checked = asked ?? settings.probabilities;
