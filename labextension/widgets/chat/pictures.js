@@ -1,7 +1,7 @@
 // Pictures of questions: those of the conversation, and those that are added to the next question.
 
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { drawKeyed, h, keepFocus, setText } from '../shared/dom.js';
+import { drawKeyed, h, keepFocus, setText, uniqueId } from '../shared/dom.js';
 
 /** @import { PictureMessage, Send, ShownPicture } from './types' */
 
@@ -193,7 +193,7 @@ export function addedPictures({
     }
     reading += files.length;
     for (const one of files) {
-      const key = `added-${crypto.getRandomValues(new Uint32Array(2)).join('-')}`;
+      const key = uniqueId('added');
       const beside = added.map(({ key }) => key);
       const name = one.name || 'Picture';
       /** @type {string | number} */

@@ -8,7 +8,8 @@ import {
   drawKeyed,
   h,
   keepFocus,
-  setText
+  setText,
+  uniqueId
 } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
@@ -27,7 +28,6 @@ import { turnView } from './turn.js';
 const MAX_MODELS = 4;
 const ASK = ['Ask', 'Ask', 'Ask both', 'Ask all'];
 const NEAR_END = 40; // pixels from the end of the log within which it follows what is written
-let instanceCount = 0;
 
 /**
  * Draws the chat. The kernel has the conversation and sends it as a trait; while a reply is written, it sends its new
@@ -35,7 +35,7 @@ let instanceCount = 0;
  * @param {Context} context
  */
 function render({ model, el }) {
-  const idPrefix = `llf-chat-${++instanceCount}`;
+  const idPrefix = uniqueId('llf-chat');
   const send = (/** @type {object} */ content) => model.send(content);
   /** @type {Map<string, ReturnType<typeof turnView>>} */
   const views = new Map();

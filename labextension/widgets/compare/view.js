@@ -4,7 +4,7 @@ import '../shared/llf.css';
 import '../shared/plotly_colors.css';
 import './compare.css';
 import { plotlyChart } from '../shared/plotly_chart.js';
-import { drawIfChanged, h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, setText, uniqueId } from '../shared/dom.js';
 import { disableControls } from '../shared/buttons.js';
 import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
@@ -13,7 +13,6 @@ import { answerTable, runTable } from './run_table.js';
 /** @import { Context } from '../shared/model' */
 /** @import { ComparedRun } from './run_table.js' */
 
-let viewCount = 0;
 const X_AXES = { step: 'step', tokens: 'tokens', time: 'time' };
 const AUTOMATIC = 'automatic';
 /** Columns of a table that fits beside the chart. */
@@ -22,7 +21,7 @@ const BESIDE = 4;
 /** @typedef {{title: string, help: string, log: boolean, lines: [string, string][]}} Curves */
 /** Draws the comparison. The kernel computes table and figure. @param {Context} context */
 function render({ model, el }) {
-  const idPrefix = `llf-compare-${++viewCount}`;
+  const idPrefix = uniqueId('llf-compare');
   const set = (/** @type {string} */ name, /** @type {any} */ value) => {
     model.set(name, value);
     model.save_changes();

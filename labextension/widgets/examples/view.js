@@ -7,7 +7,7 @@ import {
   disableControls,
   setDisabled
 } from '../shared/buttons.js';
-import { drawKeyed, h, setText } from '../shared/dom.js';
+import { drawKeyed, h, setText, uniqueId } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
@@ -23,7 +23,6 @@ const EXAMPLE_KINDS = {
   easy: 'unexpectedly low loss'
 };
 const PAGE_ROWS = 10;
-let instanceCount = 0;
 
 /** @typedef {{number: number, first: number | null, last: number | null, excess: number | null, seen: number, tokens: number, step: number, dataset?: string, where?: string, segments?: [string, boolean][]}} Row */
 
@@ -32,7 +31,7 @@ let instanceCount = 0;
  * @param {Context} context
  */
 function render({ model, el }) {
-  const idPrefix = `llf-examples-${++instanceCount}`;
+  const idPrefix = uniqueId('llf-examples');
   const kinds = h(
     'select',
     {

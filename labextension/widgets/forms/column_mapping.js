@@ -1,6 +1,12 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { drawIfChanged, h, placeChildren, setText } from '../shared/dom.js';
+import {
+  drawIfChanged,
+  h,
+  placeChildren,
+  setText,
+  uniqueId
+} from '../shared/dom.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -23,7 +29,7 @@ import { drawIfChanged, h, placeChildren, setText } from '../shared/dom.js';
  * @param {Context} context
  */
 export function columnMapping({ model, el }) {
-  const idPrefix = `llf-columns-${Math.random().toString(36).slice(2)}`;
+  const idPrefix = uniqueId('llf-columns');
   const summary = h('span', { role: 'status' });
   const toggle = createButton(
     '',

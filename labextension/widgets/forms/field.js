@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { drawIfChanged, h } from '../shared/dom.js';
+import { drawIfChanged, h, uniqueId } from '../shared/dom.js';
 import { Completion } from './completion.js';
 import { drawMessages } from './messages.js';
 import { upload, ACCEPTED_TYPES } from './upload.js';
@@ -31,7 +31,6 @@ import { upload, ACCEPTED_TYPES } from './upload.js';
  * @property {Message[]} messages
  */
 
-let serial = 0;
 const MAX_NUMBER_LENGTH = 6; // characters that fit into the box of a number where it is narrowest
 const OPENING_KEYS = [' ', 'Enter', 'ArrowDown', 'ArrowUp', 'F4']; // those that open a list in some browser
 
@@ -48,7 +47,7 @@ export class Field {
     this.key = row.key;
     this.kind = row.kind;
     this.onFix = onFix;
-    const id = `llf-${row.key}-${serial++}`;
+    const id = uniqueId(`llf-${row.key}`);
     this.control = this.makeControl(row, id);
     this.label = h('label', { for: id }, row.label);
     this.unit = h('span', { class: 'llf-unit', id: `${id}-unit` }, row.unit);

@@ -1,6 +1,12 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { drawIfChanged, h, scrollToWhenReady, setText } from '../shared/dom.js';
+import {
+  drawIfChanged,
+  h,
+  scrollToWhenReady,
+  setText,
+  uniqueId
+} from '../shared/dom.js';
 import { onKernelLost } from '../shared/kernel.js';
 import { drawMessages, pendingStart } from './messages.js';
 
@@ -29,16 +35,16 @@ export function startControls({ model, el }) {
   queue.title = 'Starts when no other run is active on this machine';
   const name = h('input', {
     type: 'text',
-    'aria-label': 'Name',
+    id: uniqueId('llf-name'),
     spellcheck: 'false'
   });
   name.addEventListener('change', () => {
     model.set('_name', name.value);
     model.save_changes();
   });
-  const label = h('label', { class: 'llf-secondary' }, 'Name');
+  const label = h('label', { class: 'llf-secondary', for: name.id }, 'Name');
   const status = h('p', {
-    id: `llf-why-${Math.random().toString(36).slice(2)}`,
+    id: uniqueId('llf-why'),
     role: 'status'
   });
   const messages = h('div', { class: 'llf-Start-messages' });

@@ -1,6 +1,6 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import { drawIfChanged, h, setText } from '../shared/dom.js';
+import { drawIfChanged, h, setText, uniqueId } from '../shared/dom.js';
 import { drawMessages, pendingStart } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
@@ -17,7 +17,7 @@ const TYPING_DELAY_MS = 300;
  * @param {Context} context
  */
 export function sweepForm({ model, el }) {
-  const idPrefix = `llf-sweep-${Math.random().toString(36).slice(2)}`;
+  const idPrefix = uniqueId('llf-sweep');
   let focusRow = -1;
   const toggle = createButton(
     'Sweep over several values…',

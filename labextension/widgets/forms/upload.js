@@ -1,5 +1,7 @@
 // Uploads a file to the kernel in pieces.
 
+import { uniqueId } from '../shared/dom.js';
+
 /** @import { Model } from '../shared/model' */
 
 const PIECE_BYTES = 1 << 20; // bytes; a Jupyter server accepts messages of up to 10 MB
@@ -15,7 +17,7 @@ export const ACCEPTED_TYPES =
  * @param {(text: string) => void} onProgress called with a percentage
  */
 export async function upload(model, key, file, onProgress) {
-  const id = Math.random().toString(36).slice(2);
+  const id = uniqueId('upload');
   let offset = 0;
   for (;;) {
     onProgress(

@@ -5,7 +5,8 @@ import {
   drawIfChanged,
   h,
   placeChildren,
-  setText
+  setText,
+  uniqueId
 } from '../shared/dom.js';
 import { runInPageCell } from '../shared/page_cell.js';
 import { requestServer } from '../shared/server.js';
@@ -16,14 +17,12 @@ import { withUnit } from '../../src/numbers';
 
 /** @typedef {{prompt: string, base: string | null, steps: number[], texts: string[], older: number}} Watched */
 
-let instanceCount = 0; // number of views in the page, for unique ids
-
 /**
  * Draws the watched prompts, a form that adds one, and for an ended run a form that compares base and tuned model.
  * @param {Feed} feed
  */
 export function answersSection(feed) {
-  const idPrefix = `llf-answers-${++instanceCount}`;
+  const idPrefix = uniqueId('llf-answers');
   let selectedPrompt = ''; // the prompt that is shown
   let closed = false;
 

@@ -1,6 +1,12 @@
 // Completions that were sampled for training: a table for each step, with their rewards.
 
-import { drawIfChanged, drawKeyed, h, setText } from '../shared/dom.js';
+import {
+  drawIfChanged,
+  drawKeyed,
+  h,
+  setText,
+  uniqueId
+} from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
 import { formatNumber, withUnit } from '../../src/numbers';
 
@@ -9,14 +15,12 @@ import { formatNumber, withUnit } from '../../src/numbers';
 /** @typedef {[number | null, (number | null)[], string, string]} Completion reward, rewards by function, prompt, text */
 /** @typedef {{step: number, count: number, mean: number | null, rows: Completion[]}} CompletionStep */
 
-let viewCount = 0; // number of views in the page, for unique ids
-
 /**
  * Draws the sampled completions of one step as a table that can be sorted by the value of each reward function.
  * @param {Feed} feed
  */
 export function completionsSection(feed) {
-  const headingId = `llf-samples-${++viewCount}`;
+  const headingId = uniqueId('llf-samples');
   let sortColumn = -1; // index of a reward function; -1: the weighted sum
   const slider = stepSlider('Step of the sampled completions', draw);
   const note = h('span', { class: 'llf-secondary llf-small' });

@@ -1,5 +1,6 @@
 // The data source of a monitor: the Jupyter server, which works without a kernel, or else the kernel.
 
+import { uniqueId } from '../shared/dom.js';
 import { onKernelLost } from '../shared/kernel.js';
 import { requestServer, jupyterServer } from '../shared/server.js';
 
@@ -193,7 +194,7 @@ export function runFeed({ run, home, model, page }) {
    * @returns {Promise<{ok: boolean, text: string}>}
    */
   function requestKernel(type, args, onSlow) {
-    const key = crypto.randomUUID?.() ?? String(Math.random());
+    const key = uniqueId(type);
     return new Promise(resolve => {
       const timeout = setTimeout(onSlow, 3000);
       pending.set(key, reply => {

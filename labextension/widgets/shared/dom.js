@@ -26,6 +26,14 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/**
+ * Returns an id that no other element of the page has. A counter would not do: each widget loads a module of its own,
+ * so the counters of two views of a kind would agree.
+ */
+export function uniqueId(/** @type {string} */ prefix) {
+  return `${prefix}-${crypto.getRandomValues(new Uint32Array(2)).join('-')}`;
+}
+
 /** Sets a text only if it differs, so that screen readers do not repeat it and a selection is kept. */
 export function setText(
   /** @type {HTMLElement} */ element,
