@@ -1,6 +1,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import { BROKEN_REPLY, NO_REPLY, refusalSentence } from './error_sentences';
 import type { IParameterGrid, IServers } from './trained';
 
 /** State of a run; `broken` means that the run folder cannot be read. */
@@ -217,7 +218,7 @@ export interface IVersion {
   training: boolean;
 }
 
-/** A failed request. `status` is the HTTP status, or 0 if the server did not answer. */
+/** A failed request; its message is a sentence. `status` is the HTTP status, or 0 if the server did not answer. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -394,7 +395,7 @@ export class Api implements IApi {
   }
 
   /**
-   * @throws {ApiError} if the status is not 2xx or the server does not answer; its message is the server's, if it sent one
+   * @throws {ApiError} if the status is not 2xx or the server does not answer; its message is the server's, if it sent a sentence
    */
   private async _request<T>(
     route: string,
@@ -411,19 +412,17 @@ export class Api implements IApi {
         this._settings
       );
     } catch {
-      throw new ApiError(0, 'The Jupyter server does not answer.');
+      throw new ApiError(0, NO_REPLY);
     }
     if (!response.ok) {
-      const errorBody = await response.json().catch(() => ({}));
-      throw new ApiError(
-        response.status,
-        errorBody.message ?? response.statusText
-      );
+      const { status } = response;
+      const body: unknown = await response.json().catch(() => null);
+      throw new ApiError(status, refusalSentence(status, body));
     }
     try {
       return (await response.json()) as T;
     } catch {
-      throw new ApiError(0, 'The Jupyter server did not send its whole reply.');
+      throw new ApiError(0, BROKEN_REPLY);
     }
   }
 }

@@ -25,7 +25,7 @@ export async function showBranchDialog(
   try {
     steps = (await model.api.runDetails(run.id)).checkpoints ?? [];
   } catch (error) {
-    await model.runAction(() => Promise.reject(error));
+    await model.showError(error);
     return null;
   }
   if (!steps.length) {

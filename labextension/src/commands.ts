@@ -17,6 +17,7 @@ import {
   runInCell,
   runInNewNotebook
 } from './notebook';
+import { errorSentence } from './error_sentences';
 import { confirmForeignCode } from './trust_dialog';
 
 /** The commands of the context menu of a run in their order; null is a separator. */
@@ -155,7 +156,7 @@ export function addCommands(
       model.setStatusMessage(
         trans.__(
           'The cell did not run: %1 Choose a kernel for the notebook, then run the cell.',
-          error instanceof Error ? error.message : `${error}`
+          errorSentence(error)
         )
       );
       return null;
@@ -184,7 +185,7 @@ export function addCommands(
       output = await api.runSummary(run.id);
     } catch (error) {
       if (!(error instanceof ApiError) || [0, 404].includes(error.status)) {
-        return model.runAction(() => Promise.reject(error));
+        return model.showError(error);
       }
       // The server cannot summarize the run: run the cell, so that the kernel draws the monitor.
     }

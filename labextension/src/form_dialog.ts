@@ -1,6 +1,8 @@
 import { Dialog } from '@jupyterlab/apputils';
 import { Widget } from '@lumino/widgets';
 
+import { errorSentence } from './error_sentences';
+
 /** One field of a form: a text box by default, or a text area, a drop-down list or a check box. */
 export interface IFormField {
   name: string;
@@ -147,8 +149,7 @@ class FormBody extends Widget implements Dialog.IBodyWidget<FormValues> {
 
   /** Shows an error, and moves the focus to the field that it is about. */
   showError(error: unknown): void {
-    this._error.textContent =
-      error instanceof Error ? error.message : `${error}`;
+    this._error.textContent = errorSentence(error);
     const invalid = error instanceof FieldError ? error.field : null;
     for (const [name, control] of this._controls) {
       if (name === invalid) {

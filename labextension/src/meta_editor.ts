@@ -93,7 +93,7 @@ export class MetaEditor {
     try {
       meta = await model.api.runMeta(run.id);
     } catch (error) {
-      await model.runAction(() => Promise.reject(error));
+      await model.showError(error);
       return;
     }
     const changed = await showFormDialog({

@@ -15,6 +15,7 @@ import {
   type IVersion,
   type RunState
 } from './api';
+import { errorSentence } from './error_sentences';
 import { displayName } from './format';
 
 /** How many more runs *Show 50 more* lists. */
@@ -132,7 +133,7 @@ export class RunsModel implements IDisposable {
   /** Result of the last poll. */
   serverStatus: ServerStatus = 'loading';
 
-  /** The server's error message; empty if the server did not answer. */
+  /** Why the last poll failed, as a sentence; empty if it did not. */
   serverError = '';
 
   version: IVersion | null = null;
@@ -313,7 +314,7 @@ export class RunsModel implements IDisposable {
             errors.push(error.message);
             break; // it will not answer for the others either
           }
-          const message = error instanceof Error ? error.message : `${error}`;
+          const message = errorSentence(error);
           errors.push(
             runs.length > 1 ? `${displayName(run)}: ${message}` : message
           );
@@ -333,13 +334,19 @@ export class RunsModel implements IDisposable {
     try {
       this.statusMessage = await action();
     } catch (error) {
-      this.statusMessage = error instanceof Error ? error.message : `${error}`;
+      this.statusMessage = errorSentence(error);
       succeeded = false;
     }
     this._changed.emit();
     this._pollCount = 0; // the action may have changed the adapters and the bin
     await this.refresh();
     return succeeded;
+  }
+
+  /** Shows why an action failed, and polls, because the list may be out of date. */
+  async showError(error: unknown): Promise<void> {
+    this.setStatusMessage(errorSentence(error));
+    await this.refresh();
   }
 
   dispose(): void {
@@ -363,6 +370,7 @@ export class RunsModel implements IDisposable {
       this.sortMetrics = page.metrics ?? [];
       this.indexProgress = page.reading ?? null;
       this.serverStatus = 'ready';
+      this.serverError = '';
       const slowPoll = this._pollCount++ % SLOW_POLL_EVERY === 0;
       if (slowPoll) {
         await this._refreshAdapters();
@@ -379,8 +387,7 @@ export class RunsModel implements IDisposable {
         error.status === 404 &&
         this.version === null;
       this.serverStatus = missing ? 'missing' : 'unreachable';
-      this.serverError =
-        error instanceof ApiError && error.status !== 0 ? error.message : '';
+      this.serverError = errorSentence(error);
       throw error; // makes the poll back off
     } finally {
       if (!this.isDisposed) {
@@ -439,7 +446,7 @@ export class RunsModel implements IDisposable {
       }
       // The run was deleted or its files cannot be read: go back to the list.
       this._detailsId = this.details = null;
-      this.statusMessage = error instanceof Error ? error.message : `${error}`;
+      this.statusMessage = errorSentence(error);
     }
     this._changed.emit();
   }

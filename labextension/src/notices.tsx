@@ -144,14 +144,10 @@ export function ServerUnreachable({
 }: Omit<IMessageProps, 'copy'>): React.JSX.Element {
   return (
     <Warning trans={trans}>
-      {model.serverError
-        ? trans.__(
-            'The Jupyter server refused the request: %1 The list may be out of date. Your runs are not affected.',
-            model.serverError
-          )
-        : trans.__(
-            'The Jupyter server does not answer. The list may be out of date. Your runs are not affected.'
-          )}
+      {trans.__(
+        '%1 The list may be out of date. Your runs are not affected.',
+        model.serverError
+      )}
       <div className="llf-Message-fix">
         <RetryButton model={model} trans={trans} />
       </div>

@@ -348,7 +348,7 @@ def test_a_server_refuses_and_is_restarted_under_the_view(page: Any, own_lab: La
 
     said = json.dumps({"message": "Log in to the Jupyter server first."})
     page.route("**/llf/api/**", lambda route: route.fulfill(status=403, body=said))
-    refused = panel.get_by_text("The Jupyter server refused the request: Log in to the Jupyter server first.")
+    refused = panel.get_by_text("Log in to the Jupyter server first. The list may be out of date.")
     expect(refused).to_be_visible(timeout=SEEN)
     page.unroute("**/llf/api/**")
     panel.get_by_role("button", name="Try again").click()

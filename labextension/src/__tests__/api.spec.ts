@@ -71,6 +71,19 @@ describe('Api', () => {
     ]);
   });
 
+  it.each([
+    [{ message: 'Forbidden', reason: null }, 403, '403 (Forbidden)'],
+    [{}, 500, '500'],
+    [[], 500, '500'],
+    ['<html>', 502, '502']
+  ])('makes a sentence of %j', async (body, status, said) => {
+    const { api } = server(
+      () => new Response(JSON.stringify(body), { status })
+    );
+    const error = await api.version().catch(reason => reason);
+    expect(error.message).toBe(`The Jupyter server answered ${said}.`);
+  });
+
   it('reports a missing extension by its status', async () => {
     const { api } = server(() => new Response('', { status: 404 }));
     const error = await api.version().catch(reason => reason);

@@ -277,7 +277,11 @@ describe('RunsModel', () => {
     await pass(1500);
     expect(model.serverStatus).toBe('unreachable');
     expect(model.serverError).toBe('Log in first.');
-    api.serverDown = new ApiError(0, 'refused');
+    api.serverDown = new ApiError(0, 'The Jupyter server does not answer.');
+    void model.refresh();
+    await pass(200);
+    expect(model.serverError).toBe('The Jupyter server does not answer.');
+    api.serverDown = null;
     void model.refresh();
     await pass(200);
     expect(model.serverError).toBe('');

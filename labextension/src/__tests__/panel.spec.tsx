@@ -615,6 +615,7 @@ it('polls again by a button', () => {
 it('warns above the list that versions differ and that the list may be out of date', () => {
   model.version = { ...new FakeApi().versionInfo, llf: '0.0.9' };
   model.serverStatus = 'unreachable';
+  model.serverError = 'The Jupyter server does not answer.';
   showRuns(run('a'));
   const warnings = Array.from(host.querySelectorAll('.llf-Message.is-warn'));
   expect(warnings.map(item => item.textContent)).toEqual([

@@ -9,7 +9,7 @@ import {
   uniqueId
 } from '../shared/dom.js';
 import { runInPageCell } from '../shared/page_cell.js';
-import { requestServer } from '../shared/server.js';
+import { runRequests } from './requests.js';
 import { stepSlider } from '../shared/step_slider.js';
 import { withUnit } from '../../src/numbers';
 
@@ -229,7 +229,10 @@ export function answersSection(feed) {
     (open ? text : watchButton).focus();
   }
 
-  /** Sends the request to the server, which answers while the kernel is busy, or to the kernel if there is no server. */
+  const showStatus = (/** @type {string} */ sentence) =>
+    setText(statusLine, sentence);
+  const requests = runRequests(feed, showStatus, () => undefined);
+
   async function watch() {
     const prompt = text.value.trim();
     if (!prompt) {
@@ -237,47 +240,19 @@ export function answersSection(feed) {
       text.focus();
       return;
     }
-    setText(statusLine, 'Sending the request to the Jupyter server…');
-    const args = { watch: prompt };
-    const { status, answer } = await requestServer(
-      `runs/${encodeURIComponent(feed.run)}/control`,
-      { type: 'set', args, by: 'monitor' }
-    );
+    const result = await requests.send('set', { watch: prompt });
     if (closed) {
       return;
     }
-    if (status === 202) {
-      return showResult(true, '');
-    }
-    if (status === 400 || status === 409) {
-      return showResult(false, answer.message ?? 'The request was refused.');
-    }
-    if (!feed.hasKernel) {
-      return showResult(
-        false,
-        `The Jupyter server does not answer (${answer.message ?? status}). Try again.`
-      );
-    }
-    setText(statusLine, 'Sending the request to the kernel…');
-    const { ok, text: why } = await feed.requestKernel('set', args, () =>
-      setText(
-        statusLine,
-        'The request waits in the kernel until the running cell ends.'
-      )
-    );
-    showResult(ok, why);
-  }
-
-  function showResult(/** @type {boolean} */ ok, /** @type {string} */ why) {
-    if (!ok) {
-      setText(statusLine, why);
+    if (!result.ok) {
+      showStatus(result.text);
       return;
     }
-    selectedPrompt = text.value.trim();
+    selectedPrompt = prompt;
     slider.follow();
     text.value = '';
     showWatchForm(false);
-    setText(statusLine, 'The first completion follows the current step.');
+    showStatus('The first completion follows the current step.');
   }
 
   feed.on('answers', draw);

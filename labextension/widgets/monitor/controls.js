@@ -194,8 +194,7 @@ export function runControls(feed, fallback) {
     if (closed) {
       return;
     }
-    const delay = ok && action !== 'resume' && head().request_delay;
-    setText(status, delay ? `${text}, ${delay}.` : text);
+    setText(status, text);
     if (!ok || REPEATABLE.includes(action)) {
       requested = '';
     }

@@ -22,6 +22,7 @@ const ENDED_INTERVAL = 4000; // for an ended run, which another view may resume
 const RETRY_INTERVAL = 2000; // after a failed request
 const UNKNOWN_RUN_INTERVAL = 20000; // after the server has replied that it has no such run
 const SERVER_MAX_AGE_MS = 5000; // ms for which the server's last response takes precedence over the kernel
+const SLOW_KERNEL_MS = 3000; // ms after which a request is said to wait in the kernel
 const TIMEOUT_MS = 12000; // ms without a response after which a source is lost (the kernel sends a heartbeat every 2 s)
 
 /**
@@ -36,14 +37,14 @@ export function runFeed({ run, home, model, page }) {
   let revisions = {};
   /** @type {Map<string, Set<() => void>>} */
   const listeners = new Map();
-  /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
-  const pending = new Map();
+  /** @type {Map<string, {resolve: (answer: {ok: boolean, text: string}) => void, timeout: ReturnType<typeof setTimeout>}>} */
+  const pending = new Map(); // requests that the kernel has not answered, by key
   let options = { details: false, window: 0, narrow: false, older: 0 };
   let runClock = { time: 0, at: 0 }; // time of the run's machine, and of this page at the same moment
   let serverAnsweredAt = -Infinity; // when the server last sent data of this run
   let kernelSeenAt = -Infinity; // when the kernel last sent anything
   let unknownRun = false; // whether the server does not have the run
-  let failure = ''; // why the last request to the server failed
+  let failure = ''; // why the last request to the server failed, as a sentence
   let closed = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
@@ -83,8 +84,8 @@ export function runFeed({ run, home, model, page }) {
     failure = isOurs
       ? ''
       : status === 200
-        ? 'it uses another LLF_HOME'
-        : (answer.message ?? `HTTP ${status}`);
+        ? 'The Jupyter server uses another LLF_HOME.'
+        : answer.message;
     if (isOurs) {
       serverAnsweredAt = performance.now();
       runClock = { time: answer.now, at: Date.now() };
@@ -180,7 +181,7 @@ export function runFeed({ run, home, model, page }) {
         ],
         ['change:error', () => notify('error')],
         ['change:server_mismatch', () => notify('server_mismatch')],
-        ['msg:custom', reply => pending.get(reply?.key)?.(reply)]
+        ['msg:custom', receiveReply]
       ];
   for (const [event, listener] of kernelListeners) {
     model?.on(event, listener);
@@ -190,20 +191,29 @@ export function runFeed({ run, home, model, page }) {
    * Sends a request to the kernel and waits for its reply.
    * @param {string} type
    * @param {object} args
-   * @param {() => void} onSlow called if there is no reply within 3 s
+   * @param {() => void} onSlow called if there is no reply soon
    * @returns {Promise<{ok: boolean, text: string}>}
    */
   function requestKernel(type, args, onSlow) {
     const key = uniqueId(type);
     return new Promise(resolve => {
-      const timeout = setTimeout(onSlow, 3000);
-      pending.set(key, reply => {
-        clearTimeout(timeout);
-        pending.delete(key);
-        resolve({ ok: reply.ok, text: reply.text });
-      });
+      const timeout = setTimeout(onSlow, SLOW_KERNEL_MS);
+      pending.set(key, { resolve, timeout });
       model?.send({ type, args, key });
     });
+  }
+
+  function receiveReply(
+    /** @type {{key?: string, ok: boolean, text: string}} */ {
+      key = '',
+      ok,
+      text
+    }
+  ) {
+    const request = pending.get(key);
+    clearTimeout(request?.timeout);
+    pending.delete(key);
+    request?.resolve({ ok, text });
   }
 
   // -- start -------------------------------------------------------------------------------------------
@@ -283,6 +293,9 @@ export function runFeed({ run, home, model, page }) {
       ignoreKernelLoss();
       for (const [event, listener] of kernelListeners) {
         model?.off(event, listener);
+      }
+      for (const { timeout } of pending.values()) {
+        clearTimeout(timeout);
       }
       listeners.clear();
     }

@@ -8,6 +8,7 @@ import {
   h,
   setText
 } from '../shared/dom.js';
+import { NO_REPLY } from '../../src/error_sentences';
 import { jupyterServer } from '../shared/server.js';
 import { runControls } from './controls.js';
 import { messageLine } from './message_line.js';
@@ -205,7 +206,7 @@ function disconnectedMessage(feed, run) {
       {},
       h('b', {}, 'This view is disconnected. The run is not affected.'),
       jupyterServer()
-        ? ` The Jupyter server does not answer (${feed.failure() || 'no connection'}); retrying.`
+        ? ` ${feed.failure() || NO_REPLY} Retrying.`
         : ' Its kernel has shut down.',
       ' To open the run in another notebook: ',
       h('code', {}, code),

@@ -1,10 +1,20 @@
 // Requests of the monitor to a run: through the Jupyter server, which answers while the kernel is busy, or the kernel.
 
+import { asSentence } from '../../src/error_sentences';
 import { runInPageCell } from '../shared/page_cell.js';
 import { requestServer } from '../shared/server.js';
 
 /** @import { Feed } from './feed.js' */
-/** @typedef {{ok: boolean, text: string}} Result */
+/** @typedef {{ok: boolean, text: string}} Result `text` is a sentence or two */
+
+/** Requests that the trainer handles between two steps; the others take effect at once. */
+const HANDLED_BETWEEN_STEPS = [
+  'stop',
+  'checkpoint',
+  'evaluate',
+  'sample',
+  'set'
+];
 
 /** @type {Record<string, string>} */
 const REQUEST_LABELS = {
@@ -25,6 +35,14 @@ const REQUEST_LABELS = {
  * @param {() => void} onSlow called if the kernel does not answer
  */
 export function runRequests(feed, onProgress, onSlow) {
+  /** Says that a request was received, and how long it may take. */
+  function received(/** @type {string} */ text, /** @type {string} */ type) {
+    const delay = HANDLED_BETWEEN_STEPS.includes(type)
+      ? feed.get('head')?.request_delay
+      : '';
+    return asSentence(delay ? `${text}, ${delay}` : text);
+  }
+
   const route = (/** @type {string} */ name) =>
     `runs/${encodeURIComponent(feed.run)}/${name}`;
 
@@ -46,40 +64,40 @@ export function runRequests(feed, onProgress, onSlow) {
     if (status === 202) {
       return {
         ok: true,
-        text: `${REQUEST_LABELS[type]} requested through the Jupyter server`
+        text: received(
+          `${REQUEST_LABELS[type]} requested through the Jupyter server`,
+          type
+        )
       };
     }
     if (status === 409 || status === 400) {
-      return { ok: false, text: answer.message ?? 'The run has ended.' };
+      return { ok: false, text: answer.message };
     }
-    const why = status
-      ? `answered ${status}`
-      : `did not answer (${answer.message})`;
-    return sendToKernel(type, args, `; the Jupyter server ${why}`);
+    return sendToKernel(type, args, ` ${answer.message}`);
   }
 
   /**
    * Sends a request to the kernel.
    * @param {string} type
    * @param {object} args
-   * @param {string} why why the server did not receive it; empty if it was not asked
+   * @param {string} why a sentence after a space that says why the server did not receive it; empty if it was not asked
    * @returns {Promise<Result>}
    */
   async function sendToKernel(type, args, why) {
     if (!feed.hasKernel) {
       return {
         ok: false,
-        text: `${REQUEST_LABELS[type]} request not sent${why}. Try again.`
+        text: `${REQUEST_LABELS[type]} request not sent.${why} Try again.`
       };
     }
     onProgress(`${REQUEST_LABELS[type]}: sending the request to the kernel…`);
     const { ok, text } = await feed.requestKernel(type, args, () => {
       onProgress(
-        `${REQUEST_LABELS[type]} request waits in the kernel until the running cell ends${why}. If no cell is running, the kernel has shut down: open llf.Monitor in another notebook.`
+        `${REQUEST_LABELS[type]} request waits in the kernel until the running cell ends.${why} If no cell is running, the kernel has shut down: open llf.Monitor in another notebook.`
       );
       onSlow();
     });
-    return { ok, text: ok ? `${text}${why}` : text };
+    return { ok, text: ok ? `${received(text, type)}${why}` : text };
   }
 
   /**

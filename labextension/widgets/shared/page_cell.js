@@ -1,5 +1,7 @@
 // Runs code in a cell of the page that shows a view.
 
+import { errorSentence } from '../../src/error_sentences';
+
 /**
  * @typedef {object} Page what LLF's extension offers to the views of a page
  * @property {(code: string) => Promise<unknown>} [runCell] runs code in a cell that the reader sees; false if the cell is
@@ -21,8 +23,6 @@ export async function runInPageCell(code, page) {
       ? 'Run the cell in the notebook that opened in a new tab.'
       : '';
   } catch (error) {
-    const said = error instanceof Error ? error.message : String(error);
-    const why = said.replace(/[^.!?]$/, '$&.'); // a server's reason is no sentence
-    return `The cell did not run: ${why} Choose a kernel for the notebook, then run the cell.`;
+    return `The cell did not run: ${errorSentence(error)} Choose a kernel for the notebook, then run the cell.`;
   }
 }
