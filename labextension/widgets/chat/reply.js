@@ -1,6 +1,7 @@
 // A reply of a model: its text, what can be done with it, and how fast it came.
 
 import { createButton, setDisabled } from '../shared/buttons.js';
+import { copyButton } from '../shared/clipboard.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 import { callsOf } from './calls.js';
 import { keepControls } from './keep_controls.js';
@@ -11,7 +12,6 @@ import { versionSwitch } from './versions.js';
 /** @import { ChatReply, Send } from './types' */
 
 const DRAW_MS = 100; // ms between two drawings of a text that is being written
-const COPIED_MS = 2000;
 
 /**
  * Creates the element of a reply.
@@ -41,7 +41,7 @@ export function replyView(send, turn, model) {
     () => send({ type: 'again', turn, model }),
     'llf-link'
   );
-  const copy = createButton('Copy', copyText, 'llf-link');
+  const copy = copyButton(() => shown?.text ?? '', { name: `Copy: ${model}` });
   const versions = versionSwitch(`reply of ${model}`, step =>
     send({ type: 'reply_version', turn, model, step })
   );
@@ -57,7 +57,7 @@ export function replyView(send, turn, model) {
     copy,
     keep.buttons
   );
-  for (const button of [stop, again, copy]) {
+  for (const button of [stop, again]) {
     button.setAttribute('aria-label', `${button.textContent}: ${model}`);
   }
   const box = h(
@@ -72,20 +72,6 @@ export function replyView(send, turn, model) {
     footer,
     keep.form
   );
-
-  async function copyText() {
-    if (!shown) {
-      return;
-    }
-    try {
-      await navigator.clipboard.writeText(shown.text);
-      setText(copy, 'Copied');
-    } catch {
-      getSelection()?.selectAllChildren(text);
-      setText(copy, 'Selected');
-    }
-    setTimeout(() => setText(copy, 'Copy'), COPIED_MS);
-  }
 
   function drawText() {
     timer = 0;

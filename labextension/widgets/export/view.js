@@ -3,13 +3,8 @@
 import '../shared/llf.css';
 import './export.css';
 import { createButton, setDisabled } from '../shared/buttons.js';
-import {
-  copyButton,
-  drawIfChanged,
-  h,
-  keepFocus,
-  setText
-} from '../shared/dom.js';
+import { copyButton } from '../shared/clipboard.js';
+import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
@@ -65,8 +60,9 @@ function render({ model, el }) {
   const count = h('span', { class: 'llf-secondary' });
   const message = h('p', { class: 'llf-Export-note llf-row' }, note, count);
   const path = h('code');
-  const copy = copyButton(() => path.textContent ?? '');
-  copy.setAttribute('aria-label', 'Copy the path of the folder');
+  const copy = copyButton(() => path.textContent ?? '', {
+    name: 'Copy the path of the folder'
+  });
   const folder = h('div', { class: 'llf-Export-folder' }, 'Folder', path, copy);
   const pushed = h('p', { class: 'llf-Export-note' });
   const results = h('div', { class: 'llf-Export-results' });

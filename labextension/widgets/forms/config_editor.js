@@ -1,6 +1,7 @@
 import { createButton, markLocal } from '../shared/buttons.js';
+import { copyButton } from '../shared/clipboard.js';
 import { h, setText } from '../shared/dom.js';
-import { copyText, drawMessages } from './messages.js';
+import { drawMessages } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -31,15 +32,7 @@ export function configEditor({ model, el }) {
   const pythonButton = createButton('Python', view('python'), 'llf-link');
   const shown = () =>
     model.get('_view') === 'yaml' ? area.value : model.get('_python');
-  const copyButton = createButton(
-    'Copy',
-    async () => {
-      await copyText(shown());
-      copyButton.textContent = 'Copied';
-      setTimeout(() => (copyButton.textContent = 'Copy'), 2000);
-    },
-    'llf-link llf-push'
-  );
+  const copy = copyButton(shown, { className: 'llf-link llf-push' });
   const file = h('input', {
     type: 'file',
     accept: '.yaml,.yml,.json',
@@ -62,7 +55,7 @@ export function configEditor({ model, el }) {
     },
     'llf-link'
   );
-  [yamlButton, pythonButton, copyButton, save].forEach(markLocal);
+  [yamlButton, pythonButton, save].forEach(markLocal);
   const defaults = h('input', { type: 'checkbox' });
   const messages = h('div', { class: 'llf-Code-messages' });
   const note = h(
@@ -82,7 +75,7 @@ export function configEditor({ model, el }) {
     h('h3', {}, 'Configuration'),
     yamlButton,
     pythonButton,
-    copyButton,
+    copy,
     open,
     save,
     file

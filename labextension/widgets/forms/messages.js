@@ -1,7 +1,8 @@
 // Waiting for Start, copying, and the error, warning and note messages of the form.
 
 import { textWithCode } from '../../src/text_with_code';
-import { createButton, markLocal } from '../shared/buttons.js';
+import { createButton } from '../shared/buttons.js';
+import { copyButton } from '../shared/clipboard.js';
 import { drawIfChanged, h } from '../shared/dom.js';
 
 /** @import { Model } from '../shared/model' */
@@ -49,20 +50,6 @@ export function pendingStart(model, draw) {
   };
 }
 
-/** Copies a text to the clipboard, also on pages without a clipboard API (plain http). @param {string} text */
-export async function copyText(text) {
-  if (navigator.clipboard && window.isSecureContext) {
-    await navigator.clipboard.writeText(text);
-    return;
-  }
-  const area = h('textarea', { 'aria-hidden': 'true', class: 'llf-sr' });
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  document.execCommand('copy');
-  area.remove();
-}
-
 /**
  * @typedef {{ level: 'error' | 'warning' | 'note', text: string, fixes: string[], copy?: string }} Message
  */
@@ -83,13 +70,9 @@ export function drawMessages(el, messages, onFix, fallback) {
         createButton(label, () => onFix(index, fix))
       );
       if (message.copy) {
+        const command = message.copy;
         const label = 'Copy the command';
-        const copyButton = createButton(label, async () => {
-          await copyText(message.copy ?? '');
-          copyButton.textContent = 'Copied';
-          setTimeout(() => (copyButton.textContent = label), 2000);
-        });
-        fixes.push(markLocal(copyButton));
+        fixes.push(copyButton(() => command, { label, className: '' }));
       }
       if (fixes.length) {
         body.append(h('div', { class: 'llf-Message-fix' }, ...fixes));

@@ -1,7 +1,7 @@
 // Watched prompts on a timeline: the completions of the base model and of the model in training at each step.
 
+import { copyButton } from '../shared/clipboard.js';
 import {
-  copyButton,
   drawIfChanged,
   h,
   placeChildren,
@@ -218,7 +218,7 @@ export function answersSection(feed) {
         'Run this in a cell: ',
         h('code', {}, code),
         ' ',
-        copyButton(code)
+        copyButton(() => code, { name: 'Copy the code' })
       );
     }
   }

@@ -1,7 +1,7 @@
 // The header of a monitor: state, progress, key metrics, messages, and the controls of the run.
 
+import { copyButton } from '../shared/clipboard.js';
 import {
-  copyButton,
   drawIfChanged,
   drawKeyed,
   keepFocus,
@@ -43,7 +43,7 @@ export function headSection(feed) {
   const state = h('span', { class: 'llf-State' });
   const about = h('span', { class: 'llf-secondary' });
   const id = h('span');
-  const copy = copyButton(() => header().id);
+  const copy = copyButton(() => header().id, { name: 'Copy the run id' });
   const progress = progressSection(feed);
   const statusText = h('div', { class: 'llf-Monitor-status' });
   const predictions = h('div', { class: 'llf-Monitor-status' });
@@ -211,7 +211,7 @@ function disconnectedMessage(feed, run) {
       ' To open the run in another notebook: ',
       h('code', {}, code),
       ' ',
-      copyButton(code)
+      copyButton(() => code, { name: 'Copy the code' })
     )
   );
 }

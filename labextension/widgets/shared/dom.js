@@ -206,35 +206,3 @@ export function formatTime(/** @type {number} */ seconds) {
   }
   return `${when.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
 }
-
-/**
- * Creates a button that copies a text. On a page without a clipboard API (plain http) it selects the element before it.
- * @param {string | (() => string)} text
- */
-export function copyButton(text) {
-  const button = h(
-    'button',
-    {
-      type: 'button',
-      class: 'llf-link',
-      onclick: async () => {
-        try {
-          await navigator.clipboard.writeText(
-            typeof text === 'string' ? text : text()
-          );
-          button.textContent = 'copied';
-        } catch {
-          if (button.previousElementSibling) {
-            getSelection()?.selectAllChildren(button.previousElementSibling);
-          }
-          button.textContent = 'selected';
-        }
-        setTimeout(() => {
-          button.textContent = 'copy';
-        }, 2000);
-      }
-    },
-    'copy'
-  );
-  return button;
-}
