@@ -1,7 +1,7 @@
 import { createButton, markLocal } from '../shared/buttons.js';
 import { copyButton } from '../shared/clipboard.js';
 import { h, setText } from '../shared/dom.js';
-import { drawMessages } from './messages.js';
+import { drawMessages, unreadableFile } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -118,7 +118,12 @@ export function configEditor({ model, el }) {
     if (!file.files?.length) {
       return;
     }
-    model.send({ type: 'paste', text: await file.files[0].text() });
+    const [chosen] = file.files;
+    try {
+      model.send({ type: 'paste', text: await chosen.text() });
+    } catch {
+      drawMessages(messages, [unreadableFile(chosen.name)], () => undefined);
+    }
     file.value = '';
   });
 

@@ -2,7 +2,7 @@ import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, uniqueId } from '../shared/dom.js';
 import { Completion } from './completion.js';
-import { drawMessages } from './messages.js';
+import { drawMessages, unreadableFile } from './messages.js';
 import { upload, ACCEPTED_TYPES } from './upload.js';
 
 /** @import { Model } from '../shared/model' */
@@ -146,7 +146,20 @@ export class Field {
         return;
       }
       setDisabled(choose, true);
-      await upload(model, row.key, chosen, text => (choose.textContent = text));
+      try {
+        await upload(
+          model,
+          row.key,
+          chosen,
+          text => (choose.textContent = text)
+        );
+      } catch {
+        drawMessages(
+          this.messages,
+          [unreadableFile(chosen.name)],
+          () => undefined
+        );
+      }
       setDisabled(choose, false);
       choose.textContent = 'Upload…';
       file.value = '';

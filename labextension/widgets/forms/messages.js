@@ -91,3 +91,12 @@ export function drawMessages(el, messages, onFix, fallback) {
   drawIfChanged(el, messages, make, fallback);
   el.hidden = messages.length === 0;
 }
+
+/** Returns the message about a file that was chosen and cannot be read. @param {string} name @returns {Message} */
+export function unreadableFile(name) {
+  return {
+    level: 'error',
+    text: `${name} cannot be read. Choose it again, or another file.`,
+    fixes: []
+  };
+}

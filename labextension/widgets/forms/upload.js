@@ -15,6 +15,7 @@ export const ACCEPTED_TYPES =
  * @param {string} key field of the form
  * @param {File} file
  * @param {(text: string) => void} onProgress called with a percentage
+ * @throws {DOMException} if the file cannot be read, for example because it has changed since it was chosen
  */
 export async function upload(model, key, file, onProgress) {
   const id = uniqueId('upload');
