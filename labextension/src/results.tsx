@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IEvaluation, IExport } from './api';
+import { formatDate } from './dates';
 import { formatBytes } from './numbers';
 
 /** The evaluations of a run, newest first, each with its main metrics. */
@@ -86,16 +87,4 @@ export function Exports(props: {
       ))}
     </ul>
   );
-}
-
-/** Formats a time in ISO 8601 as a local date with hours and minutes, of 24 hours like all times of LLF. */
-function formatDate(made: string): string {
-  const when = new Date(made);
-  return Number.isNaN(when.getTime())
-    ? made
-    : when.toLocaleString([], {
-        dateStyle: 'medium',
-        timeStyle: 'short',
-        hourCycle: 'h23'
-      });
 }

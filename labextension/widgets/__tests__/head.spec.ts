@@ -32,23 +32,23 @@ let source = 'server';
 let now = 100;
 const requestKernel = vi.fn().mockResolvedValue({ ok: true, text: '' });
 let head: ReturnType<typeof headSection>;
+const feed = {
+  run: 'one',
+  hasKernel: true,
+  get: (name: string) => (name === 'head' ? HEAD : undefined),
+  on: () => undefined,
+  now: () => now,
+  source: () => source,
+  failure: () => 'The Jupyter server answered 502.',
+  refresh: () => undefined,
+  requestKernel,
+  compareWithServer: async () => undefined
+};
 
 beforeEach(() => {
   vi.useFakeTimers();
   [source, now] = ['server', 100];
   requestKernel.mockClear();
-  const feed = {
-    run: 'one',
-    hasKernel: true,
-    get: (name: string) => (name === 'head' ? HEAD : undefined),
-    on: () => undefined,
-    now: () => now,
-    source: () => source,
-    failure: () => 'Failed to fetch',
-    refresh: () => undefined,
-    requestKernel,
-    compareWithServer: async () => undefined
-  };
   head = headSection(feed as unknown as Feed);
   document.body.replaceChildren(head.box);
 });
@@ -108,4 +108,18 @@ it('shows names in a message as code', () => {
   const message = head.box.querySelector('.llf-Message')!;
   expect(message.textContent).toBe('WarningThe key x has no effect.');
   expect(message.querySelector('code')!.textContent).toBe('x');
+});
+
+it('tells a screen reader no end of a run whose number of steps is unknown', () => {
+  const bar = head.box.querySelector('[role=progressbar]')!;
+  const values = () =>
+    ['aria-valuenow', 'aria-valuemax'].map(name => bar.getAttribute(name));
+  expect(values()).toEqual(['3', '20']);
+  head.close();
+  HEAD.total = 0;
+  head = headSection(feed as unknown as Feed);
+  HEAD.total = 20;
+  const other = head.box.querySelector('[role=progressbar]')!;
+  expect(other.hasAttribute('aria-valuemax')).toBe(false);
+  expect(other.hasAttribute('aria-valuenow')).toBe(false);
 });

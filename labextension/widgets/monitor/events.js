@@ -1,6 +1,7 @@
 // The events of a run and the last lines of its log, below the charts.
 
-import { drawKeyed, formatTime, h, setText } from '../shared/dom.js';
+import { drawKeyed, h, setText } from '../shared/dom.js';
+import { formatTime } from '../../src/dates';
 
 /** @import { Feed } from './feed.js' */
 

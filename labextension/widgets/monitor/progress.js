@@ -1,6 +1,7 @@
 // How far the run is: the bar, the step, and the times, which change every second.
 
-import { formatTime, h, setText } from '../shared/dom.js';
+import { h, setText } from '../shared/dom.js';
+import { formatTime } from '../../src/dates';
 import { formatDuration } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
@@ -76,8 +77,13 @@ export function progressSection(feed) {
     const share = v.total > 0 ? Math.min(1, v.step / v.total) : 0;
     barFill.style.width = `${100 * share}%`;
     bar.setAttribute('aria-label', `Progress of ${v.name}`);
-    bar.setAttribute('aria-valuemax', String(v.total || 1));
-    bar.setAttribute('aria-valuenow', String(v.step));
+    if (v.total > 0) {
+      bar.setAttribute('aria-valuemax', String(v.total));
+      bar.setAttribute('aria-valuenow', String(v.step));
+    } else {
+      bar.removeAttribute('aria-valuemax'); // of an unknown number of steps
+      bar.removeAttribute('aria-valuenow');
+    }
     step.show(
       'step ',
       v.step.toLocaleString('en'),

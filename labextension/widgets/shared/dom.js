@@ -192,17 +192,3 @@ export function scrollToWhenReady(find, timeLeft = MAX_WAIT_MS) {
   setTimeout(end, FOLLOW_GROWTH_MS);
   follow.observe(node); // calls the observer once immediately
 }
-
-/** Formats Unix seconds as local hours and minutes, with the date if it is not today. */
-export function formatTime(/** @type {number} */ seconds) {
-  const when = new Date(seconds * 1000);
-  const time = when.toLocaleTimeString([], {
-    hour: '2-digit',
-    minute: '2-digit',
-    hour12: false
-  });
-  if (when.toDateString() === new Date().toDateString()) {
-    return time;
-  }
-  return `${when.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
-}
