@@ -8,6 +8,18 @@ import { drawIfChanged, drawKeyed, h, setText } from '../shared/dom.js';
  * @typedef {{ keys: string[], metric: string, live: boolean, rows: Line[] }} Lines
  */
 
+/** Says how many runs have finished, and how many have ended in another way. @param {Line[]} rows */
+function outcomes(rows) {
+  const count = (/** @type {string} */ state) =>
+    rows.filter(row => row.state === state).length;
+  return [
+    `${count('finished')} of ${rows.length} runs finished`,
+    ...['failed', 'stopped', 'lost']
+      .filter(count)
+      .map(state => `${count(state)} ${state}`)
+  ].join(', ');
+}
+
 /**
  * Draws the runs of a sweep, one row each. Rows are updated in place, so that a focused button keeps the focus.
  * @param {Context} context
@@ -40,10 +52,7 @@ export function sweepRunTable({ model, el }) {
     if (!view.rows) {
       return;
     }
-    const ended = view.rows.filter(row =>
-      ['finished', 'stopped', 'failed'].includes(row.state)
-    ).length;
-    setText(count, `${ended} of ${view.rows.length} runs finished`);
+    setText(count, outcomes(view.rows));
     stop.hidden = !view.live;
     const title = (
       /** @type {Node | string} */ text,
