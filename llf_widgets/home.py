@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def home_hash(folder: Path | None = None) -> str:
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    return hashlib.sha256(str(real_path(folder or home())).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(real_path(folder or home()))).hexdigest()
 
 
 def display_runs_path() -> str:

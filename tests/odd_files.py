@@ -81,14 +81,14 @@ def put(folder: RunFolder, name: str, kind: str) -> None:
     ODD[kind](path)
 
 
-def run_without_room(command: list[str], output: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command that can write no byte into a file, as on a full disk: its standard output is `output`.
+def run_without_room(command: list[str], output: Path, most: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs a command that can write `most` bytes into a file, as on a full disk: its standard output is `output`.
 
     The limit on the size of a file does it, which each machine has: /dev/full is an ordinary file in some containers.
     """
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
     with output.open("wb") as file:
         return subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=False, preexec_fn=limit)

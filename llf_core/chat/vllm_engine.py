@@ -35,7 +35,7 @@ class VLLMEngine(ServerEngine):
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
             ModeError: `LLF_HOME_MODE` is not a mode.
             UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
-            OSError: a file of the model cannot be read, or the hub's cache cannot be written.
+            OSError: a file of the model cannot be read, or `LLF_HOME` or the hub's cache cannot be written.
         """
         options = config.options(VLLMOptions)
         folder, code = base_model(config, self.title, trust=self.settings.trust)

@@ -171,7 +171,8 @@ class ChatSession:
         """Answer the last question again, for another reply; the new replies are branches, and the old ones stay.
 
         Raises:
-            UserError: there is no question yet, or the conversation was replaced or deleted meanwhile.
+            UserError: there is no question yet, the conversation was replaced or deleted meanwhile, or `LLF_HOME_MODE`
+                is not a mode.
             RequestError: `max_tokens` is below 1.
             OSError: the conversation cannot be written, for example on a full disk.
         """
@@ -181,7 +182,8 @@ class ChatSession:
         """Go back to the end of the reply before the last question, to ask another one; nothing is deleted.
 
         Raises:
-            UserError: there is no question yet, or the conversation was replaced or deleted meanwhile.
+            UserError: there is no question yet, the conversation was replaced or deleted meanwhile, or `LLF_HOME_MODE`
+                is not a mode.
             OSError: the conversation cannot be written, for example on a full disk.
         """
         before = {name: self._last_question(name).parent for name in self._names}

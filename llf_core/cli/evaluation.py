@@ -24,7 +24,7 @@ def runs_loss(
     The difference says how much the training has improved the model on data that it was not trained on.
 
     Raises:
-        UserError: no run matches, it has no result or no data, or the computation fails.
+        UserError: no run or more than one matches, it has no result or no data, or the computation fails.
     """
     from dataclasses import asdict
 
@@ -57,7 +57,7 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     It measures whole responses, where the loss measures single tokens.
 
     Raises:
-        UserError: no run matches, it has no result or no prompts, or the computation fails.
+        UserError: no run or more than one matches, it has no result or no prompts, or the computation fails.
     """
     from dataclasses import asdict
 

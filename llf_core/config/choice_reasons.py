@@ -10,7 +10,6 @@ from llf_core.config.field_specs import field
 from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared
 from llf_core.config.rules import all_rules
-from llf_core.config.rules.quantization import QUANTIZATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,14 +86,18 @@ def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
     """Why quantizers cannot be chosen.
 
     One that quantizes is tried with the config's bits, or where it has none or others, with bits of its own.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
     """
+    rules = [rule for rule in all_rules() if QUANTIZER_KEY in rule.fields]
     found: dict[str, str] = {}
     for name, one in QUANTIZERS.items():
         bits: int | None = config.model.quantization_bit
         bits = bits if bits in one.bits or not one.bits else one.usual_bits
         changes = {QUANTIZER_KEY: name, "quantization_bit": bits}
         candidate = replace(config, model=config.model.model_copy(update=changes))
-        problems = (rule.check(candidate) for rule in QUANTIZATION if QUANTIZER_KEY in rule.fields)
+        problems = (rule.check(candidate) for rule in rules)
         reason = next((one.message for one in problems if one is not None and one.severity == "error"), "")
         if reason:
             found[name] = reason

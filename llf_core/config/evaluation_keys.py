@@ -53,8 +53,9 @@ def asks_for_predictions(values: Mapping[str, object]) -> bool:
 def prediction_values(values: Mapping[str, object]) -> dict[str, object]:
     """The config of a prediction, whose `dataset` is the data set to predict, as all checks and readers expect it.
 
-    The folder for its result, and the keys that ask for it and for its metrics, are left out. A flag that is neither
-    true nor false stays, for the check of the config to refuse.
+    `eval_dataset` takes the place of `dataset`, and `val_size` is left out then; without it, readers take the share
+    `val_size` of `dataset`. The folder for its result, and the keys that ask for it and for its metrics, are left out.
+    A flag that is neither true nor false stays, for the check of the config to refuse.
 
     Args:
         values: of a config that asks for predictions, or of a run.

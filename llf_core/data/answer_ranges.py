@@ -87,9 +87,9 @@ def render_answers(
     A template that ships with LLF renders markers where answers begin and end; one with `{% generation %}` blocks marks
     the trained text itself. For all others prefixes are rendered: for the answer in turn i, the text up to the
     generation prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows
-    their common prefix. The text with the answer must be a prefix of the whole text, and their common prefix must
-    include the text of `messages[:i]` alone. Otherwise the loss would use a context that never occurs in generation. An
-    answer that the template leaves without an end gets one of `turn_ends`.
+    their common prefix. The text with the answer must be a prefix of the whole text. Where the prompt is not a prefix
+    of it, their common prefix must include the text of `messages[:i]` alone. Otherwise the loss would use a context
+    that never occurs in generation. An answer that the template leaves without an end gets one of `turn_ends`.
 
     Args:
         template: the template.
@@ -200,7 +200,7 @@ def _by_markers(
     """Ranges of the answers from the markers of LLF's templates; one that strips reasoning marks one at a time."""
     messages = conversation.messages
     if template.drops_earlier_reasoning and not last_only:
-        asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
+        asked = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
         if any(message["role"] == ANSWER for message in messages[:asked]):
             raise RewrittenAnswer("the template removes earlier thinking")
     _check_no_markers(conversation)

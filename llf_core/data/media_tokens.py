@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llf_core.config.name_checks.model_folder import folder_of
 from llf_core.data.media_limits import MediaLimits
 from llf_core.data.media_rules import OF_ANOTHER_KIND, RULES, MediaSettings
-from llf_core.data.own_template import MAX_BYTES, own_template_text
-from llf_core.data.template_tokens import FAST
-from llf_core.data.template_tokens import MAX_BYTES as MAX_TOKENIZER_BYTES
-from llf_core.untrusted import UnreadableError, read_bytes, read_object_or_empty
+from llf_core.data.own_template import own_template_text
+from llf_core.data.template_tokens import FAST, MAX_TOKENIZER_BYTES
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, UnreadableError, read_bytes, read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +82,8 @@ class MediaTokens:
     def count(self, kind: str, header: Header) -> MediumCount | None:
         """Count the tokens and patches of a medium, by the rules of transformers' processors.
 
-        The tokens of the medium itself are those of the processor. Of the text around them each word and digit counts
+        The tokens of the medium itself are those of the processor; of a processor that the table does not have, an
+        estimate by the settings of its files. Of the text around them each word and digit counts
         as one token, which a tokenizer may divide otherwise.
 
         Args:
@@ -205,7 +205,7 @@ def _read(
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
-    return read_object_or_empty(Path(os.path.realpath(folder / name)), MAX_BYTES)
+    return read_object_or_empty(Path(os.path.realpath(folder / name)), MODEL_SETTINGS_BYTES)
 
 
 def _entry(name: str, kind: str, parts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -6,10 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from llf_core.untrusted import UnreadableError, read_object_or_empty, read_text
-
-MAX_BYTES = 4 << 20
-"""Maximum size of a chat template and of the settings of a tokenizer."""
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, UnreadableError, read_object_or_empty, read_text
 
 
 def own_template_text(folder: Path) -> str | None:
@@ -31,9 +28,9 @@ def own_template_text(folder: Path) -> str | None:
         return Path(os.path.realpath(folder / name))  # the cache of a hub has links
 
     with suppress(UnreadableError, FileNotFoundError):
-        return read_text(real("chat_template.jinja"), MAX_BYTES)
+        return read_text(real("chat_template.jinja"), MODEL_SETTINGS_BYTES)
     for name in ("chat_template.json", "tokenizer_config.json"):
-        written = read_object_or_empty(real(name), MAX_BYTES).get("chat_template")
+        written = read_object_or_empty(real(name), MODEL_SETTINGS_BYTES).get("chat_template")
         if isinstance(written, list):
             named = (one for one in written if isinstance(one, dict) and one.get("name") == "default")
             written = next(named, {}).get("template")

@@ -197,7 +197,7 @@ def read_file(path: File) -> Iterator[RecordOrBroken]:
     Raises:
         DataError: the file cannot be read at all, or is of another type.
         LongFileError: more than the limit of a `LimitedFile` was read.
-        OSError: the file cannot be opened, for example without permission.
+        OSError: the file cannot be opened or read, for example without permission, or on a failing disk.
     """
     reader = READERS.get(file_type(path))
     if reader is None or (path.suffix.lower() in COMPRESSED and file_type(path) in TABLE_TYPES):
@@ -457,7 +457,7 @@ def records_of_batch(batch: pa.RecordBatch, start: int = 0) -> Iterator[RecordOr
     try:
         batch.validate(full=True)
         rows = batch.to_pylist()
-    except (ValueError, OverflowError):  # `ArrowInvalid` is a `ValueError`
+    except (ValueError, OverflowError, KeyError):  # `ArrowInvalid` is a `ValueError`; an unknown time zone a `KeyError`
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
             yield from records_of_batch(batch.slice(0, middle), start)

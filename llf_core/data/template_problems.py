@@ -15,14 +15,14 @@ from llf_core.data.align import wanted_kind
 from llf_core.data.chat_template import OWN_TEMPLATE
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import REASONING_FIELDS, TEXTS
-from llf_core.data.own_template import MAX_BYTES, own_template_text
+from llf_core.data.own_template import own_template_text
 from llf_core.data.precheck import quick_check
 from llf_core.data.rename_fields import renames_of
 from llf_core.data.template_check import CALLS, DROPPED, TOOLS, FieldCheck, fields_of
 from llf_core.data.template_tokens import NO_CHAT_TEMPLATE, SETTINGS, why_never_ends_here
 from llf_core.data.templates import named_template
 from llf_core.runs import home
-from llf_core.untrusted import read_object_or_empty
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +140,7 @@ def _has_none(folder: Path) -> bool:
     settings = Path(os.path.realpath(folder / SETTINGS))
     if not settings.is_file() or any((folder / name).exists() for name in TEMPLATE_FILES):
         return False
-    told = read_object_or_empty(settings, MAX_BYTES)
+    told = read_object_or_empty(settings, MODEL_SETTINGS_BYTES)
     return bool(told) and not told.get("chat_template") and not told.get("auto_map")
 
 

@@ -24,7 +24,7 @@ FAST = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 FILES = (FAST, SETTINGS, "special_tokens_map.json", "added_tokens.json")
 """Files from which transformers takes the tokens of a fast tokenizer."""
-MAX_BYTES = 256 << 20
+MAX_TOKENIZER_BYTES = 256 << 20
 """Maximum size of such a file; that of Gemma 3, with 262,144 tokens, has 33 MB."""
 OWN_END = "eos_token"
 NO_CHAT_TEMPLATE = (
@@ -84,7 +84,7 @@ def why_never_ends_here(config: RunConfig, folder: Path) -> str:
         if any(token.text == end for token in requested_tokens(config)):
             return ""
     files = [Path(os.path.realpath(folder / file)) for file in FILES]  # the cache of a hub has links
-    if not files[0].is_file() or read_object_or_empty(files[1], MAX_BYTES).get("auto_map"):
+    if not files[0].is_file() or read_object_or_empty(files[1], MAX_TOKENIZER_BYTES).get("auto_map"):
         return ""
     stats = ((file, file.stat()) for file in files if file.is_file())
     return _never_ends(name, tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats))
@@ -98,7 +98,7 @@ def _never_ends(name: str, state: State) -> str:
         OSError: too many files are open.
     """
     try:
-        text = b"".join(read_bytes(file, MAX_BYTES) for file, _, _ in state)
+        text = b"".join(read_bytes(file, MAX_TOKENIZER_BYTES) for file, _, _ in state)
     except (UnreadableError, FileNotFoundError):
         return ""  # the loader says why
     end = named_template(name).end

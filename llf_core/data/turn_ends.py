@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER
-from llf_core.untrusted import read_object_or_empty
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +143,8 @@ def _generation_stops(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     ids: list[object] = []
     for name in ("generation_config.json", "config.json"):
         # The cache of a hub has links.
-        settings = read_object_or_empty(Path(os.path.realpath(folder / name))) if folder.is_dir() else {}
+        path = Path(os.path.realpath(folder / name))
+        settings = read_object_or_empty(path, MODEL_SETTINGS_BYTES) if folder.is_dir() else {}
         asked = settings.get("eos_token_id")
         ids = asked if isinstance(asked, list) else [] if asked is None else [asked]
         if ids:

@@ -98,13 +98,14 @@ class CheckedForward:
             tokens: token ids `[batch]`, int64.
             positions: positions of these tokens, `[batch]`, int64.
             mask: true at tokens, false at padding, `[batch, past + 1]`; None without padding.
-            cache: holds `past` tokens.
+            cache: holds `past` tokens, in a growing layer for each layer of the model, see `growing_cache`.
 
         Returns:
             Logits after these tokens, `[batch, vocabulary]`.
 
         Raises:
             RuntimeError: out of memory.
+            ValueError: the cache has more or fewer layers than the model.
         """
         if self._fast is not None:
             return self._fast(tokens, positions, mask, cache)

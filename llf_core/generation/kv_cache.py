@@ -70,7 +70,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
             indices: `[kept]`, int64; not used before the first `update`.
 
         Raises:
-            IndexError: an index is not below the number of rows.
+            IndexError: no row has an index. On CUDA, torch raises a `RuntimeError` for it, at a later operation.
         """
         if self._keys is not None and self._values is not None:
             length = self.get_seq_length()

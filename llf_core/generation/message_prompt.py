@@ -26,8 +26,9 @@ class PromptError(ValueError):
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Number of tokens that a model was made for; None if its config names none.
+    """Number of tokens that a model has positions for.
 
+    None where its config has neither `max_position_embeddings` nor `n_positions`, as with ALiBi, which any length fits.
     Chats and metrics of answers refuse a prompt that leaves no room for a reply within it.
 
     Args:

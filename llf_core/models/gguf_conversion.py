@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.tokenizer import read_tokenizer
+from llf_core.runs.disk_errors import error_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +38,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         MemoryError, RuntimeError: out of memory.
     """
     import torch
+    from safetensors import SafetensorError
 
     with no_progress_bars(), cached_gguf_reader():
         tokenizer = read_tokenizer(gguf.parent, gguf_file=gguf.name)
@@ -45,7 +48,12 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             config.eos_token_id = tokenizer.eos_token_id
             config.pad_token_id = tokenizer.pad_token_id
         tokenizer.model_max_length = model.config.max_position_embeddings
-        model.save_pretrained(folder)
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:
+            if (number := error_number(error)) is None:
+                raise
+            raise OSError(number, os.strerror(number), str(folder)) from error
     tokenizer.save_pretrained(folder)
 
 

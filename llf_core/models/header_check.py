@@ -39,10 +39,11 @@ COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention
 
 
 def check_sizes(folder: Path) -> None:
-    """Refuse a model whose config does not match the size of its weights, or whose files or values cannot be right.
+    """Refuse a model whose config asks for far more memory than its weights have, or whose files cannot be right.
 
-    transformers allocates memory by the config, so a wrong digit in it would exhaust the machine's memory. The files
-    are checked on the way (`check_text_files`, `read_config`, `stored_tensors`), and so are single values.
+    Smaller differences of sizes are errors of the loader, which costs no memory. transformers allocates memory by the
+    config, so a wrong digit in it would exhaust the machine's memory. The files are checked on the way
+    (`check_text_files`, `read_config`, `stored_tensors`), and so are single values.
 
     Args:
         folder: contains `config.json` and the weights.
@@ -50,8 +51,8 @@ def check_sizes(folder: Path) -> None:
     Raises:
         ModelError: a size exceeds what the weights allow; a value of the config is invalid; weights are integers
             without a quantization_config; the config names a hub kernel; or a file is damaged, too large or not
-            regular.
-        OSError: a file cannot be read.
+            regular, or may not be read.
+        OSError: `config.json` is missing, the disk fails, or too many files are open.
     """
     check_text_files(folder)
     config = read_config(folder)

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.untrusted import NotPlainError, UnreadableError, leads_to_file, open_file
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, NotPlainError, UnreadableError, leads_to_file, open_file
 from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
-MAX_SETTINGS_BYTES = 4 << 20
-"""Size limit of a settings file; the largest published ones have a few hundred thousand bytes."""
 MAX_LIST_BYTES = 128 << 20
 """Size limit of a file that lists tokens or weights; the largest `tokenizer.json` have 80 million bytes."""
 SETTINGS_FILES = (
@@ -150,7 +148,7 @@ def _opened(path: Path) -> int:
     Raises:
         ModelError: it is not a regular file, too large, or a link to itself.
     """
-    most = MAX_SETTINGS_BYTES if path.name in SETTINGS_FILES else MAX_LIST_BYTES
+    most = MODEL_SETTINGS_BYTES if path.name in SETTINGS_FILES else MAX_LIST_BYTES
     try:
         descriptor = open_file(path.resolve())
     except RuntimeError as error:  # what pathlib raises for a link to itself, up to Python 3.12

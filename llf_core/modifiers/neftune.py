@@ -33,7 +33,8 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
     the length of the whole batch instead, so that padding, or another document beside it, would weaken the noise.
 
     Args:
-        model: a causal language model, perhaps wrapped by PEFT; the one that is called.
+        model: a causal language model, perhaps wrapped by PEFT; the one that is called, with keyword arguments, as
+            trainers do. The lengths come from its `cu_seq_lens_q` or `attention_mask`; without both, from the row.
         alpha: strength of the noise; 5 is usual.
 
     Returns:

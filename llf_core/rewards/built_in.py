@@ -21,6 +21,8 @@ THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 """A comma between groups of three digits; `1,2` is two numbers."""
 MINUS = "\N{MINUS SIGN}"
 """The sign that many models write before a negative number in place of a hyphen."""
+CURRENCY = "$€£¥₹"
+SIGNED_CURRENCY = re.compile(rf"^([-+])\s*[{CURRENCY}]\s*")
 EXPONENT = re.compile(r"[eE]([-+]?[\d_]+)$")
 MAX_EXPONENT = 400
 """Maximum exponent of a parsed number: the digits of `1e9999999999` would exhaust memory. Chosen by hand."""
@@ -174,15 +176,19 @@ def last_boxed(text: str) -> str | None:
 def parse_number(text: str) -> Fraction | None:
     r"""Parse a text that is a single number, exactly, so that equal values compare equal.
 
-    Currency and percent signs, thousands separators and a full stop are dropped; `1/2` and `\frac{1}{2}` are fractions.
+    Currency signs (of dollar, euro, pound, yen and rupee, also between sign and digits), a percent sign, thousands
+    separators and a full stop are dropped; `1/2` and `\frac{1}{2}` are fractions.
 
     Args:
         text: the text.
 
     Returns:
-        The value; None if the text is not a number, its exponent exceeds `MAX_EXPONENT`, or it has thousands of digits.
+        The value; None if the text is not a number, its exponent exceeds `MAX_EXPONENT`, or it has more
+            digits than Python parses (`sys.get_int_max_str_digits`).
     """
-    bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace("\\", "")
+    around = f"{CURRENCY} "
+    bare = text.replace("\\", "").strip().strip(around).rstrip(".%").strip(around)
+    bare = SIGNED_CURRENCY.sub(r"\1", bare)
     bare = THOUSANDS.sub("", bare)
     bare = re.sub(r"^([-+]?)[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1\2/\3", bare)
     exponent = EXPONENT.search(bare.strip())

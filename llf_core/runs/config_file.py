@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.redaction import redact, redact_nested
+from llf_core.redaction import redact_nested
 from llf_core.untrusted import NotPlainError, UnreadableError, open_file, read_text
 from llf_core.untrusted.plain_yaml import yaml_value
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml` without secrets; empty if it is missing, unreadable or not a mapping in YAML.
+    """The flat keys of a `config.yaml` without secrets; empty if it is missing, unreadable or not a plain YAML mapping.
 
     Without validation, so that runs of other versions are listed and compared too. Keys that are no texts are left out.
     """
     try:
-        config = yaml_value(redact(read_text(path)))
+        config = redact_nested(yaml_value(read_text(path)))
     except (OSError, NotPlainError):
         return {}
     return {key: one for key, one in config.items() if isinstance(key, str)} if isinstance(config, dict) else {}

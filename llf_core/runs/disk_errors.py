@@ -98,7 +98,7 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
             f"A file reached the file size limit of {_bytes(limit)} (`ulimit -f`). {safe}",
             "Raise the limit in the environment that starts the run, then resume.",
         )
-    number = _number(error)
+    number = error_number(error)
     if number is None and not is_unwritable(folder):
         number = _probe(folder.path)  # dropped by a library
     what, remedy = _describe(_place(folder, error), number, _bytes_needed(folder), "The run", "to continue")
@@ -113,7 +113,7 @@ def start_message(place: Path, error: BaseException) -> str:
         error: the error, for which `is_disk_error` is true.
     """
     place = _nearest(place)
-    if (number := _number(error)) == errno.EFBIG:
+    if (number := error_number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
         return f"Runs cannot start in {place}: the file size limit is {limit} (`ulimit -f`). Raise it first."
     free = 0 if number == errno.EDQUOT else _free(place)
@@ -130,7 +130,7 @@ def command_message(error: OSError, place: Path) -> str:
         error: the error, see `is_disk_error`.
         place: a folder on the disk, used if the error names no file.
     """
-    what, remedy = _describe(_error_folder(error) or place, _number(error), 0, "")
+    what, remedy = _describe(_error_folder(error) or place, error_number(error), 0, "")
     return f"{what} {remedy}, then try again." if remedy else f"{what} Try again."
 
 
@@ -186,8 +186,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _number(error: BaseException | None) -> int | None:
-    """The system's error number; None if a library dropped it."""
+def error_number(error: BaseException | None) -> int | None:
+    """The number of a disk error in an error or its causes, such as `errno.ENOSPC`; None if there is none.
+
+    Libraries in Rust (safetensors, tokenizers) raise errors of their own with the number in the text.
+
+    Args:
+        error: the error; None gives None.
+    """
     return next((number for one in _chain(error) if (number := _number_of(one)) is not None), None)
 
 
@@ -242,7 +248,7 @@ def _has_no_inodes(facts: os.statvfs_result) -> bool:
 def _file_limit(folder: RunFolder, error: BaseException | None) -> int | None:
     """The file size limit in bytes, if it was exceeded."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    number = _number(error)
+    number = error_number(error)
     unsure = number is None and not is_unwritable(folder)
     return limit if limit != resource.RLIM_INFINITY and (number == errno.EFBIG or unsure) else None
 
@@ -253,7 +259,7 @@ def _place(folder: RunFolder, error: BaseException | None) -> Path:
         return named
     cache = Path(os.path.expanduser(os.environ.get("HF_HOME") or "~/.cache/huggingface"))  # noqa: PTH111 - it takes unknown users as they are
     places = [place for place in (folder.path, _temporary_folder(), cache) if leads_to_folder(place)]
-    number = _number(error)
+    number = error_number(error)
     if number is not None and number not in FULL:
         return next((place for place in places if (facts := _facts(place)) and _is_read_only(facts)), folder.path)
     if is_unwritable(folder):

@@ -128,7 +128,8 @@ class Page:
     Attributes:
         total: number of matching runs.
         rows: the selected rows.
-        reading: number of indexed runs and of all runs, until all are indexed; None once they are.
+        reading: number of indexed runs and of all runs, until all are indexed; None once they are, and for a query that
+            needs no index.
         metrics: the metrics of evaluations that the indexed runs have, and whose better values are known.
     """
 

@@ -157,7 +157,8 @@ class RunIndex:
     ) -> Page:
         """List runs from the current index without a scan, so that a server answers at once during the first one.
 
-        `Page.reading` tells how complete the index is.
+        `Page.reading` tells how complete the index is, for a query that needs it: without a filter, newest first, only
+        the rows of the page are read.
 
         Args:
             offset: number of runs to skip.

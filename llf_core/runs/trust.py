@@ -36,9 +36,9 @@ GENERATED_FOLDERS = (".output", "cache")
 def sign_run(folder: RunFolder) -> None:
     """Sign the code that a run executes: its config and its Python files. Resume then needs no permission.
 
-    Nothing is signed, and the run is treated as created elsewhere, without a key (the home is not writable, or belongs
-    to another user), with more code than a person could review, with a config or Python file that is a link, no regular
-    file or not readable, or if the signature cannot be written.
+    Nothing is signed, and the run is treated as created elsewhere, without a key of this user (the home has none, and
+    none can be written), with more code than a person could review, with a config or Python file that is a link, no
+    regular file or not readable, or if the signature cannot be written.
 
     Args:
         folder: a run that this user has just created or allowed.

@@ -2,6 +2,7 @@
 
 from llf_core.untrusted.files import (
     HISTORY_BYTES,
+    MODEL_SETTINGS_BYTES,
     REQUEST_BYTES,
     STATE_BYTES,
     SYSTEM_ERRORS,
@@ -33,6 +34,7 @@ __all__ = [
     "BIDI_CONTROLS",
     "HISTORY_BYTES",
     "MAX_DEPTH",
+    "MODEL_SETTINGS_BYTES",
     "REQUEST_BYTES",
     "STATE_BYTES",
     "SYSTEM_ERRORS",

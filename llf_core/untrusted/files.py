@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STATE_BYTES = 1 << 20
 """Maximum size of a small file: status, meta, env, queue, config, resolved, complete.json."""
+MODEL_SETTINGS_BYTES = 4 << 20
+"""Maximum size of a settings file of a model or adapter, and of a chat template: the largest have some 10**5 bytes."""
 HISTORY_BYTES = 256 << 20
 """Maximum size of a file that grows with the run and is read as a whole: replay.json, trainer_state.json."""
 REQUEST_BYTES = 64 << 10

@@ -195,8 +195,8 @@ class Document:
         """The parsed value; None for an empty document.
 
         Raises:
-            NotPlainError: a key occurs twice or is a list or mapping, or a value has an unknown tag or is too large a
-                number.
+            NotPlainError: a key occurs twice or is a list or mapping, or a key or value has an unknown tag, is not of
+                its tag's type, or is too large a number.
         """
         return (
             None if self._node is None else self._guarded(lambda: self._loader.construct_object(self._node, deep=True))
@@ -208,8 +208,8 @@ class Document:
         Duplicate keys of the top level are included, so that a message can name both lines.
 
         Raises:
-            NotPlainError: a value has an unknown tag, a duplicate key or one that is a list or mapping, or is too large
-                a number.
+            NotPlainError: a value has a duplicate key, or one that is a list or mapping; or a key or value has an
+                unknown tag, is not of its tag's type, or is too large a number.
         """
         if not isinstance(self._node, yaml.MappingNode):
             return None

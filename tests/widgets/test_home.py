@@ -1,5 +1,6 @@
 """How paths are shown."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_widgets.home import display_path
+from llf_widgets.home import display_path, home_hash
 
 AS_A_NUMBER = """
 import os
@@ -17,6 +18,12 @@ os.environ.pop("HOME", None)
 os.setuid(54321)
 print(display_path(Path("/data/x")))
 """
+
+
+def test_a_home_whose_name_is_no_text_has_a_hash(monkeypatch, tmp_path):
+    name = os.fsencode(tmp_path) + b"/h\xff"
+    monkeypatch.setenv("LLF_HOME", os.fsdecode(name))
+    assert home_hash() == hashlib.sha256(name).hexdigest()
 
 
 def test_the_home_is_not_shown(monkeypatch):

@@ -83,7 +83,8 @@ class Grammars:
             schema: JSON schema; `{}` for any object.
 
         Raises:
-            RequestError: llguidance is not installed, the tokenizer is not supported, or the schema is invalid.
+            RequestError: llguidance is not installed, the tokenizer is not supported, or the schema is invalid or has a
+                keyword that llguidance does not support, such as `not`, `if`, `oneOf` or `uniqueItems`.
         """
         try:
             import llguidance

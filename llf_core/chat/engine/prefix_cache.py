@@ -70,11 +70,11 @@ class PrefixCache:
     def keep(self, prefix: Prefix) -> None:
         """Add a prefix, so that a later prompt that begins with it need not read it again.
 
-        It replaces those that it continues, and those that were not used for the longest time.
+        It replaces those of the same adapter that it continues, and those that were not used for the longest time.
 
         Args:
-            prefix: a prefix; left out if it is larger than the limit, or another one has the same tokens or continues
-                them.
+            prefix: a prefix; left out if it is larger than the limit, or another one of the same adapter has the same
+                tokens or continues them.
         """
         size = len(prefix.tokens)
         if prefix.nbytes > self.limit or any(

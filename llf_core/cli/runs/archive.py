@@ -22,7 +22,7 @@ def runs_export(
     """Write a whole run (config, curves, code, data, result) into a zip file, which llf runs import opens elsewhere.
 
     Raises:
-        UserError: no run matches, it has not ended, the file exists, or it cannot be written.
+        UserError: no run or more than one matches, it has not ended, the file exists, or it cannot be written.
     """
     from llf_core.config.paths import expanded
     from llf_core.runs.archive import export_run

@@ -14,7 +14,7 @@ def runs_delete(run: RunId) -> None:
     """Move a run to the bin. `llf runs restore` restores it.
 
     Raises:
-        UserError: no run matches, it has not ended, or it cannot be moved.
+        UserError: no run or more than one matches, it has not ended, or it cannot be moved.
     """
     from llf_core.runs import delete_run
 

@@ -64,7 +64,8 @@ def runs_show(
     """Show a run: state, settings, last metrics, and what you can do next.
 
     Raises:
-        UserError: no run matches; with --code, its config is no longer valid; a file of it cannot be read.
+        UserError: no run or more than one matches; with --code, its config is no longer valid; a file of it cannot be
+            read.
         OSError: too many files are open.
     """
     from llf_core.runs.config_file import non_default_config

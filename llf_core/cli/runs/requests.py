@@ -19,7 +19,7 @@ def runs_stop(run: RunId) -> None:
     """Stop a run after the current step, with a checkpoint from which it can be resumed.
 
     Raises:
-        UserError: no run matches, it is lost, or the request cannot be written.
+        UserError: no run or more than one matches, it is lost, or the request cannot be written.
         OSError: too many files are open.
     """
     found = attach_run(run)
@@ -33,7 +33,7 @@ def runs_kill(run: RunId) -> None:
     """Kill a run now. Its work since the last checkpoint is lost.
 
     Raises:
-        UserError: no run matches, it runs on another machine, or a process of it does not end.
+        UserError: no run or more than one matches, it runs on another machine, or a process of it does not end.
         OSError: too many files are open.
     """
     found = attach_run(run)
@@ -47,7 +47,7 @@ def runs_checkpoint(run: RunId) -> None:
     """Save a checkpoint after the current step, for example to try the model. The run continues.
 
     Raises:
-        UserError: no run matches, it has ended, or the trainer refuses the request.
+        UserError: no run or more than one matches, it has ended, or the trainer refuses the request.
     """
     _ask(run, "checkpoint")
 
@@ -56,7 +56,7 @@ def runs_evaluate(run: RunId) -> None:
     """Compute the evaluation loss after the current step, without waiting for the next planned evaluation.
 
     Raises:
-        UserError: no run matches, it has ended, or the trainer refuses the request.
+        UserError: no run or more than one matches, it has ended, or the trainer refuses the request.
     """
     _ask(run, "evaluate")
 
@@ -65,7 +65,7 @@ def runs_sample(run: RunId) -> None:
     """Generate completions of the watched prompts after the current step, to see what the model has learned so far.
 
     Raises:
-        UserError: no run matches, it has ended, or the trainer refuses the request.
+        UserError: no run or more than one matches, it has ended, or the trainer refuses the request.
     """
     _ask(run, "sample")
 

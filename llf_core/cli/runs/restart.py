@@ -24,7 +24,8 @@ def runs_resume(
     Reward functions can be replaced, for example one whose error ended the run.
 
     Raises:
-        UserError: no run matches, it has not ended or cannot be resumed, or the file has no reward function of it.
+        UserError: no run or more than one matches, it has not ended or cannot be resumed, or the file has no reward
+            function of it.
         Exit: the run fails, or the command was interrupted.
         OSError: too many files are open.
     """
@@ -59,7 +60,8 @@ def runs_branch(
     """Start a new run from a checkpoint of another run, with changed settings, to compare both.
 
     Raises:
-        UserError: no run matches, it has no such checkpoint, or a change is not KEY=VALUE or not allowed.
+        UserError: no run or more than one matches, it has no such checkpoint, or a change is not KEY=VALUE or not
+            allowed.
         Exit: the new run fails, or the command was interrupted.
         OSError: too many files are open.
     """
@@ -88,7 +90,7 @@ def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> Non
     """Start a new run with the same config and the same live changes at the same steps, to repeat its result.
 
     Raises:
-        UserError: no run matches, or its config is no longer valid.
+        UserError: no run or more than one matches, or its config is no longer valid.
         Exit: the new run fails, or the command was interrupted.
         OSError: too many files are open.
     """

@@ -16,7 +16,7 @@ from llf_core.config.registry import method_of
 from llf_core.config.safetensors_header import read_shapes, weight_files
 from llf_core.config.stored_quantization import check_stored_quantization, is_quantized
 from llf_core.config.stored_shapes import weight_shapes
-from llf_core.untrusted import read_object_or_empty
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
@@ -58,7 +58,7 @@ def _check_type(config: RunConfig) -> CheckResult:
         return CheckResult()
     folder = folder_of(names[-1], config.model.cache_dir)
     path = "" if folder is None else folder / (config.model.adapter_folder or "") / "adapter_config.json"
-    stored = read_object_or_empty(Path(os.path.realpath(path))) if path else {}
+    stored = read_object_or_empty(Path(os.path.realpath(path)), MODEL_SETTINGS_BYTES) if path else {}
     kind = stored.get("peft_type")
     problem = check_adapter_type(config, names[-1], kind) if isinstance(kind, str) else None
     return CheckResult((problem,) if problem else ())

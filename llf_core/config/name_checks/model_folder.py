@@ -8,7 +8,7 @@ from typing import Any
 
 from llf_core.config.name_checks.hub_cache import snapshot
 from llf_core.config.paths import expanded, is_there
-from llf_core.untrusted import read_object_or_empty
+from llf_core.untrusted import MODEL_SETTINGS_BYTES, read_object_or_empty
 
 
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
@@ -25,12 +25,13 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`; empty if it cannot be read, which the loader reports later.
+    """Read a model's `config.json`; empty if the loader would refuse it too, and report it.
 
     Raises:
         OSError: too many files are open.
     """
-    return read_object_or_empty(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
+    path = Path(os.path.realpath(folder / "config.json"))  # the cache of a hub has links
+    return read_object_or_empty(path, MODEL_SETTINGS_BYTES)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

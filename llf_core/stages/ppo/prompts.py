@@ -64,7 +64,7 @@ class Plan:
     def loader_length(self, prompts: int) -> int:
         """Length of the placeholder data set that makes the Trainer count an epoch as one completion for every prompt.
 
-        Where the last phase of an epoch does not come out even, it begins with the prompts of the next epoch.
+        Where the last phase of an epoch has too few prompts, it is filled up with prompts of the next epoch.
 
         Args:
             prompts: number of prompts.

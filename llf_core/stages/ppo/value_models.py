@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class ValueHead(nn.Module):
     """Value of a hidden state, in float32: `V(s) = w · h + b`, a linear layer as in TRL's value head.
 
-    It begins at 0, so that the first advantages are the rewards themselves.
+    Without a weight to begin with it is 0, so that the first advantages depend on the rewards alone:
+    Σ_l (γλ)^l r_{t+l}.
     """
 
     def __init__(self, width: int, device: torch.device | str, weight: Tensor | None = None) -> None:

@@ -96,6 +96,9 @@ def test_the_form_greys_out_what_this_machine_or_config_excludes(lacks):
     assert set(reasons()) == {"eetq"}
     assert set(reasons(quantization_bit=4)) == {"eetq", "gptq", "awq", "aqlm", "mxfp4", "fp8"}
     assert {"hqq", "torchao", "quanto"} <= set(reasons(finetuning_type="ia3", quantization_bit=8))
+    loftq = reasons(quantization_bit=4, lora_init="loftq")
+    assert "bitsandbytes" in loftq["hqq"]
+    assert "bnb" not in loftq
     lacks("torchao")
     assert reasons()["torchao"].endswith("needs torchao, which is not installed. Run: pip install torchao.")
 

@@ -196,6 +196,20 @@ def test_a_compressed_file_that_was_cut_is_one_sentence(tmp_path, suffix):
         list(read_file(path))
 
 
+@pytest.mark.parametrize("suffix", ["arrow", "parquet"])
+def test_a_time_zone_that_nobody_knows_costs_its_rows(tmp_path, suffix):
+    table = pa.table({"a": ["one", "two"], "at": pa.array([0, None], pa.timestamp("us", tz="Mars/Phobos"))})
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        parquet.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    first, second = read_file(path)
+    assert isinstance(first, BrokenLine)
+    assert second.row["a"] == "two"
+
+
 @pytest.mark.parametrize("kind", ["bytes", "offsets", "timestamp", "date", "name"])
 def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind):
     good = pa.array(["one", "two", "three"])

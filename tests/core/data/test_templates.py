@@ -113,6 +113,14 @@ def test_the_text_of_a_template(every, talk, name):
     ]
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_answer_without_a_question_is_trained_on(every, name):
+    messages = ({"role": "assistant", "content": "A1"},)
+    rendered = render_answers(choose_template(name, every), every, Conversation(messages))
+    (answer,) = rendered.answers
+    assert rendered.text[slice(*answer)] == FIRST_ANSWER[name]
+
+
 @pytest.mark.parametrize("name", WITH_SYSTEM)
 def test_the_system_prompt_of_a_template(every, talk, name):
     rendered = render_answers(choose_template(name, every), every, talk(*TWO, system="S"))

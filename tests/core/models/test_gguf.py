@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import gguf
 import numpy as np
@@ -9,6 +10,7 @@ from llf_core.models import ModelError, load_model, load_tokenizer, plan_device,
 from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.gguf_header import read_gguf_header
 from llf_core.models.load import read_architecture
+from tests.odd_files import run_without_room
 from tests.tiny import tiny_llama
 
 from .gguf_file import write_gguf
@@ -106,6 +108,17 @@ def test_a_conversion_reads_the_file_once(gguf_file, tmp_path, monkeypatch):
     convert_gguf(gguf_file, tmp_path / "out")
     assert len(read) == len(tables) == 1
     assert gguf.GGUFReader is reader
+
+
+def test_a_conversion_that_finds_no_room_names_the_disk(gguf_file, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from llf_core.models.gguf_conversion import convert_gguf\n"
+        "try: convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "except OSError as error: raise SystemExit(error.strerror)"
+    )
+    command = [sys.executable, "-c", code, str(gguf_file), str(tmp_path / "converted")]
+    done = run_without_room(command, tmp_path / "log", most=20_000)
+    assert done.stderr.splitlines()[-1] == "File too large"
 
 
 def test_header_without_the_weights(gguf_file):

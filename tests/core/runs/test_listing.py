@@ -270,6 +270,11 @@ def test_a_row_counts_the_records_that_the_chart_counts(folder):
     assert read_row(folder).loss == RunReader(folder).metrics().last("loss") == 2.0
 
 
+def test_a_config_is_shown_without_its_secrets(folder):
+    folder.config.write_text("stage: sft\nhub_token: hf_abcdefghijklmnopqrstuvwxyz0123456789\npassword: hunter2\n")
+    assert read_config(folder.config) == {"stage": "sft", "hub_token": "***", "password": "***"}
+
+
 def test_keys_that_are_no_texts_are_left_out_of_a_config(folder):
     folder.config.write_text("stage: sft\n1: 2\nnull: 3\n")
     assert read_config(folder.config) == {"stage": "sft"}
