@@ -171,7 +171,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.training.session.run_attempt": {"ValueError": "the states are constants"},
     "llf_widgets.magics.LLFMagics.llf": {"TypeError": "targets are texts, and no reward functions are replaced"},
     "llf_widgets.chat.models.SharedModels.renew": {"TypeError": "the id of a run is a text"},
-    "llf_widgets.chat.widget.Chat._begin": {"TypeError": "a conversation is JSON"},
+    "llf_widgets.chat.session.ChatSession._begin": {"TypeError": "a conversation is JSON"},
     "llf_widgets.compare.widget.Compare.refresh": {
         "QueryCancelledError": "it cancels no query",
         "ValueError": "the sort order is a constant",

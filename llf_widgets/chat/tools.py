@@ -7,9 +7,53 @@ import json
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+class CellTools:
+    """The functions of a cell, which answer the calls of models without the user.
+
+    Args:
+        functions: functions whose parameters can be passed by name.
+
+    Attributes:
+        functions: the functions by name.
+        schemas: each in OpenAI's form, see `tool_schema`.
+
+    Raises:
+        ValueError: one has a parameter that cannot be passed by name, or Python knows no signature of it.
+        TypeError: one cannot be called.
+        AttributeError: one has no name, as a `functools.partial`.
+    """
+
+    def __init__(self, functions: Iterable[Callable[..., Any]]) -> None:
+        self.functions = {one.__name__: one for one in functions}
+        self.schemas = [tool_schema(one) for one in self.functions.values()]
+
+    def can_answer(self, calls: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether there are calls, and the cell has all functions that they name; otherwise the user types the results.
+
+        Args:
+            calls: the calls of a reply, in OpenAI's form.
+        """
+        return bool(calls) and self.functions.keys() >= {call["function"]["name"] for call in calls}
+
+    def results(self, calls: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Make the calls of a reply, in their order.
+
+        Args:
+            calls: the calls, in OpenAI's form.
+
+        Returns:
+            What the model is told of each, by the id of the call; see `call_tool`.
+        """
+        made = {}
+        for call in calls:
+            function = call["function"]
+            made[call["id"]] = call_tool(self.functions, function["name"], function["arguments"])
+        return made
 
 
 def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
@@ -63,12 +107,3 @@ def call_tool(functions: Mapping[str, Callable[..., Any]], name: str, arguments:
         return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
     except Exception as error:  # noqa: BLE001 - whatever it was, the model is told
         return f"Error: {type(error).__name__}: {error}"
-
-
-def called_names(calls: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Names of the functions that a reply calls, to see whether the cell has all of them.
-
-    Args:
-        calls: its calls, in OpenAI's form.
-    """
-    return {call["function"]["name"] for call in calls}

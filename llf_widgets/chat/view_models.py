@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
     from llf_widgets.chat.models import SharedModels
 
+MAX_MODELS = 4
+"""Maximum number of models in a chat."""
+
 
 class ViewModels:
     """The models of a chat in the order of their columns. Its lock is held by whoever changes them.
@@ -27,12 +30,14 @@ class ViewModels:
     Attributes:
         targets: the models by name.
         given: what each was named by, for the call that opens the chat again; by name, also of a closed view.
+        shared: the models of all chats of the kernel.
+        home: `LLF_HOME`; None for the environment's.
     """
 
     def __init__(self, shared: SharedModels, home: Path | None) -> None:
         self.targets: dict[str, Target] = {}
         self.given: dict[str, str] = {}
-        self._shared, self._home = shared, home
+        self.shared, self.home = shared, home
 
     def acquire(self, target: str | Path | Run | RunFolder) -> str:
         """Add a model; one that the chat has already is left as it is.
@@ -54,9 +59,9 @@ class ViewModels:
             BrokenRunError: the status of the run cannot be read.
             OSError: a file cannot be read.
         """
-        found = self._shared.acquire(target, self._home)
+        found = self.shared.acquire(target, self.home)
         if found.name in self.targets:
-            self._shared.release(found.name)
+            self.shared.release(found.name)
             return found.name
         self.targets[found.name] = found
         folder = getattr(target, "folder", target)
@@ -67,7 +72,7 @@ class ViewModels:
         """Remove all models; those that no other chat uses give their memory back."""
         names, self.targets = list(self.targets), {}
         for name in names:
-            self._shared.release(name)
+            self.shared.release(name)
 
     def run_target(self, name: str) -> Target:
         """The model of a run, whose weights may change.
@@ -103,7 +108,7 @@ class ViewModels:
             OSError: a file cannot be read.
         """
         target = self.run_target(name)
-        new = self._shared.renew(target, self._home)
+        new = self.shared.renew(target, self.home)
         self.targets = {
             (new.name if one == name else one): (new if one == name else known) for one, known in self.targets.items()
         }
@@ -117,11 +122,11 @@ class ViewModels:
         Raises:
             TargetError: a model was removed from the service.
         """
-        known = self._shared.service.targets
+        known = self.shared.service.targets
         self.targets = {name: known.get(name, target) for name, target in self.targets.items()}
-        states = {name: self._shared.service.state(name) for name in self.targets}
+        states = {name: self.shared.service.state(name) for name in self.targets}
         code = {str(one["sha256"]): one for state in states.values() for one in state.code}
-        return [model_json(target, states[name], self._home) for name, target in self.targets.items()], [*code.values()]
+        return [model_json(target, states[name], self.home) for name, target in self.targets.items()], [*code.values()]
 
     def start(self) -> None:
         """Begin to load all models, so that the first replies come sooner.
@@ -131,7 +136,7 @@ class ViewModels:
             OSError: a process cannot be started.
         """
         for name in self.targets:
-            self._shared.service.start(name)
+            self.shared.service.start(name)
 
     def stop(self) -> None:
         """End the engines to free their memory; the next question starts them again.
@@ -140,7 +145,7 @@ class ViewModels:
             TargetError: another view has closed the service.
         """
         for name in self.targets:
-            self._shared.service.stop(name)
+            self.shared.service.stop(name)
 
     def check_sight(self, pictures: Sequence[dict[str, Any]]) -> None:
         """Refuse pictures for a model that is known to read none: it would refuse each later question too.
@@ -152,6 +157,6 @@ class ViewModels:
             PictureError: there are pictures, and a loaded model reads none.
             TargetError: another view has closed the service.
         """
-        blind = [name for name in self.targets if self._shared.service.state(name).is_blind]
+        blind = [name for name in self.targets if self.shared.service.state(name).is_blind]
         if pictures and blind:
             raise PictureError(f"{blind[0]} reads no pictures.", "Remove the pictures, or the model.")

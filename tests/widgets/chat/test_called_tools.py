@@ -180,7 +180,7 @@ def test_a_chat_calls_the_function_of_the_cell_or_waits_for_a_typed_result(tuned
         assert view.wait()[model].text() == "I am the ship."
 
         view.new_chat()
-        view._functions = {}  # as in a conversation whose cell has no function any more
+        view._tools.functions = {}  # as in a conversation whose cell has no function any more
         view.ask(question("Paris"))
         waiting = view.wait()[model]
         (call,) = view._turns[-1]["replies"][0]["calls"]

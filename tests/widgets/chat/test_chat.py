@@ -156,7 +156,7 @@ def test_a_prompt_that_is_too_long_offers_to_leave_out_old_turns(chat):
 def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat):
     page(chat, type="send", text="the sea")
     done(chat)
-    (process,) = chat._shared.service._processes.values()
+    (process,) = chat._view_models.shared.service._processes.values()
     page(chat, type="settings", changes={"max_tokens": "900"})
     process._process.send_signal(signal.SIGSTOP)  # the reply cannot end before
     page(chat, type="send", text="the land")
@@ -192,7 +192,7 @@ def test_a_cell_that_waits_gets_the_reply_after_a_call_of_its_function(chat):
         return f"Rain in {city}."
 
     (model,) = chat.models
-    chat._functions = {"weather": weather}
+    chat._tools.functions = {"weather": weather}
     conversation = chat.conversation
     asked = conversation.ask("What is the weather?", [model])[model]
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
@@ -227,7 +227,7 @@ def test_a_run_that_goes_on_answers_with_its_newest_checkpoint(trained, tmp_path
 
 def test_a_removed_model_is_released_even_if_the_view_cannot_show_the_others(chat, tiny_model_dir, tmp_path):
     other = chat.add(shutil.copytree(tiny_model_dir, tmp_path / "other"))
-    service = chat._shared.service
+    service = chat._view_models.shared.service
     service.remove(chat.models[0])  # as another view does that closes the service
     with pytest.raises(TargetError, match="No model is called"):
         chat.remove(other)
@@ -285,7 +285,7 @@ def test_closing_the_view_ends_the_wait(chat):
             pass
 
     (name,) = chat.models
-    chat._shared.service.submit = lambda *_: Silent()
+    chat._view_models.shared.service.submit = lambda *_: Silent()
     page(chat, type="send", text="one two three")
     until(lambda: chat._writing)
     with ThreadPoolExecutor(1) as pool:

@@ -57,11 +57,11 @@ def ask(view, text):
 def text_of(view, target, question):
     """The reply of a target to a question that begins a conversation."""
     view.new_chat()
-    name = view._shared.service.add(target).name
+    name = view._view_models.shared.service.add(target).name
     messages = ({"role": "user", "content": question},)
     request = ChatRequest(messages, sampling=ChatSampling(temperature=TEMPERATURE, seed=7), max_tokens=16)
-    pieces = view._shared.service.reply(name, request)
-    view._shared.service.remove(name)
+    pieces = view._view_models.shared.service.reply(name, request)
+    view._view_models.shared.service.remove(name)
     return "".join(getattr(one, "text", "") for one in pieces)
 
 
@@ -86,14 +86,14 @@ def test_a_live_run_answers_with_a_checkpoint_made_on_request_and_trains_on_as_a
     step = run.status().step
     until(lambda: run.status().step > step)  # the reply came while it trained
 
-    engine = view._shared.service._processes.copy()
+    engine = view._view_models.shared.service._processes.copy()
     page(view, type="checkpoint", model=tuned)
     until(lambda: "answers with" in view._note)
     second = Checkpoints(run.folder).list()[-1]
     assert second > first
     assert view._note == f"{tuned} answers with adapter of step {second}."
     assert view._models[1]["about"].startswith(f"adapter of step {second}, ")
-    assert view._shared.service._processes == engine  # the base is not loaded again
+    assert view._view_models.shared.service._processes == engine  # the base is not loaded again
     view.new_chat()
     assert ask(view, "one two three")[tuned] == text_of(view, f"{run.id}@{second}", "one two three")
     assert run.state == "running"

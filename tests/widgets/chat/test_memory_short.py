@@ -31,7 +31,7 @@ def test_a_chat_says_that_memory_was_short_and_the_next_question_is_answered(tmp
         view.ask("one two")
         (first,) = done(view)
         assert first["state"] == "done", first["error"]
-        (engine,) = view._shared.service._processes.values()
+        (engine,) = view._view_models.shared.service._processes.values()
         limit_to_spare(engine.process.pid)
         page(view, type="settings", changes={"max_tokens": str(ENDLESS)})
         page(view, type="again", turn=view._turns[0]["id"], model="wide")

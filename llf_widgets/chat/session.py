@@ -1,0 +1,342 @@
+"""What a chat does for code and page alike: it has models, asks them, and adds their replies to a conversation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from llf_core.chat.conversation import new_conversation
+from llf_core.chat.picture import picture_part, question_content
+from llf_core.user_error import UserError
+from llf_widgets.chat.keeping import kept_rows
+from llf_widgets.chat.reply_writer import ReplyWriter
+from llf_widgets.chat.saved_chat import save_settings
+from llf_widgets.chat.settings import DEFAULTS
+from llf_widgets.chat.turns import Turn, turn_json, turns_of
+from llf_widgets.chat.view_models import MAX_MODELS
+from llf_widgets.saved_view import SavedView
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from llf_core.chat.chat_engine import EngineState
+    from llf_core.chat.chat_message import ChatMessage
+    from llf_core.chat.conversation import Conversation
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+    from llf_widgets.chat.replies import Writing
+    from llf_widgets.chat.tools import CellTools
+    from llf_widgets.chat.view_models import ViewModels
+
+WAIT_SECONDS = 0.05
+"""Time between two looks at replies that are waited for."""
+
+
+class ChatSession(SavedView):
+    """One conversation with several models: it asks them, writes their replies, and shows both in its traits.
+
+    `Chat` adds the messages of its page.
+
+    Args:
+        models: the models, which were acquired; the chat releases them when it is closed.
+        conversation: the conversation to continue.
+        settings: system prompt and sampling, as texts of fields; see `llf_widgets.chat.settings`.
+        tools: functions of the cell that the models may call.
+
+    Attributes:
+        models: names of the models.
+
+    Raises:
+        TargetError: another view has closed the service.
+        ConversationError: the file of the conversation was replaced.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+    """
+
+    _models: traitlets.List[dict[str, Any]] = traitlets.List(help="the models and their engines").tag(sync=True)
+    _turns: traitlets.List[dict[str, Any]] = traitlets.List(help="questions and replies").tag(sync=True)
+    _settings = traitlets.Dict(DEFAULTS, help="system prompt and sampling, as texts of fields").tag(sync=True)
+    _errors = traitlets.Dict(help="a sentence for each invalid field").tag(sync=True)
+    _kept: traitlets.List[dict[str, str]] = traitlets.List(help="data sets of kept replies").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+    _code: traitlets.List[dict[str, Any]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
+
+    _end_watch = _end_work = staticmethod(lambda: None)  # also of a view that could not be made
+
+    def __init__(
+        self, models: ViewModels, conversation: Conversation, settings: Mapping[str, Any], tools: CellTools
+    ) -> None:
+        self._lock = threading.RLock()
+        self._calling: set[str] = set()  # replies whose tools are being called
+        self._closed = False
+        self._view_models, self._conversation, self._tools = models, conversation, tools
+        self._writer = ReplyWriter(
+            models.shared.service,
+            self._lock,
+            send=lambda updates: self.send({"type": "updates", "updates": updates}),
+            on_end=self._end,
+            on_problem=self._say,
+        )
+        self._end_work = self._stop_and_release
+        super().__init__()
+        self._settings = dict(settings)
+        self._end_watch = models.shared.service.watch(self._on_state)
+        self._show_models()
+        self._show_turns()
+        self._show_kept()
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in the order of their columns, by which other methods name them."""
+        return list(self._view_models.targets)
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation that is shown, for cells that export it or read its messages."""
+        return self._conversation
+
+    def ask(self, text: str, pictures: Sequence[str | os.PathLike[str] | bytes | Image] = ()) -> None:
+        """Ask all models a question from code, as *Send* does in the page; the replies appear in the view.
+
+        Args:
+            text: the question; it may be empty if there are pictures.
+            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow; a single text or
+                `bytes` counts as one. PNG, JPEG, WebP or GIF of at most 6 MB together.
+
+        Raises:
+            ValueError: there is neither text nor a picture, or replies are still being written.
+            PictureError: a picture cannot be read or is too large, or a model reads no pictures.
+            FileNotFoundError: there is no such file.
+            TargetError: another view has closed the service.
+            ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
+            UnreadableError: the file of the conversation is not a regular file, or the system denies access.
+            OSError: the disk is full, or the file cannot be written.
+        """
+        given = [pictures] if isinstance(pictures, str | bytes) else pictures
+        parts = [picture_part(one) for one in given]
+        if not text.strip() and not parts:
+            raise ValueError("The question is empty.")
+        with self._lock:
+            if self._writing:
+                raise ValueError("Replies are still being written. Wait for them, or stop them.")
+            self._view_models.check_sight(parts)
+            self._keep_settings()
+            questions = self._conversation.ask(question_content(text, parts), self.models)
+            self._begin({name: questions[name] for name in self.models})
+
+    def wait(self) -> dict[str, ChatMessage]:
+        """Wait until all replies are written, those after calls of tools too, for cells that go on with them.
+
+        An interrupt ends the waiting only, not the replies. Closing the view stops them and ends the wait.
+
+        Returns:
+            The last reply of each model to the last question, by the model's name, as far as it is written; models
+            without one are left out.
+        """
+        models = self.models  # a closed view has none
+        while (self._writing or self._calling) and not self._closed:
+            time.sleep(WAIT_SECONDS)
+        turns = turns_of(self._conversation, models)
+        found = {name: turns[-1].reply(name) for name in turns[-1].replies} if turns else {}
+        return {name: reply for name, reply in found.items() if reply is not None}
+
+    def stop(self, reply: str | None = None) -> None:
+        """Stop replies at their next token, as the button does; their text so far stays.
+
+        Args:
+            reply: id of the reply; None for all.
+        """
+        self._writer.stop(reply)
+
+    def new_chat(self) -> None:
+        """Begin a new conversation, which models answer without the old one, unless replies are being written.
+
+        The old one stays in its file.
+
+        Raises:
+            ConversationError: the file of the conversation was replaced.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            UnreadableError: the system denies access.
+            OSError: too many files are open.
+        """
+        with self._lock:
+            if not self._writing:
+                self._conversation = new_conversation(self._view_models.home)
+                self._show_turns()
+
+    def add(self, target: str | Path | Run | RunFolder) -> str:
+        """Add a model to compare with the others; it answers from the next question on.
+
+        Args:
+            target: see `Chat`.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ValueError: there are too many models.
+            ConversationError: the file of the conversation was replaced.
+            TargetError: nothing has this name, or it generates no text.
+            ConfigError: the config of the run is no longer valid.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
+            TypeError: the target is of another type.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the status of a run cannot be read.
+            OSError: a file cannot be read.
+        """
+        with self._lock:
+            if len(self._view_models.targets) >= MAX_MODELS:
+                raise ValueError(f"There are {MAX_MODELS} models already. Remove one first.")
+            name = self._view_models.acquire(target)
+            self._show_models()
+            self._show_turns()
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a model from the view, to make room for another one; its replies stay in the file.
+
+        Replies that it is writing are stopped. If no other chat uses the model, its memory is freed; the call waits up
+        to 10 seconds for the end of its process.
+
+        Args:
+            name: its name; one that is unknown, or the only one, is left as it is.
+
+        Raises:
+            ConversationError: the file of the conversation was replaced.
+            TargetError: another view has closed the service.
+        """
+        with self._lock:
+            if name not in self._view_models.targets or len(self._view_models.targets) == 1:
+                return
+            del self._view_models.targets[name], self._view_models.given[name]
+        try:
+            with self._lock:
+                self._writer.stop_model(name)
+                self._show_models()
+                self._show_turns()
+        finally:
+            self._view_models.shared.release(name)
+
+    def use_newest(self, name: str) -> None:
+        """Answer with the newest weights of a run from the next question on, to see what it has learned meanwhile.
+
+        Args:
+            name: name of a model that stands for a run.
+
+        Raises:
+            ValueError: there is no such model, or it is writing a reply.
+            ConversationError: the file of the conversation was replaced.
+            TargetError: the run has no weights any more.
+            ConfigError: the config of the run is no longer valid.
+            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            PluginError: two installed packages declare the same name or key.
+            BrokenRunError: the status of the run cannot be read.
+            OSError: a file cannot be read.
+        """
+        with self._lock:
+            self._view_models.run_target(name)
+            if self._writer.is_busy(name):
+                raise ValueError(f"{name} is writing a reply. Wait for it, or stop it.")
+            said = self._view_models.renew(name)
+            self._show_models()
+            self._show_turns()
+            self._note = said
+
+    def close(self) -> None:
+        """Stop all replies and close the view; models that no other chat uses give their memory back.
+
+        The call waits up to 10 seconds for the end of each of their processes.
+        """
+        self._closed = True
+        self._end_watch()
+        self._end_work()
+        super().close()
+
+    # -- what is shown -----------------------------------------------------------------------------------
+    def _on_state(self, name: str, _state: EngineState) -> None:
+        if name in self._view_models.targets:
+            with self._lock:
+                self._show_models()
+
+    def _show_models(self) -> None:
+        self._models, self._code = self._view_models.shown()
+
+    def _keep_settings(self) -> None:
+        save_settings(self._conversation, self._settings, self.models, self._tools.schemas)
+
+    def _show_turns(self) -> None:
+        found = turns_of(self._conversation, self.models)
+        self._turns = [turn_json(self._conversation, turn, self._writing, self._writer.tokens) for turn in found]
+
+    def _show_kept(self) -> None:
+        self._kept = kept_rows(self._view_models.home, next(iter(self._view_models.targets.values())))
+
+    def _turn(self, name: str) -> Turn | None:
+        self._conversation.refresh()
+        return next((one for one in turns_of(self._conversation, self.models) if one.id == name), None)
+
+    # -- replies -----------------------------------------------------------------------------------------
+    def _stop_and_release(self) -> None:
+        self._writer.stop()
+        self._view_models.release()
+
+    @property
+    def _writing(self) -> dict[str, Writing]:
+        return self._writer.writing
+
+    def _say(self, sentence: str) -> None:
+        self._note = sentence
+
+    def _begin(self, questions: dict[str, ChatMessage], left_out: int = 0) -> None:
+        """Ask models for replies.
+
+        Args:
+            questions: the question to each model.
+            left_out: number of the oldest turns that are not sent.
+        """
+        begun = self._writer.add(self._conversation, questions, self._settings, left_out)
+        self._show_turns()
+        self._note = ""
+        self._writer.submit(self._conversation, begun, self._settings)
+
+    def _end(self, writing: Writing) -> None:
+        calls = writing.reason == "tool_calls" and self._tools.can_answer(writing.calls)
+        if calls:
+            self._calling.add(writing.id)
+        self._writer.end(self._conversation, writing)
+        self._show_turns()
+        if calls:
+            threading.Thread(target=self._call_tools, args=(writing,), daemon=True, name="llf-chat-tools").start()
+        elif not self._writing:
+            self._update_outputs()
+
+    def _call_tools(self, writing: Writing) -> None:
+        """Call functions of the cell as a model asked, and ask it again with their results."""
+        try:
+            self._answer_calls(writing.id, self._tools.results(writing.calls))
+        except (UserError, ValueError, OSError) as error:
+            self._note = str(error)
+        finally:
+            self._calling.discard(writing.id)
+
+    def _answer_calls(self, reply: str, results: dict[str, str]) -> None:
+        """Ask a model again with the results of its calls."""
+        with self._lock:
+            message = self._conversation.path_to(reply)[-1]
+            model, last = message.target, message
+            if model not in self._view_models.targets or self._writer.is_busy(model):
+                return
+            for call in message.tool_calls:
+                name = str(call.get("id", ""))
+                text = results.get(name, "")
+                last = self._conversation.add("tool", text, parent=last.id, tool_call_id=name, target=model)
+            if last is not message:
+                self._begin({model: last})
