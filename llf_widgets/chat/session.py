@@ -211,6 +211,7 @@ class ChatSession(SavedView):
         Raises:
             ConversationError: the file of the conversation was replaced.
             TargetError: another view has closed the service.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         with self._lock:
             if name not in self._view_models.targets or len(self._view_models.targets) == 1:
@@ -221,6 +222,7 @@ class ChatSession(SavedView):
                 self._writer.stop_model(name)
                 self._show_models()
                 self._show_turns()
+                self._show_kept()
         finally:
             self._view_models.shared.release(name)
 
@@ -326,10 +328,14 @@ class ChatSession(SavedView):
             self._note = str(error)
         finally:
             self._calling.discard(writing.id)
+        if not self._writing:  # else the end of the next reply does it
+            self._update_outputs()
 
     def _answer_calls(self, reply: str, results: dict[str, str]) -> None:
-        """Ask a model again with the results of its calls."""
+        """Ask a model again with the results of its calls; not of those that a new conversation has left behind."""
         with self._lock:
+            if reply not in self._conversation.messages:
+                return
             message = self._conversation.path_to(reply)[-1]
             model, last = message.target, message
             if model not in self._view_models.targets or self._writer.is_busy(model):

@@ -109,9 +109,7 @@ class ViewModels:
         """
         target = self.run_target(name)
         new = self.shared.renew(target, self.home)
-        self.targets = {
-            (new.name if one == name else one): (new if one == name else known) for one, known in self.targets.items()
-        }
+        self.targets[name] = new
         return f"{name} answers with {new.label}." if new != target else f"{name} has the newest weights."
 
     def shown(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from llf_widgets.chat.live_run import request_checkpoint, wait_for_checkpoint
 from llf_widgets.chat.models import shared_models
 from llf_widgets.chat.pictures import AddedPictures, pictures_of, shown_url
 from llf_widgets.chat.saved_chat import conversation_of, saved_settings
-from llf_widgets.chat.session import ChatSession
+from llf_widgets.chat.session import WAIT_SECONDS, ChatSession
 from llf_widgets.chat.settings import changed
 from llf_widgets.chat.summary import summary_html, summary_text
 from llf_widgets.chat.tools import CellTools
@@ -232,9 +233,10 @@ class Chat(ChatSession):
         elif fix == "again":
             self._again(turn, model)
         elif fix == "shorten":
-            found = self._turn(turn)
-            if found is not None and model in found.questions:
-                self._again(turn, model, left_out=shortened(self._conversation, found, model))
+            with self._lock:
+                found = self._turn(turn)
+                if found is not None and model in found.questions:
+                    self._again(turn, model, left_out=shortened(self._conversation, found, model))
 
     def _keep(self, given: dict[str, Any]) -> None:
         """Keep a reply as training data."""
@@ -271,6 +273,8 @@ class Chat(ChatSession):
         def follow() -> None:
             try:
                 if wait_for_checkpoint(folder, steps[-1] if steps else -1, CHECKPOINT_SECONDS):
+                    while self._writer.is_busy(name) and not self._closed:
+                        time.sleep(WAIT_SECONDS)
                     self.use_newest(name)
                 else:
                     self._note = f"{name} has saved no further checkpoint."

@@ -203,6 +203,61 @@ def test_a_cell_that_waits_gets_the_reply_after_a_call_of_its_function(chat):
     assert [one["result"] for one in chat._turns[0]["replies"][0]["calls"]] == ["Rain in Ulm."]
 
 
+class Output:
+    """An output that shows a chat, and the texts that it was given."""
+
+    def __init__(self):
+        self.texts = []
+
+    def update(self, data, **_):
+        self.texts.append(data["text/plain"])
+
+
+def end_with_a_call(chat, function):
+    """Let a reply end with a call of the only function of the cell, and wait until that was called."""
+    (model,) = chat.models
+    chat._tools.functions = {"weather": function}
+    asked = chat.conversation.ask("What is the weather?", [model])[model]
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    asking = chat.conversation.add("assistant", parent=asked.id, target=model)
+    chat._end(Writing(asking.id, model, calls=[call], text="Wait.", reason="tool_calls", state="done"))
+    until(lambda: not chat._calling)
+
+
+def test_a_new_chat_that_begins_while_a_function_is_called_gets_nothing_of_the_old_one(chat):
+    old = chat.conversation
+    end_with_a_call(chat, chat.new_chat)
+    assert chat.conversation is not old
+    assert chat._turns == []
+    assert chat._note == ""
+    assert chat._writing == {}
+
+
+def test_a_saved_notebook_has_a_reply_whose_call_gets_no_answer(chat):
+    output = Output()
+    page(chat, type="open", keeps_view=True)
+    chat._displays.append(output)
+
+    def lose():
+        chat.conversation.file.unlink()
+
+    end_with_a_call(chat, lose)
+    assert "conversation" in chat._note
+    until(lambda: output.texts)
+    assert "Wait." in output.texts[-1]
+
+
+def test_the_form_for_kept_replies_has_a_model_that_was_not_removed(chat, tiny_model_dir, tmp_path):
+    page(chat, type="send", text="one two three")
+    (reply,) = done(chat)
+    page(chat, type="keep", turn=chat._turns[0]["id"], model=reply["model"], what="example")
+    assert repr(str(tiny_model_dir)) in chat._kept[0]["code"]
+    other = shutil.copytree(tiny_model_dir, tmp_path / "other")
+    chat.add(other)
+    chat.remove(reply["model"])
+    assert repr(str(other)) in chat._kept[0]["code"]
+
+
 def test_a_run_that_goes_on_answers_with_its_newest_checkpoint(trained, tmp_path):
     folder, _ = trained()
     shutil.rmtree(folder.output)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 
 import pytest
 
+from llf_core.chat.events import Finished
 from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.launch import launch
-from llf_core.runs import Checkpoints, delete_run
+from llf_core.runs import Checkpoints, delete_run, status
+from llf_core.runs.process import ProcessId
 from llf_widgets.chat import models as shared
-from llf_widgets.chat.live_run import wait_for_checkpoint
+from llf_widgets.chat.live_run import POLL_SECONDS, wait_for_checkpoint
 from llf_widgets.chat.widget import Chat
 from tests.attempts import data_file, make_run, settings, trained
 
@@ -153,6 +156,31 @@ def test_a_checkpoint_that_its_run_has_removed_is_a_sentence_and_the_newest_weig
     assert [turn["replies"][0]["text"] for turn in view._turns] == [replies[model]]
     view.close()
     other.close()
+
+
+def test_a_requested_checkpoint_waits_for_the_reply_that_is_being_written(trained, tmp_path):
+    folder, _ = trained()
+    shutil.rmtree(folder.output)
+    last = Checkpoints(folder).path(6)
+    shutil.move(last, tmp_path / "later")
+    status.begin_attempt(folder, 2)
+    status.update(folder, state="running", **ProcessId.of(os.getpid()).json())
+    view = Chat(folder)
+    (model,) = view.models
+    view._view_models.shared.service.submit = lambda *_: None
+    view.ask("one two three")
+    page(view, type="checkpoint", model=model)
+    requested = view._note
+    assert requested.startswith(f"Checkpoint of {model} requested.")
+    shutil.move(tmp_path / "later", last)
+    time.sleep(3 * POLL_SECONDS)  # it is found
+    assert view._note == requested
+    (writing,) = view._writing.values()
+    writing.take(Finished("stop", 1, 1, 0, 1.0, 1.0))
+    view._end(writing)
+    until(lambda: "answers with" in view._note)
+    assert view._note == f"{model} answers with adapter of step 6."
+    view.close()
 
 
 def test_a_run_that_ends_before_its_next_checkpoint_is_followed_to_its_result(trained):
