@@ -1,6 +1,5 @@
 """The form: `Studio` and what it is made of."""
 
-from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio
 
-__all__ = ["FormState", "Studio"]
+__all__ = ["Studio"]

@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.config.field_specs import plain
 from llf_core.config.number_format import exact
 from llf_core.config.option import split_names
 from llf_core.untrusted import NotPlainError, json_value
@@ -123,3 +124,24 @@ def _structure(text: str) -> Any:
         return yaml_value(text)
     except NotPlainError:
         return text
+
+
+def plain_value(value: object) -> Any:
+    """A value as written in a file, see `llf_core.config.field_specs.plain`; the values of the form have lists too.
+
+    Args:
+        value: a value, as typed, of a config or of a file.
+    """
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return plain(tuple(value))
+    return value
+
+
+def same_value(value: object, other: object) -> bool:
+    """Compare two values of a field: 1 differs from true, 2 equals 2.0, and names in a text equal those in a list.
+
+    Args:
+        value: a value, as typed, of a config or of a file.
+        other: another one, as written in a file.
+    """
+    return isinstance(value, bool) == isinstance(other, bool) and bool(plain_value(value) == other)

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llf_core.config import RunConfig, fields, preset, presets
-from llf_widgets.forms.state import NO_PYTHON, FormState
+from llf_widgets.forms.form_values import NO_PYTHON
+from llf_widgets.forms.state import FormState
 from llf_widgets.forms.values import choice_options, control_kind
 
 SPECS = {spec.key: spec for spec in fields()}
