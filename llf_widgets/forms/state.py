@@ -47,6 +47,7 @@ class FormState(FormProblems):
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
         super().__init__(preset_name)
         self._template: str | None = None  # the one that was set for the model
+        self._noted_model = ""  # the one that the note beside the template is about
         if source is not None:
             self.from_preset = False
             source, rows = split_rows(source.flat() if isinstance(source, RunConfig) else source)
@@ -136,9 +137,7 @@ class FormState(FormProblems):
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
         shipped = demo_for_stage(plain_value(kept.get("dataset")), str(chosen.get("stage", "sft")))
         kept |= {"dataset": shipped} if shipped else {}
-        if MODEL not in kept:
-            self._attached.pop("template", None)
-        elif self._template is not None and self.config_values.get("template") == self._template:
+        if MODEL in kept and self._template is not None and self.config_values.get("template") == self._template:
             kept |= {"template": chosen.get("template", self._template)}
         self.preset_values = chosen | kept
         self.preset_name = preset_name
@@ -213,7 +212,8 @@ class FormState(FormProblems):
         """
         if self.config_values.get("template") not in (None, self._template):  # it may be a list that was pasted
             return
-        self._template, note = template_of_model(str(self.config_values.get(MODEL) or ""))
+        self._noted_model = self._model()
+        self._template, note = template_of_model(self._noted_model)
         self.apply({"template": self._template})
         self._attached.pop("template", None)
         if note is not None:
@@ -246,6 +246,16 @@ class FormState(FormProblems):
         self.config_values = {key: value for key, value in source_config.values.items() if key in named}
         self.notes = tuple(source_config.problems)
         self._invalidate()
+
+    def _model(self) -> str:
+        return str(self.config_values.get(MODEL) or "")
+
+    def _invalidate(self) -> None:
+        super()._invalidate()
+        if self.config_values.get("template") != self._template:  # from here on it is one that somebody chose
+            self._template = None
+        if self._model() != self._noted_model:
+            self._attached.pop("template", None)
 
     def _parsed(self, key: str, text: str) -> Any:
         """The value of a typed text, without zero bytes, which no keyboard writes and no config holds."""

@@ -71,6 +71,27 @@ def test_a_template_of_somebody_stays() -> None:
     assert both.config_values["template"] == "chatml"
 
 
+def test_a_template_that_was_set_is_somebodys_once_it_was_chosen_again() -> None:
+    state = FormState()
+    state.edit("model_name_or_path", QWEN)
+    state.edit("template", "chatml")
+    state.edit("template", "qwen")
+    state.edit("model_name_or_path", LLAMA)
+    assert state.config_values["template"] == "qwen"
+    assert notes(state, "template") == []
+
+
+def test_the_note_of_a_template_goes_with_its_model() -> None:
+    for change in (FormState.reset, lambda state: state.load_text("dataset: llf_demo\n")):
+        state = FormState()
+        state.edit("model_name_or_path", QWEN)
+        change(state)
+        state.edit("template", "qwen")
+        assert notes(state, "template") == []
+        state.edit("model_name_or_path", LLAMA)
+        assert state.config_values["template"] == "qwen"
+
+
 def test_a_config_keeps_the_template_that_it_has() -> None:
     state = FormState({"model_name_or_path": QWEN, "dataset": "llf_demo"})
     assert "template" not in state.config_values
