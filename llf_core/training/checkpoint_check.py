@@ -17,6 +17,7 @@ from llf_core.models.checksums import checkpoint_tensors, differences, list_firs
 from llf_core.models.errors import first_line
 from llf_core.models.out_of_memory import is_out_of_memory
 from llf_core.runs.step_counters import WHAT_TO_DO, read_counters, step_of
+from llf_core.untrusted import HISTORY_BYTES, json_value, read_bytes
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -129,11 +130,12 @@ def trainer_state(checkpoint: Path) -> TrainerState:
         checkpoint: folder of the checkpoint.
 
     Raises:
-        ModelError: the file is damaged.
+        ModelError: the file is damaged, or nested more deeply than any state of the Trainer.
+        UnreadableError: it is a link or another kind of file, or larger than `HISTORY_BYTES`.
         OSError: it cannot be read.
     """
     try:
-        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        return TrainerState(**json_value(read_bytes(checkpoint / TRAINER_STATE, HISTORY_BYTES)))
     except (ValueError, TypeError, AttributeError) as error:
         raise damaged_state(checkpoint, error) from error
 

@@ -115,6 +115,8 @@ def test_a_resume_refuses_an_optimizer_of_which_one_bit_has_changed(stopped):
         (b"{", b"["),
         (b'"log_history"', b'"log_histery"'),
         (b'"EarlyStoppingCallback": {', b'"EarlyStoppingCallback":7,"a":{'),
+        (b'"other": {}', b'"other": ' + b"[" * 100 + b"]" * 100),
+        (b'"other": {}', b'"other": ' + b"[" * 100_000 + b"]" * 100_000),
     ],
 )
 def test_a_resume_refuses_a_state_of_the_trainer_of_which_a_byte_has_changed(tmp_path, old, new):
