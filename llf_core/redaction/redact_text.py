@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from llf_core.redaction.named_secrets import NAMED
 from llf_core.redaction.secret_patterns import (
     EMBEDDED,
     SECRET_NAMES,
@@ -41,7 +42,8 @@ def redact(text: str) -> str:
 
     Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
     password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, assignments such as
-    `API_KEY=…`, private keys, and keys of well-known services. Environment values that occur in ordinary text (shorter
+    `API_KEY=…`, values of such names in JSON, YAML and command lines, cookies, private keys, and keys of well-known
+    services. Environment values that occur in ordinary text (shorter
     than `MIN_SECRET_CHARACTERS`, short numbers, lower-case words, URLs, existing paths) are not replaced; a value that
     has just changed is known after `ENVIRONMENT_CACHE_SECONDS`. Long base64 text is not searched, see
     `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
@@ -114,7 +116,7 @@ def _replace_secrets(text: str, known: tuple[str, ...]) -> str:
     if len(text) > MIN_ARRAY_CHARACTERS and not any(sign in text for sign in " _-."):
         return text
     # URLs first, so that their redacted form does not depend on the environment.
-    for marks, pattern in EMBEDDED:
+    for marks, pattern in (*EMBEDDED, *NAMED):
         if all(any(mark in text for mark in group) for group in marks):
             text = pattern.sub(_kept, text)
     for mark, key_format in SERVICE_KEYS:
@@ -127,10 +129,12 @@ def _replace_secrets(text: str, known: tuple[str, ...]) -> str:
 
 
 def _kept(found: re.Match[str]) -> str:
-    """The part of a match that is not secret: parameter name, authorization scheme, or the `@` after a password."""
+    """A match without its secret: parameter name, authorization scheme, or the `@` after a password stay."""
     text = found[0]
-    if text.endswith("@"):
-        return f"{MARK}@"
+    if "secret" in found.re.groupindex:
+        return text[: found.start("secret") - found.start()] + MARK + text[found.end("secret") - found.start() :]
+    if text.endswith(("@", "%40")):
+        return MARK + ("@" if text.endswith("@") else "%40")
     begin = _KEPT.match(text)
     return (begin[0] if begin else "") + MARK
 

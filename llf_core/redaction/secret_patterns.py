@@ -66,6 +66,7 @@ SERVICE_KEYS: tuple[tuple[str, str], ...] = (
         r"(?s)-----BEGIN (?P<kind>[A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,20})-----(?:.*?-----END (?P=kind)-----|.*\Z)",
     ),
     ("hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{16,}"),
+    ("hf_", r"hf_[A-Za-z0-9]{34}(?![A-Za-z0-9_])"),  # also behind a letter: its length tells it from a name
     # A literal prefix lets the regular expression engine skip long texts without it quickly.
     *((prefix, f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)}){rest}") for prefix, rest in _PREFIXES),
 )
@@ -76,16 +77,40 @@ seventy of them.
 """
 compiled = cache(re.compile)
 _NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
+_USER = r"[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))"
+"""User name of a URL, and the colon that no port follows."""
+_CHARACTER = r"(?:[^\s'\"<>@\\]|\\u[0-9a-f]{4})"
+"""A character of a password; JSON escapes some of them."""
+_NEXT_URL = r"[,;|][a-z][a-z0-9+.-]*://"
 EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))
     for marks, pattern in (
-        # User name and password of a URL; the first form also allows a slash or an @ in the password. It ends where the
-        # next URL begins, so that a text of many takes no longer than its length.
+        # User name and password of a URL. The first form also allows a slash or an @ in the password, the second one
+        # `://`, the third one quotes, where the text is a URL and nothing else. They end where the next URL begins, so
+        # that a text of many takes no longer than its length.
         (
             (("://",), ("@",)),
-            r"(?<=://)[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))(?:(?!://)[^\s'\"<>@\\])+@(?:[^\s'\"<>@/\\]+@)*(?=[^\s/])",
+            (
+                rf"(?<=://){_USER}(?!//\*\*\*@)(?:(?!://){_CHARACTER})+@(?:[^\s'\"<>@/\\]+@)*"
+                r"(?:[^\s'\"<>@/\\.:]+/[^\s'\"<>@\\:]*@)?(?=[^\s/])"
+            ),
         ),
-        ((("://",), ("@",)), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]{16,}@"),
+        (
+            (("://",), ("@",)),
+            (
+                rf"(?<=://){_USER}(?:(?!://|{_NEXT_URL}){_CHARACTER})*"
+                rf"(?:://(?:(?!://|{_NEXT_URL}){_CHARACTER})*){{1,2}}(?<!\*\*\*)@(?=[^\s/])"
+            ),
+        ),
+        ((("://",), ("@",)), rf"\A[a-z][a-z0-9+.-]*://(?P<secret>{_USER}[^\s@]*['\"<>\\][^\s@]*)@(?=[^\s/])"),
+        # the same where JSON writes each slash with a backslash, and percent-encoded
+        ((("\\/",), ("@",)), r"(?<=:\\/\\/)[^\s'\"<>@/:\\]*:[^\s'\"<>@]+@"),
+        ((("://",), ("%3a", "%3A"), ("@",)), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]*%3A[^\s'\"<>@/\\]*(?<!\*\*\*)@"),
+        (
+            (("%2f", "%2F"), ("%40",)),
+            r"(?<=%3A%2F%2F)(?!\*\*\*)(?:(?!%2F|%40|%3A)[^\s'\"<>&@])*%3A(?:(?!%40|%2F|%3A)[^\s'\"<>&])+%40",
+        ),
+        ((("://",), ("@",)), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]{16,}(?<!\*\*\*)@"),
         (
             (("=", "%3d", "%3D"), ("?", "&", ";", "#")),
             rf"(?<=[?&;#])(?:amp;)?{PARAMETER}(?:=|%3D)(?!\*\*\*)[^&\s'\"#<>\\]+",
