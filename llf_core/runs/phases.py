@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -9,10 +10,17 @@ if TYPE_CHECKING:
 
     from llf_core.runs.writer import RunWriter
 
-Phase = Literal["environment", "model", "data", "first step", "predictions"]
+Phase = Literal["environment", "model", "data", "first step", "evaluation", "saving", "predictions"]
 AFTER_LAST_STEP = "All steps are done. Evaluating or saving the result."
-PREDICTING = "The result is saved. Answering the evaluation data."
-PHASES: tuple[Phase, ...] = ("environment", "model", "data", "first step", "predictions")
+"""Of runs whose events do not tell which of them it is."""
+AFTER_TRAINING: Mapping[str, str] = MappingProxyType(
+    {
+        "evaluation": "Training is done. Evaluating the model.",
+        "saving": "Training is done. Saving the result.",
+        "predictions": "The result is saved. Answering the evaluation data.",
+    }
+)
+"""What a run does after its last step, by name of the phase."""
 
 
 def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, object] | None) -> str:
@@ -26,9 +34,19 @@ def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, obje
     """
     if state != "running":
         return ""
-    if phase is not None and phase.get("name") == "predictions":
-        return PREDICTING
+    if phase is not None and is_after_training(phase):
+        return AFTER_TRAINING[str(phase["name"])]
     return AFTER_LAST_STEP if 0 < total <= step else ""
+
+
+def is_after_training(phase: Mapping[str, object]) -> bool:
+    """Whether a `phase` event tells what a run does after its last step.
+
+    Args:
+        phase: the event, perhaps of a run of somebody else.
+    """
+    name = phase.get("name")
+    return isinstance(name, str) and name in AFTER_TRAINING
 
 
 def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
@@ -37,7 +55,7 @@ def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
     Args:
         writer: the attempt's writer.
         name: `environment`: imports; `model`; `data`: preparing examples; `first step`: creating the optimizer, and the
-            step; `predictions`: the result answers the evaluation data.
+            step; `evaluation` and `saving` after the last step; `predictions`: the result answers the evaluation data.
         what: activity within the phase: `find` the model (download and convert it), later `load` it.
 
     Raises:

@@ -44,6 +44,7 @@ from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.output_copy import check_output_dir
 from llf_core.training.past_run import add_to_past_runs, write_forecast
 from llf_core.training.peak_memory import reset_peak
+from llf_core.training.phase_callback import PhaseCallback
 from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
 from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.save_run_result import save_run_result
@@ -142,6 +143,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     begin_phase(writer, "first step")
     answers = AnswerMetrics(context, metrics) if metrics else None
     trainer = make_trainer(context, stage, progress, checkpoint, answers=answers)
+    trainer.add_callback(phases := PhaseCallback(writer))
     directions = metric_directions(config, answers) if context.data.eval is not None else {}
     write_resolved(context, chosen, directions)
 
@@ -160,8 +162,10 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
 
     progress.warn_inexact_resume(check_best(trainer, progress.checkpoints))
     if context.data.eval is not None and not _evaluated_at(trainer, step):
+        phases.begin("evaluation")
         with _kept(progress):
             trainer.evaluate()
+    phases.begin("saving")
     progress.watched.answer(step)
     not_copied = " ".join(filter(None, [save_run_result(context, trainer), _push(folder, writer, hub)]))
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there

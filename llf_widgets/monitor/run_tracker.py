@@ -16,6 +16,7 @@ from llf_core.runs.config_file import read_config
 from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.pace import RECENT, STEPPING_STATES, newest_step, seconds_per_step
+from llf_core.runs.phases import is_after_training
 from llf_core.runs.prediction_files import RESULT, RESULTS, finished_predictions
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
@@ -432,9 +433,11 @@ def _current_progress(at: dict[str, Any] | None, step: int, start_step: int) -> 
 def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: int) -> dict[str, Any] | None:
     """The last `phase` event: until a step is made or logged, or after the last step."""
     since = _number((phase or {}).get("time"))
-    if phase is None or since is None or since < logged:  # times are of milliseconds
+    if phase is None or since is None:
         return None
-    return phase if step <= start_step or phase.get("name") == PREDICTIONS else None
+    if is_after_training(phase):
+        return phase
+    return phase if since >= logged and step <= start_step else None  # times are of milliseconds
 
 
 def queue_text(position: QueuePosition) -> str:

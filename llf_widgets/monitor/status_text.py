@@ -30,6 +30,8 @@ PHASE_LABELS = {
     ("model", None): "Loading the model",
     ("data", None): "Preparing the data",
     ("first step", None): "Running the first step",
+    ("evaluation", None): "Training is done. Evaluating the model",
+    ("saving", None): "Training is done. Saving the result",
     (PREDICTIONS, None): "The result is saved. Loading it to answer the evaluation data",
 }
 """Label by `name` and `what` of a `phase` event."""

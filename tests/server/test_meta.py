@@ -115,6 +115,10 @@ async def test_details_say_what_a_run_does_after_its_last_step(ask, make_run, li
     assert (await doing())[0] == ""
     writer.status(step=4, step_seconds=2.0)
     assert await doing() == ("All steps are done. Evaluating or saving the result.", None)
+    writer.event("phase", name="evaluation")
+    assert await doing() == ("Training is done. Evaluating the model.", None)
+    writer.event("phase", name="saving")
+    assert await doing() == ("Training is done. Saving the result.", None)
     writer.event("phase", name="predictions")
     assert await doing() == ("The result is saved. Answering the evaluation data.", None)
     writer.close("finished")

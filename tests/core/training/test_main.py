@@ -73,5 +73,6 @@ def test_a_trainer_loads_what_its_first_step_needs_and_tells_its_phases(make_run
         ["model"],
         ["phase", "first step"],
         ["state", "running"],
+        ["phase", "saving"],
         ["state", "finished"],
     ]

@@ -341,3 +341,22 @@ def test_a_packed_stream_trains_and_evaluates(trained):
     folder, code = trained(**STREAMED, packing=True, cutoff_len=128, val_size=4, eval_strategy="steps", eval_steps=3)
     assert code == 0
     assert len(RunReader(folder).metrics().values("eval_loss")) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["saving"]),
+        ({"val_size": 2, "eval_strategy": "steps", "eval_steps": 2}, ["evaluation", "saving"]),
+        ({"val_size": 2, "eval_strategy": "no"}, ["evaluation", "saving"]),
+        ({"val_size": 2, "eval_strategy": "epoch"}, ["evaluation", "saving"]),
+    ],
+)
+def test_events_tell_evaluating_from_saving_after_the_last_step(trained, changes, expected):
+    folder, code = trained(max_steps=2, **changes)
+    assert code == 0
+    events = RunReader(folder).events()
+    after = events[max(place for place, event in enumerate(events) if event.get("name") == "first step") + 1 :]
+    assert [event["name"] for event in after if event["type"] == "phase"] == expected
+    kinds = [event.get("name", event["type"]) for event in after if event["type"] in {"phase", "evaluation", "output"}]
+    assert kinds[-2:] == ["saving", "output"]
