@@ -24,7 +24,7 @@ export function messageLine({ level, text, actions = [] }, onAction) {
       actions.length && onAction
         ? h(
             'div',
-            { class: 'llf-Message-actions' },
+            { class: 'llf-Message-fix' },
             ...actions.map(({ label, change }) =>
               createButton(label, () => onAction(change))
             )
