@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { RunsModel } from './model';
+import { formatCount } from './numbers';
 
 /** Python code that shows the form for a new run. */
 export const START_CODE = 'import llf_widgets as llf\nllf.Studio()';
@@ -42,8 +43,8 @@ export function IndexProgress({
       <p className="llf-IndexProgress llf-secondary" role="status">
         {trans.__(
           'Reading runs: %1 of %2. More may match.',
-          model.indexProgress.done.toLocaleString('en'),
-          model.indexProgress.of.toLocaleString('en')
+          formatCount(model.indexProgress.done),
+          formatCount(model.indexProgress.of)
         )}
       </p>
     )

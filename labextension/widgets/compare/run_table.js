@@ -1,6 +1,7 @@
 // The table of the compared runs, and the completions of the same prompts.
 
 import { drawIfChanged, h, placeChildren } from '../shared/dom.js';
+import { svg } from '../shared/svg.js';
 
 /** @typedef {{label: string, cells: string[], best: number[], code: boolean}} TableRow */
 /** @typedef {{title: string, note: string, rows: TableRow[]}} TableSection */
@@ -112,22 +113,16 @@ function columnHead(run, onRemove) {
 
 /** Draws a short sample of the run's line. */
 function lineSample(/** @type {ComparedRun} */ { tone, dash }) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  for (const [name, value] of Object.entries({
-    width: '34',
-    height: '6',
-    'aria-hidden': 'true'
-  })) {
-    svg.setAttribute(name, value);
-  }
-  const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');
-  path.setAttribute('d', 'M0 3H34');
-  path.setAttribute(
-    'style',
-    `stroke: var(--llf-s${tone}); stroke-width: 2; ${dash === 'solid' ? '' : `stroke-dasharray: ${dash.replaceAll('px', '')}`}`
+  const dashes =
+    dash === 'solid' ? '' : `stroke-dasharray: ${dash.replaceAll('px', '')}`;
+  return svg(
+    'svg',
+    { width: 34, height: 6, 'aria-hidden': 'true' },
+    svg('path', {
+      d: 'M0 3H34',
+      style: `stroke: var(--llf-s${tone}); stroke-width: 2; ${dashes}`
+    })
   );
-  svg.append(path);
-  return svg;
 }
 
 /** Draws a section of the table: its title, and a row for each value. @param {TableSection} section @param {number} count number of runs */

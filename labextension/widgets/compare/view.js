@@ -9,6 +9,7 @@ import { disableControls } from '../shared/buttons.js';
 import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { answerTable, runTable } from './run_table.js';
+import { formatCount } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 /** @import { ComparedRun } from './run_table.js' */
@@ -72,7 +73,7 @@ function render({ model, el }) {
         h(
           'option',
           { value: String(steps) },
-          steps ? `${steps.toLocaleString('en')} steps` : 'none'
+          steps ? `${formatCount(steps)} steps` : 'none'
         )
       )
   );

@@ -2,6 +2,7 @@
 
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
+import { formatCount } from '../../src/numbers';
 
 /** @import { Column, ExamplePage, ExampleRow, MetricRow, Send } from './types' */
 
@@ -76,7 +77,7 @@ export function examplesSection(page, columns, metrics, groups, orders, send) {
       h(
         'span',
         { class: 'llf-secondary', role: 'status' },
-        `${page.total ? page.offset + 1 : 0} to ${last} of ${page.total.toLocaleString('en')}`
+        `${page.total ? page.offset + 1 : 0} to ${last} of ${formatCount(page.total)}`
       )
     ),
     ...page.rows.map(row => exampleBox(row, columns, page.answered, send))

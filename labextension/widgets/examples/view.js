@@ -11,7 +11,7 @@ import { drawKeyed, h, setText, uniqueId } from '../shared/dom.js';
 import { codeNotice } from '../shared/foreign_code.js';
 import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
-import { formatNumber } from '../../src/numbers';
+import { formatCount, formatNumber } from '../../src/numbers';
 
 /** @import { Context } from '../shared/model' */
 
@@ -152,7 +152,7 @@ function render({ model, el }) {
     setText(
       range,
       rows.length
-        ? `${query.offset + 1} to ${query.offset + rows.length} of ${total.toLocaleString('en')}`
+        ? `${query.offset + 1} to ${query.offset + rows.length} of ${formatCount(total)}`
         : emptyText(query, page.seen)
     );
     for (const button of [previous, next]) {

@@ -2,7 +2,7 @@
 
 import { h } from '../shared/dom.js';
 import { formatBytes, formatNumber } from '../../src/numbers';
-import { svg } from '../inspect/elements.js';
+import { svg } from '../shared/svg.js';
 
 /** @import { Bar, Receipt } from './types' */
 

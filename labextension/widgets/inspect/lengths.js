@@ -1,6 +1,12 @@
 import { h } from '../shared/dom.js';
-import { formatBytes, formatDuration, withUnit } from '../../src/numbers';
-import { linkButton, NUMBER, svg, table } from './elements.js';
+import {
+  formatBytes,
+  formatCount,
+  formatDuration,
+  withUnit
+} from '../../src/numbers';
+import { svg } from '../shared/svg.js';
+import { linkButton, table } from './elements.js';
 
 /** Draws a histogram of the lengths with the cutoff, and a table of what other cutoffs would truncate. */
 export function lengthsSection(
@@ -67,7 +73,7 @@ export function lengthsSection(
       svg(
         'text',
         { class: 'e', x: left - 7, y: y + 4 },
-        NUMBER.format(Math.round(highest * part))
+        formatCount(Math.round(highest * part))
       )
     );
   }
@@ -78,7 +84,7 @@ export function lengthsSection(
       svg(
         'text',
         { class: 'm', x: x(tokens), y: 131 },
-        tick ? NUMBER.format(tokens) : '0 tokens'
+        tick ? formatCount(tokens) : '0 tokens'
       )
     );
   }
@@ -87,7 +93,7 @@ export function lengthsSection(
     svg(
       'text',
       { class: 't', x: x(data.median) + 5, y: 22 },
-      `median ${NUMBER.format(data.median)}`
+      `median ${formatCount(data.median)}`
     )
   );
   if (data.cutoff <= last) {
@@ -102,23 +108,23 @@ export function lengthsSection(
       svg(
         'text',
         place,
-        `cutoff ${NUMBER.format(data.cutoff)}: ${withUnit(data.longer, 'example')} ${data.longer === 1 ? 'is' : 'are'} longer`
+        `cutoff ${formatCount(data.cutoff)}: ${withUnit(data.longer, 'example')} ${data.longer === 1 ? 'is' : 'are'} longer`
       )
     );
   }
   /** @type {(string | Node)[][]} */
   const rows = data.cutoffs.map((/** @type {any} */ one) => [
-    NUMBER.format(one.cutoff),
-    NUMBER.format(one.cut),
-    NUMBER.format(one.lost),
+    formatCount(one.cutoff),
+    formatCount(one.cut),
+    formatCount(one.lost),
     `${(100 * one.lost_answers).toFixed(1)} %`,
-    NUMBER.format(one.rows),
+    formatCount(one.rows),
     one.seconds === null ? '–' : formatDuration(one.seconds),
     formatBytes(one.memory),
     one.cutoff === data.cutoff
       ? 'now'
       : linkButton('Use', () => change({ cutoff_len: one.cutoff }), {
-          'aria-label': `Use ${NUMBER.format(one.cutoff)}`
+          'aria-label': `Use ${formatCount(one.cutoff)}`
         })
   ]);
   const timed = data.speed
@@ -130,7 +136,7 @@ export function lengthsSection(
       h(
         'p',
         { class: 'llf-secondary llf-small llf-Inspect-note' },
-        `Length of a pair: the prompt with its longer response. ${NUMBER.format(data.longer)} were truncated to ${NUMBER.format(data.cutoff)} tokens.`
+        `Length of a pair: the prompt with its longer response. ${formatCount(data.longer)} were truncated to ${formatCount(data.cutoff)} tokens.`
       )
     );
     return section;

@@ -1,6 +1,7 @@
 import { h } from '../shared/dom.js';
-import { withUnit } from '../../src/numbers';
-import { linkButton, NUMBER, svg, withoutSuffix } from './elements.js';
+import { formatCount, withUnit } from '../../src/numbers';
+import { svg } from '../shared/svg.js';
+import { linkButton, withoutSuffix } from './elements.js';
 
 /** Draws packed rows with the boundaries of their examples. */
 export function packedRowsSection(
@@ -14,7 +15,7 @@ export function packedRowsSection(
   const fill = `${(100 * overview.packing_fill).toFixed(1)} % full`;
   if (!rows.total) {
     const reason = overview.packing_fill
-      ? `Packing is off; with packing: true, rows of ${NUMBER.format(overview.cutoff)} would be ${fill}.`
+      ? `Packing is off; with packing: true, rows of ${formatCount(overview.cutoff)} would be ${fill}.`
       : 'Preference pairs are not packed.';
     section.append(
       h('h3', {}, 'Packed rows'),
@@ -101,7 +102,7 @@ export function packedRowsSection(
       svg(
         'text',
         { class: 'e', x: 1186, y: y + 12 },
-        `${NUMBER.format(row.filled)} of ${NUMBER.format(rows.capacity)}`
+        `${formatCount(row.filled)} of ${formatCount(rows.capacity)}`
       )
     );
   });
@@ -114,12 +115,12 @@ export function packedRowsSection(
       h(
         'span',
         { class: 'llf-secondary' },
-        `${withUnit(rows.total, 'row')} of ${NUMBER.format(rows.capacity)}, ${fill}. Examples do not attend to each other; position ids restart at 0 in each.`
+        `${withUnit(rows.total, 'row')} of ${formatCount(rows.capacity)}, ${fill}. Examples do not attend to each other; position ids restart at 0 in each.`
       ),
       h(
         'span',
         { class: 'llf-push llf-secondary llf-small' },
-        `${NUMBER.format(rows.offset + 1)} to ${NUMBER.format(next)} of ${NUMBER.format(rows.total)}`
+        `${formatCount(rows.offset + 1)} to ${formatCount(next)} of ${formatCount(rows.total)}`
       ),
       next < rows.total
         ? linkButton('Next', () => actions.rows(next, rows.least))

@@ -6,8 +6,8 @@ import {
   keepFocus,
   setText
 } from '../shared/dom.js';
-import { withUnit } from '../../src/numbers';
-import { linkButton, NUMBER, withoutSuffix } from './elements.js';
+import { formatCount, withUnit } from '../../src/numbers';
+import { linkButton, withoutSuffix } from './elements.js';
 
 const RECORD_KINDS = {
   all: 'all',
@@ -160,7 +160,7 @@ export function recordsSection(actions) {
           'option',
           { value: kind },
           kinds
-            ? `${label} (${NUMBER.format(kind === 'all' ? total : (kinds[kind] ?? 0))})`
+            ? `${label} (${formatCount(kind === 'all' ? total : (kinds[kind] ?? 0))})`
             : label
         )
       ),
@@ -204,7 +204,7 @@ function rangeText({ kind, rows = [], offset, total }) {
     return `${rows.length} found`;
   }
   return rows.length
-    ? `${offset + 1} to ${offset + rows.length} of ${NUMBER.format(total)}`
+    ? `${offset + 1} to ${offset + rows.length} of ${formatCount(total)}`
     : '';
 }
 

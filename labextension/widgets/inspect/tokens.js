@@ -1,6 +1,6 @@
 import { h } from '../shared/dom.js';
-import { withUnit } from '../../src/numbers';
-import { linkButton, NUMBER, withoutSuffix } from './elements.js';
+import { formatCount, withUnit } from '../../src/numbers';
+import { linkButton, withoutSuffix } from './elements.js';
 
 /** @type {Record<string, string>} */
 const TOKEN_CLASSES = {
@@ -105,7 +105,7 @@ export function tokensSection(
             .replaceAll('\r', '␍')
             .replaceAll('\t', '⇥')
             .replaceAll('\n', '↵'),
-          times > 1 ? ` × ${NUMBER.format(times)}` : ''
+          times > 1 ? ` × ${formatCount(times)}` : ''
         );
         const role = [side.name, turn.role].filter(Boolean).join(', ');
         facts.push({
@@ -132,7 +132,7 @@ export function tokensSection(
         }
         if (isLong && place === LONG_TURN) {
           const more = linkButton(
-            `… ${NUMBER.format(turn.tokens.length - 2 * LONG_TURN)} tokens …`,
+            `… ${formatCount(turn.tokens.length - 2 * LONG_TURN)} tokens …`,
             () => {
               hidden.hidden = false;
               more.remove();
@@ -165,7 +165,7 @@ export function tokensSection(
             'span',
             { class: 'llf-secondary llf-small' },
             `${withUnit(one.trained, 'token')} in the loss`,
-            one.cut ? `, ${NUMBER.format(one.cut)} truncated` : ''
+            one.cut ? `, ${formatCount(one.cut)} truncated` : ''
           )
         ),
         ...one.turns.slice(-1).map(drawTurn)
@@ -207,8 +207,8 @@ export function tokensSection(
   );
   const other = example.rejected;
   const counts = other
-    ? `${withUnit(total, 'token')} with the chosen response, ${NUMBER.format(other.tokens)} with the rejected one`
-    : `${withUnit(total, 'token')}: ${NUMBER.format(example.prompt)} in the prompt, ${NUMBER.format(example.trained)} in the loss`;
+    ? `${withUnit(total, 'token')} with the chosen response, ${formatCount(other.tokens)} with the rejected one`
+    : `${withUnit(total, 'token')}: ${formatCount(example.prompt)} in the prompt, ${formatCount(example.trained)} in the loss`;
   const kind = example.held_out
     ? 'held out'
     : example.row === undefined
@@ -218,7 +218,7 @@ export function tokensSection(
     ? h(
         'span',
         { class: 'llf-warning-text' },
-        `, ${NUMBER.format(example.cut)} truncated`
+        `, ${formatCount(example.cut)} truncated`
       )
     : null;
   section.append(

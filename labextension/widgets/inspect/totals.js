@@ -1,6 +1,6 @@
 import { h } from '../shared/dom.js';
-import { withUnit } from '../../src/numbers';
-import { NUMBER, percent, table, withoutSuffix } from './elements.js';
+import { formatCount, withUnit } from '../../src/numbers';
+import { percent, table, withoutSuffix } from './elements.js';
 import { templateNotices } from './template_notices.js';
 
 /** Draws the counts of each data set: records, tokens, and tokens in the loss. */
@@ -31,14 +31,14 @@ export function totalsSection(
   }
   const rows = sets.map(row => [
     h('span', { class: 'llf-ellipsis', title: row[0] }, withoutSuffix(row[0])),
-    ...row.slice(1).map(NUMBER.format),
+    ...row.slice(1).map(formatCount),
     percent(row[6], row[5])
   ]);
   const evaluation = overview.held_out
-    ? `, ${NUMBER.format(overview.held_out)} of them held out`
+    ? `, ${formatCount(overview.held_out)} of them held out`
     : '';
   const streamed = overview.streamed
-    ? ` Streamed: the first ${NUMBER.format(overview.streamed)} records of each set are shown.`
+    ? ` Streamed: the first ${formatCount(overview.streamed)} records of each set are shown.`
     : '';
   const preparation = overview.cached
     ? 'loaded from the cache'

@@ -11,7 +11,7 @@ import {
 import { runInPageCell } from '../shared/page_cell.js';
 import { runRequests } from './requests.js';
 import { stepSlider } from '../shared/step_slider.js';
-import { withUnit } from '../../src/numbers';
+import { formatCount, withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -172,10 +172,7 @@ export function answersSection(feed) {
     older.hidden = !prompt.older;
     setText(older, `Show ${withUnit(prompt.older, 'older completion')}`);
     setText(baseText, prompt.base || '(empty)');
-    setText(
-      stepName,
-      count ? `step ${prompt.steps[slot].toLocaleString('en')}` : ''
-    );
+    setText(stepName, count ? `step ${formatCount(prompt.steps[slot])}` : '');
     setText(stepText, (count && prompt.texts[slot]) || '(empty)');
     placeChildren(rows, [
       ...(prompt.base === null ? [] : [baseName, baseText]),
@@ -191,7 +188,7 @@ export function answersSection(feed) {
     setText(
       unchangedSince,
       count && firstSame < slot
-        ? `unchanged since step ${prompt.steps[firstSame].toLocaleString('en')}`
+        ? `unchanged since step ${formatCount(prompt.steps[firstSame])}`
         : ''
     );
     setText(

@@ -4,7 +4,7 @@
 import { plotlyChart } from '../shared/plotly_chart.js';
 import { h, scrollToWhenReady, setText } from '../shared/dom.js';
 import { runInPageCell } from '../shared/page_cell.js';
-import { withUnit } from '../../src/numbers';
+import { formatCount, withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -119,7 +119,7 @@ export function chartsSection(feed) {
   /** Shows a link to the rows of the step whose point was clicked. */
   function showStepLink(/** @type {number} */ step) {
     rows.replaceChildren(
-      h('span', {}, `Step ${step.toLocaleString('en')}: `),
+      h('span', {}, `Step ${formatCount(step)}: `),
       h(
         'button',
         {

@@ -8,7 +8,7 @@ import {
   uniqueId
 } from '../shared/dom.js';
 import { stepSlider } from '../shared/step_slider.js';
-import { formatNumber, withUnit } from '../../src/numbers';
+import { formatCount, formatNumber, withUnit } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -70,7 +70,7 @@ export function completionsSection(feed) {
         : '';
     setText(
       note,
-      `step ${step.toLocaleString('en')}: ${withUnit(count, 'completion')}${shown}; mean reward ${formatReward(mean)}`
+      `step ${formatCount(step)}: ${withUnit(count, 'completion')}${shown}; mean reward ${formatReward(mean)}`
     );
     const sortValue = (/** @type {Completion} */ row) =>
       (sortColumn < 0 ? row[0] : row[1][sortColumn]) ?? -Infinity;

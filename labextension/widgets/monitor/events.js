@@ -2,6 +2,7 @@
 
 import { drawKeyed, h, setText } from '../shared/dom.js';
 import { formatTime } from '../../src/dates';
+import { formatCount } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 
@@ -105,11 +106,7 @@ export function eventsSection(feed) {
 /** Draws an event: its step, or else its time, and what happened. @param {Row} row */
 function eventRow({ step, time, text }) {
   const when =
-    step === null
-      ? time === null
-        ? ''
-        : formatTime(time)
-      : step.toLocaleString('en');
+    step === null ? (time === null ? '' : formatTime(time)) : formatCount(step);
   return h('tr', {}, h('td', { class: 'llf-num' }, when), h('td', {}, text));
 }
 

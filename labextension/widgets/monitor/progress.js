@@ -2,7 +2,7 @@
 
 import { h, setText } from '../shared/dom.js';
 import { formatTime } from '../../src/dates';
-import { formatDuration } from '../../src/numbers';
+import { formatCount, formatDuration } from '../../src/numbers';
 
 /** @import { Feed } from './feed.js' */
 /** @import { HeadData } from './head.js' */
@@ -86,8 +86,8 @@ export function progressSection(feed) {
     }
     step.show(
       'step ',
-      v.step.toLocaleString('en'),
-      v.total > 0 ? ` of ${v.total.toLocaleString('en')}` : ''
+      formatCount(v.step),
+      v.total > 0 ? ` of ${formatCount(v.total)}` : ''
     );
     setText(
       epoch,

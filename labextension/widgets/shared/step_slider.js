@@ -1,6 +1,7 @@
 // A slider over logged steps.
 
 import { h, setText } from './dom.js';
+import { formatCount } from '../../src/numbers';
 
 /**
  * Creates a slider that follows the newest step until the reader moves it; it then stays at that step.
@@ -42,11 +43,8 @@ export function stepSlider(label, onMove) {
     slider.max = String(Math.max(0, count - 1));
     slider.value = String(now);
     slider.setAttribute('aria-valuetext', count ? `step ${steps[now]}` : none);
-    setText(first, count > 1 ? `step ${steps[0].toLocaleString('en')}` : '');
-    setText(
-      last,
-      count > 1 ? `step ${steps[count - 1].toLocaleString('en')}` : ''
-    );
+    setText(first, count > 1 ? `step ${formatCount(steps[0])}` : '');
+    setText(last, count > 1 ? `step ${formatCount(steps[count - 1])}` : '');
     return now;
   }
 
