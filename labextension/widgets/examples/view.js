@@ -71,7 +71,7 @@ function render({ model, el }) {
         {},
         ...['Record', 'Loss', 'First loss', 'Excess', 'Epochs', 'Text'].map(
           (head, place) =>
-            h('th', { class: place < 5 ? 'llf-num' : null }, head)
+            h('th', { scope: 'col', class: place < 5 ? 'llf-num' : null }, head)
         )
       )
     ),

@@ -37,8 +37,15 @@ export function percent(
 export function table(heads, rows, look = {}) {
   const cell =
     (/** @type {'td' | 'th'} */ tag) =>
-    (/** @type {any} */ value, /** @type {number} */ place) =>
-      h(tag, { class: look.text?.includes(place) ? null : 'llf-num' }, value);
+    (/** @type {string | Node} */ value, /** @type {number} */ place) =>
+      h(
+        tag,
+        {
+          class: look.text?.includes(place) ? null : 'llf-num',
+          scope: tag === 'th' ? 'col' : null
+        },
+        value
+      );
   return h(
     'table',
     { class: `llf-Table ${look.class ?? ''}`, 'aria-label': look.label },

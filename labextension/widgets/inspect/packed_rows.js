@@ -80,7 +80,8 @@ export function packedRowsSection(
       }
       group.addEventListener('click', () => actions.example(number));
       group.addEventListener('keydown', event => {
-        if (event.key === 'Enter') {
+        if (event.key === 'Enter' || event.key === ' ') {
+          event.preventDefault(); // Space would scroll
           actions.example(number);
         }
       });

@@ -9,6 +9,7 @@ import {
 import { formatCount, withUnit } from '../../src/numbers';
 import { linkButton, withoutSuffix } from './elements.js';
 
+/** @type {Record<string, string>} */
 const RECORD_KINDS = {
   all: 'all',
   dropped: 'dropped',
@@ -82,7 +83,9 @@ export function recordsSection(actions) {
       h(
         'tr',
         {},
-        ...['What', 'Record', 'Reason'].map(head => h('th', {}, head))
+        ...['What', 'Record', 'Reason'].map(head =>
+          h('th', { scope: 'col' }, head)
+        )
       )
     ),
     body
@@ -225,7 +228,7 @@ function recordRow(
   return h(
     'tr',
     { class: `is-${kind}` },
-    h('td', {}, kind),
+    h('td', {}, RECORD_KINDS[kind] ?? kind),
     h(
       'td',
       {},

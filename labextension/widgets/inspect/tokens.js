@@ -2,17 +2,18 @@ import { h } from '../shared/dom.js';
 import { formatCount, withUnit } from '../../src/numbers';
 import { linkButton, withoutSuffix } from './elements.js';
 
+const CUT = 'cut'; // state of a token that is truncated, and has no place in a row
 /** @type {Record<string, string>} */
 const TOKEN_CLASSES = {
   prompt: '',
   trained: 'is-trained',
-  cut: 'is-truncated'
+  [CUT]: 'is-truncated'
 };
 /** @type {Record<string, string>} */
 const TOKEN_ROLES = {
   prompt: 'not in the loss',
   trained: 'in the loss',
-  cut: 'truncated'
+  [CUT]: 'truncated'
 };
 const HINT =
   'Hover over a token or use the arrow keys to see its id, position and role.';
@@ -78,7 +79,7 @@ export function tokensSection(
       kept
     } = facts[current];
     const row =
-      example.row === undefined || state === 'truncated'
+      example.row === undefined || state === CUT
         ? ''
         : `, row ${example.row} at ${example.offset + kept}`;
     tokenInfo.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${length}${row} · ${role ? `${role}, ` : ''}${TOKEN_ROLES[state]}`;
@@ -118,7 +119,7 @@ export function tokensSection(
           kept: side.kept
         });
         side.position += times;
-        side.kept += state === 'truncated' ? 0 : times;
+        side.kept += state === CUT ? 0 : times;
         const number = spans.push(span) - 1;
         span.addEventListener('mouseenter', () => select(number));
         const inside =

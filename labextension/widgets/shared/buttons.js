@@ -69,9 +69,10 @@ export function disableControls(element) {
   }
 }
 
-/** Stops a click, or a press of Enter, on a control that is disabled. */
+/** Stops a click, or a press of Enter or Space, on a control that is disabled. */
 function ignoreDisabled(/** @type {any} */ event) {
-  const isPress = event.type === 'click' || event.key === 'Enter';
+  const isPress =
+    event.type === 'click' || event.key === 'Enter' || event.key === ' ';
   if (isPress && event.target.closest('[aria-disabled="true"]')) {
     event.stopImmediatePropagation();
   }
