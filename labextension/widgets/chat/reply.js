@@ -3,6 +3,7 @@
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { copyButton } from '../shared/clipboard.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { messageBox } from '../shared/message.js';
 import { callsOf } from './calls.js';
 import { keepControls } from './keep_controls.js';
 import { drawMarkdown, typesetMath } from './markdown.js';
@@ -162,23 +163,11 @@ function problemOf(
   return [
     ...(error
       ? [
-          h(
-            'div',
-            { class: 'llf-Message is-error', role: 'alert' },
-            h('b', {}, 'Error'),
-            h(
-              'div',
-              {},
-              error.message,
-              h(
-                'div',
-                { class: 'llf-Message-fix' },
-                ...error.fixes.map(({ action, label }) =>
-                  createButton(label, () => onFix(action))
-                )
-              )
+          messageBox('error', [error.message], {
+            buttons: error.fixes.map(({ action, label }) =>
+              createButton(label, () => onFix(action))
             )
-          )
+          })
         ]
       : []),
     ...(note ? [h('p', { class: 'llf-secondary llf-small' }, note)] : [])

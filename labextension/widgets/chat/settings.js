@@ -1,6 +1,7 @@
 // System prompt and sampling parameters.
 
 import { drawIfChanged, h } from '../shared/dom.js';
+import { messageBox } from '../shared/message.js';
 
 /** @import { ChatErrors, ChatSettings, Send } from './types' */
 
@@ -170,13 +171,8 @@ export function settingsRow(send, idPrefix, actions) {
           )
         )?.[0] ?? '';
       drawIfChanged(errors, problems, () =>
-        Object.values(problems).map(problem =>
-          h(
-            'div',
-            { class: 'llf-Message is-error' },
-            h('b', {}, 'Error'),
-            h('div', {}, problem)
-          )
+        Object.values(problems).map(
+          problem => messageBox('error', [problem], { role: null }) // `errors` announces it
         )
       );
     }

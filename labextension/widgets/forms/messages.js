@@ -1,54 +1,10 @@
-// Waiting for Start, copying, and the error, warning and note messages of the form.
+// The error, warning and note messages of the form.
 
 import { textWithCode } from '../../src/text_with_code';
 import { createButton } from '../shared/buttons.js';
 import { copyButton } from '../shared/clipboard.js';
-import { drawIfChanged, h } from '../shared/dom.js';
-
-/** @import { Model } from '../shared/model' */
-
-const SLOW_KERNEL_MS = 2000;
-
-/**
- * Tracks the time between a click on a Start button and the kernel's message `done`, so that the button can show it.
- * @param {Model} model
- * @param {() => void} draw called when the wait begins, when the kernel is slow, and when the wait ends
- */
-export function pendingStart(model, draw) {
-  const state = { waiting: false, slow: false };
-  let timer = 0;
-  const finish = () => {
-    clearTimeout(timer);
-    state.waiting = state.slow = false;
-    draw();
-  };
-  const onMessage = (/** @type {any} */ content) =>
-    content.type === 'done' && finish();
-  model.on('msg:custom', onMessage);
-  model.on('comm_live_update', finish);
-  return {
-    state,
-    /** The text beside the button during the wait. */
-    text: () =>
-      state.slow
-        ? 'The kernel is running a cell. The run starts when the cell finishes.'
-        : 'Starting…',
-    send: (/** @type {object} */ content) => {
-      state.waiting = true;
-      timer = setTimeout(() => {
-        state.slow = true;
-        draw();
-      }, SLOW_KERNEL_MS);
-      draw();
-      model.send(content);
-    },
-    dispose: () => {
-      clearTimeout(timer);
-      model.off('msg:custom', onMessage);
-      model.off('comm_live_update', finish);
-    }
-  };
-}
+import { drawIfChanged } from '../shared/dom.js';
+import { messageBox } from '../shared/message.js';
 
 /**
  * @typedef {{ level: 'error' | 'warning' | 'note', text: string, fixes: string[], copy?: string }} Message
@@ -64,28 +20,18 @@ export function pendingStart(model, draw) {
 export function drawMessages(el, messages, onFix, fallback) {
   const make = () =>
     messages.map((message, index) => {
-      const levelText = message.level[0].toUpperCase() + message.level.slice(1);
-      const body = h('div', {}, ...textWithCode(message.text));
-      const fixes = message.fixes.map((label, fix) =>
+      const buttons = message.fixes.map((label, fix) =>
         createButton(label, () => onFix(index, fix))
       );
-      if (message.copy) {
-        const command = message.copy;
+      const { copy } = message;
+      if (copy) {
         const label = 'Copy the command';
-        fixes.push(copyButton(() => command, { label, className: '' }));
+        buttons.push(copyButton(() => copy, { label, className: '' }));
       }
-      if (fixes.length) {
-        body.append(h('div', { class: 'llf-Message-fix' }, ...fixes));
-      }
-      const style = { error: 'is-error', warning: 'is-warn', note: '' }[
-        message.level
-      ];
-      const role = message.level === 'error' ? 'alert' : 'status';
-      return h(
-        'div',
-        { class: `llf-Message ${style}`, role },
-        h('b', {}, levelText),
-        body
+      return messageBox(
+        message.level === 'warning' ? 'warn' : message.level,
+        textWithCode(message.text),
+        { buttons }
       );
     });
   drawIfChanged(el, messages, make, fallback);

@@ -8,10 +8,12 @@ import {
   uniqueId
 } from '../shared/dom.js';
 import { onKernelLost } from '../shared/kernel.js';
-import { drawMessages, pendingStart } from './messages.js';
+import { drawMessages } from './messages.js';
+import { pendingStart } from './pending_start.js';
 
 /** @import { Context } from '../shared/model' */
 
+/** @type {import('./messages.js').Message} */
 const KERNEL_LOST = {
   level: 'error',
   text: 'The kernel of this form has shut down. Started runs are not affected. To keep the settings, copy the YAML. Then run this cell again and paste it.',

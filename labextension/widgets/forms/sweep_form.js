@@ -1,7 +1,8 @@
 import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, setText, uniqueId } from '../shared/dom.js';
-import { drawMessages, pendingStart } from './messages.js';
+import { drawMessages } from './messages.js';
+import { pendingStart } from './pending_start.js';
 
 /** @import { Context } from '../shared/model' */
 

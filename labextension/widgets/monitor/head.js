@@ -11,6 +11,7 @@ import {
 import { NO_REPLY } from '../../src/error_sentences';
 import { jupyterServer } from '../shared/server.js';
 import { runControls } from './controls.js';
+import { messageBox } from '../shared/message.js';
 import { messageLine } from './message_line.js';
 import { progressSection } from './progress.js';
 
@@ -21,7 +22,7 @@ import { progressSection } from './progress.js';
 /**
  * @typedef {object} HeadData result of `llf_widgets.monitor.status_text.header_json`
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
- * @property {string} description @property {string} status_text @property {string} level
+ * @property {string} description @property {string} status_text @property {Message['level']} level
  * @property {string} [predictions_text]
  * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs
  * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
@@ -197,13 +198,9 @@ function showKeyNumber(node, { value, unit, note }) {
  */
 function disconnectedMessage(feed, run) {
   const code = `llf.Monitor(${JSON.stringify(run)})`;
-  return h(
-    'div',
-    { class: 'llf-Message is-warn' },
-    h('b', {}, 'Warning'),
-    h(
-      'div',
-      {},
+  return messageBox(
+    'warn',
+    [
       h('b', {}, 'This view is disconnected. The run is not affected.'),
       jupyterServer()
         ? ` ${feed.failure() || NO_REPLY} Retrying.`
@@ -212,6 +209,7 @@ function disconnectedMessage(feed, run) {
       h('code', {}, code),
       ' ',
       copyButton(() => code, { name: 'Copy the code' })
-    )
+    ],
+    { role: null } // the element around it is an alert
   );
 }
