@@ -16,6 +16,7 @@ import { initialize } from '../shared/initialize.js';
 import { KERNEL_LOST, onKernelLost } from '../shared/kernel.js';
 import { runInPageCell } from '../shared/page_cell.js';
 import { formatBytes } from '../../src/numbers';
+import { addModelControls } from './add_model.js';
 import { modelsRow } from './models_row.js';
 import { addedPictures, pictureStore } from './pictures.js';
 import { settingsRow } from './settings.js';
@@ -53,29 +54,9 @@ function render({ model, el }) {
     () => send({ type: 'new' }),
     'llf-link'
   );
-  const add = createButton('Add a model…', startAdding, 'llf-link');
-  const settings = settingsRow(send, idPrefix, [add, newChat]);
+  const adding = addModelControls(send);
+  const settings = settingsRow(send, idPrefix, [adding.open, newChat]);
   const head = modelsRow(send);
-  const addField = h('input', {
-    type: 'text',
-    'aria-label': 'Model to add',
-    placeholder: 'Run, RUN@STEP, folder or hub id',
-    onkeydown: (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === 'Enter') {
-        addModel();
-      } else if (event.key === 'Escape') {
-        event.stopPropagation();
-        closeAdding();
-      }
-    }
-  });
-  const adding = h(
-    'div',
-    { class: 'llf-row llf-Chat-adding', hidden: true },
-    addField,
-    createButton('Add', addModel),
-    createButton('Cancel', closeAdding)
-  );
   const notice = codeNotice({
     purpose: 'The model or its tokenizer needs it.',
     label: 'Allow this code and start the model',
@@ -135,7 +116,7 @@ function render({ model, el }) {
   el.classList.add('llf', 'llf-Chat');
   el.replaceChildren(
     ...settings.nodes,
-    adding,
+    adding.form,
     head.box,
     notice.box,
     log,
@@ -178,24 +159,6 @@ function render({ model, el }) {
     log.scrollTop = log.scrollHeight;
   }
 
-  function startAdding() {
-    adding.hidden = false;
-    addField.focus();
-  }
-
-  function closeAdding() {
-    adding.hidden = true;
-    add.focus();
-  }
-
-  function addModel() {
-    if (addField.value.trim()) {
-      send({ type: 'add', target: addField.value.trim() });
-      addField.value = '';
-      closeAdding();
-    }
-  }
-
   function stop() {
     if (isWriting()) {
       send({ type: 'stop' });
@@ -229,8 +192,6 @@ function render({ model, el }) {
   function drawTurns() {
     /** @type {ChatTurn[]} */
     const turns = model.get('_turns');
-    const atEnd =
-      log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
     sent?.pictures.forEach(({ key }) => store.forget(key));
     sent = null;
     replies.clear();
@@ -239,32 +200,31 @@ function render({ model, el }) {
         replies.set(reply.id, { turn: turn.id, reply: { ...reply } });
       }
     }
-    keepFocus(
-      log,
-      () =>
-        drawKeyed(
-          log,
-          turns,
-          ({ id }) => id,
-          ({ id }) => {
-            const view = turnView(send, id, store);
-            views.set(id, view);
-            return view.box;
-          },
-          (_, turn) => views.get(turn.id)?.show(turn, probabilities())
-        ),
-      () => question
-    );
+    keepEnd(() => {
+      keepFocus(
+        log,
+        () =>
+          drawKeyed(
+            log,
+            turns,
+            ({ id }) => id,
+            ({ id }) => {
+              const view = turnView(send, id, store);
+              views.set(id, view);
+              return view.box;
+            },
+            (_, turn) => views.get(turn.id)?.show(turn, probabilities())
+          ),
+        () => question
+      );
+      log.hidden = !turns.length;
+    });
     const known = new Set(turns.map(({ id }) => id));
     for (const [id, view] of views) {
       if (!known.has(id)) {
         view.close();
         views.delete(id);
       }
-    }
-    log.hidden = !turns.length;
-    if (atEnd) {
-      log.scrollTop = log.scrollHeight;
     }
     drawCompose();
   }
@@ -332,7 +292,7 @@ function render({ model, el }) {
     setDisabled(sendButton, !canAsk());
     setDisabled(stopAll, !writing);
     setText(stopAll, count > 1 ? 'Stop all' : 'Stop');
-    setDisabled(add, !alive || count >= MAX_MODELS);
+    setDisabled(adding.open, !alive || count >= MAX_MODELS);
     setDisabled(newChat, !alive || writing || !model.get('_turns').length);
     for (const view of views.values()) {
       view.setBusy(writing || !alive);
