@@ -1,6 +1,7 @@
 // The tokens of a reply, each with its probability and what else was likely in its place.
 
 import { h } from '../shared/dom.js';
+import { tokenCursor } from '../shared/token_cursor.js';
 
 /** @import { ReplyToken } from './types' */
 
@@ -18,7 +19,6 @@ function quoted(/** @type {string} */ text) {
  * @returns {HTMLElement[]}
  */
 export function tokensOf(tokens) {
-  let chosen = -1;
   const tip = h('div', {
     class: 'llf-Tip llf-Probabilities',
     role: 'status',
@@ -34,37 +34,16 @@ export function tokensOf(tokens) {
           : null;
     return h('span', { class: likelihood }, text);
   });
-  const line = h(
-    'div',
-    {
-      class: 'llf-Chat-tokens',
-      tabindex: '0',
-      role: 'group',
-      'aria-label':
-        'Tokens with their probabilities. The arrow keys go from token to token.',
-      onkeydown: (/** @type {KeyboardEvent} */ event) => {
-        const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-        if (step) {
-          event.preventDefault();
-          choose(Math.min(Math.max(chosen + step, 0), tokens.length - 1));
-        }
-      },
-      onpointerover: (/** @type {PointerEvent} */ event) => {
-        const index = spans.indexOf(
-          /** @type {HTMLSpanElement} */ (event.target)
-        );
-        if (index >= 0) {
-          choose(index);
-        }
-      }
-    },
-    ...spans
-  );
+  const { box } = tokenCursor({
+    label:
+      'Tokens with their probabilities. The arrow keys go from token to token.',
+    className: 'llf-Chat-tokens',
+    chosenClass: 'is-chosen',
+    tokens: spans,
+    onChoose: showAlternatives
+  });
 
-  function choose(/** @type {number} */ index) {
-    spans[chosen]?.classList.remove('is-chosen');
-    chosen = index;
-    spans[index].classList.add('is-chosen');
+  function showAlternatives(/** @type {number} */ index) {
     const [text, logprob, top] = tokens[index];
     /** @type {[string, number][]} */
     const rows = top.some(([other]) => other === text)
@@ -97,5 +76,5 @@ export function tokensOf(tokens) {
     );
   }
 
-  return [line, tip];
+  return [box, tip];
 }

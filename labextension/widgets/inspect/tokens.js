@@ -1,4 +1,5 @@
 import { h } from '../shared/dom.js';
+import { tokenCursor } from '../shared/token_cursor.js';
 import { formatCount, withUnit } from '../../src/numbers';
 import { linkButton, withoutSuffix } from './elements.js';
 
@@ -61,14 +62,7 @@ export function tokensSection(
   const spans = /** @type {HTMLElement[]} */ ([]);
   const facts = /** @type {any[]} */ ([]);
   const total = example.tokens;
-  let current = -1;
-  const select = (/** @type {number} */ place) => {
-    if (!spans[place]) {
-      return;
-    }
-    spans[current]?.classList.remove('is-hover');
-    current = place;
-    spans[current].classList.add('is-hover');
+  const showToken = (/** @type {number} */ place) => {
     const {
       text,
       id,
@@ -77,7 +71,7 @@ export function tokensSection(
       position,
       total: length,
       kept
-    } = facts[current];
+    } = facts[place];
     const row =
       example.row === undefined || state === CUT
         ? ''
@@ -120,8 +114,7 @@ export function tokensSection(
         });
         side.position += times;
         side.kept += state === CUT ? 0 : times;
-        const number = spans.push(span) - 1;
-        span.addEventListener('mouseenter', () => select(number));
+        spans.push(span);
         const inside =
           isLong &&
           place >= LONG_TURN &&
@@ -183,29 +176,18 @@ export function tokensSection(
     ];
   }
 
-  const body = h(
-    'div',
-    {
-      class: 'llf-Example-body',
-      tabindex: '0',
-      role: 'group',
-      'aria-label': 'Tokens: use the arrow keys to move',
-      onmouseleave: () => {
-        tokenInfo.textContent = HINT;
-        spans[current]?.classList.remove('is-hover');
-      },
-      onkeydown: (/** @type {KeyboardEvent} */ event) => {
-        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-        if (!step) {
-          return;
-        }
-        event.preventDefault();
-        select(Math.min(spans.length - 1, Math.max(0, current + step)));
-        spans[current].scrollIntoView({ block: 'nearest' });
-      }
-    },
-    ...turns
-  );
+  const cursor = tokenCursor({
+    label: 'Tokens: use the arrow keys to move',
+    className: 'llf-Example-body',
+    chosenClass: 'is-hover',
+    tokens: spans,
+    children: turns,
+    onChoose: showToken
+  });
+  cursor.box.addEventListener('mouseleave', () => {
+    tokenInfo.textContent = HINT;
+    cursor.clear();
+  });
   const other = example.rejected;
   const counts = other
     ? `${withUnit(total, 'token')} with the chosen response, ${formatCount(other.tokens)} with the rejected one`
@@ -240,7 +222,7 @@ export function tokensSection(
           : null
       ),
       tokenInfo,
-      body
+      cursor.box
     )
   );
   return section;
