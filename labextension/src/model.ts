@@ -408,28 +408,47 @@ export class RunsModel implements IDisposable {
   }
 
   private async _refreshAdapters(): Promise<void> {
-    try {
-      const found = await this.api.listAdapters(MAX_ADAPTERS);
-      this.adapters = found.adapters;
-      this.adaptersTotal = found.total;
-    } catch (error) {
-      if (!(error instanceof ApiError) || error.status === 0) {
-        throw error;
+    const page = await this._fetchOptional(
+      this.api.listAdapters(MAX_ADAPTERS),
+      {
+        total: 0,
+        adapters: []
       }
-      this.adapters = []; // an older server without this route; the list still works
+    );
+    if (page) {
+      this.adapters = page.adapters;
+      this.adaptersTotal = page.total;
     }
   }
 
   private async _refreshBin(): Promise<void> {
-    try {
-      const page = await this.api.listBin(this.bin ? MAX_RUNS : 1);
+    const page = await this._fetchOptional(
+      this.api.listBin(this.bin ? MAX_RUNS : 1),
+      { total: 0, runs: [] }
+    );
+    if (page) {
       this.binTotal = page.total;
       this.bin &&= page;
+    }
+  }
+
+  /**
+   * Waits for a page whose route older servers lack; the list works without it.
+   *
+   * @returns `empty` if the server lacks the route; null if it refuses the request, so that what is known stays
+   * @throws {ApiError} if the server does not answer
+   */
+  private async _fetchOptional<Page>(
+    request: Promise<Page>,
+    empty: Page
+  ): Promise<Page | null> {
+    try {
+      return await request;
     } catch (error) {
       if (!(error instanceof ApiError) || error.status === 0) {
         throw error;
       }
-      this.binTotal = 0; // an older server without this route
+      return error.status === 404 ? empty : null;
     }
   }
 

@@ -287,6 +287,23 @@ describe('RunsModel', () => {
     expect(model.serverError).toBe('');
   });
 
+  it('keeps the bin that it knows while the server refuses it, and forgets it on a server without one', async () => {
+    const bin = vi.spyOn(api, 'listBin');
+    bin.mockResolvedValueOnce({ total: 3, runs: [] });
+    void model.start();
+    await pass(200);
+    expect(model.binTotal).toBe(3);
+    bin.mockRejectedValue(new ApiError(500, 'Unexpected error.'));
+    void model.showBin(true);
+    await pass(200);
+    expect([model.binTotal, model.bin?.total]).toEqual([3, 3]);
+    bin.mockRejectedValue(new ApiError(404, 'Not found.'));
+    void model.refresh();
+    await pass(200);
+    expect([model.binTotal, model.bin?.total]).toEqual([0, 0]);
+    expect(model.serverStatus).toBe('ready');
+  });
+
   it('selects runs, and keeps only those of the list', async () => {
     api.allRuns = [run('a'), run('b'), run('c')];
     void model.start();
