@@ -82,7 +82,7 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
         PluginError: two installed packages declare the same plug-in.
     """
     with deferred_imports(config):
-        from llf_core.models.adapter_loading import merge_adapters
+        from llf_core.models.adapter_merging import merge_adapters
         from llf_core.models.load import load_model
     from llf_core.data.chat_template import choose_template
     from llf_core.generation import add_end_tokens
@@ -124,7 +124,7 @@ def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTo
         MemoryError: out of memory.
         TooMuchCodeError: a file of Python code is larger than a person could review, or not a regular file.
     """
-    from llf_core.models.adapter_loading import find_adapter
+    from llf_core.models.adapter_folder import find_adapter
     from llf_core.models.model_source import ModelSource
     from llf_core.models.tokenizer import load_tokenizer
 

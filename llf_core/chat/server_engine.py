@@ -282,7 +282,7 @@ class ServerEngine(ChatEngine):
 
     def _load(self, name: str, folder: str) -> str:
         """Have the server load an adapter; returns why it does not, or an empty text."""
-        from llf_core.models.adapter_loading import find_adapter
+        from llf_core.models.adapter_folder import find_adapter
 
         try:
             path = find_adapter(folder, self._config)

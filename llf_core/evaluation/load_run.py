@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.adapter_loading import continues_adapter, load_adapter, merge_adapters
+from llf_core.models.adapter_loading import load_adapter
+from llf_core.models.adapter_merging import continues_adapter, merge_adapters
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model

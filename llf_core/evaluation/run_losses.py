@@ -98,7 +98,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
 
 def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
     """Config of a run that starts from the result of this one and uses this run's base as the reference model."""
-    from llf_core.models.adapter_loading import without_adapter_folder
+    from llf_core.models.adapter_folder import without_adapter_folder
 
     config = with_explicit_reference(without_adapter_folder(config))
     if not (folder.output / "adapter_config.json").is_file():

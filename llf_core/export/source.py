@@ -17,7 +17,9 @@ from llf_core.export.errors import ExportError
 from llf_core.export.ollama import write_modelfile
 from llf_core.export.reference import Reference, logits_of, measure_reference
 from llf_core.generation.generate import add_end_tokens, end_tokens
-from llf_core.models.adapter_loading import can_merge, find_adapter, load_adapter, merge_adapters
+from llf_core.models.adapter_folder import find_adapter
+from llf_core.models.adapter_loading import load_adapter
+from llf_core.models.adapter_merging import can_merge, merge_adapters
 from llf_core.models.architecture import auto_class
 from llf_core.models.device import plan_device
 from llf_core.models.free_memory import release_free_memory

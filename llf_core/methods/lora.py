@@ -16,7 +16,7 @@ from llf_core.config.declarations.methods.lora import (
     stored_alpha,
 )
 from llf_core.methods.peft_tuner import PeftTuner
-from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.adapter_merging import continues_adapter
 from llf_core.models.checksums import DEFAULT_ADAPTER
 from llf_core.models.errors import ModelError
 from llf_core.models.resolve import resolve_model

@@ -40,13 +40,10 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
         MemoryError, RuntimeError: out of memory.
     """
-    from llf_core.models.adapter_loading import (
-        adapter_settings,
-        continues_adapter,
-        find_adapter,
-        load_adapter,
-        merge_adapters,
-    )
+    from llf_core.models.adapter_config import adapter_settings
+    from llf_core.models.adapter_folder import find_adapter
+    from llf_core.models.adapter_loading import load_adapter
+    from llf_core.models.adapter_merging import continues_adapter, merge_adapters
 
     _keep_scale(model)
     model.requires_grad_(requires_grad=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.declarations.methods.prompt import PromptOptions
 from llf_core.methods.peft_tuner import PeftTuner
-from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.adapter_merging import continues_adapter
 from llf_core.models.errors import ModelError
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_tokenizer

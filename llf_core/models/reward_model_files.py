@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from llf_core.config import RunConfig
 from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
-from llf_core.models.adapter_loading import SAFETENSORS_FILE, adapter_settings, check_pickle
+from llf_core.models.adapter_config import adapter_settings
+from llf_core.models.adapter_folder import SAFETENSORS_FILE, check_pickle
 from llf_core.models.errors import ModelError
 from llf_core.models.header_check import check_sizes
 from llf_core.models.model_folder import check_files, check_shards, read_config

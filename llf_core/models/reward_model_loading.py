@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.adapter_loading import adapter_settings
+from llf_core.models.adapter_config import adapter_settings
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.load import load_model

@@ -92,7 +92,8 @@ def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTra
 
 def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[NewToken]:
     """Tokens that came with the adapters of a config, whose rows are saved with them."""
-    from llf_core.models.adapter_loading import adapter_settings, find_adapter
+    from llf_core.models.adapter_config import adapter_settings
+    from llf_core.models.adapter_folder import find_adapter
 
     found: list[NewToken] = []
     for name in config.model.adapter_name_or_path or ():

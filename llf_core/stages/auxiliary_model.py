@@ -10,7 +10,7 @@ import torch
 from llf_core.acceleration.patching.install import accelerate
 from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
-from llf_core.models.adapter_loading import continues_adapter, load_frozen_adapters
+from llf_core.models.adapter_merging import continues_adapter, load_frozen_adapters
 from llf_core.models.quantize import UNQUANTIZED
 from llf_core.modifiers.modifier import change_before_method
 

@@ -26,7 +26,7 @@ from llf_core.data.media_limits import MediaLimits
 from llf_core.data.pair_collator import SECOND_ANSWER
 from llf_core.data.streaming import Stream
 from llf_core.models import ModelError, resolve_model
-from llf_core.models.adapter_loading import find_adapter
+from llf_core.models.adapter_folder import find_adapter
 from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
 from llf_core.runs.progress_events import ProgressEvents

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.reference_model import names_reference
-from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.adapter_merging import continues_adapter
 from llf_core.models.checksums import DEFAULT_ADAPTER
 from llf_core.stages.adapter_switching import add_frozen, use_adapter
 from llf_core.stages.auxiliary_model import eval_mode, load_auxiliary, load_unchanged

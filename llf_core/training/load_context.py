@@ -27,7 +27,8 @@ from llf_core.models import (
     load_tokenizer,
     resolve_model,
 )
-from llf_core.models.adapter_loading import check_adapter_reloads, continues_adapter
+from llf_core.models.adapter_merging import continues_adapter
+from llf_core.models.adapter_reload_check import check_adapter_reloads
 from llf_core.models.frozen_statistics import keep_frozen_statistics
 from llf_core.models.load import check_forward, scaled_architecture
 from llf_core.models.model_folder import read_config

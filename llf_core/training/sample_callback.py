@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.generation import generate
 from llf_core.generation.own_forward import without_accelerate
-from llf_core.models.adapter_loading import continues_adapter
+from llf_core.models.adapter_merging import continues_adapter
 from llf_core.runs import RunReader
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from llf_core.generation.generate import end_tokens
 from llf_core.methods.method import apply_method
 from llf_core.methods.peft_tuner import PeftTuner
 from llf_core.models import load_model, resolve_model
-from llf_core.models.adapter_loading import merge_adapters
+from llf_core.models.adapter_merging import merge_adapters
 from llf_core.models.quantize import UNQUANTIZED
 from llf_core.models.reward_model_files import reward_model_base
 from llf_core.models.reward_model_loading import load_reward_model

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, save_output
-from llf_core.models.adapter_loading import find_adapter, without_adapter_folder
+from llf_core.models.adapter_folder import find_adapter, without_adapter_folder
+from llf_core.models.adapter_loading import load_adapter
+from llf_core.models.adapter_merging import can_merge
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 
 IDS = torch.tensor([[1, 5, 9, 200]])
@@ -86,8 +88,6 @@ def test_a_prompt_cannot_be_merged(adapter, config, loaded):
 def test_a_lora_with_biases_is_not_merged_into_a_base_without(config, loaded, tmp_path, tiny_model_dir):
     from peft import LoraConfig, get_peft_model
 
-    from llf_core.models.adapter_loading import can_merge, load_adapter
-
     _, _, model = loaded(config(finetuning_type="full"))
     folder = tmp_path / "with biases"
     get_peft_model(model, LoraConfig(target_modules=["q_proj"], lora_bias=True)).save_pretrained(folder)
@@ -99,6 +99,31 @@ def test_a_lora_with_biases_is_not_merged_into_a_base_without(config, loaded, tm
     wrapped = load_adapter(base, str(folder), config())
     assert not can_merge(wrapped)
     assert torch.equal(wrapped.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight, before)
+
+
+def test_trying_to_merge_leaves_the_biases_as_they_are(tiny_tokenizer):
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.tiny import tiny_llama
+
+    base = LlamaForCausalLM(LlamaConfig(**tiny_llama(tiny_tokenizer).config.to_dict() | {"attention_bias": True}))
+    wrapped = get_peft_model(base, LoraConfig(target_modules=["q_proj"], lora_bias=True))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if name.endswith(("q_proj.base_layer.bias", "lora_B.default.bias")):
+                parameter.normal_()
+    before = {name: parameter.clone() for name, parameter in wrapped.named_parameters()}
+    assert can_merge(wrapped)
+    assert [name for name, one in wrapped.named_parameters() if not torch.equal(one, before[name])] == []
+
+
+def test_a_damaged_config_is_named_by_its_path(adapter, config, loaded):
+    folder, _ = adapter("the model", 1)
+    (folder / "adapter_config.json").write_text("{")
+    message = refused(loaded, config(adapter_name_or_path=str(folder)))
+    assert f"{folder / 'adapter_config.json'} is not valid JSON" in message
+    assert message.endswith("Copy or download the adapter again.")
 
 
 def test_an_adapter_of_another_model(adapter, config, loaded, tmp_path, tiny_tokenizer):

@@ -9,7 +9,7 @@ import yaml
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.models import ModelError, resolve_model
-from llf_core.models.adapter_loading import find_adapter
+from llf_core.models.adapter_folder import find_adapter
 from llf_core.models.lazy_imports import needed_quantizers, quantizer_modules
 from llf_core.models.reward_model_loading import load_reward_model
 from llf_core.runs import create_run, read_status
