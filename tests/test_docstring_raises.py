@@ -56,6 +56,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
         ("OSError", "UnicodeDecodeError"), "reads files of the installed PEFT"
     ),
     "llf_core.config.values.ConfigValues.options": {"KeyError": "a plug-in asks for its own options"},
+    "llf_core.data.data_file.LimitedFile.open": {"DataError": "its file is a local one"},
     "llf_core.data.hub._no_answer": {"TimeoutError": "it has no error number, so that it is no error of a file"},
     "llf_core.data.inspect.__main__.main": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.data.inspect.inspection.earlier_speed": {"ValueError": "the sort order is a constant"},

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import listed
 from llf_core.data.cloud_storage import CloudFile, fetch_file
+from llf_core.data.data_file import file_type
 from llf_core.data.errors import DataError
 from llf_core.data.hub import load_hub_dataset
-from llf_core.data.records import (
-    READERS,
-    BrokenLine,
-    Record,
-    RecordOrBroken,
-    file_type,
-    read_file,
-    record_unit,
-    records_of_batch,
-)
+from llf_core.data.read_file import READERS, read_file, record_unit
+from llf_core.data.records import BrokenLine, Record, RecordOrBroken
+from llf_core.data.table_records import records_of_batch
 from llf_core.untrusted import read_object
 
 if TYPE_CHECKING:
@@ -29,7 +23,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset, IterableDataset
 
-    from llf_core.data.records import File
+    from llf_core.data.data_file import File
     from llf_core.data.source import Source
 
 
@@ -51,7 +45,7 @@ class OpenedDataset:
 
     @property
     def unit(self) -> str:
-        """Unit in which people count its records, for messages such as `line 8`; see `records.record_unit`.
+        """Unit in which people count its records, for messages such as `line 8`; see `read_file.record_unit`.
 
         Raises:
             OSError: a json file, whose beginning tells the unit, cannot be read.

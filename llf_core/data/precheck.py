@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.align import PEEK_ROWS, decide, kind_by_entry, other_kind
+from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import DataError, EntryError
 from llf_core.data.load import no_records_error, open_source
-from llf_core.data.records import BrokenLine, LongFileError, Record, file_type, limit_file, read_file
+from llf_core.data.read_file import read_file
+from llf_core.data.records import BrokenLine, Record
 from llf_core.data.sources import sources_of
 
 if TYPE_CHECKING:

@@ -12,14 +12,17 @@ import numpy as np
 
 from llf_core.config.paths import expanded
 from llf_core.data.align import decide, wanted_kind
+from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import cell_of
 from llf_core.data.load import open_source
 from llf_core.data.media import KINDS, PLACEHOLDER
 from llf_core.data.media_headers import Header, read_header, reads
 from llf_core.data.media_tokens import media_tokens
-from llf_core.data.records import LongFileError, Record, file_type, limit_file, read_file, row_count
+from llf_core.data.read_file import read_file
+from llf_core.data.records import Record
 from llf_core.data.sources import media_dir, sources_of
+from llf_core.data.table_records import row_count
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
 
 if TYPE_CHECKING:

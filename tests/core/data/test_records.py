@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llf_core.data import records
+from llf_core.data import table_records, text_records
 from llf_core.data.errors import DataError
-from llf_core.data.records import BrokenLine, Record, read_file, row_count
+from llf_core.data.read_file import read_file
+from llf_core.data.records import BrokenLine, Record
+from llf_core.data.table_records import row_count
 
 ROWS = [
     {"instruction": "Say ä", "output": "ä"},
@@ -239,8 +241,8 @@ def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind)
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 50)
-    monkeypatch.setattr(records, "READ_BYTES", 7)
+    monkeypatch.setattr(text_records, "MAX_LINE_BYTES", 50)
+    monkeypatch.setattr(text_records, "READ_BYTES", 7)
     lines = [
         '{"a": "one"}',
         '{"a": "' + "x" * 100 + '"}',
@@ -261,7 +263,7 @@ def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, s
 
 def test_a_table_with_a_line_without_an_end_is_a_sentence(tmp_path, monkeypatch):
     before = csv.field_size_limit()
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 50)
+    monkeypatch.setattr(text_records, "MAX_LINE_BYTES", 50)
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n" + "x" * 100 + ",3\n")
     with pytest.raises(DataError, match=r"rows.csv has a line of more than 0 MB \(line 3\)"):
@@ -274,10 +276,10 @@ def test_a_parquet_file_is_unpacked_by_bytes(tmp_path, monkeypatch):
     texts = [f"{number}" * 400 for number in range(1000, 1100)]
     parquet.write_table(pa.table({"a": texts}), path, row_group_size=60, use_dictionary=False)
     sizes = []
-    original = records.records_of_batch
-    monkeypatch.setattr(records, "MAX_SLICE_BYTES", 16_000)
+    original = table_records.records_of_batch
+    monkeypatch.setattr(table_records, "MAX_SLICE_BYTES", 16_000)
     monkeypatch.setattr(
-        records, "records_of_batch", lambda batch, start: sizes.append(len(batch)) or original(batch, start)
+        table_records, "records_of_batch", lambda batch, start: sizes.append(len(batch)) or original(batch, start)
     )
     assert [one.row["a"] for one in read_file(path)] == texts
     assert [one.index for one in read_file(path)] == list(range(100))
@@ -298,3 +300,14 @@ def test_the_count_of_a_file_that_was_cut_is_refused_in_a_sentence(tmp_path):
 def test_two_columns_without_a_name_are_told_as_such(write):
     with pytest.raises(DataError, match="has the column without a name twice"):
         list(read_file(write("a,,\n1,2,3\n", "rows.csv")))
+
+
+@pytest.mark.timeout(60)
+def test_the_key_that_one_of_many_has_twice_is_found_at_once(write):
+    """Comparing each of these keys with each would take an hour."""
+    keys = [str(number) for number in range(500_000)]
+    row = "{" + ", ".join(f'"{key}": 0' for key in [*keys, keys[-1]]) + "}"
+    (broken,) = read_file(write(row + "\n"))
+    assert broken.reason == "the key '499999' twice"
+    with pytest.raises(DataError, match="has the column 499999 twice"):
+        list(read_file(write(",".join([*keys, keys[-1]]) + "\n1\n", "rows.csv")))

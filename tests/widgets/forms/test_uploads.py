@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llf_core.data import precheck, records
+from llf_core.data import data_file, precheck, table_records
 from llf_widgets.forms import uploads
 from llf_widgets.forms.uploads import Upload, UploadError
 
@@ -156,9 +156,9 @@ def test_a_file_that_unpacks_to_much_is_refused_in_a_sentence(tmp_path, name, da
 @pytest.mark.usefixtures("short")
 def test_of_a_long_file_only_the_beginning_is_read(tmp_path, monkeypatch):
     read = []
-    opened = records._open
+    opened = data_file.open_unpacked
     monkeypatch.setattr(
-        records, "_open", lambda path: Heard(opened(path), read) if isinstance(path, Path) else opened(path)
+        data_file, "open_unpacked", lambda path: Heard(opened(path), read) if isinstance(path, Path) else opened(path)
     )
     line = b'{"question": "?", "answer": "!"}\n'
     told = upload(tmp_path, "rows.jsonl.gz", packed(line, 100_000), piece=10**6).message
@@ -196,7 +196,7 @@ def test_a_table_tells_its_rows_without_reading_them(tmp_path, monkeypatch, name
         with pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
     made = []
-    monkeypatch.setattr(records, "without_nulls", lambda value: made.append(1) or value)
+    monkeypatch.setattr(table_records, "without_nulls", lambda value: made.append(1) or value)
     (tmp_path / "here").mkdir()
     done = upload(tmp_path / "here", name, file.read_bytes(), piece=10**6)
     assert done.message.endswith(": 50,000 rows.")
