@@ -66,8 +66,8 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.data.chat_template.choose_template": {"OSError": "a config admits no other tool formats"},
     "llf_core.data.templates._made": dict.fromkeys(("OSError", "UnicodeDecodeError"), "reads a file of this package"),
     "llf_core.data.templates._maker": {"OSError": "reads a file of this package"},
-    "llf_core.data.word_cache._encoding_errors": {"PanicError": "`is_tokenizer_error` recognizes it"},
-    "llf_core.data.word_cache._splits_before_blanks": dict.fromkeys(
+    "llf_core.data.fast_tokenizer._encoding_errors": {"PanicError": "`is_tokenizer_error` recognizes it"},
+    "llf_core.data.split_patterns.splits_before_blanks": dict.fromkeys(
         ("JSONDecodeError", "RecursionError"), "the library has just written the text"
     ),
     "llf_core.data.text_lengths.lengths_from_text": {"ValueError": "there is a length"},

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.chat_template import ChatTemplate
+    from llf_core.data.fast_tokenizer import FastTokenizer
     from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.word_cache import FastTokenizer
 
 
 @dataclass(frozen=True)

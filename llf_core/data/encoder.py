@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.chat_template import ChatTemplate
+    from llf_core.data.fast_tokenizer import FastTokenizer
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
-    from llf_core.data.word_cache import FastTokenizer
 
 RenderedRows = list[tuple[int, "Conversation", Rendered]]
 """Record index, conversation and rendered text of each example."""

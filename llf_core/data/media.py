@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import ProcessorMixin
 
+    from llf_core.data.fast_tokenizer import FastTokenizer
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.media_limits import MediaLimits
     from llf_core.data.rendered import Rendered
-    from llf_core.data.word_cache import FastTokenizer
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
 """LLaMA-Factory's column names, and the kind of each entry."""

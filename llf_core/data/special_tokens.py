@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.word_cache import FastTokenizer, Pieces, fast_tokenizer_of_backend
+from llf_core.data.fast_tokenizer import FastTokenizer, Pieces
+from llf_core.data.word_cache import fast_tokenizer_of_backend
 
 if TYPE_CHECKING:
     from array import array
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+    from llf_core.data.fast_tokenizer import Spans
     from llf_core.data.formats.conversation import Conversation, Message
-    from llf_core.data.word_cache import Spans
 
 SPLIT = "\ue004"
 """Marker (private use) inside a special token that is read as text. It leaves no token."""

@@ -6,30 +6,28 @@ the token ids of a text are those of its words, and each word is tokenized once.
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.data.errors import DataError
-from llf_core.models.bounded_tokenizers import is_tokenizer_error, panics_as_errors
-from llf_core.models.errors import first_line
+from llf_core.data.fast_tokenizer import FastTokenizer, Pieces
+from llf_core.data.split_patterns import splits_before_blanks
+from llf_core.data.word_boundaries import byte_offsets, word_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-Spans = tuple[tuple[int, int], ...]
+    from llf_core.data.fast_tokenizer import Spans
 
 MAX_WORD_LENGTH = 40
 """Maximum number of characters of a cached word; longer ones are rarely repeated."""
@@ -39,190 +37,6 @@ WORDS_PER_CALL = 64
 """Number of words that are tokenized in one call."""
 SPACE_SYMBOL = "\u0120"
 """Representation of a space in a byte-level vocabulary."""
-
-BLANK = 0x20
-SPACES = np.zeros(256, dtype=bool)
-"""Single bytes that are whitespace in Python, whose definition is wider than Unicode's."""
-SPACES[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = True
-WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202f\u205f\u3000"]
-"""Whitespace that has two or three bytes in UTF-8."""
-
-# Patterns with which byte-level tokenizers split texts: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. None can
-# match a space after a character that is not white space, and none has a lookbehind.
-ENDINGS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-MAIN = {
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + ENDINGS,
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + ENDINGS,
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
-    + ENDINGS,
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
-    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + ENDINGS,
-}
-BESIDE = {r"\p{N}{1,3}", r"\p{N}", "[一-龥\u3040-ゟ\u30a0-ヿ]+"}
-"""Patterns without spaces that split off parts before."""
-
-
-class Pieces(NamedTuple):
-    """Tokenized pieces of texts, concatenated.
-
-    Attributes:
-        ids: token ids `[tokens]`, int32.
-        bounds: `[pieces + 1]`, start of each piece.
-    """
-
-    ids: array[int]
-    bounds: list[int]
-
-
-def split_at(text: str, cuts: Sequence[int]) -> list[str]:
-    """Split a text at positions where the tokenizer must not merge across, such as the start of an answer.
-
-    Args:
-        text: the text.
-        cuts: positions in characters, ascending.
-
-    Returns:
-        `len(cuts) + 1` pieces.
-    """
-    return [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
-
-
-def concatenate(pieces: Sequence[array[int]]) -> Pieces:
-    """Concatenate pieces to one array, which is sliced by bounds without a Python object for each piece.
-
-    Args:
-        pieces: token ids of each piece, `[seq]` each, int32.
-
-    Returns:
-        Token ids `[tokens]` and bounds `[pieces + 1]`.
-    """
-    bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
-    return Pieces(array("i", b"".join(pieces)), bounds)
-
-
-@dataclass
-class FastTokenizer:
-    """The fast implementation of a tokenizer, which tokenizes each text as a whole.
-
-    Its methods switch off truncation, padding and the splitting of special tokens in the backend, which earlier users
-    may have left on.
-
-    Attributes:
-        backend: tokenizer of the `tokenizers` library; it adds no special tokens here.
-    """
-
-    backend: Tokenizer
-
-    def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """Tokenize the pieces of texts separately, so that token boundaries are where generation has them.
-
-        Args:
-            texts: the texts, in valid Unicode.
-            cuts: positions in characters at which each text is split, ascending; two equal positions give an empty
-                piece.
-
-        Returns:
-            Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `cuts` differ in length.
-        """
-        whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
-        return concatenate(self._encode(whole))
-
-    def ids(self, texts: Sequence[str]) -> list[array[int]]:
-        """Tokenize each text as a whole, without special tokens, since the chat template writes them.
-
-        Args:
-            texts: the texts, in valid Unicode.
-
-        Returns:
-            Token ids of each text, `[seq]` each, int32.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-        """
-        ids, bounds = self.pieces(texts, [()] * len(texts))
-        return [ids[start:end] for start, end in pairwise(bounds)]
-
-    def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Tokenize each text and find the token ranges of some of its parts, for labels of templates without markers.
-
-        Args:
-            texts: the texts, in valid Unicode.
-            parts: for each text, parts `[start, end)` in characters.
-
-        Returns:
-            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens: all tokens that
-            share a character with it.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `parts` differ in length.
-        """
-        return [
-            (ids, tuple(token_range(spans, first, last) for first, last in wanted))
-            for (ids, spans), wanted in zip(self._with_spans(texts), parts, strict=True)
-        ]
-
-    def _encode(self, texts: Sequence[str]) -> list[array[int]]:
-        """Tokenize texts with the library."""
-        self._reset_options()
-        # Repeated texts, such as a common system prompt, are tokenized once.
-        distinct = list(dict.fromkeys(texts))
-        # Faster than `encode_batch`, since it computes no offsets.
-        with _encoding_errors():
-            found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
-        known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
-        return [known[text] for text in texts]
-
-    def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
-        """Token ids of texts, and the characters `[start, end)` of each token."""
-        self._reset_options()
-        with _encoding_errors():
-            found = self.backend.encode_batch(texts, add_special_tokens=False)
-        return [(array("i", one.ids), tuple(one.offsets)) for one in found]
-
-    def _reset_options(self) -> None:
-        # Earlier users may have left these options on. Set only if they are: another thread may be using the tokenizer.
-        if self.backend.truncation is not None:
-            self.backend.no_truncation()
-        if self.backend.padding is not None:
-            self.backend.no_padding()
-        if self.backend.encode_special_tokens:
-            self.backend.encode_special_tokens = False
-
-
-@contextmanager
-def _encoding_errors() -> Iterator[None]:
-    """Context manager that converts the library's encoding errors to `DataError`, also from another process."""
-    try:
-        with panics_as_errors():
-            yield
-    except Exception as error:
-        if not is_tokenizer_error(error):
-            raise
-        raise DataError(
-            f"The model's tokenizer cannot encode a text of the data: {first_line(error)} Its tokenizer.json may be "
-            "damaged. Copy or download the model again, or remove the text."
-        ) from error
-
-
-def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
-    """Tokens `[start, end)` that share a character with the characters `[first, last)`, by binary search.
-
-    Labels of an answer are set on this range.
-
-    Args:
-        spans: character range of each token, in order.
-        first: start of a part of the text.
-        last: end of the part.
-    """
-    start = bisect_right(spans, first, key=itemgetter(1))
-    return start, bisect_left(spans, last, lo=start, key=itemgetter(0))
 
 
 @dataclass
@@ -276,7 +90,7 @@ class CachedTokenizer(FastTokenizer):
             DataError: the tokenizer fails on a text.
             ValueError: `texts` and `cuts` differ in length, or a text is not valid Unicode.
         """
-        places = _in_bytes(texts, cuts)
+        places = byte_offsets(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
         found = self._find("".join(texts).encode(), borders)
         bounds = [*found.tokens[np.searchsorted(found.words, borders)].tolist(), len(found.ids)]
@@ -299,7 +113,7 @@ class CachedTokenizer(FastTokenizer):
             DataError: the tokenizer fails on a text.
             ValueError: `texts` and `parts` differ in length, or a text is not valid Unicode.
         """
-        places = _in_bytes(texts, [tuple(chain.from_iterable(own)) for own in parts])
+        places = byte_offsets(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)
         found = self._find("".join(texts).encode(), starts)
         ids = array("i", found.ids.tobytes())
@@ -333,7 +147,7 @@ class CachedTokenizer(FastTokenizer):
         """Words of texts and their tokens; no word spans a border."""
         import pyarrow as pa
 
-        words = _parted(data, borders, self._signs)
+        words = word_starts(data, borders, self._signs)
         written = pa.StringArray.from_buffers(
             len(words) - 1, pa.py_buffer(words.astype(np.int32)), pa.py_buffer(data)
         ).dictionary_encode()
@@ -387,79 +201,6 @@ class CachedTokenizer(FastTokenizer):
         return {one for one in ids if (name(one) or "").startswith(SPACE_SYMBOL)}
 
 
-def _in_bytes(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Byte offsets (UTF-8) of each text in the concatenation, and of positions in it.
-
-    Args:
-        texts: texts to concatenate.
-        places: positions in each text, in characters.
-    """
-    found, start = [], 0
-    for text, own in zip(texts, places, strict=True):
-        if text.isascii():
-            found.append([start, *(start + place for place in own)])
-            start += len(text)
-        else:
-            found.append([start, *(start + len(text[:place].encode()) for place in own)])
-            start += len(text.encode())
-    return found
-
-
-def _parted(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | None) -> NDArray[np.int64]:
-    """Find the words of texts: they begin at borders, around special tokens, and at spaces between two words.
-
-    Args:
-        data: the texts, UTF-8.
-        borders: bytes where a text or piece begins, ascending, the first one 0.
-        signs: pattern of the tokens that split a text wherever they occur.
-
-    Returns:
-        `[words + 1]`, first byte of each word.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    begins = np.zeros(len(raw) + 1, dtype=bool)
-    blanks = np.flatnonzero(raw == BLANK)
-    before, after = blanks - 1, np.minimum(blanks + 1, len(raw) - 1)
-    apart = ~(SPACES[raw[before]] | SPACES[raw[after]])
-    if not data.isascii():
-        apart &= ~(_ends_wide(raw, before) | _begins_wide(raw, after))
-    begins[blanks[apart]] = True
-    if signs is not None:
-        around = np.array([match.span() for match in signs.finditer(data)], np.int64).reshape(-1, 2)
-        # A match across a border is not a token, and the matches after it may be wrong.
-        if (np.searchsorted(borders, around[:, 0], side="right") == np.searchsorted(borders, around[:, 1])).all():
-            borders = np.concatenate([borders, around.ravel()])
-    # A space at the end or the beginning of a text is not between two words; the first word includes the latter.
-    begins[borders[borders > 0] - 1] = False
-    begins[borders] = True
-    return np.append(np.flatnonzero(begins[: len(raw)]), len(raw))
-
-
-def _begins_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether multi-byte whitespace begins at a position."""
-    found = np.isin(raw[places], [one.encode()[0] for one in WIDE])
-    begun = places[found][:, None] + np.arange(3)
-    read = raw[np.minimum(begun, len(raw) - 1)]
-    found[found] = _is_one(read, [one.encode() for one in WIDE])
-    return found
-
-
-def _ends_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether multi-byte whitespace ends at a position, judged by its last two bytes."""
-    found = np.isin(raw[places], [one.encode()[-1] for one in WIDE])
-    read = raw[places[found][:, None] + np.arange(-1, 1)]
-    found[found] = _is_one(read, [one.encode()[-2:] for one in WIDE])
-    return found
-
-
-def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
-    """Whether each row of bytes begins with one of the given sequences."""
-    found = np.zeros(len(read), dtype=bool)
-    for one in set(wanted):
-        found |= (read[:, : len(one)] == list(one)).all(axis=1)
-    return found
-
-
 def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | None:
     """Fast implementation of a tokenizer, with a word cache if its pattern splits texts before spaces.
 
@@ -477,32 +218,4 @@ def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | Non
 
 def fast_tokenizer_of_backend(backend: Tokenizer) -> FastTokenizer:
     """Fast implementation of a tokenizer of the `tokenizers` library, as of a changed copy; see `fast_tokenizer_of`."""
-    return CachedTokenizer(backend) if _splits_before_blanks(backend) else FastTokenizer(backend)
-
-
-def _splits_before_blanks(backend: Tokenizer) -> bool:
-    """Whether a tokenizer always splits a text before a single space between two words."""
-    model = backend.model
-    if type(model).__name__ != "BPE" or model.dropout or backend.pre_tokenizer is None:
-        return False
-    if backend.normalizer is not None and type(backend.normalizer).__name__ != "NFC":
-        return False
-    added = backend.get_added_tokens_decoder().values()
-    if any(one.lstrip or one.rstrip or one.single_word or any(map(str.isspace, one.content)) for one in added):
-        return False
-    state: dict[str, Any] = json.loads(backend.pre_tokenizer.__getstate__())
-    parts: list[dict[str, Any]] = state["pretokenizers"] if state["type"] == "Sequence" else [state]
-    splits = [_splits(part) for part in parts]
-    return None not in splits and True in splits and parts[-1]["type"] == "ByteLevel"
-
-
-def _splits(part: dict[str, Any]) -> bool | None:
-    """Whether a pre-tokenizer splits words at spaces; None if unknown."""
-    if part["type"] == "ByteLevel":
-        return None if part["add_prefix_space"] else bool(part["use_regex"])
-    if part["type"] == "Digits":
-        return False
-    if part["type"] == "Split" and part["behavior"] == "Isolated" and not part["invert"]:
-        pattern = part["pattern"].get("Regex")
-        return True if pattern in MAIN else False if pattern in BESIDE else None
-    return None
+    return CachedTokenizer(backend) if splits_before_blanks(backend) else FastTokenizer(backend)
