@@ -1,24 +1,18 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { IChart, IKeyMetric, IDetails } from './api';
+import type { IDetails } from './api';
 import { Breadcrumbs } from './breadcrumbs';
+import { Checkpoints } from './checkpoints';
 import { CodeText } from './code_text';
+import { stateLabel, stripControlCharacters } from './format';
+import { KeyMetrics } from './key_metrics';
+import { LargeChart } from './large_chart';
 import { LIVE_STATES, mayHaveModel } from './model';
-import { stripControlCharacters, stateLabel, formatMetric } from './format';
+import { formatDuration } from './numbers';
 import { Evaluations, Exports } from './results';
 import { drawServers, drawTrained, shareOf } from './trained';
-import {
-  formatBytes,
-  formatCount,
-  formatDuration,
-  type LoggedValue,
-  formatRate,
-  formatNumber
-} from './numbers';
 
-const WIDTH = 240;
-const HEIGHT = 84;
 const MAX_CONFIG_KEYS = 12;
 
 interface IRunDetailsProps {
@@ -254,59 +248,6 @@ function Drawn<Data>(props: {
   return <div ref={box} />;
 }
 
-/** The checkpoints, last one first, each with the evaluation loss that was measured at its step, if any. */
-function Checkpoints(props: {
-  steps: readonly number[];
-  evaluated?: [number[], (number | null)[]];
-  onBranch: (step: number) => void;
-  onChat: (step: number) => void;
-  trans: TranslationBundle;
-}): React.JSX.Element {
-  const { trans } = props;
-  const [evalSteps, values] = props.evaluated ?? [[], []];
-  const losses = new Map(
-    props.steps.map(step => [step, values[evalSteps.indexOf(step)] ?? null])
-  );
-  const measured = Array.from(losses.values()).filter(loss => loss !== null);
-  const best = measured.length > 1 ? Math.min(...measured) : null;
-  return (
-    <ul>
-      {[...props.steps].reverse().map(step => {
-        const loss = losses.get(step) ?? null;
-        return (
-          <li key={step} className="llf-Details-checkpoint">
-            <span>{trans.__('step %1', step)}</span>
-            {loss !== null && (
-              <span
-                className="llf-secondary"
-                title={trans.__('Evaluation loss')}
-              >
-                {loss === best
-                  ? trans.__('%1, best', formatNumber(loss))
-                  : formatNumber(loss)}
-              </span>
-            )}
-            <button
-              className="llf-link"
-              aria-label={trans.__('Branch… at step %1', step)}
-              onClick={() => props.onBranch(step)}
-            >
-              {trans.__('Branch…')}
-            </button>
-            <button
-              className="llf-link"
-              aria-label={trans.__('Chat with step %1', step)}
-              onClick={() => props.onChat(step)}
-            >
-              {trans.__('Chat')}
-            </button>
-          </li>
-        );
-      })}
-    </ul>
-  );
-}
-
 function KeyValueList({
   entries
 }: {
@@ -326,45 +267,6 @@ function KeyValueList({
           </dt>
           <dd>{typeof value === 'string' ? value : JSON.stringify(value)}</dd>
         </React.Fragment>
-      ))}
-    </dl>
-  );
-}
-
-function KeyMetrics({
-  numbers,
-  counted,
-  trans
-}: {
-  numbers: Record<string, LoggedValue>;
-  counted: readonly IKeyMetric[];
-  trans: TranslationBundle;
-}): React.JSX.Element | null {
-  const metrics: [string, string, (value: LoggedValue) => string][] = [
-    ['loss', trans.__('Training loss'), formatNumber],
-    ['eval_loss', trans.__('Evaluation loss'), formatNumber],
-    ['learning_rate', trans.__('Learning rate'), formatRate],
-    ['tokens_per_second', trans.__('Tokens per second'), formatCount],
-    ['memory', trans.__('Memory'), formatBytes],
-    ['grad_norm', trans.__('Gradient norm'), formatNumber]
-  ];
-  const shown = counted.map(one => [one.label, formatMetric(one)]);
-  for (const [name, label, format] of metrics) {
-    const value = numbers[name];
-    if (value !== null && value !== undefined) {
-      shown.push([label, format(value)]);
-    }
-  }
-  if (!shown.length) {
-    return null; // nothing is logged yet
-  }
-  return (
-    <dl className="llf-Details-numbers">
-      {shown.map(([name, value]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{value}</dd>
-        </div>
       ))}
     </dl>
   );
@@ -399,66 +301,5 @@ function EventMessage({
         />
       </div>
     </div>
-  );
-}
-
-function LargeChart({
-  chart: { title, form, lines: all },
-  trans
-}: {
-  chart: IChart;
-  trans: TranslationBundle;
-}): React.JSX.Element | null {
-  const lines = Object.entries(all).filter(([, [steps]]) => steps.length > 1);
-  const values = lines
-    .flatMap(([, [, y]]) => y)
-    .filter((value): value is number => value !== null);
-  if (!values.length) {
-    return null;
-  }
-  const last = Math.max(...lines.map(([, [steps]]) => steps[steps.length - 1]));
-  const low = Math.min(...values);
-  const span = Math.max(...values) - low || 1;
-  const path = ([steps, y]: [number[], (number | null)[]]): string =>
-    steps
-      .map((step, index) => [step, y[index]] as const)
-      .filter((pair): pair is readonly [number, number] => pair[1] !== null)
-      .map(
-        ([step, value]) =>
-          `${(step / last) * WIDTH},${2 + (1 - (value - low) / span) * (HEIGHT - 4)}`
-      )
-      .join(' ');
-  const write = (value: number): string => formatMetric({ value, form });
-  return (
-    <figure className="llf-Details-curves">
-      <svg
-        viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
-        role="img"
-        aria-label={trans.__(
-          '%1 from %2 to %3 over %4 steps',
-          title,
-          write(low + span),
-          write(low),
-          last
-        )}
-      >
-        {lines.map(([name, line]) => (
-          <polyline
-            key={name}
-            className={name.startsWith('eval_') ? 'is-held-out' : 'is-training'}
-            points={path(line)}
-          />
-        ))}
-      </svg>
-      <figcaption className="llf-secondary">
-        {trans.__(
-          '%1, %2 to %3, %4 steps; solid: training, dashed: evaluation',
-          title,
-          write(low + span),
-          write(low),
-          last
-        )}
-      </figcaption>
-    </figure>
   );
 }
