@@ -6,7 +6,6 @@ open: each appends its messages, and sees those of the others with `refresh`.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import time
@@ -23,7 +22,7 @@ from llf_core.chat.chat_message import (
 )
 from llf_core.chat.message_tree import ConversationError, MessageTree
 from llf_core.redaction import redact_nested
-from llf_core.redaction.file_modes import folder_mode
+from llf_core.redaction.file_modes import make_folder
 from llf_core.runs.folder import home_folder
 from llf_core.runs.jsonl import MAX_LINE_BYTES, Tail, append, as_number, encode, parse
 from llf_core.untrusted import HISTORY_BYTES, leads_to_file
@@ -352,28 +351,6 @@ class Conversation(MessageTree):
             del self._unsaved[message]
         append(self.file, record)
         self.refresh()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for conversations with the permissions of run folders, since they are as private.
-
-    An existing one, or a file in its place, is left as it is.
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the folder cannot be made.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mode = folder_mode()
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return
-    if mode is not None:
-        os.chmod(folder, mode)  # noqa: PTH101 - it was just made
 
 
 def new_conversation(home: Path | str | None = None) -> Conversation:

@@ -15,9 +15,9 @@ from llf_core.chat.conversation import (
     RANDOM_DIGITS,
     Conversation,
     conversation_path,
-    make_folder,
 )
 from llf_core.chat.message_tree import ConversationError
+from llf_core.redaction.file_modes import make_folder
 from llf_core.runs.folder import home_folder
 from llf_core.runs.moving import move
 from llf_core.runs.plain_text import strip_bidi

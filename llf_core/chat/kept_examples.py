@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.chat.conversation import make_folder
 from llf_core.chat.conversation_export import as_row
 from llf_core.chat.message_tree import ConversationError
 from llf_core.redaction import redact_nested
+from llf_core.redaction.file_modes import make_folder
 from llf_core.runs.files import locked, replace_file
 from llf_core.runs.folder import home_folder
 from llf_core.runs.jsonl import MAX_LINE_BYTES, append, encode, parse, records

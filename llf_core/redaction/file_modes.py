@@ -81,6 +81,28 @@ def make_private(folder: Path) -> None:
         folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with the permissions of run folders, for what is as private: conversations, settings of forms.
+
+    An existing one, or a file in its place, is left as it is.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        OSError: the folder cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mode = folder_mode()
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    if mode is not None:
+        os.chmod(folder, mode)  # noqa: PTH101 - it was just made
+
+
 def _set_mode(path: str, mode: int) -> None:
     with suppress(OSError):  # removed concurrently, or a file system without permissions
         facts = os.lstat(path)

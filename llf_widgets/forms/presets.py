@@ -1,4 +1,4 @@
-"""The row above the form: presets and earlier runs as starting points, and the number of changes."""
+"""The rows above the form: presets, earlier runs and kept settings to start from, and the number of changes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from llf_widgets.view_files import stylesheet
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llf_widgets.forms.kept_settings import KeptSettings
     from llf_widgets.forms.state import FormState
 
 _RECENT_RUNS = 30
 
 
 class PresetSelector(FormWidget):
-    """Presets, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
+    """Presets, earlier runs, kept settings, and the switch "Explain each field". It also loads the form's stylesheet.
 
     Args:
         presets: name, label and description of each.
         state: the form's values.
+        kept: settings that were changed when the cell was run before.
         on_change: called after the state has changed.
         on_error: called with the reason why an earlier run cannot be a starting point.
     """
@@ -34,27 +36,33 @@ class PresetSelector(FormWidget):
     _label = traitlets.Unicode().tag(sync=True)
     _changes = traitlets.Int(0).tag(sync=True)
     _show_help = traitlets.Bool(default_value=False).tag(sync=True)
+    _kept: traitlets.Dict[str, object] = traitlets.Dict().tag(sync=True)
     _runs: traitlets.List[list[str]] = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
 
     def __init__(
         self,
         presets: Sequence[tuple[str, str, str]],
         state: FormState,
+        kept: KeptSettings,
         on_change: Callable[[], None],
         on_error: Callable[[str], None],
     ) -> None:
-        self._state = state
+        self._state, self._settings = state, kept
         self._on_change, self._on_error = on_change, on_error
         super().__init__(_presets=[list(preset) for preset in presets])
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Update the row from the state: which preset is selected, and how many values differ from it."""
+        """Update the rows from the state: which preset is selected, how many values differ from it, what is offered.
+
+        Settings that have changed are kept.
+        """
         with self.hold_sync():
             compared = self._state.preset_name
             self._current = compared if self._state.from_preset else ""
             self._label = next((label for name, label, _ in self._presets if name == compared), compared)
             self._changes = len(self._state.changed_keys())
+            self._kept = self._settings.refresh()
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         kind = content["type"]
@@ -68,6 +76,12 @@ class PresetSelector(FormWidget):
             self._state.select_preset(content["name"])
         elif kind == "reset":
             self._state.reset()
+        elif kind == "restore":
+            self._settings.restore()
+        elif kind == "discard":
+            self._settings.discard()
+        elif kind == "undo":
+            self._settings.undo()
         elif kind == "run":
             try:
                 _load_run(self._state, content["id"])

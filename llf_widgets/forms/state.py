@@ -150,6 +150,15 @@ class FormState(FormProblems):
         self.notes = ()
         self._invalidate()
 
+    def replace_values(self, values: Mapping[str, Any]) -> None:
+        """Replace all values, for example with those of before.
+
+        Args:
+            values: the new values by key.
+        """
+        self.config_values = dict(values)
+        self._invalidate()
+
     def load_text(self, text: str, *, defaults: bool = False, folder: Path | None = None) -> None:
         """Replace the values with a YAML text, as one that was pasted; changes are still counted against the preset.
 

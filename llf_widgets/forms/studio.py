@@ -20,6 +20,7 @@ from llf_widgets.forms.column_mapping import ColumnMapping
 from llf_widgets.forms.config_editor import ConfigEditor
 from llf_widgets.forms.fit_strip import FitStrip
 from llf_widgets.forms.hub_lookup import HubLookup
+from llf_widgets.forms.kept_settings import KeptSettings
 from llf_widgets.forms.layout import GROUPS, assign_sections
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.presets import PresetSelector
@@ -50,6 +51,9 @@ START, MONITOR, SWEEP, INSPECTION = "llf-Start", "llf-Studio-monitor", "llf-Swee
 
 class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """A form for a run: model, data, method and settings, and a Start button that is disabled while there are errors.
+
+    It begins with what the cell gives. In a notebook, settings that were changed when the cell was run before, such as
+    before a restart of the kernel, are offered above the form, see `llf_widgets.forms.kept_settings`.
 
     Args:
         config: initial values: a RunConfig, a dict, YAML text or a path; None for the preset. In a dict, `dataset` may
@@ -84,9 +88,9 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._poller = Poller(self._poll_machine, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
         self._hub = HubLookup(self._answered)
-        self._presets = PresetSelector(
-            [(one.name, one.label, one.help) for one in presets()], self.state, self.refresh, self._show_failure
-        )
+        self._kept = KeptSettings(self.state)
+        known = [(one.name, one.label, one.help) for one in presets()]
+        self._presets = PresetSelector(known, self.state, self._kept, self.refresh, self._show_failure)
         proposals = {
             "dataset": self._datasets,
             "eval_dataset": self._datasets,
@@ -333,6 +337,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
     def _sweep_pressed(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
         """Handle the sweep button, and scroll to the runs."""
         runs = self.sweep(values)
+        self._kept.run_started()
         self._start.reveal(SWEEP)
         return runs
 
@@ -347,6 +352,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             return
         try:
             self._launch(queue=queue, reveal=True)
+            self._kept.run_started()
         except (OSError, RuntimeError, ValueError) as error:
             self._show_failure(str(error))
 

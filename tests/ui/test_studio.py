@@ -160,7 +160,7 @@ def test_text_of_a_config_is_never_markup(page: Any, lab: Lab) -> None:
     assert form.locator("img").count() == 0
 
 
-def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) -> None:
+def test_a_reload_keeps_the_values_and_after_a_restart_a_key_brings_them_back(page: Any, lab: Lab, axe: Any) -> None:
     form = open_studio(page, lab, "reload.ipynb")
     fill(page, form, "LoRA rank", "48")
     expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile("lora_rank: 48"))
@@ -184,6 +184,23 @@ def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) 
     # ipywidgets marks what has lost its kernel; the form stands as before
     assert form.get_by_role("region", name="Model", exact=True).bounding_box()["width"] == width
     assert form.evaluate(BEYOND) == []
+
+    lab.settle(page)
+    lab.run_cell(page, 0)
+    rank, kept = form.get_by_label("LoRA rank", exact=True), form.get_by_role("group", name="Settings from earlier")
+    restore = kept.get_by_role("button", name="Restore settings")
+    restore.focus()  # waits for the new form
+    expect(rank).to_have_value("8")  # what the cell says
+    expect(kept.get_by_role("status")).to_have_text(re.compile(r"Your change from .* is kept: LoRA rank\."))
+    assert axe(page, ".llf-Studio") == []
+    page.keyboard.press("Enter")
+    expect(rank).to_have_value("48")
+    undo = kept.get_by_role("button", name="Undo")
+    expect(undo).to_be_focused()
+    expect(kept.get_by_role("status")).to_have_text("1 setting restored.")
+    page.keyboard.press("Enter")
+    expect(rank).to_have_value("8")
+    expect(restore).to_be_focused()
 
 
 ODD = "[{'q': f'{n}?', 'gold_reply': f'{n}!', 'lang': '<b>en</b>'} for n in range(40)]"

@@ -1,10 +1,12 @@
 import { createButton } from '../shared/buttons.js';
 import { drawIfChanged, h, keepFocus, setText } from '../shared/dom.js';
+import { keptSettings } from './kept_settings.js';
 
 /** @import { Context } from '../shared/model' */
 
 /**
- * Draws the presets and earlier runs that a form can start from, the number of changes, and the switch for the help.
+ * Draws the presets, earlier runs and kept settings that a form can start from, the number of changes, and the switch
+ * for the help.
  * @param {Context} context
  */
 export function presetSelector({ model, el }) {
@@ -13,8 +15,6 @@ export function presetSelector({ model, el }) {
     role: 'group',
     'aria-label': 'Start from'
   });
-  // the heading of the form, one level above the headings of its sections
-  el.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row);
   const explain = h('input', { type: 'checkbox' });
   explain.addEventListener('change', () => {
     model.set('_show_help', explain.checked);
@@ -59,6 +59,13 @@ export function presetSelector({ model, el }) {
     'llf-link'
   );
 
+  const kept = keptSettings(
+    model,
+    () => buttons.get(model.get('_current')) ?? explain
+  );
+  // the heading of the form, one level above the headings of its sections
+  el.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row, kept.node);
+
   const draw = () => {
     for (const [name, node] of buttons) {
       node.setAttribute('aria-pressed', String(name === model.get('_current')));
@@ -95,6 +102,7 @@ export function presetSelector({ model, el }) {
       () => buttons.get(current) ?? explain
     );
     explain.checked = model.get('_show_help');
+    kept.draw();
   };
   row.append(
     h('span', { class: 'llf-secondary' }, 'Start from'),

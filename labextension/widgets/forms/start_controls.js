@@ -16,7 +16,7 @@ import { pendingStart } from './pending_start.js';
 /** @type {import('./messages.js').Message} */
 const KERNEL_LOST = {
   level: 'error',
-  text: 'The kernel of this form has shut down. Started runs are not affected. To keep the settings, copy the YAML. Then run this cell again and paste it.',
+  text: 'The kernel of this form has shut down. Started runs are not affected. Run this cell again. The new form offers to restore your changes.',
   fixes: []
 };
 

@@ -1,0 +1,198 @@
+"""Settings that a person has changed in a form, offered again when its cell is run the next time.
+
+A kernel that is restarted loses the values of its forms. A form then begins with what its cell says, and offers the
+settings that were changed before; it does not begin with them. A cell is code: in a notebook that is run from top to
+bottom, `studio.config` and `studio.start()` must give what the cells say, on every machine, and not what somebody has
+clicked the day before. For the same reason a config in the cell is never replaced without a click, and of its values
+those win that were changed in the cell meanwhile. One click brings the settings back, another one undoes that.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from llf_core.untrusted import brief
+from llf_widgets.forms.kept_file import MISSING, KeptChanges, file_of_cell, read_changes, stored, write_changes
+from llf_widgets.forms.state import KEPT_KEYS
+from llf_widgets.forms.values import same_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_widgets.forms.state import FormState
+
+NAMED = 3
+"""Maximum number of fields that an offer names."""
+
+
+@dataclass(frozen=True)
+class FormSettings:
+    """What a person can choose in a form.
+
+    Attributes:
+        preset_name: preset that the values are compared with.
+        from_preset: whether the values started as that preset.
+        values: the values by key.
+    """
+
+    preset_name: str
+    from_preset: bool
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, state: FormState) -> FormSettings:
+        """The settings that a form has now."""
+        return cls(state.preset_name, state.from_preset, dict(state.config_values))
+
+    def put_into(self, state: FormState) -> None:
+        """Set all fields of a form.
+
+        Raises:
+            PluginError: two installed plug-ins declare the same key or name.
+            KeyError: the preset does not exist.
+        """
+        # Model and data first: the model brings its template, which goes with the next model, and a preset keeps both.
+        state.apply({key: self.values.get(key) for key in KEPT_KEYS})
+        if self.preset_name != state.preset_name:
+            state.select_preset(self.preset_name)
+        state.from_preset = self.from_preset
+        state.replace_values(self.values)
+
+
+class KeptSettings:
+    """Keeps the settings of a form in `LLF_HOME`, one file for each cell of a notebook, and offers those of before.
+
+    While an offer is open, it is kept together with what the person changes; the newer change of a field wins. Nothing
+    is kept outside notebooks, of values that hold a secret, and where the file cannot be written.
+
+    Args:
+        state: values of the form, as its cell gave them.
+    """
+
+    def __init__(self, state: FormState) -> None:
+        self._state = state
+        self._begin = self._seen = FormSettings.of(state)
+        self._given = stored(self._begin.values)
+        self._file = file_of_cell()
+        self._offer = None if self._file is None else read_changes(self._file)
+        self._keeps_offer = True
+        self._answer = ""
+        self._before = (self._begin, self._offer, 0)
+
+    def refresh(self) -> dict[str, Any]:
+        """Keep the settings if they have changed since the last call.
+
+        Returns:
+            What the form shows about kept settings: `state` (`offered`, `restored` or `discarded`), `count` (number of
+            settings), `time` (of the last change, Unix seconds), `labels` (some of their fields). Empty for nothing.
+        """
+        now = FormSettings.of(self._state)
+        if now != self._seen:
+            self._seen, self._answer = now, ""
+            self._keep()
+        if self._answer:
+            return {"state": self._answer, "count": self._before[2]}
+        labels = self._offered_fields()
+        if self._offer is None or not labels:
+            return {}
+        return {"state": "offered", "count": len(labels), "time": self._offer.time, "labels": labels[:NAMED]}
+
+    def restore(self) -> None:
+        """Bring the offered settings back, except those of fields that were edited since the form began.
+
+        Raises:
+            PluginError: two installed plug-ins declare the same key or name.
+            KeyError: the preset does not exist.
+        """
+        self._close_offer("restored", self._with_offer())
+
+    def discard(self) -> None:
+        """Forget the offered settings.
+
+        Raises:
+            PluginError: two installed plug-ins declare the same key or name.
+            KeyError: the preset does not exist.
+        """
+        self._close_offer("discarded", FormSettings.of(self._state))
+
+    def undo(self) -> None:
+        """Undo `restore` or `discard`; after the next edit it does nothing.
+
+        Raises:
+            PluginError: two installed plug-ins declare the same key or name.
+            KeyError: the preset does not exist.
+        """
+        if not self._answer:
+            return
+        settings, self._offer, _ = self._before
+        self._answer = ""
+        self._put(settings)
+
+    def run_started(self) -> None:
+        """From now on keep the settings of the form without the offered ones, since a run was started with them.
+
+        A form that was not edited keeps the offer: its run has what the cell gave.
+        """
+        if self._offer is not None and self._edited():
+            self._keeps_offer = False
+            self._keep()
+
+    def _close_offer(self, answer: str, settings: FormSettings) -> None:
+        if self._offer is None:
+            return
+        self._before = (FormSettings.of(self._state), self._offer, len(self._offered_fields()))
+        self._offer, self._answer = None, answer
+        self._put(settings)
+
+    def _put(self, settings: FormSettings) -> None:
+        settings.put_into(self._state)
+        self._seen = FormSettings.of(self._state)
+        self._keep()
+
+    def _edited(self) -> dict[str, Any]:
+        """What was edited since the form began."""
+        return _difference(self._begin.values, self._state.config_values)
+
+    def _offered_fields(self) -> list[str]:
+        """Labels of the fields that `restore` would change, in the order of the form."""
+        changes, specs = _difference(self._state.config_values, self._with_offer().values), self._state.specs
+        known = [spec.label for key, spec in specs.items() if key in changes]
+        return [*known, *(brief(key) for key in changes if key not in specs)]
+
+    def _with_offer(self) -> FormSettings:
+        """The form's settings with the offered ones, except where the cell or the person has changed a value since."""
+        now, offer = FormSettings.of(self._state), self._offer
+        if offer is None:
+            return now
+        edited, values = self._edited(), dict(now.values)
+        for key, value in offer.changes.items():
+            if key in edited or not same_value(offer.given.get(key, MISSING), self._given.get(key, MISSING)):
+                continue
+            if value is MISSING:
+                values.pop(key, None)
+            else:
+                values[key] = value
+        if offer.given_preset != self._begin.preset_name or now.preset_name != self._begin.preset_name:
+            return replace(now, values=values)
+        return FormSettings(offer.preset_name, offer.from_preset, values)
+
+    def _keep(self) -> None:
+        """Write what differs from the cell, so that the next form can offer it."""
+        if self._file is None:
+            return
+        offer = self._offer if self._keeps_offer else None
+        target = FormSettings.of(self._state) if offer is None else self._with_offer()
+        last = time.time() if offer is None or self._edited() else offer.time
+        changes = _difference(self._begin.values, target.values)
+        kept = KeptChanges(self._begin.preset_name, self._given, target.preset_name, target.from_preset, changes, last)
+        with suppress(OSError):
+            write_changes(self._file, kept)
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in `after` of the keys that differ; `MISSING` for those that are not in it."""
+    found = {key: after.get(key, MISSING) for key in dict.fromkeys((*before, *after))}
+    return {key: value for key, value in found.items() if not same_value(before.get(key, MISSING), value)}
