@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,6 @@ from tests.ui.test_panel_faults import EVIL, NAMES, SEEN, STICKS_OUT, made, no_o
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.ui.conftest import Lab
 
@@ -158,14 +159,34 @@ def test_axe_finds_nothing_without_runs_or_server(page: Any, lab: Lab, axe: Call
     assert {view: said for view, said in found.items() if said} == {}
 
 
+# What of a row is wider or higher than its place.
+CUT_IN_ROW = """
+row => [...row.querySelectorAll('.llf-RunsPanel-info, .llf-RunsPanel-loss, .llf-RunsPanel-age')]
+  .filter(e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight).map(e => e.textContent)
+"""
+
+
 def test_nothing_is_cut_at_250_px_in_a_window_of_820(
-    page: Any, lab: Lab, full: dict[str, runs.RunFolder], tmp_path: Path
+    page: Any, lab: Lab, full: dict[str, runs.RunFolder], made: Callable[..., runs.RunFolder]
 ) -> None:
+    long = made("long", live=True, step=12_345, total=200_000)
+    with long.metrics.open("w") as file:
+        for step in (12_343, 12_344, 12_345):
+            record = {"step": step, "time": 1.8e9 + 0.8 * step, "attempt": 1, "values": {"loss": 4000 / step}}
+            file.write(json.dumps(record) + "\n")
     page.set_viewport_size({"width": 820, "height": 900})
     panel = open_panel(page, lab)
     narrow(page, 250)
     expect(row_of(panel, full["finished"])).to_be_visible(timeout=SEEN)
     found = {"choices": page.evaluate(SELECTS, PANEL)}
+    for folder, progress, number in (
+        (full["live"], re.compile("^running 3/9, .* left$"), "50 %"),
+        (long, "running 12345/200000, 41:42:04 left", "0.3240"),
+    ):
+        row = row_of(panel, folder)
+        expect(row.locator(".llf-RunsPanel-info")).to_have_text(progress, timeout=SEEN)
+        expect(row.locator(".llf-RunsPanel-loss")).to_have_text(number, timeout=SEEN)
+        found[f"row with {number}"] = row.evaluate(CUT_IN_ROW)
 
     def look(view: str) -> None:
         found[view] = page.evaluate(STICKS_OUT, PANEL) + page.evaluate(CUT, PANEL)
