@@ -1,5 +1,6 @@
+import { formatTime } from '../../src/dates';
 import { createButton } from '../shared/buttons.js';
-import { drawIfChanged, formatTime, h } from '../shared/dom.js';
+import { drawIfChanged, h } from '../shared/dom.js';
 
 /** @import { Model } from '../shared/model' */
 
