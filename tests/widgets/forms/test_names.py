@@ -1,10 +1,11 @@
 """Names in the form: a slip stands beside its field at once, and a hub is asked without anybody waiting for it."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from llf_widgets.forms.hub_lookup import HubLookup
+from llf_widgets.forms.hub_lookup import DEBOUNCE_SECONDS, HubLookup
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio
 from tests.core.config.name_checks.test_check import hanging
@@ -117,16 +118,18 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
 
     monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", ask)
     names = HubLookup(lambda: None)
-    for end in range(1, 9):
-        names.request(
-            FormState(
-                {"dataset": "llf_demo", "model_name_or_path": f"somebody/{'abcdefgh'[:end]}"}
-            ).name_check.questions
-        )
-        time.sleep(0.05)
-    names.request(())
+    typed = [f"somebody/{'abcdefgh'[:end]}" for end in range(1, 9)]
+    checks = [FormState({"dataset": "llf_demo", "model_name_or_path": name}).name_check for name in typed]
+    rest = iter([one.questions for one in checks] + [()])
+
+    def sleep(seconds):
+        assert seconds == DEBOUNCE_SECONDS
+        names.request(next(rest))  # the next letter comes while it waits; at last the name is deleted
+
+    monkeypatch.setattr("llf_widgets.forms.hub_lookup.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    names.request(next(rest))
     names.join(5)
-    assert asked == []  # what was typed is gone before anybody asked
+    assert (asked, next(rest, None)) == ([], None)  # what was typed is gone before anybody asked
 
 
 def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatch, online):
