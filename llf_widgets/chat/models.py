@@ -49,8 +49,7 @@ class SharedModels:
             The target by which the service knows it.
 
         Raises:
-            TargetError: nothing has this name, or it generates no text.
-            ConfigError: the config of the run is no longer valid.
+            TargetError, ConfigError: see `llf_core.chat.target.find_target`.
             UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -49,9 +49,7 @@ class ViewModels:
             Its name.
 
         Raises:
-            TargetError: nothing has this name, the run has no such checkpoint or no weights yet, the adapter or config
-                file names no model, or the model generates no text.
-            ConfigError: the config of the run is no longer valid or cannot be read, or the config file is not.
+            TargetError, ConfigError: see `llf_core.chat.target.find_target`.
             UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

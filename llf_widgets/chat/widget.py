@@ -61,9 +61,8 @@ class Chat(ChatSession):
 
     Raises:
         ValueError: there is no target, there are too many, or a tool has a parameter that cannot be passed by name.
-        TargetError: nothing has this name, or it generates no text.
+        TargetError, ConfigError: see `llf_core.chat.target.find_target`.
         ConversationError: there is no such conversation.
-        ConfigError: the config of the run is no longer valid.
         UnreadableError: a file is not a regular file, or the system denies access.
         TypeError: a target is of another type, or a tool cannot be called.
         AttributeError: a tool has no name, as a `functools.partial`.

@@ -1,4 +1,4 @@
-"""Waiting for a run, and what it is told: stop, kill."""
+"""Waiting for a run, stopping it and killing it."""
 
 import os
 import signal
@@ -121,7 +121,7 @@ def test_kill_never_touches_pids_of_another_boot(folder):
 
 
 def test_kill_of_a_run_that_ends_by_itself_at_that_moment(folder, monkeypatch):
-    """Its processes go, and its last word comes, between the look at them and the signal."""
+    """The processes end and the final status is written after they were listed and before the signal is sent."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     seen = iter([True])

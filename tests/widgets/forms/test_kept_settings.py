@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.widgets.forms.conftest import Launches
 
-CELL = {"path": "/work/one.ipynb", "cell": "a1b2"}
+CELL = {"path": "/notebooks/one.ipynb", "cell": "a1b2"}
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ def test_code_that_starts_runs_never_depends_on_what_was_clicked(launches: Launc
     assert offered(Studio())[0] == "Steps"
 
 
-@pytest.mark.parametrize("other", [{"path": "/work/two.ipynb"}, {"cell": "c3d4"}])
+@pytest.mark.parametrize("other", [{"path": "/notebooks/two.ipynb"}, {"cell": "c3d4"}])
 def test_each_cell_of_each_notebook_has_its_own(notebook: dict[str, str], other: dict[str, str]) -> None:
     type_into(Studio(), "max_steps", "7")
     notebook.update(other)
