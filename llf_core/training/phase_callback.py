@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
@@ -45,7 +45,7 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
         args: TrainingArguments,  # noqa: ARG002 - of transformers
         state: TrainerState,
         control: TrainerControl,  # noqa: ARG002
-        **_: Any,
+        **_: object,
     ) -> None:
         """Record an evaluation that the Trainer itself makes after the last step, with its first batch.
 
@@ -65,7 +65,7 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
         args: TrainingArguments,  # noqa: ARG002 - of transformers
         state: TrainerState,  # noqa: ARG002
         control: TrainerControl,  # noqa: ARG002
-        **_: Any,
+        **_: object,
     ) -> None:
         """Record that an evaluation after the last step has ended: what follows saves a checkpoint or the result.
 

@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config import presets
 from llf_core.redaction import redact_nested
@@ -49,10 +49,10 @@ class KeptChanges:
     """
 
     given_preset: str
-    given: Mapping[str, Any]
+    given: Mapping[str, object]
     preset_name: str
     from_preset: bool
-    changes: Mapping[str, Any]
+    changes: Mapping[str, object]
     time: float
 
 
@@ -73,7 +73,7 @@ def file_of_cell() -> Path | None:
     return None
 
 
-def stored(values: Mapping[str, Any]) -> dict[str, Any]:
+def stored(values: Mapping[str, object]) -> dict[str, object]:
     """The values that a file can hold, as they are read back from it.
 
     Args:

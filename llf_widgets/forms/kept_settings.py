@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.untrusted import brief
 from llf_widgets.forms.kept_file import MISSING, KeptChanges, file_of_cell, read_changes, stored, write_changes
@@ -40,7 +40,7 @@ class FormSettings:
 
     preset_name: str
     from_preset: bool
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     @classmethod
     def of(cls, state: FormState) -> FormSettings:
@@ -82,7 +82,7 @@ class KeptSettings:
         self._answer = ""
         self._before = (self._begin, self._offer, 0)
 
-    def refresh(self) -> dict[str, Any]:
+    def refresh(self) -> dict[str, object]:
         """Keep the settings if they have changed since the last call.
 
         Returns:
@@ -152,7 +152,7 @@ class KeptSettings:
         self._seen = FormSettings.of(self._state)
         self._keep()
 
-    def _edited(self) -> dict[str, Any]:
+    def _edited(self) -> dict[str, object]:
         """What was edited since the form began."""
         return _difference(self._begin.values, self._state.config_values)
 
@@ -192,7 +192,7 @@ class KeptSettings:
             write_changes(self._file, kept)
 
 
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
     """Values in `after` of the keys that differ; `MISSING` for those that are not in it."""
     found = {key: after.get(key, MISSING) for key in dict.fromkeys((*before, *after))}
     return {key: value for key, value in found.items() if not same_value(before.get(key, MISSING), value)}
