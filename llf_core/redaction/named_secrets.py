@@ -14,6 +14,10 @@ _PUBLIC = r"(?!\*\*\*|[<{\[`]|\$[A-Z_{(])"
 _SCHEME = r"(?:bearer|basic|token|api-?key|key|digest|negotiate|oauth|hawk|signature|aws4-hmac-sha256)"
 _FIELD = r"[\w-]+=\\?\"?[^\s,'\"\\]*\\?\"?"
 """A part of a header with several, such as `Signature=…`."""
+_DIGIT_WITHIN = 256
+"""How many characters of a value are searched for the digit that tells it from a word. A limit, so that a text of many
+names takes no longer than its length; of 256 random letters and digits, none is a digit once in 10^19.
+"""
 _QUOTE = r"\\?[\"']"
 
 _NAME_MARKS = (
@@ -39,7 +43,10 @@ NAMED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
         # api_key: …, API_KEY = …; a digit tells it from a word
         (
             (_NAME_MARKS, (":", "=")),
-            rf"{_NAME}[ \t]*[:=][ \t]*{_PUBLIC}(?P<secret>(?=[^\s'\";,&\\<>]*\d)[^\s'\";,&\\<>]{{6,}})",
+            (
+                rf"{_NAME}[ \t]*[:=][ \t]*{_PUBLIC}"
+                rf"(?P<secret>(?=[^\s'\";,&\\<>]{{0,{_DIGIT_WITHIN}}}\d)[^\s'\";,&\\<>]{{6,}})"
+            ),
         ),
         # a line of YAML that is nothing else
         (
@@ -56,7 +63,7 @@ NAMED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
             (
                 r"(?<![\w-])--(?:[A-Za-z0-9]+[_-])*?(?:api[_-]?key|(?:secret|access|private|auth)[_-]?key|secret"
                 rf"|passw(?:or)?d|passphrase|pwd|token)(?:=|[ \t]+){_QUOTE}?(?!-){_PUBLIC}"
-                r"(?P<secret>(?=[^\s'\"\\]*\d)[^\s'\"\\]{4,})"
+                rf"(?P<secret>(?=[^\s'\"\\]{{0,{_DIGIT_WITHIN}}}\d)[^\s'\"\\]{{4,}})"
             ),
         ),
         # Authorization: SCHEME …
@@ -71,7 +78,7 @@ NAMED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
             (("uthorization", "UTHORIZATION"),),
             (
                 rf"(?<![A-Za-z0-9])authorization(?:{_QUOTE})?[ \t]*[:=,][ \t]*b?(?:{_QUOTE})?(?!{_SCHEME}\b){_PUBLIC}"
-                r"(?P<secret>(?=[^\s'\"\\]*\d)[^\s'\"\\]{6,})"
+                rf"(?P<secret>(?=[^\s'\"\\]{{0,{_DIGIT_WITHIN}}}\d)[^\s'\"\\]{{6,}})"
             ),
         ),
         (

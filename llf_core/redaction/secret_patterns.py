@@ -81,6 +81,8 @@ _USER = r"[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))"
 """User name of a URL, and the colon that no port follows."""
 _CHARACTER = r"(?:[^\s'\"<>@\\]|\\u[0-9a-f]{4})"
 """A character of a password; JSON escapes some of them."""
+_ESCAPED = r"(?:(?!:\\/\\/)[^\s'\"<>@])"
+"""A character of a password where each slash is written with a backslash; not the beginning of the next URL."""
 _NEXT_URL = r"[,;|][a-z][a-z0-9+.-]*://"
 EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))
@@ -102,10 +104,13 @@ EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tupl
                 rf"(?:://(?:(?!://|{_NEXT_URL}){_CHARACTER})*){{1,2}}(?<!\*\*\*)@(?=[^\s/])"
             ),
         ),
-        ((("://",), ("@",)), rf"\A[a-z][a-z0-9+.-]*://(?P<secret>{_USER}[^\s@]*['\"<>\\][^\s@]*)@(?=[^\s/])"),
+        ((("://",), ("@",)), rf"\A[a-z][a-z0-9+.-]*://(?P<secret>{_USER}[^\s@'\"<>\\]*['\"<>\\][^\s@]*)@(?=[^\s/])"),
         # the same where JSON writes each slash with a backslash, and percent-encoded
-        ((("\\/",), ("@",)), r"(?<=:\\/\\/)[^\s'\"<>@/:\\]*:[^\s'\"<>@]+@"),
-        ((("://",), ("%3a", "%3A"), ("@",)), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]*%3A[^\s'\"<>@/\\]*(?<!\*\*\*)@"),
+        ((("\\/",), ("@",)), rf"(?<=:\\/\\/)[^\s'\"<>@/:\\]*:{_ESCAPED}+(?::\\/\\/{_ESCAPED}*){{0,2}}@"),
+        (
+            (("://",), ("%3a", "%3A"), ("@",)),
+            r"(?<=://)(?!\*\*\*@)(?:(?!%3A)[^\s'\"<>@/:\\])*%3A[^\s'\"<>@/\\]*(?<!\*\*\*)@",
+        ),
         (
             (("%2f", "%2F"), ("%40",)),
             r"(?<=%3A%2F%2F)(?!\*\*\*)(?:(?!%2F|%40|%3A)[^\s'\"<>&@])*%3A(?:(?!%40|%2F|%3A)[^\s'\"<>&])+%40",

@@ -74,6 +74,8 @@ KEY = "-----BEGIN PRIVATE " + "KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEF\n-----EN
         ("aws_secret_access_key = wJalrXUtnFEMI/K7", "aws_secret_access_key = ***"),
         ("llf chat --api-key a1b2c3 --port 80", "llf chat --api-key *** --port 80"),
         ("as my_hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh", "as my_***"),
+        (r"https:\/\/u:a:\/\/b@h\/x", r"https:\/\/***@h\/x"),
+        ("https://user%3Ap%3A4@host/x", "https://***@host/x"),
         ("a cut one: " + KEY[:50], "a cut one: ***"),
     ],
 )
@@ -277,6 +279,12 @@ def test_a_log_goes_on_after_a_key_without_an_end():
         "authorization: " * 4_000,
         "cookie: a" * 6_000 + "=",
         "- " * 20_000 + "key:",
+        "https://a:" + "'" * 30_000 + " @",
+        "@ " + r":\/\/a:" * 15_000,
+        "@ ://" + "%3A" * 15_000,
+        "pwd:." * 12_000,
+        "--pwd=x," * 9_000,
+        "authorization=." * 7_000,
     ],
 )
 def test_a_text_of_a_stranger_takes_no_longer_than_its_length(text):
