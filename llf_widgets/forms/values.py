@@ -142,6 +142,6 @@ def same_value(value: object, other: object) -> bool:
 
     Args:
         value: a value, as typed, of a config or of a file.
-        other: another one, as written in a file.
+        other: another one.
     """
-    return isinstance(value, bool) == isinstance(other, bool) and bool(plain_value(value) == other)
+    return isinstance(value, bool) == isinstance(other, bool) and bool(plain_value(value) == plain_value(other))
