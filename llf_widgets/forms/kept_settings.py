@@ -22,7 +22,7 @@ from llf_widgets.forms.values import same_value
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_widgets.forms.state import FormState
+    from llf_widgets.forms.state import FormSnapshot, FormState
 
 NAMED = 3
 """Maximum number of fields that an offer names."""
@@ -62,6 +62,23 @@ class FormSettings:
         state.replace_values(self.values)
 
 
+@dataclass(frozen=True)
+class _ClosedOffer:
+    """An offer that was answered, for `KeptSettings.undo`.
+
+    Attributes:
+        answer: `restored` or `discarded`.
+        count: number of its settings.
+        offer: the offer.
+        form: the form before the answer.
+    """
+
+    answer: str
+    count: int
+    offer: KeptChanges
+    form: FormSnapshot
+
+
 class KeptSettings:
     """Keeps the settings of a form in `LLF_HOME`, one file for each cell of a notebook, and offers those of before.
 
@@ -79,8 +96,7 @@ class KeptSettings:
         self._file = file_of_cell()
         self._offer = None if self._file is None else read_changes(self._file)
         self._keeps_offer = True
-        self._answer = ""
-        self._before = (self._begin, self._offer, 0)
+        self._closed: _ClosedOffer | None = None
 
     def refresh(self) -> dict[str, object]:
         """Keep the settings if they have changed since the last call.
@@ -89,12 +105,11 @@ class KeptSettings:
             What the form shows about kept settings: `state` (`offered`, `restored` or `discarded`), `count` (number of
             settings), `time` (of the last change, Unix seconds), `labels` (some of their fields). Empty for nothing.
         """
-        now = FormSettings.of(self._state)
-        if now != self._seen:
-            self._seen, self._answer = now, ""
+        if FormSettings.of(self._state) != self._seen:
+            self._closed = None
             self._keep()
-        if self._answer:
-            return {"state": self._answer, "count": self._before[2]}
+        if self._closed is not None:
+            return {"state": self._closed.answer, "count": self._closed.count}
         labels = self._offered_fields()
         if self._offer is None or not labels:
             return {}
@@ -107,29 +122,24 @@ class KeptSettings:
             PluginError: two installed plug-ins declare the same key or name.
             KeyError: the preset does not exist.
         """
-        self._close_offer("restored", self._with_offer())
+        if self._offer is not None:
+            settings = self._with_offer()
+            self._close_offer("restored", self._offer)
+            settings.put_into(self._state)
+            self._keep()
 
     def discard(self) -> None:
-        """Forget the offered settings.
-
-        Raises:
-            PluginError: two installed plug-ins declare the same key or name.
-            KeyError: the preset does not exist.
-        """
-        self._close_offer("discarded", FormSettings.of(self._state))
+        """Forget the offered settings."""
+        if self._offer is not None:
+            self._close_offer("discarded", self._offer)
+            self._keep()
 
     def undo(self) -> None:
-        """Undo `restore` or `discard`; after the next edit it does nothing.
-
-        Raises:
-            PluginError: two installed plug-ins declare the same key or name.
-            KeyError: the preset does not exist.
-        """
-        if not self._answer:
-            return
-        settings, self._offer, _ = self._before
-        self._answer = ""
-        self._put(settings)
+        """Undo `restore` or `discard`; after the next edit it does nothing."""
+        if self._closed is not None:
+            self._state.return_to(self._closed.form)
+            self._offer, self._closed = self._closed.offer, None
+            self._keep()
 
     def run_started(self) -> None:
         """From now on keep the settings of the form without the offered ones, since a run was started with them.
@@ -140,17 +150,9 @@ class KeptSettings:
             self._keeps_offer = False
             self._keep()
 
-    def _close_offer(self, answer: str, settings: FormSettings) -> None:
-        if self._offer is None:
-            return
-        self._before = (FormSettings.of(self._state), self._offer, len(self._offered_fields()))
-        self._offer, self._answer = None, answer
-        self._put(settings)
-
-    def _put(self, settings: FormSettings) -> None:
-        settings.put_into(self._state)
-        self._seen = FormSettings.of(self._state)
-        self._keep()
+    def _close_offer(self, answer: str, offer: KeptChanges) -> None:
+        self._closed = _ClosedOffer(answer, len(self._offered_fields()), offer, self._state.snapshot())
+        self._offer = None
 
     def _edited(self) -> dict[str, object]:
         """What was edited since the form began."""
@@ -181,10 +183,11 @@ class KeptSettings:
 
     def _keep(self) -> None:
         """Write what differs from the cell, so that the next form can offer it."""
+        self._seen = FormSettings.of(self._state)
         if self._file is None:
             return
         offer = self._offer if self._keeps_offer else None
-        target = FormSettings.of(self._state) if offer is None else self._with_offer()
+        target = self._seen if offer is None else self._with_offer()
         last = time.time() if offer is None or self._edited() else offer.time
         changes = _difference(self._begin.values, target.values)
         kept = KeptChanges(self._begin.preset_name, self._given, target.preset_name, target.from_preset, changes, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 MODEL = "model_name_or_path"
 KEPT_KEYS = (MODEL, "dataset", "eval_dataset", "dataset_dir")
 """Keys that a preset without a value for them leaves unchanged: the chosen model and data."""
+FormSnapshot = dict[str, Any]
+"""What changes with a form, by name of the attribute of `FormState`."""
+_CHANGING = (
+    "preset_name", "from_preset", "preset_values", "config_values", "notes", "_attached", "_template", "_noted_model"
+)  # fmt: skip
 
 
 class FormState(FormProblems):
@@ -157,6 +163,20 @@ class FormState(FormProblems):
             values: the new values by key.
         """
         self.config_values = dict(values)
+        self._invalidate()
+
+    def snapshot(self) -> FormSnapshot:
+        """Copy what changes with the form, for `return_to`."""
+        return {name: copy(getattr(self, name)) for name in _CHANGING}
+
+    def return_to(self, snapshot: FormSnapshot) -> None:
+        """Undo all changes since a snapshot. What a hub has answered meanwhile stays known.
+
+        Args:
+            snapshot: what `snapshot` returned.
+        """
+        for name, value in snapshot.items():
+            setattr(self, name, copy(value))
         self._invalidate()
 
     def load_text(self, text: str, *, defaults: bool = False, folder: Path | None = None) -> None:

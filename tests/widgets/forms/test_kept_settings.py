@@ -118,6 +118,26 @@ def test_undo_returns_to_the_preset_of_before() -> None:
     assert again.state.changed_keys() == []
 
 
+def test_undo_returns_to_the_number_of_changes_and_what_reset_restores(tmp_path: Path) -> None:
+    config = {"dataset": "llf_demo", "dataset_dir": str(tmp_path), "max_steps": 5}
+    tell(Studio(config)._presets, type="preset", name="full")
+    again = Studio(config)
+    before = again._presets._changes
+    press(again, "restore")
+    press(again, "undo")
+    assert again._presets._changes == before
+    press(again, "reset")
+    assert "dataset_dir" not in again.state.config_values
+
+
+def test_names_in_a_list_are_no_change_of_the_same_names_in_a_text() -> None:
+    config = {"dataset": "llf_demo", "lora_target": "q_proj,v_proj"}
+    first = Studio(config)
+    first.state.load_text("dataset: llf_demo\nlora_target: [q_proj, v_proj]\n")
+    first.refresh()
+    assert files() == []
+
+
 def test_a_removed_value_is_removed_again() -> None:
     config = {"dataset": "llf_demo", "max_steps": 5, "seed": 7}
     first = Studio(config)
@@ -208,7 +228,8 @@ def test_code_that_starts_runs_never_depends_on_what_was_clicked(launches: Launc
     again = Studio()
     again.set(seed=9)
     again.start()
-    assert launches[-1] == again.config
+    cell = again.state.preset_values
+    assert (launches[-1].get("max_steps"), launches[-1].get("seed")) == (cell.get("max_steps", -1), 9)
     assert offered(Studio())[0] == "Steps"
 
 
