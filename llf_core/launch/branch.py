@@ -163,7 +163,7 @@ def _branch(
 
     changed = _config_changes(changes)
     # The other run's copy of its result is its own.
-    values = read_config(folder.config) | {"output_dir": None} | changed
+    values = read_config(folder.config, named=False) | {"output_dir": None} | changed
     values = {key: value for key, value in values.items() if value is not None}
     try:
         config = RunConfig.load(values, base=folder.path)

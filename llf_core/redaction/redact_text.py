@@ -37,32 +37,40 @@ _KEPT = re.compile(
 )
 
 
-def redact(text: str) -> str:
+def redact(text: str, *, named: bool = True) -> str:
     """Replace each secret in a text with `MARK`, before the text is stored, printed or sent to a page.
 
     Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
     password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, assignments such as
     `API_KEY=…`, values of such names in JSON, YAML and command lines, cookies, private keys, and keys of well-known
-    services. Environment values that occur in ordinary text (shorter
-    than `MIN_SECRET_CHARACTERS`, short numbers, lower-case words, URLs, existing paths) are not replaced; a value that
-    has just changed is known after `ENVIRONMENT_CACHE_SECONDS`. Long base64 text is not searched, see
-    `MIN_ARRAY_CHARACTERS`. Text without secrets is returned unchanged (the same object).
+    services. Environment values that occur in ordinary text (shorter than `MIN_SECRET_CHARACTERS`, short numbers,
+    lower-case words, URLs, existing paths) are not replaced; a value that has just changed is known after
+    `ENVIRONMENT_CACHE_SECONDS`. Long base64 text is not searched, see `MIN_ARRAY_CHARACTERS`.
+
+    Args:
+        text: the text.
+        named: whether the patterns of `named_secrets` apply. They can match ordinary prose and closing quotes, so a
+            stored config is redacted without them: its prompts are trained on, and it must stay valid YAML.
+
+    Returns:
+        The text; without secrets the same object.
     """
-    return _replace_secrets(text, _environment_secrets())
+    return _replace_secrets(text, _environment_secrets(), named=named)
 
 
-def redact_nested(value: Any) -> Any:
+def redact_nested(value: Any, *, named: bool = True) -> Any:
     """Redact every string in a JSON-like value; a string under a key such as `password` is replaced entirely.
 
     Used for what is stored or sent as JSON: a value without secrets would be lost in a search of the serialized text.
 
     Args:
         value: dicts, lists, tuples and scalars, without cycles.
+        named: see `redact`; a string under a key such as `password` is replaced in any case.
 
     Returns:
         A copy in which tuples are lists. Dict keys and values of other types are unchanged.
     """
-    return _redact_nested(value, _environment_secrets())
+    return _redact_nested(value, _environment_secrets(), named=named)
 
 
 def _environment_secrets() -> tuple[str, ...]:
@@ -97,26 +105,26 @@ class _EnvironmentSecrets:
 _known = _EnvironmentSecrets()
 
 
-def _redact_nested(value: Any, known: tuple[str, ...]) -> Any:
+def _redact_nested(value: Any, known: tuple[str, ...], *, named: bool) -> Any:
     if isinstance(value, str):
-        return _replace_secrets(value, known)
+        return _replace_secrets(value, known, named=named)
     if isinstance(value, dict):
         return {
             key: MARK
             if isinstance(one, str) and one and isinstance(key, str) and _is_strong(key)
-            else _redact_nested(one, known)
+            else _redact_nested(one, known, named=named)
             for key, one in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_redact_nested(one, known) for one in value]
+        return [_redact_nested(one, known, named=named) for one in value]
     return value
 
 
-def _replace_secrets(text: str, known: tuple[str, ...]) -> str:
+def _replace_secrets(text: str, known: tuple[str, ...], *, named: bool) -> str:
     if len(text) > MIN_ARRAY_CHARACTERS and not any(sign in text for sign in " _-."):
         return text
     # URLs first, so that their redacted form does not depend on the environment.
-    for marks, pattern in (*EMBEDDED, *NAMED):
+    for marks, pattern in (*EMBEDDED, *NAMED) if named else EMBEDDED:
         if all(any(mark in text for mark in group) for group in marks):
             text = pattern.sub(_kept, text)
     for mark, key_format in SERVICE_KEYS:

@@ -28,10 +28,12 @@ def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     for key, value in values.items():
         parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
         texts = [one.strip() for part in parts if isinstance(part, str) for one in part.split(",")]
-        found = [one for one in texts if "://" in one and redact(one) != one]
+        found = [one for one in texts if "://" in one and _without_secrets(one) != one]
         if found:
             whole += found
-            redacted = [",".join(map(redact, one.split(","))) if isinstance(one, str) else one for one in parts]
+            redacted = [
+                ",".join(map(_without_secrets, one.split(","))) if isinstance(one, str) else one for one in parts
+            ]
             changes[key] = redacted[0] if isinstance(value, str) else redacted
     return changes, whole
 
@@ -48,7 +50,7 @@ def restore_url(address: str) -> str:
     if MARK not in address:
         return address
     for one in os.environ.get(URLS_VARIABLE, "").split():
-        if redact(one) == address:
+        if _without_secrets(one) == address:
             return one
     raise LookupError(_missing_message(address))
 
@@ -67,7 +69,7 @@ def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, 
     Returns:
         By key, a sentence about the first such URL.
     """
-    known = {redact(one) for one in environment.get(URLS_VARIABLE, "").split()}
+    known = {_without_secrets(one) for one in environment.get(URLS_VARIABLE, "").split()}
     found: dict[str, str] = {}
     for key, value in values.items():
         parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
@@ -76,6 +78,11 @@ def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, 
         if lacking:
             found[key] = _missing_message(lacking[0], what)
     return found
+
+
+def _without_secrets(text: str) -> str:
+    """The form of a text in the stored config: a prompt that speaks of a password is no URL with one."""
+    return redact(text, named=False)
 
 
 def _missing_message(address: str, what: str = "resume") -> str:

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, named: bool = True) -> dict[str, Any]:
     """The flat keys of a `config.yaml` without secrets; empty if it is missing, unreadable or not a plain YAML mapping.
 
     Without validation, so that runs of other versions are listed and compared too. Keys that are no texts are left out.
+
+    Args:
+        path: the file.
+        named: see `redact`; False for whoever trains with the values.
     """
     try:
-        config = redact_nested(yaml_value(read_text(path)))
+        config = redact_nested(yaml_value(read_text(path)), named=named)
     except (OSError, NotPlainError):
         return {}
     return {key: one for key, one in config.items() if isinstance(key, str)} if isinstance(config, dict) else {}

@@ -34,7 +34,7 @@ def create_run(
     """Create a run's folder in the state `created`. It becomes visible only once complete, so that no view sees half.
 
     Args:
-        config_yaml: the config as YAML, with defaults; secrets in it are replaced.
+        config_yaml: the config as YAML, with defaults; secrets in it are replaced, see `named` of `redact`.
         name: display name of the run; part of its id. Secrets in it are replaced.
         home: `LLF_HOME`. Default: from the environment.
         fill: writes more files before the folder becomes visible. If it fails, nothing is left. None for nothing more.
@@ -58,7 +58,7 @@ def create_run(
     try:
         runs.mkdir(parents=True, exist_ok=True)
         new.control.mkdir(parents=True)
-        new.config.write_text(redact(config_yaml), encoding="utf-8")
+        new.config.write_text(redact(config_yaml, named=False), encoding="utf-8")
         new.reserve.write_bytes(bytes(RESERVE_BYTES))
         replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
         append(new.events, {"v": 1, "time": now, "attempt": 1, "type": "created", "name": name})

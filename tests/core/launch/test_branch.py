@@ -9,7 +9,7 @@ from llf_core.config import RunConfig
 from llf_core.launch.branch import branch, replay
 from llf_core.runs import Checkpoints, RunReader, RunWriter, open_run, read_meta, read_status
 from llf_core.runs.change_journal import read_changes
-from llf_core.runs.config_file import read_config
+from llf_core.runs.config_file import read_config, run_config
 from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
 from tests.core.training.test_live_changes import at_steps, linear, rates
@@ -37,6 +37,13 @@ def test_a_branch_without_a_change_makes_the_same_losses_to_the_last_bit(parent)
     assert losses(new) == losses(parent)
     assert rates(new) == rates(parent)
     assert read_status(parent).step == 6
+
+
+def test_a_branch_keeps_a_prompt_that_speaks_of_a_password(trained):
+    prompt = 'You are a bot.\npassword: swordfish\nSay "secret: "'
+    folder, _ = trained(max_steps=2, save_steps=1, default_system=prompt)
+    for new in (branch(folder, 1), replay(folder)):
+        assert run_config(new).data.default_system == prompt
 
 
 def test_a_lower_rate_holds_from_the_branch_on(parent):

@@ -19,6 +19,7 @@ from llf_core.redaction.redact_text import ENVIRONMENT_CACHE_SECONDS
 from llf_core.redaction.streams import RedactedStream
 from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
 from llf_core.runs import RunReader, RunWriter, create_run, read_meta, status, update_env
+from llf_core.runs.config_file import read_config, run_config
 from llf_core.runs.listing import read_row
 from llf_core.training.failures import explain_failure
 
@@ -255,6 +256,29 @@ def test_what_stands_behind_an_address_with_a_key_is_kept():
     changes, whole = split_url_secrets(given)
     assert changes == {"dataset": "https://h/a.json?token=***, https://g/b.json"}
     assert whole == ["https://h/a.json?token=abc123"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        'Begin with "password: "',
+        "You are a bot.\npassword: swordfish\nport: 1",
+        "At https://h/x, the secret = 42isnotit and the cookie: a=b",
+    ],
+)
+def test_a_stored_config_keeps_prompts_that_speak_of_secrets(prompt):
+    """A model is trained on them, so none may change unseen; those that only a view shows are redacted."""
+    values = {"model_name_or_path": "/m", "dataset": "/d.json", "default_system": prompt}
+    assert split_url_secrets(values) == ({}, [])
+    folder = create_run(RunConfig.load(values).yaml(defaults=True), "a run")
+    assert run_config(folder).data.default_system == prompt
+    assert read_config(folder.config, named=False)["default_system"] == prompt
+    assert read_config(folder.config)["default_system"] == redact(prompt)
+
+
+def test_a_stored_config_has_no_key_of_a_service():
+    folder = create_run(f"default_system: 'Use {HUB_TOKEN}, then https://u:p4ss@h/x'\n", "a run")
+    assert folder.config.read_text() == "default_system: 'Use ***, then https://***@h/x'\n"
 
 
 def test_a_log_goes_on_after_a_key_without_an_end():
