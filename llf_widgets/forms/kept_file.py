@@ -119,7 +119,7 @@ def read_changes(path: Path) -> KeptChanges | None:
     return KeptChanges(found["given_preset"], given, found["preset"], from_preset, both, last)
 
 
-def write_changes(path: Path, kept: KeptChanges) -> None:
+def write_changes(path: Path, kept: KeptChanges) -> bool:
     """Replace the file of a form, without what `stored` leaves out. Without changes it is removed.
 
     If the changes need more than `MAX_BYTES`, the file stays as it is.
@@ -127,6 +127,9 @@ def write_changes(path: Path, kept: KeptChanges) -> None:
     Args:
         path: the file.
         kept: the changes.
+
+    Returns:
+        Whether the file has the changes now.
 
     Raises:
         ModeError: `LLF_HOME_MODE` is not a mode.
@@ -148,13 +151,14 @@ def write_changes(path: Path, kept: KeptChanges) -> None:
     )
     if not changes and not removed:
         path.unlink(missing_ok=True)
-        return
+        return True
     if len(data) > MAX_BYTES:
-        return
+        return False
     if not path.exists():
         make_folder(path.parent)
         _make_room(path.parent)
     replace_file(path, data)
+    return True
 
 
 def _make_room(folder: Path) -> None:

@@ -87,6 +87,9 @@ class KeptSettings:
 
     Args:
         state: values of the form, as its cell gave them.
+
+    Attributes:
+        are_kept: whether the next form will offer what was changed in this one.
     """
 
     def __init__(self, state: FormState) -> None:
@@ -95,6 +98,7 @@ class KeptSettings:
         self._given = stored(self._begin.values)
         self._file = file_of_cell()
         self._offer = None if self._file is None else read_changes(self._file)
+        self.are_kept = self._file is not None
         self._keeps_offer = True
         self._closed: _ClosedOffer | None = None
 
@@ -191,8 +195,9 @@ class KeptSettings:
         last = time.time() if offer is None or self._edited() else offer.time
         changes = _difference(self._begin.values, target.values)
         kept = KeptChanges(self._begin.preset_name, self._given, target.preset_name, target.from_preset, changes, last)
+        self.are_kept = False
         with suppress(OSError):
-            write_changes(self._file, kept)
+            self.are_kept = write_changes(self._file, kept)
 
 
 def _difference(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:

@@ -413,7 +413,12 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         messages = [*(one for one in self._failure if one.text not in {other.text for other in messages}), *messages]
         busy = bool(self._machine[2]) and not self._started  # a started run no longer needs the choice
         self._start.show(
-            ready=ready, busy=busy, sentence=sentence_parts, messages=messages, suggested=self._suggested_name()
+            ready=ready,
+            busy=busy,
+            sentence=sentence_parts,
+            messages=messages,
+            suggested=self._suggested_name(),
+            keeps_settings=self._kept.are_kept,
         )
 
     def _blockers(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:

@@ -12,13 +12,19 @@ import { drawMessages } from './messages.js';
 import { pendingStart } from './pending_start.js';
 
 /** @import { Context } from '../shared/model' */
+/** @import { Message } from './messages.js' */
 
-/** @type {import('./messages.js').Message} */
-const KERNEL_LOST = {
-  level: 'error',
-  text: 'The kernel of this form has shut down. Started runs are not affected. Run this cell again. The new form offers to restore your changes.',
-  fixes: []
-};
+/** Says that the kernel has shut down, and how the settings come back. @param {boolean} kept @returns {Message} */
+function kernelLost(kept) {
+  const next = kept
+    ? 'Run this cell again. The new form offers to restore your changes.'
+    : 'To keep the settings, copy the YAML. Then run this cell again and paste it.';
+  return {
+    level: 'error',
+    text: `The kernel of this form has shut down. Started runs are not affected. ${next}`,
+    fixes: []
+  };
+}
 
 /**
  * Draws Start, *Add to queue*, the run's name, and the sentence that says why Start is disabled or what it will do.
@@ -97,7 +103,9 @@ export function startControls({ model, el }) {
         ),
       () => start
     );
-    const list = alive ? model.get('_messages') : [KERNEL_LOST];
+    const list = alive
+      ? model.get('_messages')
+      : [kernelLost(model.get('_keeps_settings'))];
     drawMessages(messages, list, (message, fix) =>
       model.send({ type: 'fix', message, fix })
     );
