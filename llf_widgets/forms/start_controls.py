@@ -20,6 +20,10 @@ class StartControls(FormWidget):
         on_start: called when a button is pressed; with True for the queue.
         on_focus_field: called with a key when its name in the sentence is pressed.
         on_fix: called with the changes of a fix.
+
+    Attributes:
+        keeps_settings: whether the form's settings are offered when its cell is run again, for the message that the
+            kernel has shut down.
     """
 
     _component = traitlets.Unicode("start_controls").tag(sync=True)
@@ -27,7 +31,7 @@ class StartControls(FormWidget):
     _busy = traitlets.Bool(default_value=False).tag(sync=True)
     _name = traitlets.Unicode("").tag(sync=True)
     _suggested = traitlets.Unicode("").tag(sync=True)
-    _keeps_settings = traitlets.Bool(default_value=False).tag(sync=True)
+    keeps_settings = traitlets.Bool(default_value=False).tag(sync=True)
     _sentence: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
     _messages: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
 
@@ -63,7 +67,6 @@ class StartControls(FormWidget):
         sentence: Sequence[Mapping[str, str]],
         messages: Sequence[Message],
         suggested: str,
-        keeps_settings: bool,
     ) -> None:
         """Update all controls in one message, so that the page never shows a mixture of two states.
 
@@ -73,8 +76,6 @@ class StartControls(FormWidget):
             sentence: its parts; a part with a `key` links to that field.
             messages: messages below it.
             suggested: default name of the run.
-            keeps_settings: whether the cell offers the form's settings when it is run again, for the message that the
-                kernel has shut down.
         """
         self._shown_messages = messages
         with self.hold_sync():
@@ -83,7 +84,6 @@ class StartControls(FormWidget):
             self._sentence = [dict(part) for part in sentence]
             self._messages = messages_json(messages)
             self._suggested = suggested
-            self._keeps_settings = keeps_settings
 
     def reveal(self, part: str) -> None:
         """Scroll a part of the form into view, since a monitor below a long form would go unnoticed.

@@ -267,6 +267,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         """
         self.state.keep_uploads()
         self._presets.refresh()
+        self._start.keeps_settings = self._kept.are_kept
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
         self._columns.refresh()
@@ -413,12 +414,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         messages = [*(one for one in self._failure if one.text not in {other.text for other in messages}), *messages]
         busy = bool(self._machine[2]) and not self._started  # a started run no longer needs the choice
         self._start.show(
-            ready=ready,
-            busy=busy,
-            sentence=sentence_parts,
-            messages=messages,
-            suggested=self._suggested_name(),
-            keeps_settings=self._kept.are_kept,
+            ready=ready, busy=busy, sentence=sentence_parts, messages=messages, suggested=self._suggested_name()
         )
 
     def _blockers(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:

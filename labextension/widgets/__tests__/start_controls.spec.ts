@@ -9,7 +9,7 @@ it.each([
     'To keep the settings, copy the YAML. Then run this cell again and paste it.'
   ]
 ])('says how the settings outlive the kernel if they are kept: %s', async (kept, said) => {
-  const traits: Record<string, unknown> = { _sentence: [], _messages: [], _keeps_settings: kept };
+  const traits: Record<string, unknown> = { _sentence: [], _messages: [], keeps_settings: kept };
   const model = {
     get: (name: string) => traits[name] ?? '',
     on: () => undefined,

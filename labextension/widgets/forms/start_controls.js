@@ -105,7 +105,7 @@ export function startControls({ model, el }) {
     );
     const list = alive
       ? model.get('_messages')
-      : [kernelLost(model.get('_keeps_settings'))];
+      : [kernelLost(model.get('keeps_settings'))];
     drawMessages(messages, list, (message, fix) =>
       model.send({ type: 'fix', message, fix })
     );

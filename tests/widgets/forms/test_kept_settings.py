@@ -258,7 +258,7 @@ def test_outside_a_notebook_nothing_is_kept(notebook: dict[str, str], where: dic
     studio = Studio()
     type_into(studio, "max_steps", "7")
     assert files() == []
-    assert not studio._start._keeps_settings
+    assert not studio._start.keeps_settings
     assert Studio()._presets._kept == {}
 
 
@@ -297,12 +297,12 @@ def test_the_file_is_private_and_bounded() -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     before = file.read_bytes()
-    assert first._start._keeps_settings
+    assert first._start.keeps_settings
     type_into(first, "dataset", "x" * kept_file.MAX_BYTES)
     assert file.read_bytes() == before
-    assert not first._start._keeps_settings
+    assert not first._start.keeps_settings
     type_into(first, "dataset", "llf_demo")
-    assert first._start._keeps_settings
+    assert first._start.keeps_settings
     type_into(first, "seed", "9")
     assert sorted(offered(Studio())) == ["Seed", "Steps"]
 
@@ -434,4 +434,4 @@ def test_a_folder_a_link_or_a_full_disk_in_its_place_leaves_the_form_usable(tmp_
     studio = Studio()
     type_into(studio, "seed", "10")
     assert studio.config.get("seed") == 10
-    assert not studio._start._keeps_settings
+    assert not studio._start.keeps_settings
