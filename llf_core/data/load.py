@@ -185,21 +185,25 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
         if max_samples is not None and count >= max_samples:
             break
     if not count:
-        raise no_records_error(opened.source.label, listed(str(file) for file in opened.files), flaws)
+        names = listed(str(file) for file in opened.files)
+        unit = "row" if opened.table is not None else record_unit(opened.files[:1])
+        raise no_records_error(opened.source.label, names, flaws, unit)
 
 
-def no_records_error(label: str, names: str, flaws: Sequence[BrokenLine] = ()) -> DataError:
+def no_records_error(label: str, names: str, flaws: Sequence[BrokenLine] = (), unit: str = "line") -> DataError:
     """Create the error for a data set without records; a form's quick check and the preparation use the same sentence.
 
     Args:
         label: name of the data set, as shown to people.
         names: its files.
         flaws: its broken lines.
+        unit: unit in which people count its records, see `read_file.record_unit`.
     """
     if flaws:
+        expected = "" if unit == "row" else " Expected one object per line, or a JSON list of objects."
         return DataError(
-            f"No line of {names} can be read; the first of {len(flaws):,} is line {flaws[0].line}: {flaws[0].reason}. "
-            "Expected one object per line, or a JSON list of objects."
+            f"No {unit} of {names} can be read; the first of {len(flaws):,} is {unit} {flaws[0].line}: "
+            f"{flaws[0].reason}.{expected}"
         )
     return DataError(
         f"The data set {label} is empty: {names} has no records. Add at least one, or use another data set."

@@ -13,7 +13,7 @@ from llf_core.data.align import PEEK_ROWS, decide, kind_by_entry, other_kind
 from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import DataError, EntryError
 from llf_core.data.load import no_records_error, open_source
-from llf_core.data.read_file import read_file
+from llf_core.data.read_file import read_file, record_unit
 from llf_core.data.records import BrokenLine, Record
 from llf_core.data.sources import sources_of
 
@@ -132,13 +132,14 @@ def _first_rows(source: Source) -> list[Row]:
         if costly and stat.st_size > MAX_FILE_BYTES:
             return []
         entries, whole = _entries(file, stat.st_mtime_ns, stat.st_size)
+        rows = [entry.row for entry in entries if isinstance(entry, Record)]
+        if rows or not whole or len(files) != 1:
+            return rows
+        unit = record_unit((file,))
     except OSError:
         return []
-    rows = [entry.row for entry in entries if isinstance(entry, Record)]
-    if whole and not rows and len(files) == 1:
-        flaws = [entry for entry in entries if isinstance(entry, BrokenLine)]
-        raise no_records_error(source.label, str(file), flaws)
-    return rows
+    flaws = [entry for entry in entries if isinstance(entry, BrokenLine)]
+    raise no_records_error(source.label, str(file), flaws, unit)
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ from llf_core.config.paths import COMPRESSED
 from llf_core.data.data_file import TABLE_TYPES, file_type, unpacking_errors
 from llf_core.data.errors import DataError
 from llf_core.data.records import BrokenLine, Record, check_columns
+from llf_core.untrusted import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,16 +83,23 @@ def records_of_batch(batch: pa.RecordBatch, start: int = 0) -> Iterator[RecordOr
     try:
         batch.validate(full=True)
         rows = batch.to_pylist()
-    except (ValueError, OverflowError, KeyError):  # `ArrowInvalid` is a `ValueError`; an unknown time zone a `KeyError`
+    except (ValueError, OverflowError, KeyError) as error:  # `ArrowInvalid` is a `ValueError`
         if batch.num_rows > 1:
             middle = batch.num_rows // 2
             yield from records_of_batch(batch.slice(0, middle), start)
             yield from records_of_batch(batch.slice(middle), start + middle)
         else:
-            yield BrokenLine(start, start + 1, "a value that is broken, or outside the range of its type")
+            yield BrokenLine(start, start + 1, _reason(error))
         return
     for index, row in enumerate(rows, start):
         yield Record(index, {key: without_nulls(value) for key, value in row.items()})
+
+
+def _reason(error: Exception) -> str:
+    """Say why a row cannot be converted. A KeyError is from looking up the zone of its times by name."""
+    if isinstance(error, KeyError):
+        return f"a time in an unknown time zone: {brief(str(error.args[0]))}"
+    return "a value that is broken, or outside the range of its type"
 
 
 def read_parquet(path: File) -> Iterator[RecordOrBroken]:

@@ -19,6 +19,7 @@ from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
 from llf_core.data.cache import tokenizer_hash
 from llf_core.data.example_store import split_validation
+from llf_core.data.precheck import precheck
 from llf_core.data.report import Broken, Dropped, SetCounts, SplitRecord, Truncated, decode_example
 from llf_core.runs import RunWriter, create_run
 
@@ -236,6 +237,21 @@ def test_data_that_cannot_be_used_is_one_sentence(make_config, write, tokenizer,
     with pytest.raises(DataError, match=message) as caught:
         prepare(make_config(**values), tokenizer)
     assert "\n" not in caught.value.message
+
+
+def test_a_table_without_a_usable_row_is_not_asked_for_lines_of_json(make_config, tmp_path, tokenizer):
+    times = pa.array([0, 1], pa.timestamp("us", tz="Mars/Phobos"))
+    table = pa.table({"instruction": ["a", "b"], "output": ["c", "d"], "at": times})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    config = make_config(dataset=str(tmp_path / "rows.parquet"))
+    with pytest.raises(DataError) as caught:
+        prepare(config, tokenizer)
+    reason = "a time in an unknown time zone: Mars/Phobos"
+    message = f"No row of {tmp_path / 'rows.parquet'} can be read; the first of 2 is row 1: {reason}."
+    assert caught.value.message == message
+    error = precheck(config, str(tmp_path / "rows.parquet"), "conversation")
+    assert error is not None
+    assert error.message == message
 
 
 def test_plain_texts_need_no_chat_template_and_answers_do(make_config, write, tokenizer):
