@@ -2,6 +2,7 @@ import { beforeEach, expect, it, vi } from 'vitest';
 
 import { configEditor } from '../forms/config_editor.js';
 import { Field } from '../forms/field.js';
+import { drawUnreadableFile } from '../forms/messages.js';
 
 const traits: Record<string, unknown> = { _view: 'yaml', _messages: [] };
 const model = {
@@ -48,4 +49,10 @@ it('are named below the configuration', async () => {
   await vi.waitFor(() =>
     expect(document.querySelector('.llf-Message')?.textContent).toBe(SAID)
   );
+});
+
+it('are not blamed for an error that has another cause', () => {
+  const error = new TypeError('The comm is closed.');
+  expect(() => drawUnreadableFile(document.body, 'a', error)).toThrow(error);
+  expect(document.body.textContent).toBe('');
 });

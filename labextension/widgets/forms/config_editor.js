@@ -1,7 +1,7 @@
 import { createButton, markLocal } from '../shared/buttons.js';
 import { copyButton } from '../shared/clipboard.js';
 import { h, setText } from '../shared/dom.js';
-import { drawMessages, unreadableFile } from './messages.js';
+import { drawMessages, drawUnreadableFile } from './messages.js';
 
 /** @import { Context } from '../shared/model' */
 
@@ -121,10 +121,11 @@ export function configEditor({ model, el }) {
     const [chosen] = file.files;
     try {
       model.send({ type: 'paste', text: await chosen.text() });
-    } catch {
-      drawMessages(messages, [unreadableFile(chosen.name)], () => undefined);
+    } catch (error) {
+      drawUnreadableFile(messages, chosen.name, error);
+    } finally {
+      file.value = '';
     }
-    file.value = '';
   });
 
   const draw = () => {

@@ -2,7 +2,7 @@ import { textWithCode } from '../../src/text_with_code';
 import { createButton, setDisabled } from '../shared/buttons.js';
 import { drawIfChanged, h, uniqueId } from '../shared/dom.js';
 import { Completion } from './completion.js';
-import { drawMessages, unreadableFile } from './messages.js';
+import { drawMessages, drawUnreadableFile } from './messages.js';
 import { upload, ACCEPTED_TYPES } from './upload.js';
 
 /** @import { Model } from '../shared/model' */
@@ -153,16 +153,13 @@ export class Field {
           chosen,
           text => (choose.textContent = text)
         );
-      } catch {
-        drawMessages(
-          this.messages,
-          [unreadableFile(chosen.name)],
-          () => undefined
-        );
+      } catch (error) {
+        drawUnreadableFile(this.messages, chosen.name, error);
+      } finally {
+        setDisabled(choose, false);
+        choose.textContent = 'Upload…';
+        file.value = '';
       }
-      setDisabled(choose, false);
-      choose.textContent = 'Upload…';
-      file.value = '';
     });
     this.node.classList.add('has-action');
     this.control.after(choose, file);

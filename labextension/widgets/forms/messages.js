@@ -38,11 +38,16 @@ export function drawMessages(el, messages, onFix, fallback) {
   el.hidden = messages.length === 0;
 }
 
-/** Returns the message about a file that was chosen and cannot be read. @param {string} name @returns {Message} */
-export function unreadableFile(name) {
-  return {
-    level: 'error',
-    text: `${name} cannot be read. Choose it again, or another file.`,
-    fixes: []
-  };
+/**
+ * Says that a chosen file cannot be read, for example because it was removed meanwhile.
+ * @param {HTMLElement} el
+ * @param {string} name of the file
+ * @param {unknown} error of reading it; one that a browser does not throw for a file is thrown again
+ */
+export function drawUnreadableFile(el, name, error) {
+  if (!(error instanceof DOMException)) {
+    throw error;
+  }
+  const text = `${name} cannot be read. Choose it again, or another file.`;
+  drawMessages(el, [{ level: 'error', text, fixes: [] }], () => undefined);
 }
