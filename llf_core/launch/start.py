@@ -14,8 +14,8 @@ from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
 from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
 from llf_core.runs import create_run, update_env
+from llf_core.runs.creation import write_config
 from llf_core.runs.fault_points import reach
-from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home_folder, run_ids
 from llf_core.runs.moving import move
 from llf_core.runs.trust import sign_run
@@ -98,7 +98,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
                 new.data.mkdir()
                 move(file, new.data / file.name)
                 inside = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
-                replace_file(new.config, inside.yaml(defaults=True).encode())
+                write_config(new, inside.yaml(defaults=True))
                 _fill(new, inside, notebook, mark, queue)
 
             folder = _create(loaded, functions, name, root, fill)

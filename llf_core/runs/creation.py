@@ -58,7 +58,7 @@ def create_run(
     try:
         runs.mkdir(parents=True, exist_ok=True)
         new.control.mkdir(parents=True)
-        new.config.write_text(redact(config_yaml, named=False), encoding="utf-8")
+        write_config(new, config_yaml)
         new.reserve.write_bytes(bytes(RESERVE_BYTES))
         replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
         append(new.events, {"v": 1, "time": now, "attempt": 1, "type": "created", "name": name})
@@ -72,6 +72,19 @@ def create_run(
         if isinstance(error, OSError) and is_disk_error(error):
             raise OSError(error.errno, start_message(runs, error)) from error
         raise
+
+
+def write_config(folder: RunFolder, config_yaml: str) -> None:
+    """Write the config of a new run without secrets; see `named` of `redact`.
+
+    Args:
+        folder: the run.
+        config_yaml: the config as YAML, with defaults.
+
+    Raises:
+        OSError: it cannot be written, or `LLF_HOME_MODE` is not a mode.
+    """
+    replace_file(folder.config, redact(config_yaml, named=False).encode())
 
 
 def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:

@@ -109,6 +109,13 @@ def test_rows_travel_as_a_file_beside_the_config(here, nothing):
     assert list((home() / "cache").iterdir()) == []
 
 
+def test_a_config_beside_rows_is_stored_without_secrets(here, nothing):
+    config = {key: value for key, value in CONFIG.items() if key != "dataset"}
+    config["default_system"] = "Log in with API_KEY=a1b2c3d4"
+    run = launch(config, rows=[{"instruction": "a", "output": "b"}], command=nothing)
+    assert RunConfig.load(run.folder.config).data.default_system == "Log in with API_KEY=***"
+
+
 def test_another_home(here, tmp_path, nothing):
     run = launch(
         CONFIG, home=tmp_path / "other", command=[sys.executable, "-c", "import os; print(os.environ['LLF_HOME'])"]
