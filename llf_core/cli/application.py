@@ -16,7 +16,7 @@ from llf_core.cli.adapter import adapter_extract, adapter_shrink
 from llf_core.cli.chat import chat
 from llf_core.cli.chats import chats_delete, chats_list, chats_restore
 from llf_core.cli.environment import env, version
-from llf_core.cli.errors import file_message
+from llf_core.cli.errors import file_message, temporary_folder_message
 from llf_core.cli.estimate import estimate
 from llf_core.cli.evaluate import evaluate
 from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
@@ -135,8 +135,9 @@ def main() -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename:
-            print_error(OSError(file_message(error)))
+        message = file_message(error) if error.filename else temporary_folder_message(error)
+        if message:
+            print_error(OSError(message))
             sys.exit(1)
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}:
             raise

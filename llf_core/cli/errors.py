@@ -44,7 +44,23 @@ def _refused(error: OSError) -> str:
 
     if is_disk_error(error) and error.strerror == os.strerror(error.errno or 0):  # not a sentence of ours already
         return command_message(error, home())
-    return file_message(error) if error.filename else error.strerror or str(error)
+    if error.filename:
+        return file_message(error)
+    return temporary_folder_message(error) or error.strerror or str(error)
+
+
+def temporary_folder_message(error: OSError) -> str:
+    """Say what to do if `tempfile` finds no folder that can be written, as on a full disk or a read-only system.
+
+    Args:
+        error: an error that names no file.
+
+    Returns:
+        The sentences; empty for other errors.
+    """
+    if not isinstance(error, FileNotFoundError) or "temporary directory" not in (error.strerror or ""):
+        return ""
+    return f"{error.strerror}. Free disk space, or set TMPDIR to a folder that can be written."
 
 
 def file_message(error: OSError) -> str:

@@ -75,6 +75,16 @@ def test_an_output_without_room_ends_in_a_sentence(tmp_path, arguments):
     assert "The output cannot be written: File too large." in done.stderr
 
 
+@pytest.mark.parametrize("inside", ["tempfile.gettempdir", "errors.in_a_sentence()(tempfile.gettempdir)"])
+def test_a_system_without_a_temporary_folder_is_told_in_a_sentence(tmp_path, inside):
+    code = f"import tempfile; from llf_core.cli import application, errors; application.app = {inside}"
+    done = run_without_room([sys.executable, "-c", f"{code}; application.main()"], tmp_path / "output")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error No usable temporary directory found in ")
+    assert "Traceback" not in done.stderr
+    assert "set TMPDIR to a folder that can be written." in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("arguments", [["runs", "clean", "--yes"], ["runs", "list"], ["demo", "--report"]])
 def test_a_home_that_the_system_refuses_ends_in_a_sentence(monkeypatch, capsys, arguments):
     monkeypatch.setenv("LLF_HOME", "/tmp/" + "x" * 5000)
