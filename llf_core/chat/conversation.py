@@ -254,7 +254,7 @@ class Conversation(MessageTree):
             message: id of the message.
             values: new values, see `change`.
         """
-        record = redact_nested({"type": "change", "id": message} | values)
+        record = redact_nested({"type": "change", "id": message} | values, named=False)
         if self._read_change(record) is not None:
             self._unsaved[message] = record
 
@@ -345,11 +345,11 @@ class Conversation(MessageTree):
             if self._existed:  # a file in its place would keep the deleted one from being restored
                 raise self._gone()
             make_folder(self.file.parent)
-            append(self.file, {"type": "conversation", "v": 1, "created": time.time()})
+            append(self.file, {"type": "conversation", "v": 1, "created": time.time()}, named=False)
         for message, unsaved in list(self._unsaved.items()):
-            append(self.file, unsaved)
+            append(self.file, unsaved, named=False)
             del self._unsaved[message]
-        append(self.file, record)
+        append(self.file, record, named=False)
         self.refresh()
 
 

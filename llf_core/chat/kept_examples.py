@@ -320,9 +320,9 @@ def _keep(
     with _lock(path):
         found, left = _left(path, lambda old: _is_of(old, conversation, ids))
         if len(left) < len(found):  # at once, so that the earlier row is not lost if the disk is full
-            _rewrite(path, [*left, encode(redact_nested(row | {KEPT: origin}))])
+            _rewrite(path, [*left, encode(redact_nested(row | {KEPT: origin}, named=False))])
         else:
-            append(path, row | {KEPT: origin})
+            append(path, row | {KEPT: origin}, named=False)
         rows = _count(path)
     conversation.change(ids[0], kept=conversation.messages[ids[0]].kept | {path.name: origin["id"]})
     return KeptRow(str(origin["id"]), path, kind, rows, ids)

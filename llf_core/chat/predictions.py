@@ -140,7 +140,7 @@ class PredictionFolder:
             OSError: the disk is full, or the file cannot be written.
             TypeError: a value of the record is not JSON.
         """
-        append(self.folder / PARTIAL, {"index": index, **record})
+        append(self.folder / PARTIAL, {"index": index, **record}, named=False)
 
     def finish(self, total: int) -> None:
         """Write the result in the order of the data: predictions were kept in the order in which they ended.
@@ -156,7 +156,7 @@ class PredictionFolder:
             OSError: the disk is full, or a file cannot be written; the predictions are still there.
         """
         found = {one.pop("index"): one for one in self._partial(total)}
-        replace_file(self.result, b"".join(encode(redact_nested(found[at])) for at in sorted(found)))
+        replace_file(self.result, b"".join(encode(redact_nested(found[at], named=False)) for at in sorted(found)))
         state = read_object(self.folder / STATE)
         replace_file(self.folder / STATE, json_bytes(state | {"finished": True}))
         (self.folder / PARTIAL).unlink(missing_ok=True)

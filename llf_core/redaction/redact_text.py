@@ -49,8 +49,9 @@ def redact(text: str, *, named: bool = True) -> str:
 
     Args:
         text: the text.
-        named: whether the patterns of `named_secrets` apply. They can match ordinary prose and closing quotes, so a
-            stored config is redacted without them: its prompts are trained on, and it must stay valid YAML.
+        named: whether the patterns of `named_secrets` apply. They can match ordinary prose, code and closing quotes,
+            so what a model reads or writes (the prompts of a stored config, conversations, predictions) is redacted
+            without them, and so a config stays valid YAML.
 
     Returns:
         The text; without secrets the same object.

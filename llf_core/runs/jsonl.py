@@ -145,12 +145,13 @@ class Appender:
                 self._descriptor = None
 
 
-def append(path: Path, record: Mapping[str, object]) -> None:
+def append(path: Path, record: Mapping[str, object], *, named: bool = True) -> None:
     """Append one record, without secrets, to a file that is not kept open: for processes that write only now and then.
 
     Args:
         path: the file.
         record: the record.
+        named: see `redact`; False for texts that a model reads, such as a conversation.
 
     Raises:
         OSError: its folder does not exist, it is not a regular file or cannot be written, the disk is full, a file size
@@ -159,7 +160,7 @@ def append(path: Path, record: Mapping[str, object]) -> None:
     """
     appender = Appender(path)
     try:
-        appender.append(redact_nested(dict(record)))
+        appender.append(redact_nested(dict(record), named=named))
     finally:
         appender.close()
 

@@ -12,6 +12,7 @@ import pytest
 from llf_core.chat.conversation import Conversation, new_conversation, open_conversation
 from llf_core.chat.conversation_export import as_markdown, as_openai, as_rows
 from llf_core.chat.conversation_list import delete_conversation, list_conversations, restore_conversation
+from llf_core.chat.kept_examples import keep_example
 from llf_core.chat.message_tree import ConversationError
 from llf_core.data.formats.openai import OpenAI
 from llf_core.runs import clean
@@ -167,6 +168,20 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConversationError, match="Expected at most"):
         chat.add("user", "x" * (9 << 20))
     assert texts(open_conversation(chat.id, tmp_path)) == ["hello"]
+
+
+def test_a_model_reads_code_with_a_password_as_it_was_asked(tmp_path: Path) -> None:
+    """Code of a question is no secret of its author: neither a reply nor a kept example may have *** in place of it."""
+    code = 'db = connect(user="me", password="swordfish")\npassword: correcthorse'
+    chat = new_conversation(tmp_path)
+    chat.set(system=code)
+    question = chat.add("user", code)
+    reply = chat.add("assistant", "", parent=question.id)
+    chat.change(reply.id, content=code)
+    assert texts(open_conversation(chat.id, tmp_path)) == [code, code]
+    kept = keep_example(chat, reply.id)
+    (row,) = map(json.loads, kept.file.read_text().splitlines())
+    assert [one["content"] for one in row["messages"]] == [code, code, code]
 
 
 def test_files_are_private_regular_and_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

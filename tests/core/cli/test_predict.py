@@ -167,6 +167,16 @@ def test_a_run_predicts_its_validation_data(
     assert {one["label"] for one in found} < {row["output"] for row in ROWS}
 
 
+def test_predicted_code_with_a_password_is_kept_as_it_is(tmp_path: Path) -> None:
+    """Metrics compare it with the reference, so neither may have *** in it."""
+    code = 'connect(password="swordfish")'
+    place = PredictionFolder(tmp_path)
+    place.begin({}, 1)
+    place.add(0, {"prompt": code, "predict": code, "label": code})
+    place.finish(1)
+    assert json.loads(place.result.read_text()) == {"prompt": code, "predict": code, "label": code}
+
+
 def test_what_cannot_be_predicted_is_said(llf: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
     config = write(tmp_path, settings)
     assert "llf predict" in str(llf("train", config).exception)
