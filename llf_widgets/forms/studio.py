@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
 from llf_core.config import presets
-from llf_core.config.number_format import with_unit
 from llf_core.data.kind_check import usable_datasets
-from llf_core.launch.queue import MachineLoad
 from llf_widgets.close_widgets import ClosedByHand, close_descendants
-from llf_widgets.forms import model_info, preflight, static_config, suggestions
+from llf_widgets.forms import static_config, suggestions
 from llf_widgets.forms.background_imports import preload
 from llf_widgets.forms.column_mapping import ColumnMapping
 from llf_widgets.forms.config_editor import ConfigEditor
@@ -22,15 +18,16 @@ from llf_widgets.forms.fit_strip import FitStrip
 from llf_widgets.forms.hub_lookup import HubLookup
 from llf_widgets.forms.kept_settings import KeptSettings
 from llf_widgets.forms.layout import GROUPS, assign_sections
+from llf_widgets.forms.machine_checks import MachineChecks
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.presets import PresetSelector
 from llf_widgets.forms.preview import DataPreview
 from llf_widgets.forms.section import FormSection
+from llf_widgets.forms.section_facts import section_facts
 from llf_widgets.forms.start_controls import StartControls, blocked_sentence
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_form import SweepForm
 from llf_widgets.forms.trained_parameters import TrainedParameters
-from llf_widgets.monitor.poller import Poller
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -40,11 +37,9 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.launch import Run
-    from llf_core.launch.queue import RunAhead
     from llf_widgets.inspect import Inspect
 
 _START_ANOTHER = " again"
-_CHECK_SECONDS = 5.0
 START, MONITOR, SWEEP, INSPECTION = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs", "llf-Inspect"
 """CSS classes of the parts that are scrolled into view."""
 
@@ -83,9 +78,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._run: Run | None = None
         self._started = False
         self._starting = threading.Lock()
-        self._machine_load = MachineLoad()
-        self._machine: tuple[float, list[Message], list[RunAhead]] = (0.0, [], [])
-        self._poller = Poller(self._poll_machine, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
         self._hub = HubLookup(self._answered)
         self._kept = KeptSettings(self.state)
@@ -121,6 +113,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._runs: tuple[Run, ...] = ()
         self._sweep = SweepForm(self.state, assign_sections(tuple(self.state.specs.values())), self._sweep_pressed)
         self._fit = FitStrip(self._apply_fix, lambda: self.state.config_values)
+        self._machine = MachineChecks(lambda: self.state.config, self._refresh_start, self._fit.refresh)
         self._start = StartControls(on_start=self._pressed, on_focus_field=self._focus_field, on_fix=self._apply_fix)
         self._text = ConfigEditor(self.state, self.refresh)
         self._grid = self._build_grid()
@@ -227,7 +220,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         if "sweep" in self._below:
             self._below["sweep"].close()
         self._show_below("sweep", SweepView(self._runs, tuple(values)))
-        self._checks(fresh=True)
+        self._machine.state(fresh=True)
         self.refresh()
         return self._runs
 
@@ -252,7 +245,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
     def close(self) -> None:
         """Close the form and the views below it, to free their widgets; runs are not affected."""
-        self._poller.stop()
+        self._machine.stop()
         close_descendants(self)
         super().close()
 
@@ -269,7 +262,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._presets.refresh()
         self._start.keeps_settings = self._kept.are_kept
         for title, section in self._sections.items():
-            section.refresh(self._facts(title))
+            section.refresh(section_facts(title, self.state))
         self._columns.refresh()
         self._preview.refresh(self.state.config_values)
         self._trained.refresh(self.state.trained_config)
@@ -331,7 +324,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._show_monitor(placeholder, self._run)
         if before is not None:
             _close(before)
-        self._checks(fresh=True)
+        self._machine.state(fresh=True)
         self.refresh()
         return self._run
 
@@ -400,9 +393,9 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return grid
 
     def _refresh_start(self) -> None:
-        machine = self._checks()
-        sentence_parts = blocked_sentence(*self._blockers(machine))
-        self._sweep.refresh(blocked=bool(sentence_parts), ahead=self._machine[2])
+        machine = self._machine.state()
+        sentence_parts = blocked_sentence(*self._blockers(machine_blocks=bool(machine.errors)))
+        self._sweep.refresh(blocked=bool(sentence_parts), ahead=machine.ahead)
         ready = not sentence_parts and not self._started
         if not sentence_parts and self._started and self._run is not None:
             is_queued = self._run.folder.queue.exists()
@@ -410,54 +403,30 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             sentence_parts = [{"text": started}, {"text": "Start another", "key": _START_ANOTHER}, {"text": "."}]
         elif not sentence_parts:
             sentence_parts = [{"text": "The run has its own process. You can close this page."}]
-        messages = [one for one in machine if one.level != "note" or not self._started]
+        messages = [one for one in machine.messages if one.level != "note" or not self._started]
         messages = [*(one for one in self._failure if one.text not in {other.text for other in messages}), *messages]
-        busy = bool(self._machine[2]) and not self._started  # a started run no longer needs the choice
+        busy = bool(machine.ahead) and not self._started  # a started run no longer needs the choice
         self._start.show(
             ready=ready, busy=busy, sentence=sentence_parts, messages=messages, suggested=self._suggested_name()
         )
 
-    def _blockers(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    def _blockers(self, *, machine_blocks: bool) -> tuple[list[tuple[str, str, str]], list[str]]:
         """What disables Start: fields (label, key, section), and other problems."""
         keys = list(dict.fromkeys(problem.key for problem in self.state.errors()))
         fields = [(self.state.specs[key].label, key, self._title(key)) for key in keys if key in self.state.specs]
         others = [f"`{key}`" if key else "the configuration" for key in keys if key not in self.state.specs]
         if self._text.is_invalid:
             others.append("the YAML")
-        if any(message.level == "error" for message in machine):
+        if machine_blocks:
             others.append("this machine")
         return fields, others
 
-    def _checks(self, *, fresh: bool = False) -> list[Message]:
-        """Messages about this machine, cached for some seconds."""
-        at, messages, _ = self._machine
-        if fresh or time.monotonic() - at > _CHECK_SECONDS:
-            ahead = self._machine_load.ahead()
-            messages = preflight.preflight_checks(self.state.config, ahead)
-            self._machine = (time.monotonic(), messages, ahead)
-            if ahead:
-                self._poller.start()
-        return messages
-
-    def _poll_machine(self) -> float | None:
-        """Update Start while runs are active, whose step and remaining time it tells.
-
-        When one has ended, its measured speed and memory correct the forecast.
-        """
-        before = self._machine[1:]
-        self._checks(fresh=True)
-        if self._machine[1:] != before:
-            self._refresh_start()
-        if {run.id for run in before[1]} - {run.id for run in self._machine[2]}:
-            self._fit.refresh()
-        return _CHECK_SECONDS if self._machine[2] else None
-
     def _require_machine(self) -> None:
         """Raise an error if environment or disk do not allow a run."""
-        stop = next((message.text for message in self._checks(fresh=True) if message.level == "error"), None)
-        if stop:
+        errors = self._machine.state(fresh=True).errors
+        if errors:
             self.refresh()
-            raise RuntimeError(stop)
+            raise RuntimeError(errors[0])
 
     def _suggested_name(self) -> str:
         """Default name of a run."""
@@ -467,27 +436,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
     def _title(self, key: str) -> str:
         return next(title for title, section in self._sections.items() if section.contains(key))
-
-    def _facts(self, title: str) -> tuple[str, ...]:
-        """What stands beside the title of a section; nothing of a model whose files cannot be read."""
-        with suppress(OSError):
-            if title == "Model":
-                return model_info.model_facts(str(self.state.value("model_name_or_path")))
-            if title == "Method" and self.state.report.config is not None:
-                return model_info.trainable_facts(self.state.report.config)
-        if title == "Training":
-            batch, times, steps = (
-                self.state.value(key)
-                for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
-            )
-            facts = (
-                ((f"{with_unit(batch * times, 'example')} per step"),)
-                if isinstance(batch, int) and isinstance(times, int)
-                else ()
-            )
-            ends = isinstance(steps, int) and steps > 0
-            return (*facts, f"Steps override Epochs: ends after {with_unit(steps, 'step')}") if ends else facts
-        return ()
 
     def _datasets(self) -> list[str]:
         named = usable_datasets(self.state.report.config, suggestions.datasets(str(self.state.value("dataset_dir"))))

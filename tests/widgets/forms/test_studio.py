@@ -216,12 +216,12 @@ def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launche
 
 def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
     folder = create_run("stage: sft\n", "goes already")
-    studio._checks(fresh=True)
+    studio._machine.state(fresh=True)
     studio.refresh()
-    assert studio._poller.is_alive
+    assert studio._machine._poller.is_alive
     assert studio._start._busy
     status.update(folder, state="failed", reason="It was.")
-    assert studio._poll_machine() is None
+    assert studio._machine._poll() is None
     assert not studio._start._busy
     assert studio._start._messages == []
 
@@ -229,11 +229,11 @@ def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
 def test_note_of_another_run_follows_its_steps(studio: Studio) -> None:
     folder = create_run("stage: sft\n", "goes already")
     status.update(folder, step=1, total=30)
-    studio._checks(fresh=True)
+    studio._machine.state(fresh=True)
     studio.refresh()
     assert "goes already (step 1 of 30)" in studio._start._messages[0]["text"]
     status.update(folder, step=3)
-    assert studio._poll_machine() is not None
+    assert studio._machine._poll() is not None
     assert "goes already (step 3 of 30)" in studio._start._messages[0]["text"]
 
 
@@ -243,17 +243,17 @@ def test_forecast_follows_the_measurements_of_a_run_that_ended(studio: Studio) -
 
     before, device = seconds(), studio._fit._fit["devices"][0]["device"]
     folder = create_run("stage: sft\n", "goes already")
-    studio._checks(fresh=True)
+    studio._machine.state(fresh=True)
     add_past_run(
         PastRun(
             time=time.time(), device=device, method="lora adamw_torch", stage="sft", parameters=134_515_008,
             tokens=200.0, checkpointing=False, uncorrected_seconds=1.0, seconds=50.0,
         )
     )  # fmt: skip
-    studio._poll_machine()
+    studio._machine._poll()
     assert seconds() == before  # it has not ended
     status.update(folder, state="failed", reason="It was.")
-    studio._poll_machine()
+    studio._machine._poll()
     assert seconds() > 5 * before
 
 

@@ -101,7 +101,7 @@ def test_a_field_that_the_form_hides_is_no_longer_varied(studio: Studio, open_: 
 
 def test_it_says_what_the_runs_would_wait_for(studio: Studio, open_: Any) -> None:
     create_run("stage: sft\n", "goes already")
-    studio._checks(fresh=True)
+    studio._machine.state(fresh=True)
     studio.refresh()
     assert open_._sentence == "3 runs, one after the other. They start after goes already."
 

@@ -1,0 +1,98 @@
+"""The checks of this machine as a form needs them: cached, and repeated while other runs are active."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.launch.queue import MachineLoad
+from llf_widgets.forms.preflight import preflight_checks
+from llf_widgets.monitor.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_core.config import RunConfig
+    from llf_core.launch.queue import RunAhead
+    from llf_widgets.forms.messages import Message
+
+_CHECK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class MachineState:
+    """What the checks found.
+
+    Attributes:
+        messages: messages for the form, see `preflight_checks`.
+        ahead: running and queued runs on this machine.
+    """
+
+    messages: Sequence[Message] = ()
+    ahead: Sequence[RunAhead] = ()
+
+    @property
+    def errors(self) -> list[str]:
+        """Texts of the messages that disable Start."""
+        return [message.text for message in self.messages if message.level == "error"]
+
+
+class MachineChecks:
+    """Checks environment, disk and other runs, at most every five seconds unless asked for at once.
+
+    While other runs are active, a thread checks too, since the form shows their step and remaining time.
+
+    Args:
+        config: returns the form's config; None if it has errors.
+        on_change: called in the thread after something has changed.
+        on_run_end: called in the thread after a run has ended, whose measurements correct the forecast.
+
+    Raises:
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], RunConfig | None],
+        on_change: Callable[[], None],
+        on_run_end: Callable[[], None],
+    ) -> None:
+        self._config, self._on_change, self._on_run_end = config, on_change, on_run_end
+        self._load = MachineLoad()
+        self._state = MachineState()
+        self._checked = -math.inf
+        self._poller = Poller(self._poll, lambda _: None, "llf-studio")
+
+    def state(self, *, fresh: bool = False) -> MachineState:
+        """What the last checks found.
+
+        Args:
+            fresh: whether to check now, however recent the last checks are.
+
+        Raises:
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            OSError: the disk cannot be examined, or a weight file of the model cannot be read.
+            PluginError: two installed packages declare the same plug-in.
+        """
+        if fresh or time.monotonic() - self._checked > _CHECK_SECONDS:
+            ahead = self._load.ahead()
+            self._state = MachineState(preflight_checks(self._config(), ahead), ahead)
+            self._checked = time.monotonic()
+            if ahead:
+                self._poller.start()
+        return self._state
+
+    def stop(self) -> None:
+        """End the thread, when the form is closed; returns at once."""
+        self._poller.stop()
+
+    def _poll(self) -> float | None:
+        """Check once; returns the seconds until the next time, or None if no run is active."""
+        before, now = self._state, self.state(fresh=True)
+        if now != before:
+            self._on_change()
+        if {run.id for run in before.ahead} - {run.id for run in now.ahead}:
+            self._on_run_end()
+        return _CHECK_SECONDS if now.ahead else None

@@ -1,0 +1,46 @@
+"""What stands beside the title of a section of the form."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from llf_core.config.number_format import with_unit
+from llf_widgets.forms.model_info import model_facts, trainable_facts
+
+if TYPE_CHECKING:
+    from llf_widgets.forms.form_values import FormValues
+
+
+def section_facts(title: str, values: FormValues) -> tuple[str, ...]:
+    """Some short texts about what a section's values mean, such as the number of examples per step.
+
+    Args:
+        title: title of the section.
+        values: values of the form.
+
+    Returns:
+        The texts; empty for a section without facts, and for a model whose files cannot be read.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
+        FileNotFoundError: the working directory was removed.
+    """
+    with suppress(OSError):
+        if title == "Model":
+            return model_facts(str(values.value("model_name_or_path")))
+        if title == "Method" and values.report.config is not None:
+            return trainable_facts(values.report.config)
+    return _training_facts(values) if title == "Training" else ()
+
+
+def _training_facts(values: FormValues) -> tuple[str, ...]:
+    batch, times, steps = (
+        values.value(key) for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
+    )
+    facts = []
+    if isinstance(batch, int) and isinstance(times, int):
+        facts.append(f"{with_unit(batch * times, 'example')} per step")
+    if isinstance(steps, int) and steps > 0:
+        facts.append(f"Steps override Epochs: ends after {with_unit(steps, 'step')}")
+    return tuple(facts)
