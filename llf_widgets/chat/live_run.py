@@ -9,6 +9,7 @@ from llf_core.runs import Checkpoints, open_run, send_request
 from llf_core.runs.shown_status import shown_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from llf_core.chat.target import Target
@@ -55,7 +56,9 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
     return folder
 
 
-def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
+def wait_for_checkpoint(
+    folder: RunFolder, after: int, seconds: float, is_closed: Callable[[], bool] = lambda: False
+) -> bool:
     """Wait for a checkpoint: the trainer saves it after the current step, and writing it takes time.
 
     A run that ends meanwhile is followed to its result.
@@ -64,16 +67,18 @@ def wait_for_checkpoint(folder: RunFolder, after: int, seconds: float) -> bool:
         folder: the run.
         after: step after which it must be.
         seconds: maximum seconds to wait.
+        is_closed: whether nobody waits any more, since the view was closed; asked every second.
 
     Returns:
-        Whether there is one, or the result of the run; False if it ended without either, or the time has passed.
+        Whether there is one, or the result of the run; False if it ended without either, the time has passed, or nobody
+        waits.
 
     Raises:
         BrokenRunError: the status of the run cannot be read.
         OSError: too many files are open.
     """
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not is_closed():
         ended = shown_status(folder).has_ended  # before the look, so that none is saved after it
         steps = Checkpoints(folder).list()
         if steps and steps[-1] > after:

@@ -142,7 +142,8 @@ class ChatSession(SavedView):
         models = self.models  # a closed view has none
         while (self._writing or self._calling) and not self._closed:
             time.sleep(WAIT_SECONDS)
-        turns = turns_of(self._conversation, models)
+        with self._lock:  # held until a reply that has ended is shown
+            turns = turns_of(self._conversation, models)
         found = {name: turns[-1].reply(name) for name in turns[-1].replies} if turns else {}
         return {name: reply for name, reply in found.items() if reply is not None}
 

@@ -271,9 +271,13 @@ class Chat(ChatSession):
 
         def follow() -> None:
             try:
-                if wait_for_checkpoint(folder, steps[-1] if steps else -1, CHECKPOINT_SECONDS):
-                    while self._writer.is_busy(name) and not self._closed:
-                        time.sleep(WAIT_SECONDS)
+                last = steps[-1] if steps else -1
+                is_saved = wait_for_checkpoint(folder, last, CHECKPOINT_SECONDS, lambda: self._closed)
+                while is_saved and self._writer.is_busy(name) and not self._closed:
+                    time.sleep(WAIT_SECONDS)
+                if self._closed:
+                    return
+                if is_saved:
                     self.use_newest(name)
                 else:
                     self._note = f"{name} has saved no further checkpoint."

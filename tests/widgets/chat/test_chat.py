@@ -44,7 +44,8 @@ def until(condition, seconds=60):
 
 def done(view):
     until(lambda: view._turns and not view._writing)
-    return [reply for turn in view._turns for reply in turn["replies"]]
+    with view._lock:  # held until a reply that has ended is shown
+        return [reply for turn in view._turns for reply in turn["replies"]]
 
 
 def page(view, **content):

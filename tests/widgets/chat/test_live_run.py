@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 
 import pytest
@@ -181,6 +182,21 @@ def test_a_requested_checkpoint_waits_for_the_reply_that_is_being_written(traine
     until(lambda: "answers with" in view._note)
     assert view._note == f"{model} answers with adapter of step 6."
     view.close()
+
+
+def test_a_closed_chat_waits_for_no_checkpoint(trained):
+    folder, _ = trained()
+    shutil.rmtree(folder.output)
+    status.begin_attempt(folder, 2)
+    status.update(folder, state="running", **ProcessId.of(os.getpid()).json())
+    view = Chat(folder)
+    page(view, type="checkpoint", model=view.models[0])
+    requested = view._note
+    (waiting,) = (one for one in threading.enumerate() if one.name == "llf-chat-checkpoint")
+    view.close()
+    waiting.join(20 * POLL_SECONDS)
+    assert not waiting.is_alive()
+    assert view._note == requested
 
 
 def test_a_run_that_ends_before_its_next_checkpoint_is_followed_to_its_result(trained):
