@@ -21,7 +21,43 @@ def processes_of(home):
     return found
 
 
-def end(processes, seconds=10):
+def running(processes, module):
+    """Those of them that run a module; one that ends meanwhile is none of them."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie too
+            if module in process.cmdline():
+                found.append(process)
+    return found
+
+
+def open_descriptors(pid="self"):
+    """`(number, path)` of all that a process has open, but for what it closes meanwhile.
+
+    What is open after something and was not before is what that left: other threads may close theirs at any time.
+    """
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the folder itself too
+            found.add((entry.name, str(entry.readlink())))
+    return found
+
+
+def wait_for_supervisor(run, seconds=120):
+    """Waits until a run has ended and its supervisor, which writes more after the final state, has exited.
+
+    Returns:
+        The status by then.
+    """
+    guard = run.wait(seconds, progress=False).supervisor_process
+    until = time.monotonic() + seconds
+    while guard is not None and guard.alive():
+        assert time.monotonic() < until, "the supervisor stays"
+        time.sleep(0.01)
+    return run.status()
+
+
+def end(processes, seconds=60):
     """Kills them and waits until they have ended, at most so many seconds."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -174,7 +174,7 @@ def test_with_leave_it_is_trained_and_is_ones_own_from_then_on(tiny_model_dir, m
     shutil.rmtree(run.checkpoints)
     shown = combined_hash(code_of_run(run))
     again = Run(run).resume(trust=shown[:12])
-    assert again.wait(120, progress=False).state == "finished", again.log(30)
+    assert again.wait(250, progress=False).state == "finished", again.log(30)
     assert mark.exists()
     assert is_signed(run)
     code = code_of_model(run.data / "model")
@@ -192,9 +192,9 @@ def test_a_run_that_was_started_here_needs_no_leave_until_its_code_is_changed(tm
     config = {"model_name_or_path": str(model), "dataset": "llf_demo", "trust_remote_code": True, "max_steps": 1}
     run = launch(config, command=["false"])
     assert is_signed(run.folder)
-    assert run.wait(30, progress=False).state == "failed"
+    assert run.wait(120, progress=False).state == "failed"
     run.resume(command=["false"])
-    run.wait(30, progress=False)
+    run.wait(120, progress=False)
     assert is_signed(run.replay(command=["false"]).folder)
     before = run.folder.config.read_text()
     for broken in (before + "seed: 7\n", before + "{"):

@@ -14,8 +14,8 @@ import psutil
 import websocket
 
 TOKEN = "llf-faults"
-START_SECONDS = 60
-IDLE_SECONDS = 60
+START_SECONDS = 200
+IDLE_SECONDS = 200
 
 
 class Jupyter:
@@ -64,7 +64,7 @@ class Jupyter:
         """One REST call; the decoded answer."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Authorization": f"token {TOKEN}"}, method=method)
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             text = response.read()
         return json.loads(text) if text else None
 

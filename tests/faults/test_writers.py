@@ -26,14 +26,14 @@ def launcher(config, fault=""):
     return subprocess.run(
         [sys.executable, LAUNCHER, config, PROGRAM],
         env=os.environ | ({"LLF_FAULT": f"{fault}:1@launcher"} if fault else {}),
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
 
 
 def resume(run):
     """Resumes with the small program; it must finish."""
     run.resume(command=[sys.executable, str(PROGRAM), str(run.folder.path), "brief"])
-    assert run.wait(60, progress=False).state == "finished"
+    assert run.wait(120, progress=False).state == "finished"
     assert run.metrics()["loss"].tolist() == [1 / step for step in range(1, 61)]
 
 
@@ -48,7 +48,7 @@ def test_a_cell_that_dies_while_it_makes_the_folder_leaves_no_run(config, llf_ho
     assert launcher(config, point).returncode == -signal.SIGKILL
     assert list_runs(llf_home).total == 0
     done = launcher(config)
-    assert Run(open_run(done.stdout.strip())).wait(60, progress=False).state == "finished"
+    assert Run(open_run(done.stdout.strip())).wait(120, progress=False).state == "finished"
     assert list_runs(llf_home).total == 1
 
 
@@ -85,7 +85,7 @@ def going():
 
     def start():
         folder = create_run("model_name_or_path: tiny\n", "going")
-        start_supervisor(folder, command=[sys.executable, str(PROGRAM), str(folder.path), "long"])
+        start_supervisor(folder, command=[sys.executable, str(PROGRAM), str(folder.path), "train"])
         run = Run(folder)
         while run.state != "running":
             assert not run.status().has_ended
@@ -99,7 +99,7 @@ def ask_and_die(server, run, request):
     """Sends a request, in the middle of which the server dies."""
     with pytest.raises((OSError, http.client.HTTPException)):
         server.ask(f"llf/api/runs/{run.id}/control", "POST", {"type": request})
-    assert server.process.wait(20) == -signal.SIGKILL
+    assert server.process.wait(120) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("point", "heard"), [("control.written", False), ("control.renamed", True)])
@@ -110,7 +110,7 @@ def test_a_stop_is_there_whole_or_not_at_all(server, going, point, heard):
         assert not [path for path in run.folder.control.iterdir() if not path.name.startswith(".")]
         assert run.state == "running"
         run.stop()
-    assert run.wait(60, progress=False).state == "stopped"
+    assert run.wait(120, progress=False).state == "stopped"
     assert [event["ok"] for event in run.events() if event["type"] == "answer"] == [True]
     assert [path for path in run.folder.control.iterdir() if not path.name.startswith(".")] == []
 

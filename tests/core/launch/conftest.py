@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.launch import Run
+from llf_core.launch import Run, detach
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import create_run
 from tests.processes import end, processes_of
@@ -19,6 +19,12 @@ def no_process_stays(llf_home):
     """Ends what a test left behind, known to its run folder or not."""
     yield
     end(processes_of(llf_home))
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A supervisor may take its time to begin, on a machine that others use too."""
+    monkeypatch.setattr(detach, "REGISTRATION_SECONDS", 250.0)
 
 
 @pytest.fixture
@@ -45,9 +51,9 @@ def started(command):
 
 @pytest.fixture
 def until():
-    """`until(fact)`: waits for it, at most 30 s; returns what it returned."""
+    """`until(fact)`: waits for it, at most two minutes; returns what it returned."""
 
-    def wait(fact, seconds=30):
+    def wait(fact, seconds=120):
         end = time.monotonic() + seconds
         while not (value := fact()):
             assert time.monotonic() < end, "it did not come"

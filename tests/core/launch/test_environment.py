@@ -8,12 +8,14 @@ import pytest
 
 from llf_core import __version__
 from llf_core.config import RunConfig
+from llf_core.launch import environment
 from llf_core.launch.environment import describe, git_state, packages, start_facts
 
 
 @pytest.fixture
-def repository(tmp_path):
-    """A git repository with one commit."""
+def repository(tmp_path, monkeypatch):
+    """A git repository with one commit, on a machine where git may take its time."""
+    monkeypatch.setattr(environment, "GIT_SECONDS", 120.0)
     for command in (
         ["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
     ):  # fmt: skip

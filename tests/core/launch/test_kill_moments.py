@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llf_core.launch import Run
+from llf_core.launch import Run, detach
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import Checkpoints, create_run, read_status
 
@@ -25,7 +25,7 @@ def kill(process):
         os.kill(process.pid, signal.SIGKILL)
 
 
-def wait_until_gone(run, seconds=60):
+def wait_until_gone(run, seconds=120):
     """Waits until none of its processes is left; a state that is shown meanwhile must fit what lives."""
     end = time.monotonic() + seconds
     while True:
@@ -74,7 +74,7 @@ def finish(run, command):
         run.resume(command=command(run.folder, "brief"))
         resumed = [event for event in run.events() if event["type"] == "resumed"][-1]
         assert resumed["checkpoint"] == (latest and f"checkpoints/{latest.name}")
-        assert run.wait(60, progress=False).state == "finished"
+        assert run.wait(120, progress=False).state == "finished"
         wait_until_gone(run)
     assert check(run).state == "finished"
     assert run.metrics()["loss"].tolist() == [1 / step for step in range(1, STEPS + 1)]
@@ -146,12 +146,11 @@ def test_the_supervisor_at_every_write(command, point):
 
 
 @pytest.mark.parametrize("point", ["status.written:1", "status.renamed:1"])
-def test_a_supervisor_that_dies_at_its_first_word_is_an_error_at_once(command, point):
+def test_a_supervisor_that_dies_at_its_first_word_is_an_error_at_once(command, point, monkeypatch):
+    monkeypatch.setattr(detach, "REGISTRATION_SECONDS", 1e6)  # its end is noticed, not the time
     folder = create_run("a: 1\n", "fault")
-    began = time.monotonic()
     with pytest.raises(RuntimeError, match="did not start"):
         start_supervisor(folder, {"LLF_FAULT": f"{point}@supervisor_process"}, command(folder, "brief"))
-    assert time.monotonic() - began < 20
     run = Run(folder)
     assert run.state == "failed"
     finish(run, command)

@@ -67,4 +67,4 @@ def test_the_exit_code_of_a_trainer_can_be_asked_again(tmp_path):
     with (tmp_path / "log.txt").open("wb") as log:
         trainer = Trainer(["/bin/sh", "-c", "exit 3"], {}, log)
         trainer.go()
-        assert [trainer.wait(10), trainer.wait(10)] == [3, 3]
+        assert [trainer.wait(120), trainer.wait(120)] == [3, 3]

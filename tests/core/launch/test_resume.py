@@ -20,7 +20,7 @@ GONE = {"pid": 2**22 - 1, "started": 1.0, "ticks": 1}
 
 
 def test_resume_goes_on_from_the_newest_whole_checkpoint(started, until, command):
-    run = started("brief")
+    run = started("holds")
     until(lambda: run.status().step > 12)
     run.stop(wait=True)
     step = Checkpoints(run.folder).list()[-1]
@@ -41,10 +41,11 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint(started, until, command
 
 
 def test_resume_of_a_run_that_goes_or_has_finished_is_refused(started, until):
-    run = started("brief")
+    run = started("holds")
     until(lambda: run.state == "running")
     with pytest.raises(RuntimeError, match="is running"):
         run.resume()
+    (run.folder.path / "go").touch()
     run.wait(progress=False)
     with pytest.raises(RuntimeError, match="has finished"):
         run.resume()
@@ -139,7 +140,7 @@ def test_the_process_that_does_not_exit_is_named(monkeypatch, which):
 
 
 def test_resume_of_a_lost_run(started, until, command):
-    run = started("brief")
+    run = started("holds")
     until(lambda: Checkpoints(run.folder).latest())
     now = run.status()
     os.kill(now.supervisor_process.pid, signal.SIGKILL)
@@ -174,7 +175,7 @@ def test_two_that_resume_at_once_start_one_trainer(started, command):
     run.wait(progress=False)
     arguments = [sys.executable, "-c", RESUME, run.id, *command(run.folder, "brief")]
     children = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = sorted(child.communicate(timeout=60)[0].split()[0] for child in children)
+    said = sorted(child.communicate(timeout=120)[0].split()[0] for child in children)
     assert said == ["refused", "refused", "resumed"]
     assert run.wait(progress=False).state == "finished"
     assert read_status(run.folder).attempt == 2
@@ -182,9 +183,9 @@ def test_two_that_resume_at_once_start_one_trainer(started, command):
 
 
 def test_a_stop_sent_right_after_resume_is_heeded(started, until, command):
-    run = started("brief")
+    run = started("holds")
     until(lambda: Checkpoints(run.folder).latest())
     run.kill()
     run.resume(command=command(run.folder, "train"))
     send_request(run.folder, "stop", by="test")
-    assert run.wait(60, progress=False).state == "stopped"
+    assert run.wait(120, progress=False).state == "stopped"

@@ -21,10 +21,9 @@ def folder():
 
 
 def test_wait_returns_at_the_end_or_at_the_timeout(started):
-    run = started("short")
-    began = time.monotonic()
+    run = started("holds")
     assert run.wait(0.05, progress=False).final is False
-    assert time.monotonic() - began < 2
+    (run.folder.path / "go").touch()  # not before that has returned
     assert run.wait(progress=False).state == "finished"
 
 
@@ -51,7 +50,7 @@ def test_interrupting_the_wait_leaves_the_run_going(started, until, how):
     )
     assert child.stdout.readline().split()[0] in {"starting", "running"}  # its first look
     child.send_signal(signal.SIGINT)
-    said, error = child.communicate(timeout=20)
+    said, error = child.communicate(timeout=120)
     if how == "leave":
         assert "is still running. Stop it with run.stop()" in said
         assert f"llf runs stop {run.id}" in said

@@ -16,6 +16,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import attach, detach, launch, sweep
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs import home, list_runs
+from tests.processes import wait_for_supervisor
 
 CONFIG = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "data.json", "max_steps": 3, "seed": 9}
 RIGHT = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", "lora_target": "all"}
@@ -39,7 +40,7 @@ def nothing():
 def test_the_folder_holds_what_the_contract_says(here, nothing):
     began = time.time()
     run = launch(CONFIG, command=nothing, notebook={"path": "a.ipynb", "cell": "x"}, env={"HF_TOKEN": "hf_secret"})
-    run.wait(30, progress=False)
+    wait_for_supervisor(run)
     assert run.id.endswith("-smollm2-135m-instruct-sft-lora")
     config = yaml.safe_load(run.folder.config.read_text())
     assert (config["seed"], config["max_steps"], config["stage"]) == (9, 3, "sft")
@@ -76,7 +77,7 @@ def test_a_password_of_an_address_goes_by_the_environment_and_is_kept_nowhere(he
     shown = "import os; print(os.environ['LLF_URLS'])"
     for text in (told, shown):
         run = launch(CONFIG | {"dataset": address}, command=[sys.executable, "-c", text])
-        run.wait(30, progress=False)
+        wait_for_supervisor(run)
         assert yaml.safe_load(run.folder.config.read_text())["dataset"] in (
             "https://***@data.example.org/faq.jsonl",
             ["https://***@data.example.org/faq.jsonl"],
@@ -120,7 +121,7 @@ def test_another_home(here, tmp_path, nothing):
     run = launch(
         CONFIG, home=tmp_path / "other", command=[sys.executable, "-c", "import os; print(os.environ['LLF_HOME'])"]
     )
-    run.wait(30, progress=False)
+    wait_for_supervisor(run)
     assert run.folder.home == tmp_path / "other"
     assert str(tmp_path / "other") in run.log()
     assert not (home() / "runs").exists()
@@ -141,14 +142,12 @@ def test_a_module_beside_the_notebook_is_not_taken_for_the_library(here):
     (here / "json.py").write_text("raise SystemExit('the wrong json')")
     (here / "psutil.py").write_text("raise SystemExit('the wrong psutil')")
     run = launch(CONFIG, command=[sys.executable, "-P", "-c", "import json, psutil; print('right')"])
-    run.wait(30, progress=False)
+    wait_for_supervisor(run)
     assert run.log() == "right"
 
 
 def test_it_returns_long_before_the_trainer_has_loaded(here):
-    began = time.monotonic()
-    run = launch(CONFIG, command=[sys.executable, "-c", "import time; time.sleep(30)"])
-    assert time.monotonic() - began < 20
+    run = launch(CONFIG, command=[sys.executable, "-c", "import time; time.sleep(3600)"])
     assert run.state == "starting"
     run.kill()
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,19 +16,10 @@ from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.local_process import THREAD_VARIABLES
 from llf_core.runs import RunFolder, create_run, read_status, send_request, status, update_env
+from llf_core.runs.files import locked, replace_file
 from llf_core.runs.jsonl import append
-from tests.processes import end, processes_of
-
-
-def ended(run, seconds=90):
-    """The status once the supervisor has gone too."""
-    now = run.wait(seconds, progress=False)
-    guard = now.supervisor_process
-    end = time.monotonic() + seconds
-    while guard is not None and guard.alive():
-        assert time.monotonic() < end, "the supervisor stays"
-        time.sleep(0.01)
-    return read_status(run.folder)
+from tests.processes import end, open_descriptors, processes_of
+from tests.processes import wait_for_supervisor as ended
 
 
 def events(run, kind):
@@ -76,12 +66,13 @@ def test_curves_that_cannot_be_read_end_no_run(command):
 def test_a_status_that_cannot_be_read_leaves_the_trainer_supervised(started, until):
     run = started("silent")
     now = until(lambda: run.status().pid and run.status())
-    whole = run.folder.status.read_bytes()
-    run.folder.status.write_bytes(b"{")
+    with locked(run.folder.status_lock):  # else the supervisor, which may be writing it, would replace it
+        whole = run.folder.status.read_bytes()
+        replace_file(run.folder.status, b"{")
     until(lambda: "The run is not fully supervised: " in run.log())
     assert now.trainer.alive()
     assert now.supervisor_process.alive()
-    run.folder.status.write_bytes(whole)
+    replace_file(run.folder.status, whole)
     run.stop(grace=0)
     assert ended(run).state == "failed"
     assert not now.trainer.alive()
@@ -121,7 +112,7 @@ def test_how_it_failed_is_told(started, mode, code, words):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT])
 def test_a_signal_from_outside_is_named_with_what_is_safe(started, until, number):
-    run = started("long")
+    run = started("train")
     until(lambda: events(run, "checkpoint"))
     os.kill(run.status().pid, number)
     final = ended(run)
@@ -305,7 +296,7 @@ from llf_core.runs import RunFolder
 start_supervisor(RunFolder(Path(sys.argv[1])), command=sys.argv[2:])
 print("started", flush=True)
 import time
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -344,7 +335,7 @@ def test_nothing_holds_the_notebooks_files_open(started, tmp_path, until):
         run = started("train")
         until(lambda: run.state == "running")
         for pid in (run.status().pid, run.status().supervisor_process.pid):
-            held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            held = {path for _, path in open_descriptors(pid)}
             assert str(tmp_path / "open") not in held
             assert str(run.folder.log) in held
 
