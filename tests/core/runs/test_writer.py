@@ -11,11 +11,12 @@ import psutil
 import pytest
 
 from llf_core.runs import Inbox, RunReader, RunWriter, jsonl, read_status, send_request, status
+from llf_core.runs.files import locked
 from llf_core.runs.process import ProcessId
 from llf_core.untrusted import create_file
 
 
-def until(what, seconds=10):
+def until(what, seconds=120):
     """Waits for a fact."""
     end = time.monotonic() + seconds
     while not what():
@@ -115,9 +116,10 @@ def test_a_trainer_whose_run_was_taken_up_elsewhere_ends(folder):
     status.update(folder, host="elsewhere", heartbeat=1.0)
     try:
         status.begin_attempt(folder, 2)
-    except RuntimeError:  # a heartbeat came between
-        status._replace(folder, status.dataclasses.replace(read_status(folder), attempt=2))
-    assert child.wait(10) == 1
+    except RuntimeError:  # a heartbeat came between; none may come between reading and writing now
+        with locked(folder.status_lock):
+            status._replace(folder, status.dataclasses.replace(read_status(folder), attempt=2))
+    assert child.wait(120) == 1
     assert "was replaced" in child.stdout.read()
 
 
