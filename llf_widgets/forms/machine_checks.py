@@ -63,6 +63,7 @@ class MachineChecks:
         self._load = MachineLoad()
         self._state = MachineState()
         self._checked = -math.inf
+        self._followed: set[str] = set()  # runs whose end is still to be told
         self._poller = Poller(self._poll, lambda _: None, "llf-studio")
 
     def state(self, *, fresh: bool = False) -> MachineState:
@@ -80,6 +81,7 @@ class MachineChecks:
             ahead = self._load.ahead()
             self._state = MachineState(preflight_checks(self._config(), ahead), ahead)
             self._checked = time.monotonic()
+            self._followed.update(run.id for run in ahead)
             if ahead:
                 self._poller.start()
         return self._state
@@ -93,6 +95,8 @@ class MachineChecks:
         before, now = self._state, self.state(fresh=True)
         if now != before:
             self._on_change()
-        if {run.id for run in before.ahead} - {run.id for run in now.ahead}:
+        ended = self._followed - {run.id for run in now.ahead}  # also those that another look has found first
+        self._followed -= ended
+        if ended:
             self._on_run_end()
         return _CHECK_SECONDS if now.ahead else None

@@ -214,12 +214,19 @@ def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launche
     assert studio._start._sentence[0]["text"] == f"Started `{studio.run.id}`. "
 
 
+def end_polling(studio: Studio) -> None:
+    """Ends the thread that checks the machine, which would find a change before the test does."""
+    studio._machine.stop()
+    assert studio._machine._poller.join(60)
+
+
 def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
     folder = create_run("stage: sft\n", "goes already")
     studio._machine.state(fresh=True)
     studio.refresh()
     assert studio._machine._poller.is_alive
     assert studio._start._busy
+    end_polling(studio)
     status.update(folder, state="failed", reason="It was.")
     assert studio._machine._poll() is None
     assert not studio._start._busy
@@ -232,6 +239,7 @@ def test_note_of_another_run_follows_its_steps(studio: Studio) -> None:
     studio._machine.state(fresh=True)
     studio.refresh()
     assert "goes already (step 1 of 30)" in studio._start._messages[0]["text"]
+    end_polling(studio)
     status.update(folder, step=3)
     assert studio._machine._poll() is not None
     assert "goes already (step 3 of 30)" in studio._start._messages[0]["text"]
@@ -250,9 +258,12 @@ def test_forecast_follows_the_measurements_of_a_run_that_ended(studio: Studio) -
             tokens=200.0, checkpointing=False, uncorrected_seconds=1.0, seconds=50.0,
         )
     )  # fmt: skip
+    end_polling(studio)
     studio._machine._poll()
     assert seconds() == before  # it has not ended
+    end_polling(studio)
     status.update(folder, state="failed", reason="It was.")
+    studio._machine.state(fresh=True)  # as Start looks
     studio._machine._poll()
     assert seconds() > 5 * before
 
