@@ -78,11 +78,8 @@ class MachineChecks:
             PluginError: two installed packages declare the same plug-in.
         """
         if fresh or time.monotonic() - self._checked > _CHECK_SECONDS:
-            ahead = self._load.ahead()
-            self._state = MachineState(preflight_checks(self._config(), ahead), ahead)
-            self._checked = time.monotonic()
-            self._followed.update(run.id for run in ahead)
-            if ahead:
+            self._check()
+            if self._state.ahead:
                 self._poller.start()
         return self._state
 
@@ -90,9 +87,16 @@ class MachineChecks:
         """End the thread, when the form is closed; returns at once."""
         self._poller.stop()
 
+    def _check(self) -> MachineState:
+        ahead = self._load.ahead()
+        self._state = MachineState(preflight_checks(self._config(), ahead), ahead)
+        self._checked = time.monotonic()
+        self._followed.update(run.id for run in ahead)
+        return self._state
+
     def _poll(self) -> float | None:
         """Check once; returns the seconds until the next time, or None if no run is active."""
-        before, now = self._state, self.state(fresh=True)
+        before, now = self._state, self._check()  # a start here would undo a stop that comes meanwhile
         if now != before:
             self._on_change()
         ended = self._followed - {run.id for run in now.ahead}  # also those that another look has found first

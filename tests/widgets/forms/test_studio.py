@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +232,25 @@ def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
     assert studio._machine._poll() is None
     assert not studio._start._busy
     assert studio._start._messages == []
+
+
+def test_a_form_that_is_closed_during_a_check_ends_its_thread(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_run("stage: sft\n", "goes already")
+    checks, inside, go_on = studio._machine, threading.Event(), threading.Event()
+    ahead = checks._load.ahead
+
+    def slow() -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            assert go_on.wait(60)
+        return ahead()
+
+    monkeypatch.setattr(checks._load, "ahead", slow)
+    checks.state(fresh=True)
+    assert inside.wait(60)
+    studio.close()
+    go_on.set()
+    assert checks._poller.join(10)
 
 
 def test_note_of_another_run_follows_its_steps(studio: Studio) -> None:
