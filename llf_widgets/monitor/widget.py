@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 HEARTBEAT_SECONDS = 2.0  # seconds; the front end misses the kernel after 12
+SETTLE_POLL_SECONDS = 0.1  # seconds between two looks for that event
 COMPLETIONS_SECONDS = 2.0  # seconds between two times that sampled answers are sent: they are long
 FIRST_SAVE_SECONDS = 30.0  # seconds between the first two times that a live run's picture goes into the notebook
-SETTLE_SECONDS = 0.3  # seconds between the first sight of a final state and the last look
+SETTLE_SECONDS = 3.0  # maximum seconds to wait for the event of a final state, which is written after it
 FEW_POINTS = 500  # so many points a line are redrawn at every look; more take their time in the browser
 
 
@@ -154,8 +155,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         tracker = self._run_view.tracker
         if self.state in FINAL:
             if changed or not self._ended.is_set():
-                time.sleep(SETTLE_SECONDS)  # the last event may be written after the final state
-                self._stale |= self._run_view.refresh()
+                self._await_last_event()
                 self._push(everything=True)
                 self._end()
             return None
@@ -170,6 +170,16 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         if self.state != before or not self._ended.is_set():
             self._end()
         return MAX_INTERVAL
+
+    def _await_last_event(self) -> None:
+        """Read on until the event of the final state is there; a run that was killed at that moment has none."""
+        tracker, end = self._run_view.tracker, time.monotonic() + SETTLE_SECONDS
+        while self.state in FINAL and not self._closed and time.monotonic() < end:
+            last = tracker.index.last("state", tracker.snapshot.attempt)
+            if last is not None and last.get("state") in FINAL:
+                return
+            time.sleep(SETTLE_POLL_SECONDS)
+            self._stale |= self._run_view.refresh()
 
     def _end(self) -> None:
         """Store the summary of a run that has ended, then end `wait`, also if the picture cannot be drawn."""

@@ -8,6 +8,7 @@ import re
 import time
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -292,8 +293,12 @@ class TestProgress:
             (0, {}, "Starting the trainer."),
         ],
     )
-    def test_what_goes_on_before_the_first_step_is_told_with_its_seconds(self, starting, seconds, event, said):
-        line = {"v": 1, "time": time.time() - seconds, "attempt": 1, "type": "phase", **event}
+    def test_what_goes_on_before_the_first_step_is_told_with_its_seconds(
+        self, starting, monkeypatch, seconds, event, said
+    ):
+        now = time.time()
+        monkeypatch.setattr("llf_widgets.monitor.run_tracker.time", SimpleNamespace(time=lambda: now))  # it stands
+        line = {"v": 1, "time": now - seconds, "attempt": 1, "type": "phase", **event}
         with starting.folder.events.open("a") as events:
             events.write(json.dumps(line) + "\n")
         assert self.says(starting) == said

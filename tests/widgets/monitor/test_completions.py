@@ -89,11 +89,11 @@ def test_the_view_shows_them_live_and_the_notebook_keeps_the_best_and_the_worst(
         run.writer.sample(
             step=2, kind="completion", prompt=EVIL, text=f"{EVIL} {reward}", reward=reward, rewards={EVIL: reward}
         )
-    until(lambda: view._view.completions["steps"])
+    until(lambda: [len(step["rows"]) for step in view._view.completions["steps"]] == [3])
     (step,) = view._view.completions["steps"]
     assert [row[0] for row in step["rows"]] == [0.75, 0.5, 0.25]
     run.writer.close("finished")
-    assert view.wait(8) == "finished"
+    assert view.wait(120) == "finished"
     view.close()
     bundle = summary_bundle(run.folder)
     assert EVIL not in bundle["text/html"]

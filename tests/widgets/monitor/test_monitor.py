@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import anywidget
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
 
-from llf_core.runs import create_run, read_status
+from llf_core.runs import RunWriter, create_run, read_status
 from llf_widgets.monitor import Monitor
 from llf_widgets.monitor.monitor_view import MonitorView
 
@@ -33,7 +34,7 @@ def points(view):
     return len(loss_of(view))
 
 
-def until(condition, seconds=8.0):
+def until(condition, seconds=120.0):
     """Waits for the poller; its pace is 3 looks a second."""
     end = time.monotonic() + seconds
     while not condition():
@@ -81,11 +82,38 @@ def test_it_follows_a_live_run_and_ends_by_itself(trainer, monitor):
     until(lambda: view._view.log["lines"] == ["one", "two"])
     run.steps(5, 6)
     run.writer.close("finished")
-    assert view.wait(8) == "finished"
-    until(lambda: not view._poller.is_alive)
+    assert view.wait(120) == "finished"
+    assert view._poller.join(120)
     assert threads(view.run_id) == []
     assert points(view) == 6
     assert view._view.events[0]["text"] == "finished"  # written after the status: the last event is not lost
+
+
+def test_the_last_event_is_waited_for_however_late_it_is_written(trainer, monitor, monkeypatch):
+    run, naps, seen, write = trainer(total=3), [], threading.Event(), RunWriter.event
+
+    def write_late(writer, kind, **fields):
+        assert kind != "state" or seen.wait(60)
+        write(writer, kind, **fields)
+
+    def sleep(_):
+        naps.append(1)
+        if len(naps) == 3:
+            seen.set()
+            closing.join(60)
+
+    closing = threading.Thread(target=run.writer.close, args=("finished",))
+    monkeypatch.setattr(RunWriter, "event", write_late)
+    monkeypatch.setattr("llf_widgets.monitor.widget.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    view = monitor(run.folder)
+    closing.start()
+    try:
+        assert view.wait(120) == "finished"
+        assert view._poller.join(120)
+        assert view._view.events[0]["text"] == "finished"
+    finally:
+        seen.set()
+        closing.join(60)
 
 
 def test_the_beat_goes_on_while_nothing_happens(trainer, monitor):
@@ -100,7 +128,7 @@ def test_two_views_of_one_run(trainer, monitor):
     views = [monitor(run.folder), monitor(run.folder.id)]
     run.steps(1, 3)
     run.writer.close("stopped", "Stopped at step 3 of 3 with checkpoint-3.")
-    assert [view.wait(8) for view in views] == ["stopped", "stopped"]
+    assert [view.wait(120) for view in views] == ["stopped", "stopped"]
 
 
 def test_closing_ends_the_thread_and_leaves_the_run(trainer, monitor):
@@ -204,7 +232,7 @@ class TestSteering:
 
 
 def test_an_ended_run_that_goes_on_is_seen_again(trainer, monitor):
-    from llf_core.runs import RunWriter, status
+    from llf_core.runs import status
 
     run = trainer(total=9)
     run.steps(1, 3)
@@ -216,9 +244,10 @@ def test_an_ended_run_that_goes_on_is_seen_again(trainer, monitor):
     second.start_heartbeat(0.05)
     second.status(state="running", step=3, total=9)
     view._view._handle_custom_msg({"type": "refresh"}, [])
-    until(lambda: view.state == "running")
+    until(lambda: not view._ended.is_set())  # after the state: from here on there is an end to wait for
+    assert view.state == "running"
     second.close("finished")
-    assert view.wait(8) == "finished"
+    assert view.wait(120) == "finished"
 
 
 def test_traits_alone_rebuild_the_view_after_a_reload(trainer, monitor):
@@ -233,16 +262,19 @@ def test_traits_alone_rebuild_the_view_after_a_reload(trainer, monitor):
     assert all("password" not in name for name in MonitorView.class_trait_names())
 
 
-def test_a_page_that_has_the_parts_from_the_server_is_sent_the_head_alone(trainer, monitor):
+def test_a_page_that_has_the_parts_from_the_server_is_sent_the_head_alone(trainer, monitor, monkeypatch):
+    for module in ("widget", "poller"):  # it looks when it is told to, and not again
+        monkeypatch.setattr(f"llf_widgets.monitor.{module}.MAX_INTERVAL", 1000.0)
     run = trainer(total=9)
     run.steps(1, 2)
     view = monitor(run.folder)
     view._view.uses_server = True
     run.steps(3, 6)
+    view.refresh()
     until(lambda: view._view.head["step"] == 6)
     assert points(view) == 2
     view._view.uses_server = False  # the server is gone: the kernel takes over at once
-    until(lambda: points(view) == 6, 2)
+    until(lambda: points(view) == 6)
 
 
 def test_a_reader_chooses_the_charts_and_the_smoothing(trainer, monitor):
@@ -278,7 +310,7 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
             view.examples()
             until(lambda view=view: view._poller.is_alive or view.state == "finished")
             view.close()
-            assert view._poller.join(20)
+            assert view._poller.join(120)
 
     open_and_close()  # what is made once a process
     process = psutil.Process()
@@ -298,10 +330,10 @@ def test_closing_the_view_ends_the_wait_and_not_the_run(trainer, monitor):
         with pytest.raises(TimeoutError):
             waits.result(timeout=0.5)
         view.close()
-        assert waits.result(timeout=10) == "running"
+        assert waits.result(timeout=60) == "running"
     view._poll()  # a look that was on its way when the view was closed
     assert view.wait(0) == "running"
-    assert not view._poller.is_alive or view._poller.join(10)
+    assert not view._poller.is_alive or view._poller.join(60)
     assert read_status(run.folder).state == "running"
 
 
@@ -314,6 +346,6 @@ def test_a_picture_that_cannot_be_drawn_does_not_keep_the_wait(trainer, monitor,
     view._displays.append((None, {}))
     monkeypatch.setattr("llf_widgets.monitor.widget.mime_bundle", fail)
     run.writer.close("finished")
-    assert view.wait(10) == "finished"
+    assert view.wait(120) == "finished"
     assert view._ended.is_set()
     view._displays.clear()
