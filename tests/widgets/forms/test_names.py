@@ -1,10 +1,13 @@
 """Names in the form: a slip stands beside its field at once, and a hub is asked without anybody waiting for it."""
 
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from llf_core.config.name_checks import query_hub
+from llf_core.config.name_checks.hub_question import Answer
 from llf_widgets.forms.hub_lookup import DEBOUNCE_SECONDS, HubLookup
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio
@@ -79,13 +82,21 @@ def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path, online):
     hub.repos = {"somebody/model": tmp_path / "repo"}
     with serve(hub) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
-        assert typed(studio, "model_name_or_path", "somebody/modl") < 0.3
+        asks = threading.Event()  # not before the form was looked at
+
+        def query_later(questions):
+            assert asks.wait(60)
+            return query_hub(questions, 60.0)
+
+        monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", query_later)
+        assert typed(studio, "model_name_or_path", "somebody/modl") < AT_ONCE
         assert row(studio, "model_name_or_path")["messages"] == []
-        studio._hub.join(10)
+        asks.set()
+        studio._hub.join(120)
         (message,) = row(studio, "model_name_or_path")["messages"]
         assert (message["level"], message["text"][:37]) == ("error", "There is no model 'somebody/modl' on ")
         typed(studio, "model_name_or_path", "somebody/model")
-        studio._hub.join(10)
+        studio._hub.join(120)
         assert row(studio, "model_name_or_path")["messages"] == []
         assert studio._start._ready
 
@@ -93,19 +104,18 @@ def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path, online):
 def test_a_hub_that_never_answers_blocks_nothing_and_ends_in_a_note(studio, monkeypatch, online):
     with hanging() as (address, taken):
         monkeypatch.setenv("HF_ENDPOINT", address)
-        began = time.monotonic()
         assert typed(studio, "model_name_or_path", "somebody/model") < AT_ONCE
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not taken and time.monotonic() < until:
             time.sleep(0.01)
         assert len(taken) == 1
         assert typed(studio, "learning_rate", "2e-4") < AT_ONCE  # while the hub is asked
         assert studio._start._ready
-        studio._hub.join(10)
-        assert time.monotonic() - began < 9  # 3 s for the answer, on a machine that others use too
+        studio._hub.join(120)
     (message,) = row(studio, "model_name_or_path")["messages"]
     assert message["level"] == "note"
     assert "could not be checked" in message["text"]
+    assert "did not answer within 3 s" in message["text"]
     assert studio._start._ready
 
 
@@ -128,16 +138,26 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
 
     monkeypatch.setattr("llf_widgets.forms.hub_lookup.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     names.request(next(rest))
-    names.join(5)
+    names.join(60)
     assert (asked, next(rest, None)) == ([], None)  # what was typed is gone before anybody asked
 
 
 def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatch, online):
-    with hanging() as (address, _):
+    opened, waited = threading.Event(), []
+
+    def query(questions):
+        waited.append(opened.wait(60))
+        return dict.fromkeys(questions, Answer(None, "it was not asked"))
+
+    monkeypatch.setattr("llf_widgets.forms.hub_lookup.query_hub", query)
+    with hanging() as (address, taken):
         monkeypatch.setenv("HF_ENDPOINT", address)
-        began = time.perf_counter()
-        Studio({"dataset": "llf_demo", "model_name_or_path": "somebody/model"})
-        assert time.perf_counter() - began < 3, "it waits for the hub"
+        studio = Studio({"dataset": "llf_demo", "model_name_or_path": "somebody/model"})
+        assert waited == [], "it waits for the hub"
+        assert taken == [], "it asks the hub itself"
+        opened.set()
+        studio._hub.join(60)
+    assert waited == [True]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -153,5 +173,5 @@ def test_a_form_that_cannot_be_drawn_does_not_end_the_questions(monkeypatch):
     questions = FormState({"dataset": "llf_demo", "model_name_or_path": "somebody/model"}).name_check.questions
     for times in (1, 2):
         names.request(questions)
-        names.join(5)
+        names.join(60)
         assert len(seen) == times

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,10 +157,7 @@ def test_runs_are_followed_and_the_best_is_marked(studio: Studio) -> None:
         writer.flush()
         status.update(run.folder, step=2)
         writer.close("finished")
-    deadline = time.monotonic() + 20
-    while view._poller.is_alive and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not view._poller.is_alive  # all have ended
+    assert view._poller.join(120)  # all have ended
     rows = view._table.view["rows"]
     assert [(row["values"], row["state"], row["step"], row["result"], row["best"]) for row in rows] == [
         (["4", "null"], "finished", "2 of 2", "1.500", False),
@@ -187,7 +183,7 @@ def test_the_eight_best_of_many_are_compared(studio: Studio) -> None:
         writer.metric(1, {"eval_loss": 2.0 - number / 10})
         writer.close("finished")
     view._poller.stop()
-    view._poller.join(10)
+    assert view._poller.join(60)
     view._poll()
     assert view._compared_runs == list(range(2, 10))
     assert len(view._comparison._view.view["runs"]) == 8
@@ -220,6 +216,7 @@ def test_a_run_that_was_deleted_ends_no_stop_and_keeps_no_looks(tmp_path: Path) 
     runs = [Run(create_run("dataset: llf_demo\n", name, tmp_path)) for name in ("a", "b")]
     view = SweepView(runs, ["seed"])
     view._poller.stop()
+    assert view._poller.join(60)
     shutil.rmtree(runs[1].folder.path)
     view.stop()
     assert [path.name for path in runs[0].folder.control.iterdir()]
