@@ -36,7 +36,7 @@ async def test_a_request_lands_in_the_run(ask, live, body):
 def orphan(make_run):
     """A run whose supervisor is gone, and a process that stands for its trainer."""
     folder = make_run(state="running")
-    code = "import time; time.sleep(60)"
+    code = "import time; time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, folder.path], start_new_session=True) as trainer:
         runs.status.update(folder, pid=trainer.pid, started=psutil.Process(trainer.pid).create_time(), supervisor=None)
         yield folder, trainer
@@ -45,7 +45,7 @@ def orphan(make_run):
 async def test_kill_ends_a_trainer_whose_supervisor_is_gone(ask, orphan):
     folder, trainer = orphan
     assert await ask("runs", folder.id, "control", body={"type": "kill"}) == (202, {"id": None})
-    assert trainer.wait(10) == -9
+    assert trainer.wait(60) == -9
     status = runs.read_status(folder)
     assert status.state == "failed"
     assert status.reason.startswith("Killed by the user")

@@ -100,19 +100,19 @@ async def test_what_cannot_be_read_to_its_end_stops_no_list(ask, make_run, speci
         with suppress(FileNotFoundError):
             path.rename(kept)
         os.mkfifo(path) if special == "pipe" else path.symlink_to("/dev/zero")
-        code, answer = await asyncio.wait_for(ask("runs"), 10)
+        code, answer = await asyncio.wait_for(ask("runs"), 60)
         rows = {row["id"]: row for row in answer["runs"]}
         assert (code, rows[whole.id]["state"], rows[spoilt.id]["state"]) == (200, "finished", "broken")
         said = f"{path.name} of the run is not a regular file. Remove it or the run."
         assert rows[spoilt.id]["reason"] == said.replace(" of the run", "")
-        code, answer = await asyncio.wait_for(ask("runs", spoilt.id, params={"details": "1"}), 10)
+        code, answer = await asyncio.wait_for(ask("runs", spoilt.id, params={"details": "1"}), 60)
         assert (code, answer) == (409, {"message": said})
         path.unlink()
         with suppress(FileNotFoundError):
             kept.rename(path)
     os.mkfifo(spoilt.events.with_name("pipe"))
-    assert (await asyncio.wait_for(ask("runs", spoilt.id, "bin", body={}), 10))[0] == 200
-    assert (await asyncio.wait_for(ask("bin"), 10))[1]["runs"][0]["state"] == "broken"
+    assert (await asyncio.wait_for(ask("runs", spoilt.id, "bin", body={}), 60))[0] == 200
+    assert (await asyncio.wait_for(ask("bin"), 60))[1]["runs"][0]["state"] == "broken"
 
 
 async def test_a_folder_that_nobody_may_read_spoils_no_list(strict, make_run, monkeypatch):
@@ -246,7 +246,7 @@ async def test_a_run_that_takes_long_to_read_holds_up_no_other(ask, make_run, mo
     asking = [asyncio.create_task(ask("runs", slow.id, "monitor")) for _ in range(5)]
     try:
         assert await asyncio.to_thread(first.wait, 30)
-        code, _ = await asyncio.wait_for(ask("runs", other.id), 20)
+        code, _ = await asyncio.wait_for(ask("runs", other.id), 60)
         assert (code, len(begun)) == (200, 1)
     finally:
         go_on.set()
@@ -255,13 +255,18 @@ async def test_a_run_that_takes_long_to_read_holds_up_no_other(ask, make_run, mo
 
 async def test_what_takes_minutes_holds_up_no_look(ask, make_run, monkeypatch):
     live, other = make_run("live", state="running", host="elsewhere", heartbeat=9e9), make_run("other")
-    go_on = threading.Event()
-    monkeypatch.setattr(control, "kill_run", lambda *_: go_on.wait(30))
+    go_on, begun = threading.Event(), threading.Event()
+
+    def kill_run(*_):
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(control, "kill_run", kill_run)
     monkeypatch.setattr(handler, "FILE_THREADS", ThreadPoolExecutor(1))
     asking = asyncio.create_task(ask("runs", live.id, "control", body={"type": "kill"}))
     try:
-        await asyncio.sleep(0.1)
-        assert (await asyncio.wait_for(ask("runs", other.id), 20))[0] == 200
+        assert await asyncio.to_thread(begun.wait, 60)
+        assert (await asyncio.wait_for(ask("runs", other.id), 60))[0] == 200
     finally:
         go_on.set()
     assert (await asking)[0] == 202

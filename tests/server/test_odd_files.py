@@ -136,16 +136,28 @@ async def test_a_disk_that_hangs_keeps_neither_the_server_nor_other_requests(ask
     from llf_widgets.server import runs as routes
 
     whole, stuck = make_run("whole", state="finished"), make_run("stuck", state="finished")
-    read_run, released = routes.read_run, threading.Event()
-    monkeypatch.setattr(
-        routes, "read_run", lambda folder: released.wait(30) if folder.id == stuck.id else read_run(folder)
-    )
-    monkeypatch.setitem(handler.RunsAPIHandler.run_in_thread.__kwdefaults__, "max_seconds", 0.5)
+    read_run, run_in_thread = routes.read_run, handler.RunsAPIHandler.run_in_thread
+    begun, released = threading.Event(), threading.Event()
+
+    def read(folder):
+        if folder.id != stuck.id:
+            return read_run(folder)
+        begun.set()
+        return released.wait(60)
+
+    async def impatient(self, work, *arguments, **options):
+        hangs = work is read and arguments[0].id == stuck.id
+        return await run_in_thread(self, work, *arguments, **options | ({"max_seconds": 0.5} if hangs else {}))
+
+    monkeypatch.setattr(routes, "read_run", read)
+    monkeypatch.setattr(handler.RunsAPIHandler, "run_in_thread", impatient)
     waiting = asyncio.ensure_future(ask("runs", stuck.id))
-    await asyncio.sleep(0.05)
-    assert (await ask("runs", whole.id))[0] == 200
-    code, answer = await waiting
-    released.set()
+    try:
+        assert await asyncio.to_thread(begun.wait, 60)
+        assert (await ask("runs", whole.id))[0] == 200
+        code, answer = await waiting
+    finally:
+        released.set()
     assert code == 503
     assert (
         answer["message"] == "The files could not be read within 0 s. Check that the disk is available, then try again."

@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import time
+import threading
 import tracemalloc
 import zipfile
 
@@ -104,18 +104,22 @@ async def test_a_download_is_cut_where_the_run_is_deleted_meanwhile(ask, jp_fetc
 
 async def test_a_download_is_cut_where_the_disk_hangs(ask, jp_fetch, finished, monkeypatch):
     def chunks(root, files, top):
+        monkeypatch.setattr(output, "LONG_TIMEOUT", 0.2)  # from the next part on
         if not hangs_at_once:
             yield b"PK"
-        time.sleep(1)
+        assert go_on.wait(60)
         yield b"more"
 
+    go_on = threading.Event()
     monkeypatch.setattr(output, "zip_chunks", chunks)
-    monkeypatch.setattr(output, "LONG_TIMEOUT", 0.2)
-    hangs_at_once = False
-    with pytest.raises(HTTPClientError, match=r"closed|599"):
-        await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
-    hangs_at_once = True
-    assert (await ask("runs", finished.id, "output.zip"))[0] == 503
+    try:
+        hangs_at_once = False
+        with pytest.raises(HTTPClientError, match=r"closed|599"):
+            await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
+        hangs_at_once = True
+        assert (await ask("runs", finished.id, "output.zip"))[0] == 503
+    finally:
+        go_on.set()
 
 
 async def test_an_output_that_goes_while_it_is_listed_is_a_sentence(ask, finished, monkeypatch):
