@@ -47,7 +47,7 @@ OPEN = f"""path => {{
   ({CLOSE})();
   return window.jupyterapp.commands.execute('docmanager:open', {{path}}).then(() => null);
 }}"""
-FREE_PORT_LINE = 40.0  # seconds for the server to say where it listens
+FREE_PORT_LINE = 120.0  # seconds for the server to say where it listens
 
 
 @dataclass
@@ -89,13 +89,13 @@ class Lab:
 
     def settle(self, page: Any) -> None:
         """Waits until JupyterLab stands and the notebook's kernel is connected."""
-        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
-        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=120_000)
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=120_000)
         page.wait_for_function(
             "() => { const w = window.jupyterapp.shell.currentWidget;"
             " const k = w?.sessionContext?.session?.kernel;"
             " return k && (k.status === 'idle' || k.status === 'busy'); }",
-            timeout=60_000,
+            timeout=120_000,
         )
 
     def run_all(self, page: Any) -> None:
@@ -142,27 +142,28 @@ def set_theme(page: Any, theme: str) -> None:
     """
     page.evaluate("theme => { window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }", theme)
     light = str(theme == "JupyterLab Light").lower()
-    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=60_000)
-    page.wait_for_function("() => !document.querySelector('#main.lm-mod-hidden, #jupyterlab-splash')", timeout=60_000)
+    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=120_000)
+    page.wait_for_function("() => !document.querySelector('#main.lm-mod-hidden, #jupyterlab-splash')", timeout=120_000)
 
 
-def settled(page: Any, look: Callable[[], Any]) -> Any:
+def settled(page: Any, look: Callable[[], Any], ready: Callable[[Any], bool] = lambda _: True) -> Any:
     """What is seen once two looks give the same: for what a page moves or draws when it has time.
 
     Args:
         page: the page, which goes on between two looks.
         look: a look at it.
+        ready: whether what is seen can be all; a page that was held up shows the same twice before it has drawn.
     """
     until = time.monotonic() + PATIENCE / 1000
     before, now = None, look()
-    while now != before:
-        assert time.monotonic() < until, f"It still changes: {now}"
+    while now != before or not ready(now):
+        assert time.monotonic() < until, f"It is not there, or still changes: {now}"
         page.wait_for_timeout(400)
         before, now = now, look()
     return now
 
 
-PATIENCE = 40_000
+PATIENCE = 120_000
 """Milliseconds that an expectation waits on a machine that others use too. What must be fast names its own limit."""
 
 
@@ -321,7 +322,14 @@ STORED = "cookies,local_storage,indexeddb,service_workers,cache_storage"
 @pytest.fixture(scope="session")
 def context(browser: Any) -> Any:
     """The context of all pages: its cache holds JupyterLab's scripts, which are large, as loaded and compiled once."""
-    return browser.new_context(viewport=VIEWPORT)
+    return new_context(browser, viewport=VIEWPORT)
+
+
+def new_context(browser: Any, **options: Any) -> Any:
+    """A context whose pages have the patience of the expectations."""
+    made = browser.new_context(**options)
+    made.set_default_timeout(PATIENCE)
+    return made
 
 
 @pytest.fixture
