@@ -3,7 +3,6 @@
 import json
 import math
 import threading
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from llf_core.runs.files import json_bytes
 from llf_core.runs.jsonl import Appender, Tail, append, as_number, encode, parse
+from tests.processes import open_descriptors
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None))
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
@@ -163,11 +163,11 @@ def test_tail_in_pieces_equals_the_whole(tmp_path_factory, lines, most, data):
 def test_no_file_stays_open(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"one\n")
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     tail = Tail(path)
     for _ in range(10):
         tail.read()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() - before == set()
 
 
 def test_any_mapping_is_a_record():
