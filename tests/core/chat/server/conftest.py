@@ -28,16 +28,16 @@ class Running:
         self._uvicorn = make_server(self.server, grace_seconds=grace_seconds, started=ready.set, **limits)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([listener],))
         self._thread.start()
-        assert ready.wait(30)
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
-        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=60)
+        assert ready.wait(120)
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=120)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, timeout=120)
 
     def begin_stop(self):
         self._uvicorn.should_exit = True
 
     def stop(self):
         self.begin_stop()
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         self.openai.close()
         self.http.close()

@@ -67,7 +67,7 @@ def hello(asked: Asked) -> None:
 def until_cancelled(asked: Asked) -> None:
     """Begins, and ends when it is cancelled."""
     asked.say(Started(3, 0), Piece("begun"))
-    assert asked.cancelled.wait(60)
+    assert asked.cancelled.wait(200)
     asked.say(finished("cancelled"))
 
 

@@ -23,7 +23,7 @@ STREAMED = json.dumps({"model": "base", "messages": [{"role": "user", "content":
 
 
 def connected(server):
-    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=120)
 
 
 def post(body, path="/v1/chat/completions"):
@@ -121,7 +121,7 @@ def test_a_client_that_is_gone_cancels_its_reply(serve, stream):
             if stream:
                 connection.recv(1)
             wait_for(lambda: server.metric('llf_replies_running{model="base"}') == 1)
-        assert server.service.asked[0].cancelled.wait(30)
+        assert server.service.asked[0].cancelled.wait(120)
         wait_for(lambda: server.metric('llf_replies_running{model="base"}') == 0)
         assert server.server.open_calls == 0
         assert server.metric('llf_replies_total{ended="client_gone",model="base"}') == 1
@@ -134,7 +134,7 @@ def test_a_client_that_ends_its_stream_cancels_its_reply(serve):
         )
         next(stream)
         stream.close()
-        assert server.service.asked[0].cancelled.wait(30)
+        assert server.service.asked[0].cancelled.wait(120)
 
 
 def endless(asked):
@@ -180,13 +180,20 @@ def test_a_shutdown_ends_what_does_not_end_by_itself(serve, stream):
             with pytest.raises(openai.APIError, match="the server is shutting down"):
                 list(got)
         else:
-            threading.Timer(0.3, server.begin_stop).start()
+
+            def stop_once_asked():
+                wait_for(lambda: server.service.asked)
+                server.begin_stop()
+
+            thread = threading.Thread(target=stop_once_asked)
+            thread.start()
             refused = server.chat()
+            thread.join()
             assert (refused.status_code, "shutting down" in refused.text) == (503, True)
-        assert server.service.asked[0].cancelled.wait(30)
+        assert server.service.asked[0].cancelled.wait(120)
 
 
-def test_a_call_that_cannot_be_submitted_leaves_nothing_behind(served):
+def test_a_call_that_cannot_be_submitted_leaves_nothing_behind(served, monkeypatch):
     submit, submitted = served.service.submit, []
 
     def fails_for_the_second(name, request, on_event):
@@ -195,10 +202,11 @@ def test_a_call_that_cannot_be_submitted_leaves_nothing_behind(served):
         submitted.append(submit(name, request, on_event))
         return submitted[0]
 
-    served.service.answer, served.service.submit = until_cancelled, fails_for_the_second
+    served.service.answer = until_cancelled
+    monkeypatch.setattr(served.service, "submit", fails_for_the_second)
     body = {"model": "base", "messages": [{"role": "user", "content": "x"}], "n": 2}
     assert served.http.post("/v1/chat/completions", json=body).status_code == 500
-    assert submitted[0].cancelled.wait(30)
+    assert submitted[0].cancelled.wait(120)
     assert served.server.open_calls == 0
     metrics = httpx.get(f"{served.url}/metrics", headers=served.http.headers).text  # the connection was closed
     assert 'llf_replies_waiting{model="base"} 0.0' in metrics
@@ -209,7 +217,7 @@ def test_a_shutdown_waits_for_replies(serve):
 
     def slow(asked):
         asked.say(Started(3, 0), Piece("be"))
-        release.wait(30)
+        release.wait(120)
         asked.say(Piece("gun"), finished())
 
     with serve(ScriptedService(slow), grace_seconds=30) as server:
@@ -232,7 +240,7 @@ def accepts(server):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
