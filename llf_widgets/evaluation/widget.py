@@ -284,8 +284,10 @@ class Evaluate(SavedView):
     def _end(self, state: str, note: str) -> None:
         with self.hold_sync():
             self._state, self._note, self._progress = state, note, []
-        self._done.set()
-        self._update_outputs()
+        try:
+            self._update_outputs()
+        finally:
+            self._done.set()  # also if the view is closed meanwhile
 
     # -- the page ----------------------------------------------------------------------------------------
     def _receive(self, _widget: object, content: Any, _buffers: object) -> None:

@@ -54,7 +54,7 @@ def check_judged(view):
 def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(run):
     view = Evaluate(run.id, metrics=["exact_match"], max_new_tokens=8)
     try:
-        view.wait(120)
+        view.wait(240)
         base, tuned = view.results
         assert (base.target.step, tuned.target.run) == (None, run.id)
         rows = {row["name"]: row for row in view._rows}
@@ -95,7 +95,7 @@ def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(r
     finally:
         view.close()
     judge_all(base, tuned)
-    again = Evaluate(run, metrics=["exact_match"], max_new_tokens=8).wait(120)  # measured once: read from the files
+    again = Evaluate(run, metrics=["exact_match"], max_new_tokens=8).wait(240)  # measured once: read from the files
     assert [one.id for one in again.results] == [base.id, tuned.id]
     assert (tuned.folder / VOTES).is_file()
     check_judged(again)
@@ -105,7 +105,7 @@ def test_a_run_stands_beside_its_base_with_a_verdict_examples_losses_and_votes(r
 def test_tasks_stand_below_the_data_and_have_examples_of_their_own(run):
     view = Evaluate(run.id, on="validation", tasks="llf_completion", limit=4)
     try:
-        view.wait(180)
+        view.wait(240)
         assert [one.settings.get("task") for one in view.results] == [None, None, "llf_completion", "llf_completion"]
         assert view._groups[1]["text"].startswith("4 examples of llf_completion")
         assert {row["group"] for row in view._rows} == {one["name"] for one in view._groups}
@@ -121,17 +121,17 @@ def test_tasks_stand_below_the_data_and_have_examples_of_their_own(run):
 def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(run, monkeypatch, tmp_path):
     view = Evaluate(run, on=str(tmp_path / "none.jsonl"))
     with pytest.raises(RuntimeError, match=r"none\.jsonl"):
-        view.wait(120)
+        view.wait(240)
     assert (view._state, view._repeatable) == ("failed", True)  # once the file is there
     view.close()
     view = Evaluate(run)
     page(view, type="stop")
     with pytest.raises(RuntimeError, match="Stopped"):
-        view.wait(120)
+        view.wait(240)
     assert view._repeatable
     assert len(results_of(run)) < 2
     page(view, type="again")
-    view.wait(120)
+    view.wait(240)
     assert view._state == "done"
     view.close()
     with pytest.raises(ValueError, match="at least one run or model"):
@@ -141,7 +141,7 @@ def test_what_cannot_be_measured_is_a_sentence_and_stopping_keeps_what_is_there(
 def test_a_metric_that_does_not_exist_is_not_measured_again():
     view = Evaluate("smollm2-135m-instruct", on="llf_demo", metrics=["rogue"])
     with pytest.raises(RuntimeError, match="Did you mean 'rouge'"):
-        view.wait(120)
+        view.wait(240)
     assert not view._repeatable
     view.close()
 
@@ -161,8 +161,24 @@ def test_closing_the_view_ends_the_wait(run, recwarn):
         waits = pool.submit(view.wait)
         view.close()
         with pytest.raises(RuntimeError, match="Stopped"):
-            waits.result(timeout=60)
+            waits.result(timeout=240)
     assert results_of(run) == []
+
+
+def test_the_outputs_have_the_result_before_the_wait_ends(monkeypatch):
+    """Whoever executes a notebook may end the kernel with the cell that waits."""
+
+    def fails(*_, **__):
+        raise RuntimeError("No memory.")
+
+    seen = []
+    monkeypatch.setattr("llf_widgets.evaluation.widget.evaluate", fails)
+    monkeypatch.setattr(Evaluate, "_update_outputs", lambda view: seen.append((view._state, view._done.is_set())))
+    view = Evaluate(["a", "b"])
+    with pytest.raises(RuntimeError, match="No memory"):
+        view.wait(60)
+    assert seen == [("failed", False)]
+    view.close()
 
 
 def stored(place, name, fingerprint, losses):
@@ -207,11 +223,11 @@ def test_the_results_of_a_judge_that_fails_stand_in_the_order_of_the_models(tmp_
     monkeypatch.setattr("llf_widgets.evaluation.widget.evaluate", fails)
     view = Evaluate(["a", "b"])
     with pytest.raises(RuntimeError, match="does not answer"):
-        view.wait(60)
+        view.wait(240)
     assert [one["name"] for one in view._columns] == ["a", "b"]
     view.close()
     monkeypatch.setattr(ResultTables, "metrics", lambda _: 1 / 0)
     view = Evaluate(["a", "b"])
     with pytest.raises(RuntimeError, match="does not answer"):
-        view.wait(60)
+        view.wait(240)
     view.close()
