@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -66,6 +67,7 @@ class Examples(FrontEnd):
 
     def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
         self._process: DataProcess | None = None  # before what may fail, since `close` is called then too
+        self._lock = threading.RLock()  # held while the page changes: texts arrive in a thread
         self._folder = run_folder(run, home)
         self._losses = ExampleLosses(self._folder)
         super().__init__()
@@ -162,7 +164,8 @@ class Examples(FrontEnd):
 
     def _show(self, found: list[ExampleLoss], query: dict[str, Any]) -> None:
         rows = [one.json() for one in found[query["offset"] : query["offset"] + PAGE]]
-        self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "query": query}
+        with self._lock:
+            self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "query": query}
         if not rows or self._code:
             return
         if self._process is None:
@@ -181,10 +184,11 @@ class Examples(FrontEnd):
         except ValueError as error:
             self._note = str(error)
             return
-        if self._page.get("query") != query:
-            return  # something else is shown by now
-        self._note = "" if texts else "The data of this run has changed since, so its texts cannot be shown."
-        self._page = self._page | {"rows": [row | texts.get(row["number"], {}) for row in rows]}
+        with self._lock:
+            if self._page.get("query") != query:
+                return  # something else is shown by now
+            self._note = "" if texts else "The data of this run has changed since, so its texts cannot be shown."
+            self._page = self._page | {"rows": [row | texts.get(row["number"], {}) for row in rows]}
 
     def _on_progress(self, dataset: str, rows: int) -> None:
         self._note = f"{dataset}: {with_unit(rows, 'record')} prepared…"

@@ -3,7 +3,9 @@
 import gc
 import json
 import sys
+import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -32,7 +34,7 @@ def view(folder):
     view.close()
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=240):
     """Waits for another thread."""
     end = time.monotonic() + seconds
     while not condition():
@@ -78,6 +80,27 @@ def test_data_that_is_not_what_it_was_is_told(folder, data_file):
     view = Examples(folder)
     until(lambda: view._note and "Reading" not in view._note)
     assert str(data_file) in view._note or "sums.json" in view._note
+    view.close()
+
+
+def test_texts_that_arrive_while_a_reader_turns_the_page_stay_on_theirs(make_run):
+    class Query(dict):
+        def __ne__(self, other):
+            found = dict(self) != other
+            turning.start()
+            turning.join(0.5)  # between the look at the page and its change
+            return found
+
+        __hash__ = None
+
+    view = Examples(make_run())
+    turning = threading.Thread(target=view.show, args=("odd",))
+    query, answer = Query(kind="hardest", offset=0), Future()
+    view._page = {"total": 1, "rows": [{"number": 3}], "seen": 1, "query": query}
+    answer.set_result([{"number": 3, "segments": []}])
+    view._show_texts(answer, [{"number": 3}], dict(query))
+    turning.join()
+    assert view._page == {"total": 0, "rows": [], "seen": 0, "query": {"kind": "odd", "offset": 0}}
     view.close()
 
 
@@ -132,8 +155,7 @@ def test_a_point_of_the_curve_leads_to_its_rows(folder):
 def test_a_tokenizer_that_brings_code_is_shown_and_runs_only_when_it_is_allowed(tiny_model_dir, tmp_path):
     mark = tmp_path / "it-ran"
     view = Examples(evil_run(tiny_model_dir, mark))
-    until(lambda: view._code)
-    assert "Examples are listed by index" in view._note
+    until(lambda: "Examples are listed by index" in view._note)  # told after the code
     assert [row["number"] for row in view._page["rows"]]
     (code,) = view._code
     assert "evil.py" in [file["name"] for file in code["files"]]
