@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -164,14 +163,13 @@ def test_the_table_is_made_by_a_process_of_its_own(tiny_model_dir: Path) -> None
 
 @pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
-def test_it_can_be_cancelled_and_leaves_no_process(tiny_model_dir: Path) -> None:
+def test_it_can_be_cancelled_and_leaves_no_process(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llf_widgets.forms.json_command._COMMAND", "import time; time.sleep(3600)")  # it does not end
     view = TrainedParameters()
     view.refresh(config(tiny_model_dir))
     view.start()
-    began = time.monotonic()
     view.cancel()
     view.wait()
-    assert time.monotonic() - began < 10
     assert (view._state, view._note) == ("idle", "Cancelled.")
 
 
