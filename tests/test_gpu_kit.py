@@ -188,7 +188,7 @@ def test_every_part_is_run_whatever_fails_and_its_exit_code_kept(kit, tmp_path):
 
 def test_a_part_that_hangs_is_ended_and_those_after_it_run(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(start, "RESERVE", 0.0)
-    monkeypatch.setattr(start, "share", lambda name, *_: 60.0 if name == "install" else 2.0)
+    monkeypatch.setattr(start, "share", lambda name, *_: 250.0 if name == "install" else 2.0)
     files = {
         "tests/gpu/test_it.py": "import time\nprint('begun', flush=True)\ntime.sleep(60)\n",
         "benchmarks/gpu.py": "import sys\nprint('still measured')\nsys.exit(7)\n",
@@ -196,8 +196,8 @@ def test_a_part_that_hangs_is_ended_and_those_after_it_run(kit, tmp_path, monkey
     }
     made = kit(files)
     made.tests = lambda: made.run("tests", [sys.executable, "-u", "tests/gpu/test_it.py"], 1.0)
-    monkeypatch.setattr(start, "GRACE", 1.0)
-    made.benchmark = lambda: made.run("benchmark", [sys.executable, "benchmarks/gpu.py"], 60.0)
+    monkeypatch.setattr(start, "GRACE", 60.0)  # it ends at the first signal
+    made.benchmark = lambda: made.run("benchmark", [sys.executable, "benchmarks/gpu.py"], 200.0)
     assert made.all() == 1
     found, log = parts_of(tmp_path), (tmp_path / "out" / "log.txt").read_text()
     assert (found["tests"]["exit_code"], found["tests"]["timed_out"]) == (None, True)

@@ -30,6 +30,7 @@ def test_nvidia_smi_is_asked_where_the_library_is_missing(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(devices, "_ask_library", lambda: None)
     monkeypatch.setattr(devices, "_is_cpu_build", lambda: False)
+    monkeypatch.setattr(devices, "QUERY_SECONDS", 120.0)  # on a machine that others use too
     devices._gpus.cache_clear()
     first, second, cpu = find_devices()
     assert first == Device("cuda", "NVIDIA A100-SXM4-40GB", 40960 << 20, 40000 << 20, bf16=True, count=2)

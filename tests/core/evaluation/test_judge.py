@@ -184,8 +184,10 @@ def test_an_endpoint_that_speaks_no_http_reaches_no_terminal():
         def answer():
             for _ in range(2):
                 connection, _ = listening.accept()
-                with connection:
-                    connection.recv(4096)
+                with connection, connection.makefile("rb") as request:
+                    lines = [line.lower() for line in iter(request.readline, b"\r\n")]
+                    sizes = [int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")]
+                    request.read(sum(sizes))  # all of it: who is still sending when it closes is told of that
                     connection.sendall(b"\x1b]0;owned\x07 \x00 hello\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
@@ -247,10 +249,10 @@ def served(tiny_tokenizer, tmp_path):
     command = [sys.executable, "-c", start, "serve", "--name", f"judge={tmp_path / 'judge.yaml'}", *options]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + 200
             while True:
                 try:
-                    urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                    urlopen(f"http://127.0.0.1:{port}/health", timeout=60).close()
                     break
                 except OSError:
                     assert process.poll() is None
