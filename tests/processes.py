@@ -57,6 +57,27 @@ def wait_for_supervisor(run, seconds=120):
     return run.status()
 
 
+def with_input_of(pid):
+    """The pids of a process and of all with its standard input.
+
+    What `tests.forking` has forked reads the pipe of the process that stands for it, which is all that its parent
+    knows; signals that stop the one do not stop the other.
+    """
+    pipe, found = Path(f"/proc/{pid}/fd/0").readlink(), []
+    assert pipe.name.startswith("pipe:"), pipe
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if (process / "fd" / "0").readlink() == pipe:
+                found.append(int(process.name))
+    return found
+
+
+def signal_all(pids, number):
+    """Sends a signal to processes that live."""
+    for pid in pids:
+        os.kill(pid, number)
+
+
 def end(processes, seconds=60):
     """Kills them and waits until they have ended, at most so many seconds."""
     for process in processes:

@@ -140,7 +140,7 @@ class ChatSession(SavedView):
             without one are left out.
         """
         models = self.models  # a closed view has none
-        while (self._writing or self._calling) and not self._closed:
+        while self._is_answering() and not self._closed:
             time.sleep(WAIT_SECONDS)
         with self._lock:  # held until a reply that has ended is shown
             turns = turns_of(self._conversation, models)
@@ -293,6 +293,11 @@ class ChatSession(SavedView):
     @property
     def _writing(self) -> dict[str, Writing]:
         return self._writer.writing
+
+    def _is_answering(self) -> bool:
+        """Whether a reply is written or its tools are called; the lock is held where one follows the other."""
+        with self._lock:
+            return bool(self._writing or self._calling)
 
     def _say(self, sentence: str) -> None:
         self._note = sentence

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
 
 from llf_core.chat.conversation import new_conversation
+from tests.processes import processes_of, running, signal_all, with_input_of
 from tests.tiny import picture_file, save_tiny_llava
-from tests.ui.conftest import EVIL, set_theme
+from tests.ui.conftest import EVIL, PATIENCE, set_theme, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +46,7 @@ def test_two_models_answer_stop_branch_and_come_back(
     lab.run_all(page)
     view = page.locator(".llf-Chat")
     question = view.get_by_role("textbox", name="Ask both")
-    expect(question).to_be_visible(timeout=60_000)
+    expect(question).to_be_visible(timeout=120_000)
     for name, value in (("Temperature", "1"), ("Seed", "7"), ("At most", "many")):
         view.get_by_label(name).fill(value)
     question.fill("one two three")
@@ -52,7 +55,7 @@ def test_two_models_answer_stop_branch_and_come_back(
 
     question.press("Control+Enter")
     log = view.get_by_role("log", name="Conversation")
-    expect(log.get_by_text("tokens/s")).to_have_count(2, timeout=90_000)
+    expect(log.get_by_text("tokens/s")).to_have_count(2, timeout=120_000)
     base = log.get_by_role("article", name="tiny-llama")
     tuned = log.get_by_role("article", name="tuned")
     for reply in (base, tuned):
@@ -67,11 +70,7 @@ def test_two_models_answer_stop_branch_and_come_back(
     view.get_by_label("Probabilities").check()
     view.get_by_label("At most").fill("900")
     question.fill("the sea, the ship")
-    question.press("Control+Enter")
-    expect(log.get_by_text("Answering…")).to_have_count(2)
-    question.press("Escape")
-    expect(log.get_by_text("Stopped.")).to_have_count(2)
-
+    ask_and_stop(page, lab, log, question)
     branch(view)
     tokens = log.get_by_role("group", name="Tokens with their probabilities").first
     tokens.focus()
@@ -85,7 +84,7 @@ def test_two_models_answer_stop_branch_and_come_back(
     lose_kernel(page, lab, view, question)
     assert axe(page, ".llf-Chat") == []
     lab.run_all(page)
-    expect(log).to_contain_text("the sea, the ship", timeout=60_000)
+    expect(log).to_contain_text("the sea, the ship", timeout=120_000)
     expect(view.get_by_text("Starts with the first question")).to_have_count(2)  # its engine ended with the kernel
     expect(view.get_by_label("Seed")).to_have_value("7")
 
@@ -114,7 +113,7 @@ def test_pictures_are_added_sent_and_shown_after_a_reload(
     lab.run_all(page)
     view = page.locator(".llf-Chat")
     add = view.get_by_role("button", name="Add picture…")
-    expect(add).to_be_visible(timeout=60_000)
+    expect(add).to_be_visible(timeout=120_000)
     view.get_by_label("At most").fill("4")
     with page.expect_file_chooser() as chooser:
         add.press("Enter")
@@ -132,25 +131,51 @@ def test_pictures_are_added_sent_and_shown_after_a_reload(
     question.fill("What is it?")
     question.press("Control+Enter")
     log = view.get_by_role("log", name="Conversation")
-    expect(log.get_by_text("tokens/s")).to_be_visible(timeout=60_000)
+    expect(log.get_by_text("tokens/s")).to_be_visible(timeout=120_000)
     expect(added).to_be_hidden()
     lab.save(page)
     page.reload()
     lab.settle(page)
     shown = log.get_by_role("img", name="Picture 2 of the question")
-    expect(shown).to_be_visible(timeout=60_000)
-    assert shown.evaluate("image => [image.naturalWidth, image.src.slice(0, 22)]") == [320, "data:image/png;base64,"]
+    expect(shown).to_be_visible(timeout=120_000)
+    look = "image => [image.naturalWidth, image.src.slice(0, 22)]"
+    settled(page, lambda: shown.evaluate(look), lambda found: found == [320, "data:image/png;base64,"])
     view.get_by_role("button", name="Edit the question").click()
     log.get_by_role("button", name="Remove Picture 1 of the question").click()
     view.get_by_role("button", name="Send as a new version").click()
     expect(log.get_by_text("2/2")).to_be_visible()
     expect(log.get_by_role("img")).to_have_count(1)
-    expect(log.get_by_text("tokens/s")).to_be_visible(timeout=60_000)
+    expect(log.get_by_text("tokens/s")).to_be_visible(timeout=120_000)
     question.fill("And this one?")
     page.evaluate(ADD, ["paste", "late.png", base64.b64encode(red).decode()])
     question.press("Control+Enter")  # before the kernel has checked the picture
     expect(log.get_by_text("And this one?")).to_be_visible()
     expect(log.get_by_role("img")).to_have_count(2)
+
+
+def ask_and_stop(page: Any, lab: Lab, log: Any, question: Any) -> None:
+    """Sends a question, and stops both replies to it while they are written."""
+    (engine,) = running(processes_of(lab.home), "llf_core.chat.worker_process")
+    pids = with_input_of(engine.pid)
+    signal_all(pids, signal.SIGSTOP)  # or the replies could end before the page is read and the key is pressed
+    try:
+        question.press("Control+Enter")
+        go_on_until(page, pids, lambda: log.get_by_text("Answering…").count() == 2)
+        question.press("Escape")
+        go_on_until(page, pids, lambda: log.get_by_text("Stopped.").count() == 2)
+    finally:
+        signal_all(pids, signal.SIGCONT)
+
+
+def go_on_until(page: Any, pids: list[int], seen: Callable[[], bool]) -> None:
+    """Lets stopped processes go on for moments until something is seen, so that a page that is slow loses nothing."""
+    until = time.monotonic() + PATIENCE / 1000
+    while not seen():
+        assert time.monotonic() < until
+        signal_all(pids, signal.SIGCONT)
+        time.sleep(0.02)
+        signal_all(pids, signal.SIGSTOP)
+        page.wait_for_timeout(200)
 
 
 def lose_kernel(page: Any, lab: Lab, view: Any, question: Any) -> None:
@@ -185,14 +210,14 @@ def branch(view: Any) -> None:
     view.get_by_label("At most").fill("12")
     view.get_by_role("button", name="Again: tuned").last.click()
     expect(log.get_by_role("article", name="tuned").last).to_contain_text("2/2")
-    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=60_000)
+    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=120_000)
     view.get_by_role("button", name="Edit the question").last.click()
     field = view.get_by_role("textbox", name="New text of the question")
     field.fill("the light")
     field.press("Control+Enter")
     expect(log).to_contain_text("the light")
     expect(log).not_to_contain_text("the ship")
-    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=60_000)
+    expect(log.get_by_text("tokens/s")).to_have_count(4, timeout=120_000)
 
 
 def test_what_a_hostile_model_wrote_stays_text_in_the_view_and_in_the_saved_notebook(
@@ -207,7 +232,7 @@ def test_what_a_hostile_model_wrote_stays_text_in_the_view_and_in_the_saved_note
     lab.run_all(page)
     log = page.get_by_role("log", name="Conversation")
     for _ in range(2):
-        expect(log).to_contain_text("<script>window.llfHacked=2</script>", timeout=60_000)
+        expect(log).to_contain_text("<script>window.llfHacked=2</script>", timeout=120_000)
         expect(log).to_contain_text("click (javascript:alert(1)) [p: https://evil.example/p]")
         assert log.locator("img, script, a").count() == 0
         lab.save(page)
@@ -216,6 +241,6 @@ def test_what_a_hostile_model_wrote_stays_text_in_the_view_and_in_the_saved_note
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown().then(() => 1)")
     page.goto(lab.address("hostile.ipynb"))
     static = page.locator(".jp-OutputArea-output .llf-Static, .jp-OutputArea-output .jp-RenderedHTMLCommon")
-    expect(static.first).to_contain_text("window.llfHacked=2", timeout=60_000)
+    expect(static.first).to_contain_text("window.llfHacked=2", timeout=120_000)
     assert static.locator("img, script").count() == 0
     assert page.evaluate("() => window.llfHacked") is None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,7 @@ from llf_widgets.chat import models as shared
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.widget import Chat
 from tests.attempts import data_file, make_run, settings, trained
+from tests.processes import signal_all, with_input_of
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
 
@@ -35,7 +38,7 @@ def chat(tiny_model_dir):
     shared._shared.clear()
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -46,6 +49,12 @@ def done(view):
     until(lambda: view._turns and not view._writing)
     with view._lock:  # held until a reply that has ended is shown
         return [reply for turn in view._turns for reply in turn["replies"]]
+
+
+def engine_pids(view):
+    """The processes of the only model: its engine, and what stands for it with `warm_python`."""
+    (engine,) = view._view_models.shared.service._processes.values()
+    return with_input_of(engine.process.pid)
 
 
 def page(view, **content):
@@ -78,7 +87,7 @@ def test_replies_arrive_in_updates_and_come_back_with_the_conversation(chat, tin
     other = Chat(tiny_model_dir)  # the cell is run again, or its kernel was restarted
     assert other._turns == chat._turns
     assert other._settings == chat._settings
-    assert other._models == chat._models  # the same engine
+    until(lambda: other._models == chat._models)  # the same engine, which tells its memory after each reply
     text = other._repr_mimebundle_()[0]["text/html"]
     assert "one two three" in text
     page(other, type="new")
@@ -87,12 +96,25 @@ def test_replies_arrive_in_updates_and_come_back_with_the_conversation(chat, tin
 
 
 def test_a_reply_is_stopped_and_what_was_written_is_kept(chat):
+    page(chat, type="start")
+    until(lambda: chat._models[0]["phase"] == "ready")
+    engine = engine_pids(chat)
     page(chat, type="settings", changes={"max_tokens": "900"})
+    take, begun = chat._writer._on_event, []
+
+    def take_first(conversation, writing, event):
+        take(conversation, writing, event)
+        if writing.text and not begun:
+            begun.append(writing)
+            signal_all(engine, signal.SIGSTOP)  # the reply cannot end before it is stopped
+
+    chat._writer._on_event = take_first
     page(chat, type="send", text="the sea, the ship")
-    until(lambda: any(one.text for one in chat._writing.values()))
+    until(lambda: begun)
     page(chat, type="send", text="too early")
     assert "still being written" in chat._note
     page(chat, type="stop")
+    signal_all(engine, signal.SIGCONT)
     (reply,) = done(chat)
     assert reply["note"] == "Stopped."
     assert reply["text"]
@@ -105,10 +127,12 @@ def test_a_reply_that_finds_the_disk_full_stays_and_is_saved_with_the_next_messa
     page(chat, type="send", text="one two three")
     done(chat)
     page(chat, type="settings", changes={"max_tokens": "64"})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, engine = resource.getrlimit(resource.RLIMIT_FSIZE), engine_pids(chat)
+    signal_all(engine, signal.SIGSTOP)  # the reply cannot end before
     page(chat, type="send", text="the sea")
     resource.setrlimit(resource.RLIMIT_FSIZE, (chat.conversation.file.stat().st_size, before[1]))  # as a full disk
     try:
+        signal_all(engine, signal.SIGCONT)
         _, reply = done(chat)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -159,7 +183,7 @@ def test_a_killed_engine_is_a_sentence_and_the_next_question_starts_another(chat
     done(chat)
     (process,) = chat._view_models.shared.service._processes.values()
     page(chat, type="settings", changes={"max_tokens": "900"})
-    process._process.send_signal(signal.SIGSTOP)  # the reply cannot end before
+    signal_all(engine_pids(chat), signal.SIGSTOP)  # the reply cannot end before
     page(chat, type="send", text="the land")
     process._process.kill()
     *_, reply = done(chat)
@@ -333,7 +357,32 @@ def test_two_views_of_one_conversation_ask_one_after_the_other_and_show_the_same
         other.close()
 
 
-def test_closing_the_view_ends_the_wait(chat):
+def test_a_wait_goes_on_from_a_call_to_the_reply_after_it(chat):
+    def answered():  # as the thread of the call does
+        with chat._lock:
+            chat._writer.writing["next"] = Writing("next", chat.models[0])
+        chat._calling.discard("call")
+
+    class Calls(set):
+        def __bool__(self):
+            if not begun:
+                begun.append(threading.Thread(target=answered))
+                begun[0].start()
+                begun[0].join(0.5)  # between the look at the replies and the one at the calls
+            return len(self) > 0
+
+    begun, chat._calling = [], Calls({"call"})
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(chat.wait)
+        with pytest.raises(TimeoutError):
+            waits.result(timeout=1)
+        begun[0].join()
+        assert not chat._calling
+        chat._writer.writing.clear()
+        assert waits.result(timeout=60) == {}
+
+
+def test_closing_the_view_ends_the_wait(chat, monkeypatch):
     class Silent:
         """A ticket of an engine that never says how its reply ends, such as one that was killed."""
 
@@ -344,10 +393,18 @@ def test_closing_the_view_ends_the_wait(chat):
     chat._view_models.shared.service.submit = lambda *_: Silent()
     page(chat, type="send", text="one two three")
     until(lambda: chat._writing)
+    looked = threading.Event()
+
+    def sleep(seconds):
+        looked.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr("llf_widgets.chat.session.time", SimpleNamespace(sleep=sleep))
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(chat.wait)
+        assert looked.wait(60)  # it waits
         with pytest.raises(TimeoutError):
             waits.result(timeout=0.5)
         chat.close()
-        (reply,) = waits.result(timeout=10).items()
+        (reply,) = waits.result(timeout=60).items()
     assert (reply[0], reply[1].content) == (name, "")

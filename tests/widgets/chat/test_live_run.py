@@ -38,7 +38,7 @@ def no_engine_stays():
     shared._shared.clear()
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

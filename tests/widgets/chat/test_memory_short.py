@@ -19,8 +19,9 @@ pytestmark = [
 
 
 def done(view):
-    until(lambda: not view._writing, seconds=300)
-    return view._turns[0]["replies"]
+    until(lambda: not view._writing)
+    with view._lock:  # held until a reply that has ended is shown
+        return view._turns[0]["replies"]
 
 
 def test_a_chat_says_that_memory_was_short_and_the_next_question_is_answered(tmp_path):

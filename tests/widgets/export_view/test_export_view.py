@@ -73,7 +73,7 @@ def test_a_run_is_exported_stopped_and_refused(view, trained, tmp_path):
 
     stopped = view(run, folder=box / "whole", progress=lambda what, *_: "Loading" in what and stopped.stop())
     with pytest.raises(ExportError, match="Stopped"):
-        stopped.wait(120)
+        stopped.wait(240)
     assert (stopped._state, stopped._note, stopped._receipt) == ("stopped", STOPPED, {})
     assert entries(box) == []
 
@@ -93,7 +93,7 @@ def test_a_run_is_exported_stopped_and_refused(view, trained, tmp_path):
 
     again = view(run, folder=box / "whole")
     with pytest.raises(ExportError, match="whole is not empty"):
-        again.wait(60)
+        again.wait(240)
     assert (again._state, again._repeatable) == ("failed", False)
     assert "Expected a new folder" in again._note
     (box / "whole").rename(tmp_path / "elsewhere")
@@ -101,7 +101,7 @@ def test_a_run_is_exported_stopped_and_refused(view, trained, tmp_path):
     assert again._state == "running"
     again._receive(again, {"type": "stop"}, [])
     with pytest.raises(ExportError, match="Stopped"):
-        again.wait(60)
+        again.wait(240)
     assert entries(box) == []
 
 
@@ -109,14 +109,14 @@ def test_a_stop_before_the_process_starts_ends_the_export(view, monkeypatch, tmp
     views = Queue()
 
     def export(*_, on_start, **__):
-        views.get(timeout=10).stop()
+        views.get(timeout=60).stop()
         on_start(lambda: None)
 
     monkeypatch.setattr(widget, "export", export)
     made = view("run", folder=tmp_path / "x")
     views.put(made)
     with pytest.raises(ExportError, match="Stopped"):
-        made.wait(10)
+        made.wait(60)
 
 
 def test_a_receipt_that_failed_is_shown(view, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_receipt_that_failed_is_shown(view, monkeypatch):
     monkeypatch.setattr(widget, "export", export)
     made = view("run")
     with pytest.raises(FailedReceiptError):
-        made.wait(10)
+        made.wait(60)
     assert [one["passed"] for one in made._receipt["checks"]] == [True, False]
     data, _ = made._repr_mimebundle_()
     assert "<img" not in data["text/html"]
@@ -167,7 +167,7 @@ def test_a_notebook_gets_the_view_and_a_script_the_export(monkeypatch, tmp_path)
     shown = llf.export("nothing", format="merged")
     assert isinstance(shown, ExportView)
     with pytest.raises(TargetError):
-        shown.wait(30)
+        shown.wait(120)
     assert "nothing" in shown._note
     shown.close()
 
@@ -175,24 +175,25 @@ def test_a_notebook_gets_the_view_and_a_script_the_export(monkeypatch, tmp_path)
 @pytest.mark.parametrize("moment", ["starting", "measuring"])
 def test_closing_the_view_ends_the_wait(view, tmp_path, monkeypatch, moment):
     """As `export` does: `on_start` gets what ends the process, whose end is an error in the thread."""
-    began, ended = threading.Event(), threading.Event()
+    began, ended, closed = threading.Event(), threading.Event(), threading.Event()
 
     def runs(*_args, on_start, progress, **_options):
         if moment == "measuring":
             on_start(ended.set)
         began.set()
-        ended.wait(10 if moment == "measuring" else 0.5)
+        assert (ended if moment == "measuring" else closed).wait(60)
         progress("Reading", 0, 1)
         raise AssertionError("A closed view goes on.")
 
     monkeypatch.setattr(widget, "export", runs)
     made = view("model", folder=tmp_path / "out")
-    assert began.wait(10)
+    assert began.wait(60)
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(made.wait)
         made.close()
+        closed.set()
         with pytest.raises(ExportError, match="Stopped"):
-            waits.result(timeout=20)
+            waits.result(timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -213,5 +214,5 @@ def test_repeating_is_offered_where_it_may_help(view, monkeypatch, error, began,
     monkeypatch.setattr(widget, "export", export)
     made = view("run")
     with pytest.raises(type(error)):
-        made.wait(10)
+        made.wait(60)
     assert made._repeatable is offered
