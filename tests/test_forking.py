@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,3 +89,17 @@ def test_a_supervisor_is_real_and_has_its_trainer_forked(warm_python, tiny_model
     assert server in trainer
     run.stop()
     assert run.wait(60, progress=False).state == "stopped"
+
+
+def test_a_client_that_is_killed_before_it_has_asked_leaves_no_process(fork_server):
+    server = psutil.Process(fork_server._process.pid)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(fork_server.python.parent / "socket"))
+        client.sendall(b'{"arguments": ["-c", ')
+        until = time.monotonic() + 120
+        while not server.children():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    while server.children():
+        assert time.monotonic() < until
+        time.sleep(0.01)

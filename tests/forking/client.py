@@ -35,11 +35,14 @@ def main():
     }  # fmt: skip
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # a number that comes goes behind what is asked
+        for number in numbers:
             signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
         line = json.dumps(asked).encode() + b"\n"
         sent = connection.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
         connection.sendall(line[sent:])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         said = b""
         while not said.endswith(b"\n"):
             more = connection.recv(64)

@@ -49,13 +49,16 @@ LOAD = {"trainers": load_trainers, "kernels": load_kernels}
 
 
 def receive(connection):
-    """What is asked for, and the three standard streams."""
+    """What is asked for, and the three standard streams; None of a client that was killed before it had asked."""
     data, ancillary, _, _ = connection.recvmsg(MOST, socket.CMSG_SPACE(3 * 4))
     descriptors = array.array("i")
     for _, _, some in ancillary:
         descriptors.frombytes(some)
     while not data.endswith(b"\n"):
-        data += connection.recv(MOST)
+        more = connection.recv(MOST)
+        if not more:
+            return None
+        data += more
     return json.loads(data), list(descriptors)
 
 
@@ -108,7 +111,10 @@ def run(asked, descriptors):
 def keep(connection):
     """Forks the interpreter, hands it the signals that its `python` gets, ends it with that one, and tells its exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    asked, descriptors = receive(connection)
+    received = receive(connection)
+    if received is None:
+        return
+    asked, descriptors = received
     child = os.fork()
     if child == 0:
         connection.close()
