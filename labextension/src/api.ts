@@ -201,6 +201,8 @@ export interface IForeignCode {
   files: { name: string; path: string; lines: string[] }[];
   /** Number of files that are not shown. */
   more: number;
+  /** Classes that the files of a model name. */
+  references: string[];
 }
 
 /** The code that the user must allow before a run is trained again. `sha256` is the hash of all of it. */

@@ -17,7 +17,7 @@ import {
   runInCell,
   runInNewNotebook
 } from './notebook';
-import { errorSentence } from './error_sentences';
+import { cellNotRunSentence } from './error_sentences';
 import { confirmForeignCode } from './trust_dialog';
 
 /** The commands of the context menu of a run in their order; null is a separator. */
@@ -153,12 +153,7 @@ export function addCommands(
     try {
       return await execution;
     } catch (error) {
-      model.setStatusMessage(
-        trans.__(
-          'The cell did not run: %1 Choose a kernel for the notebook, then run the cell.',
-          errorSentence(error)
-        )
-      );
+      model.setStatusMessage(cellNotRunSentence(error, trans));
       return null;
     }
   };

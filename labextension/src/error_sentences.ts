@@ -1,5 +1,7 @@
 // Sentences about errors, for the panel and the notebook views.
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 /** The server did not reply at all. */
 export const NO_REPLY = 'The Jupyter server does not answer.';
 
@@ -14,6 +16,17 @@ export function asSentence(text: string): string {
 /** Returns the message of an error as a sentence. */
 export function errorSentence(error: unknown): string {
   return asSentence(error instanceof Error ? error.message : `${error}`);
+}
+
+/** Says that a cell could not run, and why. */
+export function cellNotRunSentence(
+  error: unknown,
+  trans: Pick<TranslationBundle, '__'>
+): string {
+  return trans.__(
+    'The cell did not run: %1 Choose a kernel for the notebook, then run the cell.',
+    errorSentence(error)
+  );
 }
 
 /**

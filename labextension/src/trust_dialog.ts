@@ -3,6 +3,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { Widget } from '@lumino/widgets';
 
 import type { IForeignCode, IRun } from './api';
+import { foreignCodeElements } from './foreign_code';
 import { displayName } from './format';
 import type { RunsModel } from './model';
 
@@ -40,41 +41,13 @@ export class ForeignCodeBody extends Widget {
     super();
     this.addClass('llf-Dialog');
     this.addClass('llf-Code');
-    this._append(
-      'p',
-      trans.__(
-        'This run was created on another machine or modified since. Its Python code would run with your permissions. It has not been executed. Review it first.'
-      )
+    const notice = document.createElement('p');
+    notice.textContent = trans.__(
+      'This run was created on another machine or modified since. Its Python code would run with your permissions. It has not been executed. Review it first.'
     );
-    for (const one of code) {
-      this._append(
-        'p',
-        trans.__(
-          '%1, in %2 (SHA-256 %3)',
-          one.owner,
-          one.folder,
-          one.sha256.slice(0, 12)
-        )
-      );
-      for (const file of one.files) {
-        this._append('h4', file.name);
-        const source = this._append('pre', file.lines.join('\n'));
-        source.tabIndex = 0;
-        source.setAttribute(
-          'aria-label',
-          trans.__('First lines of %1', file.name)
-        );
-      }
-      if (one.more > 0) {
-        this._append('p', trans.__('and %1 more files', one.more));
-      }
-    }
-  }
-
-  private _append(tag: string, text: string): HTMLElement {
-    const element = document.createElement(tag);
-    element.textContent = text;
-    this.node.append(element);
-    return element;
+    this.node.append(
+      notice,
+      ...code.flatMap(one => foreignCodeElements(one, trans))
+    );
   }
 }

@@ -218,7 +218,8 @@ const CODE = {
           lines: ['import os', '<img src=x>']
         }
       ],
-      more: 2
+      more: 2,
+      references: []
     }
   ]
 };

@@ -3,8 +3,16 @@ import { beforeEach, expect, it, vi } from 'vitest';
 import { packedRowsSection } from '../inspect/packed_rows.js';
 import { recordsSection } from '../inspect/records.js';
 import { tokensSection } from '../inspect/tokens.js';
+import type { PackedRows, ShownToken } from '../inspect/types';
 
-const actions = { last: 0, example: vi.fn(), page: vi.fn() };
+const actions = {
+  last: 0,
+  example: vi.fn(),
+  page: vi.fn(),
+  search: vi.fn(),
+  rows: vi.fn(),
+  change: vi.fn()
+};
 beforeEach(() => {
   vi.clearAllMocks();
   Element.prototype.scrollIntoView = () => undefined;
@@ -16,10 +24,10 @@ const press = (node: Element, key: string) => {
 };
 
 it('tells where a token is in its packed row, which truncated tokens do not count in', () => {
-  const turn = (role: string, ...tokens: unknown[]) => ({ role, tokens });
+  const turn = (role: string, ...tokens: ShownToken[]) => ({ role, tokens });
   const section = tokensSection(
     {
-      dataset: 'demo', where: 'line 1', number: 0, row: 3, offset: 100, tokens: 4, prompt: 3, trained: 1, cut: 2,
+      dataset: 'demo', where: 'line 1', number: 0, held_out: false, row: 3, offset: 100, tokens: 4, prompt: 3, trained: 1, cut: 2,
       turns: [
         turn('user', ['a', 5, 'prompt', false], ['b', 6, 'cut', false], ['c', 7, 'cut', false]),
         turn('assistant', ['d', 8, 'trained', false])
@@ -43,7 +51,7 @@ it('tells where a token is in its packed row, which truncated tokens do not coun
 });
 
 it('opens an example of a packed row by Enter and by Space, as a button', () => {
-  const rows = { total: 1, offset: 0, capacity: 8, rows: [{ row: 0, filled: 4, examples: [[7, 'line 8', 2, 2]] }] }; // prettier-ignore
+  const rows: PackedRows = { total: 1, offset: 0, least: false, capacity: 8, rows: [{ row: 0, filled: 4, examples: [[7, 'line 8', 2, 2]] }] }; // prettier-ignore
   const overview = { packing_fill: 0.5, cutoff: 8 };
   const section = packedRowsSection(rows, overview, actions);
   const example = section.querySelector('[role=button]')!;
@@ -56,10 +64,14 @@ it('names the kinds of records in the table as in the list above it', () => {
   const records = recordsSection(actions);
   const row = { dataset: 'demo', where: 'line 1', number: 0, reason: '' };
   const rows = ['cut', 'doubled', 'leaked'].map(kind => ({ ...row, kind }));
-  const page = { kind: 'all', rows, offset: 0, total: 3 };
-  records.draw(page, { cut: 1, doubled: 1, leaked: 1 }, null);
-  const kinds = records.box.querySelectorAll('tbody td:first-child');
-  expect(Array.from(kinds, node => node.textContent)).toEqual([
+  const kinds = { cut: 1, doubled: 1, leaked: 1 };
+  records.draw(
+    { kind: 'all', rows, offset: 0, query: '', total: 3, kinds },
+    kinds,
+    null
+  );
+  const cells = records.box.querySelectorAll('tbody td:first-child');
+  expect(Array.from(cells, node => node.textContent)).toEqual([
     'truncated',
     'duplicated',
     'leaked'

@@ -25,5 +25,15 @@ test('a field that is never rendered has a button that renames it and keeps earl
 });
 
 test('a template that renders everything has no notice', () => {
-  expect(templateNotices({}, vi.fn())).toEqual([]);
+  expect(
+    templateNotices(
+      {
+        template_warnings: [],
+        template_notes: [],
+        renames: {},
+        rename_fields: {}
+      },
+      vi.fn()
+    )
+  ).toEqual([]);
 });

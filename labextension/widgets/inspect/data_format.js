@@ -1,22 +1,23 @@
 import { h, keepFocus } from '../shared/dom.js';
 import { linkButton } from './elements.js';
 
+/** @import { Change, Readings } from './types' */
+
 /** Draws how rows are read, with drop-down lists that correct it, for data sets without an entry in dataset_info.json. */
 export function formatSection(
-  /** @type {any} */ found,
-  /** @type {(changes: any) => void} */ change,
+  /** @type {Partial<Readings>} */ { readings = [], roles = {} },
+  /** @type {Change} */ change,
   /** @type {boolean} */ open
 ) {
-  const sets = (found.readings ?? []).filter(
-    (/** @type {any} */ one) => !one.entry && one.names.length
-  );
+  const sets = readings.filter(one => !one.entry && one.names.length);
   if (!sets.length) {
     return h('div', {});
   }
   const [first] = sets;
-  const names = [
-    ...new Set(sets.flatMap((/** @type {any} */ one) => one.names))
-  ];
+  const detected = first.error === undefined ? first : null;
+  const columnsOf = (/** @type {string} */ format) =>
+    format === detected?.format ? detected.columns : {};
+  const names = [...new Set(sets.flatMap(one => one.names))];
   const body = h('div', { class: 'llf-DataFormat' });
   const draw = (
     /** @type {string} */ format,
@@ -36,7 +37,7 @@ export function formatSection(
         h(
           'select',
           {
-            onchange: (/** @type {any} */ event) => onSelect(event.target.value)
+            onchange: event => onSelect(event.target.value)
           },
           ...options.map(option =>
             h(
@@ -49,10 +50,10 @@ export function formatSection(
       );
     const fill = () =>
       body.replaceChildren(
-        selectField('format', Object.keys(found.roles), format, value =>
-          draw(value, value === first.format ? first.columns : {})
+        selectField('format', Object.keys(roles), format, value =>
+          draw(value, columnsOf(value))
         ),
-        ...found.roles[format].map((/** @type {string} */ role) =>
+        ...roles[format].map(role =>
           selectField(role, ['', ...names], chosen[role] ?? '', value => {
             if (value) {
               chosen[role] = value;
@@ -77,11 +78,13 @@ export function formatSection(
     keepFocus(body, fill);
   };
   const known =
-    first.format in found.roles ? first.format : Object.keys(found.roles)[0];
-  draw(known, known === first.format ? first.columns : {});
-  const matches = first.error
-    ? 'no format matches'
-    : `${first.format}, ${Math.round(100 * first.fits)} % of the first rows match`;
+    detected && detected.format in roles
+      ? detected.format
+      : Object.keys(roles)[0];
+  draw(known, columnsOf(known));
+  const matches = detected
+    ? `${detected.format}, ${Math.round(100 * detected.fits)} % of the first rows match`
+    : 'no format matches';
   return h(
     'details',
     { class: 'llf-Inspect-note', open },
@@ -89,7 +92,7 @@ export function formatSection(
     h(
       'p',
       { class: 'llf-secondary llf-small' },
-      first.error ?? `Reason: ${first.reason}.`
+      detected ? `Reason: ${detected.reason}.` : first.error
     ),
     body
   );

@@ -6,7 +6,7 @@ import { h } from '../shared/dom.js';
 export function linkButton(
   /** @type {string} */ label,
   /** @type {() => void} */ onClick,
-  /** @type {Record<string, any>} */ more = {}
+  /** @type {Record<string, string>} */ more = {}
 ) {
   return h(
     'button',

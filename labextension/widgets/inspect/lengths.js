@@ -8,10 +8,12 @@ import {
 import { svg } from '../shared/svg.js';
 import { linkButton, table } from './elements.js';
 
+/** @import { Change, Lengths } from './types' */
+
 /** Draws a histogram of the lengths with the cutoff, and a table of what other cutoffs would truncate. */
 export function lengthsSection(
-  /** @type {any} */ data,
-  /** @type {(changes: any) => void} */ change
+  /** @type {Lengths | {edges?: undefined}} */ data,
+  /** @type {Change} */ change
 ) {
   const section = h(
     'section',
@@ -36,30 +38,28 @@ export function lengthsSection(
     },
     svg('text', { x: 0, y: 10 }, 'examples')
   );
-  data.counts.forEach(
-    (/** @type {number} */ count, /** @type {number} */ place) => {
-      const height = ((base - top) * count) / highest;
-      const cut = data.edges[place] >= data.cutoff ? ' is-cut' : '';
-      const [from, to] = [x(data.edges[place]), x(data.edges[place + 1])];
-      picture.append(
+  data.counts.forEach((count, place) => {
+    const height = ((base - top) * count) / highest;
+    const cut = data.edges[place] >= data.cutoff ? ' is-cut' : '';
+    const [from, to] = [x(data.edges[place]), x(data.edges[place + 1])];
+    picture.append(
+      svg(
+        'rect',
+        {
+          class: `bar${cut}`,
+          x: from + 0.5,
+          y: base - height,
+          width: Math.max(0.5, to - from - 1),
+          height
+        },
         svg(
-          'rect',
-          {
-            class: `bar${cut}`,
-            x: from + 0.5,
-            y: base - height,
-            width: Math.max(0.5, to - from - 1),
-            height
-          },
-          svg(
-            'title',
-            {},
-            `${withUnit(count, 'example')} of ${data.edges[place]} to ${data.edges[place + 1] - 1} tokens`
-          )
+          'title',
+          {},
+          `${withUnit(count, 'example')} of ${data.edges[place]} to ${data.edges[place + 1] - 1} tokens`
         )
-      );
-    }
-  );
+      )
+    );
+  });
   picture.append(
     svg('path', {
       class: 'axis',
@@ -113,7 +113,7 @@ export function lengthsSection(
     );
   }
   /** @type {(string | Node)[][]} */
-  const rows = data.cutoffs.map((/** @type {any} */ one) => [
+  const rows = data.cutoffs.map(one => [
     formatCount(one.cutoff),
     formatCount(one.cut),
     formatCount(one.lost),

@@ -3,11 +3,13 @@ import { formatCount, withUnit } from '../../src/numbers';
 import { svg } from '../shared/svg.js';
 import { linkButton, withoutSuffix } from './elements.js';
 
+/** @import { Actions, Overview, PackedRows } from './types' */
+
 /** Draws packed rows with the boundaries of their examples. */
 export function packedRowsSection(
-  /** @type {any} */ rows,
-  /** @type {any} */ overview,
-  /** @type {any} */ actions
+  /** @type {PackedRows | {total?: undefined}} */ rows,
+  /** @type {Pick<Overview, 'packing_fill' | 'cutoff'>} */ overview,
+  /** @type {Actions} */ actions
 ) {
   const section = h('section', {
     'aria-label': 'Packed rows'
@@ -30,7 +32,7 @@ export function packedRowsSection(
     role: 'group',
     'aria-label': `${rows.rows.length} packed rows with the boundaries of their examples`
   });
-  rows.rows.forEach((/** @type {any} */ row, /** @type {number} */ line) => {
+  rows.rows.forEach((row, line) => {
     const y = 4 + line * step;
     const scale = (right - left) / rows.capacity;
     let place = left;

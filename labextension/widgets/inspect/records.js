@@ -9,6 +9,8 @@ import {
 import { formatCount, withUnit } from '../../src/numbers';
 import { linkButton, withoutSuffix } from './elements.js';
 
+/** @import { Actions, NotablePage, RecordPage, RecordRow, SearchPage } from './types' */
+
 /** @type {Record<string, string>} */
 const RECORD_KINDS = {
   all: 'all',
@@ -22,18 +24,16 @@ const RECORD_KINDS = {
 };
 const NOT_IN_TOTAL = ['unanswered', 'longest'];
 
-/** @typedef {{dataset: string, where: string, number: number | null, kind?: string, reason: string}} RecordRow */
-
 /**
  * Creates the pages of unusual records, with a filter and a search. The controls stay while pages arrive.
- * @param {any} actions
+ * @param {Actions} actions
  */
 export function recordsSection(actions) {
-  /** @type {any} */
-  let page = {};
+  /** @type {RecordPage | null} */
+  let page = null;
   const choose = h('select', {
     'aria-label': 'Show',
-    onchange: (/** @type {any} */ event) => actions.page(event.target.value, 0)
+    onchange: event => actions.page(event.target.value, 0)
   });
   const searchBox = h('input', {
     type: 'text',
@@ -110,6 +110,9 @@ export function recordsSection(actions) {
   let drawnQuery = '';
 
   function goTo(/** @type {number | null} */ offset) {
+    if (page === null || offset === null) {
+      return;
+    }
     if (page.kind === 'search') {
       actions.search(page.query, offset);
     } else {
@@ -119,15 +122,14 @@ export function recordsSection(actions) {
 
   /**
    * Shows a page.
-   * @param {any} newPage
-   * @param {any} kinds number of records of each kind
+   * @param {RecordPage | null} newPage null before the first one has come
+   * @param {NotablePage['kinds'] | null} kinds number of records of each kind
    * @param {number | null} shown number of the example that is shown
    */
   function draw(newPage, kinds, shown) {
     page = newPage;
     drawControls(kinds);
-    /** @type {RecordRow[]} */
-    const rows = page.rows ?? [];
+    const rows = page?.rows ?? [];
     note.hidden = list.hidden = !rows.length;
     empty.hidden = Boolean(rows.length);
     setText(empty, emptyText(page));
@@ -151,8 +153,8 @@ export function recordsSection(actions) {
     );
   }
 
-  function drawControls(/** @type {any} */ kinds) {
-    const isSearch = page.kind === 'search';
+  function drawControls(/** @type {NotablePage['kinds'] | null} */ kinds) {
+    const isSearch = page?.kind === 'search';
     const total = Object.entries(kinds ?? {}).reduce(
       (sum, [kind, count]) => (NOT_IN_TOTAL.includes(kind) ? sum : sum + count),
       0
@@ -169,8 +171,8 @@ export function recordsSection(actions) {
       ),
       ...(isSearch ? [h('option', { value: 'search' }, 'found')] : [])
     ]);
-    choose.value = page.kind ?? 'all';
-    const query = page.query ?? '';
+    choose.value = page?.kind ?? 'all';
+    const query = page?.query ?? '';
     if (query !== drawnQuery) {
       drawnQuery = searchBox.value = query;
     }
@@ -178,7 +180,7 @@ export function recordsSection(actions) {
     keepFocus(
       row,
       () => {
-        first.hidden = !(page.offset > 0);
+        first.hidden = !page?.offset;
         next.hidden = nextOffset(page) === null;
       },
       () => choose
@@ -192,34 +194,48 @@ export function recordsSection(actions) {
   return { box, draw };
 }
 
-/** Returns the offset of the next page; null on the last one. @param {any} page @returns {number | null} */
+/** Whether a page is one of a search. @param {RecordPage} page @returns {page is SearchPage} */
+function isOfSearch(page) {
+  return page.kind === 'search';
+}
+
+/** Returns the offset of the next page; null on the last one. @param {RecordPage | null} page */
 function nextOffset(page) {
-  if (page.kind === 'search') {
-    return page.next ?? null;
+  if (page === null) {
+    return null;
   }
-  const end = page.offset + (page.rows ?? []).length;
+  if (isOfSearch(page)) {
+    return page.next;
+  }
+  const end = page.offset + page.rows.length;
   return end < page.total ? end : null;
 }
 
-/** Says which records are shown. @param {any} page */
-function rangeText({ kind, rows = [], offset, total }) {
-  if (kind === 'search') {
+/** Says which records are shown. @param {RecordPage | null} page */
+function rangeText(page) {
+  if (page === null) {
+    return '';
+  }
+  const { rows, offset } = page;
+  if (isOfSearch(page)) {
     return `${rows.length} found`;
   }
   return rows.length
-    ? `${offset + 1} to ${offset + rows.length} of ${formatCount(total)}`
+    ? `${offset + 1} to ${offset + rows.length} of ${formatCount(page.total)}`
     : '';
 }
 
-/** Says why there are no records. @param {any} page */
-function emptyText({ kind, query, next }) {
-  if (kind === 'search') {
-    return `No text contains “${query}”${next === null ? '' : ' so far'}.`;
+/** Says why there are no records. @param {RecordPage | null} page */
+function emptyText(page) {
+  if (page === null) {
+    return '';
   }
-  return kind ? 'No records of this kind.' : '';
+  return isOfSearch(page)
+    ? `No text contains “${page.query}”${page.next === null ? '' : ' so far'}.`
+    : 'No records of this kind.';
 }
 
-/** Draws a record; its name shows its tokens. @param {RecordRow} record @param {any} actions */
+/** Draws a record; its name shows its tokens. @param {RecordRow} record @param {Actions} actions */
 function recordRow(
   { dataset, where, number, kind = 'found', reason },
   actions

@@ -3,14 +3,16 @@
 import { createButton } from '../shared/buttons.js';
 import { h } from '../shared/dom.js';
 
+/** @import { Change, Overview } from './types' */
+
 /**
  * Creates the notices about the chat template, warnings first.
- * @param {any} overview `template_warnings`, `template_notes`, `renames` (new name by field) and `rename_fields`
- * @param {(changes: any) => void} change prepares the data again with other settings
+ * @param {Pick<Overview, 'template_warnings' | 'template_notes' | 'renames' | 'rename_fields'>} overview
+ * @param {Change} change prepares the data again with other settings
  */
 export function templateNotices(overview, change) {
-  const warnings = overview.template_warnings ?? [];
-  const renames = overview.renames ?? {};
+  const warnings = overview.template_warnings;
+  const renames = overview.renames;
   const paragraph = (
     /** @type {string} */ kind,
     /** @type {string} */ sentence
@@ -31,17 +33,13 @@ export function templateNotices(overview, change) {
           h(
             'div',
             { role: 'status' },
-            ...warnings.map((/** @type {string} */ one) =>
-              paragraph('llf-warning-text', one)
-            )
+            ...warnings.map(one => paragraph('llf-warning-text', one))
           )
         ]
       : []),
     ...(buttons.length
       ? [h('div', { class: 'llf-row llf-Inspect-actions' }, ...buttons)]
       : []),
-    ...(overview.template_notes ?? []).map((/** @type {string} */ one) =>
-      paragraph('llf-secondary', one)
-    )
+    ...overview.template_notes.map(one => paragraph('llf-secondary', one))
   ];
 }

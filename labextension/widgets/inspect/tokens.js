@@ -3,14 +3,16 @@ import { tokenCursor } from '../shared/token_cursor.js';
 import { formatCount, withUnit } from '../../src/numbers';
 import { linkButton, withoutSuffix } from './elements.js';
 
+/** @import { Actions, Example, ExampleSide, ShownTurn, TokenState } from './types' */
+
 const CUT = 'cut'; // state of a token that is truncated, and has no place in a row
-/** @type {Record<string, string>} */
+/** @type {Record<TokenState, string>} */
 const TOKEN_CLASSES = {
   prompt: '',
   trained: 'is-trained',
   [CUT]: 'is-truncated'
 };
-/** @type {Record<string, string>} */
+/** @type {Record<TokenState, string>} */
 const TOKEN_ROLES = {
   prompt: 'not in the loss',
   trained: 'in the loss',
@@ -22,8 +24,8 @@ const LONG_TURN = 160; // tokens shown at the beginning and at the end of a long
 
 /** Draws one example token by token. The arrow keys move between the tokens. */
 export function tokensSection(
-  /** @type {any} */ example,
-  /** @type {any} */ actions
+  /** @type {Example | null} */ example,
+  /** @type {Actions} */ actions
 ) {
   const legend = h(
     'div',
@@ -59,8 +61,10 @@ export function tokensSection(
     { class: 'llf-secondary llf-small llf-Tip-line', role: 'status' },
     HINT
   );
-  const spans = /** @type {HTMLElement[]} */ ([]);
-  const facts = /** @type {any[]} */ ([]);
+  /** @type {HTMLElement[]} */
+  const spans = [];
+  /** @type {{text: string, id: number, state: TokenState, role: string, position: number, total: number, kept: number}[]} */
+  const facts = [];
   const total = example.tokens;
   const showToken = (/** @type {number} */ place) => {
     const {
@@ -79,73 +83,64 @@ export function tokensSection(
     tokenInfo.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${length}${row} · ${role ? `${role}, ` : ''}${TOKEN_ROLES[state]}`;
   };
   let side = { total, position: 0, kept: 0, name: '' };
-  const drawTurn = (/** @type {any} */ turn) => {
+  const drawTurn = (/** @type {ShownTurn} */ turn) => {
     const line = h('div', { class: 'llf-Tokens' });
     const isLong = turn.tokens.length > 2 * LONG_TURN + 20;
     const hidden = h('span', { hidden: true, class: 'llf-Tokens-rest' });
-    turn.tokens.forEach(
-      (
-        /** @type {any} */ [text, id, state, special, times = 1],
-        /** @type {number} */ place
-      ) => {
-        const span = h(
-          'span',
-          {
-            class:
-              [TOKEN_CLASSES[state], special ? 'is-special' : '']
-                .join(' ')
-                .trim() || null
-          },
-          text
-            .replaceAll('\r', '␍')
-            .replaceAll('\t', '⇥')
-            .replaceAll('\n', '↵'),
-          times > 1 ? ` × ${formatCount(times)}` : ''
-        );
-        const role = [side.name, turn.role].filter(Boolean).join(', ');
-        facts.push({
-          text,
-          id,
-          state,
-          role,
-          position: side.position,
-          total: side.total,
-          kept: side.kept
-        });
-        side.position += times;
-        side.kept += state === CUT ? 0 : times;
-        spans.push(span);
-        const inside =
-          isLong &&
-          place >= LONG_TURN &&
-          place < turn.tokens.length - LONG_TURN;
-        const parent = inside ? hidden : line;
-        parent.append(span);
-        if (text.includes('\n')) {
-          parent.append(document.createElement('br'));
-        }
-        if (isLong && place === LONG_TURN) {
-          const more = linkButton(
-            `… ${formatCount(turn.tokens.length - 2 * LONG_TURN)} tokens …`,
-            () => {
-              hidden.hidden = false;
-              more.remove();
-            },
-            { 'data-llf-local': '' }
-          );
-          line.append(more, hidden);
-        }
+    turn.tokens.forEach(([text, id, state, special, times = 1], place) => {
+      const span = h(
+        'span',
+        {
+          class:
+            [TOKEN_CLASSES[state], special ? 'is-special' : '']
+              .join(' ')
+              .trim() || null
+        },
+        text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵'),
+        times > 1 ? ` × ${formatCount(times)}` : ''
+      );
+      const role = [side.name, turn.role].filter(Boolean).join(', ');
+      facts.push({
+        text,
+        id,
+        state,
+        role,
+        position: side.position,
+        total: side.total,
+        kept: side.kept
+      });
+      side.position += times;
+      side.kept += state === CUT ? 0 : times;
+      spans.push(span);
+      const inside =
+        isLong && place >= LONG_TURN && place < turn.tokens.length - LONG_TURN;
+      const parent = inside ? hidden : line;
+      parent.append(span);
+      if (text.includes('\n')) {
+        parent.append(document.createElement('br'));
       }
-    );
+      if (isLong && place === LONG_TURN) {
+        const more = linkButton(
+          `… ${formatCount(turn.tokens.length - 2 * LONG_TURN)} tokens …`,
+          () => {
+            hidden.hidden = false;
+            more.remove();
+          },
+          { 'data-llf-local': '' }
+        );
+        line.append(more, hidden);
+      }
+    });
     return h('div', { class: 'llf-Turn' }, h('span', {}, turn.role), line);
   };
-  const turns = example.rejected ? pair() : example.turns.map(drawTurn);
-
   /** Draws a preference pair: the prompt once, and both answers side by side. */
-  function pair() {
+  const drawPair = (/** @type {ExampleSide} */ rejected) => {
     const shared = example.turns.slice(0, -1).map(drawTurn);
     const [position, kept] = [side.position, side.kept];
-    const column = (/** @type {string} */ name, /** @type {any} */ one) => {
+    const column = (
+      /** @type {string} */ name,
+      /** @type {ExampleSide} */ one
+    ) => {
       side = { total: one.tokens, position, kept, name };
       return h(
         'div',
@@ -171,10 +166,13 @@ export function tokensSection(
         'div',
         { class: 'llf-Pair' },
         column('chosen', example),
-        column('rejected', example.rejected)
+        column('rejected', rejected)
       )
     ];
-  }
+  };
+  const turns = example.rejected
+    ? drawPair(example.rejected)
+    : example.turns.map(drawTurn);
 
   const cursor = tokenCursor({
     label: 'Tokens: use the arrow keys to move',

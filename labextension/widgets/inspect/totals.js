@@ -3,36 +3,35 @@ import { formatCount, withUnit } from '../../src/numbers';
 import { percent, table, withoutSuffix } from './elements.js';
 import { templateNotices } from './template_notices.js';
 
+/** @import { Change, Overview } from './types' */
+
 /** Draws the counts of each data set: records, tokens, and tokens in the loss. */
 export function totalsSection(
-  /** @type {any} */ overview,
-  /** @type {(changes: any) => void} */ change
+  /** @type {Overview} */ overview,
+  /** @type {Change} */ change
 ) {
-  const keys = [
+  const keys = /** @type {const} */ ([
     'records',
     'examples',
     'cut',
     'dropped',
     'tokens',
     'trained_tokens'
-  ];
-  /** @type {any[][]} */
-  const sets = overview.sets.map((/** @type {any} */ one) => [
-    one.dataset,
-    ...keys.map(key => one[key])
   ]);
+  const sets = overview.sets.map(one => ({
+    name: one.dataset,
+    counts: keys.map(key => one[key])
+  }));
   if (sets.length > 1) {
-    sets.push([
-      'All',
-      ...keys.map((_, place) =>
-        sets.reduce((sum, row) => sum + row[place + 1], 0)
-      )
-    ]);
+    const counts = keys.map(key =>
+      overview.sets.reduce((sum, one) => sum + one[key], 0)
+    );
+    sets.push({ name: 'All', counts });
   }
-  const rows = sets.map(row => [
-    h('span', { class: 'llf-ellipsis', title: row[0] }, withoutSuffix(row[0])),
-    ...row.slice(1).map(formatCount),
-    percent(row[6], row[5])
+  const rows = sets.map(({ name, counts }) => [
+    h('span', { class: 'llf-ellipsis', title: name }, withoutSuffix(name)),
+    ...counts.map(count => formatCount(count)),
+    percent(counts[5], counts[4])
   ]);
   const evaluation = overview.held_out
     ? `, ${formatCount(overview.held_out)} of them held out`
@@ -82,7 +81,7 @@ export function totalsSection(
     h(
       'p',
       { class: 'llf-secondary llf-small llf-Inspect-note' },
-      `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
+      `${overview.sets.map(one => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
         `Template: ${overview.template}. ${withUnit(overview.examples + overview.held_out, 'example')}${evaluation}, ${preparation}.${streamed}`
     )
   );

@@ -15,6 +15,7 @@ import { tokensSection } from './tokens.js';
 import { totalsSection } from './totals.js';
 
 /** @import { Context } from '../shared/model' */
+/** @import { Actions, NotablePage, Overview, RecordPage } from './types' */
 
 /**
  * Draws the view. A section is drawn again when its trait changes; what a reader uses meanwhile keeps the focus.
@@ -38,17 +39,14 @@ function render({ model, el }) {
     onAllow: () => send({ type: 'allow' }),
     fallback: () => status
   });
+  /** @type {Actions} */
   const actions = {
     last: 0,
-    page: (/** @type {string} */ kind, /** @type {number} */ offset) =>
-      send({ type: 'page', kind, offset }),
-    search: (/** @type {string} */ words, /** @type {number} */ start) =>
-      send({ type: 'search', query: words, start }),
-    example: (/** @type {number} */ number) =>
-      send({ type: 'example', number }),
-    rows: (/** @type {number} */ offset, /** @type {boolean} */ least) =>
-      send({ type: 'rows', offset, least }),
-    change: (/** @type {any} */ changes) => send({ type: 'change', changes })
+    page: (kind, offset) => send({ type: 'page', kind, offset }),
+    search: (query, start) => send({ type: 'search', query, start }),
+    example: number => send({ type: 'example', number }),
+    rows: (offset, least) => send({ type: 'rows', offset, least }),
+    change: changes => send({ type: 'change', changes })
   };
   const records = recordsSection(actions);
   const formatBox = h('div', {});
@@ -66,11 +64,12 @@ function render({ model, el }) {
   );
   el.replaceChildren(status, notice.box, grid);
   let alive = true;
-  /** @type {any} */
+  /** @type {NotablePage['kinds'] | null} */
   let kinds = null; // number of records of each kind; a page of a search has none
 
   const drawSection = {
     _overview: () => {
+      /** @type {Overview | {sets?: undefined}} */
       const overview = model.get('_overview');
       if (!overview.sets) {
         return;
@@ -102,8 +101,10 @@ function render({ model, el }) {
       ]);
     },
     _page: () => {
-      const page = model.get('_page');
-      kinds = page.kinds ?? kinds;
+      /** @type {RecordPage | {kind?: undefined}} */
+      const found = model.get('_page');
+      const page = found.kind === undefined ? null : found;
+      kinds = page && 'kinds' in page ? page.kinds : kinds;
       records.draw(page, kinds, model.get('_examples')[0]?.number ?? null);
     },
     _examples: () => {

@@ -120,7 +120,7 @@ export function runRequests(feed, onProgress, onSlow) {
   /**
    * Returns the foreign code that a resume would execute, with its hash; an empty object if it is not known. The resume
    * itself refuses code that is not allowed.
-   * @returns {Promise<{code?: import('../shared/foreign_code.js').ForeignCode[], sha256?: string}>}
+   * @returns {Promise<{code?: import('../../src/api').IForeignCode[], sha256?: string}>}
    */
   async function foreignCode() {
     if (feed.source() === 'server') {

@@ -1,10 +1,11 @@
 // Shows foreign Python code before it runs with the user's permissions.
 
-import { withUnit } from '../../src/numbers';
+import { foreignCodeElements } from '../../src/foreign_code';
+import { untranslated } from '../../src/untranslated';
 import { createButton, setDisabled } from './buttons.js';
 import { h, keepFocus, setText } from './dom.js';
 
-/** @typedef {{owner: string, folder: string, sha256: string, files: {name: string, path: string, lines: string[]}[], more: number, references: string[]}} ForeignCode what `llf_core.runs.foreign_code.ForeignCode.json` makes */
+/** @import { IForeignCode } from '../../src/api' */
 
 const SLOW_KERNEL_MS = 5000;
 
@@ -62,7 +63,7 @@ export function codeNotice({
 
   return {
     box,
-    /** Shows the code; without code the notice disappears. @param {ForeignCode[]} code */
+    /** Shows the code, as `llf_core.runs.foreign_code.ForeignCode.json` makes it; without code the notice disappears. @param {IForeignCode[]} code */
     show(code) {
       const text = JSON.stringify(code);
       if (drawn === text) {
@@ -97,7 +98,7 @@ export function codeNotice({
 
 /**
  * Draws the source of the code, as text, with the buttons that allow or refuse it.
- * @param {ForeignCode[]} code
+ * @param {IForeignCode[]} code
  * @param {string} purpose a sentence that says why the code would run
  * @param {HTMLElement[]} controls
  */
@@ -115,42 +116,7 @@ function noticeSection(code, purpose, controls) {
       h('b', {}, 'Untrusted Python code. '),
       `${purpose} It has not been executed. Review it first: it runs with your permissions.`
     ),
-    ...code.map(one =>
-      h(
-        'div',
-        {},
-        h(
-          'p',
-          {},
-          `${one.owner[0].toUpperCase()}${one.owner.slice(1)}, in `,
-          h('code', {}, one.folder),
-          ' · SHA-256 ',
-          h('code', { title: one.sha256 }, one.sha256.slice(0, 12))
-        ),
-        ...one.files.map(file =>
-          h(
-            'details',
-            { open: one.files.length < 3 },
-            h('summary', {}, h('code', {}, file.name)),
-            h(
-              'pre',
-              { tabindex: '0', 'aria-label': `First lines of ${file.name}` },
-              file.lines.join('\n')
-            )
-          )
-        ),
-        one.more > 0
-          ? h('p', {}, `and ${withUnit(one.more, 'more file')}`)
-          : null,
-        one.references.length
-          ? h(
-              'p',
-              { class: 'llf-secondary llf-small' },
-              `Referenced by: ${one.references.join('; ')}`
-            )
-          : null
-      )
-    ),
+    ...code.map(one => h('div', {}, ...foreignCodeElements(one, untranslated))),
     h('div', { class: 'llf-row' }, ...controls)
   );
 }

@@ -1,6 +1,7 @@
 // Runs code in a cell of the page that shows a view.
 
-import { errorSentence } from '../../src/error_sentences';
+import { cellNotRunSentence } from '../../src/error_sentences';
+import { untranslated } from '../../src/untranslated';
 
 /**
  * @typedef {object} Page what LLF's extension offers to the views of a page
@@ -23,6 +24,6 @@ export async function runInPageCell(code, page) {
       ? 'Run the cell in the notebook that opened in a new tab.'
       : '';
   } catch (error) {
-    return `The cell did not run: ${errorSentence(error)} Choose a kernel for the notebook, then run the cell.`;
+    return cellNotRunSentence(error, untranslated);
   }
 }
