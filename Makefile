@@ -45,7 +45,7 @@ PANEL := llf_widgets/labextension/package.json
 PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/* labextension/schema/*) labextension/widgets/shared/llf.css \
   labextension/package.json labextension/tsconfig.json labextension/version.mjs llf_core/__init__.py
 VIEWS := llf_widgets/static/monitor.js
-VIEW_SOURCES := $(wildcard labextension/widgets/*/*.js labextension/widgets/*/*.css) labextension/src/numbers.ts labextension/package.json
+VIEW_SOURCES := $(wildcard labextension/widgets/*/*.js labextension/widgets/*/*.css labextension/src/*.ts) labextension/package.json
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 

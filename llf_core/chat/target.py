@@ -23,7 +23,7 @@ from llf_core.runs.find import find_run
 from llf_core.runs.findings import ENDED_STATES
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import BrokenRunError
-from llf_core.untrusted import read_object
+from llf_core.untrusted import STATE_BYTES, NotPlainError, json_value, read_bytes
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
@@ -315,7 +315,12 @@ def _of_hub(name: str) -> Target:
 
 
 def _of_adapter(folder: Path, name: str, adapter: str) -> Target:
-    base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    path = folder / ADAPTER_CONFIG
+    try:
+        settings = json_value(read_bytes(path, STATE_BYTES))
+    except NotPlainError as error:
+        raise TargetError(f"{path} is not valid JSON: {error}. Copy or download the adapter again.") from error
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
     if not isinstance(base, str) or not base:
         raise TargetError(f"The adapter {name} does not name its base model (base_model_name_or_path).")
     return _target(name, "adapter", {"model_name_or_path": base}, adapter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,9 +149,21 @@ def test_what_follows_a_run_is_told_by_what_it_is_and_not_by_its_name(run, tmp_p
 def test_an_adapter_names_its_base(tmp_path):
     found = find_target(save_adapter(tmp_path / "mine", "org/other"), tmp_path)
     assert (found.name, found.label, model_of(found)) == ("mine", "adapter", "org/other")
-    (tmp_path / "mine" / "adapter_config.json").write_text("{}")
-    with pytest.raises(TargetError, match="does not name its base model"):
-        find_target(tmp_path / "mine", tmp_path)
+    for text in ("{}", "[]", '{"base_model_name_or_path": 1}'):
+        (tmp_path / "mine" / "adapter_config.json").write_text(text)
+        with pytest.raises(TargetError, match="does not name its base model"):
+            find_target(tmp_path / "mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{", "(line 1)"), ('{"a": ' + "[" * 99 + "]" * 99 + "}", "more than 64 levels deep")]
+)
+def test_a_damaged_config_of_an_adapter_is_no_config_without_a_base(tmp_path, text, reason):
+    folder = save_adapter(tmp_path / "mine", "org/other")
+    (folder / "adapter_config.json").write_text(text)
+    with pytest.raises(TargetError, match=re.escape(f"{folder / 'adapter_config.json'} is not valid JSON: ")) as found:
+        find_target(folder, tmp_path)
+    assert reason in str(found.value)
 
 
 def test_a_config_of_llama_factorys_chat_is_read(tmp_path):
