@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 FLOAT32_BYTES = 4  # bytes of a float32
 NORM_STATES = 4  # hidden states that a layer keeps: input and output of each of its two norms
 BLOCK = 256
-"""Queries of a block, into which the CPU's attention divides longer documents (`acceleration.kernels.attention`)."""
+"""Queries of a block, into which the CPU divides longer documents (`acceleration.kernels.document_layout`)."""
 WHOLE = 384
 """Tokens of the longest document that is one block."""
 KEPT = 512
@@ -145,7 +145,7 @@ def kept_keys(longest: int) -> float:
         longest: tokens of the document.
 
     Source:
-        `llf_core.acceleration.kernels.attention`, which divides documents into the same blocks.
+        `llf_core.acceleration.kernels.document_layout`, which divides documents into the same blocks.
     """
     if longest <= WHOLE:
         return longest

@@ -17,7 +17,7 @@ SHARE = 4
 
 
 class ShiftAttn(Modifier):
-    """Sets the group size on the attention layers; `acceleration.kernels.attention.shifted_attention` computes it."""
+    """Sets the group size on the attention layers; `acceleration.kernels.shifted_attention` computes it."""
 
     def apply(self, model: nn.Module) -> None:
         """Set the group size on the attention layers, where LLF's attention reads it.

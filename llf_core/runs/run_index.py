@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +31,11 @@ from llf_core.runs.metric_catalog import (
     lowercase_label,
     metric_named,
 )
-from llf_core.runs.search import Search, searched_text
+from llf_core.runs.run_query import BY_METRIC, ORDERS, Entry, IndexedRuns, RunQuery, loss_order
+from llf_core.runs.search import searched_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 SETTLED_STATES = frozenset({"finished", "stopped", "failed", "lost", "broken"})
 """States that change only together with a file. For other states the processes must be checked as well."""
@@ -55,42 +56,6 @@ NOT_THERE: Signature = (0,)
 
 class QueryCancelledError(Exception):
     """The client has gone; the query was cancelled."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Search, filter and sort keys of a run.
-
-    Attributes:
-        text: `searched_text` of its row.
-        state: effective state.
-        name: name in lower case.
-        order: sort key by loss.
-        output: whether it has a result.
-        evaluated: last values of the metrics of its evaluations, by name.
-        directions: of these metrics, whether a higher value is better; those that nothing declares are missing.
-    """
-
-    text: str
-    state: str
-    name: str
-    order: tuple[bool, float]
-    output: bool
-    evaluated: Mapping[str, float]
-    directions: Mapping[str, bool]
-
-
-IndexedRuns = list[tuple[str, Entry]]
-ORDERS: dict[str, Callable[[IndexedRuns], IndexedRuns]] = {
-    "newest": lambda found: found,
-    "oldest": lambda found: found[::-1],
-    "name": lambda found: sorted(found, key=lambda one: one[1].name),
-    "state": lambda found: sorted(found, key=lambda one: one[1].state),
-    "loss": lambda found: sorted(found, key=lambda one: one[1].order),
-}
-"""Sort orders, applied to a list that is newest first."""
-BY_METRIC = "metric:"
-"""Beginning of a sort order by a metric of evaluations: `metric:eval_rougeL`."""
 
 
 class RunIndex:
@@ -319,7 +284,7 @@ class RunIndex:
         before = {} if known is None else known[1].directions
         directions = before if before.keys() >= row.evaluated.keys() else self._directions(name, row.evaluated)
         entry = Entry(
-            searched_text(row), row.state, row.name.lower(), _by_loss(row), output, dict(row.evaluated), directions
+            searched_text(row), row.state, row.name.lower(), loss_order(row), output, dict(row.evaluated), directions
         )
         with self._lock:
             known = self._entries.get(name)
@@ -421,36 +386,6 @@ class RunIndex:
         return parts
 
 
-class RunQuery:
-    """Filter and sort order of a list of runs.
-
-    Args:
-        state: only runs in this state; None for any.
-        query: only runs that contain these words; None for all.
-        sort: sort order, see `list_runs`.
-
-    Raises:
-        ValueError: `sort` is unknown, or the query is too long.
-    """
-
-    def __init__(self, state: str | None = None, query: str | None = None, sort: str = "newest") -> None:
-        if sort not in ORDERS and not sort.startswith(f"{BY_METRIC}{EVAL_PREFIX}"):
-            raise ValueError(
-                f"sort is {sort[:40]!r}. Expected one of {', '.join(ORDERS)}, or {BY_METRIC}{EVAL_PREFIX}NAME."
-            )
-        self.state, self.sort = state or None, sort
-        self.search = Search(query or "")
-
-    def matches(self, row: Row) -> bool:
-        """Whether a row passes the filter, for rows that are not in the index."""
-        return self.state in {None, row.state} and self.search.matches_text(searched_text(row), row.id)
-
-    @property
-    def is_unfiltered(self) -> bool:
-        """Whether the ids alone answer the query (no search, no filter, order by id), so that no run has to be read."""
-        return not self.state and not self.search.words and self.sort in {"newest", "oldest"}
-
-
 def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     home: Path | str | None = None,
     offset: int = 0,
@@ -510,8 +445,3 @@ def _signature(path: str) -> Signature:
     except OSError:
         return NOT_THERE
     return (facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size)
-
-
-def _by_loss(row: Row) -> tuple[bool, float]:
-    loss = math.inf if row.loss is None or math.isnan(row.loss) else row.loss
-    return (loss == math.inf or row.state in {"failed", "broken"}, loss)

@@ -1,10 +1,9 @@
-"""Callback that writes a run's metrics, events and checkpoints, and handles its control requests."""
+"""Callback that writes a run's metrics, events and checkpoints, and has its control requests handled."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +15,13 @@ from transformers import TrainerCallback
 from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
 from llf_core.models.memory_in_use import memory_in_use
-from llf_core.runs import Checkpoints, Inbox
+from llf_core.runs import Checkpoints
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.training.checkpoint_check import check_reloaded
+from llf_core.training.control_requests import ControlRequests
 from llf_core.training.gpu_usage import GpuLoad
 from llf_core.training.live_changes import LiveChanges
 from llf_core.training.oom_messages import smaller_size
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from llf_core.runs import Request, RunFolder, RunWriter
+    from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
     from llf_core.training.forgetting_probe import ForgettingProbe
     from llf_core.training.sample_callback import SamplePrompts
@@ -52,22 +52,20 @@ EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_p
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Writes metrics, events, status and complete checkpoints, and handles control requests.
+    """Writes metrics, events, status and complete checkpoints, and has control requests handled between steps.
 
     No step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
 
     Attributes:
         writer: the attempt's writer.
-        inbox: control requests of the run.
+        requests: control requests of the run.
         checkpoints: checkpoints of the run.
         keep: number of checkpoints to keep besides the best; None keeps all.
         trainer: the trainer; set after it was created, since it is created with its callbacks.
         watched: the sample prompts; set before training.
         forgetting: the probe of what the model forgets; None if it is not measured.
         live_changes: changes of the live run.
-        stop_wanted: whether the run stops after the current step.
         resume_warnings: sentences why a resumed run may differ from an uninterrupted one.
-        waiting: requests that the next complete checkpoint answers.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, keep: int | None = 2) -> None:
@@ -79,18 +77,15 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             keep: number of checkpoints to keep besides the best; None keeps all.
         """
         self.writer = writer
-        self.inbox = Inbox(folder)
         self.checkpoints = Checkpoints(folder)
         self.keep = keep
         self.trainer: TrainingLoop | None = None
         self.watched: SamplePrompts | None = None
         self.forgetting: ForgettingProbe | None = None
         self.live_changes = LiveChanges(folder, writer)
-        self.stop_wanted = False
+        self.requests = ControlRequests(folder, writer, self.live_changes)
         self.resume_warnings: list[str] = []
         self._kept: dict[str, Tensor] | None = None  # finding them takes as long as their checksums
-        self.waiting: list[Request] = []
-        self._evaluations: list[Request] = []
         self._folder = folder
         self._resume_check: ResumeCheck | None = None
         self._base_waits = False
@@ -101,69 +96,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._busy_steps = 0
         self._mark = time.perf_counter()
 
-    # -- requests ---------------------------------------------------------------------------------------
-    def request_stop(self) -> None:
-        """Stop with a checkpoint after the current step. Only sets a flag, so it is safe in a signal handler."""
-        self.stop_wanted = True
-
-    def _handle_requests(self, control: TrainerControl, step: int) -> None:
-        takers = {
-            "stop": self._stop,
-            "checkpoint": self._save,
-            "evaluate": self._evaluate,
-            "sample": self._sample,
-            "set": self._set,
-        }
-        for request in self.inbox.scan():
-            self.writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
-            if request.type in takers:
-                takers[request.type](request, control, step)
-            else:
-                self._answer(request, ok=False, message="The file is not a valid request.")
-        if self.stop_wanted:
-            control.should_training_stop = True
-            control.should_save = not self.checkpoints.complete(step)
-
-    def _stop(self, request: Request, _control: TrainerControl, _step: int) -> None:
-        self.stop_wanted = True
-        self.writer.status(state="stopping", reason=None)
-        self.waiting.append(request)
-
-    def _save(self, request: Request, control: TrainerControl, _step: int) -> None:
-        control.should_save = True
-        self.waiting.append(request)
-
-    def _evaluate(self, request: Request, control: TrainerControl, step: int) -> None:
-        try:
-            self.live_changes.change({"evaluate": True}, step, request.id, control)
-        except ValueError as error:
-            self._answer(request, ok=False, message=str(error))
-        else:
-            self._evaluations.append(request)
-
-    def _sample(self, request: Request, _control: TrainerControl, step: int) -> None:
-        if self.watched is None or not self.watched.prompts:
-            self._answer(request, ok=False, message="No prompts are watched. Add one, or set watched_prompts.")
-            return
-        self.watched.answer(step)
-        if self.watched.last == step:
-            self._answer(request, ok=True, message=f"Generated at step {step}.")
-        else:
-            self._answer(request, ok=False, message="The completions could not be generated. See the warning.")
-
-    def _set(self, request: Request, control: TrainerControl, step: int) -> None:
-        try:
-            said = self.live_changes.change(request.args, step, request.id, control)
-        except ValueError as error:
-            self._answer(request, ok=False, message=str(error))
-        else:
-            self._answer(request, ok=True, message=said)
-
-    def _answer(self, request: Request, *, ok: bool, message: str) -> None:
-        self.writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
-        self.inbox.done(request)
-
-    # -- the Trainer's events ---------------------------------------------------------------------------
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Verify a loaded checkpoint, restore its counters and live changes, and record that training starts.
 
@@ -247,7 +179,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._busy_steps += 1
         self._mark = now
         self.live_changes.reapply(state.global_step, control)
-        self._handle_requests(control, state.global_step)
+        self.requests.handle(control, state.global_step, self.watched)
         self.writer.status(step=state.global_step)
         self._mark = time.perf_counter()
 
@@ -330,10 +262,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             OSError: the disk is full.
         """
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
-        for request in self._evaluations:
-            what, value = _found(metrics or {})
-            self._answer(request, ok=True, message=f"The {what} is {value:.4f} at step {state.global_step}.")
-        self._evaluations.clear()
+        self.requests.answer_evaluation(metrics or {}, state.global_step)
         self._watch(state.global_step)
         self._measure_forgetting(state.global_step)
         self._mark = time.perf_counter()
@@ -390,7 +319,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             )
         for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
             self.writer.event("checkpoint_removed", step=removed)
-        self.answer_pending(step)
+        self.requests.answer_checkpoint(step)
         self._watch(step)
         self._measure_forgetting(step)
         self._mark = time.perf_counter()
@@ -408,21 +337,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
             return
         trainer.save_checkpoint()
-
-    def answer_pending(self, step: int) -> None:
-        """Answer the requests that waited for the now complete checkpoint.
-
-        A client that asked for a checkpoint or a stop waits for this answer.
-
-        Args:
-            step: step of the checkpoint.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        for request in self.waiting:
-            self._answer(request, ok=True, message=f"checkpoint-{step} is complete.")
-        self.waiting.clear()
 
     def _write_examples(self) -> None:
         """Write the example losses, not in every step, since reading them waits for the GPU."""
@@ -477,13 +391,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 def _forgetting(values: dict[str, float]) -> str:
     """The metrics of the probe in a line of the log."""
     return "  ".join(f"{name.partition('/')[2]} {number(value)}" for name, value in values.items())
-
-
-def _found(metrics: dict[str, float]) -> tuple[str, float]:
-    """Name and value of an evaluation's result: the mean reward of completions, else the loss."""
-    if "eval_reward" in metrics:
-        return "mean reward on the evaluation set", metrics["eval_reward"]
-    return "evaluation loss", metrics.get("eval_loss", math.nan)
 
 
 def _own_steps(args: TrainingArguments, state: TrainerState) -> None:

@@ -117,7 +117,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
 
 
 def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback) -> tuple[str, str | None]:
-    signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    signal.signal(signal.SIGTERM, lambda *_: progress.requests.stop())
     check_packages(config)
     _check_output_dir(folder, writer, config)
     hub = _hub_destination(folder, writer, config)
@@ -156,8 +156,8 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
         write_report_events(writer, context.data.report)
         logger.info(context.data.report.text())
         write_resolved(context, chosen, directions)
-    if progress.stop_wanted and step < total:
-        progress.answer_pending(step)
+    if progress.requests.stop_wanted and step < total:
+        progress.requests.answer_checkpoint(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
 
     progress.warn_inexact_resume(check_best(trainer, progress.checkpoints))
@@ -169,7 +169,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     progress.watched.answer(step)
     not_copied = " ".join(filter(None, [save_run_result(context, trainer), _push(folder, writer, hub)]))
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there
-    progress.answer_pending(step)
+    progress.requests.answer_checkpoint(step)
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()
     return "finished", not_copied or None

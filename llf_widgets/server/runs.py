@@ -17,7 +17,8 @@ from llf_core.runs.listing import read_row
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, logged_charts, primary_metric
 from llf_core.runs.phases import work_after_steps
 from llf_core.runs.plain_text import strip_bidi_nested
-from llf_core.runs.run_index import QueryCancelledError, RunQuery
+from llf_core.runs.run_index import QueryCancelledError
+from llf_core.runs.run_query import RunQuery
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.trained import trained_json
 from llf_core.untrusted import read_object_or_empty

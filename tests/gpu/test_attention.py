@@ -18,7 +18,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from llf_core.acceleration.kernels.attention import Layout
+from llf_core.acceleration.kernels.document_layout import Layout
 from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.patching.install import accelerate

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.acceleration.kernels.attention import Layout, bounds_of, document_attention, forks_of, signed_sin
+from llf_core.acceleration.kernels.attention import document_attention, signed_sin
+from llf_core.acceleration.kernels.document_layout import Layout, bounds_of, forks_of
 from llf_core.acceleration.kernels.linear import linears
 from llf_core.acceleration.kernels.mlp import swiglu
 from llf_core.acceleration.kernels.rms_norm import rms_norm

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llf_core.acceleration.kernels.attention import bounds_of, forks_of
+from llf_core.acceleration.kernels.document_layout import bounds_of, forks_of
 from llf_core.acceleration.patching.fast_forwards import install
 from llf_core.acceleration.patching.flattened_batches import CHUNKED
 from llf_core.acceleration.patching.matching import TEST_ERRORS

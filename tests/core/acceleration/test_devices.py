@@ -11,8 +11,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llf_core.acceleration.kernels import attention, token_loss
-from llf_core.acceleration.kernels.attention import cached_list
+from llf_core.acceleration.kernels import attention, document_layout, token_loss
+from llf_core.acceleration.kernels.document_layout import cached_list
 from llf_core.acceleration.kernels.token_loss import log_probs
 from llf_core.acceleration.patching import attention_backend, fast_forwards
 from llf_core.acceleration.patching.causal_head import forward
@@ -60,11 +60,11 @@ def elsewhere(monkeypatch):
         model.to(ELSEWHERE)
         with FakeTensorMode(allow_non_fake_inputs=True):
             bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
-            setattr(bounds, attention.CACHED_LIST, (bounds._version, BOUNDS))  # as the first layer has asked
+            setattr(bounds, document_layout.CACHED_LIST, (bounds._version, BOUNDS))  # as the first layer has asked
             told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 12, "max_length_k": 12}
             if forks:
                 told["forks"] = torch.empty(2, 2, dtype=torch.int32, device=ELSEWHERE)
-                setattr(told["forks"], attention.CACHED_LIST, (told["forks"]._version, FORKS))
+                setattr(told["forks"], document_layout.CACHED_LIST, (told["forks"]._version, FORKS))
             ids, positions = (torch.empty(1, 20, dtype=torch.int64, device=ELSEWHERE) for _ in range(2))
             targets = torch.empty(20, dtype=torch.int64, device=ELSEWHERE)
             total = forward(
@@ -138,7 +138,7 @@ def kept_by_layers(layers, tokens, monkeypatch):
             patch.setattr(module, "computing_dtype", lambda _: torch.bfloat16)
         patch.setattr(attention_backend, "_flash_knows", lambda *_: True)
         bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
-        setattr(bounds, attention.CACHED_LIST, (bounds._version, [0, tokens // 2, tokens]))
+        setattr(bounds, document_layout.CACHED_LIST, (bounds._version, [0, tokens // 2, tokens]))
         ids, positions = (torch.empty(1, tokens, dtype=torch.int64, device=ELSEWHERE) for _ in range(2))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             made.get_base_model().model(
