@@ -35,7 +35,7 @@ class SavedView(FrontEnd):
         """The widget, to which a subclass adds its text."""
         return self.widget_mimebundle(**options)
 
-    def _ipython_display_(self, **options: Any) -> None:
+    def _ipython_display_(self, **options: object) -> None:
         """Display the view in an output that can be rewritten."""
         from IPython.display import display
 

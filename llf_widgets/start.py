@@ -107,7 +107,7 @@ def sweep(
     )
 
 
-def split_rows(config: Any) -> tuple[Any, Any]:
+def split_rows(config: object) -> tuple[Any, Any]:
     """Split a config with rows in `dataset` into config and rows, since a run stores its rows apart from its config.
 
     Returns:

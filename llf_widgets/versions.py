@@ -72,7 +72,7 @@ def check() -> Check:
     return Check(kernel, server, problems)
 
 
-def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
+def _ask_server() -> tuple[dict[str, object] | None, str | None]:
     """The answer of the server that started this kernel, or a sentence that says why there is none."""
     parent = os.environ.get("JPY_PARENT_PID")
     try:

@@ -63,7 +63,7 @@ class ChatMessage:
 
     def openai(self) -> dict[str, Any]:
         """The message in OpenAI's form, as a request and training rows have it."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: dict[str, object] = {"role": self.role, "content": self.content}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
         if self.tool_calls:
@@ -81,7 +81,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 """Types of the fields in a file."""
 
 
-def part_text(part: Mapping[str, Any]) -> str:
+def part_text(part: Mapping[str, object]) -> str:
     """The text of a content part; empty if it has none, or something else in its place: others may have written it.
 
     Args:

@@ -75,7 +75,7 @@ class Conversation(MessageTree):
 
     def _clear(self) -> None:
         super()._clear()
-        self._unsaved: dict[str, dict[str, Any]] = {}
+        self._unsaved: dict[str, dict[str, object]] = {}
         self.settings: dict[str, Any] = {}
         self.created = 0.0
         self._title = ""
@@ -127,21 +127,21 @@ class Conversation(MessageTree):
             self.created = created
         return None
 
-    def _read_message(self, record: dict[str, Any]) -> str | None:
+    def _read_message(self, record: dict[str, object]) -> str | None:
         values = {name: record[name] for name in FIELDS if name in record}
         if not values.get("id") or not {"parent", "role"} <= values.keys() or not has_valid_fields(values):
             return None
         message = message_of(values)
         return message.id if self._insert(message) else None
 
-    def _read_change(self, record: dict[str, Any]) -> str | None:
+    def _read_change(self, record: dict[str, object]) -> str | None:
         name, values = record.get("id"), {key: record[key] for key in CHANGEABLE if key in record}
         if not isinstance(name, str) or name not in self.messages or not has_valid_fields(values):
             return None
         self.messages[name] = message_of(as_record(self.messages[name]) | values)
         return name
 
-    def _read_choice(self, record: dict[str, Any]) -> None:
+    def _read_choice(self, record: dict[str, object]) -> None:
         name, target = record.get("message"), record.get("target", "")
         if not isinstance(target, str):
             return
@@ -213,7 +213,7 @@ class Conversation(MessageTree):
         turn = secrets.token_hex(8)
         return {name: self.add("user", content, parent=ends[name], target=name, turn=turn) for name in names}
 
-    def change(self, message: str, **values: Any) -> ChatMessage:
+    def change(self, message: str, **values: object) -> ChatMessage:
         """Change fields of a message, as a reply grows or is rated: those of `CHANGEABLE`.
 
         An edited question is a new message, see `add`.
@@ -244,7 +244,7 @@ class Conversation(MessageTree):
         self._append({"type": "change", "id": message} | values)
         return self._own(message)
 
-    def change_unsaved(self, message: str, **values: Any) -> None:
+    def change_unsaved(self, message: str, **values: object) -> None:
         """Change fields of a message in memory, where `change` has failed because the disk is full.
 
         The change is written before the next record, so that a reply is not lost once there is space again. An unknown
@@ -294,7 +294,7 @@ class Conversation(MessageTree):
         """
         self._append({"type": "title", "title": " ".join(title.split())})
 
-    def set(self, **settings: Any) -> None:
+    def set(self, **settings: object) -> None:
         """Set settings; the others keep their values. They come back when the conversation is opened again.
 
         Args:
@@ -330,7 +330,7 @@ class Conversation(MessageTree):
             "Begin a new conversation.",
         )
 
-    def _check(self, values: dict[str, Any]) -> None:
+    def _check(self, values: dict[str, object]) -> None:
         for name, value in values.items():
             if not has_valid_fields({name: value}):
                 raise ConversationError(f"{name} of a message is {str(value)[:TITLE_LENGTH]!r}, which it cannot be.")
@@ -340,7 +340,7 @@ class Conversation(MessageTree):
                 "Send smaller or fewer pictures.",
             )
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, record: dict[str, object]) -> None:
         if not leads_to_file(self.file):
             if self._existed:  # a file in its place would keep the deleted one from being restored
                 raise self._gone()

@@ -69,7 +69,7 @@ def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
     return {"messages": messages, **({"tools": tools} if tools else {})}
 
 
-def as_row(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def as_row(messages: Iterable[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = ()) -> dict[str, Any]:
     """Messages as a row of a data set in the format `openai`, which every stage for conversations reads.
 
     All rows have columns of the same types, so that Arrow reads any mixture of them: contents are text, arguments of
@@ -88,7 +88,7 @@ def as_row(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, A
     """
     images: list[str] = []
     rows = [_row_message(message, images) for message in messages]
-    row: dict[str, Any] = {"messages": rows}
+    row: dict[str, object] = {"messages": rows}
     if tools:
         row["tools"] = json.dumps(list(tools), ensure_ascii=False)
     if images:
@@ -112,7 +112,7 @@ def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]
     return [as_row(conversation.request_messages(path), _tools(conversation))] if path else []
 
 
-def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
+def as_jsonl(rows: Iterable[Mapping[str, object]]) -> str:
     """Rows as JSON Lines, the format of a data set that a person can read and edit.
 
     Args:
@@ -124,7 +124,7 @@ def as_jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _tools(conversation: Conversation) -> list[dict[str, Any]]:
+def _tools(conversation: Conversation) -> list[dict[str, object]]:
     tools = conversation.settings.get("tools")
     return [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
 
@@ -155,7 +155,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**function, "arguments": text}}
 
 
-def _with_pictures(content: str | list[dict[str, Any]]) -> str:
+def _with_pictures(content: str | list[dict[str, object]]) -> str:
     if isinstance(content, str):
         return content
     return "\n\n".join("*(picture)*" if is_picture(part) else part_text(part) for part in content)

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from llf_core.chat.chat_engine import ChatEngine
 from llf_core.chat.events import read_event
@@ -119,7 +119,7 @@ class EngineProcess(ChatEngine):
         if threading.current_thread() is not self._thread:
             self._thread.join(CLOSE_SECONDS)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, object]) -> None:
         line = json.dumps(message).encode() + b"\n"
         assert self._process.stdin is not None  # noqa: S101 - opened above
         with suppress(OSError, ValueError), self._pipe:  # it has ended: `_listen` says why

@@ -13,7 +13,7 @@ import secrets
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from llf_core.chat.conversation_export import as_row
 from llf_core.chat.message_tree import ConversationError
@@ -270,7 +270,7 @@ def _reply(conversation: Conversation, name: str) -> ChatMessage:
     return message
 
 
-def _edited(message: ChatMessage, text: str | None) -> dict[str, Any]:
+def _edited(message: ChatMessage, text: str | None) -> dict[str, object]:
     """The reply as a message in OpenAI's form. Of an edited one, text and thought are those that were edited."""
     answer = message.openai() if text is None else {**message.openai(), "content": text}
     written = answer["content"] if isinstance(answer["content"], str) else message.text()
@@ -288,15 +288,15 @@ def _same_question(conversation: Conversation, one: ChatMessage, other: ChatMess
 
 
 def _row(
-    conversation: Conversation, path: Iterable[ChatMessage], answer: dict[str, Any] | None = None
-) -> dict[str, Any]:
+    conversation: Conversation, path: Iterable[ChatMessage], answer: dict[str, object] | None = None
+) -> dict[str, object]:
     messages = [*conversation.request_messages(path), *([] if answer is None else [answer])]
     tools = conversation.settings.get("tools")
     return as_row(messages, [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else ())
 
 
 def _keep(
-    conversation: Conversation, dataset: str, kind: Kind, row: dict[str, Any], replies: tuple[ChatMessage, ...]
+    conversation: Conversation, dataset: str, kind: Kind, row: dict[str, object], replies: tuple[ChatMessage, ...]
 ) -> KeptRow:
     """Append a row in place of an earlier one of the same replies, and note it in the conversation."""
     path = kept_file(conversation, dataset, kind)
@@ -328,7 +328,7 @@ def _keep(
     return KeptRow(str(origin["id"]), path, kind, rows, ids)
 
 
-def _is_of(origin: dict[str, Any], conversation: Conversation, replies: tuple[str, ...]) -> bool:
+def _is_of(origin: dict[str, object], conversation: Conversation, replies: tuple[str, ...]) -> bool:
     """Whether a row was made of replies of a conversation: of all, or of the first ones that it names."""
     messages = origin.get("messages")
     if origin.get("conversation") != conversation.id or not isinstance(messages, list):
@@ -336,7 +336,7 @@ def _is_of(origin: dict[str, Any], conversation: Conversation, replies: tuple[st
     return messages[: len(replies)] == list(replies)
 
 
-def _remove(file: Path, removed: Callable[[dict[str, Any]], bool]) -> None:
+def _remove(file: Path, removed: Callable[[dict[str, object]], bool]) -> None:
     with _lock(file):
         found, left = _left(file, removed)
         if not left:
@@ -352,7 +352,7 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _left(path: Path, removed: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], list[bytes]]:
+def _left(path: Path, removed: Callable[[dict[str, object]], bool]) -> tuple[list[bytes], list[bytes]]:
     """All lines of a data set, and those whose row's origin is not to be removed.
 
     A line that is no row, as after an edit by hand, stays as it is.

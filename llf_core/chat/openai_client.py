@@ -34,7 +34,7 @@ def request_content(model: str, request: ChatRequest) -> dict[str, Any]:
         RequestError: a picture of a message is no data URL, is too large, or cannot be read.
     """
     sampling = request.sampling
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "model": model,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -184,7 +184,7 @@ def reply_chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]
     raise ValueError("Its stream ended early")
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
+def _object(text: bytes) -> dict[str, object] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -157,7 +157,7 @@ def image_part(image: Image) -> dict[str, Any]:
     return _part(picture_url(file.getvalue()))
 
 
-def part_url(part: Mapping[str, Any]) -> str:
+def part_url(part: Mapping[str, object]) -> str:
     """The URL of a content part with a picture. Others may have written it, so `picture_bytes` checks it.
 
     Args:
@@ -171,7 +171,7 @@ def part_url(part: Mapping[str, Any]) -> str:
     return url if isinstance(url, str) else ""
 
 
-def _part(url: str) -> dict[str, Any]:
+def _part(url: str) -> dict[str, object]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 

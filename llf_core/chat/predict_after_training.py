@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.runs import Inbox, RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
@@ -139,7 +139,7 @@ def _predict(folder: RunFolder, writer: RunWriter, step: int) -> str:
 
         failure = explain_failure(error, config, folder)
         message = f"The predictions failed. {failure.reason}"
-        details: dict[str, Any] = {} if failure.expected else {"trace": traceback.format_exc()}
+        details: dict[str, object] = {} if failure.expected else {"trace": traceback.format_exc()}
         logger.exception("The predictions failed.")
         with suppress(OSError):
             writer.event("warning", key=KEY, message=message, **details)

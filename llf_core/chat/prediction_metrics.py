@@ -93,7 +93,7 @@ def score_predictions(
     scored = [(answer, prompt) for answer, prompt in pairs if isinstance(answer, str)]
     answers = [answer for answer, _ in scored]
     examples = [ScoredExample(prompt.messages, prompt.label or None) for _, prompt in scored]
-    values: dict[str, Any] = {SAMPLES: len(scored)}
+    values: dict[str, object] = {SAMPLES: len(scored)}
     for metric in metrics:
         found = interval(score_answers(metric, answers, examples).statistics, metric.measure)
         name = PREFIX + metric.name

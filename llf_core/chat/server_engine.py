@@ -16,7 +16,7 @@ from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from llf_core.chat.chat_engine import ChatEngine
 from llf_core.chat.events import Failed
@@ -222,7 +222,7 @@ class ServerEngine(ChatEngine):
         atexit.register(self.process.terminate)  # it is no child that ends with its parent
 
     def _tell_failure(self, error: Exception) -> None:
-        code: list[dict[str, Any]] = []
+        code: list[dict[str, object]] = []
         if isinstance(error, UntrustedCodeError):
             with suppress(TooMuchCodeError):
                 code = error.shown
@@ -294,7 +294,7 @@ class ServerEngine(ChatEngine):
     def _unload(self, name: str) -> None:
         self._post(self.unload_path, {"lora_name": name})
 
-    def _post(self, path: str, content: dict[str, Any]) -> str:
+    def _post(self, path: str, content: dict[str, object]) -> str:
         """Send a request once the server is ready; returns its error, or an empty text."""
         self._ready.wait()
         connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
@@ -331,7 +331,7 @@ class ServerEngine(ChatEngine):
             return
         self._send(number, request, content)
 
-    def _send(self, number: int, request: ChatRequest, content: dict[str, Any]) -> None:
+    def _send(self, number: int, request: ChatRequest, content: dict[str, object]) -> None:
         """Send a request once the server is ready, and read its stream."""
         begun = time.monotonic()
         self._ready.wait()

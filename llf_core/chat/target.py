@@ -274,7 +274,7 @@ def _of_settings(config: RunConfig, name: str) -> Target:
     return _target(name, label, _base_settings(config, names) | _further_settings(config), adapter)
 
 
-def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
+def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, object]:
     """Settings of a config with which its base model is loaded.
 
     Args:
@@ -286,7 +286,7 @@ def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, Any]:
     return settings | ({"adapter_name_or_path": merged} if merged else {})
 
 
-def _further_settings(config: RunConfig) -> dict[str, Any]:
+def _further_settings(config: RunConfig) -> dict[str, object]:
     return {key: value for key, value in config.flat().items() if key in FURTHER_KEYS}
 
 

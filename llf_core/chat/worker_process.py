@@ -150,7 +150,7 @@ class Worker:
                 told_idle = True
                 self._write({"idle": self._idle_seconds})
 
-    def tell(self, **state: Any) -> None:
+    def tell(self, **state: object) -> None:
         """Tell the parent what changed, which its views show.
 
         Args:
@@ -169,7 +169,7 @@ class Worker:
 
         return memory_in_use(torch.device(self._plan.device))
 
-    def _pending(self, *, wait: bool, until: float) -> Iterator[dict[str, Any] | None]:
+    def _pending(self, *, wait: bool, until: float) -> Iterator[dict[str, object] | None]:
         """All messages that have arrived; waits for the first one if there is no work."""
         try:
             if wait:
@@ -228,7 +228,7 @@ class Worker:
     def _event(self, number: int, event: Event) -> None:
         self._write({"id": number, "event": event_json(event)})  # a part of a tool call has an `id` of its own
 
-    def _write(self, message: dict[str, Any]) -> None:
+    def _write(self, message: dict[str, object]) -> None:
         self._output.write(json.dumps(message) + "\n")
         self._output.flush()
 

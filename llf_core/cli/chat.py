@@ -84,7 +84,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
             for one in targets:
                 service.add(one)
             names = list(service.targets)
-            options: dict[str, Any] = {"sampling": sampling, "max_tokens": max_tokens}
+            options: dict[str, object] = {"sampling": sampling, "max_tokens": max_tokens}
             if message is not None:
                 _once(service, names, question_content(message, pictures.parts), system, options, as_json=as_json)
                 return

@@ -135,7 +135,7 @@ def _names(given: list[str] | None) -> list[str] | None:
     return [name for one in given for part in one.split(",") if (name := part.strip())] if given else None
 
 
-def _json(tables: "Sequence[tuple[Sequence[EvaluationResult], Sequence[ComparedResult]]]") -> dict[str, Any]:
+def _json(tables: "Sequence[tuple[Sequence[EvaluationResult], Sequence[ComparedResult]]]") -> dict[str, object]:
     """Results, differences and win rates."""
     return {
         "results": [one.json() | {"folder": str(one.folder)} for results, _ in tables for one in results],
@@ -231,7 +231,7 @@ def _print_list(
             out.print(f"  {escape(result.target.name)}{shown}{answer}")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A text on one line, shortened."""
     line = " ".join(str(value).split())
     return escape(line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…")

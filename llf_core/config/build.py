@@ -77,7 +77,7 @@ def _with_inferred(training: Training) -> Training:
     return training.model_copy(update=changes)
 
 
-def _section(section: type[Section], own: dict[str, Any]) -> tuple[Section, dict[str, str]]:
+def _section(section: type[Section], own: dict[str, object]) -> tuple[Section, dict[str, str]]:
     """Build a section without rejected values, and return the reasons by key."""
     refused = {key: reason for key, value in own.items() if (reason := _refused_choice(field(key), value))}
     try:
@@ -115,7 +115,7 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
     return Problem("invalid", key, value, message, fixes, line=requested.lines.get(key))
 
 
-def setting_fix(spec: FieldSpec, value: object, values: Mapping[str, Any]) -> Fix:
+def setting_fix(spec: FieldSpec, value: object, values: Mapping[str, object]) -> Fix:
     """A fix that sets a key, whose label says what a default such as -1 means: `Set to -1 (all epochs)`.
 
     Args:
@@ -169,7 +169,7 @@ def _absolute_value(key: str, value: object, requested: RequestedConfig) -> obje
 
 
 def _with_absolute_paths(part: Section, requested: RequestedConfig) -> Section:
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for spec in _path_specs(type(part)):
         value = getattr(part, spec.key)
         if isinstance(value, tuple):

@@ -30,7 +30,7 @@ def entries() -> dict[str, dict[str, Any]]:
         base = {} if like is None else whole(written[like])
         return {key: value for key, value in (base | entry).items() if key not in {"like", "aliases"}}
 
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for name, entry in written.items():
         found |= dict.fromkeys([name, *entry.get("aliases", ())], whole(entry))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.user_error import BAD_CONFIG, UserError
 
@@ -126,7 +126,7 @@ LAYOUTS: Mapping[str, Layout] = {
 """Layout of each model type, as transformers builds it; tests compare them with transformers' own models."""
 
 
-def shapes_from_config(settings: Mapping[str, Any]) -> Shapes | None:
+def shapes_from_config(settings: Mapping[str, object]) -> Shapes | None:
     """Compute the shape of every weight of a decoder from its `config.json`, before its weights are on this machine.
 
     The names and shapes are those of transformers' model, so that a forecast counts what will be loaded. A head that is
@@ -170,7 +170,7 @@ def shapes_from_config(settings: Mapping[str, Any]) -> Shapes | None:
     return shapes
 
 
-def check_sizes(settings: Mapping[str, Any]) -> None:
+def check_sizes(settings: Mapping[str, object]) -> None:
     """Check the sizes in the `config.json` of a model of any type, and of its encoders, before memory is taken for it.
 
     A type that is not in `LAYOUTS` may write a size as a list, one for each layer, and leave out experts with 0.
@@ -192,7 +192,7 @@ def check_sizes(settings: Mapping[str, Any]) -> None:
                 size_of(part, key)
 
 
-def size_of(settings: Mapping[str, Any], key: str) -> int | None:
+def size_of(settings: Mapping[str, object], key: str) -> int | None:
     """Read a size from a `config.json` and check it, since such a file may come from anybody.
 
     Args:
@@ -219,7 +219,7 @@ def size_of(settings: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
-def _has_experts(settings: Mapping[str, Any], layer: int) -> bool:
+def _has_experts(settings: Mapping[str, object], layer: int) -> bool:
     """Whether a layer of a model with experts has some; a few layers of some models are dense."""
     dense, apart = settings.get("mlp_only_layers"), settings.get("decoder_sparse_step")
     first = settings.get("first_k_dense_replace")
@@ -228,7 +228,7 @@ def _has_experts(settings: Mapping[str, Any], layer: int) -> bool:
     return not (isinstance(apart, int) and apart > 1) or (layer + 1) % apart == 0
 
 
-def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: int) -> Shapes | None:
+def _attention(layout: Layout, settings: Mapping[str, object], hidden: int, heads: int) -> Shapes | None:
     """Shapes of the attention and the norms of one layer.
 
     Raises:
@@ -253,7 +253,7 @@ def _attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: 
     return found | {f"{name}.weight": (hidden,) for name in layout.norms}
 
 
-def _has_bias(layout: Layout, settings: Mapping[str, Any]) -> bool:
+def _has_bias(layout: Layout, settings: Mapping[str, object]) -> bool:
     """Whether the file gives the projections of the attention a bias."""
     if layout.attention_bias not in {"key", "unless"}:
         return False
@@ -261,7 +261,7 @@ def _has_bias(layout: Layout, settings: Mapping[str, Any]) -> bool:
     return layout.attention_bias == "unless" if told is None else bool(told)
 
 
-def _latent_attention(layout: Layout, settings: Mapping[str, Any], hidden: int, heads: int) -> Shapes | None:
+def _latent_attention(layout: Layout, settings: Mapping[str, object], hidden: int, heads: int) -> Shapes | None:
     """Shapes of latent attention and the norms of one layer; None if a size is missing.
 
     Raises:
@@ -286,7 +286,7 @@ def _latent_attention(layout: Layout, settings: Mapping[str, Any], hidden: int, 
     return found | {f"{name}.weight": (hidden,) for name in layout.norms}
 
 
-def _mlp(layout: Layout, settings: Mapping[str, Any], path: str, hidden: int, inner: int | None) -> Shapes | None:
+def _mlp(layout: Layout, settings: Mapping[str, object], path: str, hidden: int, inner: int | None) -> Shapes | None:
     if inner is None:
         return None
     sides = {"gate_up_proj": 2 * inner} if layout.fused_mlp else {"gate_proj": inner, "up_proj": inner}
@@ -297,7 +297,7 @@ def _mlp(layout: Layout, settings: Mapping[str, Any], path: str, hidden: int, in
     return found | _linear(f"{path}.down_proj", (hidden, inner), bias=bias)
 
 
-def _experts(layout: Layout, settings: Mapping[str, Any], hidden: int) -> Shapes | None:
+def _experts(layout: Layout, settings: Mapping[str, object], hidden: int) -> Shapes | None:
     """Shapes of the router and of all experts, which transformers keeps together.
 
     Raises:
@@ -321,7 +321,7 @@ def _experts(layout: Layout, settings: Mapping[str, Any], hidden: int) -> Shapes
     return found
 
 
-def _shared_experts(layout: Layout, settings: Mapping[str, Any], hidden: int, inner: int) -> Shapes | None:
+def _shared_experts(layout: Layout, settings: Mapping[str, object], hidden: int, inner: int) -> Shapes | None:
     """Shapes of the experts that every token passes; None if their size is missing.
 
     Raises:

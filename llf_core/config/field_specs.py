@@ -339,7 +339,7 @@ def _type(annotation: object) -> tuple[Literal["bool", "int", "float", "text", "
     raise PluginError(f"Forms do not support the type {annotation}. Expected bool, int, float, str, Names or Object.")
 
 
-def _leaves(annotation: object) -> list[Any]:
+def _leaves(annotation: object) -> list[object]:
     """The types in an annotation: members of unions, and for literals the types of their values."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):

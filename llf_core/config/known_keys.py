@@ -52,7 +52,7 @@ def known() -> Known:
     data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
     features: dict[str, str] = {}
     defaults: dict[str, tuple[object, ...]] = {}
-    values: dict[str, dict[Any, str]] = {}
+    values: dict[str, dict[object, str]] = {}
     for feature in data["feature"]:
         harmless = feature.get("harmless", {})
         unsupported = {

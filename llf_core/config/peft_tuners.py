@@ -146,7 +146,7 @@ def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
     return not found.backends.isdisjoint({EVERY_BACKEND, quantizer.name}) or found.prompts
 
 
-def check_options(found: PeftTuner, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def check_options(found: PeftTuner, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Check the names and types of options against PEFT's config class, which would fail after the model is loaded.
 
     Args:
@@ -256,7 +256,7 @@ def _options(node: ast.ClassDef) -> Iterator[PeftOption]:
         yield PeftOption(line.target.id, annotation, ast.unparse(line.annotation), has_default)
 
 
-def _type(node: ast.expr) -> Any:
+def _type(node: ast.expr) -> object:
     """The type that an annotation means.
 
     Raises:
@@ -274,7 +274,7 @@ def _type(node: ast.expr) -> Any:
     raise LookupError(ast.unparse(node))
 
 
-def _named_type(name: str) -> Any:
+def _named_type(name: str) -> object:
     """Plain data, or the values of an enumeration.
 
     Raises:
@@ -288,7 +288,7 @@ def _named_type(name: str) -> Any:
     return Literal[tuple(value for _, value in members)]
 
 
-def _generic(outer: str, inner: ast.expr) -> Any:
+def _generic(outer: str, inner: ast.expr) -> object:
     """`outer[inner]`, such as `list[int]`.
 
     Raises:
@@ -312,7 +312,7 @@ def _generic(outer: str, inner: ast.expr) -> Any:
     raise LookupError(outer)
 
 
-def _union(parts: Iterable[ast.expr]) -> Any:
+def _union(parts: Iterable[ast.expr]) -> object:
     """A union, without the members that a config cannot hold.
 
     Raises:

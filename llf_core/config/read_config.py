@@ -248,7 +248,7 @@ def _take(key: str, value: object, line: int, requested: RequestedConfig) -> Non
 
 
 def _override(requested: RequestedConfig, overrides: Sequence[str]) -> None:
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for text in (overrides,) if isinstance(overrides, str) else overrides:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")

@@ -22,7 +22,7 @@ SWITCHES: dict[str, object] = {
 """Aliases that are flags, and the value of the other key that each means where it is true."""
 
 
-def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+def without_renamed(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, Any]:
     """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
 
     Args:
@@ -41,7 +41,7 @@ def without_renamed(values: Mapping[str, Any], changes: Mapping[str, object]) ->
     return {key: value for key, value in left.items() if key in changes or translated.get(key) not in changed}
 
 
-def _without_optimizer(values: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+def _without_optimizer(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """Leave out the keys that a name of transformers among the changes replaces, such as `optim: galore_adamw`.
 
     The name selects the whole optimizer, so `use_apollo` of the values no longer counts; `optim_args` are all of its

@@ -35,8 +35,8 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _property(spec: FieldSpec) -> dict[str, Any]:
-    described: dict[str, Any] = {"title": spec.label, "description": spec.help, "default": spec.default}
+def _property(spec: FieldSpec) -> dict[str, object]:
+    described: dict[str, object] = {"title": spec.label, "description": spec.help, "default": spec.default}
     types = [*TYPES[spec.type], *(["null"] if spec.optional else [])]
     if spec.annotation in (Lines, Lines | None):
         types.insert(1, "array")

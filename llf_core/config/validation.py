@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from llf_core.config.build import build
 from llf_core.config.classify_key import classify, is_known
@@ -114,7 +114,7 @@ def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) ->
     return found
 
 
-def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[str, int]) -> list[Problem]:
+def _without_effect(config: ConfigValues, values: dict[str, object], lines: dict[str, int]) -> list[Problem]:
     """Notes about options that nothing reads and that differ from their defaults."""
     found = []
     stage = stage_of(config)

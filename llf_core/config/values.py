@@ -80,7 +80,7 @@ class ConfigValues:
         raise KeyError(options.__name__)
 
     @cached_property
-    def _by_key(self) -> Mapping[str, Any]:
+    def _by_key(self) -> Mapping[str, object]:
         sections = [getattr(self, one.name) for one in fields(ConfigValues) if one.name != "plugin_options"]
         return {
             key: getattr(owner, key)

@@ -209,7 +209,7 @@ class Collator:
         return 0
 
 
-def _numbers(examples: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _numbers(examples: list[Mapping[str, object]]) -> dict[str, object]:
     """Numbers of the examples, by which their losses are recorded."""
     import torch
 
@@ -217,7 +217,7 @@ def _numbers(examples: list[Mapping[str, Any]]) -> dict[str, Any]:
     return {"numbers": torch.tensor(numbers)} if len(numbers) == len(examples) else {}
 
 
-def _nothing_to_learn(examples: list[Mapping[str, Any]]) -> DataError:
+def _nothing_to_learn(examples: list[Mapping[str, object]]) -> DataError:
     names = ", ".join(str(example.get("index", "?")) for example in examples[:MAX_NAMED])
     more = f" and {len(examples) - MAX_NAMED:,} more" if len(examples) > MAX_NAMED else ""
     return DataError(

@@ -339,7 +339,7 @@ def process(
     if len(texts) > 1 and has_video and type(processor).__name__ in VIDEOS_OF_ONE_LENGTH:
         pairs = zip(texts, media, strict=True)
         return _joined([process(processor, [text], [group], limits, **options) for text, group in pairs])
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     images = [[open_image(one, limits) for one in group if one.kind == "image"] for group in media]
     videos = [[open_video(one, limits) for one in group if one.kind == "video"] for group in media]
     rate = _audio_rate(processor, limits) if any(one.kind == "audio" for group in media for one in group) else 0

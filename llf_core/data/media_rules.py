@@ -153,7 +153,7 @@ class MediaSettings:
         return self.limits.frame_indices(max(1, header.frames), header.seconds or header.frames / rate), rate
 
 
-def _whole(row: Mapping[str, Any], columns: int = 0, rows: int = 0) -> str:
+def _whole(row: Mapping[str, object], columns: int = 0, rows: int = 0) -> str:
     """Text of an image, which may be divided into tiles."""
     whole = str(row.get("written", ""))
     if not columns or not rows or "split" not in row:
@@ -163,7 +163,7 @@ def _whole(row: Mapping[str, Any], columns: int = 0, rows: int = 0) -> str:
     return str(row["split"]).replace("{whole}", whole).replace("{parts}", between.join([one] * rows))
 
 
-def _video_text(row: Mapping[str, Any], times: Sequence[tuple[float, float]], length: float) -> str:
+def _video_text(row: Mapping[str, object], times: Sequence[tuple[float, float]], length: float) -> str:
     """Text of a video: that of each frame, or group of frames, by the times of its first and last frame in seconds."""
     if "frame" not in row:
         return str(row.get("written", ""))
@@ -198,7 +198,7 @@ def _in_words(number: int) -> str:
     return f"number hundred and {word}" if rest else "number hundred"
 
 
-def _grid(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+def _grid(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:  # noqa: ARG001 - of a rule
     """LLaVA: the patches of a square."""
     patch = _pixels(media.parts["processor"].get("patch_size")) or _pixels(media.parts["vision"]["patch_size"]) or 1
     found = (media.side() // patch) ** 2 + _additional(media)
@@ -212,7 +212,7 @@ def _additional(media: MediaSettings) -> int:
     return int(own.get("num_additional_image_tokens") or 0) - left_out
 
 
-def _squares(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+def _squares(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:  # noqa: ARG001 - of a rule
     """LLaVA-NeXT: a square of the whole image, and those of a canvas without its padding."""
     own, size = media.parts["processor"], media.limits.image_size(header.width, header.height)
     grids = media.parts["image"].get("image_grid_pinpoints") or media.parts["model"]["image_grid_pinpoints"]
@@ -223,7 +223,7 @@ def _squares(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Sh
     return Shown(found, media.square_positions(1 + wide * high, found), "")
 
 
-def _rows(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+def _rows(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:  # noqa: ARG001 - of a rule
     """Pixtral: merged patches, and a token at the end of each row."""
     own, size = media.parts["image"], media.limits.image_size(header.width, header.height)
     merge = int(
@@ -236,13 +236,13 @@ def _rows(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown
     return Shown(high * (wide + 1), high * wide * merge**2, "")
 
 
-def _fixed(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+def _fixed(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:  # noqa: ARG001 - of a rule
     """PaliGemma, Gemma 3n: as many tokens for each image."""
     found = media.each(row)
     return Shown(found, media.square_positions(1, found), _whole(row))
 
 
-def _crops(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _crops(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Gemma 3: a whole image, and the crops of long ones with `image_do_pan_and_scan`."""
     size, own = media.limits.image_size(header.width, header.height), media.parts["image"]
     least, most = own.get("pan_and_scan_min_crop_size"), own.get("pan_and_scan_max_num_crops")
@@ -254,7 +254,7 @@ def _crops(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Show
     return Shown(found, media.square_positions(parts, found), _whole(row, *grid))
 
 
-def _tiles(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _tiles(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Idefics 3 and SmolVLM: the tiles of an image and the whole of it."""
     size, own = media.limits.image_size(header.width, header.height), media.parts["image"]
     longest, tile = int(own["size"]["longest_edge"]), int(own["max_image_size"]["longest_edge"])
@@ -264,7 +264,7 @@ def _tiles(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Show
     return Shown(found, media.square_positions(parts, found), _whole(row, *grid))
 
 
-def _canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _canvas(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """InternVL: with `crop_to_patches` the tiles of an image, and the whole of it if there are several."""
     size, own = media.limits.image_size(header.width, header.height), media.parts["image"]
     least, most = int(own.get("min_patches") or 1), int(own.get("max_patches") or 12)
@@ -277,7 +277,7 @@ def _canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Sho
     return Shown(found, media.square_positions(parts, found), _whole(row))
 
 
-def _split_canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _split_canvas(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """LFM2-VL: merged patches of the scaled image; of a large one those of its tiles, then of the whole.
 
     The formula is that of `Lfm2VlImageProcessor.resize_and_split` and `Lfm2VlProcessor._build_image_tokens`.
@@ -301,21 +301,21 @@ def _split_canvas(media: MediaSettings, row: Mapping[str, Any], header: Header) 
     return Shown(found, parts * longest, text)
 
 
-def _pooled(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _pooled(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Gemma 4: pooled patches of the largest image with at most so many."""
     size = media.limits.image_size(header.width, header.height)
     found, positions = _pooled_of(media, "image", row, size)
     return Shown(found, positions, _whole(row))
 
 
-def _pooled_of(media: MediaSettings, part: str, row: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+def _pooled_of(media: MediaSettings, part: str, row: Mapping[str, object], size: tuple[int, int]) -> tuple[int, int]:
     own = media.parts[part]
     pooled, most = int(own.get("pooling_kernel_size") or 3), media.each(row)
     wide, high = pooled_grid(*size, int(own.get("patch_size") or 16) * pooled, most)
     return wide * high, most * pooled**2  # the encoder gets images of one length, with padding
 
 
-def _merged(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _merged(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Qwen-VL: merged patches of the scaled image."""
     size = media.limits.image_size(header.width, header.height)
     side, least, most, merge = media.limits_of("image", row)
@@ -355,7 +355,7 @@ def _merged_clip(media: MediaSettings, row: Mapping[str, Any], header: Header) -
     return Shown(found, found * merge**2, _video_text(row, times, header.seconds))
 
 
-def _of_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _of_frames(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """SmolVLM and InternVL: each frame is an image that is not divided."""
     taken, rate = media.frames(header)
     found = len(taken) * media.each(row)
@@ -363,7 +363,7 @@ def _of_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> 
     return Shown(found, media.square_positions(len(taken), found), text)
 
 
-def _pooled_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _pooled_frames(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Gemma 4: each frame is an image."""
     taken, rate = media.frames(header)
     size = media.limits.frame_size(header.width, header.height)
@@ -372,7 +372,7 @@ def _pooled_frames(media: MediaSettings, row: Mapping[str, Any], header: Header)
     return Shown(len(taken) * found, len(taken) * positions, text)
 
 
-def _clip(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:  # noqa: ARG001 - of a rule
+def _clip(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:  # noqa: ARG001 - of a rule
     """Gemma 3n: as many tokens for each audio clip."""
     return Shown(media.each(row), 0, _whole(row))
 
@@ -391,7 +391,7 @@ def _samples(media: MediaSettings, header: Header) -> tuple[int, int, int]:
     return found, int(own.get("hop_length") or HOP), rate
 
 
-def _whisper_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _whisper_frames(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Qwen2-Audio: mel frames of at most `chunk_length` seconds, after a convolution of stride 2 and a mean of two.
 
     The formula is that of `Qwen2AudioProcessor._process_audio`.
@@ -403,7 +403,7 @@ def _whisper_frames(media: MediaSettings, row: Mapping[str, Any], header: Header
     return Shown(((frames - 1) // 2 + 1 - 2) // 2 + 1, 0, _whole(row))
 
 
-def _whisper_windows(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _whisper_windows(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Qwen3-Omni: the mel frames of windows, each after three convolutions of stride 2; no clip is too long.
 
     The formula is that of `_get_feat_extract_output_lengths` of transformers' `processing_qwen3_omni_moe`.
@@ -416,7 +416,7 @@ def _whisper_windows(media: MediaSettings, row: Mapping[str, Any], header: Heade
     return Shown(frames + whole * WINDOW_TOKENS, 0, _whole(row))
 
 
-def _gemma_frames(media: MediaSettings, row: Mapping[str, Any], header: Header) -> Shown:
+def _gemma_frames(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Gemma 4: mel frames of at most 30 seconds, after two convolutions of stride 2.
 
     The formula is that of `Gemma4Processor.replace_audio_token` and `Gemma4AudioFeatureExtractor`.

@@ -102,7 +102,7 @@ class PairCollator:
                 batch[name] = torch.tensor(np.asarray(values), dtype=dtype)
         return batch
 
-    def _apart(self, pairs: Sequence[tuple[Answer, Answer]], seen: Sequence[str] = ()) -> dict[str, Any]:
+    def _apart(self, pairs: Sequence[tuple[Answer, Answer]], seen: Sequence[str] = ()) -> dict[str, object]:
         """Answers as documents of their own; `seen` are their texts and media, if any of them has media."""
         answers = [answer for pair in pairs for answer in pair]
         plain = Collator(self.tokenizer, self.processor, flatten=self.flatten, limits=self.limits)
@@ -121,7 +121,7 @@ class PairCollator:
         places = [start + np.arange(len(ids)) for start, (ids, _) in zip(starts, answers, strict=True)]
         return batch | _learned(answers, places)
 
-    def _forked(self, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
+    def _forked(self, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, object]:
         import torch
 
         ids: list[Numbers] = []
@@ -171,7 +171,7 @@ def _array(values: ArrayLike) -> Numbers:
     return np.asarray(values, dtype=np.int64)
 
 
-def _learned(answers: Sequence[Answer], places: Sequence[Numbers]) -> dict[str, Any]:
+def _learned(answers: Sequence[Answer], places: Sequence[Numbers]) -> dict[str, object]:
     """Positions that predict the trained tokens of answers. `places` has the positions of each answer's tokens."""
     import torch
 

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -364,7 +364,7 @@ def _ready(
     )
     if config.data.mix_strategy != "concat":
         examples, counts = examples.select(order), counts[order]
-    first: list[dict[str, Any]] = [examples[place] for place in range(min(PREVIEW_EXAMPLES, len(examples)))]
+    first: list[dict[str, object]] = [examples[place] for place in range(min(PREVIEW_EXAMPLES, len(examples)))]
     report = replace(
         report,
         examples=len(examples),

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -199,7 +199,7 @@ class _Answers:
         return None
 
 
-def _decoded(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+def _decoded(batch: dict[str, list[str]]) -> dict[str, list[object]]:
     """Rows as they were. Arrow would give all rows the same fields, so they are stored as JSON."""
     rows = [json.loads(text) for text in batch[ASKED]]
     return {key: [row[key] for row in rows] for key in ("prompt", "row", "expected")}

@@ -134,7 +134,7 @@ def _short_name(source: Source) -> str:
     return Path(source.name).name or source.name if source.path is not None else source.name
 
 
-def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
+def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, object]]:
     """Read `dataset_info.json`, which declares data sets by name.
 
     Args:
@@ -157,7 +157,7 @@ def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
         raise DataError(str(error)) from None
 
 
-def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Sequence[Path]) -> Source:
+def _find(name: str, base: Path, info: dict[str, dict[str, object]], folders: Sequence[Path]) -> Source:
     place = locate(name, base, info, folders)
     if place.kind == "entry":
         return _from_entry(name, info[name], base)
@@ -218,7 +218,7 @@ def _pairs(mapping: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, value) for key, value in mapping.items() if value))
 
 
-def _check_entry(where: str, entry: Any) -> None:
+def _check_entry(where: str, entry: object) -> None:
     if not isinstance(entry, dict):
         raise EntryError(f'{where} is not an object. Expected one such as {{"file_name": "a.json"}}.')
     _check_keys(where, entry, (*LOCATION_KEYS, *ENTRY_KEYS))

@@ -252,7 +252,7 @@ def _calling(**fields: object) -> list[Message]:
     return [_reply("", tool_calls=[call], **fields), result]
 
 
-def _tool(description: str = "Looks up a place.") -> dict[str, Any]:
+def _tool(description: str = "Looks up a place.") -> dict[str, object]:
     place = {"type": "string", "description": "A place."}
     parameters = {"type": "object", "properties": {"place": place}, "required": ["place"]}
     return {
@@ -369,7 +369,9 @@ class _Probe:
         return texts[0] != texts[1]
 
 
-def _with_field(role: str, name: str) -> Iterator[tuple[list[Message], list[dict[str, Any]] | None, tuple[str, ...]]]:
+def _with_field(
+    role: str, name: str
+) -> Iterator[tuple[list[Message], list[dict[str, object]] | None, tuple[str, ...]]]:
     """Conversations that have a field: messages, tools, and the words that must occur in the rendered text."""
     if (role, name) == TOOLS:
         yield [_user(), _reply()], [_tool(SENTINEL)], (FUNCTION, SENTINEL)

@@ -99,7 +99,7 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
 
 def _combined(tries: _Tries, room: int) -> tuple[Change, ...]:
     """One change of several candidates, taken in their order while they save memory, until the run fits."""
-    taken: dict[str, Any] = {}
+    taken: dict[str, object] = {}
     labels: list[str] = []
     costs: list[str] = []
     current, least = tries.config, tries.needed(tries.config)
@@ -143,15 +143,15 @@ class _Tries:
         return None if memory is None else Change(candidate.label, candidate.cost, values, memory)
 
 
-def _checkpointing(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _checkpointing(config: RunConfig) -> Iterator[dict[str, object]]:
     if config.model.disable_gradient_checkpointing or config.training.gradient_checkpointing is False:
-        values: dict[str, Any] = {"gradient_checkpointing": True}
+        values: dict[str, object] = {"gradient_checkpointing": True}
         if config.model.disable_gradient_checkpointing:
             values["disable_gradient_checkpointing"] = False
         yield values
 
 
-def _smaller_batch(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _smaller_batch(config: RunConfig) -> Iterator[dict[str, object]]:
     """Halves of the micro-batch with as many examples in a step."""
     training = config.training
     batch, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
@@ -162,14 +162,14 @@ def _smaller_batch(config: RunConfig) -> Iterator[dict[str, Any]]:
         yield {"per_device_train_batch_size": 1, "gradient_accumulation_steps": steps * batch}
 
 
-def _eight_bit(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _eight_bit(config: RunConfig) -> Iterator[dict[str, object]]:
     optimizer = optimizer_of(config)
     eight_bit = declared(OptimizerDeclaration).get(EIGHT_BIT)
     if eight_bit is not None and not optimizer.switch and optimizer.state_bytes > eight_bit.state_bytes:
         yield {"optim": EIGHT_BIT}
 
 
-def _quantized(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _quantized(config: RunConfig) -> Iterator[dict[str, object]]:
     if method_of(config).frozen_base:
         now, quantizer = config.model.quantization_bit, quantizer_of(config)
         for bits in (8, 4):
@@ -177,7 +177,7 @@ def _quantized(config: RunConfig) -> Iterator[dict[str, Any]]:
                 yield {"quantization_bit": bits}
 
 
-def _shorter(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _shorter(config: RunConfig) -> Iterator[dict[str, object]]:
     cutoff = config.data.cutoff_len
     for parts in (3, 2, 1):
         shorter = cutoff * parts // 4 // 64 * 64
@@ -185,12 +185,12 @@ def _shorter(config: RunConfig) -> Iterator[dict[str, Any]]:
             yield {"cutoff_len": shorter}
 
 
-def _pure(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _pure(config: RunConfig) -> Iterator[dict[str, object]]:
     if not method_of(config).frozen_base and not config.get("pure_bf16"):
         yield {"pure_bf16": True, "bf16": False, "fp16": False}
 
 
-def _layerwise(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _layerwise(config: RunConfig) -> Iterator[dict[str, object]]:
     optimizer = optimizer_of(config)
     if method_of(config).frozen_base or optimizer.layerwise(config):
         return
@@ -199,7 +199,7 @@ def _layerwise(config: RunConfig) -> Iterator[dict[str, Any]]:
     yield {"optim": "badam"}
 
 
-def _lora(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _lora(config: RunConfig) -> Iterator[dict[str, object]]:
     if not method_of(config).frozen_base:
         values = {"finetuning_type": "lora", "optim": "adamw_torch_fused", "pure_bf16": False}
         switch = optimizer_of(config).switch
@@ -209,7 +209,7 @@ def _lora(config: RunConfig) -> Iterator[dict[str, Any]]:
         yield {**values, "quantization_bit": 4}
 
 
-def _lower_rank(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _lower_rank(config: RunConfig) -> Iterator[dict[str, object]]:
     key = method_of(config).rank_key
     rank = int(config.get(key)) if key else 0
     while key and rank > LARGE_RANK:

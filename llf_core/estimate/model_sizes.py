@@ -7,7 +7,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, check_sizes, shapes_from_config
 from llf_core.config.loaded_shapes import loaded_shapes
@@ -156,7 +156,7 @@ def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def _sizes(weights: Shapes, settings: dict[str, Any], basis: str, *, exact: bool = True) -> ModelSizes | None:
+def _sizes(weights: Shapes, settings: dict[str, object], basis: str, *, exact: bool = True) -> ModelSizes | None:
     """Sizes of the weights; None if they show no decoder.
 
     Raises:

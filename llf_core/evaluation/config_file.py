@@ -101,7 +101,7 @@ def read_evaluation(file: Path) -> EvaluationFile:
     )
 
 
-def requested_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:
+def requested_metrics(values: Mapping[str, object]) -> tuple[str, ...]:
     """Names of the metrics that a config asks for: those of `metrics`, and ROUGE and BLEU by `predict_with_generate`.
 
     Args:
@@ -114,7 +114,7 @@ def requested_metrics(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*generated, *_names(values, "metrics"))))
 
 
-def _notes(values: Mapping[str, Any], tasks: Sequence[str], on: Sequence[str]) -> list[str]:
+def _notes(values: Mapping[str, object], tasks: Sequence[str], on: Sequence[str]) -> list[str]:
     """What of the file has no effect."""
     found = []
     if tasks and values.get("eval_dataset"):
@@ -134,7 +134,7 @@ def _notes(values: Mapping[str, Any], tasks: Sequence[str], on: Sequence[str]) -
     return found
 
 
-def _path(values: Mapping[str, Any], key: str, base: Path) -> Path | None:
+def _path(values: Mapping[str, object], key: str, base: Path) -> Path | None:
     given = values.get(key)
     if given is None:
         return None
@@ -143,7 +143,7 @@ def _path(values: Mapping[str, Any], key: str, base: Path) -> Path | None:
     return base / expanded(given)
 
 
-def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _names(values: Mapping[str, object], key: str) -> tuple[str, ...]:
     given = values.get(key)
     listed = [given] if isinstance(given, str) else [] if given is None else given
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
@@ -151,7 +151,7 @@ def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(name.strip() for one in listed for name in one.split(",") if name.strip())
 
 
-def _flag(values: Mapping[str, Any], key: str) -> bool | None:
+def _flag(values: Mapping[str, object], key: str) -> bool | None:
     given = values.get(key)
     found = flag(given)
     if found is None and given is not None:
@@ -159,7 +159,7 @@ def _flag(values: Mapping[str, Any], key: str) -> bool | None:
     return found
 
 
-def _count(values: Mapping[str, Any], key: str, least: int, default: int | None = None) -> int | None:
+def _count(values: Mapping[str, object], key: str, least: int, default: int | None = None) -> int | None:
     given = values.get(key)
     if given is None:
         return default

@@ -55,7 +55,7 @@ def config_for(  # noqa: PLR0913 - what is read, and how
         ConfigError: a name or the folder is not valid in a config.
         PluginError: two installed packages declare the same name or key.
     """
-    asked: dict[str, Any] = {"stage": stage, "dataset": list(names)} | tokenization_of(run)
+    asked: dict[str, object] = {"stage": stage, "dataset": list(names)} | tokenization_of(run)
     if run is None:
         asked |= {} if template is None else {"template": template}
     else:

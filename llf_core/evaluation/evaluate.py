@@ -225,7 +225,7 @@ def _several(given: Iterable[T]) -> tuple[T, ...]:
 
 
 def _check_answers(
-    targets: Sequence[Target], names: Sequence[str], metrics: Sequence[Any], judge: Judge | None
+    targets: Sequence[Target], names: Sequence[str], metrics: Sequence[object], judge: Judge | None
 ) -> None:
     """Check that there are answers to score and to compare."""
     if metrics and not names:
@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("request")
     asked = parser.parse_args()
 
-    def make(progress: Progress, item: Callable[[Any], object]) -> None:
+    def make(progress: Progress, item: Callable[[object], object]) -> None:
         request = EvaluationRequest.read(asked.request)
 
         folders: dict[int, Path] = {}

@@ -261,7 +261,7 @@ def _parts_by_place(
 
 
 def _example(
-    source: str, index: int, parts: list[TokenizedPart], conversation: Conversation | None, row: Mapping[str, Any]
+    source: str, index: int, parts: list[TokenizedPart], conversation: Conversation | None, row: Mapping[str, object]
 ) -> EvaluationExample:
     if conversation is None or conversation.kind == TEXTS:
         return EvaluationExample(source, index, tuple(parts), row=row)

@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("steps", type=int)
     asked = parser.parse_args()
 
-    def make(progress: Progress, item: Callable[[Any], object]) -> None:
+    def make(progress: Progress, item: Callable[[object], object]) -> None:
         from llf_core.config import RunConfig
         from llf_core.models.lazy_imports import deferred_imports
 

@@ -306,7 +306,7 @@ def main() -> None:
     parser.add_argument("group_size", type=int)
     given = parser.parse_args()
 
-    def make(progress: Progress, item: Callable[[Any], object]) -> None:
+    def make(progress: Progress, item: Callable[[object], object]) -> None:
         from llf_core.config import RunConfig
         from llf_core.models.lazy_imports import deferred_imports
         from llf_core.runs import create_run

@@ -31,7 +31,7 @@ PARAMETERS = {
 """Parameters of Ollama by their name in a generation config."""
 
 
-def _tool(name: str) -> dict[str, Any]:
+def _tool(name: str) -> dict[str, object]:
     parameters = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
     return {"type": "function", "function": {"name": name, "description": "Look it up.", "parameters": parameters}}
 
@@ -104,7 +104,7 @@ class TurnTexts:
         arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
         return f"{before}{call['function']['name']}{between}{arguments}{after}"
 
-    def _head(self, system: str | None, tools: Sequence[dict[str, Any]]) -> str:
+    def _head(self, system: str | None, tools: Sequence[dict[str, object]]) -> str:
         if not tools or self.tools is None:
             return self.no_system if system is None else self.system[0] + system + self.system[1]
         begin, before, after, end = self.tools.without_system if system is None else self.tools.with_system
@@ -184,7 +184,7 @@ def _is_plain(turns: TurnTexts) -> bool:
     return "{{{" not in turns.go() and not any(sign in repr(turns) for sign in ("{{", "}}", '"""'))
 
 
-def _message(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: str) -> dict[str, object]:
     return {"role": role, "content": content}
 
 
@@ -298,7 +298,7 @@ def write_modelfile(  # noqa: PLR0913, PLR0917 - what a Modelfile has
     return path
 
 
-def _renderer(tokenizer: PreTrainedTokenizerBase) -> Any:
+def _renderer(tokenizer: PreTrainedTokenizerBase) -> object:
     """Renders messages without the token that begins a text, which Ollama adds itself."""
     begin = tokenizer.bos_token or ""
 

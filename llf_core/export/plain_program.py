@@ -82,7 +82,7 @@ def run_plain_on(source: ExportSource, folders: Sequence[Path], *, base: Path | 
         return [_read(place) for place in places]
 
 
-def _job(source: ExportSource, folder: Path, base: Path | None, place: Path) -> dict[str, Any]:
+def _job(source: ExportSource, folder: Path, base: Path | None, place: Path) -> dict[str, object]:
     reference = source.reference
     return {
         "folder": str(folder),

@@ -138,7 +138,7 @@ def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         OSError: a file cannot be read.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name == RECEIPT:
@@ -213,13 +213,13 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
     return found
 
 
-def _row(values: Any) -> dict[str, Any]:
+def _row(values: object) -> dict[str, object]:
     if not isinstance(values, dict):
         raise TypeError("A row is no object.")
     return {key: value if key == "quantization" else _number_or_text(value) for key, value in values.items()}
 
 
-def _number_or_text(value: Any) -> Any:
+def _number_or_text(value: object) -> object:
     """A number or text; JSON has numbers that are not finite as texts."""
     number = as_number(value) if isinstance(value, str) else None
     return value if number is None else number

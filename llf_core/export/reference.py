@@ -47,7 +47,7 @@ class Reference:
 
 
 def measure_reference(
-    model: Any, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int, int], object]
+    model: object, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int, int], object]
 ) -> Reference:
     """Measure a model on the probes of `export.probes`.
 

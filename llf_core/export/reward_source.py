@@ -96,7 +96,7 @@ class RewardSource(ExportSource):
             folder: the folder.
         """
 
-    def _with_adapters(self, base: Any, names: list[str]) -> Any:
+    def _with_adapters(self, base: object, names: list[str]) -> object:
         add_reward_head(base, None if self.base.kind == "gguf" else self.base.folder)
         self.loader = CLASSIFIER
         self._padding = classifier_pad_token_id(self.tokenizer)

@@ -49,14 +49,14 @@ def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:
 
 
 def render_messages(  # noqa: PLR0913 - what a template takes
-    messages: Sequence[Mapping[str, Any]],
+    messages: Sequence[Mapping[str, object]],
     renderer: PreTrainedTokenizerBase | ProcessorMixin,
     *,
-    tools: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Mapping[str, object]] = (),
     continue_last: bool = False,
     in_parts: bool = False,
     image_sign: str = "",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> str:
     """Render messages with the chat template, as the model was trained to read them.
 
@@ -102,7 +102,7 @@ def render_messages(  # noqa: PLR0913 - what a template takes
     return str(text)
 
 
-def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign: str) -> dict[str, Any]:
+def _message(message: Mapping[str, object], number: int, in_parts: bool, image_sign: str) -> dict[str, object]:
     """A message as templates take it: content as text, arguments of tool calls as an object."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise PromptError(f"Message {number + 1} has no role. Expected system, user, assistant or tool.")
@@ -115,7 +115,7 @@ def _message(message: Mapping[str, Any], number: int, in_parts: bool, image_sign
     return found
 
 
-def _content(content: object, number: int, in_parts: bool, image_sign: str) -> Any:
+def _content(content: object, number: int, in_parts: bool, image_sign: str) -> object:
     if content is None or isinstance(content, str):
         text = content or ""
         return [{"type": "text", "text": text}] if in_parts else text

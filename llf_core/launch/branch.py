@@ -40,7 +40,7 @@ HISTORY_GAP_SECONDS = 0.001
 """Seconds between the last copied record and the new run's creation."""
 
 
-def _threads(folder: RunFolder) -> dict[str, Any]:
+def _threads(folder: RunFolder) -> dict[str, object]:
     """The number of threads of a run; another number changes the last bits of sums."""
     threads = read_object(folder.env).get("threads")
     return {"threads": threads} if isinstance(threads, int) else {}
@@ -110,7 +110,7 @@ def _proven(new: RunFolder) -> RunFolder:
 def branch(  # noqa: PLR0913 - each of them is optional
     folder: RunFolder,
     step: int | None = None,
-    changes: Mapping[str, Any] | None = None,
+    changes: Mapping[str, object] | None = None,
     name: str | None = None,
     trust: bool | str = False,
     *,
@@ -155,7 +155,7 @@ def branch(  # noqa: PLR0913 - each of them is optional
 
 
 def _branch(
-    folder: RunFolder, step: int, changes: Mapping[str, Any], name: str, further: Sequence[Change]
+    folder: RunFolder, step: int, changes: Mapping[str, object], name: str, further: Sequence[Change]
 ) -> RunFolder:
     """Create a branch with scheduled changes `further`."""
     from llf_core.config import ConfigError, RunConfig
@@ -246,7 +246,7 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
     return total if isinstance(total, int) else 0
 
 
-def _state(checkpoint: Path) -> dict[str, Any]:
+def _state(checkpoint: Path) -> dict[str, object]:
     """The Trainer's state; empty if there is none."""
     return read_object(checkpoint / "trainer_state.json", HISTORY_BYTES)
 
@@ -274,7 +274,7 @@ def _copy_history(folder: RunFolder, new: RunFolder, step: int) -> None:
             file.writelines(map(encode, told))
 
 
-def _records_until(path: Path, step: int) -> list[dict[str, Any]]:
+def _records_until(path: Path, step: int) -> list[dict[str, object]]:
     """The records up to a step, in the order of their attempts."""
     found = [record for record in records(path) if isinstance(record.get("step"), int) and record["step"] <= step]
     return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)

@@ -47,7 +47,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, Any]:
+def _versions() -> dict[str, object]:
     return {
         "llf": __version__,
         "python": platform.python_version(),

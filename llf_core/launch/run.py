@@ -277,7 +277,7 @@ class Run(RunControl):
         trained = trained_json(self.folder, last_model_event(self.events()))
         columns = self._reader.metrics()
         latest = {name: columns.last(name) for name in columns.names}
-        found: dict[str, Any] = spell_non_finite(
+        found: dict[str, object] = spell_non_finite(
             {
                 **row,
                 "counted": key_values({name: value for name, value in latest.items() if value is not None}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.redaction.url_secrets import missing_url_secrets
 
@@ -54,7 +54,7 @@ def stored_config(folder: RunFolder, what: str) -> RunConfig:
     return report.accepted()
 
 
-def check_urls(values: Mapping[str, Any], what: str, env: Mapping[str, str] | None = None) -> None:
+def check_urls(values: Mapping[str, object], what: str, env: Mapping[str, str] | None = None) -> None:
     """Refuse a stored config with URLs whose credentials the environment lacks, before a run is made of it.
 
     Args:

@@ -72,7 +72,7 @@ def adapter_settings(folder: Path) -> Any:
     return settings
 
 
-def check_stored_weights(settings: Any, folder: Path) -> None:
+def check_stored_weights(settings: object, folder: Path) -> None:
     """Refuse damaged weights, and a rank larger than the weights allow, before PEFT allocates memory for it.
 
     Args:
@@ -100,7 +100,7 @@ def check_stored_weights(settings: Any, folder: Path) -> None:
         )
 
 
-def keep_from_compiling(settings: Any) -> None:
+def keep_from_compiling(settings: object) -> None:
     """Keep PEFT from compiling its CUDA extension for BOFT where one butterfly factor makes no use of it.
 
     PEFT tries to for each layer, also on a machine without a GPU, and leaves `CC` and `CXX` set where it fails.

@@ -104,7 +104,7 @@ def cached_gguf_reader() -> Iterator[None]:
             return self._data
 
         @data.setter
-        def data(self, mapped: Any) -> None:
+        def data(self, mapped: object) -> None:
             self._data = np.asarray(mapped)
 
     plain = gguf.GGUFReader, gguf.get_tensor_name_map

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.name_checks.mirrors import HUGGING_FACE
 from llf_core.config.name_checks.models import meant_instead, shown_name
@@ -129,7 +129,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
-    place: dict[str, Any] = {"cache_dir": config.model.cache_dir if config else None, "endpoint": endpoint}
+    place: dict[str, object] = {"cache_dir": config.model.cache_dir if config else None, "endpoint": endpoint}
     failure: BaseException | None = None
     if not constants.HF_HUB_OFFLINE:
         try:

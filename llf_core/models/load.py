@@ -166,7 +166,7 @@ def with_new_tokens(model: PreTrainedModel, source: ModelSource, config: RunConf
     return add_rows(model, *load_with_new_tokens(source, config), config)
 
 
-def _stored_settings(architecture: Any) -> dict[str, Any]:
+def _stored_settings(architecture: object) -> dict[str, object]:
     """The quantization of a model's files as `config.json` has it; empty if they are not quantized."""
     stored = getattr(architecture, "quantization_config", None)
     if stored is None:

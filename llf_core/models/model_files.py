@@ -53,7 +53,7 @@ class _Finder:
 
 def _patch(module: ModuleType) -> None:
     """Patch a module so that it parses the files once for all processes."""
-    read: Callable[[object], dict[Any, Any]] | None = getattr(module, READER, None)
+    read: Callable[[object], dict[object, object]] | None = getattr(module, READER, None)
     package = Path(str(module.__file__)).parent.parent
     if read is None or not INSTALLED & set(package.parts):
         return
@@ -80,7 +80,7 @@ def _file() -> Path:
     return home() / "cache" / "transformers.json"
 
 
-def _stored(package: Path) -> dict[str, Any] | None:
+def _stored(package: Path) -> dict[str, object] | None:
     try:
         stored = json.loads(_file().read_bytes())
         if stored["of"] != _installed_version(package):
@@ -88,11 +88,11 @@ def _stored(package: Path) -> dict[str, Any] | None:
         decode_structure(stored["exports"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # an unreadable cache is computed again
-    exports: dict[str, Any] = stored["exports"]
+    exports: dict[str, object] = stored["exports"]
     return exports
 
 
-def _store(package: Path, structure: dict[Any, Any]) -> dict[str, Any]:
+def _store(package: Path, structure: dict[object, object]) -> dict[str, object]:
     exports = encode_structure(structure)
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)

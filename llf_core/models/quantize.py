@@ -158,7 +158,7 @@ def _mark_quantized(model: nn.Module, name: str) -> None:
     model.llf_quantizer = name  # type: ignore[assignment]  # an attribute of ours
 
 
-def is_quantized(model: Any) -> bool:
+def is_quantized(model: object) -> bool:
     """Whether the weights of a model are quantized in memory: no adapter is then merged into them without loss.
 
     Args:

@@ -182,7 +182,7 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[DEFAULT_ADAPTER])
 
 
-def _classifier(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _classifier(model: object, tokenizer: PreTrainedTokenizerBase) -> object:
     made = build_classifier(model)
     made.config.pad_token_id = classifier_pad_token_id(tokenizer)
     return made

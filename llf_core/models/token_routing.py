@@ -227,7 +227,7 @@ class Gathered:
         filled = torch.arange(longest, device=rows.device) < counts[:, None]
         return cls(places, filled, slots, hidden.shape[1])
 
-    def gather(self, value: Any) -> Any:
+    def gather(self, value: object) -> Any:
         """Gather the chosen tokens of an argument of a block, as of its hidden states, positions and mask.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.models.architecture import load_architecture
 from llf_core.models.bounded_templates import limit_templates
@@ -111,7 +111,7 @@ def _of_adapters(tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> list[
     return found
 
 
-def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
+def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: object) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a folder or GGUF file and set its padding token, without the checks of `load_tokenizer`.
 
     For a folder without a model, such as an adapter's, and for a file that is converted to one. Chat templates have

@@ -39,7 +39,7 @@ class AdamMini(Optimizer):
             ValueError: there is no parameter to train.
         """
         names, head = names_of(model), _head_size(model)
-        split: list[dict[str, Any]] = []
+        split: list[dict[str, object]] = []
         for group in groups:
             for block in (HEADS, ROWS, WHOLE, VALUES):
                 members = [one for one in group["params"] if block_of(names[one], one, head) == block]
@@ -112,7 +112,7 @@ class AdamMiniOptimizer(PerParameterOptimizer):
         parameter.add_(first / root, alpha=-group["lr"] / (1.0 - beta1 ** state["step"]))
 
 
-def _head_size(model: Any) -> int:
+def _head_size(model: object) -> int:
     """Rows of an attention head in the projections of queries and keys; 0 where the model's config does not tell."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config

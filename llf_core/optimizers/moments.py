@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -235,7 +235,7 @@ def _direction(gradient: Tensor, first: Tensor, second: Tensor, group: Group) ->
     return torch.div(first, denominator, out=denominator)
 
 
-def _codes(device: torch.device, *, signed: bool) -> Any:
+def _codes(device: torch.device, *, signed: bool) -> object:
     """The 256 values that 8 bits stand for, between -1 (or 0) and 1."""
     from bitsandbytes import functional
 

@@ -154,7 +154,7 @@ def split_groups(
     Returns:
         Groups for torch, none of them empty.
     """
-    split: list[dict[str, Any]] = []
+    split: list[dict[str, object]] = []
     for group in groups:
         for own, more in ((False, {}), (True, settings)):
             members = [one for one in group["params"] if (one in chosen) == own]

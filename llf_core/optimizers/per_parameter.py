@@ -153,5 +153,5 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
     return torch.stack(parts).square().sum()
 
 
-def _moved(state: Mapping[str, Any], device: torch.device) -> State:
+def _moved(state: Mapping[str, object], device: torch.device) -> State:
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}

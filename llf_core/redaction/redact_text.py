@@ -59,7 +59,7 @@ def redact(text: str, *, named: bool = True) -> str:
     return _replace_secrets(text, _environment_secrets(), named=named)
 
 
-def redact_nested(value: Any, *, named: bool = True) -> Any:
+def redact_nested(value: object, *, named: bool = True) -> Any:
     """Redact every string in a JSON-like value; a string under a key such as `password` is replaced entirely.
 
     Used for what is stored or sent as JSON: a value without secrets would be lost in a search of the serialized text.
@@ -106,7 +106,7 @@ class _EnvironmentSecrets:
 _known = _EnvironmentSecrets()
 
 
-def _redact_nested(value: Any, known: tuple[str, ...], *, named: bool) -> Any:
+def _redact_nested(value: object, known: tuple[str, ...], *, named: bool) -> object:
     if isinstance(value, str):
         return _replace_secrets(value, known, named=named)
     if isinstance(value, dict):

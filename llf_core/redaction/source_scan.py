@@ -98,7 +98,7 @@ def secrets_in(source: str) -> list[FoundSecret]:
     lines = re.split(r"\r\n?|\n", source)  # as Python counts them
     names = _NameCollector()
     names.visit(tree)
-    known: dict[int, Any] = {}
+    known: dict[int, object] = {}
     inside: set[int] = set()
     found: dict[int, str] = {}
     for node in ast.walk(tree):  # an expression comes before its parts
@@ -262,7 +262,7 @@ def _constant(node: ast.AST, known: dict[int, Any]) -> Any:
     return None
 
 
-def _parts(node: ast.AST, known: dict[int, Any]) -> Iterator[ast.AST]:
+def _parts(node: ast.AST, known: dict[int, object]) -> Iterator[ast.AST]:
     """Sub-expressions that form the value of an expression. Arguments of calls are separate values."""
     made_of: list[ast.AST] = []
     match node:

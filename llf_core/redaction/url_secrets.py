@@ -14,7 +14,7 @@ URLS_VARIABLE = "LLF_URLS"
 """Environment variable that holds the full URLs, separated by spaces."""
 
 
-def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def split_url_secrets(values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
     """Separate URL credentials from config values, so that the stored config holds none of them.
 
     Args:
@@ -23,7 +23,7 @@ def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     Returns:
         The changed values with redacted URLs, by key, and the full URLs for the environment.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     whole: list[str] = []
     for key, value in values.items():
         parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []

@@ -68,7 +68,7 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
         config = run_config(folder)
     except ConfigError:
         return read_config(folder.config)
-    changed: dict[str, Any] = redact_nested(config.flat())
+    changed: dict[str, object] = redact_nested(config.flat())
     return changed
 
 

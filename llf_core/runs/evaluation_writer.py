@@ -32,7 +32,7 @@ ABANDONED_SECONDS = 86_400.0
 """An incomplete result in which nothing was written for this time is that of a killed process."""
 
 
-def settings_key(settings: Mapping[str, Any]) -> str:
+def settings_key(settings: Mapping[str, object]) -> str:
     """Key of the settings of an evaluation, equal for equal settings, by which a result is found again.
 
     Args:
@@ -153,7 +153,7 @@ class EvaluationWriter:
         _publish(self._new, target)
         return read_result(target)
 
-    def _write(self, name: str, record: Mapping[str, Any]) -> None:
+    def _write(self, name: str, record: Mapping[str, object]) -> None:
         if name not in self._files:
             self._files[name] = os.fdopen(create_file(self._new / name, os.O_WRONLY | os.O_EXCL), "wb")
         self._files[name].write(encode(redact_nested(dict(record))))

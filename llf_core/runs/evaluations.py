@@ -337,7 +337,7 @@ def _values(one: Any) -> dict[str, Any]:
     return {each.name: getattr(one, each.name) for each in fields(one)}
 
 
-def _read_line(line: dict[str, Any], read: Callable[[dict[str, Any]], _Made]) -> _Made | None:
+def _read_line(line: dict[str, object], read: Callable[[dict[str, object]], _Made]) -> _Made | None:
     try:
         return read(line)
     except _DamagedError:
@@ -376,7 +376,7 @@ def _result(value: object, folder: Path) -> EvaluationResult:
     )
 
 
-def _metric(given: dict[str, Any]) -> MetricValue:
+def _metric(given: dict[str, object]) -> MetricValue:
     by_source = _object(given.get("by_source", {}), "by_source")
     return MetricValue(
         _text(given, "name"),
@@ -392,7 +392,7 @@ def _metric(given: dict[str, Any]) -> MetricValue:
     )
 
 
-def _example(given: dict[str, Any]) -> ExampleResult:
+def _example(given: dict[str, object]) -> ExampleResult:
     scores = _object(given.get("scores", {}), "scores")
     return ExampleResult(
         _count(given, "index"),
@@ -408,7 +408,7 @@ def _example(given: dict[str, Any]) -> ExampleResult:
     )
 
 
-def _token_losses(given: dict[str, Any]) -> TokenLosses:
+def _token_losses(given: dict[str, object]) -> TokenLosses:
     tokens = tuple(str(one) for one in _list(given, "tokens"))
     losses = tuple(as_number(one) for one in _list(given, "losses"))
     if len(tokens) != len(losses) or None in losses:
@@ -417,20 +417,20 @@ def _token_losses(given: dict[str, Any]) -> TokenLosses:
     return TokenLosses(_count(given, "index"), tokens, kept, _text(given, "source"))
 
 
-def _object(value: object, name: str) -> dict[str, Any]:
+def _object(value: object, name: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise _DamagedError(f"{name} is not an object")
     return value
 
 
-def _list(given: dict[str, Any], name: str) -> list[Any]:
+def _list(given: dict[str, object], name: str) -> list[object]:
     value = given.get(name)
     if not isinstance(value, list):
         raise _DamagedError(f"{name} is not a list")
     return value
 
 
-def _text(given: dict[str, Any], name: str) -> str:
+def _text(given: dict[str, object], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str):
         raise _DamagedError(f"{name} is not a text")

@@ -65,7 +65,7 @@ def _dumps(record: object) -> str:
     return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_scalar)
 
 
-def _scalar(value: object) -> Any:
+def _scalar(value: object) -> object:
     item = getattr(value, "item", None)
     if item is None:
         raise TypeError(f"{value!r} of type {type(value).__name__} can't be written as JSON.")

@@ -99,7 +99,7 @@ def last_evaluation(folder: RunFolder) -> dict[str, float]:
     return {}
 
 
-def evaluated(values: Mapping[str, Any]) -> dict[str, float]:
+def evaluated(values: Mapping[str, object]) -> dict[str, float]:
     """The metrics of evaluations among logged values, by which runs are sorted, without the bounds of their intervals.
 
     Args:

@@ -100,7 +100,7 @@ class Row:
         """The row as a JSON object; non-finite numbers are strings, since JSON has none."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
         more = lists | {"evaluated": dict(self.evaluated), "remaining": self.remaining}
-        found: dict[str, Any] = spell_non_finite(asdict(self) | more)
+        found: dict[str, object] = spell_non_finite(asdict(self) | more)
         return found
 
 

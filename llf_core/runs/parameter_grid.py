@@ -169,7 +169,7 @@ def _layers(runs: object) -> list[int] | None:
     return found
 
 
-def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, Any]:
+def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, object]:
     """The table of a list of layers; equal layers share a row."""
     alike: dict[tuple[str | None, ...], list[int]] = {}
     for layer in sorted({layer for one in modules.values() for layer in one.states}):

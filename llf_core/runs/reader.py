@@ -115,9 +115,9 @@ class RunReader:
         """
         return log_tail(self.folder, lines)
 
-    def _new(self, name: str, tail: Tail) -> list[dict[str, Any]]:
+    def _new(self, name: str, tail: Tail) -> list[dict[str, object]]:
         """Objects not returned yet. A replaced file is read from its beginning, without repeats."""
-        new: list[dict[str, Any]] = []
+        new: list[dict[str, object]] = []
         taken = 0  # lines
         for data, again in tail.pieces():
             lines = data.splitlines()

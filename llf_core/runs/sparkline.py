@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.latest_metrics import latest_values
@@ -71,12 +71,12 @@ def _shape(descriptor: int) -> CurveSummary:
     return CurveSummary(tuple(points[-1::-step][::-1]), last)
 
 
-def _last(block: list[dict[str, Any]], name: str) -> float | None:
+def _last(block: list[dict[str, object]], name: str) -> float | None:
     found = (as_number(one[name]) for one in reversed(block) if name in one)
     return next((one for one in found if one is not None and math.isfinite(one)), None)
 
 
-def _records(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:
+def _records(data: bytes, *, cut: bool = False) -> list[dict[str, object]]:
     """Training records on complete lines, in order; the first line is skipped if it may be incomplete."""
     lines = data.split(b"\n")[1 if cut else 0 :]
     found = []

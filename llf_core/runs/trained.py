@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 
-def trained_json(folder: RunFolder, event: Mapping[str, Any] | None) -> dict[str, Any]:
+def trained_json(folder: RunFolder, event: Mapping[str, object] | None) -> dict[str, Any]:
     """What a run trains, for a view.
 
     Args:
@@ -47,6 +47,6 @@ def trained_json(folder: RunFolder, event: Mapping[str, Any] | None) -> dict[str
     }
 
 
-def last_model_event(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def last_model_event(events: Iterable[Mapping[str, object]]) -> Mapping[str, Any] | None:
     """The last event `model` among some, which says what the newest attempt trains; None if there is none."""
     return next((event for event in reversed(list(events)) if event.get("type") == "model"), None)

@@ -189,7 +189,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: dict[str, object]) -> None:
     """Replace a file that only its owner can read."""
     new = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)

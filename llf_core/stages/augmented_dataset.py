@@ -40,6 +40,6 @@ class AugmentedDataset:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
-    def _several(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        examples: list[dict[str, Any]] = self.examples.__getitems__(indices)
+    def _several(self, indices: Sequence[int]) -> list[dict[str, object]]:
+        examples: list[dict[str, object]] = self.examples.__getitems__(indices)
         return examples

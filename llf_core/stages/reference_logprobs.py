@@ -336,7 +336,7 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         start += size
 
 
-def _on(batch: dict[str, Any], device: str) -> dict[str, Any]:
+def _on(batch: dict[str, object], device: str) -> dict[str, object]:
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
@@ -32,7 +32,7 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._steps = 0
         self._after = after
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Release the memory after the chosen steps; the gradients are freed by now.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -142,7 +142,9 @@ class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._untrained = untrained
         self._on_step = on_step
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Set the rate as a live change of a run does, so that groups of parameters keep their proportions."""
         del args, state, control
         self._trainer.set_learning_rate(self._rate)
@@ -153,7 +155,7 @@ class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         """Record the loss of a step; stop the branch where it has diverged."""
         del args

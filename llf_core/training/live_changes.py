@@ -44,7 +44,9 @@ class LiveChanges:
         self._watched: SamplePrompts | None = None
         self._plan: list[Change] = []
 
-    def begin(self, trainer: TrainingLoop, watched: SamplePrompts | None, held: Mapping[str, Any], step: int) -> None:
+    def begin(
+        self, trainer: TrainingLoop, watched: SamplePrompts | None, held: Mapping[str, object], step: int
+    ) -> None:
         """Restore the changes in the checkpoint, and schedule those that an earlier attempt made after its step.
 
         A resumed run continues with what was changed, and repeats later changes at their steps.
@@ -92,7 +94,7 @@ class LiveChanges:
             self._writer.event("steered", **change.json(), says=said, again=True)
             logger.info(said)
 
-    def change(self, changes: Mapping[str, Any], step: int, id: str, control: TrainerControl) -> str:  # noqa: A002
+    def change(self, changes: Mapping[str, object], step: int, id: str, control: TrainerControl) -> str:  # noqa: A002
         """Apply a requested change; scheduled changes of the same setting are cancelled.
 
         It is recorded as an event, from which a resumed or replayed run repeats it.
@@ -195,9 +197,9 @@ REPLACING_CHANGES = {"learning_rate", "max_steps"}
 """Settings whose latest change replaces earlier ones."""
 
 
-def _initial_changes(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> Change:
+def _initial_changes(known: Iterable[Change], step: int, held: Mapping[str, object]) -> Change:
     """Changes at a checkpoint's own step that the checkpoint does not contain: the changed settings of a branch."""
-    told: dict[str, Any] = {}
+    told: dict[str, object] = {}
     last = ""
     for change in known:
         if change.step == step and REPLACING_CHANGES & change.changes.keys():
@@ -223,5 +225,5 @@ def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
         UnreadableError: the events cannot be read.
         OSError: too many files are open.
     """
-    held: dict[str, Any] = read_counters(checkpoint).get("held", {})
+    held: dict[str, object] = read_counters(checkpoint).get("held", {})
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

@@ -223,7 +223,7 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
-def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: RunWriter) -> None:
+def _tell_properties(settings: Mapping[str, object], config: RunConfig, writer: RunWriter) -> None:
     """Warn about special properties of an architecture.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +30,9 @@ MULTIPLE = 8
 """Rows are padded to a multiple of it, as the collator does."""
 
 
-def decide_checkpointing(context: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> CheckpointingChoice:
+def decide_checkpointing(
+    context: TrainingContext, beside: Sequence[object] = (), *, resumes: bool
+) -> CheckpointingChoice:
     """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
     It is decided before the first step, since it costs time only where memory is short. A resumed run keeps the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
@@ -35,7 +35,9 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
         self._checkpoints = checkpoints
         self._resumed = resumed
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Restore the method's state, once the Trainer has loaded the checkpoint's weights.
 
         AdaLoRA, for example, continues with the ranks and importances that it had. Nothing happens in a new run, or if
@@ -57,7 +59,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
                 self._method.restore(load_file(self._resumed / FILE))
 
     def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Call the method after the weights have changed, while the gradients are still there, as AdaLoRA needs them.
 
@@ -69,7 +71,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
         del args, control
         self._method.after_step(state.global_step + 1, state.max_steps)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Write the method's state, with which a resumed run continues, as `method.safetensors`, if it has one.
 
         Args:

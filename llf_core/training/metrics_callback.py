@@ -7,7 +7,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import TrainerCallback
@@ -96,7 +96,9 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._busy_steps = 0
         self._mark = time.perf_counter()
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Verify a loaded checkpoint, restore its counters and live changes, and record that training starts.
 
         Views show the run as running from here on. At the start of a new run forgetting is measured, and the base
@@ -157,7 +159,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state.best_model_checkpoint = state.best_metric = None
         state.best_global_step = 0
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Measure the step's duration, then apply live changes and handle control requests, between two steps.
 
         Requests wait for this moment, since model and optimizer are consistent only between steps.
@@ -189,7 +191,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         """Append the logged metrics with tokens, speed and memory, and write a line to the log.
 
@@ -246,7 +248,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         """Record the evaluation, answer the requests for it, sample and measure forgetting.
 
@@ -267,7 +269,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._measure_forgetting(state.global_step)
         self._mark = time.perf_counter()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Complete the new checkpoint, answer requests that wait for it, and remove old checkpoints.
 
         A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk. Then

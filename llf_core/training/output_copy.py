@@ -9,7 +9,7 @@ import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config import ConfigError, Problem
 from llf_core.config.name_checks.output_folder import (
@@ -157,7 +157,7 @@ def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> 
 
 def _copy(source: Path, new: Path, run_id: str) -> None:
     """Copy and flush every file, and write the marker last."""
-    files: dict[str, Any] = {}
+    files: dict[str, object] = {}
     for name, entry in walk(source):
         if entry.is_dir(follow_symlinks=False):
             (new / name).mkdir()

@@ -61,7 +61,7 @@ def check_positions(context: TrainingContext) -> None:
         raise DataError(problem)
 
 
-def _too_long(context: TrainingContext, sets: Sequence[Any], limit: int) -> str:
+def _too_long(context: TrainingContext, sets: Sequence[object], limit: int) -> str:
     """Sentences about examples of some sets that do not fit into `limit` positions; empty if all fit."""
     config = context.config
     longest = max(map(_longest, sets))

@@ -95,7 +95,7 @@ def write_resolved(
     update_env(folder, **facts)
 
 
-def _rope(context: TrainingContext) -> dict[str, Any]:
+def _rope(context: TrainingContext) -> dict[str, object]:
     """The rotary embeddings as loaded, where `rope_scaling` is set."""
     if context.config.model.rope_scaling is None:
         return {}
@@ -143,7 +143,7 @@ def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
         if not is_valid(value):
             name, said = ".".join(keys), "missing" if value is None else shown(repr(value))
             raise ResolvedError(f"`{name}` in {folder.resolved.name} is {said}. Expected {expected}.", WHAT_TO_DO)
-    found: dict[str, Any] = kept
+    found: dict[str, object] = kept
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.generation import generate
 from llf_core.generation.own_forward import without_accelerate
@@ -149,8 +149,8 @@ class SamplePrompts:
         for prompt, text in zip(prompts, answers, strict=True):
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
 
-    def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
+    def _base(self, step: int) -> Callable[[], AbstractContextManager[object]] | None:
         """Context in which the model acts as the base model: a new adapter is disabled; else only before step 1."""
-        off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
+        off: Callable[[], AbstractContextManager[object]] | None = getattr(self._model, "disable_adapter", None)
         turned_off = None if self._continues else off
         return turned_off or (nullcontext if step == 0 else None)

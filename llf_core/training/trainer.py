@@ -352,7 +352,7 @@ class RunTrainer(TrainingLoop):
         self._pending_losses.append((numbers, losses, tokens))
 
     def evaluation_loop(
-        self, dataloader: DataLoader[Any], *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+        self, dataloader: DataLoader[object], *args: object, metric_key_prefix: str = "eval", **kwargs: object
     ) -> EvalLoopOutput:
         """Run the Trainer's evaluation loop, with the loss as a mean over tokens (pairs, completions) of all batches.
 

@@ -80,7 +80,7 @@ def replace_surrogates(text: str) -> str:
     return LONE_SURROGATES.sub(REPLACEMENT, text)
 
 
-def _replace_surrogates_in(value: Any) -> Any:
+def _replace_surrogates_in(value: object) -> object:
     if isinstance(value, dict):
         return {replace_surrogates(key): _replace_surrogates_in(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -213,7 +213,7 @@ def footer(usage: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _error(given: dict[str, Any]) -> dict[str, Any]:
+def _error(given: dict[str, object]) -> dict[str, object]:
     sentences = [str(given.get(name) or "") for name in ("message", "what_to_do")]
     kind = given.get("kind", "engine")
     fixes = next((fixes for one, fixes in FIXES.items() if one == kind), ASK_AGAIN)

@@ -69,7 +69,7 @@ class ReplyWriter:
         self,
         conversation: Conversation,
         questions: Mapping[str, ChatMessage],
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         left_out: int = 0,
     ) -> list[tuple[Writing, list[ChatMessage]]]:
         """Add an empty reply of each model to a conversation, which the page shows before anything is generated.

@@ -64,7 +64,7 @@ def saved_settings(conversation: Conversation) -> dict[str, Any]:
 
 
 def save_settings(
-    conversation: Conversation, settings: Mapping[str, Any], models: Sequence[str], tools: Sequence[dict[str, Any]]
+    conversation: Conversation, settings: Mapping[str, object], models: Sequence[str], tools: Sequence[dict[str, Any]]
 ) -> None:
     """Keep the settings of a chat in its conversation, with which it is opened again, if they differ from those there.
 

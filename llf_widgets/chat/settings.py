@@ -36,7 +36,7 @@ _EXPECTED = {
 _INTEGERS = frozenset({"max_tokens", "seed"})
 
 
-def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def changed(settings: Mapping[str, object], changes: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, str]]:
     """Apply changes of the page to settings; an invalid number becomes a sentence beside its field and changes nothing.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 STYLE = "white-space:pre-wrap;margin:0 0 8px"
 
 
-def summary_html(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
+def summary_html(call: str, turns: Iterable[Mapping[str, object]]) -> str:
     """A conversation as HTML without scripts, for notebooks that are read without a kernel; all text is escaped.
 
     Args:
@@ -28,7 +28,7 @@ def summary_html(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def summary_text(call: str, turns: Iterable[Mapping[str, Any]]) -> str:
+def summary_text(call: str, turns: Iterable[Mapping[str, object]]) -> str:
     """A conversation as plain text, for hosts that show no HTML.
 
     Args:

@@ -56,7 +56,7 @@ class CellTools:
         return made
 
 
-def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
+def tool_schema(function: Callable[..., object]) -> dict[str, Any]:
     """A function in OpenAI's form: its name, its docstring, and its parameters with the types of their annotations.
 
     The model reads it to decide whether and how to call the function.
@@ -90,7 +90,7 @@ def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
     return {"type": "function", "function": described}
 
 
-def call_tool(functions: Mapping[str, Callable[..., Any]], name: str, arguments: str) -> str:
+def call_tool(functions: Mapping[str, Callable[..., object]], name: str, arguments: str) -> str:
     """Call a function as a model asks, and return what the model is told, also of errors, which it may correct.
 
     Args:

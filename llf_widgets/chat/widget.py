@@ -153,7 +153,7 @@ class Chat(ChatSession):
         except (UserError, ValueError, OSError) as error:
             self._note = str(error)
 
-    def _page_opened(self, given: dict[str, Any]) -> None:
+    def _page_opened(self, given: dict[str, object]) -> None:
         with self._lock:
             self._page_updates_outputs = bool(given.get("keeps_view"))
             self._conversation.refresh()
@@ -179,7 +179,7 @@ class Chat(ChatSession):
             problem = str(error)
         self.send({"type": "picture_checked", "key": key, "problem": problem})
 
-    def _show_picture(self, given: dict[str, Any]) -> None:
+    def _show_picture(self, given: dict[str, object]) -> None:
         """Send the page a picture of the conversation."""
         key = str(given["key"])
         self.send({"type": "picture", "key": key, "url": shown_url(self._conversation, key)})
@@ -237,7 +237,7 @@ class Chat(ChatSession):
                 if found is not None and model in found.questions:
                     self._again(turn, model, left_out=shortened(self._conversation, found, model))
 
-    def _keep(self, given: dict[str, Any]) -> None:
+    def _keep(self, given: dict[str, object]) -> None:
         """Keep a reply as training data."""
         with self._lock:
             turn, model = self._turn(str(given["turn"])), str(given["model"])
@@ -247,7 +247,7 @@ class Chat(ChatSession):
                 self._show_turns()
                 self._show_kept()
 
-    def _undo(self, given: dict[str, Any]) -> None:
+    def _undo(self, given: dict[str, object]) -> None:
         """Remove a reply from a data set."""
         with self._lock:
             turn, kind = self._turn(str(given["turn"])), given["kind"]
@@ -256,7 +256,7 @@ class Chat(ChatSession):
                 self._show_turns()
                 self._show_kept()
 
-    def _change_settings(self, changes: dict[str, Any]) -> None:
+    def _change_settings(self, changes: dict[str, object]) -> None:
         with self._lock:
             self._settings, problems = changed(self._settings, changes)
             kept = {name: text for name, text in self._errors.items() if name not in changes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -258,7 +258,7 @@ def _environment_facts(tracker: RunTracker) -> dict[str, str]:
     }
 
 
-def _part(facts: dict[str, Any], name: str) -> dict[str, Any]:
+def _part(facts: dict[str, object], name: str) -> dict[str, object]:
     """An object in a file of a run; empty if it is none, since the run may come from elsewhere."""
     found = facts.get(name)
     return found if isinstance(found, dict) else {}

@@ -64,7 +64,7 @@ def middle(text: str, max_length: int) -> str:
     return f"{text[:head]}…{text[len(text) - (max_length - 1 - head) :]}"
 
 
-def value_at(config: Mapping[str, Any], key: str) -> str:
+def value_at(config: Mapping[str, object], key: str) -> str:
     """Format the value of a config's key for display; a dash for a missing key, whose value is the default.
 
     Args:

@@ -91,7 +91,7 @@ class ResultTables:
         """
         return [self._row(value) for value in self.results[0].metrics]
 
-    def _row(self, value: MetricValue) -> dict[str, Any]:
+    def _row(self, value: MetricValue) -> dict[str, object]:
         values = [one.metric(value.name) for one in self.results]
         found = [
             difference_of(value, pairs) if other is not None and pairs else None
@@ -234,7 +234,7 @@ class ResultTables:
         value: MetricValue,
         vote: Vote | None,
         verdicts: Sequence[dict[str, dict[tuple[str, int], JudgedPair]]],
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         found = [by_key.get(key) for by_key in self._by_key]
         first = next(one for one in found if one is not None)
         return {
@@ -314,7 +314,7 @@ def votes_text(votes: Sequence[Vote]) -> str:
     return f"{share(rate)} of {with_unit(len(votes), 'vote')} ({counts}), 95 % interval {share(low)} to {share(high)}"
 
 
-def _message_text(message: dict[str, Any]) -> str:
+def _message_text(message: dict[str, object]) -> str:
     role, content = str(message.get("role", "")), message.get("content")
     if isinstance(content, list):
         content = "".join(str(part.get("text", "[media]")) for part in content if isinstance(part, dict))

@@ -353,7 +353,7 @@ class Evaluate(SavedView):
             self._show_page(page["group"], page["metric"], page["order"], page["offset"])
 
 
-def _listed(given: Any) -> list[Any]:
+def _listed(given: object) -> list[object]:
     """A list, also of a single name or function."""
     return list(given) if isinstance(given, list | tuple) else [given]
 

@@ -14,7 +14,7 @@ HEADS = ("Record", "Loss", "Text")
 CELL = "padding:2px 12px 2px 0;text-align:{};vertical-align:top"
 
 
-def summary_html(call: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def summary_html(call: str, rows: Sequence[Mapping[str, object]]) -> str:
     """Examples with their losses as an HTML table, for saved notebooks; all text is escaped.
 
     Args:

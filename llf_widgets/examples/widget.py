@@ -206,7 +206,7 @@ class Examples(FrontEnd):
         self._code, self._note = [], ""
         self._receive(self, self._page["query"], [])
 
-    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
+    def _receive(self, _widget: object, content: object, _buffers: object) -> None:
         if not isinstance(content, dict):
             return
         offset = content.get("offset", 0)

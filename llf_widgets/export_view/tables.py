@@ -43,7 +43,7 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
         (`cells`) of the table of quantizations, and `bars` (`name`, `bytes`, `kl` in nats), what the chart draws, None
         where a number is missing or not finite; the last two are empty without quantizations.
     """
-    found: dict[str, Any] = strip_bidi_nested(
+    found: dict[str, object] = strip_bidi_nested(
         {
             "passed": receipt.passed,
             "summary": _summary(receipt),
@@ -81,7 +81,7 @@ def _summary(receipt: Receipt) -> str:
     return f"{checks}. {files}{duration(receipt.seconds)} in total.{read}"
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, object]) -> list[str]:
     found = []
     for key, _, form in COLUMNS:
         value = as_number(row.get(key))
@@ -89,6 +89,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _finite(row: Mapping[str, Any], key: str) -> float | None:
+def _finite(row: Mapping[str, object], key: str) -> float | None:
     value = as_number(row.get(key))
     return value if value is not None and abs(value) < float("inf") else None

@@ -193,7 +193,7 @@ class ExportView(SavedView):
                 raise _StoppedError
             self._end_process = end
 
-    def _end(self, state: str, note: str, folder: str = "", receipt: dict[str, Any] | None = None) -> None:
+    def _end(self, state: str, note: str, folder: str = "", receipt: dict[str, object] | None = None) -> None:
         with self.hold_sync():
             self._state, self._note, self._progress = state, strip_bidi(note), []
             self._folder, self._receipt = folder, receipt or {}
@@ -202,7 +202,7 @@ class ExportView(SavedView):
         finally:
             self._done.set()  # also if the view is closed meanwhile
 
-    def _receive(self, _widget: object, content: Any, _buffers: object) -> None:
+    def _receive(self, _widget: object, content: object, _buffers: object) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "stop":
             self.stop()
@@ -215,7 +215,7 @@ class ExportView(SavedView):
                 self._start()
 
 
-def _name(target: Any) -> str:
+def _name(target: object) -> str:
     """What the title calls a target: the id of a run, the last part of a path."""
     found = str(getattr(target, "id", None) or getattr(target, "name", None) or target)
     return PurePath(found).name or found if PurePath(found).is_absolute() else found

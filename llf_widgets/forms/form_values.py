@@ -165,7 +165,7 @@ class FormValues:
         is_default = key in self.specs and same_value(value, self._default(key))
         return is_default and (value is None or (key not in self.preset_values and key not in ALWAYS_SHOWN))
 
-    def _default(self, key: str) -> Any:
+    def _default(self, key: str) -> object:
         return self.specs[key].default if key in self.specs else None
 
     def _invalidate(self) -> None:

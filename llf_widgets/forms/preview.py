@@ -141,7 +141,7 @@ class DataPreview(FormWidget):
         else:
             self._show("idle", messages=[Message("error", result.error)])
 
-    def _finish(self, report: Mapping[str, Any]) -> None:
+    def _finish(self, report: Mapping[str, object]) -> None:
         self._show("done", note=counts_text(report), messages=data_messages(report), examples=example_rows(report))
 
     def _show(

@@ -156,7 +156,7 @@ class FormState(FormProblems):
         self.notes = ()
         self._invalidate()
 
-    def replace_values(self, values: Mapping[str, Any]) -> None:
+    def replace_values(self, values: Mapping[str, object]) -> None:
         """Replace all values, for example with those of before.
 
         Args:
@@ -259,7 +259,7 @@ class FormState(FormProblems):
         self.config_values["dataset"] = self.cell_rows.path
         self._invalidate()
 
-    def _load(self, source: Any, folder: Path | None = None) -> None:
+    def _load(self, source: object, folder: Path | None = None) -> None:
         source_config = read(source, base=folder)
         if (source_config.file or folder is not None) and source_config.base != Path.cwd():
             # the form's own text has no folder: its relative paths start at the working directory
@@ -286,7 +286,7 @@ class FormState(FormProblems):
         if self._model() != self._noted_model:
             self._attached.pop("template", None)
 
-    def _parsed(self, key: str, text: str) -> Any:
+    def _parsed(self, key: str, text: str) -> object:
         """The value of a typed text, without zero bytes, which no keyboard writes and no config holds."""
         if self.cell_rows is not None and key in DATASET_KEYS:
             text = self.cell_rows.from_display(text)

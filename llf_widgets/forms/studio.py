@@ -146,7 +146,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         """The runs of the last sweep, for the cells below the form; empty if there is none."""
         return self._runs
 
-    def set(self, **values: Any) -> None:
+    def set(self, **values: object) -> None:
         """Set fields by key, like typing: `studio.set(learning_rate=1e-4)`.
 
         Invalid values are shown beside their field, as typed ones are.
@@ -328,7 +328,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self.refresh()
         return self._run
 
-    def _sweep_pressed(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
+    def _sweep_pressed(self, values: Mapping[str, Sequence[object]]) -> tuple[Run, ...]:
         """Handle the sweep button, and scroll to the runs."""
         runs = self.sweep(values)
         self._kept.run_started()
@@ -364,7 +364,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             if section.contains(key):
                 section.focus_field(key)
 
-    def _apply_fix(self, changes: Mapping[str, Any]) -> None:
+    def _apply_fix(self, changes: Mapping[str, object]) -> None:
         self.state.apply(changes)
         self._edited()
 

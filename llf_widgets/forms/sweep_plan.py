@@ -48,7 +48,7 @@ def can_sweep(spec: FieldSpec) -> bool:
     return control_kind(spec) != "text"
 
 
-def suggest_values(spec: FieldSpec, value: Any) -> str:
+def suggest_values(spec: FieldSpec, value: object) -> str:
     """Suggest values to try: around the form's own for a number, all of at most `MAX_LISTED_CHOICES` choices.
 
     Around means a third and three times a real number, about half a power of ten, and half and twice an integer: a
@@ -108,12 +108,12 @@ def plan_sweep(state: FormState, chosen: Mapping[str, str]) -> SweepPlan:
         PluginError: two installed packages declare the same name or key.
         FileNotFoundError: the working directory was removed.
     """
-    values: dict[str, list[Any]] = {}
+    values: dict[str, list[object]] = {}
     messages: list[Message] = []
     for key, text in chosen.items():
         spec = state.specs[key]
         given = parse_values(spec, text)
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for value in given:
             found.setdefault(format_value(value) or UNSET, value)
         values[key] = list(found.values())
@@ -142,12 +142,12 @@ def _no_values(spec: FieldSpec, proposed: str) -> Message:
     return Message("error", text, ((f"Set to {proposed}", {spec.key: proposed}),) if proposed else ())
 
 
-def _new_problems(state: FormState, runs: Sequence[Mapping[str, Any]]) -> list[Message]:
+def _new_problems(state: FormState, runs: Sequence[Mapping[str, object]]) -> list[Message]:
     """Problems of the runs that the form itself does not have, without duplicates."""
     if state.config is None:
         return []  # what is wrong in the form comes first
     known = {problem.message for problem in validate(state.config).problems}
-    found: dict[str, tuple[Problem, list[Mapping[str, Any]]]] = {}
+    found: dict[str, tuple[Problem, list[Mapping[str, object]]]] = {}
     for one in runs:
         for problem in validate({**state.config.flat(), **one}).problems:
             if problem.message not in known:
@@ -162,7 +162,7 @@ def _new_problems(state: FormState, runs: Sequence[Mapping[str, Any]]) -> list[M
     return [*messages[:MAX_MESSAGES], Message(rest[0].level, f"{len(rest)} more of this type.")]
 
 
-def _affected_runs(runs: Sequence[Mapping[str, Any]], of: int) -> str:
+def _affected_runs(runs: Sequence[Mapping[str, object]], of: int) -> str:
     """The runs that a message applies to, by common values, else by number; empty for all."""
     if len(runs) == of:
         return ""

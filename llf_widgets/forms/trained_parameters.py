@@ -143,7 +143,7 @@ class TrainedParameters(FormWidget):
         *,
         note: str = "",
         messages: list[Message] | None = None,
-        grid: Mapping[str, Any] | None = None,
+        grid: Mapping[str, object] | None = None,
     ) -> None:
         with self.hold_sync():
             self._state, self._note = state, note

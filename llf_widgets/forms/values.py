@@ -93,7 +93,7 @@ def parse_value(spec: FieldSpec, text: str) -> Any:
     return _names(text) if spec.type == "names" else text
 
 
-def _names(text: str) -> Any:
+def _names(text: str) -> object:
     """The list of a text that `format_value` made of one; any other text is a comma-separated list itself."""
     found = _structure(text) if text.startswith("[") else text
     texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
@@ -114,7 +114,7 @@ def _number(text: str) -> int | float | None:
     return value if math.isfinite(value) else None
 
 
-def _structure(text: str) -> Any:
+def _structure(text: str) -> object:
     """Parse JSON, else YAML, else return the text."""
     try:
         return json_value(text)

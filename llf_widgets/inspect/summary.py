@@ -35,7 +35,7 @@ def table(overview: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
+def summary_text(state: str, note: str, overview: Mapping[str, object]) -> str:
     """The counts as plain text, for frontends without HTML.
 
     Args:
@@ -59,7 +59,7 @@ def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
     )
 
 
-def summary_html(state: str, note: str, overview: Mapping[str, Any]) -> str:
+def summary_html(state: str, note: str, overview: Mapping[str, object]) -> str:
     """The counts as an HTML table for saved notebooks. Names of data sets are escaped.
 
     Args:

@@ -81,7 +81,7 @@ def log_lines(lines: Iterable[str]) -> list[str]:
     return clean
 
 
-def _state(event: dict[str, Any]) -> str:
+def _state(event: dict[str, object]) -> str:
     reason = event.get("reason")
     return f"{event['state']}: {reason}" if reason else str(event["state"])
 
@@ -108,7 +108,7 @@ def _receipt(event: dict[str, Any]) -> str:
     return f"{with_unit(event['steps'], 'step')} repeated after step {event['from_step']}: {how}"
 
 
-def _model(event: dict[str, Any]) -> str:
+def _model(event: dict[str, object]) -> str:
     return (
         f"model: {event['trainable']:,} of {event['parameters']:,} parameters are trainable, "
         f"{event['dtype']} on {event['device']}"
@@ -121,7 +121,7 @@ def _request(event: dict[str, Any]) -> str:
     return f"{event['request']}{' ' * bool(arguments)}{arguments} requested by {event.get('by') or 'another view'}"
 
 
-def _answer(event: dict[str, Any]) -> str:
+def _answer(event: dict[str, object]) -> str:
     if event["ok"] and event.get("request") == "set":
         return ""  # the change itself stands in a line of its own
     word = event.get("request", "request")
@@ -148,7 +148,7 @@ def _evaluation(event: dict[str, Any]) -> str:
     return ", ".join(["evaluation" if loss is None else f"evaluation {formatting.number(float(loss))}", *results])
 
 
-def _warning(event: dict[str, Any]) -> str:
+def _warning(event: dict[str, object]) -> str:
     return f"warning: {event['message']}"
 
 

@@ -29,7 +29,7 @@ def key_numbers(
     series: Series,
     smoothed: Smoothed,
     window: int,
-    forecast: Mapping[str, Any] | None = None,
+    forecast: Mapping[str, object] | None = None,
     peak: float | None = None,
 ) -> tuple[Number, ...]:
     """The numbers at the top of the view, at most six: key metrics first, speed and memory last.
@@ -126,7 +126,7 @@ def _metric_rows(series: Series, smoothed: Smoothed, window: int) -> list[Number
     return numbers
 
 
-def _by_hand(event: dict[str, Any]) -> bool:
+def _by_hand(event: dict[str, object]) -> bool:
     return "says" in event and not event.get("again")
 
 
@@ -177,7 +177,7 @@ def _note(word: str, write: Callable[[float], str], value: float | None) -> str:
     return "" if value is None else f"{word} {write(value)}"
 
 
-def _memory(series: Series, forecast: Mapping[str, Any] | None) -> Number:
+def _memory(series: Series, forecast: Mapping[str, object] | None) -> Number:
     now, highest_value = last(series, "memory"), highest(series, "memory")
     if now is None:
         return Number("Memory", NO_VALUE)

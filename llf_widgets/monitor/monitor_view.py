@@ -62,7 +62,7 @@ class MonitorView(FrontEnd):
             raise traitlets.TraitError(str(error)) from None
         return dict(proposal["value"])
 
-    def _on_request(self, _widget: object, request: Any, _buffers: object) -> None:
+    def _on_request(self, _widget: object, request: object, _buffers: object) -> None:
         if not isinstance(request, dict) or not isinstance(request.get("type"), str):
             return
         try:

@@ -174,7 +174,7 @@ class RunView:
         self._charts = {key: kept for key, kept in self._charts.items() if kept[0] == revision}
         # A mean of one step is no mean: the charts draw no second line then.
         data = self.tracker.chart_data(details=options.details, window={0: None, 1: 0}.get(window, window))
-        drawn: dict[str, Any] = {
+        drawn: dict[str, object] = {
             "figure": encode_arrays(
                 figure_json(data, self.tracker.snapshot.last_step, narrow=options.narrow) | {"config": CONFIG}
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import with_unit
 from llf_core.runs.change_journal import check_changes
@@ -108,7 +108,7 @@ def messages(snapshot: RunSnapshot) -> list[dict[str, object]]:
         At most `MAX_MESSAGES` of `{"level", "text", "actions"}`; an action is `{"label", "change"}`, a change of the
         live run.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for event in reversed(snapshot.events):
         if len(found) == MAX_MESSAGES:
             break
@@ -128,7 +128,7 @@ def messages(snapshot: RunSnapshot) -> list[dict[str, object]]:
     return list(found.values())[::-1]
 
 
-def _actions(event: dict[str, Any], snapshot: RunSnapshot) -> list[dict[str, object]]:
+def _actions(event: dict[str, object], snapshot: RunSnapshot) -> list[dict[str, object]]:
     """Live changes that a finding suggests, while the run trains."""
     change = event.get("change")
     if snapshot.state != "running" or not isinstance(change, dict) or not change:

@@ -200,7 +200,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
                 self._sent_at[name] = now
                 self._stale.discard(name)
 
-    def _section(self, name: str) -> Any:
+    def _section(self, name: str) -> object:
         return self._run_view.section(name, ViewOptions.from_json(self._view.options))
 
     def _min_interval(self, name: str) -> float:
@@ -223,7 +223,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         self._view.error = text
 
     # -- steering ----------------------------------------------------------------------------------------
-    def _handle_request(self, what: str, args: dict[str, Any]) -> str:
+    def _handle_request(self, what: str, args: dict[str, object]) -> str:
         """Handle a request from the kernel's front end."""
         if what in {"refresh", "compare_server", "examples"}:
             return self._handle_view_request(what, args)
@@ -247,7 +247,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
             return "The run was resumed"
         raise ValueError(f"{what!r} is not a known request. Expected one of {', '.join(REQUEST_TYPES)}, or resume.")
 
-    def _handle_view_request(self, what: str, args: dict[str, Any]) -> str:
+    def _handle_view_request(self, what: str, args: dict[str, object]) -> str:
         """Handle requests that concern this view only."""
         if what == "refresh":
             self.refresh()
@@ -265,7 +265,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         shown = super()._repr_mimebundle_(**kwargs) or {}
         return {**shown, **text_bundle(self._run_view.tracker)}
 
-    def _ipython_display_(self, **kwargs: Any) -> None:
+    def _ipython_display_(self, **kwargs: object) -> None:
         """Display the view in an output whose text follows the run, for the saved notebook."""
         from IPython.display import display
 

@@ -101,7 +101,7 @@ def base_layout(
     }
 
 
-def plain_axis(**more: Any) -> dict[str, Any]:
+def plain_axis(**more: object) -> dict[str, Any]:
     """An axis without grid, with short ticks outside, so that the lines stand out.
 
     Args:

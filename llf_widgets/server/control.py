@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
@@ -58,7 +58,7 @@ class ControlHandler(RunsAPIHandler):
         self.finish({"id": request_id})
 
 
-def _submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
+def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: str) -> str | None:
     """Send a request to a run. A kill is carried out at once, since it must work without a supervisor.
 
     Args:
@@ -84,7 +84,7 @@ def _submit_request(folder: RunFolder, kind: str, args: dict[str, Any], by: str)
     return send_request(folder, kind, args, by)
 
 
-def _parse_request(body: bytes) -> tuple[str, dict[str, Any], str]:
+def _parse_request(body: bytes) -> tuple[str, dict[str, object], str]:
     """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer.
 
     Returns:

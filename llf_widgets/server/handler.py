@@ -153,7 +153,12 @@ class RunsAPIHandler(APIHandler):
         return known[1]
 
     async def run_in_thread(
-        self, work: Callable[..., Any], *arguments: Any, max_seconds: float = TIMEOUT, lock: str = "", **options: Any
+        self,
+        work: Callable[..., object],
+        *arguments: object,
+        max_seconds: float = TIMEOUT,
+        lock: str = "",
+        **options: object,
     ) -> Any:
         """Run a function that accesses files in a thread, and return its result.
 

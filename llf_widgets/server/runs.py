@@ -238,7 +238,7 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and abs(value) < float("inf") else None
 
 
-def _short(value: object) -> Any:
+def _short(value: object) -> object:
     return value[:MAX_TEXT] if isinstance(value, str) else value
 
 

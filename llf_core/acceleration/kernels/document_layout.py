@@ -168,7 +168,7 @@ def cached_list(tensor: Tensor) -> list[Any]:
     # A compiler does not trace attributes, and tensors created in inference mode have no counter of changes.
     if torch.compiler.is_compiling() or tensor.is_inference():
         return tensor.tolist()
-    known: tuple[int, list[Any]] | None = getattr(tensor, CACHED_LIST, None)
+    known: tuple[int, list[object]] | None = getattr(tensor, CACHED_LIST, None)
     if known is None or known[0] != tensor._version:
         known = (tensor._version, tensor.tolist())
         setattr(tensor, CACHED_LIST, known)

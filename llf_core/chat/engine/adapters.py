@@ -201,7 +201,7 @@ def _share_containers(found: tuple[Replacement, ...]) -> None:
     """
     from torch import nn
 
-    shared: dict[Any, nn.Module] = {}
+    shared: dict[object, nn.Module] = {}
     for one in found:
         for name, child in one.adapted._modules.items():  # noqa: SLF001 - torch has no public name
             container = child if isinstance(child, nn.ModuleDict | nn.ParameterDict) else None

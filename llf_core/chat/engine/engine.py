@@ -229,7 +229,7 @@ class Engine:
         if request.adapter is not None and request.adapter not in self._adapters:
             on_event(Failed("model_gone", f"There is no adapter {request.adapter}.", "Load it, or choose another one."))
             return
-        inputs: dict[str, Any] = {}
+        inputs: dict[str, object] = {}
         tokenizer, form = self._tokenizers[request.adapter], self._forms[request.adapter]
         if request.tools and request.json_schema is None and not takes_tools(tokenizer):
             raise RequestError(

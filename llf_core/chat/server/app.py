@@ -189,7 +189,7 @@ class Server:
         """Names of all models."""
         return [*self._service.targets, *self._rewards]
 
-    def _card(self, name: str) -> dict[str, Any]:
+    def _card(self, name: str) -> dict[str, object]:
         if name in self._rewards:
             about = {"label": "reward model", "root": self._rewards[name].target}
             return {"id": name, "object": "model", "created": self._created, "owned_by": "llf"} | about
@@ -259,7 +259,7 @@ class _Stream(Response):
         begun = False
         async with self._replies as replies:
             async for batch in replies.batches():
-                chunks: list[dict[str, Any]] = []
+                chunks: list[dict[str, object]] = []
                 for number, event in batch:
                     new, cancels = self._reply.chunks(number, event)
                     chunks += new
@@ -283,7 +283,7 @@ class _Stream(Response):
         await send({"type": "http.response.body", "body": end, "more_body": False})
 
 
-async def _whole(replies: Replies, reply: ChatReply | CompletionReply | EmbeddingReply) -> dict[str, Any]:
+async def _whole(replies: Replies, reply: ChatReply | CompletionReply | EmbeddingReply) -> dict[str, object]:
     """The answer to a call as a whole."""
     async with replies:
         async for batch in replies.batches():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.chat.request import MAX_TOP_LOGPROBS, ChatRequest, RequestError
 from llf_core.chat.server.api_error import ApiError, invalid
@@ -56,7 +56,7 @@ class ChatCall:
     has_pictures: bool
 
 
-def read_chat_call(body: Mapping[str, Any]) -> ChatCall:
+def read_chat_call(body: Mapping[str, object]) -> ChatCall:
     """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
 
     Args:
@@ -119,7 +119,7 @@ def _max_tokens(fields: Fields) -> int | None:
     return old if new is None else new
 
 
-def _template_options(fields: Fields) -> dict[str, Any]:
+def _template_options(fields: Fields) -> dict[str, object]:
     """Variables of the chat template: `chat_template_kwargs`, and `reasoning_effort` under its name."""
     options = dict(fields.object("chat_template_kwargs") or {})
     for name in options:
@@ -133,7 +133,7 @@ def _template_options(fields: Fields) -> dict[str, Any]:
     return options
 
 
-def _response_schema(fields: Fields) -> dict[str, Any] | None:
+def _response_schema(fields: Fields) -> dict[str, object] | None:
     """JSON schema of the reply; None for free text."""
     given = fields.object("response_format")
     if given is None:
@@ -141,7 +141,7 @@ def _response_schema(fields: Fields) -> dict[str, Any] | None:
     outer = Fields(given, "response_format")
     kinds = ("text", "json_object", "json_schema")
     kind = outer.required("type", outer.choice("type", kinds), "text, json_object or json_schema")
-    schema: dict[str, Any] | None = None
+    schema: dict[str, object] | None = None
     if kind == "json_object":
         schema = {}
     elif kind == "json_schema":

@@ -73,7 +73,7 @@ class ChatReply:
         """
         events, cancels = self._taken(number, event)
         choice = self._choices[number]
-        chunks: list[dict[str, Any]] = []
+        chunks: list[dict[str, object]] = []
         for one in events:
             if isinstance(one, Finished):
                 self._begin(number, choice, chunks)
@@ -140,23 +140,23 @@ class ChatReply:
                 choice.tokens += event.tokens
         return event
 
-    def _begin(self, number: int, choice: _Choice, chunks: list[dict[str, Any]]) -> None:
+    def _begin(self, number: int, choice: _Choice, chunks: list[dict[str, object]]) -> None:
         """Add the chunk with the role, once."""
         if not choice.begun:
             choice.begun = True
             chunks.append(self._chunk(number, {"role": "assistant", "content": ""}))
 
     def _chunk(
-        self, number: int, delta: dict[str, Any], tokens: tuple[Token, ...] = (), finish_reason: str | None = None
-    ) -> dict[str, Any]:
+        self, number: int, delta: dict[str, object], tokens: tuple[Token, ...] = (), finish_reason: str | None = None
+    ) -> dict[str, object]:
         logprobs = {"content": chat_logprobs(tokens)} if self._logprobs and tokens else None
         choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         usage = {"usage": None} if self._call.include_usage else {}
         return self._head | {"object": "chat.completion.chunk", "choices": [choice]} | usage
 
-    def _whole_choice(self, number: int, choice: _Choice) -> dict[str, Any]:
+    def _whole_choice(self, number: int, choice: _Choice) -> dict[str, object]:
         text, reasoning = "".join(choice.content), "".join(choice.reasoning)
-        message: dict[str, Any] = {"role": "assistant", "content": text if text or not choice.calls else None}
+        message: dict[str, object] = {"role": "assistant", "content": text if text or not choice.calls else None}
         message["refusal"] = None
         if reasoning:
             message["reasoning_content"] = reasoning
@@ -174,13 +174,13 @@ class ChatReply:
         return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _delta(event: Piece | ToolCallPiece) -> dict[str, Any]:
+def _delta(event: Piece | ToolCallPiece) -> dict[str, object]:
     """What a part adds to the message."""
     if isinstance(event, Piece):
         name = "content" if event.kind == "content" else "reasoning_content"
         return {name: event.text} if event.text else {}
-    function: dict[str, Any] = {"arguments": event.arguments}
-    call: dict[str, Any] = {"index": event.index}
+    function: dict[str, object] = {"arguments": event.arguments}
+    call: dict[str, object] = {"index": event.index}
     if event.id:
         call |= {"id": event.id, "type": "function"}
         function = {"name": event.name} | function

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.chat.request import MAX_TOP_LOGPROBS, ChatRequest, RequestError
 from llf_core.chat.server.api_error import ApiError, invalid
@@ -47,7 +47,7 @@ class CompletionCall:
     include_usage: bool
 
 
-def read_completion_call(body: Mapping[str, Any]) -> CompletionCall:
+def read_completion_call(body: Mapping[str, object]) -> CompletionCall:
     """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
 
     Args:

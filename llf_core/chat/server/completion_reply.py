@@ -95,15 +95,15 @@ class CompletionReply:
         ]
         return self._head | {"choices": choices, "usage": self._usage()}
 
-    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _chunk(self, choices: list[dict[str, object]]) -> dict[str, object]:
         return self._head | {"choices": choices} | ({"usage": None} if self._call.include_usage else {})
 
-    def _choice(self, number: int, text: str, tokens: list[Token], reason: str | None) -> dict[str, Any]:
+    def _choice(self, number: int, text: str, tokens: list[Token], reason: str | None) -> dict[str, object]:
         logprobs = None
         if self._logprobs and (tokens or reason is None):
             logprobs = completion_logprobs(tokens, self._offsets[number])
             self._offsets[number] += sum(len(token.text) for token in tokens)
         return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def _usage(self) -> dict[str, Any]:
+    def _usage(self) -> dict[str, object]:
         return usage_of(self._finished, len(self._call.requests) // self._call.prompts)

@@ -38,7 +38,7 @@ class EmbeddingCall:
     as_base64: bool
 
 
-def read_embedding_call(body: Mapping[str, Any]) -> EmbeddingCall:
+def read_embedding_call(body: Mapping[str, object]) -> EmbeddingCall:
     """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
 
     Args:

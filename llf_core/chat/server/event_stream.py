@@ -27,5 +27,5 @@ def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
     return b"".join(b"data: " + _encoded(chunk) + b"\n\n" for chunk in chunks)
 
 
-def _encoded(chunk: dict[str, Any]) -> bytes:
+def _encoded(chunk: dict[str, object]) -> bytes:
     return json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

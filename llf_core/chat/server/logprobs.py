@@ -50,7 +50,7 @@ def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[
     }
 
 
-def _entry(token: Token | Alternative) -> dict[str, Any]:
+def _entry(token: Token | Alternative) -> dict[str, object]:
     whole = "\N{REPLACEMENT CHARACTER}" not in token.text  # a part of a character has no text of its own
     return {
         "token": token.text,

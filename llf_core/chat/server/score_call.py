@@ -38,7 +38,7 @@ class ScoreCall:
     max_length: int | None
 
 
-def read_score_call(body: Mapping[str, Any]) -> ScoreCall:
+def read_score_call(body: Mapping[str, object]) -> ScoreCall:
     """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either, checked before scoring.
 
     Args:
@@ -63,7 +63,7 @@ def read_score_call(body: Mapping[str, Any]) -> ScoreCall:
     return ScoreCall(model, inputs, special=True, max_length=max_length)
 
 
-def read_evaluation_call(body: Mapping[str, Any]) -> ScoreCall:
+def read_evaluation_call(body: Mapping[str, object]) -> ScoreCall:
     """Read a request to LLaMA-Factory's `/v1/score/evaluation`, so that its clients work here too.
 
     Its `messages` are whole texts, special tokens included.
@@ -114,7 +114,7 @@ def evaluation_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
     return {"id": ident, "object": "score.evaluation", "model": call.model, "scores": scores.scores}
 
 
-def _input(given: object, path: str) -> Any:
+def _input(given: object, path: str) -> object:
     if isinstance(given, str) and given:
         return given
     if not isinstance(given, list):

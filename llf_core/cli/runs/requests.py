@@ -1,7 +1,7 @@
 """`llf runs stop`, `kill`, `checkpoint`, `evaluate`, `sample` and `set`: requests to a live run."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -80,7 +80,7 @@ def runs_set(
         UserError: a change is not KEY=VALUE, its key cannot be changed, or its value is out of range; no run matches,
             it has ended, or the trainer refuses the request.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign:
@@ -91,7 +91,7 @@ def runs_set(
     _ask(run, "set", given)
 
 
-def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
+def _ask(run: str, what: str, args: dict[str, object] | None = None) -> None:
     """Send a request to a live run, and print the answer."""
     from llf_core.runs.change_journal import check_changes
 

@@ -1,6 +1,6 @@
 """`llf runs resume`, `branch` and `replay`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,7 +69,7 @@ def runs_branch(
     from llf_core.untrusted.plain_yaml import yaml_value
 
     found = attach_run(run)
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for change in changes or ():
         key, sign, value = change.partition("=")
         if not sign:

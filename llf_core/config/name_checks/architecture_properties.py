@@ -6,7 +6,7 @@ import functools
 import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.name_checks.experts import check_experts
 from llf_core.config.name_checks.model_folder import config_of, folder_of
@@ -173,7 +173,7 @@ def _parts(settings: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
     return (text, settings) if isinstance(text, dict) and text else (settings,)
 
 
-def _rotary(settings: Mapping[str, object]) -> list[dict[str, Any]]:
+def _rotary(settings: Mapping[str, object]) -> list[dict[str, object]]:
     """Settings of rotary embeddings, for each kind of layer if they differ."""
     tables = [settings.get(key) for key in ("rope_parameters", "rope_scaling")]
     known = [one for one in tables if isinstance(one, dict)]

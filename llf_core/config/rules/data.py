@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import exact
 from llf_core.config.problem import Fix
@@ -23,7 +23,7 @@ COLUMNS = (
 """What a column of a data set can hold, in LLaMA-Factory's words."""
 
 
-def _unknown_columns(given: dict[str, Any] | None) -> list[str]:
+def _unknown_columns(given: dict[str, object] | None) -> list[str]:
     """Roles in `dataset_columns` that do not exist, or whose value is not a column name.
 
     The loader would ignore them.
@@ -34,7 +34,7 @@ def _unknown_columns(given: dict[str, Any] | None) -> list[str]:
     return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
 
 
-def _wrong_renames(given: dict[str, Any] | None) -> list[str]:
+def _wrong_renames(given: dict[str, object] | None) -> list[str]:
     """Keys in `rename_fields` that cannot be renamed, since they have a meaning of their own or no new name.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config import quantizers
 from llf_core.config.problem import Fix
@@ -29,7 +29,7 @@ def _missing_trackers(c: ConfigValues) -> list[str]:
     return [name for name in packages if not any(map(find_spec, (name, *OTHERS.get(name, ()))))]
 
 
-def _without(options: dict[str, Any], name: str) -> dict[str, Any] | None:
+def _without(options: dict[str, object], name: str) -> dict[str, object] | None:
     return {key: value for key, value in options.items() if key != name} or None
 
 

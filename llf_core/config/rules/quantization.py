@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config import quantizers
 from llf_core.config.did_you_mean import any_of
@@ -58,7 +58,7 @@ def _wrong_format(c: ConfigValues) -> bool:
 def _right_format(c: ConfigValues) -> tuple[Fix, ...]:
     chosen = c.model.quantization_type
     found = [(one, one.types[chosen]) for one in on_the_fly() if chosen in one.types and not one.missing_packages()]
-    changes: list[tuple[str, dict[str, Any]]] = [
+    changes: list[tuple[str, dict[str, object]]] = [
         (f"Use {one.label} in {bits} bits", {METHOD: one.name, BITS: bits}) for one, bits in found[:1]
     ]
     return (Fix("Remove it", {"quantization_type": None}), *(Fix(label, change) for label, change in changes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.data.errors import BadExample
@@ -80,7 +80,7 @@ def _message(turn: Mapping[str, object], tags: Mapping[str, str], number: int) -
     return message | {key: turn[key] for key in REASONING_FIELDS if turn.get(key) and key not in tags.values()}
 
 
-def _calls(content: object, number: int) -> list[dict[str, Any]]:
+def _calls(content: object, number: int) -> list[dict[str, object]]:
     calls = json_of(content, f"the call in turn {number}")
     calls = calls if isinstance(calls, list) else [calls]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):

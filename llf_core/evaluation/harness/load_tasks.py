@@ -115,7 +115,7 @@ def shipped_tasks() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def _known_tasks() -> Any:
+def _known_tasks() -> object:
     """The index of lm-eval's tasks, for which it reads 15,000 files."""
     return TaskManager()
 
@@ -156,7 +156,7 @@ def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _local_tasks(folder: Path, *, hub: bool) -> Any:
+def _local_tasks(folder: Path, *, hub: bool) -> object:
     """The index of the tasks of a folder. A file that cannot be read is left out, as lm-eval does."""
     try:
         return TaskManager(include_path=str(folder), include_defaults=False)

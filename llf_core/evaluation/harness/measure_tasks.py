@@ -6,7 +6,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jinja2
 from lm_eval.evaluator import evaluate
@@ -171,7 +171,7 @@ def _measure(
         return writer.finish(values, time.monotonic() - started, model.tokens)
 
 
-def _evaluate(plan: PlannedTask, model: LiveModel, request: EvaluationRequest) -> dict[str, Any]:
+def _evaluate(plan: PlannedTask, model: LiveModel, request: EvaluationRequest) -> dict[str, object]:
     """Run lm-eval. What its tasks raise is told as of the task, whose code and templates are other people's."""
     chat = bool(plan.settings["chat_template"])
     try:

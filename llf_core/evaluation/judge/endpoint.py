@@ -103,7 +103,7 @@ class Endpoint:
 
         def send() -> Reply:
             with_schema = self._takes_schema
-            body: dict[str, Any] = {
+            body: dict[str, object] = {
                 "model": self._judge.model, "messages": list(messages), "temperature": 0, "max_tokens": MAX_TOKENS,
             }  # fmt: skip
             if with_schema:

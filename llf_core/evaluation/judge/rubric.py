@@ -34,7 +34,7 @@ FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 
 
 def question(
-    rubric: str, prompt: Sequence[Mapping[str, Any]], reference: str | None, first: str, second: str
+    rubric: str, prompt: Sequence[Mapping[str, object]], reference: str | None, first: str, second: str
 ) -> tuple[dict[str, Any], ...]:
     """The message that asks for the better of two answers.
 
@@ -90,7 +90,7 @@ def read_verdict(reply: str) -> str | None:
     return verdict if isinstance(verdict, str) and verdict in SCHEMA["properties"]["verdict"]["enum"] else None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object of JSON in which no key occurs twice: of two verdicts none counts."""
     found = dict(pairs)
     if len(found) != len(pairs):

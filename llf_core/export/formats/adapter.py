@@ -146,7 +146,7 @@ def _save(model: Any, folder: Path) -> None:
         inside.rmdir()
 
 
-def _cast_file(folder: Path, dtype: Any) -> None:
+def _cast_file(folder: Path, dtype: object) -> None:
     """Round the values of a written adapter to a dtype."""
     from safetensors.torch import load_file, save_file
 

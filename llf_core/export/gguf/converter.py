@@ -124,7 +124,7 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
         place, result = Path(work) / (name or "model"), Path(work) / "result.json"
         place.mkdir()
         _link(model, place, sentencepiece)
-        job: dict[str, Any] = {
+        job: dict[str, object] = {
             "tool": str(tool),
             "model": str(place),
             "gguf": str(gguf),

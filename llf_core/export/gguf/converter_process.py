@@ -112,7 +112,7 @@ def prepare(job: dict[str, Any]) -> None:
 
     by_hash = TextModel.get_vocab_base_pre
 
-    def by_hash_or_file(self: Any, tokenizer: Any) -> str:
+    def by_hash_or_file(self: object, tokenizer: object) -> str:
         try:
             return str(by_hash(self, tokenizer))
         except NotImplementedError:
@@ -161,7 +161,7 @@ def main() -> None:
         Exception: whatever the converter raises; the parent process reads it from the standard error.
     """
     job = json.loads(sys.argv[1])
-    result: dict[str, Any] = {"done": False}
+    result: dict[str, object] = {"done": False}
     logging.disable(logging.INFO)
     try:
         prepare(job)

@@ -33,7 +33,7 @@ lib: Any = get_lib()
 
 
 @ffi.callback("void(enum ggml_log_level, const char *, void *)")  # type: ignore[untyped-decorator]  # cffi ships no types
-def _log(level: int, text: Any, _: Any) -> None:
+def _log(level: int, text: object, _: object) -> None:
     if level >= ERROR_LEVEL and level != ERROR_LEVEL + 1:
         messages.append(ffi.string(text).decode("utf-8", "replace").strip())
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.export.errors import ExportError
 from llf_core.export.gguf.unpacked_wheel import unpacked_wheel
@@ -50,7 +50,7 @@ UNSUPPORTED = {
 """Settings of PEFT that GGUF has no place for, and what they mean."""
 
 
-def check_lora(settings: Mapping[str, Any], name: str) -> None:
+def check_lora(settings: Mapping[str, object], name: str) -> None:
     """Check that GGUF can hold an adapter, of which the converter would leave out the rest.
 
     Args:

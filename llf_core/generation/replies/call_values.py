@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from typing import Any, NoReturn
+from typing import NoReturn
 
 FUNCTION_NAME = re.compile(r"[\w.:/-]+")
 """Names of functions."""
@@ -116,7 +116,7 @@ def read_python_calls(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _plain(node: ast.expr) -> Any:
+def _plain(node: ast.expr) -> object:
     """A literal of Python, or JSON's names for constants."""
     if isinstance(node, ast.Name):
         return json.loads(node.id)  # `true`, `false` or `null`

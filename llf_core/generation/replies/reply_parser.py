@@ -297,7 +297,7 @@ def _opened(reply_format: ReplyFormat, prompt: str, *, thinks_first: bool) -> Th
     return next(opened, reply_format.thoughts[0] if thinks_first and reply_format.thoughts else None)
 
 
-def _schema(tool: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _schema(tool: Mapping[str, object]) -> list[tuple[str, dict[str, object]]]:
     function = tool.get("function", tool)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.generation.replies.parts import Piece
 from llf_core.generation.replies.reply_formats import recognize_format
@@ -24,7 +24,7 @@ def reply_text(
     ends: Sequence[int],
     *,
     prompt: str = "",
-    tools: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Mapping[str, object]] = (),
 ) -> str:
     """The text of a reply without what the model thought before, with its calls as JSON after it.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def inner_optimizer(optimizer: Any) -> Any:
+def inner_optimizer(optimizer: object) -> Any:
     """The optimizer inside accelerate's wrapper; itself where it is not wrapped, and None for None.
 
     The wrapper lacks attributes such as `gradient_norm` and `layerwise`, and has `eval` even where the optimizer has
@@ -48,8 +48,8 @@ class ResultWeights(TrainerCallback):  # type: ignore[misc]  # transformers ship
         args: TrainingArguments,  # noqa: ARG002 - what the Trainer passes
         state: TrainerState,  # noqa: ARG002
         control: TrainerControl,  # noqa: ARG002
-        optimizer: Any = None,
-        **_: Any,
+        optimizer: object = None,
+        **_: object,
     ) -> None:
         """Switch an optimizer that trains other weights than it evaluates.
 
@@ -231,12 +231,12 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """
         drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+            loader: DataLoader[object] = super().get_eval_dataloader(eval_dataset)
         finally:
             self.args.dataloader_drop_last = drops
         return loader
 
-    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> tuple[Any, ...]:
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[object]) -> tuple[Any, ...]:
         """Plan the run as the Trainer does, but without a last epoch.
 
         `max_steps` alone ends a run, so that it can be raised while the run goes on. A run that is resumed at its last

@@ -118,7 +118,7 @@ class Stage:
         """What a checkpoint must hold beside the model, as JSON, so that a resumed run repeats the losses exactly."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, object]) -> None:
         """Continue from the checkpoint whose `state` this is. Called once, before the trainer is created.
 
         Args:
@@ -190,7 +190,7 @@ class LossStage(Stage, ABC):
         self.measures = Measures()
         self.accuracy: TokenAccuracy | None = None
 
-    def collator(self, **options: Any) -> Collate | None:  # noqa: ARG002
+    def collator(self, **options: object) -> Collate | None:  # noqa: ARG002
         """Create the function that makes batches of examples; None where `llf_core.data.Collator` does.
 
         A stage whose batches hold more than tokens and labels, such as pairs, overrides it.

@@ -106,7 +106,7 @@ class TRLRewards:
         score_batch.__name__ = reward.name
         return score_batch
 
-    def _values(self, reward: Reward, trainer_values: dict[str, Any], step: int) -> list[float | None]:
+    def _values(self, reward: Reward, trainer_values: dict[str, object], step: int) -> list[float | None]:
         values: list[float | None] = []
         failed: list[tuple[str, str]] = []
         try:

@@ -67,7 +67,7 @@ class OnlineTrainer(TrainingLoop):
     def seen(self, _: Tensor) -> None:
         """Do nothing with a count `[2]`: TRL counts the tokens, and the base class begins by setting its own."""
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: object, **kwargs: object) -> Any:
         """Train; if a reward function fails, save a checkpoint of the last complete step to resume from.
 
         Args:
@@ -151,7 +151,7 @@ class OnlineTrainer(TrainingLoop):
             TRL's buffered batches, each tensors `[completions, …]` and scalars by name; or None.
         """
         whole = self.args.steps_per_generation * self.num_iterations
-        buffered: list[dict[str, Any]] | None = self._buffered_inputs
+        buffered: list[dict[str, object]] | None = self._buffered_inputs
         return buffered if self._step % whole else None
 
     def create_model_card(self, *_: object, **__: object) -> None:

@@ -194,12 +194,12 @@ def _scoring(context: TrainingContext, scorer: RewardModel | None) -> Scoring:
 # -- the reference ---------------------------------------------------------------------------------------
 def _reference(
     context: TrainingContext, temperature: float, models: dict[str, nn.Module], *, shared: bool
-) -> Callable[[Mapping[str, Any]], Tensor]:
+) -> Callable[[Mapping[str, object]], Tensor]:
     reference = reference_policy(context, shares=shared)
     if not reference.is_policy:
         models["reference"] = reference.model
 
-    def reference_logprobs(batch: Mapping[str, Any]) -> Tensor:
+    def reference_logprobs(batch: Mapping[str, object]) -> Tensor:
         with reference.active() as model:
             return compute_policy(model, batch, temperature).log_probs
 

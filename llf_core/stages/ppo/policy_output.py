@@ -96,7 +96,7 @@ def _apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Te
 
 
 def _with_hidden(
-    model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Tensor, Head], PolicyOutput]
+    model: nn.Module, batch: Mapping[str, object], objective: Callable[[Tensor, Tensor, Head], PolicyOutput]
 ) -> PolicyOutput:
     """`forward` for an objective that needs hidden states even where a model gives its logits itself."""
     causal = causal_of(model)

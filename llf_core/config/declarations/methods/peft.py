@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import MethodDeclaration, Tuner
 from llf_core.config.option import Names, Object, Section, option
@@ -101,7 +101,7 @@ def _wrong_options(config: ConfigValues) -> list[str]:
 
 def _without_wrong_options(config: ConfigValues) -> tuple[Fix, ...]:
     found = _selected(config)
-    given: dict[str, Any] = dict(config.get("peft_options") or {})
+    given: dict[str, object] = dict(config.get("peft_options") or {})
     wrong = {name for name, _ in check_options(found, given)} & given.keys() if found is not None else set()
     kept = {name: value for name, value in given.items() if name not in wrong}
     return (Fix(f"Remove {', '.join(sorted(wrong))}", {"peft_options": kept or None}),) if wrong else ()
