@@ -221,6 +221,7 @@ def at(moments, scene, llf_home):
 
 
 @pytest.mark.launches
+@pytest.mark.timeout(900)
 def test_two_random_moments(scene, llf_home):
     print(f"LLF_TEST_SEED={SEED}")
     chance = random.Random(SEED)
