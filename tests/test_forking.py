@@ -1,5 +1,6 @@
 """The forked interpreter does what `python` does."""
 
+import array
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ def python(request, fork_server):
 
 
 def run(python, *arguments, **options):
-    return subprocess.run([python, *arguments], capture_output=True, text=True, check=False, timeout=60, **options)
+    return subprocess.run([python, *arguments], capture_output=True, text=True, check=False, timeout=200, **options)
 
 
 def test_code_gets_arguments_environment_folder_and_streams(python, tmp_path):
@@ -56,11 +57,26 @@ def test_a_signal_ends_it_and_what_it_stands_for(python, number):
     process = subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = int(process.stdout.readline())
     process.send_signal(number)
-    assert process.wait(30) == -number
-    until = time.monotonic() + 30
+    assert process.wait(120) == -number
+    until = time.monotonic() + 120
     while psutil.pid_exists(pid) and time.monotonic() < until:
         time.sleep(0.01)
     assert not psutil.pid_exists(pid)
+
+
+def test_a_signal_that_comes_close_behind_the_order_is_handed_on(fork_server, tmp_path):
+    asked = {
+        "arguments": ["-c", "import time; time.sleep(600)"], "executable": sys.executable, "env": dict(os.environ),
+        "cwd": str(tmp_path), "umask": 0o22,
+    }  # fmt: skip
+    sent = json.dumps(asked).encode() + b"\n" + bytes([signal.SIGTERM])
+    with socket.socket(socket.AF_UNIX) as connection, Path(os.devnull).open("r+b") as null:
+        connection.settimeout(120)
+        connection.connect(str(fork_server.python.with_name("socket")))
+        streams = array.array("i", [null.fileno()] * 3)
+        done = connection.sendmsg([sent], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+        connection.sendall(sent[done:])
+        assert connection.recv(64) == b"-15\n"
 
 
 def test_its_own_processes_are_of_its_kind(python):
@@ -79,7 +95,7 @@ def test_a_supervisor_is_real_and_has_its_trainer_forked(warm_python, tiny_model
     data.write_text(json.dumps([{"instruction": "Say it.", "output": "It is said."}] * 8))
     settings = {"model_name_or_path": str(tiny_model_dir), "dataset": str(data), "max_steps": 100_000, "threads": 1}
     run = launch(settings)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while run.status().step == 0 and time.monotonic() < until:
         time.sleep(0.05)
     now = read_status(run.folder)
@@ -88,7 +104,7 @@ def test_a_supervisor_is_real_and_has_its_trainer_forked(warm_python, tiny_model
     assert server not in supervisor
     assert server in trainer
     run.stop()
-    assert run.wait(60, progress=False).state == "stopped"
+    assert run.wait(120, progress=False).state == "stopped"
 
 
 def test_a_client_that_is_killed_before_it_has_asked_leaves_no_process(fork_server):

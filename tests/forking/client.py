@@ -36,7 +36,7 @@ def main():
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # a number that comes goes behind what is asked
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # one that comes now is sent behind the line, not within it
         for number in numbers:
             signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
         line = json.dumps(asked).encode() + b"\n"

@@ -49,17 +49,21 @@ LOAD = {"trainers": load_trainers, "kernels": load_kernels}
 
 
 def receive(connection):
-    """What is asked for, and the three standard streams; None of a client that was killed before it had asked."""
+    """What is asked for, the standard streams, and the numbers of signals that came close behind it.
+
+    None of a client that was killed before it had asked.
+    """
     data, ancillary, _, _ = connection.recvmsg(MOST, socket.CMSG_SPACE(3 * 4))
     descriptors = array.array("i")
     for _, _, some in ancillary:
         descriptors.frombytes(some)
-    while not data.endswith(b"\n"):
+    while b"\n" not in data:
         more = connection.recv(MOST)
         if not more:
             return None
         data += more
-    return json.loads(data), list(descriptors)
+    line, _, numbers = data.partition(b"\n")
+    return json.loads(line), list(descriptors), list(numbers)
 
 
 def run(asked, descriptors):
@@ -114,7 +118,7 @@ def keep(connection):
     received = receive(connection)
     if received is None:
         return
-    asked, descriptors = received
+    asked, descriptors, numbers = received
     child = os.fork()
     if child == 0:
         connection.close()
@@ -122,6 +126,8 @@ def keep(connection):
     for descriptor in descriptors:
         os.close(descriptor)
     ended = os.pidfd_open(child)
+    for number in numbers:
+        os.kill(child, number)
     while True:
         readable, _, _ = select.select([ended, connection], [], [])
         if ended in readable:
