@@ -30,13 +30,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 try:
+    from hypothesis import HealthCheck
     from hypothesis import settings as hypothesis_settings
 except ModuleNotFoundError:  # a machine with a card has pytest alone, and runs tests/gpu
     pass
 else:
-    # One profile for all: of two, whichever was loaded last would count for every test. How long an example takes says
-    # nothing where several test runs share a machine.
-    hypothesis_settings.register_profile("llf", max_examples=60, deadline=None)
+    # One profile for all: of two, whichever was loaded last would count for every test. How long an example takes, and
+    # how long it takes to draw, says nothing where several test runs share a machine.
+    hypothesis_settings.register_profile(
+        "llf", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     hypothesis_settings.load_profile("llf")
 
 
@@ -109,6 +112,19 @@ def tiny_model_dir(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: py
 
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny_llama(tiny_tokenizer).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endless_model_dir(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a context of 65,536 tokens: a reply of that length takes longer than any test."""
+    from tests.tiny import tiny_llama
+
+    folder = tmp_path_factory.mktemp("models") / "endless"
+    model = tiny_llama(tiny_tokenizer)
+    model.config.max_position_embeddings = 65_536
+    model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
 

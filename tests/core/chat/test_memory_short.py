@@ -26,6 +26,7 @@ from tests.core.chat.short_memory import (
     save_large_model,
     save_wide_model,
 )
+from tests.processes import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from llf_core.chat.events import Event
 
 pytestmark = [
+    pytest.mark.timeout(900),
     pytest.mark.launches,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process"),
 ]
@@ -58,8 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def workers(served: Process) -> list[psutil.Process]:
     """The running processes with models, that of the smallest first."""
-    alive = [one for one in served.children() if one.status() != psutil.STATUS_ZOMBIE]
-    return sorted((one for one in alive if WORKER in one.cmdline()), key=lambda one: one.memory_info().vms)
+    return sorted(running(served.children(), WORKER), key=lambda one: one.memory_info().vms)
 
 
 def read_until_full(stream: Iterable[openai.types.chat.ChatCompletionChunk]) -> int:
@@ -87,7 +88,7 @@ def test_a_server_goes_on_when_memory_is_short(models: dict[str, Path], tmp_path
             engine, other = workers(served)
             limit(served.process.pid, peak(engine.pid) + ROOM)  # of processes that it starts from now on
             other.kill()
-            other.wait(30)
+            other.wait(120)
             with pytest.raises(openai.InternalServerError, match=TOO_LARGE) as refused:
                 ask("large", 2)
             assert refused.value.status_code == 503
@@ -109,7 +110,7 @@ def test_a_server_goes_on_when_memory_is_short(models: dict[str, Path], tmp_path
     finally:
         children = served.end()
     assert served.process.returncode == 0
-    assert psutil.wait_procs(children, 30)[1] == []
+    assert psutil.wait_procs(children, 120)[1] == []
 
 
 def asked(service: ChatService, home: Path, most: int) -> ChatSession:

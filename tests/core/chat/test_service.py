@@ -18,7 +18,7 @@ import yaml
 from llf_core.chat import engine_process
 from llf_core.chat.chat_engine import EngineSettings
 from llf_core.chat.events import Failed, Finished, Piece, Started
-from llf_core.chat.request import ChatRequest
+from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import TargetError
 from llf_core.chat.vllm_engine import VLLMEngine
@@ -27,6 +27,7 @@ from llf_core.config.registry import declared
 from llf_core.models.errors import ModelError
 from llf_core.runs import create_run
 from tests.hostile import evil_model
+from tests.processes import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.launches
 PATIENCE = 120.0  # seconds
 ASK = ChatRequest(messages=({"role": "user", "content": "What is 1 plus 2?"},), max_tokens=12)
-LONG = ChatRequest(messages=ASK.messages, max_tokens=400)
+ENDLESS = ChatRequest(
+    messages=ASK.messages, max_tokens=60_000, sampling=ChatSampling(logit_bias={0: -100.0, 2: -100.0})
+)
+"""Of the model `endless_model_dir`, which cannot end it."""
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def wait(condition) -> None:
 
 
 def processes() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children(recursive=True) if "llf_core.chat.worker_process" in one.cmdline()]
+    return running(psutil.Process().children(recursive=True), "llf_core.chat.worker_process")
 
 
 def test_adapters_share_a_process_and_reply_differently(service, tiny_model_dir, adapters):
@@ -79,8 +83,8 @@ def test_adapters_share_a_process_and_reply_differently(service, tiny_model_dir,
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
-    service.add(tiny_model_dir, "base")
+def test_a_cancelled_reply_ends_at_once(service, endless_model_dir):
+    service.add(endless_model_dir, "base")
     text(service.reply("base", ASK))
     events, begun, ended = [], threading.Event(), threading.Event()
 
@@ -88,20 +92,20 @@ def test_a_cancelled_reply_ends_at_once(service, tiny_model_dir):
         events.append(event)
         (ended if isinstance(event, Finished | Failed) else begun).set()
 
-    ticket = service.submit("base", LONG, receive)
+    ticket = service.submit("base", ENDLESS, receive)
     assert begun.wait(PATIENCE)
     ticket.cancel()
     assert ended.wait(PATIENCE)
     assert events[-1].reason == "cancelled"
-    assert events[-1].completion_tokens < 400
+    assert events[-1].completion_tokens < ENDLESS.max_tokens
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, tiny_model_dir):
-    service.add(tiny_model_dir, "base")
+def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, endless_model_dir):
+    service.add(endless_model_dir, "base")
     events, phases = [], []
     service.watch(lambda _, state: phases.append(state.phase))
-    ticket = service.submit("base", LONG, events.append)
+    ticket = service.submit("base", ENDLESS, events.append)
     assert service.state("base").phase == phases[0] == "starting"
     ticket.cancel()
     [cancelled] = events
@@ -111,11 +115,11 @@ def test_a_reply_is_cancelled_at_once_while_the_model_is_loading(service, tiny_m
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(service, tiny_model_dir):
-    service.add(tiny_model_dir, "base")
+def test_a_killed_process_is_a_sentence_and_the_next_request_starts_another(service, endless_model_dir):
+    service.add(endless_model_dir, "base")
     expected = text(service.reply("base", ASK))
     events, ended = [], threading.Event()
-    service.submit("base", LONG, lambda one: (events.append(one), isinstance(one, Failed) and ended.set()))
+    service.submit("base", ENDLESS, lambda one: (events.append(one), isinstance(one, Failed) and ended.set()))
     wait(lambda: any(isinstance(one, Started) for one in events))
     os.kill(processes()[0].pid, signal.SIGKILL)
     assert ended.wait(PATIENCE)
@@ -298,14 +302,14 @@ def test_a_base_without_a_template_gets_that_of_a_run(service, tiny_model_dir, t
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_too_many_requests_fail_at_once_and_one_that_is_no_json_does_not_count(tmp_path, tiny_model_dir):
+def test_too_many_requests_fail_at_once_and_one_that_is_no_json_does_not_count(tmp_path, endless_model_dir):
     service = ChatService(home=tmp_path, max_waiting=2)
     try:
-        service.add(tiny_model_dir, "base")
+        service.add(endless_model_dir, "base")
         done = []
         with pytest.raises(TypeError):
             service.submit("base", ChatRequest(prompt="a", template_options={"a": object()}), done.append)
-        tickets = [service.submit("base", LONG, done.append) for _ in range(3)]
+        tickets = [service.submit("base", ENDLESS, done.append) for _ in range(3)]
         assert [one.kind for one in done if isinstance(one, Failed)] == ["busy"]
         for ticket in tickets:
             ticket.cancel()

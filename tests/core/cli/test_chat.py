@@ -39,13 +39,18 @@ def service(
 
 
 def talk(
-    service: ChatService, tmp_path: Path, *lines: str, names: tuple[str, ...] = ("one",), max_tokens: int = 12
+    service: ChatService,
+    tmp_path: Path,
+    *lines: str,
+    names: tuple[str, ...] = ("one",),
+    max_tokens: int = 12,
+    sampling: ChatSampling = ChatSampling(temperature=1.0, seed=1),  # noqa: B008 - never changed
 ) -> ChatSession:
     session = ChatSession(
         service,
         list(names),
         lambda: new_conversation(tmp_path),
-        sampling=ChatSampling(temperature=1.0, seed=1),
+        sampling=sampling,
         max_tokens=max_tokens,
     )
     left = iter(lines)
@@ -125,9 +130,12 @@ def test_ctrl_c_stops_a_reply_and_the_next_one_comes(
     assert (path[-1].role, path[-1].finish_reason) == ("assistant", "length")
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_killed_process_is_said_and_the_next_question_starts_another(
-    service: ChatService, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    endless_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    service = ChatService(home=tmp_path)
+    service.add(endless_model_dir, "one")
     take: Callable[[ReplyPrinter, Any], bool] = ReplyPrinter.take
     killed: list[int] = []
 
@@ -140,7 +148,18 @@ def test_a_killed_process_is_said_and_the_next_question_starts_another(
         return take(printer, event)
 
     monkeypatch.setattr(ReplyPrinter, "take", killing)
-    session = talk(service, tmp_path, "Hello", "Once more", max_tokens=300)
+    try:
+        # So long a reply is not complete when its first word is shown.
+        session = talk(
+            service,
+            tmp_path,
+            "Hello",
+            "Once more",
+            max_tokens=3000,
+            sampling=ChatSampling(logit_bias={0: -100.0, 2: -100.0}),
+        )
+    finally:
+        service.close()
     said = capsys.readouterr()
     assert "The process with the model was ended by SIGKILL." in " ".join(said.err.split())
     path = session.conversation.path()

@@ -18,6 +18,8 @@ ROWS = [
     {"instruction": f"Say {'very ' * (7 * at % 5)}{at}.", "input": "", "output": f"It is {at}."} for at in range(60)
 ]
 FOREVER = 240.0
+MANY = {"max_new_tokens": 48, "predict_with_generate": False, "per_device_eval_batch_size": 2}
+"""Predictions in small batches, of which most are still to be made when the first are there."""
 
 
 @pytest.fixture
@@ -104,8 +106,7 @@ def launch_of(done):
 @pytest.mark.usefixtures("warm_python")
 def test_a_killed_prediction_leaves_the_result_and_is_continued(tmp_path, settings):
     (tmp_path / "held_out.json").write_text(json.dumps(ROWS))
-    many = {"max_new_tokens": 48, "predict_with_generate": False, "per_device_eval_batch_size": 4}
-    run = started(settings, **many)
+    run = started(settings, **MANY)
     partial = run.folder.predictions / "generated_predictions.partial.jsonl"
     wait_for(lambda: partial.is_file() and partial.stat().st_size > 0, run.log())
     trained = last_model_event(run.events())
@@ -133,7 +134,7 @@ def test_a_killed_prediction_leaves_the_result_and_is_continued(tmp_path, settin
 @pytest.mark.usefixtures("warm_python")
 def test_a_stop_ends_the_predictions_and_names_the_command_that_continues(llf, tmp_path, settings):
     (tmp_path / "held_out.json").write_text(json.dumps(ROWS))
-    run = started(settings, max_new_tokens=48, predict_with_generate=False, output_dir=None)
+    run = started(settings, output_dir=None, **MANY)
     partial = run.folder.predictions / "generated_predictions.partial.jsonl"
     wait_for(lambda: partial.is_file() and partial.stat().st_size > 0, run.log())
     run.stop()
@@ -165,7 +166,7 @@ def test_a_termination_by_the_system_is_a_stop(tmp_path, settings):
     import os
 
     (tmp_path / "held_out.json").write_text(json.dumps(ROWS))
-    run = started(settings, max_new_tokens=48, predict_with_generate=False, output_dir=None)
+    run = started(settings, output_dir=None, **MANY)
     partial = run.folder.predictions / "generated_predictions.partial.jsonl"
     wait_for(lambda: partial.is_file() and partial.stat().st_size > 0, run.log())
     os.kill(run.status().pid, signal.SIGTERM)

@@ -135,11 +135,21 @@ def test_answers_are_greedy_and_nothing_is_measured_twice(run, warm_python):
     assert {one.id for one in results_of(run)} == {result.id, base_id}
 
 
+def waits_if_told(answer):
+    """A metric of a cell, which holds the process before it has a result."""
+    import os
+    import time
+
+    if "LLF_TEST_WAIT" in os.environ:
+        time.sleep(3600)
+    return float(len(answer))
+
+
 def test_what_is_complete_stays_when_the_process_is_killed_or_interrupted(run, monkeypatch, request):
-    targets = [f"{run.id}@base", run.id]
+    targets, asked = [f"{run.id}@base", run.id], {"metrics": [waits_if_told], "max_new_tokens": 2}
     monkeypatch.setenv("LLF_FAULT", "result.written:3")  # the base's result is written, then its copy for other runs
     with pytest.raises(RuntimeError, match="was terminated by SIGKILL"):
-        evaluate(targets)
+        evaluate(targets, **asked)
     (complete,) = results_of(run)
     assert complete.target.label == "base model"
 
@@ -148,10 +158,11 @@ def test_what_is_complete_stays_when_the_process_is_killed_or_interrupted(run, m
             raise KeyboardInterrupt
 
     monkeypatch.delenv("LLF_FAULT")
+    monkeypatch.setenv("LLF_TEST_WAIT", "1")
     request.getfixturevalue("warm_python")
     heard = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate(targets, progress=interrupt, on_result=lambda _, result: heard.append(result))
+        evaluate(targets, progress=interrupt, on_result=lambda _, result: heard.append(result), **asked)
     assert [one.id for one in heard] == [complete.id]
     assert [one.id for one in results_of(run)] == [complete.id]
 

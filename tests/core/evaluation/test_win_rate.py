@@ -12,6 +12,7 @@ from llf_core.cli import app
 from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.evaluation.win_rate import PairwiseComparison, win_rate, win_rate_in_child, win_rate_of
 from llf_core.models.reward_model_loading import load_reward_model
+from tests.processes import running
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +105,7 @@ def test_an_interrupt_ends_the_child(trained, reward_model):
 
     with pytest.raises(KeyboardInterrupt):
         win_rate_in_child(folder.id, reward_model.id, ["x"], progress=interrupt)
-    names = [" ".join(child.cmdline()) for child in psutil.Process().children()]
-    assert not any("win_rate" in name for name in names)
+    assert running(psutil.Process().children(), "llf_core.evaluation.win_rate") == []
 
 
 def test_what_is_missing_is_said(trained, make_run, reward_model):

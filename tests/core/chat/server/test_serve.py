@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from llf_core.cli import app
 from llf_core.estimate.bf16_probe import probe_key
 from llf_core.stages.ppo.reward_endpoint import ask_scores
+from tests.processes import running
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.launches
@@ -100,14 +101,13 @@ class Process:
 
     def child(self, module):
         """The only child process that runs a module."""
-        alive = [one for one in self.children() if one.status() != psutil.STATUS_ZOMBIE]
-        (found,) = [one for one in alive if module in one.cmdline()]
+        (found,) = running(self.children(), module)
         return found
 
     def end(self):
         children = self.children() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.wait(120)
         self.process.stderr.close()
         return children
 
@@ -126,7 +126,7 @@ def served(tiny_model_dir, adapters, judge, tmp_path_factory):
     yield process
     children = process.end()
     assert process.process.returncode == 0
-    assert psutil.wait_procs(children, 30)[1] == []  # no engine is left
+    assert psutil.wait_procs(children, 120)[1] == []  # no engine is left
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_a_reply_that_is_cancelled_ends(served, client):
         next(stream)
     stream.close()
     headers = {"Authorization": f"Bearer {KEY}"}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         metrics = httpx.get(f"{served.url}/metrics", headers=headers).text
         if 'llf_replies_running{model="base"} 0.0' in metrics and 'ended="client_gone",model="base"} 1.0' in metrics:
@@ -397,7 +397,7 @@ def test_a_process_with_a_reward_model_that_is_killed_comes_back(served):
     before = ask()
     worker = served.child("llf_core.chat.server.reward_worker")
     worker.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     # Its parent is told of the end once the last thread is gone, which may take longer than the first.
     while worker.status() != psutil.STATUS_ZOMBIE or len(list(Path(f"/proc/{worker.pid}/task").iterdir())) > 1:
         assert time.monotonic() < deadline
