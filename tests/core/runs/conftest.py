@@ -26,7 +26,7 @@ def format_1():
 def python():
     """`python(source, *arguments, fault=None)`: runs Python text in a process of its own and returns it, done."""
 
-    def run(source, *arguments, fault=None, timeout=60):
+    def run(source, *arguments, fault=None, timeout=200):
         env = os.environ | ({"LLF_FAULT": fault} if fault else {})
         return subprocess.run(
             [sys.executable, "-c", source, *map(str, arguments)],
