@@ -20,7 +20,7 @@ def test_they_are_collected_and_skipped_with_one_sentence():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         check=False,
     )
     assert said.returncode == 0, said.stdout + said.stderr

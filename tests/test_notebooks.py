@@ -44,7 +44,7 @@ def bundles(book: nbformat.NotebookNode) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.launches
-@pytest.mark.timeout(900)  # with the download on a slow line, and two other jobs on two cores
+@pytest.mark.timeout(1800)  # with the download on a slow line, and two other jobs on two cores
 def test_the_demo_tunes_a_real_model_and_its_notebook_speaks_without_a_kernel(embedded_model: Path, tmp_path: Path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     made = subprocess.run(
@@ -94,11 +94,11 @@ def test_tutorials_are_kept_without_outputs():
 
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_data_tutorial_says_what_its_cells_show(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLF_HOME", str(embedded_model))
     book = nbformat.read(REPOSITORY / "notebooks" / "data.ipynb", 4)
-    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
     shown = [data["text/plain"] for data in bundles(book)]
     assert any(text.startswith("(42, ") for text in shown)
     kinds = next(text for text in shown if "'dropped'" in text)
@@ -129,7 +129,7 @@ def said(book: nbformat.NotebookNode) -> tuple[str, str]:
 
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_cell_of_the_live_tutorial_runs(tiny_model_dir: Path):
     """With a tiny model, which learns the form of the answers only: the next test has the real one."""
     smaller = {
@@ -138,7 +138,7 @@ def test_every_cell_of_the_live_tutorial_runs(tiny_model_dir: Path):
         "branch(10": "branch(100",
     }
     book = with_tiny_model("live.ipynb", tiny_model_dir, smaller)
-    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
     shown, printed = said(book)
     for part in ("The evaluation loss is", "Learning rate 1e-3 → 5e-4 from step", "A prompt is watched from step"):
         assert part in shown
@@ -152,11 +152,11 @@ def test_every_cell_of_the_live_tutorial_runs(tiny_model_dir: Path):
 
 @pytest.mark.long
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLF_HOME", str(embedded_model))
     book = nbformat.read(REPOSITORY / "notebooks" / "live.ipynb", 4)
-    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
     shown = "\n".join(data["text/plain"] for data in bundles(book))
     printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
     for said in ("The evaluation loss is", "Learning rate 1e-3 → 5e-4 from step", "A prompt is watched from step"):
@@ -171,13 +171,13 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_cell_of_the_chat_tutorial_runs(tiny_model_dir: Path):
     """With a tiny model, whose replies have no sense: the next test has the real one."""
     short = 'chat._settings = {**chat._settings, "max_tokens": "16"}\nchat.ask(questions[0])'
     smaller = {'["smollm2-135m-instruct"]': '["tiny-llama"]', "chat.ask(questions[0])": short}
     book = with_tiny_model("chat.ipynb", tiny_model_dir, smaller)
-    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
     shown, printed = said(book)
     assert re.search(r"KeptData\(name='sea', .*rows=12\)", shown)
     assert "So sing the whales" in printed  # in the first row of the file
@@ -187,11 +187,11 @@ def test_every_cell_of_the_chat_tutorial_runs(tiny_model_dir: Path):
 
 @pytest.mark.long
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLF_HOME", str(embedded_model))
     book = nbformat.read(REPOSITORY / "notebooks" / "chat.ipynb", 4)
-    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
     shown = "\n".join(data["text/plain"] for data in bundles(book))
     assert re.search(r"KeptData\(name='sea', .*rows=12\)", shown)
     printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
@@ -202,11 +202,11 @@ def test_the_chat_tutorial_trains_on_what_was_corrected(embedded_model: Path, mo
 
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_cell_of_the_tutorial_on_preferences_runs(tiny_model_dir: Path):
     """With a tiny model, which learns no manners: the next test has the real one, and takes five minutes."""
     book = with_tiny_model("preferences.ipynb", tiny_model_dir, {})
-    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
     shown = "\n".join(data["text/plain"] for data in bundles(book))
     printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
     assert re.search(r"mean reward -?[\d.]+ of the first answers, -?[\d.]+ of the last", printed)
@@ -259,7 +259,7 @@ def run_methods(book: nbformat.NotebookNode, folder: Path) -> list[dict[str, flo
 
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_cell_of_the_tutorial_on_methods_runs(tiny_model_dir: Path, tmp_path: Path):
     """With a tiny model, two seeds and two steps: the next test has the real one, and takes a quarter of an hour."""
     smaller = {

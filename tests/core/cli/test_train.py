@@ -69,7 +69,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(config, llf_home, llf
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == 130, output
     assert "llf runs resume" in output
     (row,) = list_runs(llf_home).rows

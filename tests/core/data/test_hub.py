@@ -15,6 +15,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.records import Record
 from llf_core.data.sources import find_sources
+import datasets, huggingface_hub.hf_api  # what is timed is the wait, on a machine that others use too
 name, folder = json.loads(sys.argv[1])
 began = time.monotonic()
 try:

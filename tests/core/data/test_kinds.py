@@ -54,7 +54,7 @@ def test_a_pair_has_two_answers_after_one_question(tiny_tokenizer, own):
 
 
 @given(question=words, chosen=words, rejected=words, cutoff=st.integers(2, 60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_pair_is_cut_alike_on_both_sides(tiny_tokenizer, own, question, chosen, rejected, cutoff):
     rows = [{"q": question, "chosen": chosen, "rejected": f"{rejected} no"}]
     if rows[0]["chosen"] == rows[0]["rejected"]:
@@ -126,7 +126,7 @@ def test_a_prompt_is_tokenized_as_before_an_answer(tokenizer):
 
 
 @given(texts=st.lists(words, min_size=1, max_size=4), size=st.integers(2, 20))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_texts_become_blocks_that_lose_no_tail(tiny_tokenizer, own, texts, size):
     found = encode(tiny_tokenizer, own(jinja.PLAIN), TEXTS, [{"text": text} for text in texts], size).examples
     for index, text in enumerate(texts):

@@ -16,7 +16,7 @@ from tests.core.data import templates as jinja
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t "), max_size=24)
 said = words.filter(lambda text: text.strip() != "")
 exchanges = st.lists(st.tuples(said, said), min_size=1, max_size=4)
-shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def tokens(tokenizer, template, conversation, **options):

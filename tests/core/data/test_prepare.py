@@ -383,7 +383,7 @@ def test_two_processes_prepare_once(make_config, write, tokenizer, llf_home):
     children = [context.Process(target=prepare_in_child, args=(tokenizer, make_config(), results)) for _ in range(2)]
     for child in children:
         child.start()
-    found = dict(results.get(timeout=60) for _ in children)
+    found = dict(results.get(timeout=250) for _ in children)
     for child in children:
         child.join()
     assert sorted(found.values()) == [False, True]

@@ -141,7 +141,7 @@ lines = st.lists(
 
 
 @given(lines=lines)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_lines_are_records_or_flaws_with_their_numbers(tmp_path, lines):
     path = tmp_path / "any.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8", newline="")

@@ -243,7 +243,7 @@ def test_every_template_renders_the_same_with_and_without_signs(tokenizer, talk,
 
 @pytest.mark.parametrize("name", [name for name in template_names() if not named_template(name).thinks])
 @given(said=st.lists(st.text(), min_size=1, max_size=3), system=st.none() | st.text())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=10)
 def test_plain_conversations_render_as_jinja_does(tokenizer, talk, name, said, system):
     template = choose_template(name, with_tokens(copy.deepcopy(tokenizer), name))
     conversation = talk(*[text for one in said for text in (one, one[::-1])], system=system)

@@ -136,7 +136,7 @@ said = words.map(" ".join).filter(lambda text: text.strip() != "")
 
 
 @given(question=said, answer=said, system=st.none() | said, cutoff=st.integers(2, 60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_header_of_an_answer_is_never_cut(tiny_tokenizer, own, talk, question, answer, system, cutoff):
     conversation = talk(question, answer, system=system)
     template = own(jinja.PLAIN)

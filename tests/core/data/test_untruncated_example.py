@@ -41,7 +41,7 @@ def made(tokenizer, template, kind, row, cutoff, **options):
 
 @given(texts=st.lists(words, min_size=2, max_size=6).filter(lambda one: len(one) % 2 == 0), cutoff=st.integers(2, 60))
 @pytest.mark.parametrize("mask_history", [False, True])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_of_a_conversation(tiny_tokenizer, own, talk, mask_history, texts, cutoff):
     row = {"messages": list(talk(*texts).messages)}
     found, sides = made(tiny_tokenizer, own(jinja.PLAIN), ANSWERS, row, cutoff, mask_history=mask_history)
@@ -55,7 +55,7 @@ def test_of_a_conversation(tiny_tokenizer, own, talk, mask_history, texts, cutof
 
 
 @given(question=words, chosen=words, rejected=words, cutoff=st.integers(2, 60))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_of_a_pair(tiny_tokenizer, own, question, chosen, rejected, cutoff):
     row = {"q": question, "chosen": chosen, "rejected": f"{rejected} no"}
     found, sides = made(tiny_tokenizer, own(jinja.PLAIN), PAIRS, row, cutoff)
@@ -64,7 +64,7 @@ def test_of_a_pair(tiny_tokenizer, own, question, chosen, rejected, cutoff):
 
 
 @given(question=words, cutoff=st.integers(2, 40))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_of_a_prompt(tiny_tokenizer, own, question, cutoff):
     found, sides = made(tiny_tokenizer, own(jinja.PLAIN), PROMPTS, {"q": question}, cutoff)
     assert isinstance(found, str) or [kept(one) for one in found] == sides

@@ -19,6 +19,7 @@ from llf_core.models.reward_model_loading import load_reward_model
 from tests.attempts import data_file, make_run, settings, trained
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
+pytestmark = pytest.mark.timeout(900)  # a minute where three other jobs run on two cores
 
 
 @pytest.mark.usefixtures("warm_python")

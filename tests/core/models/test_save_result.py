@@ -56,7 +56,7 @@ def reader(tmp_path_factory):
     yield child
     child.stdin.close()
     child.stdout.close()
-    child.wait(30)
+    child.wait(200)
 
 
 @pytest.fixture

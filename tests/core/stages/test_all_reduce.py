@@ -41,7 +41,7 @@ def test_two_processes_get_the_same_sums_and_keep_their_own(tmp_path):
         for rank in range(2)
     ]
     try:
-        first, second = (json.loads(one.communicate(timeout=100)[0].splitlines()[-1]) for one in ranks)
+        first, second = (json.loads(one.communicate(timeout=250)[0].splitlines()[-1]) for one in ranks)
     finally:
         for one in ranks:
             one.kill()

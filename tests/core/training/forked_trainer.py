@@ -38,7 +38,7 @@ class ForkedTrainer:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
 
 def losses(folder):

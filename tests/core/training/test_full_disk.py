@@ -142,7 +142,7 @@ def test_a_disk_that_is_full_from_the_start(make_run, small_disk):
     folder = make_run()
     fill(small_disk, 0)
     process = start(folder)
-    assert process.wait(60) == 1
+    assert process.wait(200) == 1
     check_named(folder, small_disk)
     with pytest.raises(
         OSError, match=r"Runs cannot start. The disk is full: .* has [\d.]+ kB free of 6\.29 MB. A run needs about"
@@ -162,7 +162,7 @@ def test_a_trainer_whose_log_is_full_says_its_last_word(make_run, small_disk):
         assert time.monotonic() < until
         time.sleep(0.05)
     fill(small_disk, 0)
-    assert process.wait(60) == 1
+    assert process.wait(200) == 1
     check_named(folder, small_disk)
 
 

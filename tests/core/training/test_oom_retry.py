@@ -261,7 +261,7 @@ def child(script, **environment):
 def ended(process):
     """Its exit code, the JSON on the last line of its output, and its errors."""
     try:
-        out, errors = process.communicate(timeout=180)
+        out, errors = process.communicate(timeout=280)
     finally:
         process.kill()
     lines = out.strip().splitlines()

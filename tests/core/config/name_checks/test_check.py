@@ -45,7 +45,7 @@ def hanging():
 
 @pytest.fixture
 def online(monkeypatch):
-    """A hub may be asked, whatever the variable was when the client was imported."""
+    """A hub may be asked, whatever the variable was when the client was imported; its import takes none of the 3 s."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -111,8 +111,6 @@ def test_a_known_name_asks_nobody(hub):
 
 
 def test_a_hub_that_never_answers_is_waited_for_3_s_at_most(monkeypatch, online):
-    import huggingface_hub.hf_api  # noqa: F401 - what is timed is the wait, on a machine that others use too
-
     with hanging() as (address, taken):
         monkeypatch.setenv("HF_ENDPOINT", address)
         report = validate(ASKED | {"adapter_name_or_path": "somebody/a,somebody/b"})
@@ -138,7 +136,7 @@ def test_a_late_answer_names_the_hub_that_was_asked(monkeypatch, online):
 
 
 def test_the_command_does_not_wait_longer_either(machine):
-    (machine / "c.yaml").write_text("dataset: somebody/rows\nmodel_name_or_path: somebody/model\n")
+    (machine / "c.yaml").write_text("dataset: somebody/a,somebody/b,somebody/c\nmodel_name_or_path: somebody/model\n")
     (machine / "d.yaml").write_text("dataset: llf_demo\n")
 
     def timed(file, address):
@@ -150,7 +148,7 @@ def test_the_command_does_not_wait_longer_either(machine):
 
     with hanging() as (address, _):
         longer = (timed("c.yaml", address) - timed("d.yaml", address) for _ in range(4))  # others use the machine too
-        assert any(seconds < 4 for seconds in longer)
+        assert any(seconds < 9 for seconds in longer)  # in turn the four names would take 12 s
 
 
 @pytest.mark.parametrize(

@@ -814,7 +814,7 @@ def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_pa
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=200) for process in ranks]
+        said = [process.communicate(timeout=280) for process in ranks]
     finally:
         for process in ranks:
             process.kill()
