@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -244,6 +246,18 @@ class Server:
                 start_new_session=True,
             )
         return _wait_for_url(self._data, self._process, self._log)
+
+    def start_to_restart(self) -> str:
+        """Starts it as `start` does, at a port that stays free while it is stopped.
+
+        The system lends free ports to whoever connects or listens meanwhile; those below its range it lends to nobody.
+        """
+        lent = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        for port in random.Random(os.getpid()).sample(range(max(1024, lent // 2), max(lent, 32_768)), 100):
+            with socket.socket() as place, contextlib.suppress(OSError):
+                place.bind(("127.0.0.1", port))
+                break
+        return self.start(port)
 
     def stop(self, *numbers: int) -> None:
         """Ends it with its kernels: by SIGTERM, then SIGKILL, unless signals are given."""

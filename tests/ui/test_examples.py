@@ -38,7 +38,7 @@ def test_rows_are_named_by_their_lines_and_can_be_read_in_both_themes(
     lab.open(page, "rows.ipynb")
     lab.run_all(page)
     view = page.locator(".llf-Examples")
-    expect(view).to_contain_text("It is 1.", timeout=60_000)
+    expect(view).to_contain_text("It is 1.", timeout=120_000)
     expect(view.get_by_role("row", name="line 2 ")).to_contain_text("3.000")
     for name in ("Light", "Dark"):
         set_theme(page, f"JupyterLab {name}")

@@ -33,6 +33,17 @@ rows = [
 ]
 shown = receipt_json(Receipt("gguf", {{}}, view.receipt.checks, {{}}, tuple(rows), seconds=72.0))
 """
+HOLD = """
+import time
+
+def hold(*_):
+    while not held and (globals().get("view") is None or not view._stop_wanted):
+        time.sleep(0.05)
+    held.append(True)
+
+held, view = [], None
+"""
+"""Has an export go on until it is stopped, the first time."""
 
 pytestmark = pytest.mark.browser
 
@@ -43,11 +54,13 @@ def test_a_model_is_exported_in_a_cell(
 ) -> None:
     place = tmp_path / "exported"
     call = f"llf.export({str(tiny_model_dir)!r}, format='merged', folder={str(place)!r})"
-    lab.notebook("export.ipynb", f"import llf_widgets as llf\nview = {call}\nview", "pass")
+    held = call.replace("folder=", "progress=hold, folder=")
+    lab.notebook("export.ipynb", f"{HOLD}import llf_widgets as llf\nview = {held}\nview", "pass")
     lab.open(page, "export.ipynb")
     lab.run_cell(page, 0)
     view = page.locator(".llf-Export")
-    expect(view.get_by_role("progressbar", name="Progress of the export")).to_be_visible(timeout=60_000)
+    expect(view.get_by_role("progressbar", name="Progress of the export")).to_be_visible(timeout=120_000)
+    expect(view.get_by_role("status")).to_have_text("Finding the model…")  # held there
     stop = view.get_by_role("button", name="Stop")
     stop.focus()
     stop.press("Enter")
@@ -64,7 +77,8 @@ def test_a_model_is_exported_in_a_cell(
     expect(view.locator("code")).to_have_text(str(place))
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     view.get_by_role("button", name="Copy the path of the folder").click()
-    assert page.evaluate("() => navigator.clipboard.readText()") == str(place)
+    copied = "place => navigator.clipboard.readText().then(text => text === place)"
+    page.wait_for_function(copied, arg=str(place))
     assert (place / "receipt.json").is_file()
 
     # The table of a format with quantizations, whose texts come from files.
@@ -83,7 +97,7 @@ def test_a_model_is_exported_in_a_cell(
     expect(view.get_by_role("status")).to_contain_text("is not empty. Expected a new folder")
 
     other = tmp_path / "other"
-    lab.run_cell(page, 0, f"import llf_widgets as llf\n{call.replace(str(place), str(other))}")
+    lab.run_cell(page, 0, f"{HOLD}import llf_widgets as llf\nview = {held.replace(str(place), str(other))}\nview")
     expect(stop).to_be_visible()
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel().then(() => null)")
     expect(view.locator(".llf-State")).to_have_text("ended with its kernel")
@@ -127,7 +141,7 @@ def test_the_panel_evaluates_and_exports_a_run_and_other_pages_show_it(
     lab.save(page)
     other = page.context.new_page()  # Notebook 7 in a second tab, with the same kernel
     other.goto(lab.address("given-away.ipynb", "notebooks"))
-    expect(other.locator(".llf-Export .llf-State")).to_have_text("finished", timeout=60_000)
+    expect(other.locator(".llf-Export .llf-State")).to_have_text("finished", timeout=120_000)
     order = other.get_by_label("Order of the examples")
     order.select_option("worst")
     expect(evaluation.get_by_label("Order of the examples")).to_have_value("worst")
@@ -144,6 +158,6 @@ def test_the_panel_evaluates_and_exports_a_run_and_other_pages_show_it(
     nbformat.write(book, lab.root / "kept.ipynb")
     other.goto(lab.address("kept.ipynb", "notebooks"))
     saved = other.locator(".llf-SavedView")
-    expect(saved).to_have_count(2, timeout=60_000)
+    expect(saved).to_have_count(2, timeout=120_000)
     expect(saved.nth(0)).to_contain_text("checks passed")
     expect(saved.nth(1)).to_contain_text("Perplexity")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.test_studio import open_studio
+from tests.ui.conftest import settled
+from tests.ui.test_studio import CELL, open_studio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,17 +89,24 @@ def test_a_click_makes_it_fit_and_another_undoes_it(page: Any, lab: Lab, tmp_pat
     strip.get_by_role("button", name="Undo “Quantize the frozen weights”").click()
     expect(strip.get_by_role("status").first).to_contain_text("Does not fit: ")
     expect(form.get_by_label("Configuration as YAML")).not_to_have_value(re.compile("quantization_bit: "))
-    widths = page.evaluate(
-        "() => [...document.querySelectorAll('.llf-Fit-bar > i')].map(one => one.getBoundingClientRect().width)"
-    )
-    assert widths[0] > 2 * sum(widths[1:7])  # most of it are the weights
+    widths = "() => [...document.querySelectorAll('.llf-Fit-bar > i')].map(one => one.getBoundingClientRect().width)"
+    # Most of it are the weights.
+    settled(page, lambda: page.evaluate(widths), lambda found: found[0] > 2 * sum(found[1:7]))
     page.set_viewport_size({"width": 700, "height": 900})
     inside = "() => { const one = document.querySelector('.llf-Fit'); return one.scrollWidth <= one.clientWidth; }"
-    assert page.evaluate(inside)
+    page.wait_for_function(inside)
+
+
+ENDLESS = """
+import time
+from llf_widgets.forms.measurement import Measurement
+Measurement._measure = lambda *_: time.sleep(3600)
+"""
+"""Has a measurement go on until its kernel ends."""
 
 
 def test_nothing_is_left_to_click_when_the_kernel_is_gone(page: Any, lab: Lab) -> None:
-    form = open_studio(page, lab, "fit_lost.ipynb")
+    form = open_studio(page, lab, "fit_lost.ipynb", f"{ENDLESS}{CELL}")
     strip = form.get_by_role("region", name="Forecast")
     strip.get_by_role("button", name="Measure").click()
     cancel = strip.get_by_role("button", name="Cancel")

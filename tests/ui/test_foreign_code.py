@@ -41,9 +41,9 @@ def test_the_texts_of_examples_wait_for_the_readers_leave(
     lab.run_all(page)
     view = page.locator(".llf-Examples")
     notice = view.get_by_role("group", name="Code to review")
-    expect(notice).to_contain_text("evil.py", timeout=60_000)
+    expect(notice).to_contain_text("evil.py", timeout=120_000)
     expect(notice).to_contain_text(HTML)
-    expect(view.get_by_role("row", name="#1 ")).to_contain_text("3.000", timeout=30_000)
+    expect(view.get_by_role("row", name="#1 ")).to_contain_text("3.000", timeout=120_000)
     assert notice.locator("img").count() == 0
     assert page.evaluate("window.llfHacked") is None
     for name in ("Light", "Dark"):
@@ -68,9 +68,9 @@ def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
     lab.run_all(page)
     view = page.locator(".llf-Monitor").first
     resume = view.get_by_role("button", name="Restart")
-    resume.click(timeout=60_000)
+    resume.click(timeout=120_000)
     notice = view.get_by_role("group", name="Code to review")
-    expect(notice).to_contain_text("code/vowels.py", timeout=30_000)
+    expect(notice).to_contain_text("code/vowels.py", timeout=120_000)
     expect(notice).to_contain_text("evil.py")
     assert axe(page, ".llf-ForeignCode") == []
     notice.get_by_role("button", name="Cancel").click()
@@ -78,7 +78,7 @@ def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
     assert read_status(run).state == "stopped"
     assert not mark.exists()
     resume.click()
-    notice.get_by_role("button", name="Allow this code and resume").click(timeout=30_000)
+    notice.get_by_role("button", name="Allow this code and resume").click(timeout=120_000)
     expect(view.locator(".llf-State").first).to_contain_text("finished", timeout=120_000)
     assert mark.exists()
 
@@ -101,7 +101,7 @@ def test_a_model_is_evaluated_and_exported_only_when_its_code_is_allowed(
     evaluation, export = page.locator(".llf-Evaluation"), page.locator(".llf-Export")
     for view, purpose in ((evaluation, "Allow this code and evaluate"), (export, "Allow this code and export")):
         notice = view.get_by_role("group", name="Code to review")
-        expect(notice).to_contain_text("evil.py", timeout=60_000)
+        expect(notice).to_contain_text("evil.py", timeout=120_000)
         expect(notice.get_by_role("button", name=purpose)).to_be_visible()
     for selector in (".llf-Evaluation", ".llf-Export"):
         assert axe(page, selector) == []

@@ -43,7 +43,7 @@ def test_the_data_is_looked_at_token_by_token(
     lab.run_all(page)
     view = page.locator(".llf-Inspect")
     totals = view.get_by_role("region", name="Totals")
-    expect(totals).to_contain_text("rows", timeout=60_000)
+    expect(totals).to_contain_text("rows", timeout=120_000)
     # Records, examples, truncated, dropped.
     assert totals.get_by_role("row").nth(1).get_by_role("cell").all_text_contents()[1:5] == ["33", "32", "1", "1"]
     expect(view.get_by_role("button", name="Inspect again")).to_be_hidden()
@@ -78,6 +78,6 @@ def test_the_data_is_looked_at_token_by_token(
     set_theme(page, "JupyterLab Light")
     lengths = view.get_by_role("region", name="Lengths")
     lengths.get_by_role("button", name="Use 384").click()
-    expect(lengths.get_by_role("row", name="384")).to_contain_text("now", timeout=60_000)
+    expect(lengths.get_by_role("row", name="384")).to_contain_text("now", timeout=120_000)
     records.get_by_role("button", name="Drop 1 duplicate").click()
-    expect(totals.get_by_role("row").nth(1)).to_contain_text("33", timeout=60_000)
+    expect(totals.get_by_role("row").nth(1)).to_contain_text("33", timeout=120_000)

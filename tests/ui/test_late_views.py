@@ -39,7 +39,7 @@ def test_a_view_whose_module_comes_late_hears_its_kernel(page: Any, lab: Lab) ->
     lab.run_all(page)
     form = page.locator(".llf-Studio")
     rank = form.get_by_label("LoRA rank", exact=True)
-    rank.fill("48", timeout=60_000)
+    rank.fill("48", timeout=120_000)
     page.keyboard.press("Tab")
     expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile("lora_rank: 48"))
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")

@@ -39,9 +39,9 @@ def test_a_data_set_is_looked_at_as_text(page: Any, lab: Lab, tiny_model_dir: Pa
     lab.open(page, "data.ipynb")
     lab.run_all(page)
     form = page.locator(".llf-Studio")
-    form.get_by_role("button", name="Preview data").click(timeout=60_000)
+    form.get_by_role("button", name="Preview data").click(timeout=120_000)
     example = form.get_by_role("article", name="Example 1")
-    expect(example).to_contain_text(f"Answer: {EVIL}", timeout=60_000)
+    expect(example).to_contain_text(f"Answer: {EVIL}", timeout=120_000)
     clean(page, example)
     clean(page, form.locator(".llf-Preview"))
 
@@ -55,5 +55,5 @@ def test_answers_of_models_are_shown_as_text(page: Any, lab: Lab) -> None:
     lab.open(page, "answers.ipynb")
     lab.run_all(page)
     table = page.locator(".jp-OutputArea-output table")
-    expect(table).to_contain_text(f"tuned {EVIL}", timeout=60_000)
+    expect(table).to_contain_text(f"tuned {EVIL}", timeout=120_000)
     clean(page, table)

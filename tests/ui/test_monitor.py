@@ -52,7 +52,7 @@ def live(lab):
 
 
 def wait_for_points(page, more_than):
-    page.wait_for_function(f"n => ({POINTS})() > n", arg=more_than, timeout=30_000)
+    page.wait_for_function(f"n => ({POINTS})() > n", arg=more_than, timeout=120_000)
     return page.evaluate(POINTS)
 
 
@@ -97,7 +97,7 @@ def test_a_kernel_with_another_home_says_so(page, lab, tmp_path):
     lab.open(page, "elsewhere.ipynb")
     lab.run_all(page)
     expect(head(page)).to_contain_text(
-        f"This kernel writes runs to {tmp_path / 'runs'}, the panel reads", timeout=30_000
+        f"This kernel writes runs to {tmp_path / 'runs'}, the panel reads", timeout=120_000
     )
     process.kill()
     process.wait()
@@ -127,7 +127,7 @@ def test_the_charts_of_an_ended_run_are_as_wide_as_its_view(page, lab):
     lab.run_all(page)
     for width in (1500, 1280):
         page.set_viewport_size({"width": width, "height": 1000})
-        page.wait_for_function(AS_WIDE_AS_ITS_VIEW, timeout=30_000)
+        page.wait_for_function(AS_WIDE_AS_ITS_VIEW, timeout=120_000)
 
 
 def test_names_are_never_html(page, lab):
@@ -143,7 +143,7 @@ def test_names_are_never_html(page, lab):
     lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
     lab.open(page, ENDED)
     lab.run_all(page)
-    expect(head(page)).to_contain_text(f"Because of {evil}.", timeout=30_000)
+    expect(head(page)).to_contain_text(f"Because of {evil}.", timeout=120_000)
     expect(head(page).get_by_role("alert").first).to_contain_text("Error")
     assert page.evaluate("window.llfHacked") is None
 
@@ -177,6 +177,14 @@ def overlapping(labels):
     return found
 
 
+def has_all_charts(labels):
+    """Whether all charts of a run on pairs are drawn, with the last accuracy on held-out pairs."""
+    texts = [one["text"] for one in labels]
+    return {"Loss", "Rewards", "Accuracy", "Log-probabilities", "Learning rate"} <= set(texts) and any(
+        text.startswith("held out") and text.endswith("%") for text in texts
+    )
+
+
 @pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path):
@@ -195,20 +203,17 @@ def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path)
     lab.notebook(ENDED, f"import llf_widgets as llf\nllf.Monitor({run.id!r})")
     lab.open(page, ENDED)
     lab.run_all(page)
-    expect(head(page)).to_contain_text("Held-out accuracy", timeout=30_000)
+    expect(head(page)).to_contain_text("Held-out accuracy", timeout=120_000)
     wait_for_points(page, FIRST_STEPS)
     for width in (1500, 1100):
         page.set_viewport_size({"width": width, "height": 1400})
-        page.wait_for_function(AS_WIDE_AS_ITS_VIEW, timeout=30_000)
-        labels = settled(page, lambda: page.evaluate(LABELS))
-        texts = [one["text"] for one in labels]
-        assert {"Loss", "Rewards", "Accuracy", "Log-probabilities", "Learning rate"} <= set(texts)
-        assert any(text.startswith("held out") and text.endswith("%") for text in texts)
+        page.wait_for_function(AS_WIDE_AS_ITS_VIEW, timeout=120_000)
+        labels = settled(page, lambda: page.evaluate(LABELS), has_all_charts)
         assert overlapping(labels) == []
     light = page.evaluate(STROKE, "rewards/margins, smoothed")
     set_theme(page, "JupyterLab Dark")
     other = f"light => {{ const now = ({STROKE})('rewards/margins, smoothed'); return now !== null && now !== light; }}"
-    page.wait_for_function(other, arg=light, timeout=60_000)
+    page.wait_for_function(other, arg=light, timeout=120_000)
     expect(page.locator(".llf-Monitor .llf-Events")).to_contain_text("accuracy")
 
 
@@ -229,7 +234,7 @@ def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
     lab.open(page, ENDED)
     lab.run_all(page)
     part = page.get_by_role("region", name="Sampled completions and rewards")
-    expect(part).to_contain_text("step 3: 3 completions; mean reward 0.9167", timeout=30_000)
+    expect(part).to_contain_text("step 3: 3 completions; mean reward 0.9167", timeout=120_000)
     expect(part.locator("tbody tr td:first-child")).to_have_text(["1.000", "1.000", "0.7500"])
     slider = part.get_by_role("slider")
     slider.focus()
@@ -240,7 +245,7 @@ def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
     page.keyboard.press("Enter")
     expect(part.locator("tbody tr td:nth-child(3)")).to_have_text(["0.7500", "0.5000", "0"])
     expect(part.get_by_role("columnheader", name="right")).to_have_attribute("aria-sort", "descending")
-    assert part.get_by_role("button", name="right").evaluate("one => one === document.activeElement")
+    expect(part.get_by_role("button", name="right")).to_be_focused()
     assert part.locator("img").count() == 0
     assert page.evaluate("window.llfHacked") is None
 
@@ -259,7 +264,7 @@ def test_older_answers_are_one_click_away(page, lab):
     lab.open(page, ENDED)
     lab.run_all(page)
     part = page.get_by_role("region", name="Watched prompts")
-    expect(part).to_contain_text("Hi? 30!", timeout=30_000)
+    expect(part).to_contain_text("Hi? 30!", timeout=120_000)
     part.get_by_role("combobox").select_option(label="2 of 2: Ho?")
     slider, older = part.get_by_role("slider"), part.get_by_role("button", name="Show 10 older completions")
     slider.press("Home")
@@ -267,7 +272,7 @@ def test_older_answers_are_one_click_away(page, lab):
     older.focus()
     page.keyboard.press("Enter")
     expect(older).to_have_count(0)
-    assert slider.evaluate("one => one === document.activeElement")
+    expect(slider).to_be_focused()
     expect(part).to_contain_text("Ho? 11!")
     slider.press("Home")
     expect(part).to_contain_text("Ho? 1!")
@@ -288,7 +293,7 @@ def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
     lab.run_all(page)
     view = page.locator(".llf-Monitor").first
     button = view.get_by_role("button", name="more charts")
-    expect(button).to_have_text("Show 7 more charts", timeout=30_000)
+    expect(button).to_have_text("Show 7 more charts", timeout=120_000)
     expect(button).to_have_attribute("aria-expanded", "false")
     expect(view).to_contain_text("Clip fraction · Update size · Loss")
     headings = view.locator(".js-plotly-plot .annotation-text")
@@ -299,7 +304,7 @@ def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
     expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(1)
     fewer = view.get_by_role("button", name="Show fewer charts")
     expect(fewer).to_have_attribute("aria-expanded", "true")
-    assert fewer.evaluate("one => one === document.activeElement")
+    expect(fewer).to_be_focused()
     fewer.click()
     expect(headings.filter(has_text=re.compile("^Explained variance$"))).to_have_count(0)
 
@@ -320,7 +325,7 @@ def test_another_curve_is_compared(page, lab):
     lab.run_all(page)
     view = page.locator(".llf-Compare").first
     choose = view.get_by_label("Curve", exact=True)
-    expect(choose).to_have_value("loss", timeout=60_000)
+    expect(choose).to_have_value("loss", timeout=120_000)
     choose.select_option("rewards/margins")
     expect(view).to_contain_text("The margin between them should grow.")
     expect(view.get_by_label("log scale")).to_be_disabled()
@@ -346,10 +351,8 @@ def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
     page.set_viewport_size({"width": 1280, "height": 600})
     page.locator(".llf-Log").scroll_into_view_if_needed()
     button = page.get_by_role("button", name="Stop with checkpoint")
-    place = settled(page, button.bounding_box)
-    assert place["y"] > 0
-    assert place["y"] + place["height"] < 600
-    button.click(trial=True, timeout=3000)
+    settled(page, button.bounding_box, lambda place: 0 < place["y"] < 600 - place["height"])
+    button.click(trial=True)
 
 
 def test_a_view_in_an_output_that_scrolls_stays_whole(page, lab, live):
@@ -359,8 +362,11 @@ def test_a_view_in_an_output_that_scrolls_stays_whole(page, lab, live):
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:enable-output-scrolling').then(() => null)")
     area = page.locator(".jp-mod-outputsScrolled .jp-Cell-outputArea").first
     expect(area).to_be_attached()
-    outer, inner = settled(page, lambda: [one.bounding_box()["height"] for one in (area, head(page))])
-    assert outer >= inner > 500
+    settled(
+        page,
+        lambda: [one.bounding_box()["height"] for one in (area, head(page))],
+        lambda heights: heights[0] >= heights[1] > 500,
+    )
 
 
 @pytest.mark.parametrize("shown", ["llf.Monitor({!r})", "ipywidgets.VBox([llf.Monitor({!r})])"])
@@ -376,7 +382,7 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
     lab.notebook(ENDED, f"import ipywidgets\nimport llf_widgets as llf\n{shown.format(folder.id)}", "1 + 1")
     lab.open(page, ENDED)
     lab.run_cell(page, 0)
-    page.get_by_role("textbox", name="Prompt", exact=True).fill('Say "hi" \\ {x}.', timeout=30_000)
+    page.get_by_role("textbox", name="Prompt", exact=True).fill('Say "hi" \\ {x}.', timeout=120_000)
     page.keyboard.press("Enter")
     expect(page.get_by_text("The completions are in a cell below.")).to_be_visible()
     sources = (
@@ -395,7 +401,10 @@ def test_a_narrow_page_has_all_charts_in_sight(page, lab, live):
         " return layout[layout.meta.charts.find(({title}) => title === 'Gradient norm').xaxis].domain[1]; }"
     )
     page.wait_for_function(f"() => ({narrow})() > 0.9", timeout=PATIENCE)
-    view = head(page).bounding_box()
-    plot = page.locator(".llf-Monitor .js-plotly-plot").bounding_box()
-    assert plot["width"] <= view["width"] + 1
-    assert overlapping(page.evaluate(LABELS)) == []
+    view, plot = head(page), page.locator(".llf-Monitor .js-plotly-plot")
+    settled(
+        page,
+        lambda: [one.bounding_box()["width"] for one in (view, plot)],
+        lambda widths: widths[1] <= widths[0] + 1,
+    )
+    settled(page, lambda: overlapping(page.evaluate(LABELS)), lambda found: found == [])

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from llf_core import runs
-from tests.ui.test_panel import PANEL, open_panel, picture
+from tests.ui.test_panel import PANEL, open_panel, picture, show_in_notebook_7
 from tests.ui.test_panel_faults import SAID, SEEN, first_line, made, no_other_runs, row_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def test_undo_is_in_the_window_and_restores_all(page: Any, lab: Lab, many: list[
     choose_two(panel, two)
     page.keyboard.press("Delete")
     toast = page.locator(TOAST, has_text="2 runs moved to the bin.")
-    expect(toast).to_be_visible(timeout=SEEN)
+    toast.hover(timeout=SEEN)  # it stays while the pointer is on it, and goes after 20 seconds otherwise
     expect(panel.locator(SAID)).to_have_text("2 runs moved to the bin.")
     expect(panel.locator(SAID)).to_be_in_viewport(ratio=1, timeout=SEEN)
     undo = toast.get_by_role("button", name="Undo")
@@ -164,7 +164,7 @@ def test_two_tabs_delete_and_restore_one_run(page: Any, lab: Lab, made: Callable
     panels = []
     for number, tab in enumerate((page, other)):
         tab.goto(f"{lab.url}lab/workspaces/bin{number}?token=llf-test-token&reset")
-        tab.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=60000)
+        tab.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=120_000)
         tab.evaluate("() => window.jupyterapp.restored.then(() => window.jupyterapp.shell.activateById('llf-runs'))")
         panels.append(tab.locator(PANEL))
         expect(row_of(panels[-1], folder)).to_be_visible(timeout=SEEN)
@@ -174,6 +174,8 @@ def test_two_tabs_delete_and_restore_one_run(page: Any, lab: Lab, made: Callable
         row_of(panel, folder).focus()
         tab.keyboard.press("Delete")
         expect(panel.locator(SAID)).to_have_text(answer, timeout=SEEN)
+        if tab is page:
+            page.locator(TOAST).hover()  # it stays while the pointer is on it, and goes after 20 seconds otherwise
     assert lab.home.joinpath("bin", folder.id, "status.json").is_file()
     for tab in (page, other):
         tab.unroute("**/llf/api/runs?**")
@@ -190,15 +192,13 @@ def test_undo_is_in_notebook_7_too(page: Any, lab: Lab, made: Callable[..., runs
     folders = [made(f"seven {number}", state="finished", step=9, total=9) for number in range(2)]
     lab.notebook("bin.ipynb", "1")
     page.goto(lab.address("bin.ipynb", "notebooks"))
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60000)
-    page.locator(".lm-MenuBar-item", has_text="View").click()
-    page.locator(".lm-Menu-item", has_text="Left Sidebar").hover()
-    page.locator(".lm-Menu-item", has_text="LLF: runs").click()
-    panel = page.locator(PANEL)
+    panel = show_in_notebook_7(page)
     expect(first_line(row_of(panel, folders[0]))).to_have_text("seven 0", timeout=SEEN)
     choose_two(panel, folders)
     page.keyboard.press("Delete")
-    undo = page.locator(TOAST, has_text="2 runs moved to the bin.").get_by_role("button", name="Undo")
+    toast = page.locator(TOAST, has_text="2 runs moved to the bin.")
+    toast.hover(timeout=SEEN)  # it stays while the pointer is on it, and goes after 20 seconds otherwise
+    undo = toast.get_by_role("button", name="Undo")
     expect(undo).to_be_visible(timeout=SEEN)
     expect(undo).to_be_in_viewport(ratio=1, timeout=SEEN)
     picture(page, "undo-notebook-7")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from llf_core import runs
-from tests.processes import end, processes_of
+from tests.processes import end, processes_of, running
 from tests.ui.conftest import TOKEN, Lab
 from tests.ui.test_panel import PANEL, menu, open_panel, picture
 from tests.ui.test_panel_faults import SEEN, made, no_other_runs, row_of
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["made", "no_other_runs"]  # fixtures
 pytestmark = pytest.mark.browser
-STARTS = 60_000  # ms for a kernel to import the package on a machine that is also used by others
+STARTS = 120_000  # ms for a kernel to import the package on a machine that is also used by others
 
 
 def test_the_launcher_opens_a_notebook_with_a_form(page: Any, lab: Lab) -> None:
@@ -46,7 +46,7 @@ def test_a_notebook_without_a_kernel_gets_one(page: Any, lab: Lab, made: Callabl
         page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.sessionContext.session", timeout=SEEN)
     else:
-        kernels = [one for one in processes_of(lab.home) if "ipykernel_launcher" in one.cmdline()]
+        kernels = running(processes_of(lab.home), "ipykernel_launcher")
         assert kernels
         end(kernels)
         page.get_by_role("dialog", name="Kernel Restarting").get_by_role("button", name="Ok").click(timeout=STARTS)

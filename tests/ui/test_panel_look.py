@@ -154,7 +154,7 @@ def test_axe_finds_nothing_without_runs_or_server(page: Any, lab: Lab, axe: Call
     page.route("**/llf/api/**", lambda route: route.fulfill(status=404, body="{}"))
     page.reload()
     show_panel(page)  # JupyterLab saves which panel is open only seconds later
-    expect(panel.get_by_role("alert")).to_be_visible(timeout=60_000)
+    expect(panel.get_by_role("alert")).to_be_visible(timeout=120_000)
     look("missing")
     assert {view: said for view, said in found.items() if said} == {}
 

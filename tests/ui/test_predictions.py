@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +37,14 @@ def test_the_monitor_names_the_phase_and_then_the_file(
     lab.open(page, "predictions.ipynb")
     lab.run_cell(page, 0)
     head = page.locator(".llf-Monitor .llf-Head")
+    until = time.monotonic() + 240
+    while not any(event["type"] == "phase" and event["name"] == "predictions" for event in run.events()):
+        assert time.monotonic() < until
+        page.wait_for_timeout(20)
+    trainer = json.loads(run.folder.status.read_text())["pid"]
+    os.kill(trainer, signal.SIGSTOP)  # the phase lasts until the page has shown it
     expect(head).to_contain_text(re.compile(r"(Loading it to answer|Answering) the evaluation data"), timeout=120_000)
+    os.kill(trainer, signal.SIGCONT)
     expect(head.locator(".llf-State")).to_have_text("finished", timeout=120_000)
     line = head.get_by_text("The predictions of 8 records are in ")
     expect(line).to_contain_text(f"{run.id}/predictions/{RESULT}, their metrics in predict_results.json beside it.")
@@ -45,7 +56,7 @@ def test_the_monitor_names_the_phase_and_then_the_file(
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
     lab.settle(page)
-    expect(line).to_be_visible(timeout=60_000)
+    expect(line).to_be_visible(timeout=120_000)
     page.evaluate(f"() => {SESSION}.shutdown().then(() => null)")
     expect(page.locator(".jp-Notebook")).to_be_visible()
     expect(line).to_be_visible()

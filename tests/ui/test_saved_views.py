@@ -24,15 +24,18 @@ def saved(lab, tmp_path_factory):
         writer.metric(step, {"loss": 2.0 - step / 10})
     writer.close("finished")
     rows = [{"instruction": "Say hi.", "output": "Hi."}]
+    environment = {"LLF_HOME": str(lab.home), "HF_HUB_OFFLINE": "1"}
     cells = [
-        f"import os; os.environ['LLF_HOME'] = {str(lab.home)!r}\nimport llf_widgets as llf\nllf.Studio()",
+        f"import os\nos.environ |= {environment!r}\nimport llf_widgets as llf\nllf.Studio()",
         f"llf.Compare([{folder.id!r}])",
         f"view = llf.Inspect({{'dataset': {json.dumps(rows)}, 'model_name_or_path': 'nowhere/at-all'}})\nview",
         "view.wait()",
         f"llf.Examples({folder.id!r})",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(book, timeout=120, kernel_name="python3", allow_errors=True, store_widget_state=False).execute()
+    NotebookClient(
+        book, timeout=240, startup_timeout=240, kernel_name="python3", allow_errors=True, store_widget_state=False
+    ).execute()
     book.metadata["kernelspec"] = {"name": "nowhere", "display_name": "gone", "language": "python"}
     nbformat.write(book, lab.root / "saved-views.ipynb")
     return book
@@ -42,9 +45,9 @@ def saved(lab, tmp_path_factory):
 def test_every_view_shows_what_it_was(page, lab, saved, app):
     page.goto(lab.address("saved-views.ipynb", app))
     outputs = page.locator(".llf-SavedView")
-    expect(outputs).to_have_count(4, timeout=60_000)
+    expect(outputs).to_have_count(4, timeout=120_000)
     expect(outputs.nth(0)).to_contain_text("model_name_or_path")
-    expect(outputs.nth(1).locator("img")).to_be_visible(timeout=10_000)
+    expect(outputs.nth(1).locator("img")).to_be_visible(timeout=120_000)
     expect(outputs.nth(1)).to_contain_text("1.7")
     expect(outputs.nth(2)).to_contain_text("Inspect")
     expect(outputs.nth(3)).to_contain_text("to see the rows of the run")
@@ -76,13 +79,13 @@ def test_a_form_is_there_after_a_reload_and_its_run_is_in_the_saved_notebook(pag
     page.on("dialog", lambda dialog: dialog.accept())
     lab.open(page, path.name)
     lab.run_cell(page, 0)
-    expect(page.locator(".llf-Studio-grid")).to_be_visible(timeout=60_000)
+    expect(page.locator(".llf-Studio-grid")).to_be_visible(timeout=120_000)
     lab.save(page)
     page.reload()
     lab.settle(page)
-    expect(page.locator(".llf-Studio-grid")).to_be_visible(timeout=20_000)
+    expect(page.locator(".llf-Studio-grid")).to_be_visible(timeout=120_000)
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("finished", timeout=90_000)
+    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("finished", timeout=120_000)
 
     page.wait_for_function(
         "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells[0].outputs[0]"
@@ -102,7 +105,7 @@ def test_a_form_is_there_after_a_reload_and_its_run_is_in_the_saved_notebook(pag
     nbformat.write(book, lab.root / "studio-run-saved.ipynb")
     page.goto(lab.address("studio-run-saved.ipynb"))
     output = page.locator(".llf-SavedView")
-    expect(output.locator("img")).to_be_visible(timeout=60_000)
+    expect(output.locator("img")).to_be_visible(timeout=120_000)
     expect(output).to_contain_text("finished")
     expect(output).to_contain_text("max_steps: 3")
     expect(page.get_by_text("Error displaying widget").locator("visible=true")).to_have_count(0)

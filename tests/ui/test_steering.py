@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from playwright.sync_api import expect
 
 from tests.ui.conftest import EVIL, PATIENCE, set_theme
 from tests.ui.test_monitor import head, show, state
+from tests.ui.test_monitor_survives import logged
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
 
@@ -41,18 +44,27 @@ def answers_to_changes(run):
 
 
 def end_soon(page, run):
-    """Sets at which step a run ends, and returns it. The run goes on meanwhile: a step that has passed is refused."""
-    for steps in (100, 1000):
-        last, answered = run.status().step + steps, len(answers_to_changes(run))
+    """Sets at which step a run ends, and returns it; its trainer stands still meanwhile: it refuses a past step."""
+    trainer, answered = json.loads(run.folder.status.read_text())["pid"], len(answers_to_changes(run))
+    os.kill(trainer, signal.SIGSTOP)
+    try:
+        last = logged(run.folder.path) + 50
         page.get_by_role("textbox", name="End at step").fill(str(last))
         page.get_by_role("button", name="Set end at step").click()
-        until = time.monotonic() + PATIENCE / 1000
-        while len(answers_to_changes(run)) == answered:
-            assert time.monotonic() < until
-            page.wait_for_timeout(50)
-        if answers_to_changes(run)[-1]["ok"]:
-            return last
-    raise AssertionError("The trainer has refused each end.")
+        wait_for(page, lambda: any(run.folder.control.iterdir()))
+    finally:
+        os.kill(trainer, signal.SIGCONT)
+    wait_for(page, lambda: len(answers_to_changes(run)) > answered)
+    assert answers_to_changes(run)[-1]["ok"]
+    return last
+
+
+def wait_for(page, condition):
+    """Waits for another process, while the page goes on."""
+    until = time.monotonic() + PATIENCE / 1000
+    while not condition():
+        assert time.monotonic() < until
+        page.wait_for_timeout(50)
 
 
 def test_a_live_run_does_what_it_is_told(page, lab, real):
@@ -89,15 +101,14 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     expect(page.get_by_role("combobox", name="Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}")
     page.get_by_role("button", name="Generate samples now").click()
     slider = answers.get_by_role("slider")
-    expect(slider).to_be_visible(timeout=20_000)
+    expect(slider).to_be_visible(timeout=120_000)
     slider.press("Home")
-    first = page.evaluate("() => document.querySelector('.llf-Answers-rows').textContent")
-    assert "step" in first
+    expect(page.locator(".llf-Answers-rows").first).to_contain_text("step")
 
     page.get_by_role("button", name="Show rows…").click()
     rows = page.get_by_role("table", name="Examples and their losses")
-    expect(rows).to_be_in_viewport(timeout=20_000)
-    expect(rows).to_contain_text("It is", timeout=60_000)
+    expect(rows).to_be_in_viewport(timeout=120_000)
+    expect(rows).to_contain_text("It is", timeout=120_000)
     step = page.get_by_role("textbox", name="step", exact=True)
     step.fill("5")
     step.press("Enter")
@@ -122,7 +133,7 @@ def test_runs_are_compared(page, lab, real):
     lab.run_all(page)
     view = page.locator(".llf-Compare").first
     table = page.get_by_role("table", name="Runs side by side")
-    expect(table).to_contain_text("lora_rank", timeout=60_000)
+    expect(table).to_contain_text("lora_rank", timeout=120_000)
     expect(table.get_by_role("row", name="learning_rate")).to_contain_text("5e-3")
     page.get_by_label("Over", exact=True).select_option("tokens")
     page.wait_for_function(f"() => {axis('Training loss', 'xaxis')}?.title.text === 'tokens'", timeout=PATIENCE)

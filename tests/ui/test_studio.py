@@ -32,7 +32,7 @@ def open_studio(page: Any, lab: Lab, name: str = "form.ipynb", *cells: str) -> A
     lab.open(page, name)
     lab.run_all(page)
     form = page.locator(".llf-Studio")
-    form.get_by_label("Configuration as YAML").wait_for(timeout=60_000)
+    form.get_by_label("Configuration as YAML").wait_for(timeout=120_000)
     form.get_by_role("button", name="Start", exact=True).wait_for()
     return form
 
@@ -64,7 +64,7 @@ def test_form_is_filled_in_mended_and_started(page: Any, lab: Lab, tiny_model_di
     expect(form.get_by_text(re.compile("First minute with 2 changes"))).to_be_visible()
     form.get_by_label("Name", exact=True).fill("clicked")
     start.dblclick()
-    expect(form.get_by_text("Started", exact=False).first).to_be_visible(timeout=30_000)
+    expect(form.get_by_text("Started", exact=False).first).to_be_visible(timeout=120_000)
     expect(start).to_be_disabled()
     page.locator(".llf-Monitor").get_by_text("finished").first.wait_for(timeout=120_000)
     runs = [path for path in (lab.home / "runs").iterdir() if path.name.endswith("-clicked")]
@@ -167,22 +167,22 @@ def test_a_reload_keeps_the_values_and_after_a_restart_a_key_brings_them_back(pa
     lab.save(page)
     page.goto(lab.address("reload.ipynb").replace("&reset", ""))
     form = page.locator(".llf-Studio")
-    form.get_by_label("LoRA rank", exact=True).wait_for(timeout=60_000)
+    form.get_by_label("LoRA rank", exact=True).wait_for(timeout=120_000)
     expect(form.get_by_label("LoRA rank", exact=True)).to_have_value("48")
     page.set_viewport_size({"width": 1600, "height": 1000})  # a column for the form, one for the start
     width = settled(page, form.get_by_role("region", name="Model", exact=True).bounding_box)["width"]
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
-    expect(form.get_by_text("The kernel of this form has shut down.")).to_be_visible(timeout=30_000)
+    expect(form.get_by_text("The kernel of this form has shut down.")).to_be_visible(timeout=120_000)
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
     enabled = (  # what works in the page alone
         "form => [...form.querySelectorAll('button, input, select, textarea')].filter(one => one.checkVisibility() &&"
         " !one.disabled && !one.readOnly && one.ariaDisabled !== 'true').map(one => one.textContent)"
     )
-    assert form.evaluate(enabled) == ["YAML", "Python", "Copy", "Save…"]
+    settled(page, lambda: form.evaluate(enabled), lambda found: found == ["YAML", "Python", "Copy", "Save…"])
     form.get_by_role("button", name="Python", exact=True).click()
     expect(form.get_by_label("Configuration as Python")).to_be_visible()
     # ipywidgets marks what has lost its kernel; the form stands as before
-    assert form.get_by_role("region", name="Model", exact=True).bounding_box()["width"] == width
+    settled(page, form.get_by_role("region", name="Model", exact=True).bounding_box, lambda box: box["width"] == width)
     assert form.evaluate(BEYOND) == []
 
     lab.settle(page)
@@ -335,11 +335,10 @@ studio"""
     )
     expect(start.or_(form.get_by_role("button", name="Starting…"))).to_be_focused()
     place = page.locator(".llf-Studio-monitor")
-    expect(place).to_be_in_viewport(timeout=20_000)
+    expect(place).to_be_in_viewport(timeout=120_000)
     expect(asleep).to_have_text("[*]:", timeout=1)  # the click did not wait for the cell
-    expect(page.locator(".llf-Monitor .llf-State").first).to_be_in_viewport(timeout=30_000)
-    top = place.bounding_box()["y"]
-    assert 0 <= top < 500, top
+    expect(page.locator(".llf-Monitor .llf-State").first).to_be_in_viewport(timeout=120_000)
+    settled(page, place.bounding_box, lambda box: 0 <= box["y"] < 500)
     expect(form.get_by_text("Started", exact=False).first).to_be_attached()
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
     page.locator(".llf-Monitor").get_by_text("finished").first.wait_for(timeout=120_000)
@@ -351,7 +350,7 @@ def test_start_that_fails_takes_its_place_away_and_says_why(page: Any, lab: Lab)
     start = form.get_by_role("button", name="Start", exact=True)
     expect(start).to_be_enabled()
     start.click()
-    expect(form.get_by_role("alert")).to_be_in_viewport(timeout=20_000)
+    expect(form.get_by_role("alert")).to_be_in_viewport(timeout=120_000)
     expect(form.get_by_role("alert")).to_contain_text("No space left")
     expect(page.locator(".llf-Studio-monitor")).to_have_count(0)
     expect(form.get_by_text("Starting…")).to_have_count(0)
@@ -368,14 +367,14 @@ def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
     set_theme(page, theme)
     lab.run_all(page)
     form = page.locator(".llf-Studio")
-    form.get_by_role("region", name="First rows of the data set").wait_for(timeout=60_000)
+    form.get_by_role("region", name="First rows of the data set").wait_for(timeout=120_000)
     assert axe(page, ".llf-Studio") == []  # an error, a table, lists
     # Notebook 7 has no heading above it
     assert form.evaluate("form => form.querySelector('h1, h2, h3').tagName") == "H2"
     form.get_by_role("button", name="Apply", exact=True).click()
-    expect(form.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=20_000)
+    expect(form.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=120_000)
     form.get_by_role("button", name="Preview data").click()
-    expect(form.get_by_role("article", name="Example 1")).to_be_visible(timeout=60_000)
+    expect(form.get_by_role("article", name="Example 1")).to_be_visible(timeout=120_000)
     assert axe(page, ".llf-Studio") == []  # what was learned from
     form.get_by_label("Explain each field").check()
     for name in ("Model", "Data", "Method", "Training"):
@@ -424,7 +423,7 @@ def test_tokens_come_into_view_below_the_form(page: Any, lab: Lab, tiny_model_di
     view = form.locator(".llf-Inspect")
     for _ in range(2):  # the second view takes the place of the first
         form.get_by_role("button", name="Inspect tokens").click()
-        expect(view.get_by_role("heading", name="Totals")).to_be_in_viewport(timeout=60_000)
+        expect(view.get_by_role("heading", name="Totals")).to_be_in_viewport(timeout=120_000)
     expect(view).to_have_count(1)
     cutoffs = view.locator(".llf-Cutoffs")
     expect(cutoffs.get_by_role("button").first).to_be_visible()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.ui.conftest import Lab
 
 pytestmark = pytest.mark.browser
-SEEN = 30_000
+SEEN = 120_000
 
 
 def show_panel(page: Any) -> Any:
@@ -51,7 +51,7 @@ def test_the_form_the_monitor_and_the_panel_say_the_same(
 
     form, monitor = page.locator(".llf-Studio"), page.locator(".llf-Monitor")
     servers = form.get_by_text("Loads in vLLM: with a setting · llama.cpp: yes · Ollama: yes")
-    servers.click(timeout=60_000)
+    servers.click(timeout=120_000)
     expect(form.get_by_text("--max-lora-rank 32")).to_be_visible()
     form.get_by_role("button", name="Show what is trained").click()
     expect(form.get_by_text(share)).to_be_visible(timeout=120_000)
@@ -90,7 +90,7 @@ def test_a_closed_list_shows_a_label_and_an_open_one_the_lines(page: Any, lab: L
     lab.run_all(page)
     method = page.locator(".llf-Studio [data-llf-key='finetuning_type']")
     text = "select => select.selectedOptions[0].textContent"
-    method.wait_for(timeout=60_000)
+    method.wait_for(timeout=120_000)
     assert method.evaluate(text) == "lora (an adapter)"
     line = "Low-rank matrices beside the frozen weights. The method to begin with. (arXiv 2106.09685)"
     expect(method).to_have_accessible_description(line)
@@ -128,7 +128,7 @@ def test_names_of_a_model_are_never_markup(page: Any, lab: Lab) -> None:
     lab.open(page, "odd.ipynb")
     lab.run_all(page)
     part = page.locator(".llf-Monitor").get_by_role("region", name="What is trained")
-    part.get_by_text("1 of 9 parameters").click(timeout=60_000)
+    part.get_by_text("1 of 9 parameters").click(timeout=120_000)
     expect(part.get_by_role("table", name=EVIL)).to_be_visible()
     part.locator(".llf-Servers summary").click()
     panel = show_panel(page)

@@ -55,14 +55,14 @@ def test_evaluation_and_export_show_the_code_and_go_on_when_it_is_allowed(
     )
     try:
         with pytest.raises((UntrustedCodeError, RuntimeError), match="you have not allowed it"):
-            view.wait(120)
+            view.wait(240)
         (code,) = view._code
         assert (code["folder"], view._state) == (str(model), "failed")
         assert "evil.py" in [file["name"] for file in code["files"]]
         assert not mark.exists()
         view._handle_custom_msg({"type": "allow"}, [])
         assert view._code == []
-        view.wait(180)
+        view.wait(240)
         assert (view._state, mark.exists()) == ("done", True)
     finally:
         view.close()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from jupyter_client.blocking import BlockingKernelClient
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 120.0  # seconds
 VIEW = """
 from llf_widgets.front_end import FrontEnd
 
@@ -32,7 +32,7 @@ print(view.model_id)
 
 @pytest.fixture
 def kernel() -> Iterator[BlockingKernelClient]:
-    manager, client = start_new_kernel(kernel_name="python3")
+    manager, client = start_new_kernel(startup_timeout=PATIENCE, kernel_name="python3")
     try:
         yield client
     finally:

@@ -1,3 +1,9 @@
+import { vi } from 'vitest';
+
+// A second, which is vitest's own, can pass on a machine that others use before the page has done anything.
+const waitFor = vi.waitFor.bind(vi);
+vi.waitFor = (callback, options = 60_000) => waitFor(callback, options);
+
 // Browser features that JupyterLab's packages need and jsdom lacks.
 class Absent {}
 Object.assign(globalThis, {

@@ -205,7 +205,7 @@ def test_a_table_tells_its_rows_without_reading_them(tmp_path, monkeypatch, name
 
 def test_uploads_of_one_name_that_end_together_keep_all_bytes(tmp_path, monkeypatch):
     gate = threading.Barrier(8)
-    monkeypatch.setattr(Upload, "_rows", lambda _: f"{gate.wait(20)}")
+    monkeypatch.setattr(Upload, "_rows", lambda _: f"{gate.wait(120)}")
     for round_ in range(5):
         texts = [f"q,a\n{round_},{n}\n" for n in range(8)]
         threads = [threading.Thread(target=upload, args=(tmp_path, "mine.csv", text)) for text in texts]

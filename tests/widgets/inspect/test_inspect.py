@@ -41,7 +41,7 @@ def inspect(tmp_path, tiny_model_dir):
         view.close()
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=240):
     """Waits for another thread."""
     end = time.monotonic() + seconds
     while not condition():
@@ -87,11 +87,11 @@ def test_a_view_prepares_shows_and_changes(inspect):
 def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_path):
     view = inspect([{"a": 1}])
     with pytest.raises(RuntimeError, match="match no known format"):
-        view.wait(60)
+        view.wait(240)
     assert view._state == "failed"
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     view._receive(view, {"type": "reload"}, [])
-    assert view.wait(60).overview()["examples"] == 1
+    assert view.wait(240).overview()["examples"] == 1
 
 
 @pytest.mark.usefixtures("warm_python")
@@ -99,13 +99,13 @@ def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_pa
 def test_how_rows_are_read_is_corrected_in_the_view(inspect):
     view = inspect([{"frage": "Hi", "reply": "Yo"}])
     with pytest.raises(RuntimeError, match="match no known format"):
-        view.wait(60)
+        view.wait(240)
     (found,) = view._readings["readings"]
     assert found["names"] == ["frage", "reply"]
     assert view._readings["roles"]["alpaca"][:3] == ["prompt", "response", "query"]  # what is needed first
     columns = {"prompt": "frage", "response": "reply"}
     view._receive(view, {"type": "change", "changes": {"dataset_format": "alpaca", "dataset_columns": columns}}, [])
-    assert view.wait(60).overview()["examples"] == 1
+    assert view.wait(240).overview()["examples"] == 1
     assert view.config.data.dataset_columns == columns
 
 
@@ -113,14 +113,14 @@ def test_how_rows_are_read_is_corrected_in_the_view(inspect):
 @pytest.mark.usefixtures("warm_python")
 def test_a_setting_that_is_not_valid_is_told(inspect, monkeypatch):
     view = inspect(ROWS)
-    view.wait(60)
+    view.wait(240)
     view._receive(view, {"type": "change", "changes": {"cutoff_len": -5}}, [])
     assert (view._state, "cutoff_len" in view._note) == ("ready", True)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     view._receive(view, {"type": "reload"}, [])
     assert view._state == "failed"
     with pytest.raises(RuntimeError, match="/nowhere/python"):
-        view.wait(5)
+        view.wait(60)
 
 
 def test_a_line_that_the_end_of_the_process_has_cut_off_hides_no_end(monkeypatch, tmp_path):
@@ -130,22 +130,22 @@ def test_a_line_that_the_end_of_the_process_has_cut_off_hides_no_end(monkeypatch
     ended = Future()
     process = data_process.DataProcess("", print, print, print, ended.set_result)
     process.start()
-    assert ended.result(timeout=60) == "The process that reads the data exited (exit code 1): out of memory"
+    assert ended.result(timeout=240) == "The process that reads the data exited (exit code 1): out of memory"
     with pytest.raises(data_process.ProcessExitedError, match="out of memory"):
-        process.request("overview").result(timeout=5)
+        process.request("overview").result(timeout=60)
 
 
 @pytest.mark.launches
 def test_a_process_that_dies_is_told(inspect):
     view = inspect(ROWS)
-    view.wait(60)
+    view.wait(240)
     os.kill(view._process.pid, signal.SIGKILL)
-    until(lambda: view._state == "failed")
-    assert "signal 9" in view._note
+    until(lambda: "signal 9" in view._note)  # told after the state
+    assert view._state == "failed"
     answer = view._process.request("overview")
     assert isinstance(answer, Future)
     with pytest.raises(RuntimeError, match="signal 9"):
-        answer.result(timeout=5)
+        answer.result(timeout=60)
 
 
 @pytest.mark.usefixtures("warm_python")
@@ -175,7 +175,7 @@ def test_the_output_gets_the_counts_when_they_are_known(inspect, monkeypatch):
     monkeypatch.setattr("IPython.display.display", display)
     view = inspect(ROWS)
     view._ipython_display_()
-    view.wait(60)
+    view.wait(240)
     until(lambda: "rows.jsonl" in shown[-1]["text/html"])
     assert all("application/vnd.jupyter.widget-view+json" in bundle for bundle in shown)
     assert "rows.jsonl" in shown[-1]["text/plain"]
@@ -223,12 +223,12 @@ def test_code_that_comes_with_a_model_is_shown_and_runs_only_when_it_is_allowed(
     evil_model(model, tiny_model_dir, mark)
     view = inspect(ROWS, model_name_or_path=str(model), trust_remote_code=True)
     with pytest.raises(RuntimeError, match="you have not allowed it"):
-        view.wait(60)
+        view.wait(240)
     (code,) = view._code
     assert code["folder"] == str(model)
     assert not mark.exists()
     view._handle_custom_msg({"type": "allow"}, [])
-    assert view.wait(60).overview()["examples"] == 5
+    assert view.wait(240).overview()["examples"] == 5
     assert view._code == []
     assert mark.exists()
 
@@ -240,7 +240,7 @@ def test_closing_the_view_ends_the_wait(inspect):
         waits = pool.submit(view.wait)
         view.close()
         with pytest.raises(RuntimeError, match=r"^The view was closed before the data was prepared\.$"):
-            waits.result(timeout=20)
+            waits.result(timeout=120)
     with pytest.raises(RuntimeError, match="was closed"):
         view.overview()
 
