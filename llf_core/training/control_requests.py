@@ -52,6 +52,7 @@ class ControlRequests:
 
         Raises:
             OSError: the disk is full.
+            PluginError: two installed packages declare the same stage.
             BrokenRunError: there is no readable status.
         """
         takers = {
