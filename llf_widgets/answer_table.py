@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.evaluation.answers import Answer, answer_in_child
 from llf_core.evaluation.run_losses import Losses, losses_in_child
+from llf_widgets.evaluated_names import data_name, named_run, prompt_list
 from llf_widgets.plain_table import plain_table
 from llf_widgets.progress_line import ProgressLine
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llf_core.launch import Run
+    from llf_core.runs import RunFolder
 
 
 class Answers(list[Answer]):
@@ -28,50 +30,63 @@ class Answers(list[Answer]):
         return side_by_side(self)
 
 
-def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *, trust: bool = False) -> Answers:
+def answers(
+    run: Run | RunFolder | Path | str, prompts: str | Sequence[str], max_new_tokens: int = 64, *, trust: bool = False
+) -> Answers:
     """Generate completions of a finished run's base and tuned model, to see side by side what training changed.
 
     Decoding is greedy, so the result can be repeated. The models are loaded in a child process, whose progress is
-    printed.
+    printed. Interrupting the cell ends it.
 
     Args:
-        run: a run or its id.
+        run: a run, its id or its folder.
         prompts: user messages, each a separate conversation; a single text counts as one.
-        max_new_tokens: maximum length of a completion in tokens.
+        max_new_tokens: maximum length of a completion in tokens, at least 1.
         trust: whether to allow Python code that comes with the model, permanently.
 
     Returns:
-        The completions, displayed as a table; also stored in the run's `samples.jsonl`.
+        A list with one `Answer` (`prompt`, `base`, `tuned`) for each prompt, in order, displayed as a table; also
+        stored in the run's `samples.jsonl`.
 
     Raises:
-        RuntimeError: the child process failed, for example since the run has no result; the message has the reason.
+        RuntimeError: the child process failed, for example since the run does not exist or has no result, there is no
+            prompt, or one has a lone surrogate; the message has the reason.
+        FileNotFoundError: the folder does not exist.
+        TypeError: `run` is neither a run nor an id nor a path, or the prompts are not texts.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+
+    Example:
+        >>> llf.answers(run, ["What is the capital of France?"])  # doctest: +SKIP
     """
-    asked = [prompts] if isinstance(prompts, str) else list(prompts)
+    run_id, home = named_run(run)
+    asked = prompt_list(prompts)
     with ProgressLine("Importing the libraries …") as line:
-        return Answers(answer_in_child(_id(run), asked, max_new_tokens, _home(run), line, trust=trust))
+        return Answers(answer_in_child(run_id, asked, max_new_tokens, home, line, trust=trust))
 
 
-def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> Losses:
+def losses(run: Run | RunFolder | Path | str, data: str | Path | None = None, *, trust: bool = False) -> Losses:
     """Compute the evaluation loss of a finished run's base and tuned model on the same examples.
 
     They show without generated answers whether training helped. The models are loaded in a child process, so the
-    kernel's memory is not affected. A line of progress is printed.
+    kernel's memory is not affected. A line of progress is printed. Interrupting the cell ends the process.
 
     Args:
-        run: a run or its id.
-        data: data set, as in `eval_dataset`; None for the run's validation data.
+        run: a run, its id or its folder.
+        data: a name of `dataset_info.json`, a file, a folder or a hub id; several separated by commas. None for the
+            run's validation data.
         trust: whether to allow Python code that comes with the model or the run, permanently.
 
     Returns:
-        Mean loss of each, over what the stage counts (in nats per trained token, or per pair or answer), and the number
-        of examples.
+        `.base` and `.tuned`, the mean loss of each over what the stage counts (in nats per trained token, or per pair
+        or answer), and `.examples`, their number.
 
     Raises:
-        RuntimeError: the child process failed, for example since the run has no result or no validation data; the
-            message has the reason.
+        RuntimeError: the child process failed, for example since the run does not exist or has no result or no
+            validation data; the message has the reason.
+        FileNotFoundError: the folder does not exist.
+        TypeError: `run` is neither a run nor an id nor a path, or `data` is no text.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -80,13 +95,7 @@ def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> L
         >>> llf.losses(run)  # doctest: +SKIP
         Losses(base=2.4127, tuned=1.6113, examples=50)
     """
+    run_id, home = named_run(run)
+    named = None if data is None else data_name(data)
     print("Computing the losses of the base and of the result …", flush=True)  # noqa: T201 - the cell's progress
-    return losses_in_child(_id(run), data, _home(run), trust=trust)
-
-
-def _id(run: Run | str) -> str:
-    return run if isinstance(run, str) else run.id
-
-
-def _home(run: Run | str) -> Path | None:
-    return None if isinstance(run, str) else run.folder.home
+    return losses_in_child(run_id, named, home, trust=trust)

@@ -70,27 +70,36 @@ def find_learning_rate(
 
     Args:
         config: as for `train`.
-        rates: at least two learning rates; None for 8 from 1e-6 upwards, for adapters from 1e-5.
+        rates: at least two learning rates above 0, in any order; None for 8 from 1e-6 upwards, for adapters from 1e-5,
+            as 1, 3, 10, 30 and so on.
         steps: maximum number of steps of each branch, 10 to 1000.
         trust: whether to allow Python code that comes with the model, permanently.
 
     Returns:
         The proposed `.learning_rate` with its `.reason`, and the losses of each of the `.branches`; displayed as a
-        curve.
+        curve. The proposal is the smallest rate whose loss is no worse than the lowest one within a standard error;
+        None if no rate lowers the loss measurably.
 
     Raises:
-        ConfigError: the config has errors, or refers to something this machine does not have.
-        EvaluationError: rates or steps are out of range, or the loss of the stage does not say whether a rate is good.
-        RowsError: the rows are not a table.
+        ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
+            data set match no format.
+        EvaluationError: rates or steps are no numbers or out of range, or the loss of the stage does not say whether a
+            rate is good.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: a file cannot be read, or the process cannot be started.
         PluginError: two installed packages declare the same name or key.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
+    Source:
+        Learning rate range test: Smith, arXiv 1506.01186, section 3.3. One-standard-error rule: Breiman, Friedman,
+        Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.
+
     Example:
+        >>> config = {"dataset": "llf_demo", "finetuning_type": "lora"}
         >>> found = llf.find_learning_rate(config)  # doctest: +SKIP
-        >>> llf.train(config.replace(learning_rate=found.learning_rate))  # doctest: +SKIP
+        >>> llf.train(config | {"learning_rate": found.learning_rate})  # doctest: +SKIP
     """
     config, rows = split_rows(config)
     with ProgressLine() as line:

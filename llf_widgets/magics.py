@@ -41,13 +41,16 @@ class LLFMagics(Magics):
     def llf(self, line: str) -> Any:
         """List, show and control runs without an import; `%llf help` lists the commands.
 
+        Args:
+            line: a command and a run id; without a run, or with `last`, the newest one.
+
         Returns:
             A `Monitor` or `Chat` for `%llf monitor` and `%llf chat`, which IPython displays; None for commands that
             print.
 
         Raises:
-            UsageError: a quotation mark is not closed, the command is unknown, or the run does not exist or does not
-                allow it. IPython shows it without a traceback.
+            UsageError: a quotation mark is not closed, the command is unknown, or the run does not exist, cannot be
+                read or does not allow it. IPython shows it without a traceback.
         """
         arguments = _arguments(line)
         name = arguments[0] if arguments else "help"

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from llf_core.evaluation.reward_accuracy import Accuracy, reward_accuracy_in_child
 from llf_core.evaluation.win_rate import MAX_NEW_TOKENS, MAX_PROMPTS, WinRate, win_rate_in_child
+from llf_widgets.evaluated_names import data_name, named_model, named_run, prompt_list
 from llf_widgets.plain_table import plain_table
 from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llf_core.launch import Run
+    from llf_core.runs import RunFolder
 
 
 class DisplayedWinRate(WinRate):
@@ -36,9 +39,9 @@ class DisplayedWinRate(WinRate):
 
 
 def win_rate(  # noqa: PLR0913 - each of them is named
-    run: Run | str,
-    reward_model: Run | str,
-    prompts: Sequence[str] | None = None,
+    run: Run | RunFolder | Path | str,
+    reward_model: Run | RunFolder | Path | str,
+    prompts: str | Sequence[str] | None = None,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     max_prompts: int = MAX_PROMPTS,
@@ -46,41 +49,50 @@ def win_rate(  # noqa: PLR0913 - each of them is named
 ) -> DisplayedWinRate:
     """Compute how often a reward model prefers the completions of a run's result to its base model's.
 
-    The models are loaded in a child process, so the kernel's memory is not affected. Interrupting the cell ends it.
+    It tells whether training has raised what the reward model measures. Decoding is greedy. The models are loaded in a
+    child process, so the kernel's memory is not affected. Interrupting the cell ends it.
 
     Args:
-        run: a run or its id.
+        run: a run, its id or its folder.
         reward_model: a run of stage rm or its id, a folder, or a hub id.
         prompts: user messages, each a separate conversation; a single text counts as one. None for the run's validation
             data without last answers.
-        max_new_tokens: maximum length of a completion in tokens.
-        max_prompts: maximum number of prompts from the validation data.
+        max_new_tokens: maximum length of a completion in tokens, at least 1.
+        max_prompts: maximum number of prompts from the validation data, at least 1.
         trust: whether to allow Python code that comes with the models, permanently.
 
     Returns:
-        The rate with its 95 % interval (Wilson score interval, JASA 22, 1927), and each prompt with both completions
-        and rewards.
+        The `.rate` with its 95 % interval from `.low` to `.high`, and `.contests`: each prompt with both completions
+        and rewards. Equal rewards count as one half. It is displayed as a table.
 
     Raises:
-        RuntimeError: the child process failed, for example since the run has no result or no validation data, or the
-            reward model does not exist; the message has the reason.
+        RuntimeError: the child process failed, for example since the run has no result or no validation data, there is
+            no prompt, or the reward model does not exist; the message has the reason.
+        FileNotFoundError: the folder of the run does not exist.
+        TypeError: `run` or `reward_model` is of another type, or the prompts are not texts.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+
+    Source:
+        Ties as one half as in AlpacaEval (github.com/tatsu-lab/alpaca_eval). Interval: E. B. Wilson, Probable
+        inference, the law of succession, and statistical inference, JASA 22 (1927), p. 209.
 
     Example:
         >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
         Win rate 71%, 95 % band 61% to 79%: 71 won, 0 equal, 29 lost. Mean reward -0.412 of the base, …
     """
-    asked = [prompts] if isinstance(prompts, str) else None if prompts is None else list(prompts)
+    run_id, home = named_run(run)
+    scorer, _ = named_model(reward_model)
+    asked = None if prompts is None else prompt_list(prompts)
     with ProgressLine() as line:
         found = win_rate_in_child(
-            run if isinstance(run, str) else run.id,
-            _reward_model(reward_model),
+            run_id,
+            scorer,
             asked,
             max_new_tokens=max_new_tokens,
             most=max_prompts,
-            home=None if isinstance(run, str) else run.folder.home,
+            home=home,
             progress=line,
             trust=trust,
         )
@@ -88,8 +100,8 @@ def win_rate(  # noqa: PLR0913 - each of them is named
 
 
 def reward_accuracy(
-    reward_model: Run | str,
-    data: str,
+    reward_model: Run | RunFolder | Path | str,
+    data: str | Path,
     *,
     dataset_dir: str | None = None,
     max_pairs: int | None = None,
@@ -98,40 +110,39 @@ def reward_accuracy(
     """Compute how often a reward model scores the chosen response above the rejected one.
 
     It is the quality of a reward model before it is used for training. The model is loaded in a child process.
+    Interrupting the cell ends it.
 
     Args:
         reward_model: a run of stage rm or its id, a folder, or a hub id.
-        data: a preference data set in the format of `dataset`, ideally one that was not used for training.
-        dataset_dir: folder of named data sets; None for `data`.
-        max_pairs: maximum number of pairs; None for all.
+        data: preference pairs, ideally ones that were not used for training: a name of `dataset_info.json`, a file, a
+            folder or a hub id; several separated by commas.
+        dataset_dir: folder of `dataset_info.json`; None for `data`.
+        max_pairs: maximum number of pairs, at least 1, taken from the beginning; None for all.
         trust: whether to allow Python code that comes with the reward model, permanently.
 
     Returns:
-        Accuracy (0 to 1) with its 95 % confidence interval, number of pairs, mean margin in rewards, and the number of
-        dropped records by reason.
+        `.accuracy` (0 to 1) with its 95 % interval from `.low` to `.high`; `.pairs`, their number; `.margin`, the mean
+        reward of the chosen response minus that of the rejected one; and `.dropped`, the number of unusable records by
+        reason. Equal rewards count as wrong.
 
     Raises:
         RuntimeError: the child process failed, for example since the reward model or data set does not exist, or it
             holds no pairs; the message has the reason.
+        TypeError: `reward_model` is of another type, or `data` is neither text nor a path.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: the process cannot be started.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
+    Source:
+        Accuracy as in RewardBench, arXiv 2403.13787, section 4.2. Interval: E. B. Wilson, JASA 22 (1927), p. 209.
+
     Example:
         >>> llf.reward_accuracy("20261124-142530-smollm2-rm-lora", "held_out.jsonl")  # doctest: +SKIP
-        Accuracy(accuracy=0.72, low=0.65, high=0.78, pairs=200, margin=0.91, dropped={})
+        Accuracy(accuracy=0.72, low=0.6540…, high=0.7776…, pairs=200, margin=0.9134…, dropped={})
     """
+    scorer, home = named_model(reward_model)
+    named = data_name(data)
     with ProgressLine() as line:
         return reward_accuracy_in_child(
-            _reward_model(reward_model),
-            data,
-            dataset_dir=dataset_dir,
-            most=max_pairs,
-            home=None if isinstance(reward_model, str) else reward_model.folder.home,
-            progress=line,
-            trust=trust,
+            scorer, named, dataset_dir=dataset_dir, most=max_pairs, home=home, progress=line, trust=trust
         )
-
-
-def _reward_model(one: Run | str) -> str:
-    return one if isinstance(one, str) else str(one.folder.path)

@@ -99,27 +99,33 @@ def try_rewards(
 
     Args:
         config: as for `train`, of stage `grpo`, `rloo` or `ppo`.
-        rewards: as for `train`; None for those of the config.
+        rewards: as for `train`.
         prompts: maximum number of prompts, 1 to 1,000, chosen at random by the run's seed.
         group_size: completions of each prompt, 2 to 1,000; None for `num_generations`, or 4 for `ppo`.
         trust: whether to allow Python code that comes with the model, permanently.
 
     Returns:
-        `.statistics` of each function and of their sum, `.completions` with their rewards, and `.notes`; displayed as
+        `.statistics` of each function and of their sum (mean, standard deviation, range, and Spearman's rank
+        correlation with the length in tokens), `.completions` with their rewards, and `.notes`; displayed as
         histograms.
 
     Raises:
-        ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
-            not exist or cannot be stored.
-        EvaluationError: a number is out of range, or the stage samples no completions.
-        RowsError: the rows are not a table.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
-        ValueError: two reward functions have the same name.
+        ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
+            data set match no format; a reward function does not exist or cannot be stored.
+        EvaluationError: a number is no integer or out of range, or the stage samples no completions.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
+        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
+            generator.
+        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
+            signature that cannot be inspected, or a source with a lone surrogate.
         RuntimeError: the child process failed, as where a function raises an error; the message says why.
         UntrustedCodeError: code would run that you have not allowed.
         OSError: a file cannot be read, or the process cannot be started.
         PluginError: two installed packages declare the same name or key.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+
+    Source:
+        Rank correlation: Spearman, The proof and measurement of association between two things, 1904.
 
     Example:
         >>> llf.try_rewards(config, rewards=[brief, "correct"])  # doctest: +SKIP

@@ -26,10 +26,13 @@ def train(
 ) -> Run:
     """Start a run in a separate process and return at once; the run survives the kernel.
 
+    A notebook may be closed, and its kernel restarted, while a model is trained.
+
     Args:
         config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict, `dataset` may
             also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
-        rewards: reward functions (see `reward`), or names of built-in ones. Replaces `reward_functions`.
+        rewards: reward functions (see `reward`), or names of built-in ones; a single one needs no list. Replaces
+            `reward_functions`; None for those of the config.
         name: display name of the run; None for `run_name` of the config, else model, stage and method.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
 
@@ -38,10 +41,15 @@ def train(
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
-            data set match no format; `.problems` lists them with fixes.
-        RowsError: the rows are not a table.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
-        ValueError: two reward functions have the same name.
+            data set match no format; a reward function does not exist or cannot be stored. `.problems` lists them with
+            fixes.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
+        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
+            generator.
+        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
+            signature that cannot be inspected, or a source with a lone surrogate.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file that the config names cannot be read, or the run's folder cannot be written.
         RuntimeError: the supervisor does not start.
         PluginError: two installed plug-ins declare the same key or name.
@@ -76,19 +84,23 @@ def sweep(
 
     Args:
         config: as for `train`.
-        values: values by config key.
-        rewards: see `train`.
+        values: a list of values for each config key. The last key changes fastest.
+        rewards: as for `train`.
         name: prefix of each run's name, followed by its values; None for the default name of a run.
 
     Returns:
-        The runs in order of execution; `llf.Compare` compares them.
+        The runs in order of execution; `llf.Compare` compares up to eight of them.
 
     Raises:
-        ConfigError: a combination has errors; no run was started.
+        ConfigError: a combination has errors, see `train`; no run was started.
         ValueError: there are no values, a key has no list of values, or there are more than a hundred combinations; two
-            reward functions have the same name.
-        RowsError: the rows are not a table.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
+            reward functions have the same name, or one has no name or that of a built-in one, or a signature that
+            cannot be inspected, or a source with a lone surrogate.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        ModeError: `LLF_HOME_MODE` is not a mode.
+        TypeError: `values` is no dict; a reward function is not a function, has no parameter for the answer, or is a
+            coroutine or a generator.
         OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
         PluginError: two installed packages declare the same name or key.

@@ -26,8 +26,9 @@ class Check:
     """Result of `llf.check()`; its display is the answer to "why is my panel empty?".
 
     Attributes:
-        kernel: versions and runs folder of this kernel.
-        server: the server's response to `llf/api/version`; None without a Jupyter server.
+        kernel: `llf` and `python`, the versions of this kernel, and `runs`, its folder of runs.
+        server: the server's response to `llf/api/version`; None without a Jupyter server, and if it does not answer,
+            which `problems` says.
         problems: sentences with instructions; empty if all is well.
     """
 

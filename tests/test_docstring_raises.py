@@ -29,6 +29,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.cli.train.train": {"TypeError": "`@reward` has checked the functions"},
     "llf_core.cli.try_rewards.try_rewards": {"TypeError": "`@reward` has checked the functions"},
     "llf_core.cli.runs.restart.runs_resume": {"TypeError": "`@reward` has checked the functions"},
+    "llf_widgets.evaluated_names.named_run": {"ValueError": "a path is no id"},
     "llf_widgets.magics.LLFMagics.llf_train": dict.fromkeys(("TypeError", "ValueError"), "YAML has no functions"),
     "llf_core.cli.chat.chat": {"TypeError": "targets are texts"},
     "llf_core.cli.chat_session.ChatSession._print_reply": {"TypeError": "its messages are JSON"},

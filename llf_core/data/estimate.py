@@ -19,16 +19,18 @@ def estimate(config: object) -> FitCheck:
     Whether a run fits a machine is then known before a download and the first steps.
 
     Args:
-        config: a `RunConfig`, dict, YAML text or path.
+        config: a `RunConfig`, a dict, YAML text, or the path of a YAML or JSON file. Its data set is a name or a file,
+            not rows.
 
     Returns:
-        The forecast: `.fits`, `.memory` (bytes by part), `.rooms` (devices), `.disk`, `.duration`, `.changes` that make
-        it fit; `print(found.text())` shows it.
+        The forecast: `.fits`, `.memory` (bytes by part), `.rooms` (devices), `.disk` (bytes), `.duration`, `.changes`
+        that make it fit. What is unknown is None. `print(found.text())` shows it.
 
     Raises:
         ConfigError: the config has errors.
         ModelSizeError: a file of the model has a size that no model has.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        UnreadableError: a file of the data is not a regular file, or the system denies access.
         OSError: a file of the model or of the data cannot be read.
         PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
             or key.

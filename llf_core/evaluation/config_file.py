@@ -11,7 +11,7 @@ from llf_core.config.evaluation_keys import EVALUATION_KEYS
 from llf_core.config.option import flag
 from llf_core.config.paths import expanded
 from llf_core.config.read_config import read
-from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.errors import EvaluationError, check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,9 +163,7 @@ def _count(values: Mapping[str, object], key: str, least: int, default: int | No
     given = values.get(key)
     if given is None:
         return default
-    if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        raise EvaluationError(f"{key} is {str(given)[:80]}. Expected an integer of at least {least}.")
-    return given
+    return check_whole(key, given, least)
 
 
 def _new_folder(folder: Path) -> Path:

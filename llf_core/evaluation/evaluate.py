@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llf_core.chat.target import Target, find_target
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.errors import EvaluationError, check_whole
 from llf_core.evaluation.harness.task_names import check_lm_eval, task_name
 from llf_core.evaluation.judge.endpoint import Endpoint
 from llf_core.evaluation.request import MAX_NEW_TOKENS, SHOTS_SEED, VALIDATION, EvaluationRequest
@@ -124,8 +124,8 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     if not found:
         raise EvaluationError("There is nothing to measure.", "Name at least one run or model.")
     for name, value, least in (("limit", limit, 1), ("max_new_tokens", max_new_tokens, 1), ("n_shot", n_shot, 0)):
-        if value is not None and value < least:
-            raise EvaluationError(f"{name} is {value}. Expected an integer of at least {least}.")
+        if value is not None:
+            check_whole(name, value, least)
     if tasks:
         check_lm_eval()
     names = () if on is None and tasks else _names(VALIDATION if on is None else on, home)

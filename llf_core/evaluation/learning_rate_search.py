@@ -19,7 +19,7 @@ from llf_core.config.number_format import with_unit
 from llf_core.config.registry import method_of, stage_of
 from llf_core.data.kind_check import dataset_problems
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.errors import EvaluationError, check_whole
 from llf_core.launch.cell_rows import write_rows
 from llf_core.launch.start import load_checked_config
 from llf_core.runs.folder import home_folder
@@ -153,8 +153,7 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
         loaded = load_checked_config(config, overrides, root, None, dataset_problems)
         _check_stage(loaded)
         tried = _rates(loaded) if rates is None else _checked_rates(rates)
-        if not FEWEST_STEPS <= steps <= MOST_STEPS:
-            raise EvaluationError(f"steps is {steps}. Expected {FEWEST_STEPS} to {MOST_STEPS:,}.")
+        check_whole("steps", steps, FEWEST_STEPS, MOST_STEPS)
         forecast = _forecast(loaded, len(tried), steps)
         if say is not None:
             took = "The time is unknown" if forecast is None else f"About {duration(forecast)} after loading"

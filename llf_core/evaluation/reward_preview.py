@@ -19,7 +19,7 @@ from llf_core.config.number_format import with_unit
 from llf_core.config.registry import stage_of
 from llf_core.data.kind_check import dataset_problems
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.errors import EvaluationError
+from llf_core.evaluation.errors import EvaluationError, check_whole
 from llf_core.launch.cell_rows import write_rows
 from llf_core.launch.start import load_checked_config
 from llf_core.rewards import REWARDS, reward_sources, unscored_message
@@ -191,12 +191,10 @@ def _checked(config: RunConfig, prompts: int, group_size: int | None) -> int:
         raise EvaluationError(
             f"Stage {stage.name} samples no completions, so it has no rewards.", "Take stage grpo, rloo or ppo."
         )
-    if not 1 <= prompts <= MOST_PROMPTS:
-        raise EvaluationError(f"prompts is {prompts}. Expected 1 to {MOST_PROMPTS:,}.")
+    check_whole("prompts", prompts, 1, MOST_PROMPTS)
     own = config.stage.num_generations if stage.samples_groups else GROUP_SIZE
     size = own if group_size is None else group_size
-    if not 2 <= size <= MOST_COMPLETIONS:  # noqa: PLR2004 - a spread needs two
-        raise EvaluationError(f"group_size is {size}. Expected 2 to {MOST_COMPLETIONS:,}.")
+    check_whole("group_size", size, 2, MOST_COMPLETIONS)  # a spread needs two
     return size
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from llf_core.launch.start import default_name, launch, load_checked_config
 from llf_core.runs.folder import home_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from llf_core.launch.run import Run
     from llf_core.rewards.signature import RewardFunction
@@ -43,7 +44,7 @@ def sweep(
         ConfigError: a combination has errors; no run was started.
         ValueError: there are no values, a key has no list of them, or there are more than `MAX_RUNS` runs; two reward
             functions have the same name.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
+        TypeError: `values` has no keys; a reward function is not a function, or has no parameter for the answer.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
@@ -57,6 +58,8 @@ def sweep(
     from llf_core.launch.cell_rows import temporary_rows, to_table
     from llf_core.rewards import REWARDS
 
+    if not isinstance(values, Mapping):
+        raise TypeError(f"The values are {str(values)[:80]}. Expected lists by key: {{'learning_rate': [1e-4, 3e-4]}}.")
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)
     if rows is not None:

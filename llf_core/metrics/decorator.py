@@ -62,10 +62,12 @@ def metric(
         higher_is_better: whether a higher value is a better one. Default: True.
 
     Returns:
-        The function, with `unit` and `higher_is_better` as attributes where they are given.
+        The function, with `unit` and `higher_is_better` as attributes where they are given; called with options, the
+        decorator.
 
     Raises:
-        TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
+        TypeError: it is not a function, has no parameter for the answer, takes arguments by position only, or is a
+            coroutine or a generator.
         ValueError: the name belongs to a built-in metric or is no identifier, or the signature cannot be inspected.
         PluginError: two packages declare the same metric.
 

@@ -37,7 +37,7 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
       columns whose names are listed above.
 
     A function with a parameter `completions` has TRL's interface: it takes lists (`prompts` and `completions` as
-    messages, `completion_ids`, the columns) and returns a list.
+    messages, `completion_ids`, the columns, `trainer_state`, `log_extra`, `log_metric`) and returns a list.
 
     The function runs in the trainer process: its source is stored in the run folder with the notebook functions,
     constants and imports that it uses. Running the cell again replaces the registered function.
@@ -47,10 +47,11 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
         name: name to register, a Python identifier. Default: the function's name.
 
     Returns:
-        The unchanged function.
+        The unchanged function; called with options, the decorator.
 
     Raises:
-        TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
+        TypeError: it is not a function, has no parameter for the answer, takes arguments by position only, or is a
+            coroutine or a generator.
         ValueError: the name belongs to a built-in reward or is no identifier, or the signature cannot be inspected.
 
     Example:

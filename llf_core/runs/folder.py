@@ -62,7 +62,7 @@ def check_run_id(run_id: str) -> str:
     Raises:
         ValueError: it is not a valid id, for example because it is a path.
     """
-    if not RUN_ID.fullmatch(run_id):
+    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
         raise ValueError(
             f"{run_id!r} is not a run id. Expected lower-case letters, digits, '.', '_' and '-', "
             "for example 20261124-142530-smollm2-sft-lora."

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 0.05
 """Time between two looks at replies that are waited for."""
+CLOSED = "The chat is closed. Run its cell again."
 
 
 class ChatSession(SavedView):
@@ -93,7 +94,7 @@ class ChatSession(SavedView):
 
     @property
     def models(self) -> list[str]:
-        """Names of the models, in the order of their columns, by which other methods name them."""
+        """Names of the models, in the order of their columns, by which other methods name them; empty once closed."""
         return list(self._view_models.targets)
 
     @property
@@ -110,12 +111,13 @@ class ChatSession(SavedView):
                 `bytes` counts as one. PNG, JPEG, WebP or GIF of at most 6 MB together.
 
         Raises:
-            ValueError: there is neither text nor a picture, or replies are still being written.
+            ValueError: there is neither text nor a picture, replies are still being written, or the chat is closed.
             PictureError: a picture cannot be read or is too large, or a model reads no pictures.
             FileNotFoundError: there is no such file.
             TargetError: another view has closed the service.
             ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
             UnreadableError: the file of the conversation is not a regular file, or the system denies access.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
         """
         given = [pictures] if isinstance(pictures, str | bytes) else pictures
@@ -123,6 +125,8 @@ class ChatSession(SavedView):
         if not text.strip() and not parts:
             raise ValueError("The question is empty.")
         with self._lock:
+            if self._closed:
+                raise ValueError(CLOSED)
             if self._writing:
                 raise ValueError("Replies are still being written. Wait for them, or stop them.")
             self._view_models.check_sight(parts)
@@ -137,7 +141,7 @@ class ChatSession(SavedView):
 
         Returns:
             The last reply of each model to the last question, by the model's name, as far as it is written; models
-            without one are left out.
+            without one are left out. Empty before the first question, and of a view that was closed before the call.
         """
         models = self.models  # a closed view has none
         while self._is_answering() and not self._closed:
@@ -181,9 +185,10 @@ class ChatSession(SavedView):
             Its name.
 
         Raises:
-            ValueError: there are too many models.
+            ValueError: there are four models already, or the chat is closed.
             ConversationError: the file of the conversation was replaced.
-            TargetError, ConfigError: see `llf_core.chat.target.find_target`.
+            TargetError: nothing has this name, the run has no weights yet, or the model generates no text.
+            ConfigError: the config of the run is no longer valid, or the config file is not.
             UnreadableError: the `adapter_config.json` is too large, or the system denies access.
             TypeError: the target is of another type.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -192,6 +197,8 @@ class ChatSession(SavedView):
             OSError: a file cannot be read.
         """
         with self._lock:
+            if self._closed:
+                raise ValueError(CLOSED)
             if len(self._view_models.targets) >= MAX_MODELS:
                 raise ValueError(f"There are {MAX_MODELS} models already. Remove one first.")
             name = self._view_models.acquire(target)

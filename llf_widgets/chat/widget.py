@@ -47,21 +47,23 @@ class Chat(ChatSession):
     restart of the kernel.
 
     Args:
-        targets: what to chat with: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter,
-            or a hub id.
-        conversation: id of the conversation; None for the last one of these models in this notebook.
+        targets: one to four: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter, a
+            GGUF file, a config file that names a model, or a hub id.
+        conversation: id of the conversation; None for the last one of these models in this notebook, or a new one.
         system: system prompt; None for that of the conversation.
-        tools: functions that the models may call; the result goes back to the model. Their annotations and docstrings
-            say what they do.
+        tools: a list of functions that the models may call; the result goes back to the model. Their annotations and
+            docstrings say what they do.
         trust: whether Python code of the models may run that has not been allowed yet.
         home: `LLF_HOME`; None for the environment's.
 
     Attributes:
-        models: names of the models.
+        models: names of the models, in the order of their columns.
 
     Raises:
         ValueError: there is no target, there are too many, or a tool has a parameter that cannot be passed by name.
-        TargetError, ConfigError: see `llf_core.chat.target.find_target`.
+        TargetError: nothing has a target's name, the run has no such checkpoint or no weights yet, or the model
+            generates no text.
+        ConfigError: the config of a run is no longer valid, or a config file is not.
         ConversationError: there is no such conversation.
         UnreadableError: a file is not a regular file, or the system denies access.
         TypeError: a target is of another type, or a tool cannot be called.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,8 @@ class CompareView(FrontEnd):
 class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """Runs side by side: results, cost, differences in config, data and environment, curves and answers.
 
-    It is read-only. Live runs are shown in their current state; `refresh()` reads them again.
+    It is read-only. Live runs are shown in their current state; `refresh()` reads them again. A run whose files are
+    damaged or were deleted is shown as `broken`.
 
     Args:
         runs: runs, their ids or folders; one to eight. Or groups of runs by name, such as the runs of one method with
@@ -82,10 +83,11 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
-        FileNotFoundError: a run does not exist.
+        FileNotFoundError: no run has an id, or a folder does not exist.
         ValueError: no runs, more than eight, or a single id or path in place of a list; a group without a name or
             without runs, or with more than twenty; an id is invalid.
-        TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
+        TypeError: `runs` is a single run or has no length, or an entry is neither a run nor an id nor a path.
+        UnreadableError: a file of a run is not a regular file, or the system denies access.
         OSError: the folder of runs is not accessible.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         BrokenRunError: the status of a queued run became unreadable during the refresh.
@@ -116,10 +118,11 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             runs: runs, or groups of runs by name.
 
         Raises:
-            FileNotFoundError: a run does not exist.
+            FileNotFoundError: no run has an id, or a folder does not exist.
             ValueError: no runs, more than eight, or a single id or path in place of a list; a group without a name or
                 without runs, or with more than twenty; an id is invalid.
-            TypeError: `runs` has no length, or an entry is neither a run nor an id nor a path.
+            TypeError: `runs` is a single run or has no length, or an entry is neither a run nor an id nor a path.
+            UnreadableError: a file of a run is not a regular file, or the system denies access.
             OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
                 `replay.json`) cannot be read.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -131,6 +134,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Read the runs again, for live runs; the reader's choice of curve and axes is kept.
 
         Raises:
+            UnreadableError: a file of a run is not a regular file, or the system denies access.
             OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
                 `replay.json`) cannot be read.
             BrokenRunError: the status of a queued run became unreadable during the refresh.
@@ -173,9 +177,10 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         return [tracker for _, trackers in self._members for tracker in trackers]
 
     def sections(self) -> list[TableSection]:
-        """The table as data, for code that needs the numbers.
+        """The table as data, for code that needs the numbers: as of the last `refresh`, as texts.
 
         Raises:
+            UnreadableError: a file of a run is not a regular file, or the system denies access.
             OSError: the output folder of a run is not accessible, or its events cannot be read.
         """
         return comparison_sections(self._groups)
@@ -184,9 +189,9 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Prompts that several runs answered, since only those can be compared; of a single run, all its prompts.
 
         Returns:
-            `prompt`, `base` (the base model's answer), and `texts`: the last answer of each run or None. Of a group
-            each different answer, the most frequent first, preceded by its number of runs (`2 of 3: …`) if there are
-            several.
+            `prompt`, `base` (the base model's answer, empty if unknown), and `texts`: the last answer of each run, None
+            without one. Of a group each different answer, the most frequent first, preceded by its number of runs (`2
+            of 3: …`) if there are several.
         """
         found = [[_last_answers(tracker) for tracker in group.trackers] for group in self._groups]
         every = [answers for several in found for answers in several]
@@ -204,10 +209,11 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """All metrics of all runs as a DataFrame, for other plots: one row per run and step, one column per metric.
 
         Returns:
-            The frame, indexed by `run` (its id) and step; of groups by `group` (its name), `run` and step.
+            The frame, float64, indexed by `run` (its id) and step; of groups by `group` (its name), `run` and step. NaN
+            where a step has no such metric; no rows for a run without metrics.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed.
+            ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
             UnreadableError: the metrics of a run cannot be read.
             OSError: too many files are open.
         """
@@ -228,7 +234,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         """Table, curves (as an image) and answers as a standalone HTML page, to share with people without Jupyter.
 
         Args:
-            path: file to write the page to; None for none.
+            path: file to write the page to, which is replaced; None for none.
 
         Returns:
             The page.
@@ -246,11 +252,16 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def _track(self, runs: Runs) -> list[tuple[str, list[RunTracker]]]:
         """Label (empty for the label of a run) and runs of each column."""
-        if isinstance(runs, str | Path) or not 1 <= len(runs) <= MAX_RUNS:
-            raise ValueError(
-                f"Compare expects a list of 1 to {MAX_RUNS} runs, run ids or run folders, or 1 to {MAX_RUNS} groups of "
-                'runs by name: {"a": [run, run], …}.'
-            )
+        expected = (
+            f"Compare expects a list of 1 to {MAX_RUNS} runs, run ids or run folders, or 1 to {MAX_RUNS} groups of "
+            'runs by name: {"a": [run, run], …}.'
+        )
+        if isinstance(runs, str | Path):
+            raise ValueError(expected)  # noqa: TRY004 - one run where several are expected
+        if not isinstance(runs, Sized):  # a run, or an iterator
+            raise TypeError(expected)
+        if not 1 <= len(runs) <= MAX_RUNS:
+            raise ValueError(expected)
         if not isinstance(runs, Mapping):
             return [("", [self._tracker(run)]) for run in runs]
         members = []

@@ -45,20 +45,23 @@ class Evaluate(SavedView):
     """Measures models on data and shows whether the tuned one is better, by how much, and beyond noise or not.
 
     The models run in a child process, one base model at a time with its adapters. Results are stored in the folders of
-    the runs, so what was measured before is shown at once. One run alone is compared with its base model.
+    the runs, so what was measured before is shown at once. One run alone is compared with its base model. An argument
+    that is wrong is told in the view and by `wait`.
 
     Args:
-        targets: what to measure: a run, its id, `RUN@STEP`, `RUN@base`, a folder of a model or adapter, or a hub id; or
-            a list of them. The others are compared with the first one.
-        on: the data: a name of `dataset_info.json`, a file, a hub id, or rows; None for the validation data of the run,
-            or for none if there are tasks.
-        metrics: metrics of generated answers: names such as `rouge`, `bleu`, `exact_match`, or functions under
-            `@llf.metric`; none for the losses of the expected answers alone.
+        targets: what to measure: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter, a
+            GGUF file, or a hub id; or a list of them. The others are compared with the first one.
+        more: further targets.
+        on: the data: a name of `dataset_info.json`, a file, a folder or a hub id, several separated by commas; or rows
+            (a list of dicts, a DataFrame or a `datasets.Dataset`). None for the validation data of the first run, or
+            for none if there are tasks.
+        metrics: metrics of generated answers: names such as `rouge` (which is `rouge1`, `rouge2` and `rougeL`), `bleu`,
+            `exact_match`, or functions under `@llf.metric`; none for the losses of the expected answers alone.
         tasks: benchmarks of lm-eval, such as `llf_offline`, `mmlu`, or a YAML file.
         n_shot: number of solved examples in the prompts of tasks; None for that of each task.
         hub: whether the data of tasks may be downloaded.
-        limit: maximum number of examples of each data set; None for all.
-        max_new_tokens: maximum number of tokens of an answer.
+        limit: maximum number of examples of each data set, at least 1, taken from the beginning; None for all.
+        max_new_tokens: maximum number of tokens of an answer, at least 1.
         judge: who compares the answers of each model with those of the first one, in both orders: a model like those in
             `targets`, or the base URL of an endpoint with OpenAI's API; None for nobody. Prompts and answers are sent
             to the endpoint.
@@ -75,7 +78,7 @@ class Evaluate(SavedView):
     Example:
         >>> view = llf.Evaluate(run, on="test.jsonl", metrics=["rouge"])
         >>> view                                      # shows it
-        >>> view.wait().difference("rouge").sentence
+        >>> view.wait().difference("rougeL").sentence
     """
 
     _esm = script("evaluation")
@@ -141,9 +144,9 @@ class Evaluate(SavedView):
             The view.
 
         Raises:
-            TimeoutError: the evaluation has not ended yet.
+            TimeoutError: the evaluation has not ended after `timeout` seconds.
             RuntimeError: the evaluation failed, was stopped, or the view was closed before its end; the message has the
-                reason.
+                reason, for example which argument is wrong.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The evaluation has not ended after {timeout:g} s. {self._note}")
@@ -153,26 +156,30 @@ class Evaluate(SavedView):
 
     @property
     def results(self) -> tuple[EvaluationResult, ...]:
-        """The results, for cells that go on with the numbers; empty until all are there.
+        """The results, for cells that go on with the numbers; empty until all are there, also after a stop.
 
-        Those of the data come first, then those of each task, in the order of the models.
+        Those of the data come first, then those of each task, in the order of the models; the base of a single run
+        comes before it.
         """
         return tuple(one for tables in self._tables for one in tables.results)
 
     def difference(self, metric: str) -> Difference:
         """The difference between the last model and the first one in a metric, by the paired bootstrap.
 
-        It tells whether they differ beyond noise, see `llf_core.metrics.paired.difference`. A metric
-        of several tasks is that of the first one; `results` has all of them.
+        It tells whether they differ beyond noise, see `llf_core.metrics.paired.difference`. A metric of several tasks
+        is that of the first one; `results` has all of them.
 
         Args:
-            metric: its name.
+            metric: its name, such as `loss`, `perplexity` or `rougeL`.
 
         Raises:
             ValueError: there is no such metric, only one model, a loss or score that is not finite, or both are of
                 other examples.
             MetricError: a package that the metric needs is not installed.
             PluginError: two packages declare the same name, or an implementation cannot be imported.
+
+        Source:
+            P. Koehn, Statistical significance tests for machine translation evaluation, EMNLP 2004, W04-3250.
         """
         known = [row["name"] for tables in self._tables for row in tables.metrics()]
         for tables in self._tables:
@@ -183,7 +190,7 @@ class Evaluate(SavedView):
         )
 
     def stop(self) -> None:
-        """Stop measuring at once, as the button does; complete results are kept."""
+        """Stop measuring at once, as the button does; complete results stay in the folders of the runs."""
         with self._lock:
             self._stop_wanted = True
             end = self._end_process

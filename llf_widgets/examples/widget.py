@@ -34,17 +34,18 @@ CODE_NOT_ALLOWED = (
 
 
 class Examples(FrontEnd):
-    """Training examples with their losses: of one step, or those with unusual losses.
+    """Training examples with their losses: of one step, or those with unusual losses, which often are data errors.
 
-    Losses are read from the run's folder, texts from a child process with tokenizer and prepared data. If the tokenizer
-    would run Python code that the user has not allowed, the code is shown, and examples are listed by number.
+    It begins with the hardest examples. Losses are read from the run's folder, texts from a child process with
+    tokenizer and prepared data. If the tokenizer would run Python code that the user has not allowed, the code is
+    shown, and examples are listed by number.
 
     Args:
         run: a run, its id or its folder.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
-        FileNotFoundError: the run does not exist.
+        FileNotFoundError: no run has this id, or there is no such folder.
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
         UnreadableError: `examples.jsonl` cannot be read.
@@ -81,7 +82,8 @@ class Examples(FrontEnd):
             step: the step.
 
         Returns:
-            `llf_core.runs.example_losses.ExampleLoss.json` of each; empty if the step was not recorded.
+            `llf_core.runs.example_losses.ExampleLoss.json` of each, with its losses in nats per token; empty if the
+            step was not recorded.
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
@@ -98,11 +100,13 @@ class Examples(FrontEnd):
         How they are chosen: see `llf_core.runs.example_losses.ExampleLosses.outliers`.
 
         Args:
-            kind: `hardest`, `unlearned`, `easy` or `odd`.
+            kind: `hardest` (all examples, by their excess loss), `unlearned` (seen again without progress), `easy` (a
+                low loss at the first visit) or `odd` (a loss too high for chance).
             limit: maximum number of examples.
 
         Returns:
-            `llf_core.runs.example_losses.ExampleLoss.json` of each.
+            `llf_core.runs.example_losses.ExampleLoss.json` of each, most unusual first; empty if there are none, as
+            where the run recorded no losses.
 
         Raises:
             ValueError: the kind is unknown.
@@ -112,7 +116,7 @@ class Examples(FrontEnd):
             PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
-        found = self._losses.outliers(kind)[:limit]
+        found = self._losses.outliers(kind)[: max(0, limit)]
         self.show(kind)
         return [one.json() for one in found]
 
@@ -121,7 +125,7 @@ class Examples(FrontEnd):
 
         Args:
             kind: `hardest`, `unlearned`, `easy` or `odd`.
-            offset: number of examples to skip.
+            offset: number of examples to skip; a negative one skips none.
 
         Raises:
             ValueError: the kind is unknown.
@@ -138,7 +142,7 @@ class Examples(FrontEnd):
 
         Args:
             step: the step.
-            offset: number of examples to skip.
+            offset: number of examples to skip; a negative one skips none.
 
         Raises:
             UnreadableError: `examples.jsonl` cannot be read.
@@ -163,7 +167,8 @@ class Examples(FrontEnd):
         super().close()
 
     def _show(self, found: list[ExampleLoss], query: dict[str, Any]) -> None:
-        rows = [one.json() for one in found[query["offset"] : query["offset"] + PAGE]]
+        first = max(0, query["offset"])
+        rows = [one.json() for one in found[first : first + PAGE]]
         with self._lock:
             self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "query": query}
         if not rows or self._code:

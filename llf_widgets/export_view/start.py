@@ -32,16 +32,24 @@ def export(
 
     Returns:
         In a notebook, at once, a view with the progress and then the receipt; `folder`, `receipt` and `wait()` wait for
-        the end. Elsewhere the finished export, with `folder` and `receipt`.
+        the end. Elsewhere the finished export, with `folder` and `receipt`. In a notebook only an unknown option is an
+        error here; `wait` raises the others.
 
     Raises:
-        TypeError: there is no such option, or, outside a notebook, the target or an option is of another type.
-        ValueError: outside a notebook: an entry of `adapters` is no pair.
-        UserError: outside a notebook: the model cannot be exported, the destination is not empty, or what was written
-            differs from the model.
-        BrokenRunError: outside a notebook: the status of the run cannot be read.
-        ImportError: outside a notebook: a package that the format needs is not installed.
-        OSError: outside a notebook: a file cannot be read, or the destination cannot be written.
+        TypeError: there is no such option, or the target or an option is of another type.
+        ExportError: an option is not valid, the destination is not empty, or the model cannot be exported.
+        FailedReceiptError: what was written differs from the model.
+        PushError: the hub does not know the user or refuses the files; the export is then complete.
+        TargetError: nothing has the target's name, or the run has no weights yet.
+        ConfigError: the config of the run is no longer valid.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+        BrokenRunError: the status of the run cannot be read.
+        ValueError: an entry of `adapters` is no pair.
+        PluginError: two installed packages declare the same name or key.
+        ImportError: a package that the format needs is not installed.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        UnreadableError: the `adapter_config.json` is not a regular file or too large.
+        OSError: a file cannot be read, or the destination cannot be written.
 
     Example:
         >>> view = llf.export(run, format="merged", folder="my-model")

@@ -41,8 +41,8 @@ class ExportView(SavedView):
     were checked; *Stop* ends the process and removes what it has written.
 
     Args:
-        target: see `llf_core.export.export`.
-        format: name of the format.
+        target: what is exported: a run, its id, `RUN@STEP`, a folder of a model or adapter, or a hub id.
+        format: name of the format, such as `merged` or `adapter`.
         options: further arguments of `llf_core.export.export`.
 
     Example:
@@ -86,15 +86,21 @@ class ExportView(SavedView):
             The export, with `folder` and `receipt`.
 
         Raises:
-            TimeoutError: the export has not ended yet.
+            TimeoutError: the export has not ended after `timeout` seconds.
             ExportError: the export was stopped or its view closed, an option is not valid, the destination is not
-                empty, or what was written differs from the model.
-            UserError: the target is not found or cannot be exported, or the hub refuses the files.
+                empty, or the model cannot be exported.
+            FailedReceiptError: what was written differs from the model.
+            PushError: the hub does not know the user or refuses the files; the export is then complete.
+            TargetError: nothing has the target's name, or the run has no weights yet.
+            ConfigError: the config of the run is no longer valid.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             BrokenRunError: the status of the run cannot be read.
             TypeError: the target or an option is of another type.
             ValueError: an entry of `adapters` is no pair.
+            PluginError: two installed packages declare the same name or key.
             ImportError: a package that the format needs is not installed.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            UnreadableError: the `adapter_config.json` is not a regular file or too large.
             OSError: a file cannot be read, or the destination cannot be written.
         """
         if not self._done.wait(timeout):
@@ -108,8 +114,9 @@ class ExportView(SavedView):
         """Where the export is; waits for its end.
 
         Raises:
-            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ValueError, ImportError, OSError: see
-                `wait`.
+            ExportError, FailedReceiptError, PushError, TargetError, ConfigError, UntrustedCodeError: see `wait`.
+            BrokenRunError, TypeError, ValueError, PluginError, ImportError: see `wait`.
+            HomeError, UnreadableError, OSError: see `wait`.
         """
         return self.wait().folder
 
@@ -118,8 +125,9 @@ class ExportView(SavedView):
         """What was measured of the export; waits for its end.
 
         Raises:
-            ExportError, UserError, UntrustedCodeError, BrokenRunError, TypeError, ValueError, ImportError, OSError: see
-                `wait`.
+            ExportError, FailedReceiptError, PushError, TargetError, ConfigError, UntrustedCodeError: see `wait`.
+            BrokenRunError, TypeError, ValueError, PluginError, ImportError: see `wait`.
+            HomeError, UnreadableError, OSError: see `wait`.
         """
         return self.wait().receipt
 

@@ -53,13 +53,14 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
     Args:
         config: initial values: a RunConfig, a dict, YAML text or a path; None for the preset. In a dict, `dataset` may
             also be the rows themselves, as for `llf.train`.
-        preset: preset to compare with, one of `llf_core.config.presets()`.
+        preset: preset that the form begins with if there is no config, and is compared with; one of
+            `llf_core.config.presets()`.
 
     Attributes:
         state: the values without widgets: `studio.state.set("learning_rate", 1e-4)`, then `studio.refresh()`.
 
     Raises:
-        ValueError: the config is not a mapping of keys to values.
+        ValueError: the config cannot be read, or is not a mapping of keys to values.
         KeyError: the preset does not exist.
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
@@ -149,7 +150,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
     def set(self, **values: object) -> None:
         """Set fields by key, like typing: `studio.set(learning_rate=1e-4)`.
 
-        Invalid values are shown beside their field, as typed ones are.
+        Invalid values are shown beside their field, as typed ones are. None leaves a field to its default.
 
         Raises:
             KeyError: there is no such field.
@@ -178,6 +179,8 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             RuntimeError: environment or disk do not allow the run, or the supervisor does not start; the message says
                 what to do.
             RowsError: the rows of the cell are not a table.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a file that the config names cannot be read, or the run's folder cannot be written.
             TypeError: a reward function is not a function, or has no parameter for the answer.
             ValueError: two reward functions have the same name.
@@ -194,15 +197,17 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             values: values by key: `{"learning_rate": [1e-4, 3e-4]}`.
 
         Returns:
-            The runs in order of execution.
+            The runs in order of execution; the last key changes fastest.
 
         Raises:
             ConfigError: the form or a combination has errors; no run was started.
             ValueError: there are no values, a key has no list of values, or there are more than a hundred combinations.
             RuntimeError: environment or disk do not allow the runs, or a run could not be started; the message says
                 what to do.
+            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
-            TypeError: a reward function is not a function, or has no parameter for the answer.
+            TypeError: `values` is no dict; a reward function is not a function, or has no parameter for the answer.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
             RowsError: the rows are not a table.

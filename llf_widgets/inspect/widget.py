@@ -39,7 +39,7 @@ class Inspect(SavedView):
     a million examples. Python code that comes with the model is shown, and runs only if it was allowed.
 
     Args:
-        config: a `RunConfig`, a dict, YAML text or a path, as for `llf.train`.
+        config: a `RunConfig`, a dict, YAML text or a path, as for `llf.train`. In a dict, `dataset` may also be rows.
         on_change: called with changes made in the view, e.g. `{"cutoff_len": 384}`.
 
     Attributes:
@@ -47,7 +47,7 @@ class Inspect(SavedView):
 
     Raises:
         ConfigError: the config has errors.
-        RowsError: the rows are not a table.
+        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         OSError: the process cannot be started, or the rows cannot be written.
         PluginError: two installed packages declare the same name or key.
 
@@ -102,7 +102,7 @@ class Inspect(SavedView):
 
         Raises:
             TimeoutError: the data is not prepared after `timeout` seconds.
-            RuntimeError: preparation failed, or the view was closed; the message has the reason.
+            RuntimeError: preparation failed, or the view was closed before its end; the message has the reason.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The data was not ready after {timeout:g} s. {self._note}")
@@ -133,9 +133,9 @@ class Inspect(SavedView):
             state, special]`).
 
         Raises:
-            ValueError: there is no such example.
-            RuntimeError: preparation failed.
-            ProcessExitedError: the process has exited.
+            ValueError: there is no example of this number.
+            RuntimeError: preparation failed, or the view was closed before its end.
+            ProcessExitedError: the process has exited, as that of a closed view.
         """
         found: dict[str, Any] = self._request("example", number=number).result()
         return found
@@ -150,13 +150,13 @@ class Inspect(SavedView):
             limit: maximum number of records.
 
         Returns:
-            `rows`, and `total`, the number of all such records; see
-            `llf_core.data.inspect.inspection.Inspection.notable`.
+            `rows`; `total`, the number of all such records, 0 for an unknown kind; and `kinds`, the number of records
+            of each kind. See `llf_core.data.inspect.inspection.Inspection.notable`.
 
         Raises:
-            ValueError: the kind is unknown.
-            RuntimeError: preparation failed.
-            ProcessExitedError: the process has exited.
+            ValueError: the process refuses the request, as for an `offset` that is no integer.
+            RuntimeError: preparation failed, or the view was closed before its end.
+            ProcessExitedError: the process has exited, as that of a closed view.
         """
         found: dict[str, Any] = self._request("notable", kind=kind, offset=offset, limit=limit).result()
         return found
@@ -174,9 +174,9 @@ class Inspect(SavedView):
             `next`, the start of the next page; None at the end. A page ends after a second, also without a result.
 
         Raises:
-            ValueError: the process refuses the request.
-            RuntimeError: preparation failed.
-            ProcessExitedError: the process has exited.
+            ValueError: the process refuses the request, as for a `query` that is no text.
+            RuntimeError: preparation failed, or the view was closed before its end.
+            ProcessExitedError: the process has exited, as that of a closed view.
         """
         found: dict[str, Any] = self._request("search", text=query, start=start, limit=limit).result()
         return found

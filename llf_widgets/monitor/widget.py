@@ -39,16 +39,18 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
     """Charts, numbers and controls of a run, live or ended.
 
     It only reads the run's folder and sends requests, so any number of views may be open in any kernel, and may be
-    closed at any time. After a kernel restart `llf.Monitor(run_id)` shows the run again.
+    closed at any time. After a kernel restart `llf.Monitor(run_id)` shows the run again. A run whose files are damaged
+    or were deleted is shown as `broken`, with the reason.
 
     Args:
         run: a run, its id or its folder.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
-        FileNotFoundError: the run does not exist.
+        FileNotFoundError: no run has this id, or there is no such folder.
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
+        UnreadableError: a file of the run is not a regular file, or the system denies access.
         OSError: too many files are open.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         BrokenRunError: the status of a queued run became unreadable during the refresh.
@@ -88,7 +90,10 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
 
     @property
     def state(self) -> str:
-        """The run's effective state as of the last read, for cells that depend on it; `lost` if its process is gone."""
+        """The run's effective state as of the last read, for cells that depend on it.
+
+        `lost` if its process is gone, `broken` if its status cannot be read.
+        """
         return self._run_view.tracker.snapshot.state
 
     def wait(self, timeout: float | None = None) -> str:
@@ -111,8 +116,12 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         return self.state
 
     def refresh(self) -> None:
-        """Read the run again, also after its end: another view may have resumed it."""
-        self._poller.start()
+        """Read the run again in the background, also after its end: another view may have resumed it.
+
+        A closed view reads nothing.
+        """
+        if not self._closed:
+            self._poller.start()
 
     def examples(self, step: int | None = None) -> Examples:
         """Show training examples below the charts, to explain a curve: of a step, or those with unusual losses.

@@ -303,8 +303,9 @@ class Inspection:
         """
         wanted, began = text.casefold(), time.monotonic()
         rows: list[dict[str, object]] = []
-        place, total = start, len(self._names)
-        while place < total and len(rows) < limit and (place == start or time.monotonic() - began < SEARCH_SECONDS):
+        first, total = max(0, start), len(self._names)
+        place = first
+        while place < total and len(rows) < limit and (place == first or time.monotonic() - began < SEARCH_SECONDS):
             table, base = self._table(place)
             ids = table[place - base : place - base + PART]["input_ids"]
             for said in self._tokenizer.batch_decode(ids):

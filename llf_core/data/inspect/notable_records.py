@@ -164,9 +164,9 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
     groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
     groups["unanswered"] = [one for one in groups["dropped"] if _is_unanswered(one)]
     groups["all"] = [one for one in found if one.kind in KINDS]
-    chosen = groups.get(kind, [])
+    chosen, first = groups.get(kind, []), max(0, offset)
     return {
         "total": len(chosen),
         "kinds": {name: len(groups[name]) for name in (*KINDS, *EXTRA_KINDS)},
-        "rows": [one._asdict() for one in chosen[offset : offset + limit]],
+        "rows": [one._asdict() for one in chosen[first : first + max(0, limit)]],
     }

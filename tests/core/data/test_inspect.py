@@ -136,6 +136,8 @@ def test_records_to_look_at_are_named_and_paged(inspect, write):
     assert (longest[0]["record"], len(longest)) == (6, 8)
     lengths = [int(row["reason"].split()[0]) for row in longest]
     assert lengths == sorted(lengths, reverse=True)
+    assert view.notable("longest", offset=-3, limit=2)["rows"] == longest[:2]
+    assert view.notable("longest", limit=-1)["rows"] == []
 
 
 def test_texts_can_be_searched(inspect):
@@ -147,6 +149,7 @@ def test_texts_can_be_searched(inspect):
     first = view.search("answer", limit=2)
     assert [row["number"] for row in first["rows"]] == [0, 1]
     assert [row["number"] for row in view.search("answer", start=first["next"])["rows"]] == [2, 3, 4, 5]
+    assert view.search("answer", start=-4, limit=2) == first
 
 
 def test_examples_are_found_by_the_numbers_that_their_losses_are_written_down_with(inspect):

@@ -50,7 +50,7 @@ def test_the_keys_of_llama_factory_are_read(write, tmp_path):
 def test_what_cannot_be_read_is_a_sentence(write, tmp_path):
     for values, message in [
         ({"task": 3}, "task is 3. Expected a name"),
-        ({"task": "mmlu_test", "n_shot": "five"}, "n_shot is five. Expected an integer of at least 0"),
+        ({"task": "mmlu_test", "n_shot": "five"}, "n_shot is 'five'. Expected an integer of at least 0"),
         ({"eval_dataset": "a", "max_samples": 0}, "max_samples is 0. Expected an integer of at least 1"),
         ({"task": "mmlu_test", "save_dir": str(tmp_path)}, "exists already"),
         ({"task": "mmlu_test", "save_dir": 5}, "save_dir is 5. Expected a folder"),

@@ -221,8 +221,9 @@ def test_bad_requests_are_sentences(trained, make_run):
     ]:
         with pytest.raises((TargetError, EvaluationError), match=message):
             evaluate(targets)
-    with pytest.raises(EvaluationError, match="limit is 0"):
-        evaluate(["owner/name"], "llf_demo", limit=0)
+    for limit in (0, 2.5, "3"):
+        with pytest.raises(EvaluationError, match=rf"limit is {limit!r}\. Expected an integer of at least 1"):
+            evaluate(["owner/name"], "llf_demo", limit=limit)
     with pytest.raises(ConfigError, match="Unknown metric 'rogue'"):
         evaluate(["owner/name"], "llf_demo", metrics=["rogue"])
     with pytest.raises(RowsError, match="no rows"):

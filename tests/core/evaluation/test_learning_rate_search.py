@@ -87,8 +87,9 @@ def test_each_branch_starts_from_the_same_weights(changes, settings, pairs, tmp_
 
 
 def test_bad_input_is_a_sentence_before_anything_starts(settings):
-    with pytest.raises(EvaluationError, match=r"steps is 5\. Expected 10 to 1,000"):
-        find_learning_rate(settings, steps=5)
+    for steps in (5, 1001, 10.5, None, "30", True, math.nan):
+        with pytest.raises(EvaluationError, match=rf"steps is {steps!r}\. Expected an integer from 10 to 1,000"):
+            find_learning_rate(settings, steps=steps)
     for rates, said in (
         ([1e-4], "There are 1 different learning rates"),
         ([0.0, 1e-4], "is 0. Expected numbers"),

@@ -93,9 +93,9 @@ def test_completions_are_those_of_the_policy_before_its_first_step(sampled, tmp_
 
 def test_bad_input_is_a_sentence(sampled, settings):
     config = without_none(sampled | {"reward_functions": "length"})
-    with pytest.raises(EvaluationError, match=r"prompts is 0\. Expected 1 to 1,000"):
+    with pytest.raises(EvaluationError, match=r"prompts is 0\. Expected an integer from 1 to 1,000"):
         try_rewards(config, prompts=0)
-    with pytest.raises(EvaluationError, match=r"group_size is 1\. Expected 2 to 1,000"):
+    with pytest.raises(EvaluationError, match=r"group_size is 1\. Expected an integer from 2 to 1,000"):
         try_rewards(config, group_size=1)
     with pytest.raises(EvaluationError, match="Stage sft samples no completions"):
         try_rewards(settings)

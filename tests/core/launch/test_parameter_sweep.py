@@ -63,6 +63,12 @@ def test_what_is_no_sweep_is_refused(config, no_start, values):
     assert MAX_RUNS == 100
 
 
+@pytest.mark.parametrize("values", [None, [], 5, "learning_rate"])
+def test_values_without_keys_are_a_sentence(config, no_start, values):
+    with pytest.raises(TypeError, match=r"The values are .*\. Expected lists by key"):
+        sweep(config, values)
+
+
 def test_no_value_is_a_value_of_a_sweep(config, no_start):
     runs = sweep(config, {"quantization_bit": [None, 4], "enable_thinking": [None]})
     texts = [run.folder.config.read_text() for run in runs]

@@ -35,6 +35,12 @@ def test_what_is_no_id_is_refused(run_id):
         check_run_id(run_id)
 
 
+@pytest.mark.parametrize("run_id", [None, 5, b"a", Path("/tmp"), float("nan")])
+def test_what_is_no_text_is_no_id(run_id):
+    with pytest.raises(ValueError, match="is not a run id"):
+        check_run_id(run_id)
+
+
 def test_home_is_the_environments_or_in_the_users_home(monkeypatch, tmp_path):
     assert home() == tmp_path / "llf-home"
     monkeypatch.setenv("LLF_HOME", "~/somewhere")

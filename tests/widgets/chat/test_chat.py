@@ -322,6 +322,16 @@ def test_the_call_that_opens_a_chat_again_names_the_models_that_it_has(tiny_mode
     view.close()
 
 
+def test_a_closed_chat_asks_nothing_and_takes_no_model(chat, tiny_model_dir):
+    messages = len(chat.conversation.messages)
+    chat.close()
+    with pytest.raises(ValueError, match=r"The chat is closed\. Run its cell again\."):
+        chat.ask("one two three")
+    with pytest.raises(ValueError, match="The chat is closed"):
+        chat.add(tiny_model_dir)
+    assert (chat.models, chat.wait(), len(chat.conversation.messages)) == ([], {}, messages)
+
+
 def test_what_is_no_model_is_refused_before_a_view_opens(tmp_path):
     with pytest.raises(TargetError, match="no-such-run"):
         Chat("no-such-run")

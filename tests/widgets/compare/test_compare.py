@@ -1,6 +1,7 @@
 """Runs side by side: numbers by hand, and two real runs."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,6 +211,15 @@ def test_the_figure_follows_what_is_chosen(two):
     smoothed = next(trace for trace in plain["data"] if trace["mode"] == "lines")["y"]
     raw = next(trace for trace in chosen["data"] if "every step" in trace["name"])["y"]
     assert smoothed[-1] > raw[-1]  # a mean x_axis what came before of a loss that falls
+
+
+def test_a_single_run_in_place_of_a_list_is_a_sentence(two):
+    for single in (SimpleNamespace(folder=two[0]), None, 5, iter(two)):
+        with pytest.raises(TypeError, match="Compare expects a list of 1 to 8 runs"):
+            Compare(single)
+    for empty in ([], {}, str(two[0].path)):
+        with pytest.raises(ValueError, match="Compare expects a list of 1 to 8 runs"):
+            Compare(empty)
 
 
 def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):

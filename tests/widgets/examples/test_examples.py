@@ -104,6 +104,21 @@ def test_texts_that_arrive_while_a_reader_turns_the_page_stay_on_theirs(make_run
     view.close()
 
 
+def test_a_negative_number_skips_and_takes_nothing(make_run):
+    folder = make_run()
+    record = {"step": 1, "attempt": 1, "number": list(range(12)), "loss": list(range(12)), "tokens": [3] * 12}
+    view = Examples(folder)
+    view._code = [{"path": "tokenizer.py"}]  # so that no process reads the texts
+    folder.examples.write_text(json.dumps(record) + "\n")
+    view.show("hardest", -3)
+    assert [row["number"] for row in view._page["rows"]] == [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]
+    assert view.outliers(limit=-1) == []
+    assert [one["number"] for one in view.outliers(limit=2)] == [11, 10]
+    view.show_step(1, -3)
+    assert [row["number"] for row in view._page["rows"]] == [11, 10, 9, 8, 7, 6, 5, 4, 3, 2]
+    view.close()
+
+
 def test_a_run_without_losses_says_so(make_run):
     view = Examples(make_run())
     assert view._page == {"total": 0, "rows": [], "seen": 0, "query": {"kind": "hardest", "offset": 0}}

@@ -337,6 +337,14 @@ def test_closing_the_view_ends_the_wait_and_not_the_run(trainer, monitor):
     assert read_status(run.folder).state == "running"
 
 
+def test_a_closed_view_is_not_read_again(trainer, monitor):
+    view = monitor(trainer(total=6).folder)
+    view.close()
+    assert view._poller.join(60)
+    view.refresh()
+    assert not view._poller.is_alive
+
+
 def test_a_picture_that_cannot_be_drawn_does_not_keep_the_wait(trainer, monitor, monkeypatch):
     def fail(_):
         raise ValueError("no picture")

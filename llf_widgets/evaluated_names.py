@@ -1,0 +1,84 @@
+"""What a user names for an evaluation in a child process, as the texts that the process is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.runs import RunFolder
+from llf_widgets.home import run_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.launch import Run
+
+
+def named_run(run: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
+    """Id and `LLF_HOME` of a run in any form in which a user may name it.
+
+    Args:
+        run: the run, its folder or its id.
+
+    Returns:
+        The id; and the home, None for the environment's, in which the process looks an id up.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        TypeError: the type is not supported.
+        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+    """
+    if isinstance(run, str) and len(Path(run).parts) < 2:  # noqa: PLR2004 - a path has several
+        return run, None
+    folder = run_folder(run)
+    return folder.id, folder.home
+
+
+def named_model(model: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
+    """A reward model as text: an id, a hub id or a path; and `LLF_HOME` of a run.
+
+    Args:
+        model: a run or its folder; a folder, an id or a hub id.
+
+    Returns:
+        The text; and the home, None for the environment's.
+
+    Raises:
+        TypeError: the type is not supported.
+    """
+    if isinstance(model, str | Path):
+        return str(model), None
+    folder = model if isinstance(model, RunFolder) else getattr(model, "folder", None)
+    if not isinstance(folder, RunFolder):
+        raise TypeError(f"{str(model)[:80]} is not a reward model. Expected a run, its id, a folder, or a hub id.")
+    return str(folder.path), folder.home
+
+
+def prompt_list(prompts: str | Sequence[str]) -> list[str]:
+    """Prompts as a list, also of a single text.
+
+    Args:
+        prompts: the prompts.
+
+    Raises:
+        TypeError: they are not texts.
+    """
+    given = [prompts] if isinstance(prompts, str) or not hasattr(prompts, "__iter__") else list(prompts)
+    for one in given:
+        if not isinstance(one, str):
+            raise TypeError(f"A prompt is {str(one)[:80]}. Expected a text.")
+    return given
+
+
+def data_name(data: str | Path) -> str:
+    """A data set as text.
+
+    Args:
+        data: a name, a path or a hub id.
+
+    Raises:
+        TypeError: it is neither text nor a path.
+    """
+    if not isinstance(data, str | Path):
+        raise TypeError(f"The data set is {str(data)[:80]}. Expected a name, a file, a folder or a hub id.")
+    return str(data)
