@@ -99,7 +99,7 @@ def try_rewards(
 
     Args:
         config: as for `train`, of stage `grpo`, `rloo` or `ppo`.
-        rewards: as for `train`.
+        rewards: as for `train`; None for those of the config.
         prompts: maximum number of prompts, 1 to 1,000, chosen at random by the run's seed.
         group_size: completions of each prompt, 2 to 1,000; None for `num_generations`, or 4 for `ppo`.
         trust: whether to allow Python code that comes with the model, permanently.

@@ -85,7 +85,7 @@ def sweep(
     Args:
         config: as for `train`.
         values: a list of values for each config key. The last key changes fastest.
-        rewards: as for `train`.
+        rewards: as for `train`; None for those of the config.
         name: prefix of each run's name, followed by its values; None for the default name of a run.
 
     Returns:

@@ -137,7 +137,7 @@ def find_format(name: str) -> ExportFormat:
         ImportError: a package that the format needs is not installed.
     """
     if name not in FORMATS:
-        meant = did_you_mean(name, FORMATS)
+        meant = did_you_mean(str(name), FORMATS)
         raise ExportError(f"`format` is {name!r}.{meant} Expected one of {', '.join(FORMATS)}.")
     module, _, kind = FORMATS[name].partition(":")
     found: ExportFormat = getattr(importlib.import_module(module), kind)()

@@ -37,7 +37,8 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
       columns whose names are listed above.
 
     A function with a parameter `completions` has TRL's interface: it takes lists (`prompts` and `completions` as
-    messages, `completion_ids`, the columns, `trainer_state`, `log_extra`, `log_metric`) and returns a list.
+    messages, `completion_ids`, the columns; of `grpo` and `rloo` also `trainer_state`, `log_extra`, `log_metric`) and
+    returns a list.
 
     The function runs in the trainer process: its source is stored in the run folder with the notebook functions,
     constants and imports that it uses. Running the cell again replaces the registered function.

@@ -55,7 +55,7 @@ class FunctionKind:
         """
         self._check_type(function)
         called = name or self.name_of(function)
-        if not called.isidentifier():
+        if not isinstance(called, str) or not called.isidentifier():
             raise ValueError(f"A {self.noun} cannot be named {called!r}. Expected a Python identifier.")
         self._check(function, called)
         self.registered[called] = function

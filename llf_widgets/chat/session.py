@@ -112,6 +112,7 @@ class ChatSession(SavedView):
 
         Raises:
             ValueError: there is neither text nor a picture, replies are still being written, or the chat is closed.
+            TypeError: the question is no text.
             PictureError: a picture cannot be read or is too large, or a model reads no pictures.
             FileNotFoundError: there is no such file.
             TargetError: another view has closed the service.
@@ -120,6 +121,8 @@ class ChatSession(SavedView):
             ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: the disk is full, or the file cannot be written.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"The question is {str(text)[:80]}. Expected a text.")
         given = [pictures] if isinstance(pictures, str | bytes) else pictures
         parts = [picture_part(one) for one in given]
         if not text.strip() and not parts:

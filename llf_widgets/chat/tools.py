@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
@@ -24,12 +25,13 @@ class CellTools:
 
     Raises:
         ValueError: one has a parameter that cannot be passed by name, or Python knows no signature of it.
-        TypeError: one cannot be called.
-        AttributeError: one has no name, as a `functools.partial`.
+        TypeError: one cannot be called or has no name, as a `functools.partial`; or they are no list.
     """
 
     def __init__(self, functions: Iterable[Callable[..., Any]]) -> None:
-        self.functions = {one.__name__: one for one in functions}
+        if not isinstance(functions, Iterable):
+            raise TypeError(f"The tools are {str(functions)[:80]}. Expected a list of functions.")
+        self.functions = {_name(one): one for one in functions}
         self.schemas = [tool_schema(one) for one in self.functions.values()]
 
     def can_answer(self, calls: Sequence[Mapping[str, Any]]) -> bool:
@@ -66,9 +68,9 @@ def tool_schema(function: Callable[..., object]) -> dict[str, Any]:
 
     Raises:
         ValueError: it has a parameter that cannot be passed by name, or Python knows no signature of it.
-        TypeError: it cannot be called.
-        AttributeError: it has no name, as a `functools.partial`.
+        TypeError: it cannot be called or has no name, as a `functools.partial`.
     """
+    called = _name(function)
     try:
         hints = get_type_hints(function)
     except Exception:  # noqa: BLE001 - an annotation can be any expression
@@ -83,11 +85,18 @@ def tool_schema(function: Callable[..., object]) -> dict[str, Any]:
         if parameter.default is parameter.empty:
             required.append(name)
     described = {
-        "name": function.__name__,
+        "name": called,
         "description": inspect.getdoc(function) or "",
         "parameters": {"type": "object", "properties": properties, "required": required},
     }
     return {"type": "function", "function": described}
+
+
+def _name(function: Callable[..., object]) -> str:
+    name = getattr(function, "__name__", None)
+    if not callable(function) or not isinstance(name, str):
+        raise TypeError(f"A tool is {str(function)[:80]}. Expected a function: def f(city: str): …")
+    return name
 
 
 def call_tool(functions: Mapping[str, Callable[..., object]], name: str, arguments: str) -> str:

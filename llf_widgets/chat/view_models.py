@@ -83,7 +83,9 @@ class ViewModels:
         """
         target = self.targets.get(name)
         if target is None or not target.follows_run:
-            raise ValueError(f"{name[:200]!r} does not stand for a run. Expected one of: {', '.join(self.targets)}.")
+            raise ValueError(
+                f"{str(name)[:200]!r} does not stand for a run. Expected one of: {', '.join(self.targets)}."
+            )
         return target
 
     def renew(self, name: str) -> str:

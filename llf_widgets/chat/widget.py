@@ -66,8 +66,8 @@ class Chat(ChatSession):
         ConfigError: the config of a run is no longer valid, or a config file is not.
         ConversationError: there is no such conversation.
         UnreadableError: a file is not a regular file, or the system denies access.
-        TypeError: a target is of another type, or a tool cannot be called.
-        AttributeError: a tool has no name, as a `functools.partial`.
+        TypeError: a target is of another type; a tool cannot be called or has no name, as a `functools.partial`, or the
+            tools are no list.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         PluginError: two installed packages declare the same name or key.
         BrokenRunError: the status of a run cannot be read.

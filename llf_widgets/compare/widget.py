@@ -14,6 +14,7 @@ import traitlets
 from llf_core.runs.metric_catalog import primary_metric
 from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
+from llf_core.untrusted import replace_surrogates
 from llf_widgets.close_widgets import close_descendants
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
 from llf_widgets.compare.labels import MAX_LENGTH, middle
@@ -267,7 +268,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         members = []
         for name, given in runs.items():
             several: Sequence[AnyRun] = given if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
-            label = middle(str(name).strip(), MAX_LENGTH)
+            label = middle(replace_surrogates(str(name)).strip(), MAX_LENGTH)
             if not label or not 1 <= len(several) <= MAX_GROUP_RUNS:
                 raise ValueError(
                     f"The group {name!r} has {len(several)} runs. Compare expects groups with a name and 1 to "

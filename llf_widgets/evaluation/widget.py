@@ -44,9 +44,9 @@ class _StoppedError(Exception):
 class Evaluate(SavedView):
     """Measures models on data and shows whether the tuned one is better, by how much, and beyond noise or not.
 
-    The models run in a child process, one base model at a time with its adapters. Results are stored in the folders of
-    the runs, so what was measured before is shown at once. One run alone is compared with its base model. An argument
-    that is wrong is told in the view and by `wait`.
+    The models run in a child process, one base model at a time with its adapters. Results are stored with the runs (of
+    other models below `LLF_HOME`), so what was measured before is shown at once. One run alone is compared with its
+    base model. An argument that is wrong is told in the view and by `wait`.
 
     Args:
         targets: what to measure: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter, a
@@ -190,7 +190,7 @@ class Evaluate(SavedView):
         )
 
     def stop(self) -> None:
-        """Stop measuring at once, as the button does; complete results stay in the folders of the runs."""
+        """Stop measuring at once, as the button does; complete results stay stored."""
         with self._lock:
             self._stop_wanted = True
             end = self._end_process

@@ -127,8 +127,8 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         """Show training examples below the charts, to explain a curve: of a step, or those with unusual losses.
 
         Args:
-            step: the step, for example one with a loss spike; None to keep what the view shows, at first the examples
-                with the highest losses.
+            step: the step, for example one with a loss spike; None to keep what the view shows, at first the
+                hardest examples.
 
         Returns:
             The view of the examples.

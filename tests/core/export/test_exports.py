@@ -187,6 +187,7 @@ def test_an_adapter_whose_base_is_gone(adapters, box):
         ({"combination": "ties", "second": 1.0}, "Expected `density`, the share that is kept, such as 0.5."),
         ({"density": 1.5}, "`density` is 1.5. Expected a share above 0 and at most 1."),
         ({"density": 0.5}, "`density` is 0.5, and cat keeps all values. Expected none."),
+        ({"format": None}, "`format` is None. Expected one of adapter"),
         ({"device": "cuda"}, "`device` is 'cuda'. Expected cpu or auto."),
         ({"quantizations": ["Q4_K_M"]}, "`quantizations` is for the format gguf. Expected none for merged."),
         ({"format": "adapter", "quantizations": ["Q4_K_M"]}, "`quantizations` is for the format gguf."),

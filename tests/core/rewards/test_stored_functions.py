@@ -235,6 +235,8 @@ def test_names_that_are_taken_or_no_names() -> None:
         REWARDS.by_name([correct])
     with pytest.raises(ValueError, match="cannot be named 'a b'"):
         reward(name="a b")(brief)
+    with pytest.raises(ValueError, match="cannot be named 5"):
+        reward(name=5)(brief)
     assert REWARDS.by_name("format") == {"format": None}
 
 

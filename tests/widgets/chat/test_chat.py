@@ -322,6 +322,14 @@ def test_the_call_that_opens_a_chat_again_names_the_models_that_it_has(tiny_mode
     view.close()
 
 
+def test_a_question_that_is_no_text_is_a_sentence(chat):
+    with pytest.raises(TypeError, match=r"The question is None\. Expected a text\."):
+        chat.ask(None)
+    with pytest.raises(ValueError, match="'None' does not stand for a run"):
+        chat.use_newest(None)
+    assert len(chat.conversation.messages) == 0
+
+
 def test_a_closed_chat_asks_nothing_and_takes_no_model(chat, tiny_model_dir):
     messages = len(chat.conversation.messages)
     chat.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
-from llf_widgets.chat.tools import call_tool, tool_schema
+from llf_widgets.chat.tools import CellTools, call_tool, tool_schema
 
 
 def weather(city: str, days: int = 1, *, exact: bool = False) -> dict[str, object]:
@@ -21,6 +22,9 @@ def test_a_function_becomes_a_schema_and_its_result_text():
     assert described["parameters"]["required"] == ["city"]
     with pytest.raises(ValueError, match="cannot be passed by name"):
         tool_schema(lambda *cities: cities)
+    for tools in (None, 5, [5], ["x"], [partial(print)], print):
+        with pytest.raises(TypeError, match="Expected a"):
+            CellTools(tools)
     functions = {"weather": weather}
     assert json.loads(call_tool(functions, "weather", '{"city": "Ulm"}'))["city"] == "Ulm"
 

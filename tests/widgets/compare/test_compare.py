@@ -222,6 +222,13 @@ def test_a_single_run_in_place_of_a_list_is_a_sentence(two):
             Compare(empty)
 
 
+def test_a_name_of_a_group_with_a_lone_surrogate_can_be_shown_and_written(two, tmp_path):
+    view = Compare({"a\ud800": [two[0]], "b": two[1]})
+    assert [run["label"] for run in view._view.view["runs"]] == ["a\ufffd", "b"]
+    assert view.html(tmp_path / "page.html") == (tmp_path / "page.html").read_text()
+    view.close()
+
+
 def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
     view = Compare(two)
     third = trainer(name="third")
