@@ -63,11 +63,13 @@ def prompt_list(prompts: str | Sequence[str]) -> list[str]:
     Raises:
         TypeError: they are not texts.
     """
-    given = [prompts] if isinstance(prompts, str) or not hasattr(prompts, "__iter__") else list(prompts)
+    given: list[object] = [prompts] if isinstance(prompts, str) or not hasattr(prompts, "__iter__") else list(prompts)
+    texts = []
     for one in given:
         if not isinstance(one, str):
             raise TypeError(f"A prompt is {str(one)[:80]}. Expected a text.")
-    return given
+        texts.append(one)
+    return texts
 
 
 def data_name(data: str | Path) -> str:

@@ -101,6 +101,9 @@ class ChatEngine(ABC):
 
     Attributes:
         process: its process; None for an engine without one.
+        closing: whether it is being closed; `close` sets it, so that no request is taken any more.
+        running: the listener of each open request, by the id of the request.
+        lock: held while `running` is read or changed.
     """
 
     process: subprocess.Popen[bytes] | None = None

@@ -45,6 +45,9 @@ class Declaration:
         implementation: `package.module:Class` of the class that does the work; imported when a run needs it.
         options: its options; their keys are unique over all sections and plug-ins.
         rules: combinations of values that do not work, checked whether it is selected or not.
+        kind: of the class: the kind of plug-in, such as `method`.
+        section: of the class: the section of a config in which its options are shown.
+        key: of the class: the key whose value selects it, such as `finetuning_type`; empty for a modifier.
     """
 
     kind: ClassVar[str]

@@ -35,7 +35,7 @@ class Fix:
         object.__setattr__(self, "changes", MappingProxyType(dict(self.changes)))
 
     def shown_changes(self) -> dict[str, Any]:
-        """The changes without secrets in keys and values, as a terminal and `--json` show them."""
+        """A copy of the changes without secrets in keys and values, as a terminal and `--json` show them."""
         shown: dict[str, Any] = _without_secrets(dict(self.changes))
         return shown
 
@@ -53,7 +53,7 @@ class Problem:
         fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
         line: the line of the file, counted from 1, where it is known; else None.
-        keys: all keys that take part, `key` first.
+        keys: all keys that take part, `key` first; empty where they are not told.
     """
 
     kind: Kind
@@ -70,7 +70,10 @@ class Problem:
         object.__setattr__(self, "message", brief(redact(self.message)))
 
     def json(self) -> dict[str, Any]:
-        """Convert its attributes but `keys` to JSON data, without secrets, for `llf validate --json` and the form."""
+        """Convert its attributes but `keys` to JSON data, without secrets, for `llf validate --json` and the form.
+
+        A number that is not finite stays one. A `value` that is a list or a mapping becomes text.
+        """
         return {
             "kind": self.kind,
             "key": redact(self.key),

@@ -106,7 +106,8 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
         source: a mapping; a path to a YAML or JSON file; YAML or JSON text. A string is text if it is blank, begins
             with a brace, or has a line break or a colon before a space; else it is a path.
         overrides: `key=value`, the value as YAML; they take precedence over the source. A single text is one of them.
-        base: folder that relative paths start from. Default: the file's folder, or the working directory.
+        base: folder that relative paths start from, in which a `~` at the beginning stands for the user's home.
+            Default: the file's folder, or the working directory.
 
     Returns:
         The values, with problems for what could not be read.
@@ -114,14 +115,13 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     Raises:
         FileNotFoundError: the working directory was removed, and the path or `base` is relative or not given.
     """
+    base = expanded(base).absolute() if base else None
     if isinstance(source, Mapping):
-        requested = RequestedConfig(
-            {str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute()
-        )
+        requested = RequestedConfig({str(key): value for key, value in source.items()}, base or Path.cwd())
     elif isinstance(source, Path) or (isinstance(source, str) and not _is_text(source)):
         requested = _read_file(expanded(source), base)
     elif isinstance(source, str):
-        requested = _read_text(source, Path(base or Path.cwd()).absolute())
+        requested = _read_text(source, base or Path.cwd())
     else:
         requested = RequestedConfig({}, Path.cwd())
         requested.problems.append(
@@ -165,9 +165,9 @@ def _is_text(source: str) -> bool:
     return "\n" in source or ": " in source or source.lstrip().startswith("{") or not source.strip()
 
 
-def _read_file(path: Path, base: str | Path | None) -> RequestedConfig:
+def _read_file(path: Path, base: Path | None) -> RequestedConfig:
     path = path.absolute()
-    folder = Path(base).absolute() if base else path.parent
+    folder = base or path.parent
     try:
         text = read_text(path.resolve())  # what a person names may be a link
     except (OSError, RuntimeError, ValueError) as error:

@@ -35,15 +35,16 @@ class RunConfig(ConfigValues):
         """Read and validate a config that a run may start with.
 
         Args:
-            source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
-            overrides: `key=value`, the value as YAML; a single text is one of them.
+            source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`. An empty one leaves every
+                key at its default.
+            overrides: `key=value`, the value as YAML; a single text is one of them. They replace values of the source.
             base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
         Returns:
             The config, without its warnings and notes; `validate` reports them.
 
         Raises:
-            ConfigError: the config has errors; it holds all of them.
+            ConfigError: the config cannot be read or has errors; it holds all of them.
             PluginError: the options cannot be listed, see `fields`.
             FileNotFoundError: the working directory was removed.
         """
@@ -86,8 +87,11 @@ class RunConfig(ConfigValues):
     def python(self, variables: Mapping[str, str] = MappingProxyType({})) -> str:
         """Write a notebook cell that trains this config, so that a form's settings can be kept as code.
 
+        It names the values that differ from their defaults, and always model, stage and method.
+
         Args:
-            variables: names of notebook variables for keys whose values cannot be written: `{"dataset": "rows"}`.
+            variables: names of notebook variables by key, for values that cannot be written: `{"dataset": "rows"}`.
+                They replace the values of the config. Default: none.
 
         Raises:
             PluginError: two installed packages declare the same name or key.
@@ -106,7 +110,7 @@ class RunConfig(ConfigValues):
             changes: values by key; also by an older or second name such as `warmup_ratio`, as in a file.
 
         Raises:
-            ConfigError: the changed config has errors.
+            ConfigError: a key is unknown, or the changed config has errors.
             PluginError: two installed packages declare the same name or key.
             FileNotFoundError: the working directory was removed.
         """
@@ -199,7 +203,10 @@ class Report:
         return self._of("unresolved")
 
     def with_problems(self, problems: Iterable[Problem]) -> Report:
-        """Return a copy with other problems, errors first. Later checks add theirs in this way."""
+        """Return a copy with other problems in place of its own, errors first.
+
+        Later checks add theirs in this way.
+        """
         return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
 
     def json(self) -> dict[str, Any]:
@@ -229,8 +236,9 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     `name_checks.check` checks that the models and data sets that it names exist.
 
     Args:
-        source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
-        overrides: `key=value`, the value as YAML; a single text is one of them.
+        source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`. An empty one leaves every key
+            at its default. Anything else is a problem of the report.
+        overrides: `key=value`, the value as YAML; a single text is one of them. They replace values of the source.
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
 
     Returns:

@@ -37,7 +37,7 @@ BRANCH_KEYS = frozenset(
 )
 """Further config keys that may differ in a branch."""
 HISTORY_GAP_SECONDS = 0.001
-"""Seconds between the last copied record and the new run's creation."""
+"""Seconds between the last copied record and the new run's creation; chosen by hand."""
 
 
 def _threads(folder: RunFolder) -> dict[str, object]:
@@ -64,7 +64,7 @@ def replay(folder: RunFolder, trust: bool | str = False, *, env: Mapping[str, st
         FileNotFoundError: it is a branch, and its parent no longer exists.
         ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not name
             it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
-        UntrustedCodeError: it was created elsewhere, and its code would run.
+        UntrustedCodeError: it was created elsewhere or changed since, and its code would run.
         TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
         UnreadableError: one of its files cannot be read.
         ModeError: `LLF_HOME_MODE` is not a mode.
@@ -140,7 +140,7 @@ def branch(  # noqa: PLR0913 - each of them is optional
         ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: the folder cannot be written.
         UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
-        UntrustedCodeError: the run was created elsewhere, and its code would run.
+        UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
         PluginError: two installed packages declare the same name or key.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import llf_core
 from llf_core.runs import RunReader, read_status, status
-from llf_core.runs.disk_errors import failure_message
+from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.files import open_to_append
 from llf_core.runs.final_status import keep_reason, kept_reason
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 REGISTRATION_SECONDS = 30.0
+"""Maximum seconds to wait until the supervisor has registered itself; chosen by hand."""
 
 
 def start_supervisor(
@@ -47,7 +48,9 @@ def start_supervisor(
     try:
         opened = open_to_append(folder.log)
     except OSError as error:
-        raise RuntimeError(_failed(folder, attempt, " ".join(failure_message(folder, error)))) from error
+        of_disk = is_disk_error(error)
+        told = " ".join(failure_message(folder, error)) if of_disk else f"The run's supervisor did not start: {error}"
+        raise RuntimeError(_failed(folder, attempt, told)) from error
     try:
         with opened as log:
             first = subprocess.Popen(  # noqa: S603 - our own module

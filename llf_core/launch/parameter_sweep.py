@@ -43,8 +43,10 @@ def sweep(
     Raises:
         ConfigError: a combination has errors; no run was started.
         ValueError: there are no values, a key has no list of them, or there are more than `MAX_RUNS` runs; two reward
-            functions have the same name.
-        TypeError: `values` has no keys; a reward function is not a function, or has no parameter for the answer.
+            functions have the same name, or one has no name or that of a built-in one, or a signature that cannot be
+            inspected, or a source with a lone surrogate.
+        TypeError: `values` has no keys; a reward function is not a function, has no parameter for the answer, or is a
+            coroutine or a generator.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
@@ -61,10 +63,12 @@ def sweep(
     if not isinstance(values, Mapping):
         raise TypeError(f"The values are {str(values)[:80]}. Expected lists by key: {{'learning_rate': [1e-4, 3e-4]}}.")
     chosen = list(combinations(values))
-    rewards = None if rewards is None else list(rewards)
+    functions = None if rewards is None else REWARDS.by_name(rewards)
+    if functions is not None:  # once: an iterator has no second pass
+        rewards = [name if one is None else one for name, one in functions.items()]
     if rows is not None:
-        rows = to_table(rows)  # once: an iterator has no second pass
-    overrides = [] if rewards is None else [f"{REWARDS.key}={json.dumps(list(REWARDS.by_name(rewards)))}"]
+        rows = to_table(rows)  # once too
+    overrides = [] if functions is None else [f"{REWARDS.key}={json.dumps(list(functions))}"]
     place = options.get("home"), options.get("command"), options.get("data_check")
     with nullcontext() if rows is None else temporary_rows(rows, home_folder(place[0])) as waiting:
         data = [] if waiting is None else [f"dataset={json.dumps([str(waiting[0])])}"]

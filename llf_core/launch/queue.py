@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 POLL_SECONDS, MAX_POLL_SECONDS = 2.0, 30.0
-"""Seconds between two checks, per run ahead, and the maximum."""
+"""Seconds between two checks, per run ahead, and the maximum; chosen by hand."""
 
 
 def enqueue(folder: RunFolder) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder, Status
 
 TEARDOWN_SECONDS = 20.0
-"""Maximum seconds to wait until the processes of the last attempt have exited."""
+"""Maximum seconds to wait until the processes of the last attempt have exited; chosen by hand."""
 
 
 def resume(
@@ -45,16 +45,19 @@ def resume(
         check_config: whether LLF's trainer will read its config, which must then be valid.
 
     Raises:
-        RuntimeError: it has not ended, or it has finished; a process of the last attempt does not exit; the disk is
-            full.
+        RuntimeError: it has not ended, or it has finished; another process has resumed it; a process of the last
+            attempt does not exit; the disk is full.
         ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer valid;
             `LLF_URLS` lacks a URL with credentials.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
-        ValueError: two reward functions have the same name.
-        UntrustedCodeError: the run was created elsewhere, and its code would run.
+        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
+            generator.
+        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
+            signature that cannot be inspected, or a source with a lone surrogate.
+        UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
         BrokenRunError: the run's status cannot be read.
-        OSError: a file of the run cannot be read or cannot be written, or `LLF_HOME_MODE` is not a mode.
+        OSError: a file of the run cannot be read or written, another process holds the run's lock, or `LLF_HOME_MODE`
+            is not a mode.
         PluginError: two installed packages declare the same name or key.
     """
     now = shown_status(folder)

@@ -11,6 +11,7 @@ from llf_core.launch.run_control import RunControl
 from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run
 from llf_core.runs.change_journal import read_changes
 from llf_core.runs.config_file import run_config
+from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import is_folder
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Run(RunControl):
 
     Example:
         >>> run = attach("20261124-142530-smollm2-sft-lora")
-        >>> run.wait().state
+        >>> run.wait(progress=False).state
         'finished'
     """
 
@@ -55,19 +56,23 @@ class Run(RunControl):
         return self.folder.output
 
     def __repr__(self) -> str:
-        now = self.status()
+        try:
+            now = self.status()
+        except BrokenRunError:  # deleted, or damaged: a cell or a debugger shows the object all the same
+            return f"Run({self.id!r}, broken)"
         return f"Run({self.id!r}, {now.state}, step {now.step} of {now.total})"
 
     def code(self) -> str:
         """A notebook cell that runs the same config again, with its live changes as a comment.
 
-        A run started in the form can then be repeated and changed in code.
+        A run started in the form can then be repeated and changed in code. The cell also defines the reward functions
+        and metrics that the run stores.
 
         Raises:
-            ConfigError: the config is no longer valid.
-            ValueError: a stored reward function cannot be parsed.
+            ConfigError: the config cannot be read or is no longer valid.
+            ValueError: a stored function cannot be parsed, or its name is no identifier.
             UnreadableError: a file of the run cannot be read.
-            OSError: a stored reward function cannot be read.
+            OSError: a stored function cannot be read.
             PluginError: two installed packages declare the same name or key.
         """
         from llf_core.user_functions.definition_cell import definition_cell
@@ -104,7 +109,7 @@ class Run(RunControl):
             FileNotFoundError: it is a branch, and its parent no longer exists.
             ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not
                 name it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
-            UntrustedCodeError: the run was created elsewhere, and its code would run.
+            UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
             UnreadableError: one of its files cannot be read.
             ModeError: `LLF_HOME_MODE` is not a mode.
@@ -135,11 +140,12 @@ class Run(RunControl):
             step: step of the checkpoint; None for the newest.
             name: display name of the new run; None for the `run_name` of the changes, else that of this run with the
                 step.
-            changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control saving, evaluation,
-                sampling and early stopping; see `llf_core.launch.branch.BRANCH_KEYS`.
+            changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control logging, saving,
+                evaluation, sampling, gradient clipping and early stopping; see `llf_core.launch.branch.BRANCH_KEYS`.
+                None for none.
             env: additional environment variables; None for none.
             trust: see `resume`.
-            more: changes as keyword arguments.
+            more: changes as keyword arguments, which take precedence over `changes`.
 
         Returns:
             The new run.
@@ -152,7 +158,7 @@ class Run(RunControl):
             OSError: the folder cannot be written.
             RuntimeError: the supervisor does not start.
             UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
-            UntrustedCodeError: the run was created elsewhere, and its code would run.
+            UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
             PluginError: two installed packages declare the same name or key.
             BrokenRunError: the run's status cannot be read.
@@ -182,24 +188,26 @@ class Run(RunControl):
             command: program with its arguments, to start instead of the trainer; None for the trainer.
             rewards: fixed reward functions, which replace those of the same names; None to keep all.
             trust: allow the code of a run that was created elsewhere or changed since: its reward functions, and the
-                Python code of its models if `trust_remote_code` is set. A string allows only code whose hash starts
-                with it, as shown by a view.
+                Python code of its models if `trust_remote_code` is set. A string allows only code whose hash, as shown
+                by a view, starts with it; at least 12 characters.
 
         Returns:
             This run.
 
         Raises:
-            RuntimeError: it has not ended, or it has finished; a process of the last attempt does not exit; the disk is
-                full; the supervisor does not start.
+            RuntimeError: it has not ended, or it has finished; another process has resumed it; a process of the last
+                attempt does not exit; the disk is full; the supervisor does not start.
             ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer
                 valid; `LLF_URLS` lacks a URL with credentials.
-            TypeError: a reward function is not a function, or has no parameter for the answer.
-            ValueError: two reward functions have the same name.
-            UntrustedCodeError: the run was created elsewhere, and its code would run.
+            TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
+                generator.
+            ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
+                signature that cannot be inspected, or a source with a lone surrogate.
+            UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
             BrokenRunError: the run's status cannot be read.
             ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file of the run cannot be read or cannot be written.
+            OSError: a file of the run cannot be read or written, or another process holds the run's lock.
             PluginError: two installed packages declare the same name or key.
         """
         resume(self.folder, env, rewards, trust, check_config=command is None)
@@ -211,6 +219,9 @@ class Run(RunControl):
 
         Of a step that a later attempt has repeated, the values of that attempt. For tables and plots beyond those of
         the monitor.
+
+        Returns:
+            `[steps, names]`, float64, by ascending step; without rows and columns before the first metric.
 
         Raises:
             ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
@@ -233,7 +244,7 @@ class Run(RunControl):
     def events(self) -> list[dict[str, Any]]:
         """All events so far, in order: states, requests and answers, checkpoints, evaluations, warnings, errors.
 
-        They tell what happened to a run, for views and for code.
+        They tell what happened to a run, for views and for code. Of more than 50,000 events or 32 MiB, the last ones.
 
         Raises:
             UnreadableError: the events file cannot be read.
@@ -245,7 +256,10 @@ class Run(RunControl):
         """The last lines of the trainer's stdout and stderr, without secrets: where unexpected errors are explained.
 
         Args:
-            lines: maximum number of lines.
+            lines: maximum number of lines; none if it is not above 0.
+
+        Returns:
+            The lines, joined by line breaks; empty before the first output.
 
         Raises:
             UnreadableError: the log cannot be read.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 POLL_SECONDS = 0.2
-"""Seconds between two looks at a run that is waited for."""
+"""Seconds between two looks at a run that is waited for; chosen by hand."""
 
 
 class RunControl:
@@ -63,12 +63,13 @@ class RunControl:
         progress: bool = True,
         interrupt: Literal["leave", "raise"] = "leave",
     ) -> Status:
-        """Wait until the run ends. An interrupt only ends the waiting, not the run.
+        """Wait until the run ends or is lost. An interrupt only ends the waiting, not the run.
 
         A cell or script can then go on with the result.
 
         Args:
-            timeout: maximum seconds to wait; the returned status may then be live. None for no limit.
+            timeout: maximum seconds to wait; the returned status may then be live. 0, a negative number and NaN look
+                once. None for no limit.
             progress: whether to show progress.
             interrupt: `leave` prints how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
 
@@ -88,7 +89,7 @@ class RunControl:
                 now = self.status()
                 if watch is not None:
                     watch.show(now)
-                if now.has_ended or (until is not None and time.monotonic() >= until):
+                if now.has_ended or (until is not None and not time.monotonic() < until):  # also of NaN
                     return now
                 left = POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
                 time.sleep(min(POLL_SECONDS, left))
@@ -212,7 +213,8 @@ class RunControl:
             Id of the request; with `wait`, the message of the trainer's answer.
 
         Raises:
-            ValueError: a setting cannot be changed, or its value is out of range.
+            ValueError: no setting is given, one cannot be changed in a live run, or a value is of another type or out
+                of range.
             RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
                 ends before it is handled.
             BrokenRunError: the run's status cannot be read.
@@ -239,7 +241,8 @@ class RunControl:
 
         Args:
             type: one of `llf_core.runs.control.REQUEST_TYPES`.
-            args: arguments of the type, for example `grace` in seconds for `stop`; None for none.
+            args: arguments of the type, for example `grace` in seconds for `stop`; None for none. The trainer checks
+                them, and refuses wrong ones in its answer.
             wait: whether to wait for the trainer's answer.
             by: who requested it.
 
@@ -249,7 +252,7 @@ class RunControl:
         Raises:
             RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
                 ends before it is handled.
-            ValueError: the type is unknown, or the arguments are too large.
+            ValueError: the type is unknown, or the request has more than 64 KiB.
             TypeError: an argument is not JSON.
             BrokenRunError: the run's status cannot be read.
             UnreadableError: with `wait`, the run's events cannot be read.
@@ -280,14 +283,15 @@ class RunControl:
             by: who requested it.
 
         Returns:
-            The new status; unchanged if the run had ended before.
+            The new status, `failed` also of a lost run; unchanged if the run had a final state before.
 
         Raises:
             RuntimeError: it runs on another machine, where nothing answers the request, or its status names a process
                 that does not belong to it.
-            TimeoutError: a process does not end (for example in a driver call).
+            TimeoutError: a process does not end (for example in a driver call), or another process holds the run's
+                lock.
             BrokenRunError: the run's status cannot be read.
             ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request or the status cannot be written.
+            OSError: the request, the status or the event cannot be written, or a process belongs to another user.
         """
         return kill_run(self.folder, by)

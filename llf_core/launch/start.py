@@ -49,11 +49,11 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts.
-        name: display name of the run; None for `default_name`.
+        name: display name of the run; None or empty for `default_name`.
         rows: training data that is not in a file: a list of dicts, a DataFrame or a `datasets.Dataset`. Replaces
-            `dataset`.
-        rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. Replaces
-            `reward_functions`.
+            `dataset`. None to keep that of the config.
+        rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones; also a single one.
+            Replaces `reward_functions`. None to keep those of the config.
         home: `LLF_HOME`; None for the environment's.
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`; None outside a notebook.
         env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
@@ -68,12 +68,14 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
             not exist or cannot be stored; `data_check` finds an error.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
-        ValueError: two reward functions have the same name, or the source of one has a lone surrogate.
+        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
+            generator.
+        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
+            signature that cannot be inspected, or a source with a lone surrogate.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         ModeError: `LLF_HOME_MODE` is not a mode.
         OSError: a file that the config names cannot be read, or the folder cannot be written.
-        RuntimeError: the supervisor does not start.
+        RuntimeError: the supervisor does not start; the run stays in the list as `failed`, with the reason.
         PluginError: two installed plug-ins declare the same key or name.
         BrokenRunError: the run's status cannot be read.
     """

@@ -26,7 +26,10 @@ class Method(ABC):
     """
 
     sample: Callable[[], Iterator[dict[str, Tensor]]] | None = None
-    """Some examples of the training data, one a batch of `[1, tokens]`; set before `apply` where there is data."""
+    """Some examples of the training data, one a batch of tensors `[1, tokens]`; set before `apply`.
+
+    None where there is no data, and for streamed data.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -58,7 +61,7 @@ class Method(ABC):
         """Change the gradients of an optimizer step, once they are complete and before they are clipped: for penalties.
 
         Args:
-            scale: factor of the gradients under loss scaling (fp16).
+            scale: factor of the gradients under loss scaling (fp16); 1 without.
         """
 
     def after_step(self, step: int, total: int) -> None:  # noqa: B027 - a hook that not all need
@@ -85,7 +88,10 @@ class Method(ABC):
         return groups
 
     def finish(self) -> None:  # noqa: B027 - a hook that not all need
-        """Change the trained model before its result is written, so that other libraries load it as it is."""
+        """Change the trained model before its result is written, so that other libraries load it as it is.
+
+        The model is the one that `apply` returned; a method that needs it here keeps it there.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the trained weights, as tensors of any shape by name. Default: nothing."""

@@ -45,7 +45,8 @@ class Modifier(ABC):
         """Change the loaded model in place, before its method selects what is trained. Default: nothing.
 
         Called for the model in training, and for a second copy of it that is compared with it. A resumed run calls it
-        before it loads its checkpoint, so it must do the same each time.
+        before it loads its checkpoint, so it must do the same each time. It is called on an object of its own: what it
+        sets on `self` is not there in `apply`.
 
         Args:
             model: the base model, as it was loaded.

@@ -86,7 +86,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
 
     Raises:
         ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the run does not exist.
+        FileNotFoundError: the run does not exist, or its folder is a link.
         RuntimeError: the run has not ended.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the bin is not a folder or not writable, the move failed, see `moving.move`, another process holds the
@@ -146,7 +146,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
     Raises:
         ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the bin does not hold this run.
+        FileNotFoundError: the bin does not hold this run, or holds a link in its place.
         FileExistsError: a run with this id exists in `runs`.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the bin is not a folder or not writable, the move failed, see `moving.move`, another process holds the
@@ -175,7 +175,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
 
     Raises:
         ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the bin does not hold this run.
+        FileNotFoundError: the bin does not hold this run, or holds a link in its place.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the bin is not a folder or not writable, a file cannot be removed, another process holds the lock, or
             `LLF_HOME_MODE` is not a mode.
@@ -194,7 +194,7 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
         limit: maximum number of runs to return.
 
     Returns:
-        The total number of runs in the bin, and the selected ones, last deleted first.
+        The total number of runs in the bin (0 if there is no bin), and the selected ones, last deleted first.
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

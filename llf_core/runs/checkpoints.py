@@ -62,16 +62,19 @@ class Checkpoints:
     def finish(self, step: int) -> int:
         """Mark a checkpoint as complete: flush every file, then write and flush `complete.json`.
 
-        In this order a power failure leaves no checkpoint that counts and lacks data.
+        In this order a power failure leaves no checkpoint that counts and lacks data. A folder without files stays
+        incomplete.
 
         Returns:
             Size of its files in bytes, without `complete.json`.
 
         Raises:
-            OSError: there is no such checkpoint, a file or folder cannot be opened, the disk is full or fails, or
-                `LLF_HOME_MODE` is not a mode. The checkpoint is then incomplete, unless only the last flush failed.
+            OSError: there is no such checkpoint, or it is a link, a file or folder cannot be opened, the disk is full
+                or fails, or `LLF_HOME_MODE` is not a mode. The checkpoint is then incomplete, unless only the last
+                flush failed.
         """
         path = self.path(step)
+        list_folder(path, self._run)  # nothing is written through a link
         files = {name: size for name, size in _files(path).items() if name != COMPLETE}
         for name in files:
             sync_file(path / name)
@@ -139,6 +142,8 @@ class Checkpoints:
     def prune(self, keep: int | None = 2, best: int | None = None) -> Steps:
         """Remove old checkpoints, and incomplete ones older than the newest complete one, to bound a run's disk space.
 
+        Without a complete checkpoint nothing is removed.
+
         Args:
             keep: number of newest checkpoints to keep; None keeps all. At least one is always kept.
             best: step of one more checkpoint to keep; None for none.
@@ -174,9 +179,10 @@ class Checkpoints:
         """Remove a checkpoint. `complete.json` is removed first, so that a partial checkpoint never counts.
 
         Raises:
-            OSError: a file cannot be removed, or the checkpoint does not exist.
+            OSError: a file cannot be removed, or the checkpoint does not exist or is a link.
         """
         path = self.path(step)
+        list_folder(path, self._run)  # nothing is removed through a link
         (path / COMPLETE).unlink(missing_ok=True)
         reach("checkpoint.uncounted")
         shutil.rmtree(path)

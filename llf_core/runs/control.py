@@ -60,7 +60,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
         The request's id. The trainer's `answer` event has the same id.
 
     Raises:
-        ValueError: the type is unknown, or the arguments are too large.
+        ValueError: the type is unknown, or the request has more than `REQUEST_BYTES`.
         TypeError: an argument is neither JSON nor a numpy or torch scalar.
         OSError: there is no such run, its `control/` is not a folder or is not writable, the disk is full, or
             `LLF_HOME_MODE` is not a mode.
@@ -100,7 +100,7 @@ class Inbox:
         """The new requests, oldest first.
 
         The trainer calls it at each step, so an empty folder costs only one listing. A folder that is missing or cannot
-        be read has no requests.
+        be read has no requests. An invalid file is a request of the type `unreadable`.
         """
         try:
             names = list_folder(self._folder.control, self._folder.path)

@@ -34,7 +34,8 @@ def create_run(
     """Create a run's folder in the state `created`. It becomes visible only once complete, so that no view sees half.
 
     Args:
-        config_yaml: the config as YAML, with defaults; secrets in it are replaced, see `named` of `redact`.
+        config_yaml: a valid config as YAML, with defaults; it is not checked here. Secrets in it are replaced, see
+            `named` of `redact`.
         name: display name of the run; part of its id. Secrets in it are replaced.
         home: `LLF_HOME`. Default: from the environment.
         fill: writes more files before the folder becomes visible. If it fails, nothing is left. None for nothing more.

@@ -8,13 +8,12 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs.checkpoints import has_weights
 from llf_core.runs.files import special_file
-from llf_core.runs.folder import RunFolder, home
+from llf_core.runs.folder import RunFolder, home_folder
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.latest_metrics import evaluated
 from llf_core.runs.meta import read_meta
@@ -29,6 +28,7 @@ from llf_core.untrusted.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
@@ -241,13 +241,13 @@ def free_bytes(given: Path | str | None = None) -> int:
     `llf env` shows it, since a run that fills the disk fails.
 
     Args:
-        given: the folder; None for `LLF_HOME`.
+        given: the folder, in which a `~` at the beginning stands for the user's home; None for `LLF_HOME`.
 
     Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        HomeError: the folder cannot be located, see `llf_core.runs.home`.
         OSError: the disk cannot be examined.
     """
-    path = Path(given) if given is not None else home()
+    path = home_folder(given)
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

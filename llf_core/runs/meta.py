@@ -43,7 +43,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
     Args:
         folder: the run.
         seen: revision that the change is based on. Default: whichever is current.
-        changes: new values by key.
+        changes: new values of `name`, `tags` and `note`.
 
     Returns:
         The new content, the changes as they were given. In the file, secrets are replaced, and numbers that are not

@@ -24,8 +24,9 @@ TIME = "time"
 class Columns:
     """The metrics of a run. For one step and name the highest attempt wins, then the later line.
 
-    Values of an earlier attempt beyond the step from which a later one resumed do not count, since those steps were
-    repeated. So the last value of a name is the one logged last. Returned arrays are never modified by later lines.
+    Values of an earlier attempt beyond the first step that a later one logged do not count, since those steps were
+    repeated. Returned arrays are read-only or copies, and later lines never change them. Of more than `MAX_NAMES`
+    names, the first ones are kept.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_core.runs.status import Status
 
 MAX_RECORDS = 50_000
-"""Maximum number of events or samples returned per read; of more, the last ones."""
+"""Maximum number of events or samples returned per read; of more, the last ones. Chosen by hand."""
 MAX_LOG_BYTES = 4 << 20  # bytes
 LINE_BYTES = 4096  # estimated bytes of a log line
 
@@ -48,14 +48,14 @@ class RunReader:
         return shown_status(self.folder)
 
     def meta(self) -> dict[str, Any]:
-        """`revision`, `name`, `tags`, `note`, as the user last changed them in any view."""
+        """`revision`, `name`, `tags`, `note`, as the user last changed them in any view; see `read_meta`."""
         return read_meta(self.folder)
 
     def metrics(self) -> Columns:
         """All metrics so far.
 
         Returns the same object each time, updated with new lines, since views ask twice a second; a new one after the
-        file was replaced.
+        file was replaced or removed. It is empty while there is no file.
 
         Raises:
             UnreadableError: the file is not a regular file, or the system denies access.
@@ -73,7 +73,7 @@ class RunReader:
         return columns
 
     def events(self) -> list[dict[str, Any]]:
-        """Events since the last call, in order; at the first call all events.
+        """Events since the last call, in order; at the first call all events; none if there is no file.
 
         Of more than `MAX_RECORDS` events or `MAX_NEW_BYTES` bytes, the last ones. Non-finite numbers in `values` are
         floats. Invalid fields are removed, see `event_fields`, and events without a type left out.
@@ -92,7 +92,7 @@ class RunReader:
         return [event for event in events if isinstance(event.get("type"), str)]
 
     def samples(self) -> list[dict[str, Any]]:
-        """Samples since the last call, in order; at the first call all samples.
+        """Samples since the last call, in order; at the first call all samples; none if there is no file.
 
         Of more than `MAX_RECORDS` samples or `MAX_NEW_BYTES` bytes, the last ones. Views append them to those that they
         show already.
@@ -104,10 +104,10 @@ class RunReader:
         return self._new("samples", self._samples)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of `log.txt`, see the function `log_tail`.
+        """The last lines of `log.txt`; empty if there is none; see the function `log_tail`.
 
         Args:
-            lines: maximum number of lines.
+            lines: maximum number of lines; none if it is not above 0.
 
         Raises:
             UnreadableError: it is not a regular file, the system denies access, or the disk fails.

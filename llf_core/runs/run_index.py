@@ -400,11 +400,14 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
         home: `LLF_HOME`. Default: from the environment.
         offset: number of runs to skip.
         limit: maximum number of runs to return.
-        state: only runs in this state; None for any.
+        state: only runs in this state, `lost` and `broken` included; None for any.
         query: only runs that contain these words, see `Search`; None for all.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
             failed runs; or `metric:NAME`: by the last value of a metric of evaluations, such as `eval_rougeL`, the
             better ones first, as the metric declares it (the lower ones if nothing does), then runs without it.
+
+    Returns:
+        The page, without rows if there is no run yet. Entries of the folder that are no runs come last, as `broken`.
 
     Raises:
         ValueError: `sort` is unknown, or the query has too many words or characters.
@@ -415,7 +418,9 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
 
 def active_runs(home: Path | str | None = None) -> list[Row]:
-    """Runs that are live now, newest first. The form lists them before Start, since they use the device.
+    """Runs that are live now, queued ones included, newest first; empty if there are none.
+
+    The form lists them before Start, since they use the device.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.

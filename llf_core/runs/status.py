@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FINAL = frozenset({"finished", "stopped", "failed"})
 STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
-RESERVE_BYTES = 64 * 1024
+RESERVE_BYTES = 64 * 1024  # chosen by hand, as are the durations
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 60.0  # maximum heartbeat age of another host before the run counts as lost
 START_SECONDS = 30.0  # from launch to the supervisor's first status update
@@ -36,7 +36,7 @@ class BrokenRunError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Status:
-    """Content of `status.json`. Times are Unix seconds, None before they are known.
+    """Content of `status.json`. Times are Unix seconds; before they are known, 0 where the type has no None.
 
     Attributes:
         format: version of the file's format.

@@ -52,7 +52,7 @@ class RunWriter:
 
         Args:
             step: optimizer step.
-            values: values by name; non-finite ones are stored as the texts `NaN`, `Infinity` and `-Infinity`.
+            values: numbers by name; non-finite ones are stored as the texts `NaN`, `Infinity` and `-Infinity`.
 
         Raises:
             OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
@@ -120,11 +120,12 @@ class RunWriter:
             tokens: `[examples]`, number of trained tokens of each.
 
         Raises:
-            ValueError: `losses` and `tokens` differ in length.
+            ValueError: `numbers`, `losses` and `tokens` differ in length; nothing is written.
             OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
                 are intact.
         """
-        means = [float(f"{loss / max(count, 1):.5g}") for loss, count in zip(losses, tokens, strict=True)]
+        several = zip(numbers, losses, tokens, strict=True)
+        means = [float(f"{loss / max(count, 1):.5g}") for _, loss, count in several]
         record = {"step": step, "attempt": self.attempt, "number": list(numbers), "loss": means, "tokens": list(tokens)}
         self._examples.append(record)
 
@@ -266,9 +267,11 @@ class RunWriter:
         """The reason that the disk could not store."""
         if state == "failed" and reason is not None:
             return reason
-        from llf_core.runs.disk_errors import failure_message  # imported late: it reads runs, which this module writes
+        # Imported late: it reads runs, which this module writes.
+        from llf_core.runs.disk_errors import failure_message, is_disk_error
 
-        return " ".join([f"The attempt had {state}, which could not be saved.", *failure_message(self.folder, error)])
+        told = failure_message(self.folder, error) if is_disk_error(error) else (str(error),)
+        return " ".join([f"The attempt had {state}, which could not be saved.", *told])
 
     def release(self) -> None:
         """Close the files, so that no descriptors are left open. Later writes reopen them."""

@@ -24,8 +24,10 @@ class DatasetFormat(ABC):
         Args:
             row: one record: the value of each column.
             columns: for each role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column
-                that has it.
-            tags: for each tag of `dataset_info.json` (`role_tag`, …), the data set's own value.
+                that has it. A role that the data set lacks or the stage does not read, as `response` of prompts, is
+                missing.
+            tags: for each tag of `dataset_info.json` (`role_tag`, …), the data set's own value; a tag that it does not
+                name is missing.
 
         Returns:
             The conversation, see `llf_core.data.formats.conversation.checked`.

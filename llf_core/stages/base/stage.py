@@ -311,7 +311,10 @@ class LossStage(Stage, ABC):
 
 
 class TrainerStage(Stage, ABC):
-    """A stage whose steps the trainer of another library makes, such as TRL's, which computes the loss itself."""
+    """A stage whose steps the trainer of another library makes, such as TRL's, which computes the loss itself.
+
+    Its arguments and errors are those of `Stage`.
+    """
 
     @abstractmethod
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> Trainer:

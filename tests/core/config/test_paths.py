@@ -50,6 +50,8 @@ def test_what_exists_is_a_path_but_for_the_embedded_model(folder):
 def test_home_is_expanded(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     assert load(folder, "dataset: ~/a.csv\n").data.dataset == (str(folder / "a.csv"),)
+    assert RunConfig.load({"dataset": "a.csv"}, base="~").data.dataset == (str(folder / "a.csv"),)
+    assert RunConfig.load("dataset: a.csv\n", base="~").data.dataset == (str(folder / "a.csv"),)
 
 
 def test_a_dict_starts_at_the_working_directory_or_at_base(folder, monkeypatch):

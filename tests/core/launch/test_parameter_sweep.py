@@ -47,6 +47,17 @@ def test_rows_from_a_cell_can_be_swept_over(no_start):
     assert all((run.folder.data / "rows.parquet").exists() or list(run.folder.data.iterdir()) for run in runs)
 
 
+def test_a_single_reward_needs_no_list(no_start):
+    def brief(answer):
+        return -len(answer)
+
+    config = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", "stage": "grpo"}
+    (one,) = sweep(config, {"seed": [1]}, rewards=brief)
+    assert [path.name for path in one.folder.code.iterdir()] == ["brief.py"]
+    (other,) = sweep(config, {"seed": [1]}, rewards="correct")
+    assert "reward_functions: correct" in other.folder.config.read_text()
+
+
 def test_where_one_combination_is_wrong_nothing_starts(config, no_start):
     with pytest.raises(ConfigError, match="lora_rank"):
         sweep(config, {"lora_rank": [8, "many"]})

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from llf_core.launch import Run, active_runs, attach
-from llf_core.runs import RunWriter, create_run
+from llf_core.runs import RunWriter, create_run, delete_run, status
 
 
 @pytest.fixture
@@ -22,8 +22,16 @@ def test_attach_wants_a_run_that_is_there(folder):
         attach("../x")
 
 
+def test_a_deleted_run_still_has_a_name(folder):
+    status.update(folder, state="failed")
+    run = Run(folder)
+    delete_run(run.id)
+    assert repr(run) == f"Run('{run.id}', broken)"
+
+
 def test_metrics_is_a_frame_by_step(folder):
-    assert Run(folder).metrics().empty
+    empty = Run(folder).metrics()
+    assert (empty.shape, empty.index.name) == ((0, 0), "step")
     writer = RunWriter(folder, 1)
     writer.metric(1, {"loss": 2.0, "tokens": 10})
     writer.metric(3, {"eval_loss": math.inf})

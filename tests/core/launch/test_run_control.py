@@ -1,5 +1,6 @@
 """Waiting for a run, stopping it and killing it."""
 
+import math
 import os
 import signal
 import subprocess
@@ -25,6 +26,11 @@ def test_wait_returns_at_the_end_or_at_the_timeout(started):
     assert run.wait(0.05, progress=False).final is False
     (run.folder.path / "go").touch()  # not before that has returned
     assert run.wait(progress=False).state == "finished"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan])
+def test_wait_looks_once_where_there_is_no_time(folder, seconds):
+    assert Run(folder).wait(seconds, progress=False).state == "created"
 
 
 def test_wait_shows_states_as_lines(started, capsys):

@@ -288,6 +288,15 @@ def test_a_supervisor_that_can_not_start_is_an_error_at_once(monkeypatch, comman
     assert read_status(folder).state == "failed"
 
 
+def test_a_log_that_is_a_folder_is_no_full_disk(command):
+    folder = create_run("a: 1\n", "x")
+    folder.log.mkdir()
+    said = r"^The run's supervisor did not start: log\.txt is a folder\. Expected a regular file\.$"
+    with pytest.raises(RuntimeError, match=said):
+        start_supervisor(folder, command=command(folder, "short"))
+    assert read_status(folder).state == "failed"
+
+
 STARTER = """
 import sys
 from pathlib import Path

@@ -148,3 +148,21 @@ def test_another_spelling_of_a_step_is_no_checkpoint(checkpoints, write):
     (checkpoints.path(5).parent / "checkpoint-006").mkdir()
     assert checkpoints.list() == [5, 6]
     assert checkpoints.prune(2) == []
+
+
+def test_nothing_is_changed_through_a_link(checkpoints, write, tmp_path):
+    target = tmp_path / "elsewhere"
+    write(5).rename(target)
+    before = (target / "complete.json").read_bytes()
+    checkpoints.path(5).symlink_to(target)
+    for change in (checkpoints.remove, checkpoints.finish):
+        with pytest.raises(OSError, match="checkpoint-5 is a link"):
+            change(5)
+    assert (target / "complete.json").read_bytes() == before
+    assert len(list(target.iterdir())) == 3
+
+
+def test_a_folder_without_files_does_not_count(checkpoints):
+    checkpoints.path(5).mkdir(parents=True)
+    assert checkpoints.finish(5) == 0
+    assert checkpoints.list() == []

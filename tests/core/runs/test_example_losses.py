@@ -112,3 +112,11 @@ def test_a_look_costs_what_is_new(folder):
     writer.examples(2, [1], [1.0], [1])
     assert losses.refresh()
     assert len(losses) == 2
+
+
+def test_a_step_has_one_loss_and_one_count_for_each_example(folder):
+    writer = RunWriter(folder)
+    for numbers, losses, tokens in (([0], [1.0, 2.0], [1, 1]), ([0, 1], [1.0], [1, 1]), ([0, 1], [1.0, 2.0], [1])):
+        with pytest.raises(ValueError, match="argument"):
+            writer.examples(1, numbers, losses, tokens)
+    assert not folder.examples.exists()

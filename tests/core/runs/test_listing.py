@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,6 +153,14 @@ def test_active_runs_are_those_that_go(runs):
     status.update(runs[1], state="running", pid=2**22 - 1, started=1.0)
     status.update(runs[2], state="finished")
     assert [row.name for row in active_runs()] == ["alpha"]
+
+
+def test_free_bytes_of_the_users_home(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=7))
+    assert free_bytes("~/not yet") == 7
+    assert asked == [tmp_path]
 
 
 def test_free_bytes_of_a_home_that_is_not_there_yet(tmp_path):
