@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.event_fields import is_count, valid_fields
@@ -68,15 +69,25 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     return {name: CHECKS[name](value) for name, value in changes.items()}
 
 
+def _number(value: object) -> int | float | None:
+    """A number as Python's own, also one of numpy, such as a step of `Run.metrics`; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else None
+
+
 def _rate(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_RATE <= value <= MAX_RATE:
+    number = _number(value)
+    if number is None or not MIN_RATE <= number <= MAX_RATE:
         raise ValueError(f"learning_rate is {_shown(value)}. Expected a number above 0 and at most {MAX_RATE:g}.")
-    return float(value)
+    return float(number)
 
 
 def _step(value: object) -> int:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
-    if not 1 <= number <= MAX_STEPS or number != int(number):
+    number = _number(value)
+    if number is None or not 1 <= number <= MAX_STEPS or number != int(number):
         raise ValueError(f"max_steps is {_shown(value)}. Expected an integer of steps from 1 to {MAX_STEPS:,}.")
     return int(number)
 

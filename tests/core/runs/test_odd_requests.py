@@ -87,3 +87,13 @@ def test_values_without_a_bound_are_refused_in_a_short_sentence():
 @pytest.mark.parametrize("step", [True, -1, 2**53, 1.0, "1", None])
 def test_a_change_at_no_step_is_none(step):
     assert parse_change({"step": step, "changes": {"evaluate": True}, "id": "a"}) is None
+
+
+def test_numbers_of_numpy_are_numbers():
+    import numpy as np
+
+    found = check_changes({"max_steps": np.int64(530), "learning_rate": np.float32(0.5)})
+    assert found == {"max_steps": 530, "learning_rate": 0.5}
+    assert [type(one) for one in found.values()] == [int, float]
+    with pytest.raises(ValueError, match="max_steps is a "):
+        check_changes({"max_steps": np.bool_(True)})
