@@ -96,4 +96,4 @@ def test_numbers_of_numpy_are_numbers():
     assert found == {"max_steps": 530, "learning_rate": 0.5}
     assert [type(one) for one in found.values()] == [int, float]
     with pytest.raises(ValueError, match="max_steps is a "):
-        check_changes({"max_steps": np.bool_(True)})
+        check_changes({"max_steps": np.bool_(1)})
