@@ -46,7 +46,7 @@ class Evaluate(SavedView):
 
     The models run in a child process, one base model at a time with its adapters. Results are stored with the runs (of
     other models below `LLF_HOME`), so what was measured before is shown at once. One run alone is compared with its
-    base model. An argument that is wrong is told in the view and by `wait`.
+    base model. The view and `wait` report a wrong argument.
 
     Args:
         targets: what to measure: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter, a

@@ -39,14 +39,14 @@ afterEach(() => {
   act(() => root.unmount());
   host.remove();
   model.dispose();
-  for (const door of [
+  for (const mock of [
     copyToClipboard,
     execute,
     openMenu,
     restore,
     deletePermanently
   ]) {
-    door.mockReset();
+    mock.mockReset();
   }
 });
 

@@ -187,7 +187,9 @@ def test_an_endpoint_that_speaks_no_http_reaches_no_terminal():
                 with connection, connection.makefile("rb") as request:
                     lines = [line.lower() for line in iter(request.readline, b"\r\n")]
                     sizes = [int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")]
-                    request.read(sum(sizes))  # all of it: who is still sending when it closes is told of that
+                    request.read(
+                        sum(sizes)
+                    )  # all of it: a client that is still sending when the server closes gets another error
                     connection.sendall(b"\x1b]0;owned\x07 \x00 hello\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
