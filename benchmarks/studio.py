@@ -1,7 +1,8 @@
 """Time until the form stands: `import llf_widgets` and `Studio()` in a fresh interpreter, and the time of one edit.
 
-`mistake` is the kernel's part of the time from a wrong value to the sentence beside its field with a fix (goal, with the
-page's part: 0.3 s). `complete` is its part of one completion of a model's name, over all names.
+`mistake` is the kernel's part of the time from a wrong value to the sentence beside its field, for the slowest of five
+mistakes (goal, with the page's part: 0.3 s). `complete` is the kernel's part of one completion of a model's name,
+over all names.
 
 python benchmarks/studio.py [--runs 7]
 """

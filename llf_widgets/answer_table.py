@@ -61,9 +61,9 @@ def answers(
         >>> llf.answers(run, ["What is the capital of France?"])  # doctest: +SKIP
     """
     run_id, home = named_run(run)
-    asked = prompt_list(prompts)
+    texts = prompt_list(prompts)
     with ProgressLine("Importing the libraries …") as line:
-        return Answers(answer_in_child(run_id, asked, max_new_tokens, home, line, trust=trust))
+        return Answers(answer_in_child(run_id, texts, max_new_tokens, home, line, trust=trust))
 
 
 def losses(run: Run | RunFolder | Path | str, data: str | Path | None = None, *, trust: bool = False) -> Losses:

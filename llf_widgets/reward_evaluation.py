@@ -84,12 +84,12 @@ def win_rate(  # noqa: PLR0913 - each of them is named
     """
     run_id, home = named_run(run)
     scorer, _ = named_model(reward_model)
-    asked = None if prompts is None else prompt_list(prompts)
+    texts = None if prompts is None else prompt_list(prompts)
     with ProgressLine() as line:
         found = win_rate_in_child(
             run_id,
             scorer,
-            asked,
+            texts,
             max_new_tokens=max_new_tokens,
             most=max_prompts,
             home=home,

@@ -53,7 +53,7 @@ class Problem:
         fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
         line: the line of the file, counted from 1, where it is known; else None.
-        keys: all keys that take part, `key` first; empty where they are not told.
+        keys: all keys that take part, `key` first; empty if they are unknown.
     """
 
     kind: Kind

@@ -49,8 +49,8 @@ def start_supervisor(
         opened = open_to_append(folder.log)
     except OSError as error:
         of_disk = is_disk_error(error)
-        told = " ".join(failure_message(folder, error)) if of_disk else f"The run's supervisor did not start: {error}"
-        raise RuntimeError(_failed(folder, attempt, told)) from error
+        reason = " ".join(failure_message(folder, error)) if of_disk else f"The run's supervisor did not start: {error}"
+        raise RuntimeError(_failed(folder, attempt, reason)) from error
     try:
         with opened as log:
             first = subprocess.Popen(  # noqa: S603 - our own module

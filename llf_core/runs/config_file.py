@@ -23,7 +23,7 @@ def read_config(path: Path, *, named: bool = True) -> dict[str, Any]:
 
     Args:
         path: the file.
-        named: see `redact`; False for whoever trains with the values.
+        named: see `redact`; False for code that trains with the values.
     """
     try:
         config = redact_nested(yaml_value(read_text(path)), named=named)

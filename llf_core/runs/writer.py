@@ -270,8 +270,8 @@ class RunWriter:
         # Imported late: it reads runs, which this module writes.
         from llf_core.runs.disk_errors import failure_message, is_disk_error
 
-        told = failure_message(self.folder, error) if is_disk_error(error) else (str(error),)
-        return " ".join([f"The attempt had {state}, which could not be saved.", *told])
+        reasons = failure_message(self.folder, error) if is_disk_error(error) else (str(error),)
+        return " ".join([f"The attempt had {state}, which could not be saved.", *reasons])
 
     def release(self) -> None:
         """Close the files, so that no descriptors are left open. Later writes reopen them."""

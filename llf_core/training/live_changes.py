@@ -199,13 +199,13 @@ REPLACING_CHANGES = {"learning_rate", "max_steps"}
 
 def _initial_changes(known: Iterable[Change], step: int, held: Mapping[str, object]) -> Change:
     """Changes at a checkpoint's own step that the checkpoint does not contain: the changed settings of a branch."""
-    told: dict[str, object] = {}
+    settings: dict[str, object] = {}
     last = ""
     for change in known:
         if change.step == step and REPLACING_CHANGES & change.changes.keys():
-            told |= {name: value for name, value in change.changes.items() if name in REPLACING_CHANGES}
+            settings |= {name: value for name, value in change.changes.items() if name in REPLACING_CHANGES}
             last = change.id
-    return Change(step, {name: value for name, value in told.items() if held.get(name) != value}, last)
+    return Change(step, {name: value for name, value in settings.items() if held.get(name) != value}, last)
 
 
 def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:

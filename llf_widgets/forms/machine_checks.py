@@ -63,7 +63,7 @@ class MachineChecks:
         self._load = MachineLoad()
         self._state = MachineState()
         self._checked = -math.inf
-        self._followed: set[str] = set()  # runs whose end is still to be told
+        self._followed: set[str] = set()  # runs whose end was not reported yet
         self._poller = Poller(self._poll, lambda _: None, "llf-studio")
 
     def state(self, *, fresh: bool = False) -> MachineState:
