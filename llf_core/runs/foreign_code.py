@@ -121,7 +121,7 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
 
     Args:
         folder: folder of the model or adapter, or a file in it. A path that does not exist counts as a file.
-        name: the user's name for it. Default: the folder.
+        name: the user's name for it, shown unless it is the folder; None for none.
 
     Raises:
         TooMuchCodeError: there is more code than a person could review.
@@ -136,7 +136,8 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
             files |= _external_files(folder, reference)
     if not files and not references:
         return None
-    return ForeignCode(f"the model {name or folder}", folder, tuple(sorted(files.items())), tuple(references))
+    owner = "the model" if name is None or name == str(folder) else f"the model {name}"  # its folder is shown beside it
+    return ForeignCode(owner, folder, tuple(sorted(files.items())), tuple(references))
 
 
 def code_of_functions(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:

@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from llf_core.runs import read_status
 from tests.hostile import evil_run
 from tests.ui.conftest import set_theme
+from tests.ui.test_panel import open_panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,32 @@ def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
     notice.get_by_role("button", name="Allow this code and resume").click(timeout=120_000)
     expect(view.locator(".llf-State").first).to_contain_text("finished", timeout=120_000)
     assert mark.exists()
+
+
+def test_the_panel_shows_the_code_of_a_run_before_it_is_resumed(
+    page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    mark = tmp_path / "it-ran"
+    run = evil_run(tiny_model_dir, mark, "stopped", home=lab.home)
+    source = run.data / "model" / "evil.py"
+    source.write_text(f"{HTML}\n{source.read_text()}")
+    row = open_panel(page, lab).locator(f'[data-run="{run.id}"]')
+    row.click(button="right")
+    page.get_by_role("menuitem", name="Resume").click()
+    dialog = page.get_by_role("dialog")
+    for name in ("code/vowels.py", "evil.py"):
+        expect(dialog.locator("summary", has_text=name)).to_be_visible(timeout=120_000)
+    expect(dialog).to_contain_text(f"The model, in {run.data / 'model'} (SHA-256 ")
+    expect(dialog).to_contain_text(HTML)
+    assert dialog.locator("img").count() == 0
+    assert page.evaluate("window.llfHacked") is None
+    for name in ("Light", "Dark"):
+        set_theme(page, f"JupyterLab {name}")
+        assert axe(page, ".llf-Code") == []
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert read_status(run).state == "stopped"
+    assert not mark.exists()
 
 
 @pytest.mark.launches
