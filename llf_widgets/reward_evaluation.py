@@ -6,6 +6,7 @@ from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING
 
+from llf_core.config.number_format import percent
 from llf_core.evaluation.reward_accuracy import Accuracy, reward_accuracy_in_child
 from llf_core.evaluation.win_rate import MAX_NEW_TOKENS, MAX_PROMPTS, WinRate, win_rate_in_child
 from llf_widgets.evaluated_names import data_name, named_model, named_run, prompt_list
@@ -25,8 +26,9 @@ class DisplayedWinRate(WinRate):
 
     def __repr__(self) -> str:
         return (
-            f"Win rate {self.rate:.0%}, 95 % band {self.low:.0%} to {self.high:.0%}: {self.wins} won, {self.ties} "
-            f"equal, {self.losses} lost. Mean reward {self.base:.3f} of the base, {self.tuned:.3f} of the result."
+            f"Win rate {percent(self.rate)}, 95 % band {percent(self.low)} to {percent(self.high)}: "
+            f"{self.wins} won, {self.ties} equal, {self.losses} lost. "
+            f"Mean reward {self.base:.3f} of the base, {self.tuned:.3f} of the result."
         )
 
     def _repr_html_(self) -> str:
@@ -80,7 +82,7 @@ def win_rate(  # noqa: PLR0913 - each of them is named
 
     Example:
         >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
-        Win rate 71%, 95 % band 61% to 79%: 71 won, 0 equal, 29 lost. Mean reward -0.412 of the base, …
+        Win rate 71 %, 95 % band 61 % to 79 %: 71 won, 0 equal, 29 lost. Mean reward -0.412 of the base, …
     """
     run_id, home = named_run(run)
     scorer, _ = named_model(reward_model)

@@ -9,6 +9,7 @@ from llf_core.cli.attach_run import attach_run
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import Json, RewardModel, RunId, Trust
 from llf_core.cli.terminal import out, print_json, progress_status
+from llf_core.config.number_format import percent
 
 
 def runs_loss(
@@ -79,8 +80,9 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
         print_json(asdict(rate))
     else:
         out.print(
-            f"{rate.rate:.0%} (95 % band {rate.low:.0%} to {rate.high:.0%}): {rate.wins} won, {rate.ties} equal, "
-            f"{rate.losses} lost; mean reward {rate.base:.3f} of the base, {rate.tuned:.3f} of the result"
+            f"{percent(rate.rate)} (95 % band {percent(rate.low)} to {percent(rate.high)}): "
+            f"{rate.wins} won, {rate.ties} equal, {rate.losses} lost; "
+            f"mean reward {rate.base:.3f} of the base, {rate.tuned:.3f} of the result"
         )
 
 
@@ -111,7 +113,8 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
         print_json(asdict(found))
         return
     out.print(
-        f"{found.accuracy:.1%} of {found.pairs:,} pairs (95 % band {found.low:.1%} to {found.high:.1%}), "
+        f"{percent(found.accuracy, 1)} of {found.pairs:,} pairs "
+        f"(95 % band {percent(found.low, 1)} to {percent(found.high, 1)}), "
         f"mean margin {found.margin:.3f}"
     )
     for reason, count in found.dropped.items():

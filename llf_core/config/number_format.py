@@ -51,6 +51,16 @@ def with_unit(number: int | str, unit: str) -> str:
     return f"{text} {unit}{'' if text == '1' else 's'}"
 
 
+def percent(share: float, decimals: int = 0) -> str:
+    """Write a share as a percentage: `97 %`, as views do.
+
+    Args:
+        share: the share, 1 for all.
+        decimals: number of decimals.
+    """
+    return f"{100 * share:.{decimals}f} %"
+
+
 def for_yaml(value: float) -> str:
     """Format a number for YAML 1.1 like `exact`, but with a point before an exponent: `5.0e-5`.
 

@@ -12,6 +12,7 @@ from llf_core.config.declarations.formats.alpaca import ALPACA
 from llf_core.config.declarations.formats.openai import OPENAI
 from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.config.did_you_mean import any_of, did_you_mean, listed
+from llf_core.config.number_format import percent
 from llf_core.config.registry import declared, stage_of
 from llf_core.config.stage import StageSection
 from llf_core.data.errors import BadExample, DataError, OtherKindError
@@ -172,7 +173,7 @@ class Reading:
 
     def text(self) -> str:
         """Describe the reading for a report: format, reason, and the share of rows that match if some do not."""
-        fits = "" if self.fits == 1 else f"; {self.fits:.0%} of the first rows match"
+        fits = "" if self.fits == 1 else f"; {percent(self.fits)} of the first rows match"
         return f"{self.format} ({self.reason}{fits})"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
-from llf_core.config.number_format import with_unit
+from llf_core.config.number_format import percent, with_unit
 from llf_core.data.common_prefix import common_prefix_length
 from llf_core.data.errors import DataError
 from llf_core.data.template_check import RENDERED, FieldCheck
@@ -371,7 +371,7 @@ class DataReport:
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
             f"{with_unit(self.examples, 'training example')}, {with_unit(self.eval_examples, 'evaluation example')}.",
-            f"{with_unit(self.tokens, 'token')}, {self.trained_tokens:,} of them in the loss ({share:.1%}).",
+            f"{with_unit(self.tokens, 'token')}, {self.trained_tokens:,} of them in the loss ({percent(share, 1)}).",
             *(["The data is streamed: these counts cover the records read so far."] if self.streamed else []),
             *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
@@ -407,7 +407,7 @@ class DataReport:
         if not self.rows:
             return []
         rows, capacity = with_unit(self.rows, "row"), with_unit(self.row_capacity, "token")
-        return [f"Packed into {rows} of up to {capacity}, {self.packing_fill:.1%} full."]
+        return [f"Packed into {rows} of up to {capacity}, {percent(self.packing_fill, 1)} full."]
 
 
 def _named(what: str, entries: list[str]) -> list[str]:

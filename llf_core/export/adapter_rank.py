@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.number_format import percent
 from llf_core.export.errors import ExportError
 from llf_core.export.publish import check_destination, hidden_folder, put
 from llf_core.models.model_folder import read_json_object, weight_files
@@ -55,7 +56,7 @@ class RankError:
         """The error for people: the share of the squared norm that is kept, `1 - total²`, and the worst matrix."""
         worst = max(self.errors, key=lambda name: self.errors[name])
         found = (
-            f"{1 - self.total**2:.1%} of the change is kept (relative error {self.total:.3f}); the worst of "
+            f"{percent(1 - self.total**2, 1)} of the change is kept (relative error {self.total:.3f}); the worst of "
             f"{len(self.errors):,} matrices is {worst} with {self.errors[worst]:.3f}."
         )
         if self.left_out:

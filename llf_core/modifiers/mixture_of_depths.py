@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.acceleration.patching.flattened_batches import has_recurrent_layers
 from llf_core.acceleration.patching.per_document import record_calls
 from llf_core.config.declarations.modifiers.mixture_of_depths import MixtureOfDepthsOptions
+from llf_core.config.number_format import percent
 from llf_core.methods.decoder_blocks import block_list
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError, first_line
@@ -183,7 +184,7 @@ def _block_difference(block: nn.Module, whole: Any, alone: Any, chosen: Tensor) 
     real = chosen[rows, places]
     distance = (found[rows, places] - expected)[real].float().norm() / expected[real].float().norm()
     if not distance <= CLOSE.get(str(hidden.dtype).removeprefix("torch."), 0.0):
-        return f"its blocks compute a part of the tokens differently, by {float(distance):.1%}"
+        return f"its blocks compute a part of the tokens differently, by {percent(float(distance), 1)}"
     return ""
 
 

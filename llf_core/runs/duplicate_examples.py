@@ -20,6 +20,5 @@ def duplicates_warning(copies: int, examples: int) -> str | None:
     """
     if copies <= SHARE * examples:
         return None
-    return (
-        f"{copies:,} of the {examples:,} training examples are duplicates of earlier ones, and each copy is trained on."
-    )
+    duplicates = "is a duplicate of an earlier one" if copies == 1 else "are duplicates of earlier ones"
+    return f"{copies:,} of the {examples:,} training examples {duplicates}, and each copy is trained on."

@@ -14,7 +14,7 @@ def test_a_win_rate_shows_its_band_and_every_prompt():
     contests = (PairwiseComparison("<b>Why?</b>", "No.", "<script>x</script>", -0.25, 1.5),)
     found = DisplayedWinRate(1.0, 0.2065, 1.0, 1, 0, 0, -0.25, 1.5, contests)
     assert repr(found) == (
-        "Win rate 100%, 95 % band 21% to 100%: 1 won, 0 equal, 0 lost. Mean reward -0.250 of the base, 1.500 of the "
+        "Win rate 100 %, 95 % band 21 % to 100 %: 1 won, 0 equal, 0 lost. Mean reward -0.250 of the base, 1.500 of the "
         "result."
     )
     html = found._repr_html_()

@@ -28,6 +28,7 @@ from llf_core.acceleration.patching.per_document import (
     restore_forwards,
 )
 from llf_core.acceleration.patching.probe_module import depends_on_layer_number, formula_key, layer_number_attributes
+from llf_core.config.number_format import percent
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -138,7 +139,7 @@ class EquivalenceCheck:
             return None
         if math.isinf(distance):
             return "its hidden states are not all finite."
-        return f"its hidden states would differ by {distance:.1%}."
+        return f"its hidden states would differ by {percent(distance, 1)}."
 
     def forks(self) -> bool:
         """Whether a branch of a flattened document has the same hidden states as without the other branch.

@@ -213,7 +213,7 @@ def test_a_proposed_format_says_how_many_rows_fit():
     rows = [{"instruction": "a", "output": "b"}, {"instruction": "a", "output": ""}]
     reading = decide(Source("set", "set"), rows)
     assert reading.fits == 0.5
-    assert reading.text() == "alpaca (columns instruction and output; 50% of the first rows match)"
+    assert reading.text() == "alpaca (columns instruction and output; 50 % of the first rows match)"
 
 
 def test_openai_messages_are_carried_through_as_they_are():

@@ -22,6 +22,7 @@ from llf_core.data.example_store import split_validation
 from llf_core.data.precheck import precheck
 from llf_core.data.report import Broken, Dropped, SetCounts, SplitRecord, Truncated, decode_example
 from llf_core.runs import RunWriter, create_run
+from llf_core.runs.duplicate_examples import duplicates_warning
 
 GOOD = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(10)]
 
@@ -63,7 +64,7 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     assert [entry["index"] for entry in report.summary()["dropped"]] == [1, 2]
     assert report.preview[0].text() == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yo<|im_end|>\n⟧")
     assert [part.trained for part in report.preview[0].segments] == [False, True]
-    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output; 67% of the first rows match)"}
+    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output; 67 % of the first rows match)"}
     said = report.text()
     for part in ("2 training examples", "data.jsonl line 4 by", "data.jsonl line 3: a response is empty", "line 2"):
         assert part in said
@@ -204,6 +205,8 @@ def test_copies_can_be_left_out(make_config, write, tokenizer):
     assert "2 duplicates of earlier examples dropped." in ready.report.text()
     assert (ready.report.repeated, ready.report.duplicates_warning()) == (0, None)
     assert "are copies" not in ready.report.text()
+    one = "1 of the 6 training examples is a duplicate of an earlier one, and each copy is trained on."
+    assert duplicates_warning(1, 6) == one
 
 
 def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokenizer):
