@@ -3,8 +3,9 @@
     python -m benchmarks.responses [--times 9]
 
 Nothing else may run on the machine. Each command is a process of its own, started with the file cache warm, and its
-median counts; the processor's seconds beside it depend less on what else runs. The strip of the form is measured in a
-browser by `tests/ui/test_fit_strip.py`. Prints a table; the exit code is 1 if a goal is missed or torch was imported.
+median counts; the processor's seconds beside it depend less on what else runs. The forecast in the form is
+measured in a browser by `pytest -s tests/ui/test_fit_strip.py`. Prints a table; the exit code is 1 if a goal is missed
+or torch was imported.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from llf_core.cli.attach_run import attach_run
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.parameters import Json, RewardModel, RunId, Trust
 from llf_core.cli.terminal import out, print_json, progress_status
-from llf_core.config.number_format import percent
 
 
 def runs_loss(
@@ -62,6 +61,7 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     from dataclasses import asdict
 
+    from llf_core.config.number_format import percent
     from llf_core.evaluation.win_rate import win_rate_in_child
 
     found = attach_run(run)
@@ -103,6 +103,7 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     from dataclasses import asdict
 
+    from llf_core.config.number_format import percent
     from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child
 
     with in_a_sentence(), progress_status() as progress:

@@ -91,7 +91,8 @@ def test_prepared_rows_and_their_report(make_config, write, tokenizer, tmp_path)
     assert (report.examples, report.tokens) == (plain.report.examples, plain.report.tokens) == (40, report.tokens)
     assert (report.rows, report.row_capacity) == (len(ready.train), 200)
     assert report.packing_fill == pytest.approx(report.tokens / (200 * report.rows))
-    assert f"Packed into {report.rows} rows of up to 200 tokens, {report.packing_fill:.1%} full." in report.text()
+    full = f"{100 * report.packing_fill:.1f} % full."
+    assert f"Packed into {report.rows} rows of up to 200 tokens, {full}" in report.text()
     assert "Packed" not in plain.report.text()
     assert DataReport.from_json(json.loads(json.dumps(report.json()))) == report
     (event,) = [event for event in RunReader(run.folder).events() if event["type"] == "data"]

@@ -49,7 +49,7 @@ def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     rows[3]["chosen"] = ""
     path.write_text(json.dumps(rows))
     shown = CliRunner().invoke(app, ["reward-accuracy", folder.id, str(path), "--most", "4"])
-    assert re.search(r"% of 4 pairs \(95 % band \d+\.\d% to \d+\.\d%\), mean margin", shown.output)
+    assert re.search(r"^\d+\.\d % of 4 pairs \(95 % band \d+\.\d % to \d+\.\d %\), mean margin", shown.output)
     assert "1 left out: the chosen and the rejected response are identical" in shown.output
     assert "1 left out: a response is empty" in shown.output
 
