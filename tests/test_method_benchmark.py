@@ -78,6 +78,7 @@ def test_stored_speeds_are_of_the_settings_that_lie_here():
         assert settings == json.loads(json.dumps(own))
 
 
+@pytest.mark.long
 def test_a_run_counts_its_weights_gradients_and_state(tmp_path, tiny_model_dir, monkeypatch):
     """Full fine-tuning has a gradient and two moments for each weight; BAdam those of one of two layers."""
     file = tmp_path / "methods.json"

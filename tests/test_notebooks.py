@@ -257,6 +257,7 @@ def run_methods(book: nbformat.NotebookNode, folder: Path) -> list[dict[str, flo
     return json.loads(book.cells.pop().outputs[0].text)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("warm_kernels")
 @pytest.mark.launches
 @pytest.mark.timeout(1800)

@@ -220,6 +220,7 @@ def at(moments, scene, llf_home):
         check_resume(run, expected)
 
 
+@pytest.mark.long
 @pytest.mark.launches
 @pytest.mark.timeout(900)
 def test_two_random_moments(scene, llf_home):

@@ -150,6 +150,7 @@ def test_two_tabs_and_the_end(page, browser, lab, live):
     second.context.close()
 
 
+@pytest.mark.long
 def test_a_server_that_restarts(page, tmp_path, browser):
     from tests.ui.conftest import Lab, Server
 

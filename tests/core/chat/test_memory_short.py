@@ -71,6 +71,7 @@ def read_until_full(stream: Iterable[openai.types.chat.ChatCompletionChunk]) -> 
     return len("".join(texts))
 
 
+@pytest.mark.long
 def test_a_server_goes_on_when_memory_is_short(models: dict[str, Path], tmp_path: Path) -> None:
     names = [word for name, path in models.items() for word in ("--name", f"{name}={path}")]
     served = Process(tmp_path, *names, env={"HF_HUB_OFFLINE": "1"})

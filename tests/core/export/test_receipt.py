@@ -98,7 +98,8 @@ def home(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("dtype", ["auto", pytest.param("bfloat16", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_each_fault_of_a_whole_model_is_found(home, make_request, tiny_model_dir, tmp_path, dtype):
     intact = tmp_path / "intact"
     intact.mkdir()

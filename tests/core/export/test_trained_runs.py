@@ -22,6 +22,7 @@ __all__ = ["data_file", "make_run", "settings", "trained"]
 pytestmark = pytest.mark.timeout(900)  # a minute where three other jobs run on two cores
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("warm_python")
 def test_new_tokens_and_a_named_template_leave_with_the_model(trained, tmp_path):
     """The adapter has rows of tokens that its base lacks; the whole model has them in its embedding."""
@@ -51,6 +52,7 @@ def test_a_run_without_a_result_and_a_reward_model_as_gguf_are_sentences(make_ru
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_reward_model_leaves_with_its_head(trained, tmp_path):
     """Plain transformers gives the scores of `llf serve`, and a head that is not the trained one is found."""
     run, code = trained(stage="rm", dataset=str(pairs(tmp_path)), learning_rate=0.02)
