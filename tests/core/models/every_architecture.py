@@ -353,7 +353,7 @@ def _unpacked(outcomes: dict[tuple[str, str], Outcome]) -> str:
 def _without_names(why: str) -> str:
     """A reason for padding without what differs between architectures that have it: class and number."""
     why = re.sub(r"\bx?[A-Z]\w+(?:LM|Generation|Model)\w*\b", "the model", why)
-    return re.sub(r": its hidden states would differ by [\d.]+%", "", why)
+    return re.sub(r": its hidden states would differ by [\d.]+ %", "", why)
 
 
 def _packages() -> str:
