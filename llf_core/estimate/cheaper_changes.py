@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.problem import ConfigError
@@ -37,10 +37,10 @@ class Change:
 
     label: str
     cost: str
-    changes: dict[str, Any]
+    changes: dict[str, object]
     memory: int
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The attributes `label`, `cost`, `changes` and `memory` as plain values, for `llf estimate --json`."""
         return {"label": self.label, "cost": self.cost, "changes": self.changes, "memory": self.memory}
 
@@ -62,7 +62,7 @@ class Candidate:
 
     label: str
     cost: str
-    values: Callable[[RunConfig], Iterator[dict[str, Any]]]
+    values: Callable[[RunConfig], Iterator[dict[str, object]]]
 
 
 def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None], room: int) -> tuple[Change, ...]:
@@ -131,7 +131,7 @@ class _Tries:
         self.config, self.needed = config, needed
         self._memory: dict[str, int | None] = {}
 
-    def change(self, candidate: Candidate, values: dict[str, Any]) -> Change | None:
+    def change(self, candidate: Candidate, values: dict[str, object]) -> Change | None:
         """The change with its memory; None if the rules refuse it, or the memory is unknown."""
         key = repr(sorted(values.items()))
         if key not in self._memory:

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
@@ -206,15 +206,14 @@ def _ask_library() -> list[Device] | None:
         import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
     except ImportError:
         return None
-    nvml: Any = pynvml
     try:
-        nvml.nvmlInit()
+        pynvml.nvmlInit()
         found = []
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-            name = nvml.nvmlDeviceGetName(handle)
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+            name = pynvml.nvmlDeviceGetName(handle)
             bf16 = float(f"{major}.{minor}") >= BF16_CAPABILITY
             found.append(Device("cuda", str(name), int(memory.total), int(memory.free), bf16))
     except Exception:  # noqa: BLE001 - a driver may raise anything; a forecast for the CPU is better than none
@@ -222,7 +221,7 @@ def _ask_library() -> list[Device] | None:
     return found
 
 
-def _ask_command(run: Callable[..., Any] = subprocess.run) -> list[Device]:
+def _ask_command(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> list[Device]:
     """The GPUs as `nvidia-smi` lists them; empty without it."""
     command = shutil.which("nvidia-smi")
     if command is None:

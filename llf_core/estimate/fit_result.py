@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import with_unit
 from llf_core.runs.formatting import count, duration, size
@@ -144,7 +144,7 @@ class FitCheck:
             return None
         return self.rooms[0].fits and (self.disk is None or self.disk <= self.disk_free)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The forecast as plain values, for `llf estimate --json` and the form. Sizes are bytes, times seconds.
 
         Returns:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
@@ -59,7 +59,7 @@ class Architecture:
         return self.outer < 2 * self.vocabulary * self.hidden
 
 
-def language_weights(weights: Shapes, settings: Mapping[str, Any]) -> Shapes:
+def language_weights(weights: Shapes, settings: Mapping[str, object]) -> Shapes:
     """Select the weights of the language model, whose layers alone store activations while encoders are frozen.
 
     Args:
@@ -111,12 +111,12 @@ def encoder(weights: Shapes) -> Architecture | None:
     return Architecture(hidden, max(indices) + 1, sides, len(shapes), largest, max(1, hidden // _HEAD), 0, 0)
 
 
-def is_multimodal(settings: Mapping[str, Any]) -> bool:
+def is_multimodal(settings: Mapping[str, object]) -> bool:
     """Whether the content of a `config.json` names an encoder of images or audio, whose layers are counted apart."""
     return isinstance(settings.get("vision_config"), dict) or isinstance(settings.get("audio_config"), dict)
 
 
-def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> Architecture | None:
+def architecture(weights: Shapes, settings: Mapping[str, object] | None = None) -> Architecture | None:
     """Derive the sizes of a decoder of any model family from its weights, which needs no list of families.
 
     Each linear layer has the hidden size on one side; its other side is counted. The last layer stands for all, since
@@ -142,7 +142,7 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
     if embedding is None or not found:
         return None
     vocabulary, hidden = embedding
-    seen = max(1, int(settings.get("num_experts_per_tok") or settings.get("num_experts_per_token") or 2))
+    seen = max(1, _number(settings, "num_experts_per_tok", "num_experts_per_token", default=2))
     sides, linears, largest = 0, 0, 0
     last = max(found.values())  # the first layers of some models have no experts
     for name, layer in found.items():
@@ -153,11 +153,11 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
         sides += times * (sum(shape[-2:]) - hidden)
         linears += times
         largest = max(largest, shape[-1] * shape[-2])
-    heads = settings.get("num_attention_heads") or settings.get("n_head") or max(1, hidden // _HEAD)
-    return Architecture(hidden, last + 1, sides, linears, largest, int(heads), vocabulary, count(outer))
+    heads = _number(settings, "num_attention_heads", "n_head", default=max(1, hidden // _HEAD))
+    return Architecture(hidden, last + 1, sides, linears, largest, heads, vocabulary, count(outer))
 
 
-def read_model_config(name: str) -> dict[str, Any]:
+def read_model_config(name: str) -> dict[str, object]:
     """Read the `config.json` of a model for `architecture`, without transformers.
 
     Args:
@@ -176,7 +176,13 @@ def read_model_config(name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _number(settings: Mapping[str, object], *names: str, default: int) -> int:
+    """The first of some settings that is there and not 0."""
+    found = next((value for name in names if (value := settings.get(name))), default)
+    return int(cast("float", found))  # which refuses what is no number
+
+
+def _text(settings: Mapping[str, object]) -> Mapping[str, object]:
     """Sub-config of the language model of a multimodal model."""
     inner = settings.get("text_config")
     return inner if isinstance(inner, dict) else settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config import RunConfig
 
@@ -18,7 +18,7 @@ MASK_KEYS = ("train_on_prompt", "mask_history", "split_special_tokens")
 """Further keys of stage sft that determine which tokens are in the loss."""
 
 
-def tokenization_of(run: RunConfig | None) -> dict[str, Any]:
+def tokenization_of(run: RunConfig | None) -> dict[str, object]:
     """The settings of a run that determine how it tokenizes an example, so that others are tokenized as its own.
 
     Args:

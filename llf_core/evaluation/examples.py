@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import stages_for, wanted_kind
@@ -64,10 +64,10 @@ class EvaluationExample:
     source: str
     index: int
     parts: tuple[TokenizedPart, ...]
-    prompt: tuple[dict[str, Any], ...] = ()
+    prompt: tuple[dict[str, object], ...] = ()
     reference: str | None = None
-    tools: tuple[dict[str, Any], ...] = ()
-    row: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[dict[str, object], ...] = ()
+    row: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.chat.predictions import OF_ONE_RECORD
 from llf_core.chat.request import ChatRequest, ChatSampling
@@ -42,7 +42,7 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
     max_new_tokens: int,
     progress: Callable[[int], object],
     *,
-    json_schema: dict[str, Any] | None = None,
+    json_schema: dict[str, object] | None = None,
 ) -> list[GeneratedAnswer]:
     """Generate the answers to the prompts of examples, greedily; those of similar length at a time.
 

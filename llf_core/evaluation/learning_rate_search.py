@@ -72,7 +72,7 @@ class LearningRateSearch:
         whole = next((one for one in self.branches if not one.diverged), None)
         return math.nan if whole is None else whole.loss - whole.change
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The numbers as plain values, for `llf find-learning-rate --json`; losses that are not finite are None."""
         return {
             "learning_rate": self.learning_rate,

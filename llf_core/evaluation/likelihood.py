@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -45,7 +45,9 @@ class PartLosses:
     correct: tuple[bool, ...]
 
 
-def measure_losses(model: Any, parts: Sequence[TokenizedPart], progress: Callable[[int], object]) -> list[PartLosses]:
+def measure_losses(
+    model: torch.nn.Module, parts: Sequence[TokenizedPart], progress: Callable[[int], object]
+) -> list[PartLosses]:
     """Measure the losses of the tokens of sequences, from which loss, perplexity and bits per byte follow.
 
     Sequences of similar length are batches, padded on the right.
@@ -120,7 +122,7 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
         yield batch
 
 
-def depends_on_length(model: Any) -> bool:
+def depends_on_length(model: torch.nn.Module) -> bool:
     """Whether rotary frequencies depend on the longest sequence of a batch, so that padding would change losses.
 
     Args:
@@ -132,7 +134,7 @@ def depends_on_length(model: Any) -> bool:
     return kind in {"dynamic", "longrope"}
 
 
-def _batch_losses(model: Any, parts: Sequence[TokenizedPart], device: torch.device) -> list[PartLosses]:
+def _batch_losses(model: torch.nn.Module, parts: Sequence[TokenizedPart], device: torch.device) -> list[PartLosses]:
     """Losses of the sequences of a batch.
 
     No mask is given: with padding on the right, no token sees the padding.

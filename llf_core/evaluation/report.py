@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import with_unit
 from llf_core.evaluation.comparison import comparable, difference_of, pairs_of
@@ -59,7 +59,7 @@ class ComparedResult:
     pairs: tuple[ExamplePair, ...]
     judged: tuple[JudgedWinRate, ...] = ()
 
-    def json(self) -> list[dict[str, Any]]:
+    def json(self) -> list[dict[str, object]]:
         """The differences as plain values, for `llf eval --json`.
 
         Returns:

@@ -10,7 +10,7 @@ import argparse
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from llf_core.evaluation import worker_process
 from llf_core.evaluation.data_settings import tokenization_of
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llf_core.data.records import Record
     from llf_core.evaluation.worker_process import Progress
     from llf_core.models.reward_model import RewardModel
+
+T = TypeVar("T")
 
 MODULE = "llf_core.evaluation.reward_accuracy"
 
@@ -134,7 +136,7 @@ class _Talks:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
 
-    def __call__(self, record: Record) -> tuple[list[dict[str, Any]], ...]:
+    def __call__(self, record: Record) -> tuple[list[dict[str, object]], ...]:
         talk = self._reading.align(record.row)
         return tuple([*map(dict, talk.messages[:-1]), dict(one)] for one in (talk.messages[-1], talk.rejected or {}))
 
@@ -164,8 +166,8 @@ def _pairs(
     config: RunConfig,
     most: int | None,
     dropped: Counter[str],
-    kind: Callable[[Reading], Callable[[Record], tuple[Any, ...]]],
-) -> Iterator[tuple[Any, ...]]:
+    kind: Callable[[Reading], Callable[[Record], tuple[T, ...]]],
+) -> Iterator[tuple[T, ...]]:
     """Both answers of each pair of a config's data sets, with their prompt. Unusable records are counted by reason.
 
     Args:
@@ -243,9 +245,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     named = ["--", reward_model, data]
-    found: dict[str, Any] = worker_process.run_in_child(
-        MODULE, *options, *named, home=home, progress=progress, trust=trust
-    )
+    found = worker_process.run_in_child(MODULE, *options, *named, home=home, progress=progress, trust=trust)
     return Accuracy(**found)
 
 

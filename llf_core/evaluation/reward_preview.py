@@ -93,7 +93,7 @@ class RewardPreview:
             "steps come on top."
         )
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The numbers as plain values, for `llf try-rewards --json`; values that are not finite are None."""
         return {
             "statistics": [

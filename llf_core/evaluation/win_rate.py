@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.evaluation import worker_process
 from llf_core.metrics.wilson_interval import wilson_interval
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llf_core.evaluation.worker_process import Progress
     from llf_core.runs import RunFolder
 
-    Messages = list[dict[str, Any]]
+    Messages = list[dict[str, object]]
 
 MODULE = "llf_core.evaluation.win_rate"
 MAX_NEW_TOKENS, MAX_PROMPTS = 128, 100
@@ -151,7 +151,7 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
     find_reward_model(reward_model, config)  # an error comes before anything is computed
     asked, texts = _answers(folder, config, prompts, max_new_tokens, most, progress)
     scorer = load_reward_model(reward_model, config)
-    told = [{"role": "assistant", "content": text} for of in ("base", "tuned") for text in texts[of]]
+    told: Messages = [{"role": "assistant", "content": text} for of in ("base", "tuned") for text in texts[of]]
     talks = [[*messages, answer] for messages, answer in zip(asked * 2, told, strict=True)]
     scores = scorer.scores(talks, progress=lambda done, total: progress("Scoring responses", done, total))
     said = [str(messages[-1]["content"]) for messages in asked]

@@ -50,7 +50,7 @@ def no_progress(what: str, done: int, total: int) -> None:
     """
 
 
-def no_item(item: Any) -> None:
+def no_item(item: object) -> None:
     """Callback for items that does nothing: the default where nobody waits for them.
 
     Args:
@@ -203,7 +203,7 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
         return None  # the process reports the error
 
 
-def print_result(make: Callable[..., Any], *, of: str | None = None) -> None:
+def print_result(make: Callable[..., object], *, of: str | None = None) -> None:
     """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
     `run_in_child` reads the line in the parent process. LLF's log messages go to stderr from then on, and imports are
@@ -239,7 +239,7 @@ def print_result(make: Callable[..., Any], *, of: str | None = None) -> None:
 
         traceback.print_exc()
         untrusted = isinstance(error, UntrustedCodeError)
-        code: list[dict[str, Any]] = []
+        code: list[dict[str, object]] = []
         if isinstance(error, UntrustedCodeError):
             with suppress(TooMuchCodeError):  # changed meanwhile: the message says what would run
                 code = error.shown

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.models.errors import ModelError
 from llf_core.modifiers.modifier import Modifier
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class FP8(Modifier):
         logger.info(f"FP8: {convert(model)} linear layers compute in 8-bit floats.")
 
 
-def check_card(device: Any) -> None:
+def check_card(device: torch.device) -> None:
     """Refuse a device without products of 8-bit floats, before the model is converted for it.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.modifiers.neftune import NEFTuneOptions
 from llf_core.modifiers.modifier import Modifier
@@ -48,7 +48,7 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
 
     lengths: dict[str, Tensor] = {}
 
-    def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Tensor]) -> None:
         del module, args
         lengths.clear()
         if "cu_seq_lens_q" in kwargs or kwargs.get("attention_mask") is not None:
@@ -69,7 +69,7 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
     return model.register_forward_pre_hook(note, with_kwargs=True), embeddings.register_forward_hook(disturb)
 
 
-def _document_lengths(batch: dict[str, Any]) -> Tensor:
+def _document_lengths(batch: dict[str, Tensor]) -> Tensor:
     """Length of each token's document, in tokens, which the noise is divided by.
 
     Args:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llf_core.acceleration.patching.causal_head import causal_of
 from llf_core.config.declarations.modifiers.router_loss import RouterLossOptions
 from llf_core.models.router_loss import watch_routers
 from llf_core.modifiers.modifier import ExtraLoss, Modifier
@@ -24,9 +25,7 @@ class RouterLoss(Modifier):
             ModelError: the model has no routers, or transformers has no such loss for its architecture.
             MemoryError, RuntimeError: out of memory.
         """
-        whole: Any = model
-        causal = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
-        self.outputs = watch_routers(causal)
+        self.outputs = watch_routers(causal_of(model))
         self.coefficient = self.config.options(RouterLossOptions).moe_aux_loss_coef or 0.0
 
     def extra_loss(self) -> ExtraLoss | None:

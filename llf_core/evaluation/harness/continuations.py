@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +16,8 @@ from llf_core.models.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from torch import nn
 
     from llf_core.acceleration.patching.causal_head import Head
     from llf_core.evaluation.harness.token_trees import Continuation, TokenTree
@@ -60,7 +62,7 @@ class ContinuationScorer:
         plain: why sequences are read one by one; None if common prefixes are read once.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         causal = causal_of(model)
         self._model = model
         self._device = causal.get_input_embeddings().weight.device

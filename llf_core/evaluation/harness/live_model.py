@@ -25,6 +25,7 @@ from llf_core.models.errors import first_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lm_eval.api.instance import Instance
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.chat.engine import Engine
@@ -148,7 +149,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         except Exception as error:  # a template is a program that comes with the model
             raise EvaluationError(f"The model's chat template refuses the messages: {first_line(error)}") from error
 
-    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """Log-probability of a continuation after its context, and whether it is the most likely one, of each request.
 
         Tasks with given choices take the likeliest one for the answer.
@@ -168,7 +169,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         """
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
-    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
+    def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
         """Log-probability of the whole text of each request, in nats; a text above `max_length` is read in windows.
 
         Tasks compute perplexities from it.
@@ -192,7 +193,9 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         values = iter(self._loglikelihood_tokens(windows))
         return [sum(next(values)[0] for _ in range(count)) for count in counts]
 
-    def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: object) -> list[Any]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[object, list[int], list[int]]], **_: object
+    ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, all of them at once so that common prefixes are found."""
         asked = []
         for _key, context, continuation in requests:
@@ -203,7 +206,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             scores = self._scorer.score(asked, lambda done: self._tell("Scoring", done, len(asked)))
         return [(score.logprob, score.greedy) for score in scores]
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Generate the reply to each context, up to a stop string, for tasks that score replies.
 
         Args:
@@ -233,7 +236,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             texts.append(str(postprocess_generated_text(reply.text, until, None)))
         return texts
 
-    def _chat_request(self, context: str, settings: dict[str, Any]) -> tuple[list[str], ChatRequest]:
+    def _chat_request(self, context: str, settings: dict[str, object]) -> tuple[list[str], ChatRequest]:
         """The stop strings and the request of a reply."""
         given = normalize_gen_kwargs(settings, 256)
         until = handle_stop_sequences(given.pop("until", None), eos=self.tokenizer.decode([self.eot_token_id]))

@@ -24,6 +24,8 @@ from llf_core.untrusted.plain_yaml import yaml_value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lm_eval.api.task import Task
+
 LOCAL_FILE = re.compile(r"(Unable to find|No such file or directory:) '/")
 """Message of a missing file, not of a data set on the hub."""
 OFFLINE = Path(__file__).parent / "offline"
@@ -49,7 +51,7 @@ class LoadedTask:
     examples: int
 
     @property
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> dict[str, Task]:
         """The single tasks by their names, in the order of their results."""
         return dict(self.loaded["tasks"])
 
@@ -105,7 +107,7 @@ def set_seed(task: LoadedTask, seed: int) -> None:
         one.set_fewshot_seed(seed=seed)
 
 
-def shipped_tasks() -> dict[str, dict[str, Any]]:
+def shipped_tasks() -> dict[str, dict[str, object]]:
     """Configs of the tasks that ship, in lm-eval's format, by their names: they need no network."""
     made = {}
     for config in yaml_value((OFFLINE / "tasks.yaml").read_text("utf-8")):
@@ -127,7 +129,7 @@ def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
     path = Path(name)
     if chosen:
         manager: Any = TaskManager(include_defaults=False)
-        specs: list[Any] = list(chosen)
+        specs: list[object] = list(chosen)
     elif path.is_absolute():
         if not path.exists():
             raise EvaluationError(f"There is no task file {path}.", "Name a file or folder in lm-eval's YAML format.")
@@ -217,7 +219,7 @@ def _unreadable(name: str, error: Exception, *, hub: bool) -> EvaluationError:
     return EvaluationError(f"The task {name} cannot be read: {reason}")
 
 
-def _prepare(tasks: Iterable[Any], n_shot: int | None) -> None:
+def _prepare(tasks: Iterable[Task], n_shot: int | None) -> None:
     """Set the number of solved examples as `lm_eval.simple_evaluate` does, and refuse what must not run."""
     for task in tasks:
         if getattr(task, "UNSAFE_CODE", False):

@@ -10,6 +10,8 @@ from llf_core.runs.evaluations import ExampleResult, MetricValue
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lm_eval.api.task import Task
+
     from llf_core.evaluation.harness.load_tasks import LoadedTask
 
 LABELS = {
@@ -110,13 +112,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _question(task: Any, sample: Mapping[str, Any]) -> str:
+def _question(task: Task, sample: Mapping[str, Any]) -> str:
     """The question without the solved examples before it; the whole context where a task has none."""
     text = task.doc_to_text(sample["doc"])
     return text if isinstance(text, str) else str(sample["arguments"][0][0])
 
 
-def _reference_and_answer(task: Any, sample: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _reference_and_answer(task: Task, sample: Mapping[str, Any]) -> tuple[str | None, str | None]:
     target, replies = sample["target"], sample["filtered_resps"]
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(sample["doc"])

@@ -9,7 +9,7 @@ import time
 import urllib.error
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.evaluation.errors import EvaluationError
 from llf_core.evaluation.judge.judge import CALLS, MAX_TOKENS
@@ -85,7 +85,7 @@ class Endpoint:
 
         self._attempts(lists_models, lambda error: Reply("") if error.code not in BUSY else None)
 
-    def ask(self, messages: Sequence[dict[str, Any]]) -> Reply:
+    def ask(self, messages: Sequence[dict[str, object]]) -> Reply:
         """Ask for a reply that follows the schema of a verdict, if the server can, else in free text.
 
         Network errors and busy servers (`BUSY`, such as 429) are retried; `Retry-After` is respected.

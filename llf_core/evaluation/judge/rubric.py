@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.untrusted import NotPlainError, json_value
 
@@ -18,11 +18,12 @@ it is correct, even in other words. Do not prefer an answer because it is longer
 If both are equally good or equally bad, the verdict is a tie."""
 """Rubric without another one. Criteria as in MT-Bench: L. Zheng et al., arXiv 2306.05685, figure 5."""
 
-SCHEMA: dict[str, Any] = {
+VERDICTS = ["A", "B", "tie"]
+SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {
         "reason": {"type": "string", "maxLength": 400},
-        "verdict": {"type": "string", "enum": ["A", "B", "tie"]},
+        "verdict": {"type": "string", "enum": VERDICTS},
     },
     "required": ["reason", "verdict"],
     "additionalProperties": False,
@@ -35,7 +36,7 @@ FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 
 def question(
     rubric: str, prompt: Sequence[Mapping[str, object]], reference: str | None, first: str, second: str
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[dict[str, object], ...]:
     """The message that asks for the better of two answers.
 
     Conversation and answers stand between marks that none of them contains, since the mark is a digest of them. So no
@@ -87,7 +88,7 @@ def read_verdict(reply: str) -> str | None:
     except NotPlainError:
         return None
     verdict = value.get("verdict") if isinstance(value, dict) else None
-    return verdict if isinstance(verdict, str) and verdict in SCHEMA["properties"]["verdict"]["enum"] else None
+    return verdict if isinstance(verdict, str) and verdict in VERDICTS else None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
