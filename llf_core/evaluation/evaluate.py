@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from llf_core.chat.target import Target, find_target
 from llf_core.evaluation import worker_process
@@ -38,6 +38,20 @@ if TYPE_CHECKING:
 
 MODULE = "llf_core.evaluation.evaluate"
 T = TypeVar("T")
+
+
+class _MeasuredItem(TypedDict):
+    """What the child process prints of a complete result.
+
+    Attributes:
+        target: number of its target.
+        task: number of its task; -1 of data.
+        folder: its folder.
+    """
+
+    target: int
+    task: int
+    folder: str
 
 
 def evaluate(  # noqa: PLR0913 - what is measured, on what and how
@@ -155,7 +169,7 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
     )
     results: dict[tuple[int, int], EvaluationResult] = {}
 
-    def receive(value: Any) -> None:
+    def receive(value: _MeasuredItem) -> None:
         result = read_result(Path(value["folder"]))
         results[value["task"], value["target"]] = result
         if on_result is not None:
@@ -266,7 +280,7 @@ def main() -> None:
     parser.add_argument("request")
     asked = parser.parse_args()
 
-    def make(progress: Progress, item: Callable[[object], object]) -> None:
+    def make(progress: Progress, item: Callable[[_MeasuredItem], object]) -> None:
         request = EvaluationRequest.read(asked.request)
 
         folders: dict[int, Path] = {}

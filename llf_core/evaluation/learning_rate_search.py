@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from llf_core.config.number_format import with_unit
 from llf_core.config.registry import method_of, stage_of
@@ -39,6 +39,20 @@ LOWEST_OF_ADAPTERS, LOWEST = 1e-5, 1e-6
 RATES = 8
 """Number of rates that are tried, from the lowest in half decades; all chosen by hand, to reach beyond usual rates."""
 CONFIG = "config.yaml"
+
+
+class _BranchItem(TypedDict):
+    """What the child process prints of a branch.
+
+    Attributes:
+        rate: its learning rate.
+        losses: loss of each step; None for one that is not finite.
+        untrained: loss of the untrained model on the same batches.
+    """
+
+    rate: float
+    losses: list[float | None]
+    untrained: list[float]
 
 
 @dataclass(frozen=True)
@@ -216,7 +230,7 @@ def _forecast(config: RunConfig, rates: int, steps: int) -> float | None:
     return None if found is None else found.step_seconds * steps * (rates + 1)
 
 
-def _read(item: dict[str, Any]) -> Branch:
+def _read(item: _BranchItem) -> Branch:
     """A branch from the child's JSON, which writes a loss that is not finite as None."""
     losses = tuple(math.nan if loss is None else loss for loss in item["losses"])
     return Branch(item["rate"], losses, tuple(item["untrained"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.models.adapter_loading import load_adapter
 from llf_core.models.adapter_merging import continues_adapter, merge_adapters
@@ -57,7 +57,7 @@ def load_base_and_tuned(
     source = resolve_model(config.model.model_name_or_path, config)
     names = list(config.model.adapter_name_or_path or ())
     last = names.pop() if continues_adapter(config) else None
-    model: Any = merge_adapters(load_model(source, config, plan), names, config)
+    model = merge_adapters(load_model(source, config, plan), names, config)
     prepare_weights(model)
     begun = model if last is None else load_adapter(model, last, config)
     yield "base", begun, load_tokenizer(source, config)

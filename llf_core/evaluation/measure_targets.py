@@ -60,9 +60,11 @@ class PlannedMeasurement(PlannedResult):
 
     Attributes:
         examples: what it is measured on.
+        max_new_tokens: maximum number of tokens of an answer.
     """
 
     examples: EvaluationExamples
+    max_new_tokens: int
 
 
 def measure_targets(request: EvaluationRequest, progress: Progress, on_result: Callable[[int, Path], object]) -> None:
@@ -138,6 +140,7 @@ def _plan(request: EvaluationRequest, metrics: Sequence[Metric], progress: Progr
                 "dtype": plan.dtype,
             },
             examples,
+            request.max_new_tokens,
         )
 
 
@@ -204,7 +207,7 @@ def _measure(
                 loaded.engine,
                 loaded.adapter,
                 [examples[number] for number in asked],
-                plan.settings["max_new_tokens"],
+                plan.max_new_tokens,
                 lambda done: progress(f"Answers of {label}", done, len(asked)),
             )
             tokens += sum(answer.tokens for answer in answers)

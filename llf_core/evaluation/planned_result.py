@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -46,7 +46,7 @@ class PlannedResult:
     shared: Path | None
     named: EvaluatedTarget
     data: EvaluatedData
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
 def loading_of(target: Target, template: str | None) -> RunConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import (
@@ -57,7 +57,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         tell: Callable[[str, int, int], object],
     ) -> None:
         super().__init__()
-        self.tokenizer: Any = tokenizer
+        self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.tokens = 0
         self._engine, self._adapter, self._tell = engine, adapter, tell
         with engine.adapters.active(adapter) as model:

@@ -9,7 +9,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lm_eval.api.task import Task
+    from lm_eval.tasks.manager import TaskDict
 
 LOCAL_FILE = re.compile(r"(Unable to find|No such file or directory:) '/")
 """Message of a missing file, not of a data set on the hub."""
@@ -45,7 +46,7 @@ class LoadedTask:
     """
 
     name: str
-    loaded: dict[str, Any]
+    loaded: TaskDict
     n_shot: int
     fingerprint: str
     examples: int
@@ -117,18 +118,18 @@ def shipped_tasks() -> dict[str, dict[str, object]]:
 
 
 @functools.cache
-def _known_tasks() -> object:
+def _known_tasks() -> TaskManager:
     """The index of lm-eval's tasks, for which it reads 15,000 files."""
     return TaskManager()
 
 
-def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
+def _load(name: str, hub: bool) -> list[tuple[str, TaskDict]]:
     """The tasks of a name, as lm-eval loads them."""
     shipped = shipped_tasks()
     chosen = list(shipped.values()) if name == "llf_offline" else [shipped[name]] if name in shipped else []
     path = Path(name)
     if chosen:
-        manager: Any = TaskManager(include_defaults=False)
+        manager = TaskManager(include_defaults=False)
         specs: list[object] = list(chosen)
     elif path.is_absolute():
         if not path.exists():
@@ -158,7 +159,7 @@ def _load(name: str, hub: bool) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _local_tasks(folder: Path, *, hub: bool) -> object:
+def _local_tasks(folder: Path, *, hub: bool) -> TaskManager:
     """The index of the tasks of a folder. A file that cannot be read is left out, as lm-eval does."""
     try:
         return TaskManager(include_path=str(folder), include_defaults=False)
@@ -187,7 +188,7 @@ def _check_files(files: Iterable[Path], *, hub: bool) -> None:
                 raise EvaluationError(f"`{key}` in {file} is {str(found)[:60]}. Expected a name.")
 
 
-def _single(loaded: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _single(loaded: TaskDict) -> list[tuple[str, TaskDict]]:
     """A group with a common value as it is; what has none as single tasks."""
     groups, tasks = loaded.get("groups", {}), loaded["tasks"]
     inner = {child for group in groups.values() for child in group.child_names}
@@ -237,7 +238,7 @@ def _prepare(tasks: Iterable[Task], n_shot: int | None) -> None:
             task.set_config(key="num_fewshot", value=n_shot or 0)
 
 
-def _loaded_task(name: str, loaded: dict[str, Any], seed: int, limit: int | None) -> LoadedTask:
+def _loaded_task(name: str, loaded: TaskDict, seed: int, limit: int | None) -> LoadedTask:
     hashed, examples, shots = hashlib.sha256(f"{seed}".encode()), 0, 0
     for own, task in loaded["tasks"].items():
         hashed.update(json.dumps([own, task.dump_config()], default=str, sort_keys=True).encode())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.runs.evaluations import ExampleResult, MetricValue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lm_eval.api.task import Task
+    from lm_eval.result_schema import EvalResults, SampleResult
 
     from llf_core.evaluation.harness.load_tasks import LoadedTask
 
@@ -32,7 +31,7 @@ NORMAL = 1.959964
 """Half the width of a 95 % interval of a normal distribution, in standard errors."""
 
 
-def metric_values(task: LoadedTask, results: Mapping[str, Any]) -> list[MetricValue]:
+def metric_values(task: LoadedTask, results: EvalResults) -> list[MetricValue]:
     """The metrics of a task as a result stores them, with the 95 % interval that lm-eval's standard error gives.
 
     Args:
@@ -71,7 +70,7 @@ def metric_values(task: LoadedTask, results: Mapping[str, Any]) -> list[MetricVa
     return found
 
 
-def example_results(task: LoadedTask, results: Mapping[str, Any]) -> list[ExampleResult]:
+def example_results(task: LoadedTask, results: EvalResults) -> list[ExampleResult]:
     """The examples of a task, each with its scores.
 
     Results are compared example by example, so each needs its own scores.
@@ -82,7 +81,7 @@ def example_results(task: LoadedTask, results: Mapping[str, Any]) -> list[Exampl
     """
     found = []
     for leaf, one in task.leaves.items():
-        rows: dict[int, list[dict[str, Any]]] = {}
+        rows: dict[int, list[SampleResult]] = {}
         for sample in results["samples"][leaf]:
             rows.setdefault(sample["doc_id"], []).append(sample)
         for index, samples in rows.items():
@@ -112,13 +111,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _question(task: Task, sample: Mapping[str, Any]) -> str:
+def _question(task: Task, sample: SampleResult) -> str:
     """The question without the solved examples before it; the whole context where a task has none."""
     text = task.doc_to_text(sample["doc"])
     return text if isinstance(text, str) else str(sample["arguments"][0][0])
 
 
-def _reference_and_answer(task: Task, sample: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _reference_and_answer(task: Task, sample: SampleResult) -> tuple[str | None, str | None]:
     target, replies = sample["target"], sample["filtered_resps"]
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(sample["doc"])
