@@ -15,6 +15,8 @@ from llf_widgets.plotting.line_labels import LineEnd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
+
     from llf_widgets.compare.run_group import RunGroup
 
 SIZE, DPI = (7.4, 5.4), 120
@@ -66,7 +68,7 @@ def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
     return f"data:image/png;base64,{base64.b64encode(to_png(figure)).decode('ascii')}"
 
 
-def _fill(panel: Any, trace: dict[str, Any]) -> None:
+def _fill(panel: Axes, trace: dict[str, Any]) -> None:
     """Fill the polygons of a band, which NaN separates."""
     for piece in np.split(np.arange(len(trace["x"])), np.flatnonzero(np.isnan(trace["x"]))):
         points = piece[np.isfinite(trace["x"][piece])]
@@ -80,7 +82,7 @@ def _dash(dash: str) -> str | tuple[int, tuple[int, ...]]:
     return dash if dash == "solid" else (0, tuple(int(part.removesuffix("px")) for part in dash.split(",")))
 
 
-def _scale(axes: Any, scale: dict[str, Any]) -> None:
+def _scale(axes: Axes, scale: dict[str, Any]) -> None:
     """Apply the live chart's axis ticks."""
     axes.set_yscale(scale["type"])
     if "tickvals" in scale:

@@ -14,6 +14,8 @@ from llf_widgets.plotting.image import GRAY, draw_end_labels, format_percent, ne
 from llf_widgets.plotting.plotly_layout import maximum_range
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from llf_core.runs.metric_catalog import LoggedChart
     from llf_widgets.monitor.chart_data import ChartData
 
@@ -51,7 +53,7 @@ def saved_image(data: ChartData, total: int, title: str = "", line: str = "") ->
     return to_png(figure)
 
 
-def _draw_large(axes: Any, data: ChartData, total: int) -> None:
+def _draw_large(axes: Axes, data: ChartData, total: int) -> None:
     """The primary metric, with resumes, live changes and values that are not finite."""
     name = data.primary
     _draw_line(axes, name, data, (to_hex(TRAINING), to_hex(EVALUATION)), (0.8, 0.5, 1.6, 3), clip_on=False)
@@ -70,7 +72,7 @@ def _draw_large(axes: Any, data: ChartData, total: int) -> None:
     _limit_steps(axes, total)
 
 
-def _draw_chart(axes: Any, shown: LoggedChart, data: ChartData, total: int) -> None:
+def _draw_chart(axes: Axes, shown: LoggedChart, data: ChartData, total: int) -> None:
     """Smoothed lines of a chart, and dashed evaluation lines."""
     for number, name in enumerate(shown.lines):
         color, _ = line_color(number)
@@ -90,7 +92,7 @@ def _draw_chart(axes: Any, shown: LoggedChart, data: ChartData, total: int) -> N
 
 
 def _draw_line(
-    axes: Any,
+    axes: Axes,
     name: str,
     data: ChartData,
     colors: tuple[str, str],
@@ -116,6 +118,6 @@ def _draw_line(
     )  # fmt: skip
 
 
-def _limit_steps(axes: Any, total: int) -> None:
+def _limit_steps(axes: Axes, total: int) -> None:
     axes.set_xlim(0, total if total > 0 else None)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)

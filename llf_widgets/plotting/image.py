@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_widgets.plotting.colors import MUTED, to_hex
 from llf_widgets.plotting.line_labels import label_shifts
@@ -11,21 +11,21 @@ from llf_widgets.plotting.line_labels import label_shifts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from llf_widgets.plotting.line_labels import LineEnd
 
 GRAY = to_hex(MUTED)
 
 
-def new_figure(width: float, height: float, dpi: int) -> Any:
+def new_figure(width: float, height: float, dpi: int) -> Figure:
     """An empty figure without pyplot, so that no window opens and threads do not share state.
 
     Args:
         width: inches.
         height: inches.
         dpi: pixels per inch.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,14 +35,14 @@ def new_figure(width: float, height: float, dpi: int) -> Any:
     return figure
 
 
-def to_png(figure: Any) -> bytes:
+def to_png(figure: Figure) -> bytes:
     """The figure as bytes of a PNG file with a transparent background, for light and dark themes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", transparent=True)
     return buffer.getvalue()
 
 
-def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None, outward: float = 0) -> None:
+def plain_axes(axes: Axes, title: str, *, size: float = 9, x: float | None = None, outward: float = 0) -> None:
     """Remove decoration from axes, and set their title, to look like the live chart.
 
     Args:
@@ -52,8 +52,9 @@ def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None
         x: left end of the title, as a share of the width of the axes; None for that of the axes.
         outward: distance of the axes from the lines, in points.
     """
-    at = {} if x is None else {"x": x}
-    axes.set_title(title, loc="left", **at, fontsize=size, fontweight="bold", color=GRAY, parse_math=False)
+    heading = axes.set_title(title, loc="left", fontsize=size, fontweight="bold", color=GRAY, parse_math=False)
+    if x is not None:
+        heading.set_x(x)
     axes.patch.set_alpha(0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -64,12 +65,12 @@ def plain_axes(axes: Any, title: str, *, size: float = 9, x: float | None = None
     axes.tick_params(colors=GRAY, labelsize=8)
 
 
-def format_percent(axes: Any) -> None:
+def format_percent(axes: Axes) -> None:
     """Label the y axis in percent, as the live chart of a share does, whose values are logged from 0 to 1."""
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
-def draw_end_labels(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
+def draw_end_labels(axes: Axes, ends: Sequence[LineEnd], size: float) -> None:
     """Write labels at line ends, moved apart if they overlap. They replace a legend.
 
     Args:
@@ -78,13 +79,13 @@ def draw_end_labels(axes: Any, ends: Sequence[LineEnd], size: float) -> None:
         size: font size in points.
     """
     low, high = axes.get_ylim()
-    inches = axes.figure.get_figheight() * axes.get_position().height
+    inches = axes.bbox.height / axes.figure.dpi
     points = [72 * inches * (end.y - low) / (high - low) for end in ends]
     for end, shift in zip(ends, label_shifts(points, size + 1.5), strict=True):
         draw_label(axes, end, (6, shift), size)
 
 
-def draw_label(axes: Any, end: LineEnd, offset: tuple[float, float], size: float) -> None:
+def draw_label(axes: Axes, end: LineEnd, offset: tuple[float, float], size: float) -> None:
     """Write a label beside the end of a line, by which a reader of an image without hover texts knows it.
 
     Args:

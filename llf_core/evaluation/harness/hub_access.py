@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
+OFFLINE = "HF_HUB_OFFLINE"
+VARIABLES = (OFFLINE, "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
 
 
 @contextmanager
@@ -31,17 +32,17 @@ def hub_access(allowed: bool) -> Iterator[None]:
     import datasets.config
     import huggingface_hub.constants
 
-    places: list[Any] = [datasets.config, huggingface_hub.constants]
-    before = [(place, place.HF_HUB_OFFLINE) for place in places]
+    places = [vars(datasets.config), vars(huggingface_hub.constants)]
+    before = [place[OFFLINE] for place in places]
     variables = {name: os.environ.get(name) for name in VARIABLES}
     for place in places:
-        place.HF_HUB_OFFLINE = True
+        place[OFFLINE] = True
     os.environ.update(dict.fromkeys(VARIABLES, "1"))
     try:
         yield
     finally:
-        for place, value in before:
-            place.HF_HUB_OFFLINE = value
+        for place, value in zip(places, before, strict=True):
+            place[OFFLINE] = value
         for name, text in variables.items():
             if text is None:
                 os.environ.pop(name, None)
