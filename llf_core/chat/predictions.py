@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from llf_core.chat.collected_reply import CollectedReply
 from llf_core.redaction import redact_nested
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.jsonl import append, encode, records, spell_non_finite
+from llf_core.runs.jsonl import append, encode, records
 from llf_core.runs.prediction_files import RESULT, STATE
-from llf_core.untrusted import leads_to_file, read_object
+from llf_core.untrusted import json_value, leads_to_file, read_object
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
@@ -102,10 +102,11 @@ class PredictionFolder:
             ModeError: `LLF_HOME_MODE` is not a mode.
             OSError: a file cannot be read or written.
             TypeError: a setting is not JSON.
+            NotPlainError: a setting is nested more than 64 levels deep.
         """
         state = read_object(self.folder / STATE)
         begun = state.get("settings")
-        now = spell_non_finite(redact_nested(dict(settings)))
+        now = json_value(json_bytes(settings))  # as the file has them
         if state and begun != now:
             begun = begun if isinstance(begun, dict) else {}
             what = " and ".join(name for key, name in CHANGED.items() if begun.get(key) != now.get(key))

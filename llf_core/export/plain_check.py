@@ -29,6 +29,7 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
             `config.json`, or the quantization in it, is not a JSON object.
         ImportError: a package that the model needs is not installed.
         RuntimeError: a weight has another shape, or out of memory.
+        Exception: of any type, such as KeyError or TypeError: what the libraries raise for other damage of a file.
     """
     where = job["base"] or job["folder"]
     stored = quantization(Path(where, "config.json"))  # before libraries read it, whose errors would not name it

@@ -27,9 +27,11 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
         The config, as an instance of the architecture's own class.
 
     Raises:
-        ModelError: `config.json` is not valid, transformers does not know the architecture, the architecture needs code
-            of its own, or it generates no text.
-        OSError: `config.json` is missing or cannot be read.
+        ModelError: `config.json` is not valid, is no regular file, may not be read or names a hub kernel; transformers
+            does not know the architecture; or the architecture needs code of its own, generates no text or cannot be
+            trained (`refusal`).
+        FileNotFoundError: there is no `config.json`.
+        OSError: the disk fails, or too many files are open.
     """
     import transformers
     from transformers import AutoConfig

@@ -146,7 +146,8 @@ def damaged_json(folder: Path) -> str:
         folder: folder of a model or adapter.
 
     Returns:
-        Sentence that names the first such file, or the first that may not be read; empty if all are valid.
+        Sentence that names the first such file, or the first that may not be read; empty if all are valid. What is
+        missing or no file, such as a broken link or a folder, is left out: `check_text_files` refuses broken links.
 
     Raises:
         OSError: the folder cannot be searched, or the disk fails.

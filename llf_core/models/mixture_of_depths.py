@@ -140,7 +140,8 @@ class Routing:
 
         Raises:
             ValueError: see `documents_of`.
-            RuntimeError: the weights have another shape than the batch, or out of memory.
+            RuntimeError, IndexError: the weights have another shape than the batch, the sequence is empty, or out of
+                memory.
 
         Source:
             arXiv 2404.02258, section 3.5, the first method.
@@ -336,7 +337,11 @@ def routed_forward(self: Any, *args: Any, **kwargs: Any) -> object:
     Raises:
         ValueError: a cache of keys and values is given, or see `documents_of`.
         KeyError: no hidden states are given.
-        RuntimeError: shapes do not fit, or out of memory.
+        RuntimeError, IndexError: shapes do not fit, the sequence is empty, or out of memory.
+        Exception: what the block's own forward raises.
+
+    Source:
+        arXiv 2404.02258, equation 1.
     """
     hidden: Tensor = args[0] if args else kwargs["hidden_states"]
     _refuse_cache(args, kwargs)

@@ -173,7 +173,7 @@ class RunFolder:
 
     @cached_property
     def data(self) -> Path:
-        """Folder of the training rows passed from a notebook cell, as Parquet; they exist in no other file."""
+        """Folder of the training rows passed from a notebook cell, as Parquet, so that the run can be repeated."""
         return self.path / "data"
 
     @cached_property

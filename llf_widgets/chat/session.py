@@ -157,8 +157,10 @@ class ChatSession(SavedView):
     def stop(self, reply: str | None = None) -> None:
         """Stop replies at their next token, as the button does; their text so far stays.
 
+        A function of the cell that a model has called runs on, and the model replies to its result.
+
         Args:
-            reply: id of the reply; None for all.
+            reply: id of the reply; None for all. One that has ended, or is unknown, is left as it is.
         """
         self._writer.stop(reply)
 

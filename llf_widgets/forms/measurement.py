@@ -61,7 +61,8 @@ class Measurement:
     def cancel(self) -> None:
         """End the process, since two trainings at once disturb each other.
 
-        Nothing is kept of what it measured, and its temporary files are removed.
+        An unfinished measurement leaves no speed or memory for forecasts, and its temporary files are removed. The call
+        does not wait for the end of the process, see `wait`. Without effect once the measurement has ended.
         """
         self._cancelled = True
         if self._process is not None:

@@ -80,7 +80,10 @@ class SweepForm(FormWidget):
         self._draw()
 
     def clear_result(self) -> None:
-        """Clear the messages of the last start after an edit, since they were about other values."""
+        """Forget the last start after an edit, since its messages were about other values.
+
+        The next `refresh` then shows no message of it, and enables the button again.
+        """
         self._started, self._failure = 0, []
 
     def plan(self) -> sweep_plan.SweepPlan:

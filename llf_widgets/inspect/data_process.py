@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
+from llf_core.runs.jsonl import encode
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.temporary_folder import TemporaryFolder
 
@@ -94,23 +95,23 @@ class DataProcess:
 
         Args:
             name: name of the request.
-            arguments: its arguments.
+            arguments: its arguments, also scalars of numpy.
 
         Returns:
             A future that fails with `ProcessExitedError` if the process has exited, or with `ValueError` if the request
             is refused.
 
         Raises:
-            TypeError: an argument is not JSON.
+            TypeError: an argument is neither JSON nor a numpy or torch scalar.
         """
         future: Future[Any] = Future()
+        request_id = next(self._request_ids)
+        line = encode({"id": request_id, "ask": name, **arguments})
         with self._lock:
-            request_id = next(self._request_ids)
             self._pending[request_id] = future
-        line = json.dumps({"id": request_id, "ask": name, **arguments}) + "\n"
         try:
             assert self._process.stdin is not None  # noqa: S101 - opened above
-            self._process.stdin.write(line.encode())
+            self._process.stdin.write(line)
             self._process.stdin.flush()
         except (OSError, ValueError):
             with self._lock:

@@ -100,7 +100,7 @@ def label_shifts(heights: list[float], min_distance: float) -> list[float]:
         min_distance: minimum distance in pixels.
 
     Returns:
-        `[n]` shifts in pixels, upwards positive.
+        `[n]` shifts in pixels, upwards positive, rounded to tenths.
     """
     order = sorted(range(len(heights)), key=lambda place: heights[place])
     # Heights that touch form a heap, which stands around the mean of what its members want.

@@ -69,10 +69,10 @@ class Terms:
 
 @dataclass
 class Gradients:
-    """Gradients, accumulated over the chunks; None where not needed. Scaled by `GRADIENT_SCALE`.
+    """Gradients, accumulated over the chunks; None where not needed. Scaled by `Terms.gradient_scale`.
 
     Attributes:
-        rows: `[N, H]`, in the dtype of the products; None if not needed.
+        rows: `[N, H]`, or `[N, V]` where the rows are logits, in the dtype of the products; None if not needed.
         weight: `[V, H]`; float32 (or float64) if there are several chunks, else in the dtype of the products. None if
             not needed, or without a weight.
         bias: `[V]`, float32 (or float64); None for a head without one.
@@ -124,7 +124,7 @@ def _costs(logits: Tensor, targets: Tensor, terms: Terms) -> Tensor:
 
 
 def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor | None, factors: Tensor | None) -> None:
-    """Replace the log-probabilities of a block by the gradient of its unscaled logits, times `GRADIENT_SCALE`."""
+    """Replace the log-probabilities of a block by the gradient of its unscaled logits, times `gradient_scale`."""
     block.exp_()
     if terms.smoothing:
         block.sub_(terms.smoothing / block.shape[1])
@@ -433,7 +433,7 @@ def scale_gradients(
         dtypes: dtypes of rows, weight and bias; None where no gradient is needed.
 
     Returns:
-        Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None where not needed.
+        Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None where not needed.
 
     Raises:
         RuntimeError: the weight needs a gradient and `factor` is not a scalar, or out of memory.

@@ -181,7 +181,8 @@ class Divergence(Function):
             grad: incoming gradient, a scalar.
 
         Returns:
-            Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
+            Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None for all other
+            arguments.
 
         Raises:
             RuntimeError: it is called a second time without `retain_graph` before, or with a trained head.

@@ -199,7 +199,8 @@ class CrossEntropy(Function):
             grad: incoming gradient, a scalar or `[N]`.
 
         Returns:
-            Gradients of rows `[N, H]`, weight `[V, H]` and bias `[V]`; None for all other arguments.
+            Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None for all other
+            arguments.
 
         Raises:
             RuntimeError: it is called a second time without `retain_graph` before, or for a sum with a trained head.

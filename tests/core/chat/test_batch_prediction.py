@@ -11,7 +11,7 @@ import yaml
 
 from llf_core.chat import batch_prediction
 from llf_core.chat.batch_prediction import predict_data_set
-from llf_core.chat.predictions import PredictionError
+from llf_core.chat.predictions import PredictionError, PredictionFolder
 from llf_core.chat.target import find_target, target_of_config
 from llf_core.config import RunConfig
 from llf_core.runs import create_run
@@ -80,3 +80,11 @@ def test_another_system_prompt_does_not_continue_a_prediction(
     config = RunConfig.load(settings | {"default_system": "Be brief."})
     with pytest.raises(PredictionError, match="begun with other generation settings"):
         predict_data_set(config, target_of_config(config), tmp_path / "result", [], warn=print, on_progress=print)
+
+
+def test_settings_that_no_file_holds_as_they_are_are_recognized(tmp_path: Path) -> None:
+    settings = {"model": "a\ud800", "data": ("x", 1), "generation": {1: float("inf")}}
+    folder = PredictionFolder(tmp_path)
+    assert folder.begin(settings, 2) == folder.begin(settings, 2) == (set(), False)
+    with pytest.raises(PredictionError, match="another model"):
+        folder.begin(settings | {"model": "b"}, 2)

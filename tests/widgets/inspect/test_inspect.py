@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from llf_widgets.forms import Studio
@@ -63,6 +64,7 @@ def test_a_view_prepares_shows_and_changes(inspect):
     assert view.search("say 3")["rows"][0]["record"] == 3
     with pytest.raises(ValueError, match="IndexError"):
         view.example(99)
+    assert view.example(np.int64(3))["record"] == view.example(3)["record"] == 3
 
     view._receive(view, {"type": "page", "kind": "doubled", "offset": 0}, [])
     until(lambda: view._page.get("kind") == "doubled")

@@ -5,7 +5,7 @@ import http.client
 import httpx
 import pytest
 
-from llf_core.chat.server.guard import Access
+from llf_core.chat.server.guard import Access, is_loopback
 from llf_core.chat.server.keys import KeyRefusedError, keys_of, new_key
 from tests.core.chat.server.conftest import KEY
 
@@ -30,6 +30,22 @@ def answer(served, method, path, **headers):
     body = {key: CHAT[key] for key in ("model", field)}
     with httpx.Client(base_url=served.url) as client:
         return client.request(method, path, headers=headers, json=body if method == "POST" else None)
+
+
+@pytest.mark.parametrize(
+    ("host", "only_here"),
+    [
+        ("localhost", True),
+        ("127.0.0.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("a.name", False),
+    ],
+)
+def test_an_address_of_this_machine_alone_is_known(host, only_here):
+    assert is_loopback(host) is only_here
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
