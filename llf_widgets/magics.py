@@ -73,7 +73,6 @@ class LLFMagics(Magics):
         Raises:
             UsageError: the config has errors, the name is invalid, a folder cannot be written, or the supervisor does
                 not start. IPython shows it without a traceback.
-            BrokenRunError: the run's status became unreadable.
             OSError: too many files are open.
         """
         from llf_widgets.start import train

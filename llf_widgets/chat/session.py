@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import traitlets
@@ -21,7 +22,7 @@ from llf_widgets.saved_view import SavedView
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from PIL.Image import Image
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from llf_widgets.chat.replies import Writing
     from llf_widgets.chat.tools import CellTools
     from llf_widgets.chat.view_models import ViewModels
+
+    Picture = str | os.PathLike[str] | bytes | Image
 
 WAIT_SECONDS = 0.05
 """Time between two looks at replies that are waited for."""
@@ -102,13 +105,13 @@ class ChatSession(SavedView):
         """The conversation that is shown, for cells that export it or read its messages."""
         return self._conversation
 
-    def ask(self, text: str, pictures: Sequence[str | os.PathLike[str] | bytes | Image] = ()) -> None:
+    def ask(self, text: str, pictures: Picture | Iterable[Picture] = ()) -> None:
         """Ask all models a question from code, as *Send* does in the page; the replies appear in the view.
 
         Args:
             text: the question; it may be empty if there are pictures.
-            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow; a single text or
-                `bytes` counts as one. PNG, JPEG, WebP or GIF of at most 6 MB together.
+            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow; a single one needs
+                no list. PNG, JPEG, WebP or GIF of at most 6 MB together.
 
         Raises:
             ValueError: there is neither text nor a picture, replies are still being written, or the chat is closed.
@@ -123,7 +126,7 @@ class ChatSession(SavedView):
         """
         if not isinstance(text, str):
             raise TypeError(f"The question is {str(text)[:80]}. Expected a text.")
-        given = [pictures] if isinstance(pictures, str | bytes) else pictures
+        given = pictures if isinstance(pictures, Iterable) and not isinstance(pictures, str | bytes) else [pictures]
         parts = [picture_part(one) for one in given]
         if not text.strip() and not parts:
             raise ValueError("The question is empty.")

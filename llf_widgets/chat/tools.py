@@ -20,7 +20,7 @@ class CellTools:
         functions: functions whose parameters can be passed by name.
 
     Attributes:
-        functions: the functions by name.
+        functions: the functions by name; of two with one name the last.
         schemas: each in OpenAI's form, see `tool_schema`.
 
     Raises:

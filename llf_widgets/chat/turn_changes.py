@@ -86,7 +86,7 @@ def choose_reply(conversation: Conversation, turn: Turn, model: str, step: int) 
     Args:
         conversation: the conversation.
         turn: the question.
-        model: the model that wrote the reply.
+        model: the model that wrote the reply; it has answered the question.
         step: 1 for the next version, -1 for the one before.
 
     Raises:

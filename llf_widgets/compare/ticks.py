@@ -18,7 +18,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
     Returns:
         3 to 6 values in ascending order; for a range so small that the axis is nearly linear, evenly spaced ones, at
-        most 12, and fewer than 3 if the ends differ by less than a hundred-thousandth.
+        most 12, and fewer than 3 if the ends differ only in their sixth digit.
 
     Raises:
         ValueError: an end is not positive, or NaN.

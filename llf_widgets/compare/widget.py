@@ -91,7 +91,6 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         UnreadableError: a file of a run is not a regular file, or the system denies access.
         OSError: the folder of runs is not accessible.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        BrokenRunError: the status of a queued run became unreadable during the refresh.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
@@ -127,7 +126,6 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
                 `replay.json`) cannot be read.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         self._show(self._track(runs))
 
@@ -138,7 +136,6 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             UnreadableError: a file of a run is not a regular file, or the system denies access.
             OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
                 `replay.json`) cannot be read.
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         for tracker in self._trackers:
             tracker.refresh()

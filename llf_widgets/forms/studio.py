@@ -186,7 +186,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             ValueError: two reward functions have the same name.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
+            BrokenRunError: the run's status cannot be read.
         """
         return self._launch(queue=queue, reveal=False)
 
@@ -211,7 +211,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 name or key.
             RowsError: the rows are not a table.
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
+            BrokenRunError: a run's status cannot be read.
         """
         from llf_widgets.forms.sweep_view import SweepView
         from llf_widgets.start import sweep

@@ -11,6 +11,7 @@ from llf_core.chat.kept_examples import kept_datasets
 from llf_core.config.name_checks.data_set_location import INFO_FILE, info_of
 from llf_core.config.paths import expanded
 from llf_core.data.sources import DEMO_FILES
+from llf_core.untrusted import leads_to_file
 
 if TYPE_CHECKING:
     from llf_core.model_catalog import CatalogModel
@@ -67,7 +68,7 @@ def models(here: Path | None = None) -> list[str]:
         here: folder to look in; None for the working directory.
 
     Returns:
-        At most 50 values for `model_name_or_path`.
+        At most 50 values for `model_name_or_path`; folders in it that cannot be read are left out.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -76,7 +77,9 @@ def models(here: Path | None = None) -> list[str]:
 
     here = here or Path.cwd()
     found = [
-        entry.name for entry in sorted(here.iterdir()) if entry.suffix == ".gguf" or (entry / "config.json").is_file()
+        entry.name
+        for entry in sorted(here.iterdir())
+        if entry.suffix == ".gguf" or leads_to_file(entry / "config.json")
     ]
     return [EMBEDDED, *(f"./{name}" for name in found)][:_MOST]
 

@@ -51,7 +51,6 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
     Raises:
         FileNotFoundError: a run was deleted.
         OSError: the folder of runs is not accessible.
-        BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -83,7 +82,6 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
         Raises:
             ValueError: no run of the sweep has this id; the view stays as it is.
             OSError: too many files are open.
-            BrokenRunError: the status of a queued run became unreadable.
         """
         found = next((run for run in self._runs if run.id == run_id), None)
         if run_id and found is None:

@@ -40,7 +40,6 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
         TypeError: it is neither a run nor an id nor a path.
         OSError: too many files are open.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
     tracker = RunTracker(run_folder(run))
     tracker.refresh()

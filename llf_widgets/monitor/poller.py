@@ -17,8 +17,8 @@ class Poller:
     """Calls `poll` in a background thread until it returns None, without ever occupying the kernel.
 
     A notebook would print a thread's output and tracebacks into the running cell, so an error is passed to `on_error`
-    as a sentence, and polling continues. The pause after an expensive poll grows, so that polling uses at most
-    `MAX_CPU_SHARE` of a core.
+    as a sentence, and polling continues. The pause after an expensive poll grows, up to `MAX_INTERVAL`, so that polling
+    uses no more than `MAX_CPU_SHARE` of a core.
 
     Args:
         poll: does the work of one poll; returns the minimum seconds until the next one, or None to end.

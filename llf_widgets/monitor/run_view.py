@@ -100,7 +100,6 @@ class RunView:
             Names of the changed sections; all of them if another run has replaced the folder.
 
         Raises:
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
             OSError: too many files are open.
         """
         with self._lock:
@@ -153,7 +152,6 @@ class RunView:
 
         Raises:
             OSError: the run's folder is not accessible.
-            BrokenRunError: the status of a queued run became unreadable during the refresh.
         """
         with self._lock:
             self.refresh()

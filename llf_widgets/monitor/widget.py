@@ -53,7 +53,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         UnreadableError: a file of the run is not a regular file, or the system denies access.
         OSError: too many files are open.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        BrokenRunError: the status of a queued run became unreadable during the refresh.
 
     Example:
         >>> run = llf.train(config)

@@ -138,7 +138,6 @@ def summary(view: RunView) -> dict[str, object]:
     Raises:
         OSError: a file of the run cannot be read.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        BrokenRunError: the status of a queued run became unreadable during the refresh.
     """
     view.refresh()
     return mime_bundle(view.tracker)

@@ -102,6 +102,8 @@ def test_a_model_of_texts_gets_no_pictures(tiny_model_dir, tmp_path):
     (name,) = view.models
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         view.ask("What is it?", str(tmp_path / "none.png"))
+    with pytest.raises(FileNotFoundError):
+        view.ask("What is it?", tmp_path / "none.png")
     view.ask("What is it?", [picture_file()])  # nobody knows yet that it reads none
     (reply,) = done(view)
     assert "the model reads text only" in reply["error"]["message"]

@@ -1,11 +1,23 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from llf_core.model_catalog import search_models
 from llf_widgets.forms import suggestions
+
+AS_ANOTHER = """
+import os
+from pathlib import Path
+from llf_widgets.forms.suggestions import models
+here = Path()
+models(here)  # imports what it needs
+os.setuid(54321)
+print(*models(here)[1:])
+"""
 
 
 def test_data_sets_are_shipped_named_and_found(tmp_path: Path) -> None:
@@ -42,6 +54,15 @@ def test_models_are_the_embedded_one_folders_and_gguf_files(tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     assert suggestions.models(tmp_path) == ["smollm2-135m-instruct", "./qwen", "./tiny.gguf"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_folder_that_nobody_may_read_hides_no_models(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "lost+found").mkdir(mode=0o700)
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    done = subprocess.run([sys.executable, "-c", AS_ANOTHER], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout == "./tiny.gguf\n"
 
 
 def test_models_of_this_machine_come_before_those_of_the_catalog(tmp_path: Path) -> None:
