@@ -61,8 +61,8 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
         "likelihood_falls",
         f"The chosen responses have become less likely too: by {chosen_decrease:.0f} of {length:.0f} nats "
         f"each, the rejected ones by {rejected_decrease:.0f}. Probability moves to responses outside the data set.",
-        f"Set pref_ftx to 0.2, which adds an SFT loss on the chosen responses; or use a learning rate below "
-        f"{written(metrics.learning_rate)}, or a higher pref_beta than {beta:g}.",
+        f"Set pref_ftx to 0.2, which adds an SFT loss on the chosen responses; or use {_below(metrics.learning_rate)}, "
+        f"or a higher pref_beta than {beta:g}.",
         config={"pref_ftx": 0.2},
     )
 
@@ -88,11 +88,12 @@ def no_preference(metrics: RunMetrics) -> Finding | None:
     if mean + 2 * float(values.std()) / len(values) ** 0.5 >= GUESSING:
         return None
     rate = metrics.learning_rate
+    higher = f"a learning rate of {written(float(f'{3 * rate:.2g}'))} instead of {written(rate)}"
     return Finding(
         "no_preference",
         f"At the end of the first epoch the accuracy is {100 * mean:.0f} %; random guessing has 50 %.",
-        "Check some pairs with llf.Inspect(config): is the chosen response really better? If so, try a learning rate "
-        f"of {written(float(f'{3 * rate:.2g}'))} instead of {written(rate)}, or a higher lora_rank.",
+        "Check some pairs with llf.Inspect(config): is the chosen response really better? If so, try "
+        f"{higher if rate else 'a higher learning rate'}, or a higher lora_rank.",
         config={"learning_rate": float(f"{3 * rate:.2g}")} if rate else {},
     )
 
@@ -121,7 +122,7 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
         f"The policy diverges from the reference model: a KL of {np.median(last):.3g} nats {of} since step "
         f"{steps[-WINDOW]}, {early:.3g} before.",
         "Read the sampled completions: the model may be exploiting the reward. Use a higher "
-        f"KL coefficient, or a learning rate below {written(metrics.learning_rate)}.",
+        f"KL coefficient, or {_below(metrics.learning_rate)}.",
         change={"learning_rate": float(f"{metrics.learning_rate / 3:.2g}")} if metrics.learning_rate else {},
     )
 
@@ -171,8 +172,7 @@ def entropy_collapses(metrics: RunMetrics) -> Finding | None:
         "entropy_collapses",
         f"The entropy has fallen from {began:.3g} to {entropy[-1]:.3g} nats a token by step {steps[-1]}: the model "
         "repeats the same completions and no longer explores.",
-        "Use a higher temperature, a higher KL coefficient, or a "
-        f"lower learning rate than {written(metrics.learning_rate)}.",
+        f"Use a higher temperature, a higher KL coefficient, or {_below(metrics.learning_rate)}.",
     )
 
 
@@ -200,3 +200,8 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
         f"since step {steps[-WINDOW]}.",
         f"Allow longer completions (raise {limit}), or reward short ones.",
     )
+
+
+def _below(rate: float) -> str:
+    """A lower learning rate, as a part of a sentence; the current one is not named where it is not known (0)."""
+    return f"a learning rate below {written(rate)}" if rate else "a lower learning rate"

@@ -1,5 +1,7 @@
 """Rules for runs that learn from preferences and rewards: silent on healthy curves, each names its pathology alone."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -137,6 +139,14 @@ PATHOLOGIES = {
 def test_a_pathology_is_named_alone(rule):
     stage, series = PATHOLOGIES[rule]
     assert list(found(at(series, stage))) == [rule]
+
+
+@pytest.mark.parametrize("rule", ["likelihood_falls", "no_preference", "kl_runs_away", "entropy_collapses"])
+def test_a_learning_rate_that_is_not_known_is_not_named(rule):
+    stage, series = PATHOLOGIES[rule]
+    told = found(vitals(series, config={"stage": stage, "pref_beta": 0.1}, learning_rate=0.0))[rule]
+    assert "er learning rate" in told.fix  # lower, or higher
+    assert re.search(r"learning rate (below|of|than) 0", told.fix) is None
 
 
 def test_numbers_in_the_sentences_are_those_of_the_curves():
