@@ -66,8 +66,8 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
 
     Args:
         path: the file.
-        root: folder that must contain the file. No part of the path below it may be a link. Default: the file's own
-            folder.
+        root: folder that must contain the file. No part of the path below it may be a link or `..`. Default: the
+            file's own folder.
         flags: flags for `os.open`.
         mode: permissions of a file that the flags create; see `create_file`.
 
@@ -76,11 +76,12 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
 
     Raises:
         FileNotFoundError: the file or a folder on its path does not exist.
-        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, it exists
-            and the flags contain `os.O_EXCL`, its name is too long, or the system denies access.
+        UnreadableError: it is not a regular file, a part of its path below `root` is a link, `..` or no folder, it
+            exists and the flags contain `os.O_EXCL`, its name is too long, or the system denies access.
         OSError: the disk is full, or too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
+    _check_below(path, root)
     with _open_parent(path, root) as (folder, name):
         try:
             descriptor = os.open(path.name if folder is not None else path, flags | OPEN_FLAGS, mode, dir_fd=folder)
@@ -100,7 +101,7 @@ def real_path(path: Path) -> Path:
         path: a path. One that is relative stays as it is if the working directory was removed.
 
     Raises:
-        ValueError: the path holds a NUL character.
+        ValueError: the path has a character that no path can have.
     """
     try:
         return Path(os.path.realpath(path))
@@ -140,7 +141,7 @@ def create_file(path: Path, flags: int) -> int:
         UnreadableError: it is not a regular file, it exists and the flags contain `os.O_EXCL`, or the system denies
             access.
         OSError: the disk is full, or too many files are open.
-        ValueError: the path holds a NUL character.
+        ValueError: the path has a character that no path can have.
     """
     return open_file(path, flags=flags | os.O_CREAT, mode=file_mode())
 
@@ -157,10 +158,10 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, it is
+        UnreadableError: it is not a regular file, a part of its path below `root` is a link, `..` or no folder, it is
             larger than `max_bytes`, the system denies access, or the disk fails.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
     descriptor = open_file(path, root)
     try:
@@ -186,10 +187,10 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a folder below `root` on its path is a link or no folder, it is
+        UnreadableError: it is not a regular file, a part of its path below `root` is a link, `..` or no folder, it is
             larger than `max_bytes` or not valid UTF-8, the system denies access, or the disk fails.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         return read_bytes(path, max_bytes, root).decode("utf-8")
@@ -208,10 +209,10 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a folder on its path is no folder or, below `root`, a link, the path
-            is too long, the system denies access, or the disk fails.
+        UnreadableError: it is not a regular file, a part of its path is no folder or, below `root`, a link or `..`, the
+            path is too long, the system denies access, or the disk fails.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
     descriptor = open_file(path, root)
     try:
@@ -234,10 +235,11 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        UnreadableError: it is not a folder, lies behind a link below `root`, or cannot be read.
+        UnreadableError: it is not a folder, lies behind a link or `..` below `root`, or cannot be read.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
+    _check_below(path, root)
     with _open_parent(path / "*", root or path.parent) as (folder, _):
         try:
             return os.listdir(path if folder is None else folder)  # noqa: PTH208 - of a descriptor
@@ -255,13 +257,24 @@ def is_folder(path: Path, root: Path | None = None) -> bool:
         root: folder below which links are not followed, see `open_file`. Default: the folder's parent.
 
     Raises:
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
+        _check_below(path, root)
         with _open_parent(path / "*", root or path.parent) as (folder, _):
             return folder is not None or leads_to_folder(path)  # None for `root` itself
     except OSError:
         return False
+
+
+def _check_below(path: Path, root: Path | None) -> None:
+    """Refuse a path that leads out of its root by `..`, as one that is not below it.
+
+    Raises:
+        UnreadableError: it has `..` below the root.
+    """
+    if root is not None and ".." in (parts := path.relative_to(root).parts):
+        raise UnreadableError(errno.EINVAL, "/".join(parts), "leads out by `..`. Expected a path without it.")
 
 
 @contextmanager

@@ -99,10 +99,10 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
         root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        UnreadableError: the file is not a regular file, a folder below `root` on its path is a link or no folder, it is
-            larger than `max_bytes`, the system denies access, or the disk fails.
+        UnreadableError: the file is not a regular file, a part of its path below `root` is a link, `..` or no folder,
+            it is larger than `max_bytes`, the system denies access, or the disk fails.
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         value = json_value(read_bytes(path, max_bytes, root))
@@ -123,7 +123,7 @@ def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | 
 
     Raises:
         OSError: too many files are open.
-        ValueError: the path is not below `root` or holds a NUL character.
+        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         return read_object(path, max_bytes, root)

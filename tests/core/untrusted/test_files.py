@@ -96,6 +96,23 @@ def test_every_folder_below_the_root_is_entered_and_none_is_a_link(tmp_path):
         list_folder(run / "none", run)
 
 
+def test_no_path_leads_out_of_its_root(tmp_path):
+    run = tmp_path / "run"
+    (run / "sub").mkdir(parents=True)
+    (tmp_path / "secret").write_text("secret")
+    for path in (run / ".." / "secret", run / "sub" / ".." / ".." / "secret"):
+        with pytest.raises(UnreadableError, match=r"secret leads out by `\.\.`"):
+            read_bytes(path, root=run)
+    with pytest.raises(ValueError, match="subpath"):
+        read_bytes(tmp_path / "secret", root=run)
+    for path in (run / "..", run / "sub" / ".." / ".."):
+        with pytest.raises(UnreadableError, match="leads out"):
+            list_folder(path, run)
+        assert not is_folder(path, run)
+        assert is_folder(path)
+        assert set(list_folder(path)) == {"run", "secret"}
+
+
 def test_a_root_that_is_no_folder_is_none(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path)
