@@ -97,6 +97,8 @@ def _prompt(value: object) -> str:
 
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
         found = f"has {len(value):,} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
+        if isinstance(value, str) and value.isspace():
+            found = "is blank"
         raise ValueError(f"The prompt {found}. Expected a string of 1 to {LONGEST_PROMPT:,} characters.")
     if any("\ud800" <= sign <= "\udfff" for sign in value):
         raise ValueError("The prompt contains a lone surrogate, which tokenizers cannot encode.")

@@ -225,7 +225,7 @@ def model_evaluations(key: str, home: Path | str | None = None) -> Path:
     """Folder of the results of a model that belongs to no run, such as the base model of several runs.
 
     Args:
-        key: key of the model, 16 hexadecimal digits.
+        key: key of the model, 16 hexadecimal digits in lower case.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
@@ -233,7 +233,7 @@ def model_evaluations(key: str, home: Path | str | None = None) -> Path:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if not MODEL_KEY.fullmatch(key):
-        raise ValueError(f"{key!r} is not the key of a model. Expected 16 hexadecimal digits.")
+        raise ValueError(f"{key!r} is not the key of a model. Expected 16 hexadecimal digits in lower case.")
     return home_folder(home) / "evaluations" / key
 
 

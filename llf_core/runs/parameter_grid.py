@@ -95,16 +95,27 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
 def share_sentence(trained: int, parameters: int) -> str:
     """The share of trained parameters as a sentence, the same in all views.
 
-    For example `25 of 1,000 parameters are trained (2.5 %).`, with its period. A model without parameters has a
-    sentence of its own.
+    For example `25 of 1,000 parameters are trained (2.5 %).`, with its period. A share that would be rounded to 100 %
+    is `above 99.9 %`. A model without parameters has a sentence of its own.
 
     Args:
-        trained: number of trained parameters.
-        parameters: number of all parameters, those of adapters included.
+        trained: number of trained parameters, at most `parameters`.
+        parameters: number of all parameters, those of adapters included, below 2^53.
     """
     if not parameters:
         return "The model has no parameters."
-    return f"{trained:,} of {parameters:,} parameters are trained ({100 * trained / parameters:.3g} %)."
+    return f"{trained:,} of {parameters:,} parameters are trained ({share_text(trained, parameters)})."
+
+
+def share_text(part: int, whole: int) -> str:
+    """A share in percent with three digits, such as `2.5 %`; `above 99.9 %` where rounding would say that it is all.
+
+    Args:
+        part: number of some.
+        whole: number of all, above 0 and below 2^53.
+    """
+    text = f"{100 * part / whole:.3g}"
+    return "above 99.9 %" if text == "100" and part < whole else f"{text} %"
 
 
 def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:

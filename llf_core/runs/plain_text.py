@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 COLOR_VARIABLES = ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """Environment variables that force colors without a terminal. Jupyter kernels set some of them."""
-# CSI sequences (colors, cursor), OSC sequences (links, titles), and other single-letter escapes.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+# CSI sequences (colors, cursor), OSC sequences (links, titles) up to the end of their line, and short escapes
+# (`ESC ( B` of `tput sgr0`, `ESC 7`), as ECMA-35 has them.
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[0-Z\\-~])")
 
 
 def plain_environment(base: Mapping[str, str]) -> dict[str, str]:

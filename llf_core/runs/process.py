@@ -40,6 +40,7 @@ class ProcessId:
         Raises:
             psutil.NoSuchProcess: there is none.
             psutil.AccessDenied: the system hides it.
+            ValueError: the pid is negative.
             OSError: too many files are open.
         """
         return cls(pid, psutil.Process(pid).create_time(), _start_ticks(pid))

@@ -13,9 +13,10 @@ INTERVAL_SECONDS = 2.0
 
 
 class ProgressEvents:
-    """Writes a `progress` event every two seconds, and a last one at the end of a reported operation.
+    """Writes a `progress` event every two seconds, and a last one when all items of a reported operation are completed.
 
-    A preparation of minutes is then visible, and the events stay few.
+    A preparation of minutes is then visible, and the events stay few. Where the number of items is unknown, there is no
+    last one.
 
     Attributes:
         of: total number of items; None if unknown.

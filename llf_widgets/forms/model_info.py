@@ -11,6 +11,7 @@ from llf_core.config.registry import method_of
 from llf_core.config.weight_shapes import count
 from llf_core.estimate import trained_parameters, weight_shapes
 from llf_core.model_catalog import find_model
+from llf_core.runs.parameter_grid import share_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,12 +77,12 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
     if weights is None or not learned:
         return ()
     whole = count(weights) + (learned if method_of(config).adapter else 0)
-    return (f"{format_parameters(learned)} parameters", f"{100 * learned / whole:.3g} % of the model")
+    return (f"{format_parameters(learned)} parameters", f"{share_text(learned, whole)} of the model")
 
 
 def format_parameters(parameters: int) -> str:
     """Format a number of parameters as in model names, which users know: `134.5 M`, `7.62 B`, `960`."""
-    if parameters >= 10**9:
+    if round(parameters / 1e6, 1) >= 1000:  # noqa: PLR2004 - no `1000.0 M`
         return f"{parameters / 1e9:.2f} B"
     if parameters >= 10**7:
         return f"{parameters / 1e6:.1f} M"

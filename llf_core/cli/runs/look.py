@@ -87,7 +87,7 @@ def runs_show(
     findings = [
         f"{one['message']} {advice(one, state)}".strip()
         for one in events
-        if one["type"] == "finding" and is_active(one, state, facts["step"])
+        if one["type"] == "finding" and "message" in one and is_active(one, state, facts["step"])
     ]
     called, changed = short_id(found.id, run_ids()), non_default_config(found.folder)
     for line in overview(facts, changed=changed, findings=findings, called=called, width=out.width):

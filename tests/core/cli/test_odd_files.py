@@ -29,6 +29,16 @@ def test_show_and_list_end_in_a_sentence(monkeypatch, capsys, name, kind):
         assert said.out.strip() or said.err.strip()
 
 
+def test_a_finding_without_a_message_hides_no_run(monkeypatch, capsys):
+    folder = runs.create_run("model_name_or_path: tiny\nstage: sft\ndataset: sums\n", "spoilt")
+    folder.events.write_text("".join(f'{{"type": "finding", "message": {said}}}\n' for said in (5, '"It is seen."')))
+    monkeypatch.setattr(sys, "argv", ["llf", "runs", "show", folder.id])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert "Found        It is seen.\n" in capsys.readouterr().out
+
+
 def test_code_that_is_no_python_is_a_sentence(monkeypatch, capsys):
     folder = runs.create_run("model_name_or_path: llf/smollm2-135m-instruct\nstage: sft\ndataset: llf_demo\n", "spoilt")
     put(folder, "code/mine.py", "deep")

@@ -83,6 +83,12 @@ def test_a_model_without_parameters():
     assert share_sentence(0, 0) == "The model has no parameters."
 
 
+def test_a_share_of_almost_all_is_not_rounded_to_all():
+    assert share_sentence(10_000, 10_000) == "10,000 of 10,000 parameters are trained (100 %)."
+    assert share_sentence(9_999, 10_000) == "9,999 of 10,000 parameters are trained (above 99.9 %)."
+    assert share_sentence(999, 1_000) == "999 of 1,000 parameters are trained (99.9 %)."
+
+
 @pytest.mark.parametrize(
     "damage",
     [

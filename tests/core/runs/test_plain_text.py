@@ -13,6 +13,8 @@ from llf_core.runs.plain_text import plain_environment, strip_bidi_nested, witho
         ("\x1b]8;;https://a.b\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("\x1b]0;title\x07text", "text"),
         ("\x1b[?25lhidden\x1b[?25h\x1bM", "hidden"),
+        ("bold\x1b(B\x1b[m \x1b7moved\x1b8", "bold moved"),
+        ("\x1b]0;a title without an end\nthe next line", "\nthe next line"),
         ("[31m is text, as is 3 < 4 [a]", "[31m is text, as is 3 < 4 [a]"),
         ("", ""),
     ],

@@ -277,7 +277,7 @@ REFUSED = [
     ("set", {"learning_rate": 1e-3, "max_steps": 1}, "The run is already at step 2"),
     ("set", {"max_steps": 5, "evaluate": True}, "The run has no evaluation data"),
     ("set", {"max_steps": 2.5}, "max_steps is 2.5"),
-    ("set", {"watch": " "}, "The prompt has 1 characters"),
+    ("set", {"watch": " "}, "The prompt is blank"),
 ]
 
 

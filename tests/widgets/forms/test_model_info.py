@@ -56,6 +56,7 @@ def test_cut_file_counts_nothing(tmp_path: Path) -> None:
 
 def test_counts_in_words() -> None:
     assert [model_info.format_parameters(n) for n in (960, 134_515_008, 7_615_616_512)] == ["960", "134.5 M", "7.62 B"]
+    assert [model_info.format_parameters(n) for n in (999_900_000, 999_960_000)] == ["999.9 M", "1.00 B"]
 
 
 def test_a_hub_id_has_the_facts_of_the_catalog() -> None:
