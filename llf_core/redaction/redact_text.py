@@ -45,7 +45,9 @@ def redact(text: str, *, named: bool = True) -> str:
     `API_KEY=…`, values of such names in JSON, YAML and command lines, cookies, private keys, and keys of well-known
     services. Environment values that occur in ordinary text (shorter than `MIN_SECRET_CHARACTERS`, short numbers,
     lower-case words, URLs, existing paths) are not replaced; a value that has just changed is known after
-    `ENVIRONMENT_CACHE_SECONDS`. Long base64 text is not searched, see `MIN_ARRAY_CHARACTERS`.
+    `ENVIRONMENT_CACHE_SECONDS`. Nor are values without quotes that prose could have behind such a name: those of fewer
+    than six characters (four on a command line) and, except in a line of YAML, those without a digit. Long base64 text
+    is not searched, see `MIN_ARRAY_CHARACTERS`.
 
     Args:
         text: the text.

@@ -91,8 +91,9 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
     Raises:
         SyntaxError: the source cannot be parsed.
-        ValueError: the source holds a NUL character or a lone surrogate.
+        ValueError: the source holds a NUL character (a `SyntaxError` in newer versions of Python) or a lone surrogate.
         RecursionError: an expression has hundreds of nested operators.
+        MemoryError: an expression has thousands of them.
     """
     tree = ast.parse(source)
     lines = re.split(r"\r\n?|\n", source)  # as Python counts them
@@ -250,7 +251,7 @@ def _constant(node: ast.AST, known: dict[int, Any]) -> Any:
             return value
         case ast.JoinedStr(values=values):
             fixed = (_value(one.value if isinstance(one, ast.FormattedValue) else one, known) for one in values)
-            return "".join("{}" if one is None else str(one) for one in fixed)
+            return "".join("{}" if one is None else _text_in(one) for one in fixed)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             both = (_value(left, known), _value(right, known))
             if all(isinstance(one, str) for one in both):
@@ -260,6 +261,14 @@ def _constant(node: ast.AST, known: dict[int, Any]) -> Any:
             if parts and all(isinstance(part, str) for part in parts):
                 return joint.join(parts)
     return None
+
+
+def _text_in(value: str | bytes | int) -> str:
+    """A value in an f-string; of an integer with more digits than Python converts its hexadecimal ones."""
+    try:
+        return str(value)
+    except ValueError:
+        return hex(int(value))
 
 
 def _parts(node: ast.AST, known: dict[int, object]) -> Iterator[ast.AST]:

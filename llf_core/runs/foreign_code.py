@@ -65,7 +65,8 @@ class ForeignCode:
         owner: what the code belongs to, as the subject of a sentence: `the model data/model`.
         folder: its location; permission is granted per folder.
         files: Python files by display name.
-        references: classes named by `auto_map`, as `file: Class of module`.
+        references: what `auto_map` names in JSON files, as `file: AutoModel module.Class`; of a config that is not read
+            the reason and its hash.
     """
 
     owner: str

@@ -45,6 +45,7 @@ SECRETS = {
     "a value to fall back to": 'x = os.environ.get("DB_PASSWORD", "letmein")',
     "a number": "password = 83467123",
     "a number of more digits than Python converts": "password = 0x" + "f" * 5000,
+    "such a number in a text": 'password = f"{0x' + "f" * 5000 + '}"',
     "bytes": 'signing_key = b"f00dfacecafe"',
     "a hook": 'x = "https://hooks.slack.com/services/T00000000/B00000000/' + 'aB3dE5fG7hI9jK1lM3nO5pQ7"',
 }
