@@ -18,7 +18,7 @@ from llf_core.runs.folder import RunFolder, blocked_path_message, check_run_id, 
 from llf_core.runs.formatting import size
 from llf_core.runs.status import BrokenRunError, effective_status, read_status
 from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
-from llf_core.untrusted import leads_to_file, open_file, real_path
+from llf_core.untrusted import leads_to_file, leads_to_folder, open_file, real_path
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def export_run(  # noqa: PLR0913 - what a zip has
     """Write a run with its config, curves, code, data, result and evaluations into a zip file, for another machine.
 
     The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
-    since weights hardly compress. Links, caches, requests and other files of use only here are left out. The folder of
-    the zip is made if it is missing.
+    since weights hardly compress. Links, caches, requests and other files of use only here are left out. Bytes of a
+    file name that are not UTF-8 are written as their escapes. The folder of the zip is made if it is missing.
 
     Args:
         run_id: id of a run that has ended, was stopped or failed, or is lost.
@@ -74,8 +74,8 @@ def export_run(  # noqa: PLR0913 - what a zip has
         `file`.
 
     Raises:
-        ArchiveError: the run has not ended or its status cannot be read, the file exists, or the disk has too little
-            space.
+        ArchiveError: the run has not ended, its status cannot be read, or its config is missing or a link; the file
+            exists or is a folder, or the disk has too little space.
         FileNotFoundError: there is no such run.
         ValueError: `run_id` is not a valid id.
         UnreadableError: a file of the run is not a regular file, or the system denies access.
@@ -84,9 +84,13 @@ def export_run(  # noqa: PLR0913 - what a zip has
     """
     run = open_run(run_id, home)
     _check_ended(run)
+    if leads_to_folder(file):
+        raise ArchiveError(f"{file} is a folder. Expected the path of a zip file.")
     if os.path.lexists(file) and not overwrite:
         raise ArchiveError(f"{file} exists. Expected a new file, or overwrite (--overwrite).")
     files = [one for one in files_below(run.path) if _is_kept(one.relative_to(run.path), checkpoints=checkpoints)]
+    if missing := [name for name in NEEDED if run.path / name not in files]:
+        raise ArchiveError(f"{run.id} has no {missing[0]} of its own, without which nobody can open the zip.")
     total = sum(one.stat().st_size for one in files)
     file.parent.mkdir(parents=True, exist_ok=True)
     _check_room(file.parent, total, "The zip")
@@ -198,13 +202,7 @@ def _entries(archive: zipfile.ZipFile, file: Path) -> tuple[str, list[zipfile.Zi
         if one.header_offset < 0:
             raise ArchiveError(f"{file} is damaged: its beginning is missing. Copy the zip file again.")
         kind = stat.S_IFMT(one.external_attr >> 16)
-        if (
-            not name.parts
-            or name.is_absolute()
-            or ".." in name.parts
-            or "\\" in one.filename
-            or kind not in {0, stat.S_IFREG}
-        ):
+        if not name.parts or name.is_absolute() or ".." in name.parts or kind not in {0, stat.S_IFREG}:
             raise ArchiveError(f"{file} has the entry {one.filename[:80]!r}, which leads out of the run's folder.")
     (top,) = tops
     try:

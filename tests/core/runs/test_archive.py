@@ -60,6 +60,23 @@ def test_a_run_that_has_not_ended_is_refused(tmp_path):
     assert not (tmp_path / "run.zip").exists()
 
 
+def test_a_run_whose_zip_nobody_could_open_is_refused(run, tmp_path):
+    with pytest.raises(ArchiveError, match="is a folder"):
+        export_run(run.id, tmp_path, overwrite=True)
+    run.config.rename(tmp_path / "config.yaml")
+    run.config.symlink_to(tmp_path / "config.yaml")
+    with pytest.raises(ArchiveError, match=r"has no config\.yaml of its own"):
+        export_run(run.id, tmp_path / "run.zip")
+    assert not (tmp_path / "run.zip").exists()
+
+
+def test_files_with_any_name_open_elsewhere(run, tmp_path):
+    for name in (b"of\xff.txt", rb"a\b.txt", b"a\nb.txt"):
+        Path(os.fsdecode(os.fsencode(run.path) + b"/" + name)).write_text("x")
+    opened = import_run(export_run(run.id, tmp_path / "run.zip"), home=tmp_path / "other")
+    assert {r"of\xff.txt", r"a\b.txt", "a\nb.txt"} <= names(opened)
+
+
 def hostile(path, entries, *, links=()):
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in entries.items():
