@@ -93,9 +93,11 @@ def secrets_in(source: str) -> list[FoundSecret]:
         SyntaxError: the source cannot be parsed.
         ValueError: the source holds a NUL character (a `SyntaxError` in newer versions of Python) or a lone surrogate.
         RecursionError: an expression has hundreds of nested operators.
-        MemoryError: an expression has thousands of them.
     """
-    tree = ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except MemoryError:  # of thousands of nested operators, by which the parser's stack overflows
+        raise RecursionError("The source is nested too deeply.") from None
     lines = re.split(r"\r\n?|\n", source)  # as Python counts them
     names = _NameCollector()
     names.visit(tree)

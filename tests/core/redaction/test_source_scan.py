@@ -161,3 +161,9 @@ def test_a_sum_of_many_texts_is_one_text_and_takes_no_longer():
     assert time.process_time() - began < 1
     key = " + ".join(f"'{sign}'" for sign in "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx")
     assert [one.line for one in secrets_in(f'x = {key}\ny = f"{{a}}{{{key}}}"')] == [1, 2]
+
+
+@pytest.mark.parametrize("count", [900, 50_000])
+def test_a_source_that_is_nested_too_deeply_is_one_error(count):
+    with pytest.raises(RecursionError):
+        secrets_in(f"x = {'-' * count}1")
