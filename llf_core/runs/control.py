@@ -31,9 +31,9 @@ class Request:
     Attributes:
         id: 8 hex digits from `send_request`; empty if the file has none.
         type: one of `REQUEST_TYPES`, or `unreadable` for an invalid file.
-        args: arguments of the type, for example `grace` in seconds for `stop`.
-        by: who sent it, recorded in the event.
-        time: Unix seconds.
+        args: arguments of the type, for example `grace` in seconds for `stop`; a list or an object among them is None.
+        by: who sent it, recorded in the event; at most 200 characters.
+        time: Unix seconds; 0 if the file has none.
         path: file of the request.
     """
 
@@ -53,7 +53,8 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
     Args:
         folder: the run.
         type: one of `REQUEST_TYPES`.
-        args: JSON values, in which secrets are replaced; None for none.
+        args: numbers, texts and truth values by name, in which secrets are replaced; None for none. The reader takes a
+            list or an object as None.
         by: sender, for example `monitor`.
 
     Returns:
