@@ -81,7 +81,8 @@ class Checkpoints:
         for inner in {(path / name).parent for name in files}:
             sync_folder(inner)
         reach("checkpoint.flushed")
-        replace_file(path / COMPLETE, json_bytes({"format": 1, "step": step, "files": files}), sync=True)
+        listed = {_listed(name): size for name, size in files.items()}
+        replace_file(path / COMPLETE, json_bytes({"format": 1, "step": step, "files": listed}), sync=True)
         sync_folder(self._root)
         return sum(files.values())
 
@@ -99,7 +100,7 @@ class Checkpoints:
         if not isinstance(files, dict) or facts.get("format") != 1 or facts.get("step") != step or not files:
             return False
         try:
-            there = _files(path)
+            there = {_listed(name): size for name, size in _files(path).items()}
         except OSError as error:
             if error.errno in SYSTEM_ERRORS:  # `prune` would remove it
                 raise
@@ -221,6 +222,11 @@ def has_weights(folder: RunFolder) -> bool:
         OSError: too many files are open.
     """
     return is_folder(folder.output) or Checkpoints(folder).latest() is not None
+
+
+def _listed(name: str) -> str:
+    """The name of a file in `complete.json`: in UTF-8, as a reader and the zip of a run have it, so that it counts."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _files(path: Path) -> dict[str, int]:

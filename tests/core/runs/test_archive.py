@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.redaction.file_modes import ModeError
-from llf_core.runs import create_run, read_status, status
+from llf_core.runs import Checkpoints, create_run, read_status, status
 from llf_core.runs.archive import ArchiveError, export_run, import_run
 from llf_core.runs.config_file import run_config
 from llf_core.runs.folder import run_ids
@@ -72,9 +72,12 @@ def test_a_run_whose_zip_nobody_could_open_is_refused(run, tmp_path):
 
 def test_files_with_any_name_open_elsewhere(run, tmp_path):
     for name in (b"of\xff.txt", rb"a\b.txt", b"a\nb.txt"):
-        Path(os.fsdecode(os.fsencode(run.path) + b"/" + name)).write_text("x")
+        for folder in (run.path, run.checkpoints / "checkpoint-2"):
+            Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text("x")
+    Checkpoints(run).finish(2)
     opened = import_run(export_run(run.id, tmp_path / "run.zip"), home=tmp_path / "other")
     assert {r"of\xff.txt", r"a\b.txt", "a\nb.txt"} <= names(opened)
+    assert Checkpoints(opened).list() == [2]
 
 
 def hostile(path, entries, *, links=()):

@@ -41,6 +41,15 @@ def test_it_counts_when_finished(checkpoints, write):
     }  # fmt: skip
 
 
+def test_a_name_that_is_not_utf_8_is_found_again(checkpoints, write):
+    path = write(5, finish=False)
+    Path(os.fsdecode(os.fsencode(path) + b"/of\xff")).write_text("x")
+    assert checkpoints.finish(5) == 103
+    assert checkpoints.complete(5)
+    Path(os.fsdecode(os.fsencode(path) + b"/of\xff")).rename(path / "other")
+    assert not checkpoints.complete(5)
+
+
 @pytest.mark.parametrize(
     "harm",
     [
