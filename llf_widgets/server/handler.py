@@ -50,7 +50,7 @@ async def _run_in_executor(
     Args:
         threads: the executor.
         work: the function.
-        max_seconds: maximum seconds to wait.
+        max_seconds: maximum seconds to wait for the function, and before that for the lock.
         lock: lock held while the function runs, also after the time limit, so that it never occupies two threads.
 
     Raises:
@@ -167,12 +167,13 @@ class RunsAPIHandler(APIHandler):
         Args:
             work: called with `arguments` and `options`.
             arguments: positional arguments.
-            max_seconds: maximum seconds to wait.
+            max_seconds: maximum seconds to wait for the function, and before that for the lock.
             lock: id of a run for which only one such function runs at a time, so that slow files block no other run.
             options: keyword arguments.
 
         Raises:
-            HTTPError: 503 after `max_seconds` seconds. The thread continues.
+            HTTPError: 503 after `max_seconds` seconds. The function continues in its thread, or was not called if the
+                lock was not free.
             Exception: what `work` raises.
         """
         threads = FILE_THREADS if max_seconds <= TIMEOUT else LONG_THREADS
