@@ -129,7 +129,7 @@ def write_changes(path: Path, kept: KeptChanges) -> bool:
         kept: the changes.
 
     Returns:
-        Whether the file has the changes now.
+        Whether the file has the changes now, except for what `stored` leaves out.
 
     Raises:
         ModeError: `LLF_HOME_MODE` is not a mode.

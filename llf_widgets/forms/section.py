@@ -63,8 +63,8 @@ class FormSection(FormWidget):
         self._suggestions = suggestions
         self._completions = completions
         self._on_change = on_change
-        super().__init__(_title=title)
         self._uploads = UploadReceiver(self.send, self._uploaded)
+        super().__init__(_title=title)
         self.on_msg(self._receive)
         self.observe(lambda _: self.refresh(), names=["_expanded"])
 
@@ -94,6 +94,11 @@ class FormSection(FormWidget):
             self._hidden_count = len(applying) - sum(self._always_visible(spec) for spec in applying)
             if facts is not None:
                 self._facts = list(facts)
+
+    def close(self) -> None:
+        """Close the widget, and cancel the uploads in progress, whose files nothing else would remove."""
+        self._uploads.close()
+        super().close()
 
     def contains(self, key: str) -> bool:
         """Whether a field is in this section, to find the section of a link."""

@@ -210,7 +210,7 @@ class UploadReceiver:
 
         Raises:
             KeyError: the message lacks an entry.
-            TypeError: `total` or `offset` is no number.
+            TypeError: `total` is no number, or a buffer holds no bytes.
         """
         upload_id, key = str(content["id"]), str(content["key"])
         try:
@@ -226,6 +226,12 @@ class UploadReceiver:
         self._end(upload_id)
         self._on_end(key, Message("note", done.message), done.name)
 
+    def close(self) -> None:
+        """Cancel the uploads in progress, when their form is closed."""
+        for upload, _ in self._active.values():
+            upload.cancel()
+        self._active.clear()
+
     def _add(self, upload_id: str, content: Mapping[str, Any], buffers: Sequence[Any]) -> tuple[Upload, int]:
         """Add a piece; returns the upload and the number of received bytes.
 
@@ -233,6 +239,8 @@ class UploadReceiver:
             UploadError: it cannot be written, or a piece is missing.
         """
         if content["offset"] == 0:
+            if upload_id in self._active:  # the page begins again
+                self._active[upload_id][0].cancel()
             self._active[upload_id] = (Upload(str(content["name"])), 0)
         upload, received = self._active.get(upload_id, (None, 0))
         if upload is None or content["offset"] != received:

@@ -217,6 +217,17 @@ def test_uploads_of_one_name_that_end_together_keep_all_bytes(tmp_path, monkeypa
     assert len(list(tmp_path.iterdir())) == 40
 
 
+def test_uploads_that_never_end_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    receiver = uploads.UploadReceiver(lambda _: None, lambda *_: None)
+    first = {"id": "1", "key": "dataset", "name": "a.jsonl", "total": 100, "offset": 0}
+    receiver.receive(first, [b"x"])
+    receiver.receive(first, [b"y"])
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"y"]
+    receiver.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_that_refuses_the_last_step_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
