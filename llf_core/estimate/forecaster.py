@@ -154,7 +154,8 @@ class Forecaster:
     def steps(self) -> int | None:
         """Number of optimizer steps, as the trainer counts them; None if the number of examples is unknown.
 
-        The time of a run is that of a step times this number.
+        With packing it is an estimate from the mean length of the examples and `PACKED_FILL`. The time of a run is that
+        of a step times this number.
 
         Raises:
             PluginError: two installed packages declare the same plug-in.

@@ -68,7 +68,8 @@ def answer(
         BrokenRunError: the run has no readable status.
         ValueError: there are no prompts, or one has no tokens, as an empty one without a chat template.
         TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
-        jinja2.TemplateError: the chat template refuses a prompt.
+        jinja2.TemplateError: the chat template refuses a prompt or exceeds its limits.
+        Exception: any other error of the template's code.
         RuntimeError: out of memory.
         ModeError: `LLF_HOME_MODE` is not a mode.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.

@@ -129,9 +129,10 @@ def depends_on_length(model: torch.nn.Module) -> bool:
         model: causal language model, wrapped by PEFT or not.
     """
     config = causal_of(model).config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
-    return kind in {"dynamic", "longrope"}
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    tables = (rope, *rope.values()) if isinstance(rope, dict) else ()  # Gemma 3 has one for each kind of layer
+    kinds = {one.get("rope_type", one.get("type")) for one in tables if isinstance(one, dict)}
+    return not kinds.isdisjoint({"dynamic", "longrope"})
 
 
 def _batch_losses(model: torch.nn.Module, parts: Sequence[TokenizedPart], device: torch.device) -> list[PartLosses]:

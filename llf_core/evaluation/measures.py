@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,8 @@ class StoredMeasure:
         Args:
             example: the example.
         """
-        return float(self.measure.total(self.statistics([example])[0]))
+        row = self.statistics([example])[0]
+        return float(self.measure.total(row)) if row.any() else math.nan
 
 
 def _sums(upper: str, lower: str) -> Callable[[Sequence[ExampleResult]], Numbers]:

@@ -123,9 +123,6 @@ def keep_for_others(plan: PlannedResult, result: EvaluationResult) -> None:
     Args:
         plan: what was measured.
         result: its result.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode.
     """
     if plan.shared is not None:
         with suppress(OSError):  # of use for other runs only

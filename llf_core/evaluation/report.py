@@ -27,7 +27,7 @@ it was 0.445 to 0.457 in bfloat16, by the batch, and 0.454 in float32."""
 
 
 def data_text(result: EvaluationResult, name: str) -> str:
-    """What was measured on, and in which precision, such as `200 examples of test.jsonl. Computed in bfloat16`.
+    """What was measured on, and the half precision if it was one: `200 examples of a.jsonl. Computed in bfloat16`.
 
     Args:
         result: the first result of an evaluation.

@@ -96,7 +96,7 @@ class Bleu(Metric):
             sums: counts of shape `[…, 10]`.
 
         Returns:
-            Scores of shape `[…]`, from 0 to 100.
+            Scores of shape `[…]`, from 0 to 100; 0 without an answer.
         """
         answer, reference = sums[..., 0], sums[..., 1]
         matched, every = sums[..., 2 : 2 + ORDER], sums[..., 2 + ORDER :]

@@ -99,7 +99,7 @@ class ChrF(Metric):
             sums: counts of shape `[…, 18]`.
 
         Returns:
-            Scores of shape `[…]`, from 0 to 100.
+            Scores of shape `[…]`, from 0 to 100; 0 without an answer.
 
         Source:
             Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; sacrebleu's `CHRF`.

@@ -24,7 +24,8 @@ BLOCKS = {
     18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
     26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
 }  # fmt: skip
-"""Values and bytes per block of each tensor type; newer types are not checked."""
+"""Values and bytes per block of each tensor type, as in `GGML_QUANT_SIZES` of the package gguf; newer types are not
+checked."""
 MIN_ENTRY_BYTES, MIN_TENSOR_BYTES = 13, 24
 """Minimum number of bytes of a metadata entry, and of an entry in the list of tensors."""
 MAX_ENTRIES, MAX_TENSORS = 10_000, 1_000_000

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llf_core.models.new_tokens import NewRows
 
 PADDING_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+"""Tokens of published vocabularies that serve as padding, in the order in which one is looked for."""
 
 
 def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
@@ -190,7 +191,8 @@ def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     """Set a padding token other than the end of sequence, so that masking one never masks the other.
 
     Uses the tokenizer's own padding token, else a token that its vocabulary has for the purpose, else the unknown
-    token. A vocabulary without any of these pads with the end of sequence, and has no padding token without that.
+    token. A vocabulary without any of these, or with one token for unknown text and the end of sequence, as GPT-2's,
+    pads with the end of sequence, and has no padding token without that.
 
     Args:
         tokenizer: changed in place.

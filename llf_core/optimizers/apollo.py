@@ -126,13 +126,13 @@ class ApolloOptimizer(PerParameterOptimizer):
         decay_weights(parameter, group)
 
     def projection(self, parameter: Tensor, gradient: Tensor, state: State, group: Group, side: str) -> Tensor:
-        """The projection of a step: drawn from its seed, or the singular vectors of an earlier gradient.
+        """The projection of a step, the same for `interval` steps: drawn from a seed, or singular vectors of a gradient.
 
-        A seed takes no memory, and gives the same projection for `interval` steps.
+        A seed takes no memory, since the same projection is drawn again in each of these steps.
 
         Args:
             parameter: `[..., rows, columns]`.
-            gradient: of the same shape.
+            gradient: of the same shape; every `interval` steps a new projection is found from it by SVD.
             state: its `step`, and a projection of an SVD under the name of the side, where a new one is stored.
             group: its group.
             side: `left` or `right`.

@@ -65,8 +65,8 @@ class GaLore(Optimizer):
 class ProjectedOptimizer(PerParameterOptimizer):
     """Projects the gradients of groups that have a `rank` (arXiv 2403.03507, algorithm 2).
 
-    With the gradient `G` `[..., rows, columns]` and the top `r` singular vectors `P` of an earlier gradient:
-    `R = PᵀG` (or `GQᵀ`, or both), `W ← W - η α P direction(R)`.
+    With the gradient `G` `[..., rows, columns]` and the top `r` singular vectors `P` of the gradient every
+    `interval` steps: `R = PᵀG` (or `GQᵀ`, or both), `W ← W - η α P direction(R)`.
     """
 
     def __init__(

@@ -154,6 +154,7 @@ def find_stateful_modules(
 
     Returns:
         The innermost of these modules. If one does not receive the bounds, the innermost module around it that does.
+        `root` itself is never among them, since the whole batch goes through it.
 
     Raises:
         Exception: any exception of the model.

@@ -25,6 +25,7 @@ def test_a_metric_without_a_single_answer_has_no_value(name):
     unanswered = [example(0), example(1)]
     assert measure.value(unanswered) is None
     assert not measure.statistics(unanswered).any()
+    assert math.isnan(measure.of_example(unanswered[0]))
     found = measure.value([example(0), example(1, answer="It is 1.", scores={name: 1.0})])
     assert found.count == 1
     assert found.value == pytest.approx(100 if name in {"bleu", "chrf"} else 1)
