@@ -138,6 +138,7 @@ class _Talks:
 
     def __call__(self, record: Record) -> tuple[list[dict[str, object]], ...]:
         talk = self._reading.align(record.row)
+        talk.canonical()  # refuses text that is not valid Unicode, which no tokenizer can encode
         return tuple([*map(dict, talk.messages[:-1]), dict(one)] for one in (talk.messages[-1], talk.rejected or {}))
 
 

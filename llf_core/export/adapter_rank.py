@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 OVERSAMPLING = 16
-"""Further columns of the random projection (Halko et al., arXiv 0909.4061, section 4.3, recommend 5 to 10 or more)."""
+"""Further columns of the random projection; Halko et al., arXiv 0909.4061, section 4.2, advise 5 or 10."""
 POWER_ITERATIONS = 4
 """Multiplications that make small singular values smaller still (arXiv 0909.4061, algorithm 4.4)."""
 KEPT = frozenset({"modules_to_save", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_bias"})

@@ -155,7 +155,8 @@ def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
 def measured(job: dict[str, Any]) -> dict[str, Any]:
     """What plain transformers computes with an export, or the error; logits are written to their file.
 
-    The file has for each sequence the float32 logits `[N, V]` at its last N positions.
+    The file has for each sequence the float32 logits `[N, V]` at its last N positions, or of a classifier its score
+    `[1, 1]`.
 
     Args:
         job: what to load and compute, as `plain_program` writes it.

@@ -117,8 +117,8 @@ class Metric(ABC):
             sums: sums of `statistics`, of shape `[…, statistics]`.
 
         Returns:
-            Values of shape `[…]`; NaN where there is nothing to compute one from, or 0 as of BLEU and chrF. Here the mean
-            of the scores.
+            Values of shape `[…]`; NaN, or 0 as of BLEU and chrF, where there is nothing to compute one from. Here it is
+            the mean of the scores.
         """
         return ratio(sums)
 

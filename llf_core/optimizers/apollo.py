@@ -126,7 +126,7 @@ class ApolloOptimizer(PerParameterOptimizer):
         decay_weights(parameter, group)
 
     def projection(self, parameter: Tensor, gradient: Tensor, state: State, group: Group, side: str) -> Tensor:
-        """The projection of a step, the same for `interval` steps: drawn from a seed, or singular vectors of a gradient.
+        """The projection of a step, the same for `interval` steps: drawn by a seed, or singular vectors of a gradient.
 
         A seed takes no memory, since the same projection is drawn again in each of these steps.
 

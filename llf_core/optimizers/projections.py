@@ -132,7 +132,7 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def projected_side(gradient: Tensor, side: str) -> str:
     """The side of a matrix that is projected: `left`, `right` or `full`; as the package `galore-torch` chooses it.
 
-    With `std` it is the shorter side, so that the moments are smallest.
+    With `std` it is the shorter side, whose projection takes the least memory.
 
     Args:
         gradient: `[..., rows, columns]`.

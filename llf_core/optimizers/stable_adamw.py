@@ -43,7 +43,7 @@ class StableAdamW(Optimizer):
 
 
 class StableAdamWOptimizer(PerParameterOptimizer):
-    """`η ← η / max(1, RMS(g² / max(v, ε²)))` for each tensor, with the bias of the moments corrected in their decay.
+    """`η ← η / max(1, RMS(g / max(√v, ε)))` for each tensor, with the bias of the moments corrected in their decay.
 
     Source:
         arXiv 2304.13013, algorithm 2.

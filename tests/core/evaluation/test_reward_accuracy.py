@@ -81,3 +81,10 @@ def test_what_is_missing_is_said(trained, rows, tmp_path, data_file):
     path.write_text(json.dumps(rows))
     with pytest.raises(ValueError, match="No reward model at nowhere"):
         reward_accuracy("nowhere", str(path))
+
+
+def test_text_that_no_tokenizer_can_encode_is_left_out(rows, tmp_path):
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps([rows[0] | {key: "\ud83d"} for key in ("instruction", "chosen", "rejected")]))
+    with pytest.raises(ValueError, match=r"No pair of .* can be used: 3 since its text is not valid Unicode"):
+        reward_accuracy("nowhere", str(path))
