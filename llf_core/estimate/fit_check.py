@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.estimate.devices import Device
     from llf_core.estimate.example_lengths import ExampleLengths
+    from llf_core.estimate.fit_result import MemoryParts
+    from llf_core.estimate.loading import Loading
 
 
 def check_fit(
@@ -50,7 +52,8 @@ def check_fit(
     forecast = Forecaster(config, known, device)
     parts, checkpointing = forecast.memory()
     disk, free = forecast_disk(config), free_bytes(home())
-    needed = 0 if parts is None else parts.total
+    loading = None if forecast.step is None else forecast_loading(config, forecast.step)
+    needed = 0 if parts is None else _held(parts, loading)
     rooms = tuple(
         Room(
             one.name,
@@ -68,8 +71,7 @@ def check_fit(
         changes = cheaper_changes(
             config, lambda changed: _needed(changed, known, device), int(MEMORY_SHARE * device.free)
         )
-    loading = None if forecast.step is None else forecast_loading(config, forecast.step)
-    if loading is not None and loading.total <= needed:
+    if parts is not None and loading is not None and loading.total <= parts.total:
         loading = None
     return FitCheck(
         memory=parts,
@@ -90,5 +92,13 @@ def check_fit(
 def _needed(config: RunConfig, lengths: ExampleLengths, device: Device) -> int | None:
     if config.get("pure_bf16") and device.bf16 is False:  # the trainer refuses it there
         return None
-    parts, _ = Forecaster(config, lengths, device).memory()
-    return None if parts is None else parts.total
+    forecast = Forecaster(config, lengths, device)
+    parts, _ = forecast.memory()
+    if parts is None or forecast.step is None:
+        return None
+    return _held(parts, forecast_loading(config, forecast.step))
+
+
+def _held(parts: MemoryParts, loading: Loading | None) -> int:
+    """Bytes at the peak of training or of loading that the system cannot drop, as it can pages of the weight files."""
+    return max(parts.total, 0 if loading is None else loading.total - loading.mapped)

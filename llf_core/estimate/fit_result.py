@@ -53,7 +53,8 @@ class Room:
         free: bytes that are free now.
         usable: bytes of `free` that a run is started with: all but a margin of 10 %.
         total: bytes it has.
-        needed: bytes that the run needs of it; 0 where it does not use it.
+        needed: bytes that the run needs of it, in training or while its model is quantized, without pages of files that
+            the system drops when memory is short; 0 where it does not use it.
         fits: whether the run needs at most what is usable.
     """
 
@@ -98,7 +99,7 @@ class FitCheck:
     Attributes:
         memory: peak memory by part; None for a model or a method whose sizes are unknown.
         rooms: each device of this machine; the one that the run uses first.
-        disk: bytes that the run will write; None if unknown.
+        disk: bytes that the run takes at most, see `forecast_disk`; None if unknown.
         disk_free: bytes that are free where runs are kept.
         duration: forecast of time; None where there is none of memory.
         checkpointing: whether gradient checkpointing would be on.

@@ -49,7 +49,7 @@ class Forecaster:
         Raises:
             ModelSizeError: a file of the model has a size that no model has.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a weight file of the model cannot be read.
+            OSError: a weight file of the model cannot be read, or too many files are open.
             PluginError: two installed packages declare the same method.
         """
         self.config, self.lengths, self.device = config, lengths, device

@@ -130,7 +130,7 @@ def add_past_run(run: PastRun) -> None:
 
     Raises:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the disk is full, or `LLF_HOME` is not writable.
+        OSError: the disk is full, `LLF_HOME` is not writable, or `LLF_HOME_MODE` is not a mode.
         TimeoutError: another process has held the lock for ten seconds.
     """
     path = table_file()
@@ -266,7 +266,7 @@ def data_key(config: RunConfig) -> str:
         config: the run's config.
 
     Raises:
-        OSError: the working directory was removed.
+        OSError: the working directory was removed, or too many files are open.
     """
     data = config.data.model_dump(mode="json")
     for name in ("dataset", "cutoff_len", "packing", "eval_dataset", "preprocessing_num_workers", "overwrite_cache"):
@@ -302,7 +302,7 @@ def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) ->
         runs: past runs, oldest first; None for the table.
 
     Raises:
-        OSError: too many files are open.
+        OSError: too many files are open, or the working directory was removed.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = data_key(config)

@@ -88,9 +88,10 @@ def divergence_sum(
     common = min(_vocabulary(hidden, head), _vocabulary(teacher_hidden, teacher_head))
     hidden, head = _cut(hidden, head, common)
     teacher_hidden, teacher_head = _cut(teacher_hidden, teacher_head, common)
-    if not (temperature > 0.0 and 0.0 <= beta <= 1.0):
+    if not (0.0 < temperature < math.inf and 0.0 <= beta <= 1.0):
         raise ValueError(
-            f"Distillation expects a temperature above 0 and a beta from 0 to 1, but got {temperature} and {beta}."
+            "Distillation expects a temperature above 0 and a beta from 0 to 1, both finite, but got "
+            f"{temperature} and {beta}."
         )
     rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, learned_rows)
     taught = teacher_hidden.reshape(-1, teacher_hidden.shape[-1]).index_select(0, learned_rows)

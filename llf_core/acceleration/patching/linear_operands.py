@@ -39,8 +39,9 @@ def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one return 
 
     Returns:
         Its weight, bias and active adapter; None if the fast product would differ from the module: its weight or bias
-        is trained, its class is unknown, it is quantized otherwise or has hooks, or its adapter has dropout or a bias,
-        is a LoRA variant (DoRA), is not the only active one, or is merged while adapters are disabled.
+        is trained, its class is unknown, it is quantized otherwise, repacked for a CPU, sharded or has hooks, or its
+        adapter has dropout or a bias, is a LoRA variant (DoRA), is not the only active one, or is merged while adapters
+        are disabled.
     """
     adapter, scale, base = None, 1.0, module
     if _name(module) in ADAPTED:

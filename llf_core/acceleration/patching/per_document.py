@@ -94,7 +94,8 @@ def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any
         What the module's own forward returns, for all documents.
 
     Raises:
-        IndexError: the batch is flattened and has no document, or fewer forks than documents.
+        IndexError: the batch is flattened and has no document, or fewer forks than documents, or the module's config
+            names fewer layers.
         AttributeError, TypeError: the module or its config lacks what `chunk_size_of` reads.
         Exception: any exception of the module's own forward.
     """

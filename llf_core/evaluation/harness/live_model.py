@@ -218,6 +218,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
                 tokenizer has no token that ends a text, or the engine failed.
             RequestError: a sampling setting of the task is out of range.
             ValueError, TypeError: a setting of the task is of another type.
+            Exception: whatever the engine raises.
         """
         stops: list[list[str]] = []
         asked: list[ChatRequest] = []

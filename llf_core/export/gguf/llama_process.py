@@ -27,6 +27,9 @@ SPEED_TOKENS = 16
 def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
     """What the receipt compares with the live model; logits go to the job's file.
 
+    It is an `.npz` file. Its array `"N"` has the logits `[positions, vocabulary]`, float32, after the last `positions`
+    tokens of sequence N, or after each token of a shorter one.
+
     Args:
         model: the loaded file.
         job: what to compute, of `receipt.job_of`.

@@ -324,7 +324,9 @@ def test_rows_that_only_one_head_has_do_not_count(longer):
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("constants", [(0.0, 0.5), (-1.0, 0.5), (1.0, -0.1), (1.0, 1.1), (math.nan, 0.5)])
+@pytest.mark.parametrize(
+    "constants", [(0.0, 0.5), (-1.0, 0.5), (1.0, -0.1), (1.0, 1.1), (math.nan, 0.5), (math.inf, 0.5)]
+)
 def test_constants_out_of_range_are_refused(constants):
     with pytest.raises(ValueError, match="a temperature above 0 and a beta from 0 to 1"):
         divergence_sum(certain(0.5, 0.5), LOGITS, certain(0.5, 0.5), LOGITS, FIRST, *constants)

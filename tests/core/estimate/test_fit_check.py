@@ -180,6 +180,24 @@ def test_the_solver_of_hqq_counts_for_the_largest_layer(seven_b: str) -> None:
     assert beside == 1.5 * 9 * 4 * 4096 * 11008
 
 
+def test_a_run_fits_if_the_solver_of_hqq_does(seven_b: str) -> None:
+    """Short examples need less memory in training than the solver while the model is quantized."""
+    pytest.importorskip("hqq")
+    keys = {"quantization_bit": 4, "quantization_method": "hqq", "bf16": True, "use_cpu": True, "cutoff_len": 64}
+    keys["per_device_train_batch_size"] = 1
+    small, large = (
+        check_fit(config(seven_b, **keys), all_long(tokens=64), (Device("cpu", "a CPU", 16 << 30, free),))
+        for free in (7_000_000_000, 9_000_000_000)
+    )
+    for found in (small, large):
+        assert found.memory is not None
+        assert found.loading is not None
+        assert found.memory.total < 0.9 * 7_000_000_000 < found.rooms[0].needed
+        assert found.rooms[0].needed == found.loading.total - found.loading.mapped
+    assert not small.fits
+    assert large.fits
+
+
 def test_padding_is_the_mean_of_the_longest_of_a_batch() -> None:
     lengths = of_lengths(np.array([10, 20, 30]), basis="", exact=True)
     pairs = [max(one, other) for one in (10, 20, 30) for other in (10, 20, 30)]
