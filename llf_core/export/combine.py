@@ -49,7 +49,8 @@ def combine_adapters(
             them.
         ModelError: an adapter is missing or damaged, does not fit the model, or is of a type that PEFT does not know.
         UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        RuntimeError, MemoryError: out of memory, or a weight is not finite.
+        RuntimeError, MemoryError: out of memory; the first also if a combination by SVD meets a weight that is not
+            finite.
         OSError: a file cannot be read.
 
     Source:

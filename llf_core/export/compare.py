@@ -141,7 +141,7 @@ def _compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck
 
 
 def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: float, by: str) -> ReceiptCheck:
-    """Compare logits at each position by their largest difference, which is infinite where one is not a number.
+    """Compare logits at each position by their largest difference, which is infinite where a logit is not finite.
 
     Args:
         expected: logits for each prompt `[N, V]`, float32: N positions, V tokens.
@@ -167,7 +167,7 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
             detail = f"{one.shape[0]} positions were expected, {other.shape[0]} computed."
             return ReceiptCheck("logits", passed=False, measured="other shape", by=by, detail=detail)
         differences = (one[:, :width] - other[:, :width]).abs()
-        apart = max(apart, float(torch.nan_to_num(differences, nan=torch.inf).max()))
+        apart = max(apart, float(torch.nan_to_num(differences, nan=torch.inf, posinf=torch.inf).max()))
     return ReceiptCheck("logits", apart <= share * spread, apart, share * spread, by=by)
 
 
@@ -182,7 +182,7 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
             side has, as padding of the vocabulary, are ignored: the probabilities are those among the other tokens.
 
     Returns:
-        The mean; 0 without positions, and not a number (NaN) if a logit is not finite.
+        The mean; 0 without positions, infinite or not a number (NaN) if a logit is not finite.
 
     Raises:
         ValueError: the two differ in the number of prompts.

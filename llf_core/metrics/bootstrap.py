@@ -91,7 +91,7 @@ def expanded_percentiles(found: Numbers, count: int) -> tuple[float, float]:
     97.6 % for 200 examples, 0.9 % and 99.1 % for 10.
 
     Args:
-        found: the values of the samples; those that are not finite are left out.
+        found: the values of the samples, of shape `[samples]`; those that are not finite are left out.
         count: number of examples, at least 2.
 
     Returns:

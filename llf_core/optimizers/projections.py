@@ -63,11 +63,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
     """
     side = projected_side(gradient, side)
     try:
-        if randomized:
-            u, v = randomized_svd(gradient.float(), rank)
-        else:
-            with _single_thread(gradient.device):
-                u, _, v = torch.linalg.svd(gradient.float(), full_matrices=False)
+        u, v = _singular_vectors(gradient.float(), rank, randomized=randomized)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # torch does not list it
         raise OptimizerError(
             "A gradient has values that are not finite, so there is no projection for it.",
@@ -79,6 +75,22 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
         for name, matrix in found.items()
         if side in {name, "full"}
     }
+
+
+def _singular_vectors(matrix: Tensor, rank: int, *, randomized: bool) -> tuple[Tensor, Tensor]:
+    """Left and right singular vectors of a float32 matrix; at least `rank` of them.
+
+    Raises:
+        torch.linalg.LinAlgError: the matrix is not finite.
+    """
+    if randomized:
+        u, v = randomized_svd(matrix, rank)
+    else:
+        with _single_thread(matrix.device):
+            u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    if not (u.isfinite().all() and v.isfinite().all()):  # LAPACK takes infinity in a wide matrix for a number
+        raise torch.linalg.LinAlgError  # type: ignore[attr-defined]  # torch does not list it
+    return u, v
 
 
 @contextmanager

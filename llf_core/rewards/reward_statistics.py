@@ -126,7 +126,7 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         -1 to 1; NaN where either is constant or empty.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: the lengths differ, and neither is constant or empty.
 
     Source:
         Spearman, The proof and measurement of association between two things, 1904.

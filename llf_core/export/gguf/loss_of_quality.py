@@ -105,8 +105,8 @@ def quality_loss(
         width: size of the base's vocabulary; further columns of `logits` are ignored.
 
     Returns:
-        Means over the positions of the probe, of which there is at least one; not numbers (NaN) where a logit is not
-        finite.
+        Means over the positions of the probe, of which there is at least one. Where a logit is not finite, `kl` is
+        infinite or not a number (NaN), and `perplexity` may be.
 
     Raises:
         OSError: the file cannot be read.

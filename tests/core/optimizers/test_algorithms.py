@@ -140,9 +140,16 @@ def test_squares_are_summed_in_float32_part_by_part(monkeypatch):
     assert sum_of_squares(tensor).item() == pytest.approx(tensor.double().square().sum().item(), rel=1e-5)
 
 
-def test_a_randomized_svd_refuses_what_is_not_finite():
-    with pytest.raises(OptimizerError, match="not finite"):
-        find_projections(torch.full((40, 40), torch.nan), 8, "std", randomized=True)
+@pytest.mark.parametrize("randomized", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_gradient_that_is_not_finite_has_no_projection(value, randomized):
+    """LAPACK decomposes a wide matrix with one infinite value without an error, into vectors of NaN."""
+    for shape in ((40, 40), (8, 200), (200, 8)):
+        one = torch.randn(shape)
+        one[0, 5] = value
+        for gradient in (one, torch.full(shape, value)):
+            with pytest.raises(OptimizerError, match="not finite"):
+                find_projections(gradient, 4, "std", randomized=randomized)
 
 
 def blocks_of(mode, dtype=torch.float32, interval=2, start=None, count=4):
