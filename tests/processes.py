@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def signal_all(pids, number):
     """Sends a signal to processes that live."""
     for pid in pids:
         os.kill(pid, number)
+
+
+def go_on_until(seen, pids, pause=lambda: time.sleep(0.2), seconds=240):
+    """Lets stopped processes go on for moments until something is seen, so that what looks slowly misses nothing."""
+    until = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < until
+        signal_all(pids, signal.SIGCONT)
+        time.sleep(0.02)
+        signal_all(pids, signal.SIGSTOP)
+        pause()
 
 
 def end(processes, seconds=60):

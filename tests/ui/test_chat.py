@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import base64
 import signal
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
 
 from llf_core.chat.conversation import new_conversation
-from tests.processes import processes_of, running, signal_all, with_input_of
+from tests.processes import go_on_until, processes_of, running, signal_all, with_input_of
 from tests.tiny import picture_file, save_tiny_llava
-from tests.ui.conftest import EVIL, PATIENCE, set_theme, settled
+from tests.ui.conftest import EVIL, set_theme, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,26 +156,15 @@ def test_pictures_are_added_sent_and_shown_after_a_reload(
 def ask_and_stop(page: Any, lab: Lab, log: Any, question: Any) -> None:
     """Sends a question, and stops both replies to it while they are written."""
     (engine,) = running(processes_of(lab.home), "llf_core.chat.worker_process")
-    pids = with_input_of(engine.pid)
+    pids, look = with_input_of(engine.pid), partial(page.wait_for_timeout, 200)
     signal_all(pids, signal.SIGSTOP)  # or the replies could end before the page is read and the key is pressed
     try:
         question.press("Control+Enter")
-        go_on_until(page, pids, lambda: log.get_by_text("Answering…").count() == 2)
+        go_on_until(lambda: log.get_by_text("Answering…").count() == 2, pids, look)
         question.press("Escape")
-        go_on_until(page, pids, lambda: log.get_by_text("Stopped.").count() == 2)
+        go_on_until(lambda: log.get_by_text("Stopped.").count() == 2, pids, look)
     finally:
         signal_all(pids, signal.SIGCONT)
-
-
-def go_on_until(page: Any, pids: list[int], seen: Callable[[], bool]) -> None:
-    """Lets stopped processes go on for moments until something is seen, so that a page that is slow loses nothing."""
-    until = time.monotonic() + PATIENCE / 1000
-    while not seen():
-        assert time.monotonic() < until
-        signal_all(pids, signal.SIGCONT)
-        time.sleep(0.02)
-        signal_all(pids, signal.SIGSTOP)
-        page.wait_for_timeout(200)
 
 
 def lose_kernel(page: Any, lab: Lab, view: Any, question: Any) -> None:

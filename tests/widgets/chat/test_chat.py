@@ -19,7 +19,7 @@ from llf_widgets.chat import models as shared
 from llf_widgets.chat.replies import Writing
 from llf_widgets.chat.widget import Chat
 from tests.attempts import data_file, make_run, settings, trained
-from tests.processes import signal_all, with_input_of
+from tests.processes import go_on_until, signal_all, with_input_of
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
 
@@ -104,13 +104,13 @@ def test_a_reply_is_stopped_and_what_was_written_is_kept(chat):
 
     def take_first(conversation, writing, event):
         take(conversation, writing, event)
-        if writing.text and not begun:
+        if writing.text:
             begun.append(writing)
-            signal_all(engine, signal.SIGSTOP)  # the reply cannot end before it is stopped
 
     chat._writer._on_event = take_first
+    signal_all(engine, signal.SIGSTOP)  # the reply cannot end before it is stopped
     page(chat, type="send", text="the sea, the ship")
-    until(lambda: begun)
+    go_on_until(lambda: begun, engine)
     page(chat, type="send", text="too early")
     assert "still being written" in chat._note
     page(chat, type="stop")
