@@ -95,6 +95,12 @@ RULED_OUT: dict[str, dict[str, str]] = {
         "OSError": "it explains an error without the run's folder",
         "PluginError": "it explains an error without the config",
     },
+    "llf_core.export.formats.merged.MergedFormat.verify": dict.fromkeys(
+        ("ModelError", "PluginError"), "gives no base, whose settings would be read"
+    ),
+    "llf_core.export.formats.quantized.QuantizedFormat.verify": dict.fromkeys(
+        ("ModelError", "PluginError"), "gives no base, whose settings would be read"
+    ),
     "llf_core.export.gguf.converter.known_architectures": dict.fromkeys(
         ("SyntaxError", "UnicodeDecodeError", "ValueError"), "the checksum of the wheel was verified"
     ),

@@ -57,7 +57,8 @@ def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, .
         One source per name, in the same order.
 
     Raises:
-        DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
+        DataError: a name is no entry, file, folder or hub id, its entry cannot be used, or `dataset_info.json` is not a
+            JSON object or not in the hub's data set.
         OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
         PluginError: two installed packages declare the same format.
     """
@@ -97,7 +98,8 @@ def find_sources(
         One source per name, in the same order.
 
     Raises:
-        DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
+        DataError: a name is no entry, file, folder or hub id, its entry cannot be used, or `dataset_info.json` is not a
+            JSON object or not in the hub's data set.
         PluginError: two installed packages declare the same format.
         OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
     """

@@ -103,13 +103,14 @@ class ExportFormat(ABC):
             One check for each comparison.
 
         Raises:
-            ExportError: the other program ended without a result.
+            ExportError: the other program ended without a complete result, or imported LLF; or the disk has no room for
+                the weights of a GGUF base.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             ModelError: the settings of the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read.
+            OSError: a file cannot be read or written, or a process cannot be started.
             MemoryError: out of memory.
         """
 

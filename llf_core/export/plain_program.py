@@ -39,9 +39,9 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the temporary folder cannot be written, or the process cannot be started.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        ModelError: the settings of the base cannot be read.
+        ModelError: the settings of `base` cannot be read.
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-        PluginError: two installed packages declare the same plug-in.
+        PluginError: two installed packages declare the same plug-in; only with `base`.
     """
     return run_plain_on(source, [folder], base=base)[0]
 

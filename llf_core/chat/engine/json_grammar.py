@@ -83,8 +83,9 @@ class Grammars:
             schema: JSON schema; `{}` for any object.
 
         Raises:
-            RequestError: llguidance is not installed, the tokenizer is not supported, or the schema is invalid or has a
-                keyword that llguidance does not support, such as `not`, `if`, `oneOf` or `uniqueItems`.
+            RequestError: llguidance is not installed, the tokenizer is not supported, or the schema is invalid, fits no
+                value, or has what llguidance does not support, such as `not`, `if`, `uniqueItems`, or a `oneOf` of
+                alternatives that may both fit.
         """
         try:
             import llguidance

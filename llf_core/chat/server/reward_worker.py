@@ -32,11 +32,7 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
             `max_length`, the number of tokens at which texts are cut, None for none.
 
     Returns:
-        `scores` and the number of `tokens`; or `failed`, the JSON of a `Failed`.
-
-    Raises:
-        OSError: too many files are open.
-        PluginError: two installed packages declare the same plug-in.
+        `scores`, one for each input, and the number of `tokens` of all; or `failed`, the JSON of a `Failed`.
     """
     from llf_core.generation.message_prompt import context_length
     from llf_core.models.out_of_memory import is_out_of_memory

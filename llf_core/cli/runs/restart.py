@@ -24,8 +24,9 @@ def runs_resume(
     Reward functions can be replaced, for example one whose error ended the run.
 
     Raises:
-        UserError: no run or more than one matches, it has not ended or cannot be resumed, or the file has no reward
-            function of it.
+        UserError: no run or more than one matches, it has not ended, its config is no longer valid, its code is not
+            trusted, a file of it cannot be read or written, or its process does not start; or the file with reward
+            functions cannot be used or has none of the run.
         Exit: the run fails, or the command was interrupted.
         OSError: too many files are open.
     """
@@ -60,8 +61,8 @@ def runs_branch(
     """Start a new run from a checkpoint of another run, with changed settings, to compare both.
 
     Raises:
-        UserError: no run or more than one matches, it has no such checkpoint, or a change is not KEY=VALUE or not
-            allowed.
+        UserError: no run or more than one matches, it has no such checkpoint, a change is not KEY=VALUE or not
+            allowed, the run's code is not trusted, the new run cannot be written, or its process does not start.
         Exit: the new run fails, or the command was interrupted.
         OSError: too many files are open.
     """
@@ -90,7 +91,8 @@ def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> Non
     """Start a new run with the same config and the same live changes at the same steps, to repeat its result.
 
     Raises:
-        UserError: no run or more than one matches, or its config is no longer valid.
+        UserError: no run or more than one matches, its config is no longer valid, its code is not trusted, the new run
+            cannot be written, or its process does not start.
         Exit: the new run fails, or the command was interrupted.
         OSError: too many files are open.
     """

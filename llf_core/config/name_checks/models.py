@@ -63,11 +63,12 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
     """Suggest the model that was probably meant, among local, cached and well-known ones, for the loader's error.
 
     Args:
-        name: of a model or an adapter that does not exist.
+        name: of a model or an adapter that cannot be loaded.
         cache_dir: `cache_dir` of a config. Default: the client's own folder.
 
     Returns:
-        A sentence with a leading space; empty if no name is similar, or `name` itself is well known.
+        A sentence with a leading space; empty if no name is similar, or `name` itself is one of these, as where only
+        its revision does not exist.
 
     Raises:
         OSError: the working directory was removed.

@@ -114,13 +114,14 @@ class AdapterFormat(ExportFormat):
             The checks of `compare_all`.
 
         Raises:
-            ExportError: the other program ended without a result.
+            ExportError: the other program ended without a complete result, or imported LLF; or the disk has no room for
+                the weights of a GGUF base.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
             ModelError: the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
             PluginError: two installed packages declare the same plug-in.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read.
+            OSError: a file cannot be read, the temporary folder cannot be written, or the process cannot be started.
             MemoryError: out of memory while a GGUF base is dequantized.
         """
         from llf_core.export.plain_program import run_plain

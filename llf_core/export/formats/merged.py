@@ -106,13 +106,12 @@ class MergedFormat(ExportFormat):
             The checks, that of a merge first.
 
         Raises:
-            ExportError: the other program ended without a result.
+            ExportError: the other program ended without a complete result, or imported LLF.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            ModelError: the settings of the base cannot be read.
             TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            PluginError: two installed packages declare the same plug-in.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read.
+            OSError: the temporary folder cannot be written, the model's code cannot be read, or the process cannot be
+                started.
         """
         from llf_core.export.plain_program import run_plain
 

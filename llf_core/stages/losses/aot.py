@@ -32,7 +32,7 @@ def aot(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         AOT, paired, arXiv 2406.05882, as TRL's `aot`.
@@ -56,7 +56,7 @@ def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired` (formerly `aot_pair`).

@@ -30,7 +30,7 @@ def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         BCO, arXiv 2404.04656; mixed with DPO as `(L + w · BCO) / (1 + w)`, LLaMA-Factory's `pref_bco_weight` w.

@@ -28,7 +28,7 @@ def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         BCO, arXiv 2404.04656, as TRL's `bco_pair`.

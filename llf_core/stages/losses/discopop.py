@@ -19,14 +19,14 @@ def discopop(pairs: Pairs, terms: Terms) -> Tensor:
 
     Args:
         pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
-        terms: `beta`, `discopop_tau` τ, which is above 0 and below 1.
+        terms: `beta`, `discopop_tau` τ, in (0, 1].
 
     Returns:
         `[P]`.
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         DiscoPOP, arXiv 2406.08414, equation 5.

@@ -24,7 +24,7 @@ def hinge(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         SLiC, arXiv 2305.10425, on log-ratios instead of log-probabilities, as in RSO, arXiv 2309.06657.

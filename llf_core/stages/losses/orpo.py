@@ -24,7 +24,7 @@ def orpo(pairs: Pairs, terms: Terms) -> Tensor:
         `[P]`.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         ORPO, arXiv 2403.07691, equation 6.
@@ -45,7 +45,7 @@ def odds_ratio_loss(pairs: Pairs) -> Tensor:
         `[P]`; `ln 2` where both completions are equally likely.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         ORPO, arXiv 2403.07691, equations 4 and 7.

@@ -26,7 +26,7 @@ def sigmoid(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         DPO, arXiv 2305.18290, equation 7; ε as in conservative DPO (E. Mitchell, A note on DPO with noisy preferences,

@@ -27,7 +27,7 @@ def simpo(pairs: Pairs, terms: Terms) -> Tensor:
         `[P]`.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         SimPO, arXiv 2405.14734, equation 6.
