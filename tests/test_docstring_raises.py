@@ -65,6 +65,7 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.data.preparation._built": {"ValueError": "the key is one of `cache_key`"},
     "llf_core.data.packed_dataset.PackedRows.of": {"ValueError": "examples are cut to the capacity before"},
     "llf_core.data.chat_template.choose_template": {"OSError": "a config admits no other tool formats"},
+    "llf_core.data.template_tokens.why_never_ends": {"DataError": "its names are those of templates"},
     "llf_core.data.templates._made": dict.fromkeys(("OSError", "UnicodeDecodeError"), "reads a file of this package"),
     "llf_core.data.templates._maker": {"OSError": "reads a file of this package"},
     "llf_core.data.fast_tokenizer._encoding_errors": {"PanicError": "`is_tokenizer_error` recognizes it"},
@@ -81,6 +82,9 @@ RULED_OUT: dict[str, dict[str, str]] = {
     "llf_core.cli.evaluate.evaluate": {"TypeError": "the targets are texts"},
     "llf_core.cli.export.export": {"TypeError": "the targets are texts"},
     "llf_core.evaluation.data_settings.config_for": {"FileNotFoundError": "the config is a dict"},
+    "llf_core.evaluation.answers.answer": {"NotFiniteError": "it decodes greedily"},
+    "llf_core.evaluation.win_rate._answers": {"NotFiniteError": "it decodes greedily"},
+    "llf_core.export.reference.measure_reference": {"NotFiniteError": "it decodes greedily"},
     "llf_core.evaluation.measure_targets.measure_targets": {
         "ValueError": "it makes the key of a model itself",
     },

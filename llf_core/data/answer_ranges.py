@@ -57,8 +57,9 @@ def render_all(
         The conversation up to the example's last answer, and its text.
 
     Raises:
-        BadExample: the conversation is too long or has one of the characters U+E001 to U+E003, or the template raises
-            an error, changes the text before an answer, or leaves out a part of an answer, a call, or the tools. As
+        BadExample: the conversation is too long, or has one of the characters U+E001 to U+E003, which mark answers in a
+            template that ships with LLF; or the template raises an error, changes the text before an answer, leaves
+            out a part of an answer, a call, or the tools, or has `{% generation %}` blocks and marks no text. As
             `RewrittenAnswer` if the last answer alone is rewritten too.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
@@ -103,8 +104,9 @@ def render_answers(
     Raises:
         RewrittenAnswer: the template writes an answer differently once later turns follow (as templates do that strip
             earlier reasoning).
-        BadExample: the conversation is too long or has one of the characters U+E001 to U+E003, or the template raises
-            an error, changes the text before an answer, or leaves out a part of an answer, a call, or the tools.
+        BadExample: the conversation is too long, or has one of the characters U+E001 to U+E003, which mark answers in a
+            template that ships with LLF; or the template raises an error, changes the text before an answer, leaves
+            out a part of an answer, a call, or the tools, or has `{% generation %}` blocks and marks no text.
         DataError: the template exceeds its limits of steps or length.
         MemoryError: out of memory.
     """

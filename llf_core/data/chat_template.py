@@ -85,12 +85,11 @@ class ChatTemplate:
             tokenizer: tokenizer of the model.
 
         Returns:
-            The ids, without tokens that the tokenizer lacks; of the model's own template only those of `turn_ends`,
-            since the model's generation config has the others.
+            The ids, without tokens that the tokenizer lacks, which it would read as the unknown token; of the model's
+            own template only those of `turn_ends`, since the model's generation config has the others.
         """
         tokens = dict.fromkeys(one for one in (self.end, *self.stop, *self.turn_ends) if one)
-        found = (tokenizer.convert_tokens_to_ids(one) for one in tokens)
-        return [one for one in found if one not in {None, tokenizer.unk_token_id}]
+        return [tokenizer.convert_tokens_to_ids(one) for one in tokens if _knows(tokenizer, one)]
 
     def render(
         self,

@@ -11,6 +11,7 @@ from llf_core.data.errors import DataError
 from llf_core.redaction import redact
 from llf_core.redaction.url_secrets import restore_url
 from llf_core.runs import home
+from llf_core.runs.disk_errors import is_disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,6 +54,7 @@ class CloudFile:
         Raises:
             DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
                 lacks the password of the URL.
+            OSError: the disk fails, of a `file://` URL.
         """
         import fsspec
 
@@ -83,8 +85,8 @@ def fetch_file(url: str) -> Path:
         DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
             lacks the password of the URL.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the cache's folder cannot be written, its file system has no hard links, or the file's name is too long
-            for it.
+        OSError: the cache cannot be written, for example on a full disk, its file system has no hard links, or the
+            file's name is too long for it.
     """
     import fsspec
 
@@ -131,6 +133,7 @@ def _with_and_without_name(url: str, act: Callable[[str, Mapping[str, object]], 
 
     Raises:
         DataError: see `fetch_file`.
+        OSError: a disk is full, read-only or failing.
     """
     protocol, url = url.partition("://")[0], redact(url)
     attempts: list[Mapping[str, object]] = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
@@ -143,8 +146,10 @@ def _with_and_without_name(url: str, act: Callable[[str, Mapping[str, object]], 
             raise DataError(f"{url} cannot be opened: {_line(error)}. What to do: {todo}.") from None
         except FileNotFoundError:
             raise DataError(f"There is no file {url}.") from None
-        except Exception as error:  # noqa: BLE001 - each protocol has errors of its own
-            if number == len(attempts):
+        except Exception as error:
+            if isinstance(error, OSError) and is_disk_error(error):  # of the cache, which no other credentials mend
+                raise
+            if number == len(attempts):  # each protocol has errors of its own
                 raise DataError(
                     f"{url} cannot be read: {_line(error)}. Check the name, the network and the credentials."
                 ) from None

@@ -45,9 +45,6 @@ def why_never_ends(name: str, end: str, knows: Callable[[str], bool]) -> str:
 
     Returns:
         Sentences with the templates whose tokens it all has; empty if it has the token.
-
-    Raises:
-        DataError: a name of `template_names` has no template.
     """
     if knows(end):
         return ""

@@ -1,6 +1,7 @@
 """Reads the records of text files: JSON, JSON lines, tables with a separator, and lines of plain text.
 
-A broken line costs only its record, except in formats that must be parsed as a whole.
+A broken line costs only its record, except in formats that must be parsed as a whole. What a broken compressed file
+raises passes through all readers: `llf_core.data.read_file`, which calls them, turns it into an `UnpackingError`.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def read_jsonl(path: File) -> Iterator[RecordOrBroken]:
         path: a local file, a `LimitedFile` or a `CloudFile`.
 
     Yields:
-        A `Record`, or a `BrokenLine` for a line that is no JSON object, not UTF-8 or above `MAX_LINE_BYTES`.
+        A `Record`, or a `BrokenLine` for a line that is no JSON object, has a key twice, is not UTF-8 or is above
+        `MAX_LINE_BYTES`.
 
     Raises:
         LongFileError: more than the limit of a `LimitedFile` was read.
@@ -122,12 +124,12 @@ def read_json(path: File) -> Iterator[RecordOrBroken]:
         path: a local file, a `LimitedFile` or a `CloudFile`.
 
     Yields:
-        A `Record`, or a `BrokenLine` for an entry that is no object.
+        A `Record`, or a `BrokenLine` for an entry that is no object; of JSON lines, see `read_jsonl`.
 
     Raises:
         LongFileError: more than the limit of a `LimitedFile` was read.
-        DataError: it is no JSON list or not UTF-8, an object in it has a key twice, or a file of a cloud cannot be
-            opened.
+        DataError: a list is no valid JSON or not UTF-8, or an object in it has a key twice; the file holds another JSON
+            value; or a file of a cloud cannot be opened.
         OSError: the file cannot be opened, for example without permission.
     """
     if holds_lines(path):

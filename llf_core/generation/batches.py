@@ -74,7 +74,8 @@ class BatchGenerator:
 
         Raises:
             ValueError: a sampling parameter is out of range, or `batch_size` is 0.
-            RuntimeError: out of memory, or logits to sample from are NaN or infinite.
+            NotFiniteError: logits to sample from are NaN or infinite.
+            RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
         """
         answers = [""] * len(prompts)
         done = 0
@@ -119,7 +120,8 @@ class BatchGenerator:
         Raises:
             ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer
                 limits than prompts.
-            RuntimeError: out of memory, or logits to sample from are NaN or infinite.
+            NotFiniteError: logits to sample from are NaN or infinite.
+            RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
         """
         if len(limits) != len(prompts) or min(limits, default=1) < 1:
             raise ValueError(f"limits is {list(limits)}. Expected {len(prompts)} integers of at least 1.")

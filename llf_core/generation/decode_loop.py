@@ -40,7 +40,8 @@ def decode(  # noqa: PLR0913 - the settings of a completion
 
     Raises:
         ValueError: a sampling parameter is out of range.
-        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
+        NotFiniteError: logits to sample from are NaN or infinite.
+        RuntimeError: out of memory.
     """
     rows = list(range(len(prompts)))
     of = list(numbers) if numbers is not None else rows

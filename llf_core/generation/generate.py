@@ -64,7 +64,8 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
         jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
         Exception: any other error of the template's code.
-        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
+        NotFiniteError: logits to sample from are NaN or infinite.
+        RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
 
     Source:
         The order of the sampling parameters is that of transformers' `generate`; nucleus sampling: arXiv 1904.09751;
@@ -124,7 +125,8 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
 
     Raises:
         ValueError: a sampling parameter is out of range, or `batch_size` is 0.
-        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
+        NotFiniteError: logits to sample from are NaN or infinite.
+        RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
     """
     from llf_core.generation.batches import BatchGenerator
     from llf_core.generation.sampling import Sampling
@@ -166,7 +168,8 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
     Raises:
         ValueError: a sampling parameter or `max_new_tokens` is out of range, `batch_size` is 0, or there are more or
             fewer of `max_new_tokens` than prompts.
-        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
+        NotFiniteError: logits to sample from are NaN or infinite.
+        RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
     """
     from llf_core.generation.batches import BatchGenerator
 

@@ -101,7 +101,7 @@ class TokenSampler:
             One token id per row.
 
         Raises:
-            RuntimeError: logits to sample from are NaN or infinite.
+            NotFiniteError: logits to sample from are NaN or infinite.
             KeyError: tokens are sampled, and a row is none of those given before.
         """
         scores = scores.float()

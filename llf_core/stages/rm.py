@@ -37,7 +37,7 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
         `[pairs]`.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         Bradley-Terry preferences: arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1 (one pair a

@@ -74,8 +74,7 @@ def main() -> int:
         Exit code: 0, or 1 if the reward model could not be loaded.
 
     Raises:
-        OSError: too many files are open, or the parent has ended.
-        PluginError: two installed packages declare the same plug-in.
+        OSError: the parent has ended.
         PanicError: a tokenizer of the Rust library failed with an error that Python does not know.
     """
     output = sys.stdout

@@ -1,4 +1,4 @@
-"""Rows with a list of messages as in OpenAI's API. Nothing is added to them, such as a system prompt."""
+"""Rows with a list of messages as in OpenAI's API. Nothing is added to them that the record does not have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class OpenAI(DatasetFormat):
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Convert messages to a conversation, with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
 
-        A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect.
+        A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect. The role
+        `developer` counts as `system`. A column `system` is the system prompt of messages that begin without one.
 
         Args:
             row: one record.

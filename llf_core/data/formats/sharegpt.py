@@ -30,7 +30,7 @@ class ShareGPT(DatasetFormat):
         """Convert turns to a conversation, with the messages of OpenAI's format, so that one chat template serves both.
 
         A function call becomes `tool_calls` of the assistant, an observation a `tool` message. A turn keeps its
-        reasoning under any of its usual names.
+        reasoning under any of its usual names. A column `system` is the system prompt of turns that begin without one.
 
         Args:
             row: one record.

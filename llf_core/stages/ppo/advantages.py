@@ -34,7 +34,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         outside the mask.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         arXiv 1506.02438, equations 9 and 16.

@@ -40,7 +40,7 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange:
         The losses, and where they are clipped, `[tokens]` each.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         arXiv 1707.06347, equation 7.
@@ -66,7 +66,7 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float)
         The losses, and where they are clipped, `[tokens]` each.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         Equation 9 of arXiv 1707.06347, with the values clipped as in the authors' code (github.com/openai/baselines,
@@ -90,7 +90,7 @@ def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
         `[tokens]`, in nats.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k3`.
@@ -112,7 +112,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
         A scalar; NaN or infinite where all returns are the same.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         `explained_variance` of OpenAI's baselines (github.com/openai/baselines, common/math_util.py).

@@ -31,7 +31,7 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
         `[batch, seq]`, 0 outside the mask.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
@@ -55,7 +55,7 @@ def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
         `[batch]`, in nats.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device.
+        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k1`.

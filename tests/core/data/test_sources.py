@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 
 import pytest
 
@@ -110,6 +112,18 @@ def test_a_file_that_a_cloud_does_not_give_is_one_sentence(tmp_path, url, messag
     (source,) = find_sources([url], tmp_path)
     with pytest.raises(DataError, match=message):
         open_source(source)
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_cloud(tmp_path):
+    (source,) = find_sources([in_memory("/sets/long.jsonl", "x" * 100_000)], tmp_path)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # in bytes
+        with pytest.raises(OSError, match="File too large"):
+            open_source(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_an_unknown_name_is_told_the_nearest(info):

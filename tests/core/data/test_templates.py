@@ -165,6 +165,11 @@ def test_a_generation_stops_at_the_end_and_at_the_stop_words(every):
     assert choose_template(None, every).end_ids(every) == []
 
 
+def test_a_generation_stops_at_an_end_that_stands_for_unknown_tokens_too(tokenizer):
+    tokenizer.unk_token = tokenizer.eos_token  # as in GPT-2's
+    assert choose_template("default", tokenizer).end_ids(tokenizer) == [tokenizer.eos_token_id]
+
+
 def test_an_unknown_template_is_told_the_nearest(tokenizer):
     with pytest.raises(DataError, match=r"Unknown template 'chatm'\. Did you mean 'chatml'"):
         choose_template("chatm", tokenizer)
