@@ -49,7 +49,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     Args:
         name: as it was written.
-        known: names, those that are meant most often first. A hub id is also compared by its part after the slash.
+        known: names, those that are meant most often first. If the name has no slash, a hub id is also compared
+            by its part after the slash.
 
     Returns:
         The known name, or None if none is similar.

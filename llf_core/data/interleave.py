@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 
+from llf_core.data.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -81,7 +83,7 @@ def interleave_streams(
         Examples. Some are repeated or left out, depending on the strategy.
 
     Raises:
-        ValueError: a data set that had examples has none when it is started again.
+        DataError: a data set that had examples has none when it is started again, since its files have changed.
     """
     if strategy == "concat":
         yield from chain.from_iterable(begin() for begin in sets)
@@ -118,6 +120,10 @@ class _Ahead(Generic[T]):
         if not self._next:
             self._examples = self._begin()
             self._next = list(islice(self._examples, 1))
+            if not self._next:
+                raise DataError(
+                    "A data set has no examples any more. Expected its files to stay unchanged while they are read."
+                )
         (example,) = self._next
         self._next = list(islice(self._examples, 1))
         self.ended = self.ended or not self._next

@@ -90,8 +90,9 @@ class MediaLimits:
     def frame_indices(self, total: int, seconds: float) -> list[int]:
         """Indices of the frames that are taken from a video, spread evenly from the first to the last.
 
-        If only one is taken, it is the first. Their number and places are those of LLaMA-Factory
-        (`_get_video_sample_indices`).
+        If only one is taken, it is the first. Places are rounded down exactly. Their number is that of LLaMA-Factory
+        (`_get_video_sample_indices`), and so are nearly all places: its floating-point numbers sometimes fall just
+        below a whole one, and it takes the frame before.
 
         ```
         20 frames of 4 seconds, 2 frames per second  ->  8 of them: 0 2 5 8 10 13 16 19

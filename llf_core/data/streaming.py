@@ -104,8 +104,8 @@ class Stream:
             Examples, mixed by `mix_strategy`, which may repeat some or leave some out.
 
         Raises:
-            DataError: there is no example; a file cannot be read; a record is unusable and `stop_on_dropped` is true;
-                or see `llf_core.data.parallel.encode_all`.
+            DataError: there is no example, or a data set has none when it is started again; a file cannot be read; a
+                record is unusable and `stop_on_dropped` is true; or see `llf_core.data.parallel.encode_all`.
             OSError: a file cannot be opened, for example without permission.
             PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
                 format.

@@ -17,7 +17,7 @@ def add_exactly(parameter: Tensor, update: Tensor, compensation: Tensor) -> None
         compensation: of the same shape: what was lost so far; changed in place.
 
     Raises:
-        RuntimeError: the tensors differ in shape or device, or out of memory.
+        RuntimeError: the tensors are on different devices, their shapes do not broadcast, or out of memory.
 
     Source:
         Kahan, Further remarks on reducing truncation errors, CACM 8(1), 1965; for training in bfloat16: arXiv

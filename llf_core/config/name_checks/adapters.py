@@ -35,7 +35,8 @@ def check_adapters(config: RunConfig) -> CheckResult:
         config: names method, model and adapters.
 
     Returns:
-        A problem for each that does not fit; nothing for what is not on this machine.
+        An error for each that does not fit, and a note about a model whose files are quantized; nothing for what is not
+        on this machine.
 
     Raises:
         OSError: a weight file of the model cannot be read.

@@ -101,8 +101,9 @@ class Mirror:
         Raises:
             MirrorError: the hub refused the request: no such model or revision, or no access.
             TimeoutError: the answer was not complete in time.
-            ValueError, TypeError, KeyError, AttributeError, OverflowError: the answer is none of this hub's, or is too
-                large.
+            ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError: the answer is none of this
+                hub's, or is too large.
+            OSError: the client of Hugging Face, which sends the request, is set offline (`HF_HUB_OFFLINE`).
             Exception: of the HTTP library, if the server cannot be reached.
         """
         status, answer = read_json(f"{self.endpoint}/{self.list_path(model, revision)}", self.headers, seconds=seconds)

@@ -31,8 +31,8 @@ def check_model_terms(config: RunConfig, spec: FieldSpec) -> CheckResult:
         spec: a key that names one model.
 
     Returns:
-        A warning for a gated model that is not cached while there is no token, and a note for a license with
-        conditions. Nothing for a folder, and for a model that the catalog lacks.
+        A warning for a gated model that is not cached while there is no token, unless another hub is set, and a note
+        for a license with conditions. Nothing for a folder, and for a model that the catalog lacks.
     """
     name = config.get(spec.key)
     known = find_model(name) if isinstance(name, str) and not is_there(Path(name)) else None

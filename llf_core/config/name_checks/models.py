@@ -90,8 +90,8 @@ def check_models(config: RunConfig, spec: FieldSpec, folders: Sequence[Path], ru
         runs: ids of runs, which a reward model may be.
 
     Returns:
-        An error for a name that can be no model, a problem for a missing path, see `paths.absent`, and a question for
-        each hub id that is neither cached nor well known.
+        An error for a name that can be no model, or that misspells one on this machine; a problem for a missing path,
+        see `paths.absent`; and a question for each hub id that is neither cached nor well known.
     """
     value = config.get(spec.key)
     names = value if isinstance(value, tuple) else () if value is None else (value,)

@@ -55,7 +55,7 @@ def _hold_out_and_evaluate(c: ConfigValues) -> Fix:
 
 
 def saves_are_evaluated(save_steps: float, eval_steps: float) -> bool:
-    """Whether every save coincides with an evaluation, as transformers demands for the best checkpoint.
+    """Whether the interval of saves is a multiple of that of evaluations, as transformers demands to find the best.
 
     Args:
         save_steps: interval of the saves, in steps, or below 1 as a share of the run.

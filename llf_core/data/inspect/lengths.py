@@ -53,10 +53,11 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
 
 
 def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
-    """Cutoffs whose costs are compared (see `cost`): the current one, and others from half to one and a half times it.
+    """Cutoffs whose costs are compared (see `cost`): the current one, and others near it.
 
-    Above the current one, none is longer than the longest example, rounded up to a multiple of 64. The factors and the
-    multiple are chosen by hand.
+    The others are from half to one and a half times it, rounded to multiples of 64, and at least 64. Above the current
+    one, none is longer than the longest example, rounded up to a multiple of 64. The factors and the multiple are
+    chosen by hand.
 
     Args:
         cutoff: current `cutoff_len`, tokens.

@@ -205,13 +205,14 @@ class OnlineStage(TrainerStage):
     def load(self, checkpoint: Path) -> None:
         """Read the completions that `save` wrote, onto the run's device; the trainer takes them when it begins.
 
-        Without them, the resumed run would sample anew in the middle of an iteration and have other losses.
+        Without them, the resumed run would sample anew in the middle of an iteration and have other losses. There is no
+        file if the next step samples.
 
         Args:
             checkpoint: folder of the checkpoint.
 
         Raises:
-            OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError: the file is missing or damaged.
+            OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError: the file cannot be read or is damaged.
         """
         import torch
 

@@ -216,6 +216,12 @@ def test_turns_are_those_of_the_library_that_knows_the_lengths(lengths, strategy
     assert [int(one) for one in interleave_streams(begins, strategy, shares, seed)] == expected
 
 
+def test_a_data_set_that_is_emptied_while_it_is_read_is_told_apart_from_a_fault_of_llf():
+    emptied = iter([iter("a"), iter("")])
+    with pytest.raises(DataError, match="no examples any more"):
+        list(interleave_streams([lambda: next(emptied), lambda: iter("bcd")], "interleave_over", (), 0))
+
+
 @pytest.mark.parametrize(
     ("values", "key"),
     [

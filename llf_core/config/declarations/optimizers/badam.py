@@ -102,7 +102,9 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     """Estimate the memory of moments, float32 copies and gradients of the largest block, or of the mode `ratio`.
 
     For the forecast. Only the block in training has a state and gradients (BAdam, arXiv 2404.02827). In the mode
-    `ratio` a share of each weight has moments, with an index of 8 bytes if it is scattered, and all have gradients.
+    `ratio` a share of each weight has moments, with an index of 8 bytes if it is scattered, and all of it has
+    gradients. Embeddings and heads (`UNTRAINED`) have neither, and parameters of fewer than `SMALL` values count as a
+    whole.
 
     Args:
         config: the options.
