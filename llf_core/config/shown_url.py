@@ -16,12 +16,13 @@ def without_secrets(address: str) -> str:
         address: a URL, or a name or path, which stays as it is unless it begins with a user name and password.
 
     Returns:
-        The rest of the URL, or `a URL` if it cannot be parsed.
+        The rest of the URL, or `a URL` if it cannot be parsed or its port is no number.
     """
     if "://" not in address:
         return USER.sub("", address)
     try:
         parts = urlsplit(address)
-    except ValueError:  # as `http://[::1`
+        _ = parts.port  # no number where a password has a `/`, `?` or `#` that ends the part before it
+    except ValueError:  # also `http://[::1`
         return "a URL"
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

@@ -228,7 +228,7 @@ def document_attention(
         attention; the softmax is computed in float32.
 
     Raises:
-        ValueError, IndexError: the layout has forks, and fewer than documents.
+        ValueError, IndexError: the layout has forks, and fewer than documents, or with a window more.
         RuntimeError: the shapes or dtypes do not fit, or out of memory.
 
     Source:

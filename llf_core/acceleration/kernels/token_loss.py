@@ -87,7 +87,7 @@ def nll_sum(
         only.
 
     Raises:
-        RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
+        IndexError, RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         torch's `F.cross_entropy`, summed; label smoothing as in arXiv 1512.00567, section 7.

@@ -142,7 +142,7 @@ def attention(
 
     Raises:
         RuntimeError: shapes do not fit, or out of memory.
-        ValueError, IndexError: the batch has forks, and fewer than documents.
+        ValueError, IndexError: the batch has forks, and fewer than documents, or with a window or on a GPU more.
 
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.
@@ -361,7 +361,7 @@ def per_document_attention(
         `[tokens, heads, value_dim]`.
 
     Raises:
-        RuntimeError: there is no document, shapes do not fit, or out of memory.
+        ValueError, RuntimeError: there is no document; the second also if shapes do not fit, or out of memory.
 
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.

@@ -275,7 +275,7 @@ def render(jinja: str, variables: dict[str, object]) -> str:
         The text.
 
     Raises:
-        TemplateError: the source is not valid, or it refuses the messages by `raise_exception`.
+        TemplateError: the source is not valid, refuses the messages by `raise_exception`, or reads what they lack.
         TypeError: a value in the messages is of a type that an expression of the source cannot use.
     """
     template, known = _compiled(jinja)

@@ -83,7 +83,7 @@ def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor
         `values[mask]` is `flat` again.
 
     Raises:
-        RuntimeError: there is no completion, or `flat` has another number of tokens.
+        RuntimeError: there is no completion, or `flat` has another number of tokens, and not just one.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     rectangle = flat.new_zeros(mask.shape)

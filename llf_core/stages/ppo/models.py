@@ -89,8 +89,8 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
             reference answers that are missing, or what only TRL provides.
         RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
         re.error: `reward_pattern` is not a regular expression.
-        OSError: a file of a model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
+        OSError: a file of a model or of the prompts cannot be read, a cache cannot be written, or `LLF_HOME` or
+            `LLF_HOME_MODE` is not valid.
         MemoryError: memory does not suffice.
         PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
             key, or one declares its options wrongly.

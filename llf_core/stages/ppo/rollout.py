@@ -104,6 +104,7 @@ class Rollout:
             RuntimeError: the lengths do not add up to the tokens.
             ValueError: there are not as many prompts as completions, one is empty, or there is not one number for each
                 token.
+            TypeError: the lengths are no integers.
         """
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]

@@ -51,8 +51,8 @@ class PPO(LossStage):
 
         Raises:
             re.error: `reward_pattern` is not a regular expression.
-            OSError: a file of a model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
-                not valid.
+            OSError: a file of a model or of the prompts cannot be read, a cache cannot be written, or `LLF_HOME` or
+                `LLF_HOME_MODE` is not valid.
             PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
                 or key, or one declares its options wrongly.
             ConfigError: a reward model is the result of a run whose config can no longer be read.
@@ -181,7 +181,8 @@ class PPO(LossStage):
                 does not answer.
             NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
             RuntimeError, MemoryError: memory does not suffice for a single completion, or another process has ended.
-            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
+            OSError: the disk is full, a file of the prompts can no longer be opened, or `LLF_HOME` or `LLF_HOME_MODE`
+                is not valid.
             PluginError: the implementation of a format cannot be used, or two installed packages declare the same
                 plug-in.
             KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.

@@ -10,6 +10,8 @@ from llf_core.config.shown_url import without_secrets
         ("me:hunter2@host:80/x", "host:80/x"),
         ("//me:hunter2@host/x", "host/x"),
         ("http://[::1", "a URL"),
+        ("https://me:hunter#2@host/x", "a URL"),
+        ("https://me:hunter/2@host/x", "a URL"),
         ("owner/name@v1", "owner/name@v1"),
         ("C:/data/a@b.json", "C:/data/a@b.json"),
         ("", ""),
