@@ -40,7 +40,8 @@ def targeted(
         experts: whether the adapter reaches experts, which transformers keeps as parameters of three axes.
 
     Returns:
-        Shape `(out, in)` of each weight, by its name.
+        Shape `(out, in)` of each weight, by its name; so is that of a `Conv1D`, as of GPT-2, whose file has `[in, out]`
+        and a bias that tells.
     """
     found = {}
     ends = _ends(requested, ".weight")
@@ -49,7 +50,8 @@ def targeted(
         named = module in requested or f".{name}".endswith(ends)
         wanted = name.endswith(".weight") and (inside if "all" in requested else named)
         if wanted and len(shape) == MATRIX and (experts or not expert):
-            found[name] = shape
+            bias = weights.get(f"{name.removesuffix('weight')}bias", shape[:1])
+            found[name] = shape[::-1] if bias == shape[1:] else shape
     return found
 
 

@@ -61,6 +61,17 @@ def test_the_trained_parameters_are_counted_before_the_start(case, tuned, tiny_m
     assert trained_parameters(config, weight_shapes(str(tiny_model_dir))) == expected
 
 
+@pytest.mark.parametrize("keys", [{"use_dora": True}, {"finetuning_type": "vera", "vera_rank": 4}])
+def test_outputs_of_the_transposed_weights_of_gpt2_are_counted_as_peft_has_them(keys, tuned, tiny_tokenizer, tmp_path):
+    folder = str(tmp_path / "gpt2")
+    model = AutoModelForCausalLM.from_config(tiny_config("gpt2"))
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    config = RunConfig.load({"model_name_or_path": folder, "dataset": "llf_demo"} | keys)
+    found = count_parameters(tuned(model_name_or_path=folder, **keys))[1]
+    assert trained_parameters(config, weight_shapes(folder)) == found
+
+
 @pytest.mark.parametrize("keys", [{}, {"use_dora": True}])
 def test_an_adapter_of_experts_is_counted_as_peft_makes_it(keys, tuned, tiny_tokenizer, tmp_path):
     """PEFT's DoRA leaves the experts out."""

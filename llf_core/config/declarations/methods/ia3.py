@@ -59,14 +59,16 @@ def tuner(config: ConfigValues) -> Tuner:
 def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Count the factors: one for each output of a target, or for each input of one that is scaled there.
 
-    For the forecast of gradients and optimizer states (IA³, arXiv 2205.05638, as PEFT implements it).
+    For the forecast of gradients and optimizer states (IA³, arXiv 2205.05638, as PEFT implements it). Without
+    `ia3_target` it is PEFT's choice for models like Llama; of others with the same names, such as Gemma 2 and OPT, PEFT
+    chooses more or other layers.
 
     Args:
         config: `ia3_target` and `ia3_feedforward`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
-        Number of trained parameters; None if PEFT's choice of targets is not known.
+        Number of trained parameters; None if the model has none of these layers.
     """
     options = config.options(IA3Options)
     feedforward: Any = tuner(config).options.get("feedforward_modules", LLAMA_FEEDFORWARD)
