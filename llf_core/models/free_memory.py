@@ -10,7 +10,7 @@ def release_free_memory() -> None:
     """Give freed memory back to the system: what a trainer's allocator keeps counts as resident, used or not.
 
     A trainer keeps freed memory for its next step (`launch.local_process.RUNTIME_VARIABLES`). That pays as long as the
-    next allocations fit into what is free. They do not after a model was quantized, nor after the first steps of a run
+    next allocations fit into what is free. They do not after a model was quantized, nor after the first step of a run
     (`training.freed_memory`). Only glibc has `malloc_trim`; with another C library this does nothing.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -106,7 +106,6 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     with deferred_imports(short):
         from llf_core.models import plan_device
         from llf_core.stages.base.stage import make_stage
-        from llf_core.training.freed_memory import FreedMemory
         from llf_core.training.load_context import load_context
         from llf_core.training.make_trainer import make_trainer
         from llf_core.training.memory_plan import decide_checkpointing
@@ -120,8 +119,6 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     context = dataclasses.replace(context, data=_longest_first(context.data, short))
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=False)
     trainer = make_trainer(context, stage, _progress(folder, writer))
-    if trainer.pop_callback(FreedMemory) is not None:  # on a CPU
-        trainer.add_callback(FreedMemory(after=(1,)))
     trainer.add_callback(_enough_steps())
     reset_peak(plan.device)
     _tell(phase="making a few steps")

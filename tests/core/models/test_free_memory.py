@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from llf_core.launch.local_process import computing_environment
+from llf_core.training import freed_memory
 
 MEASURE = """
 import resource
@@ -38,3 +39,14 @@ def test_gaps_between_what_is_used_are_given_back():
     begun, freed, released = map(int, done.stdout.split())
     assert freed - begun > 190  # MiB: the allocator keeps what is free
     assert released - begun < 40  # 20 are used
+
+
+def test_a_run_releases_memory_after_its_first_step_alone(monkeypatch):
+    released = []
+    monkeypatch.setattr(freed_memory, "release_free_memory", lambda: released.append(True))
+    callback = freed_memory.FreedMemory()
+    counts = []
+    for _ in range(20):
+        callback.on_step_end(None, None, None)
+        counts.append(len(released))
+    assert counts == [1] * 20
