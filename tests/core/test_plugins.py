@@ -125,8 +125,11 @@ def test_the_optimizer_moves_what_the_method_trains_and_nothing_else(run, tiny_m
     moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
     assert moved == {name for name in after if "norm" in name}
     steps = torch.cat([(after[name] - before[name]).abs() / RATE for name in moved])
-    # Rprop's first step is the learning rate, its second 1.2 of it, or none where the gradient has changed its sign.
-    assert {round(step, 1) for step in steps.tolist()} == {1.0, 2.2}
+    # Rprop's first step is the learning rate, its second 1.2 of it, or none where the gradient has changed its sign:
+    # whether a weight does that hangs on the rounding of the processor.
+    found = {round(step, 1) for step in steps.tolist()}
+    assert 2.2 in found
+    assert found <= {1.0, 2.2}
 
 
 def test_the_loss_is_that_of_the_stage_on_scaled_embeddings(run, tiny_model_dir):

@@ -241,24 +241,26 @@ def test_the_gradient_of_a_router_weight_is_what_the_block_adds():
     assert abs(expected) > 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_with_all_capacity_and_weights_of_1_it_is_the_plain_model(dtype):
+# A product with another number of rows rounds differently on some processors, so the comparison is in float64.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2**-7)])
+def test_with_all_capacity_and_weights_of_1_it_is_the_plain_model(dtype, tolerance):
     plain, model = tiny("llama", dtype), tiny("llama", dtype)
     convert(model, 1.0, 1)
     batch = padded(rows(9, 4), 12)
     real = batch["attention_mask"].bool()
     for training in (True, False):
         one, other = (each.train(training)(**batch).logits[real] for each in (model, plain))
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 def test_a_converted_model_computes_in_evaluation_what_it_did():
-    plain, model = tiny("llama"), tiny("llama")
+    plain, model = tiny("llama", torch.float64), tiny("llama", torch.float64)
     convert(model, 0.125, 2)
     batch = padded(rows(9, 4), 12)
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(model.eval()(**batch).logits[real], plain.eval()(**batch).logits[real], rtol=0, atol=0)
-    assert not torch.equal(model.train()(**batch).logits[real], plain(**batch).logits[real])
+    expected = plain.eval()(**batch).logits[real]
+    torch.testing.assert_close(model.eval()(**batch).logits[real], expected, rtol=1e-12, atol=1e-12)
+    assert (model.train()(**batch).logits[real] - expected).abs().max() > 1e-3
 
 
 ARCHITECTURES = [
@@ -330,12 +332,12 @@ def test_a_cache_is_refused_and_the_decode_loop_leaves_the_model_to_transformers
 
 
 def test_a_block_that_no_token_passes_is_skipped():
-    model = routed(dtype=torch.float32).eval()
+    model = routed(dtype=torch.float64).eval()
     routers_of(model)[0].bias.data.fill_(-1e6)
-    plain = tiny("llama").eval()
+    plain = tiny("llama", torch.float64).eval()
     plain.model.layers[1].forward = lambda hidden, **_: hidden
     ids = rows(7)[0][None]
-    assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+    torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits, rtol=1e-12, atol=1e-12)
 
 
 # -- runs
