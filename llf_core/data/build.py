@@ -78,9 +78,10 @@ class EncodingSettings:
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
-        """Take the settings of a config that determine which examples its records give.
+        """Take the settings of a config that determine which examples its records give, and how many processes do it.
 
-        Changing another key, such as the learning rate, leaves the cache of prepared data valid.
+        A cache of prepared data is found by all of them but the number of processes, and by the data sets, the
+        tokenizer and the template. A key that changes none of these, such as the learning rate, leaves it valid.
 
         Raises:
             PluginError: two installed packages declare the same stage.

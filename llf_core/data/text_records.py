@@ -69,6 +69,8 @@ def _too_long(index: int) -> BrokenLine:
 def read_jsonl(path: File) -> Iterator[RecordOrBroken]:
     """Read the object of each line that is not blank, so that a broken line costs one record.
 
+    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
+
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.
 
@@ -119,6 +121,8 @@ def holds_lines(path: File) -> bool:
 
 def read_json(path: File) -> Iterator[RecordOrBroken]:
     """Read a list of objects. A file that starts with `{` is read as JSON lines, as Hugging Face does.
+
+    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
 
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.
@@ -201,6 +205,8 @@ def read_csv(path: File) -> Iterator[RecordOrBroken]:
 
     The limit of a cell's size of Python's module `csv` is raised for the rest of the process.
 
+    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
+
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.
 
@@ -219,6 +225,8 @@ def read_csv(path: File) -> Iterator[RecordOrBroken]:
 def read_tsv(path: File) -> Iterator[RecordOrBroken]:
     """Read a table with tabs, as `read_csv` does one with commas.
 
+    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
+
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.
 
@@ -234,6 +242,8 @@ def read_tsv(path: File) -> Iterator[RecordOrBroken]:
 
 def read_txt(path: File) -> Iterator[RecordOrBroken]:
     """Read one record `{"text": …}` of each line that is not blank, without its line end.
+
+    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
 
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.

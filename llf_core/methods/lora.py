@@ -282,6 +282,7 @@ def joined(examples: Iterable[dict[str, Tensor]], tokens: int) -> list[dict[str,
 
     Raises:
         KeyError: an example has no `input_ids`, or lacks a key of the first one of its batch.
+        ModelError: what an iterator of `examples` raises passes through, such as that the data gives no example.
     """
     from torch.nn.utils.rnn import pad_sequence
 

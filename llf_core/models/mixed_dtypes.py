@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[object]:
-    """Context manager for a forward pass of a model whose weights have more than one dtype, outside of the Trainer.
+    """Context manager for a forward pass of a model whose weights have half and full precision, outside of the Trainer.
 
     During training, trained weights are float32 and a frozen base is bfloat16; without autocast a product of both
     fails.
@@ -21,7 +21,8 @@ def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[object]:
         model: any module.
 
     Returns:
-        Autocast to the half-precision dtype that some of the weights have; a null context if all have one dtype.
+        Autocast to the half-precision dtype (bfloat16 or float16) that some of the floating-point weights have; a null
+        context if none has one, or all have the same. Quantized weights of integers do not count.
     """
     import torch
 

@@ -52,7 +52,7 @@ def folder_mode() -> int | None:
 
 
 def file_mode() -> int:
-    """Permissions of new files of a run: those of its folders without the execute bits, 0666 if the umask decides.
+    """Permissions of new files of a run: what its folders permit to read and write, 0666 if the umask decides.
 
     Raises:
         ModeError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.

@@ -167,17 +167,19 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """
     descriptor = open_lock(path)
     try:
-        _take(descriptor, path, seconds)
+        is_locked = _take(descriptor, path, seconds)
         try:
             yield
         finally:
             # Closing is not enough: a forked process holds the same lock through its copy of the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if is_locked:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, path: Path, seconds: float) -> None:
+def _take(descriptor: int, path: Path, seconds: float) -> bool:
+    """Take the lock; False on a file system that has none."""
     pause, until = 0.0005, time.monotonic() + seconds
     while True:
         try:
@@ -193,6 +195,6 @@ def _take(descriptor: int, path: Path, seconds: float) -> None:
         except OSError as error:
             if error.errno not in NO_LOCKS_HERE:
                 raise
-            return
+            return False
         else:
-            return
+            return True

@@ -121,7 +121,9 @@ def window_of(series: Series, total: int) -> int:
 
 
 def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
-    """Smooth every metric that a chart at the top or in the middle shows; the others have no smoothed line.
+    """Smooth every metric of training that a chart at the top or in the middle shows; the others have no smoothed line.
+
+    Metrics of evaluations have few points and are shown as they are, beside those of training in the same charts.
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.

@@ -100,8 +100,8 @@ class FormProblems(FormValues):
     def problems(self, key: str) -> tuple[Problem, ...]:
         """Problems of a field, which the form shows beside it: of its value, of the names in it, of the data.
 
-        Problems that were attached, such as that of an upload, replace those of its value if they are errors, and
-        follow them otherwise.
+        Problems that were attached, such as that of an upload, replace all of these if they are errors, and follow
+        them otherwise.
 
         Args:
             key: the field; `""` for problems without a field, such as unknown keys.

@@ -1,6 +1,7 @@
 """The state of a run: who may change it, and what a reader shows."""
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -232,6 +233,19 @@ def test_a_lock_that_is_never_freed_is_an_error_with_a_sentence(folder):
         locked(folder.status_lock, seconds=0.05),
     ):
         pytest.fail("two hold one lock")
+
+
+def test_a_block_runs_where_files_cannot_be_locked(folder, monkeypatch):
+    from llf_core.runs.files import locked
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with locked(folder.status_lock):
+        pass
+    update(folder, step=7)
+    assert read_status(folder).step == 7
 
 
 def test_a_forked_child_does_not_keep_the_lock(folder):
