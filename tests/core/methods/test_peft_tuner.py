@@ -61,12 +61,17 @@ def test_the_trained_parameters_are_counted_before_the_start(case, tuned, tiny_m
     assert trained_parameters(config, weight_shapes(str(tiny_model_dir))) == expected
 
 
+def saved(architecture, tokenizer, tmp_path):
+    """The folder of a tiny model, and the model."""
+    folder, model = str(tmp_path / architecture), AutoModelForCausalLM.from_config(tiny_config(architecture))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder, model
+
+
 @pytest.mark.parametrize("keys", [{"use_dora": True}, {"finetuning_type": "vera", "vera_rank": 4}])
 def test_outputs_of_the_transposed_weights_of_gpt2_are_counted_as_peft_has_them(keys, tuned, tiny_tokenizer, tmp_path):
-    folder = str(tmp_path / "gpt2")
-    model = AutoModelForCausalLM.from_config(tiny_config("gpt2"))
-    model.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
+    folder, _ = saved("gpt2", tiny_tokenizer, tmp_path)
     config = RunConfig.load({"model_name_or_path": folder, "dataset": "llf_demo"} | keys)
     found = count_parameters(tuned(model_name_or_path=folder, **keys))[1]
     assert trained_parameters(config, weight_shapes(folder)) == found
@@ -75,10 +80,7 @@ def test_outputs_of_the_transposed_weights_of_gpt2_are_counted_as_peft_has_them(
 @pytest.mark.parametrize("keys", [{}, {"use_dora": True}])
 def test_an_adapter_of_experts_is_counted_as_peft_makes_it(keys, tuned, tiny_tokenizer, tmp_path):
     """PEFT's DoRA leaves the experts out."""
-    folder = str(tmp_path / "moe")
-    model = AutoModelForCausalLM.from_config(tiny_config("mixtral"))
-    model.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
+    folder, model = saved("mixtral", tiny_tokenizer, tmp_path)
     config = RunConfig.load({"model_name_or_path": folder, "dataset": "llf_demo"} | keys)
     shapes = {name: tuple(one.shape) for name, one in model.named_parameters()}
     assert trained_parameters(config, shapes) == count_parameters(tuned(model_name_or_path=folder, **keys))[1]
