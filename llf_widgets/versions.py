@@ -15,6 +15,7 @@ from typing import Any
 from jupyter_server.serverapp import list_running_servers
 
 from llf_core import __version__
+from llf_core.install_command import install_command, llf_install_command
 from llf_widgets.home import display_runs_path, server_mismatches
 
 TRAINING_PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
@@ -64,7 +65,7 @@ def check() -> Check:
     problems = []
     missing = [name for name in TRAINING_PACKAGES if find_spec(name) is None]
     if missing:
-        problems.append(f'Training needs {", ".join(missing)} here. Run: pip install "llf[train]"')
+        problems.append(f"Training needs {', '.join(missing)} here. Run: {install_command('train')}")
     server, error = _ask_server()
     if error:
         problems.append(error)
@@ -92,7 +93,7 @@ def _ask_server() -> tuple[dict[str, object] | None, str | None]:
         if failure.code == 404:  # noqa: PLR2004
             return None, (
                 "LLF is not installed in the Jupyter server (404), so the panel stays empty. "
-                "Run pip install llf in its environment, then restart it."
+                f"Run {llf_install_command()} in its environment, then restart it."
             )
         return None, f"The Jupyter server refused to report its version ({failure.code}). Log in to it again."
     except (OSError, http.client.HTTPException, ValueError) as failure:  # a `URLError` is an OSError

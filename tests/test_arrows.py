@@ -21,7 +21,7 @@ NOTEBOOK = WIDGETS | {"jupyter_server", "jupyterlab", "IPython", "ipykernel", "l
 
 # A package imports only what stands before it, or beside it without a circle.
 RANKS = (
-    {"lazy_exports", "redaction", "user_error"},
+    {"install_command", "lazy_exports", "redaction", "user_error"},
     {"untrusted", "model_catalog"},
     {"config"},
     {"runs"},
@@ -41,6 +41,7 @@ SHARED_WITH_SERVER = (
 )
 """What a run's monitor is made of and what a judge's verdicts come to, by a kernel or by the server."""
 LIGHT = {
+    "install_command",
     "lazy_exports",
     "redaction",
     "user_error",

@@ -7,9 +7,9 @@ import { formatCount } from './numbers';
 /** Python code that shows the form for a new run. */
 export const START_CODE = 'import llf_widgets as llf\nllf.Studio()';
 
-/** Shell commands that install the server extension and list the installed ones. */
+/** Shell commands that install the server extension from LLF's folder or wheel and list the installed ones. */
 export const INSTALL_COMMANDS =
-  'pip install llf\njupyter server extension list';
+  'pip install LLF_FOLDER\njupyter server extension list';
 
 interface IMessageProps {
   model: RunsModel;
@@ -104,7 +104,7 @@ export function ServerMissing({
       </div>
       <p>
         {trans.__(
-          'Run these commands in the environment of the server, then restart it:'
+          'Run these commands in the environment of the server, with the folder or wheel that LLF was installed from as LLF_FOLDER. Then restart the server:'
         )}
       </p>
       <pre>{INSTALL_COMMANDS}</pre>

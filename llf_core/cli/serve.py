@@ -8,13 +8,14 @@ from rich.markup import escape
 from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.parameters import Trust
 from llf_core.cli.terminal import err
+from llf_core.install_command import install_command
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from llf_core.chat.server.guard import Access
     from llf_core.chat.service import ChatService
 
-MISSING = "The server needs packages that are not installed: {}. Install them with: pip install 'llf[serve]'"
+MISSING = "The server needs packages that are not installed: {}. Install them with: {}"
 
 
 def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -70,7 +71,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("llf"):
             raise
-        raise UserError(MISSING.format(error.name)) from None
+        raise UserError(MISSING.format(error.name, install_command("serve"))) from None
     from llf_core.chat.server.reward_process import RewardProcess
     from llf_core.chat.service import ChatService
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample, DataError
-from llf_core.models.errors import MEDIA_PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -179,9 +178,7 @@ def _av(what: str) -> Any:
     try:
         import av
     except ImportError:
-        raise DataError(
-            f"The data has {what}, and decoding {what} needs PyAV. Run pip install av, or {MEDIA_PACKAGES}."
-        ) from None
+        raise DataError(f"The data has {what}, and decoding {what} needs PyAV. Run pip install av.") from None
     return av
 
 

@@ -224,7 +224,7 @@ class Run(RunControl):
             `[steps, names]`, float64, by ascending step; without rows and columns before the first metric.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
+            ModuleNotFoundError: pandas is not installed.
             UnreadableError: the metrics file cannot be read.
             OSError: too many files are open.
         """
@@ -232,7 +232,7 @@ class Run(RunControl):
             import pandas as pd
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
-                'A DataFrame needs pandas, which is not installed. Run pip install "llf[train]".'
+                "A DataFrame needs pandas, which is not installed. Run pip install pandas."
             ) from None
 
         columns = self._reader.metrics()

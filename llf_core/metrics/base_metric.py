@@ -142,6 +142,5 @@ def library(metric: Metric, module: str, package: str) -> ModuleType:
     except ImportError as error:
         raise MetricError(
             metric.name,
-            f"The metric {metric.name} needs {package}, which cannot be imported: {error}. "
-            f'Run: pip install {package}, or pip install "llf[eval]" for the packages of all metrics',
+            f"The metric {metric.name} needs {package}, which cannot be imported: {error}. Run: pip install {package}",
         ) from error

@@ -14,8 +14,6 @@ MAX_QUOTED = 200
 """Maximum number of characters that a message quotes of another library's message."""
 OPTIONAL_PACKAGES = ("torchvision", "torchcodec", "librosa", "num2words", "timm", "torchaudio", "sentencepiece")
 """Packages that some models and processors need and LLF does not install, the most common first."""
-MEDIA_PACKAGES = 'pip install "llf[media]" for all packages of images, videos and audio'
-"""What installs all packages that media need at once."""
 TORCHVISION_OFFSET = 15
 """torchvision 0.(n + 15) is built for torch 2.n."""
 
@@ -89,8 +87,7 @@ def missing_package(error: Exception) -> str:
         return first_line(error)
     package = named[0]
     wanted = f'"torchvision=={_torchvision()}.*"' if package == "torchvision" and _torchvision() else package
-    extra = f" (or {MEDIA_PACKAGES})" if package in {"librosa", "num2words"} else ""
-    return f"it needs {package}, which is not installed. Run pip install {wanted}{extra}, then restart."
+    return f"it needs {package}, which is not installed. Run pip install {wanted}, then restart."
 
 
 def _torchvision() -> str | None:

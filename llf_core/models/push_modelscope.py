@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.name_checks.mirrors import MIRRORS
+from llf_core.install_command import install_command
 from llf_core.models.errors import first_line
 from llf_core.models.push_destination import LEFT_OUT, MODELSCOPE, PushError
 from llf_core.redaction import redact
@@ -89,7 +90,7 @@ def _api(repo: str) -> Any:
     if find_spec(PACKAGE) is None:
         raise PushError(
             f"{repo} was not pushed: ModelScope's client modelscope-hub is not installed.",
-            'Run pip install "llf[modelscope]", then push again.',
+            f"Run {install_command('modelscope')}, then push again.",
         )
     token = os.environ.get(MIRROR.token_variable)
     if not token:

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from llf_core.install_command import install_command
 from llf_core.models.lazy_imports import deferred_imports, prepare_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
             "failed",
-            f'Training needs {error.name}, which is not installed. Run pip install "llf[train]", then resume.',
+            f"Training needs {error.name}, which is not installed. Run {install_command('train')}, then resume.",
         )
         return 1
     except Exception as error:  # noqa: BLE001 - nothing else reports errors before torch is imported

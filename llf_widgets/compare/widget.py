@@ -211,7 +211,7 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
             where a step has no such metric; no rows for a run without metrics.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
+            ModuleNotFoundError: pandas is not installed.
             UnreadableError: the metrics of a run cannot be read.
             OSError: too many files are open.
         """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.paths import is_there
+from llf_core.install_command import install_command
 from llf_core.launch import free_bytes
 from llf_core.runs import home
 from llf_core.runs.folder import blocked_path_message
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.launch.queue import RunAhead
 
-INSTALL = 'pip install "llf[train]"'
 TRAINING_PACKAGES = ("torch", "transformers", "peft", "datasets")
 DRIVE = Path("/content/drive/MyDrive")
 _GB = 1e9
@@ -60,11 +60,12 @@ def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | Non
     if not missing:
         return None
     names = " and ".join(f"`{name}`" for name in missing[:2])
+    command = install_command("train")
     text = (
-        f"Training needs {names}, which is not installed. Run `{INSTALL}` and restart the kernel. "
+        f"Training needs {names}, which is not installed. Run `{command}` and restart the kernel. "
         "The form keeps its values."
     )
-    return Message("error", text, copy=INSTALL)
+    return Message("error", text, copy=command)
 
 
 def check_writable(folder: Path) -> Message | None:

@@ -88,7 +88,7 @@ except Exception as error:
 print("form:", studio.message if hasattr(studio, "message") else "")
 """
     said = base_only(code, LLF_HOME=str(tmp_path))
-    assert 'pip install "llf[train]"' in said
+    assert 'Run `pip install "accelerate>=1.5" "bitsandbytes' in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -116,7 +116,7 @@ except SystemExit as end:
     config.write_text("model_name_or_path: smollm2-135m-instruct\ndataset: llf_demo\n")
     said = base_only(code.replace("sys.argv[1]", repr(str(config))), LLF_HOME=str(tmp_path / "home"))
     assert "failed" in said
-    assert 'Training needs torch, which is not installed. Run pip install "llf[train]", then resume.' in said
+    assert 'Training needs torch, which is not installed. Run pip install "accelerate>=1.5" "bitsandbytes' in said
     assert "exit code 1" in said
     assert "Traceback" not in said
 

@@ -332,7 +332,7 @@ def test_a_server_without_llf_is_named(page: Any, lab: Any) -> None:
     panel = open_panel(page, lab)
     panel.get_by_role("alert").wait_for(timeout=PATIENCE)
     assert "llf/api/version returned 404" in panel.inner_text()
-    assert "pip install llf" in panel.inner_text()
+    assert "pip install LLF_FOLDER" in panel.inner_text()
     page.unroute("**/llf/api/**")
     panel.get_by_role("button", name="Try again").click()
     panel.get_by_text("No runs yet").wait_for(timeout=PATIENCE)

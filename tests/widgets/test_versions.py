@@ -9,6 +9,7 @@ import pytest
 
 import llf_widgets as llf
 from llf_core import __version__
+from llf_core.install_command import install_command, llf_install_command
 from llf_widgets import versions
 from llf_widgets.home import home_hash
 
@@ -68,7 +69,7 @@ def test_versions_and_folders_that_differ_are_named(server):
 def test_a_server_without_llf_is_told_what_to_install(server):
     server.code = 404
     (said,) = llf.check().problems
-    assert "pip install llf" in said
+    assert f"Run {llf_install_command()} in its environment" in said
 
 
 def test_a_server_that_refuses_is_named(server):
@@ -92,7 +93,7 @@ def test_a_server_that_hangs_up_is_named(server, monkeypatch):
 def test_what_training_needs_is_named(monkeypatch):
     monkeypatch.setattr(versions, "list_running_servers", list)
     monkeypatch.setattr(versions, "find_spec", lambda name: None if name in {"torch", "peft"} else name)
-    assert llf.check().problems == ['Training needs torch, peft here. Run: pip install "llf[train]"']
+    assert llf.check().problems == [f"Training needs torch, peft here. Run: {install_command('train')}"]
 
 
 def test_a_record_of_a_server_that_cannot_be_read_is_a_sentence(monkeypatch, tmp_path):

@@ -52,7 +52,7 @@ it('shows the install commands if the server has no LLF', () => {
   );
   act(() => button('Copy commands').click());
   expect(copyToClipboard).toHaveBeenCalledWith(
-    'pip install llf\njupyter server extension list'
+    'pip install LLF_FOLDER\njupyter server extension list'
   );
 });
 

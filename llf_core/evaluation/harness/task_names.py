@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llf_core.config.paths import expanded
 from llf_core.evaluation.errors import EvaluationError
+from llf_core.install_command import install_command
 
 LLAMA_FACTORY = {
     "mmlu_test": "mmlu",
@@ -23,7 +24,7 @@ def check_lm_eval() -> None:
         EvaluationError: it is not.
     """
     if find_spec("lm_eval") is None:
-        raise EvaluationError("Tasks need lm-eval, which is not installed.", 'Run: pip install "llf[eval]"')
+        raise EvaluationError("Tasks need lm-eval, which is not installed.", f"Run: {install_command('eval')}")
 
 
 def task_name(name: str | Path) -> str:

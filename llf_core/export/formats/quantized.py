@@ -12,6 +12,7 @@ from llf_core.export.errors import ExportError
 from llf_core.export.format import ExportFormat
 from llf_core.export.formats.merged import MergedFormat
 from llf_core.export.options import check_combination, check_dtype, check_quantizations, check_shards
+from llf_core.install_command import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ class QuantizedFormat(ExportFormat):
         if missing:
             raise ExportError(
                 f"The format {self.name} needs {missing[0].replace('_', '-')}, which is not installed.",
-                'Run pip install "llf[quantize]", then export again.',
+                f"Run {install_command('quantize')}, then export again.",
             )
         self.check_machine()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
 from llf_core.export.gguf.quantizations import FILE_TYPES
+from llf_core.install_command import install_command
 from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment
 from llf_core.untrusted import read_object_or_empty
@@ -36,7 +37,7 @@ def check_installed() -> None:
     if find_spec(PACKAGE) is None:
         raise ExportError(
             "llama.cpp, which quantizes GGUF files and reads them back, is not installed.",
-            'Run pip install "llf[export]", then export again.',
+            f"Run {install_command('export')}, then export again.",
         )
 
 

@@ -57,7 +57,7 @@ def test_a_package_for_gpus_is_no_gpu(tiny_model_dir, tmp_path, monkeypatch):
 def test_a_missing_package_is_named(tiny_model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("llf_core.export.formats.quantized.find_spec", lambda name: None)
     with pytest.raises(
-        ExportError, match=r'needs auto-round, which is not installed. Run pip install "llf\[quantize\]"'
+        ExportError, match=r'needs auto-round, which is not installed. Run pip install "auto-round>=0.16"'
     ):
         export(tiny_model_dir, "gptq", folder=tmp_path / "out")
 

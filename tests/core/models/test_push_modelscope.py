@@ -70,5 +70,5 @@ def test_what_is_missing_is_named(monkeypatch):
     with pytest.raises(PushError, match="MODELSCOPE_API_TOKEN is not set"):
         find_destination("modelscope:tuned")
     monkeypatch.setattr(push_modelscope, "find_spec", lambda name: None)
-    with pytest.raises(PushError, match=r'modelscope-hub is not installed\. Run pip install "llf\[modelscope\]"'):
+    with pytest.raises(PushError, match=r'modelscope-hub is not installed\. Run pip install "modelscope-hub>=0.5"'):
         find_destination("modelscope:tuned")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.config import RunConfig
+from llf_core.install_command import install_command
 from llf_core.launch.queue import RunAhead
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio, preflight
@@ -24,13 +25,14 @@ CONFIG = RunConfig.load({"dataset": "llf_demo"})
 
 def test_missing_package_is_named_with_the_command() -> None:
     message = preflight.check_packages(("json", "surely_not_installed"))
+    command = install_command("train")
     assert message is not None
     assert message.level == "error"
     assert message.text == (
-        'Training needs `surely_not_installed`, which is not installed. Run `pip install "llf[train]"` and '
+        f"Training needs `surely_not_installed`, which is not installed. Run `{command}` and "
         "restart the kernel. The form keeps its values."
     )
-    assert message.copy == 'pip install "llf[train]"'
+    assert message.copy == command
     assert preflight.check_packages(("json", "os")) is None
 
 
