@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -40,6 +41,8 @@ STOP_GRACE = 120.0
 DOCTOR_SECONDS = 5.0
 # A trainer keeps its own heartbeat; the supervisor helps out where one computation blocks it for longer.
 TRAINER_SILENCE = 3 * HEARTBEAT_SECONDS
+REMOVED_SECONDS = 3.0
+"""How long a run's status must be missing before its trainer is killed; chosen by hand, for network drives."""
 
 
 class Supervisor:
@@ -56,6 +59,9 @@ class Supervisor:
 
     def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:
         self._folder = folder
+        # Keeps naming the folder when that is moved, and never another one that takes its path.
+        self._place = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._removed_since: float | None = None
         self._command = list(command) if command else trainer_command(folder)
         self._attempt = read_status(folder).attempt
         self._writer = RunWriter(folder, self._attempt)
@@ -91,12 +97,15 @@ class Supervisor:
             goes = self._take_over("created" if waits else "starting")
             taken_over()
             if goes and (not waits or self._wait_for_turn()):
-                self._write_final_status(self._supervise())
+                ending = self._supervise()
+                if not self._is_removed():
+                    self._write_final_status(ending)
         except Exception as error:
             reason = f"The supervisor failed: {type(error).__name__}: {error}."
-            self._writer.close(
-                "failed", " ".join(failure_message(self._folder, error)) if is_disk_error(error) else reason
-            )
+            if not self._is_removed():
+                self._writer.close(
+                    "failed", " ".join(failure_message(self._folder, error)) if is_disk_error(error) else reason
+                )
             raise
 
     def _take_over(self, state: str) -> bool:
@@ -198,13 +207,30 @@ class Supervisor:
             if failure != self._last_failure:
                 self._last_failure = failure
                 logger.warning(f"The run is not fully supervised: {failure}")
-        if self._kill is not None:
+        if self._kill is not None or self._stays_removed():
             trainer.signal(signal.SIGKILL, group=True)
         elif not self._term_sent and (self._term_received or self._stop_is_overdue()):
             self._term_sent = True
             trainer.signal(signal.SIGTERM)
         if time.monotonic() >= self._next_checkup:
             self._run_doctor()
+
+    def _is_removed(self) -> bool:
+        """Whether the run's folder or its status was removed; not if it was moved, or its disk does not answer."""
+        try:
+            os.stat(self._folder.status.name, dir_fd=self._place)
+        except FileNotFoundError:
+            return True
+        except OSError as error:  # stale: another machine removed the folder, or the drive is gone with all of its runs
+            return error.errno == errno.ESTALE and not self._folder.path.exists() and self._folder.path.parent.exists()
+        return False
+
+    def _stays_removed(self) -> bool:
+        if not self._is_removed():
+            self._removed_since = None
+            return False
+        self._removed_since = self._removed_since or time.monotonic()
+        return time.monotonic() - self._removed_since >= REMOVED_SECONDS
 
     def _run_doctor(self) -> None:
         """Run the doctor and record its findings. A finding never ends a run."""
