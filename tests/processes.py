@@ -3,10 +3,16 @@
 import contextlib
 import os
 import signal
+import sys
 import time
+import traceback
+from itertools import count
 from pathlib import Path
 
 import psutil
+
+STEPS = {"ctypes.dlopen", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+"""Audit events of Python that change what is on the disk, or come just before a call of C that does."""
 
 
 def processes_of(home):
@@ -115,3 +121,32 @@ def has_ended(process):
     except (psutil.NoSuchProcess, FileNotFoundError):
         return True
     return True
+
+
+def killed_at_each_step(action):
+    """Forks a process for each of `STEPS` in an action, which is killed before that step; the last one finishes.
+
+    Yields:
+        After each process: whether it finished.
+    """
+    for step in count():
+        child = os.fork()
+        if child == 0:
+            try:
+                steps = count()
+
+                def hook(event, _, step=step, steps=steps):
+                    if event in STEPS and next(steps) == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+                sys.addaudithook(hook)
+                action()
+                os._exit(0)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in {0, -signal.SIGKILL}
+        yield code == 0
+        if code == 0:
+            return

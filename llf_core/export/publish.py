@@ -6,12 +6,14 @@ import hashlib
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llf_core.config.name_checks.output_folder import PREVIOUS
 from llf_core.export.errors import ExportError
 from llf_core.export.receipt import RECEIPT, read_receipt
-from llf_core.runs.files import sync_folder
 from llf_core.runs.process import host
+from llf_core.runs.replace_folder import replace_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +47,8 @@ def check_destination(folder: Path, *, overwrite: bool) -> None:
                 )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            folder.with_name(f"{folder.name}{PREVIOUS}-999").lstat()  # fails if the name is too long
         work = hidden_folder(folder)
         work.mkdir()
         work.rmdir()
@@ -109,29 +113,17 @@ def _runs(pid: int) -> bool:
 def put(work: Path, folder: Path) -> None:
     """Give a finished export its name; an earlier export there is removed afterwards.
 
-    Nobody then reads a folder that is half written.
-
     Args:
         work: the finished export.
         folder: the destination; `check_destination` has accepted it.
 
     Raises:
-        OSError: it cannot be renamed; an earlier export is then back in its place. Or the disk fails afterwards; the
-            export then has its name, and an earlier one is kept under a hidden name.
+        OSError: it cannot be renamed, see `replace_folder`.
         ExportError: files that no export wrote, or a damaged receipt, have come there in the meantime.
     """
-    previous = None
-    if folder.is_dir() and any(folder.iterdir()):
-        foreign = _foreign(folder)
-        if foreign:
-            raise ExportError(f"{folder} has {foreign} by now, which no export wrote. Nothing was replaced.")
-        previous = folder.rename(hidden_folder(folder))
-    try:
-        work.rename(folder)
-    except OSError:
-        if previous is not None:
-            previous.rename(folder)
-        raise
-    sync_folder(folder.parent)
-    if previous is not None:
+    foreign = _foreign(folder) if folder.is_dir() and any(folder.iterdir()) else ""
+    if foreign:
+        raise ExportError(f"{folder} has {foreign} by now, which no export wrote. Nothing was replaced.")
+    previous = replace_folder(work, folder)
+    if previous is not None and not _foreign(previous):
         shutil.rmtree(previous, ignore_errors=True)

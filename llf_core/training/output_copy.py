@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from llf_core.config import ConfigError, Problem
 from llf_core.config.name_checks.output_folder import (
     KEY,
     MARKER,
-    PREVIOUS,
     fingerprint,
     foreign_entry,
     recorded,
@@ -26,6 +24,7 @@ from llf_core.config.paths import expanded
 from llf_core.runs.disk_errors import command_message, is_disk_error
 from llf_core.runs.files import json_bytes, replace_file, sync_folder
 from llf_core.runs.moving import check_free_space
+from llf_core.runs.replace_folder import replace_folder
 from llf_core.untrusted import read_object_or_empty
 from llf_core.user_error import UserError
 
@@ -69,8 +68,7 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
 def copy_output(config: RunConfig, folder: RunFolder) -> str:
     """Copy `output/` to `output_dir`, replacing an earlier result; a result is there as a whole or not at all.
 
-    The copy is made beside the folder and renamed. Between the two renames neither result is in its place: a process
-    that is killed then leaves the earlier one as `<name>.previous`, and the new one under a hidden name.
+    The copy is made beside the folder, and takes its name by `replace_folder`.
 
     Args:
         config: the run's config, with an `output_dir`.
@@ -82,7 +80,7 @@ def copy_output(config: RunConfig, folder: RunFolder) -> str:
     Raises:
         OutputCopyError: `output_dir` must not be replaced, for example since it contains other files by now (see
             `check_output_dir`); the disk is full, or a file cannot be read or written. The folder is as before; only if
-            the disk fails during or after the renames, or another run took its place, the earlier result is kept as
+            the disk fails after the renames, or another run took its place, the earlier result is kept as
             `<name>.previous`.
         PluginError: two installed packages declare the same name or key.
     """
@@ -180,44 +178,16 @@ def _copy(source: Path, new: Path, run_id: str) -> None:
 
 
 def _put(new: Path, target: Path) -> str:
-    """Rename a finished copy to its final name; an earlier result is renamed first and then removed.
+    """Give a finished copy its final name, and remove an earlier result.
 
     Returns:
         A sentence about files that were kept; empty if there are none.
     """
-    previous = _set_aside(target)
-    # Files that were written into the earlier result during the copy are found under its new name.
-    why = "" if previous is None else foreign_entry(previous)
-    try:
-        _check(target, why)
-        new.rename(target)  # the target does not exist, or is an empty folder
-    except (OSError, OutputCopyError):
-        if previous is not None:
-            with suppress(OSError):  # if another run's result is there by now, the earlier one keeps its new name
-                previous.rename(target)
-        raise
-    sync_folder(target.parent)
-    return "" if previous is None or _remove(previous) else f" Other files of that folder are now in {previous}."
-
-
-def _check(target: Path, why: str) -> None:
+    why = foreign_entry(target)  # written there during the copy
     if why:
         raise OutputCopyError(f"output_dir is {target}. {why}")
-
-
-def _set_aside(target: Path) -> Path | None:
-    """Rename an existing result; None if there is none, or only an empty folder."""
-    try:
-        if not any(target.iterdir()):
-            return None
-    except FileNotFoundError:
-        return None
-    number = 1
-    while os.path.lexists(
-        previous := target.with_name(f"{target.name}{PREVIOUS}{'' if number == 1 else f'-{number}'}")
-    ):
-        number += 1
-    return target.rename(previous)
+    previous = replace_folder(new, target)
+    return "" if previous is None or _remove(previous) else f" Other files of that folder are now in {previous}."
 
 
 def _remove(previous: Path) -> bool:

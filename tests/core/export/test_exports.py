@@ -18,9 +18,11 @@ from transformers import AutoTokenizer
 from llf_core.export import ExportError, export, exports, read_receipt
 from llf_core.export.combine import combine_adapters
 from llf_core.export.exports import bytes_of_size
-from llf_core.export.publish import HIDDEN, hidden_folder, remove_left_over
-from llf_core.export.receipt import Receipt, ReceiptCheck, write_receipt
+from llf_core.export.publish import HIDDEN, hidden_folder, put, remove_left_over
+from llf_core.export.receipt import Receipt, ReceiptCheck, checksums_of_files, write_receipt
 from llf_core.export.source import bytes_of_weights
+from llf_core.runs import replace_folder
+from tests.processes import killed_at_each_step
 
 
 @pytest.fixture
@@ -270,6 +272,49 @@ def test_what_a_killed_export_left_is_removed_by_the_next(box):
     elsewhere.mkdir()
     remove_left_over(box)
     assert {*entries(box)} == {alive.name, strange.name, elsewhere.name}
+
+
+def write_export(folder, text):
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(text)
+    write_receipt(Receipt("merged", {}, (), checksums_of_files(folder)), folder)
+
+
+def whole_exports(box):
+    """Content of the weights by the name of each folder that has all that its receipt lists."""
+    folders = [one for one in box.iterdir() if (one / "receipt.json").is_file()]
+    return {
+        one.name: (one / "model.safetensors").read_text()
+        for one in folders
+        if read_receipt(one).files == checksums_of_files(one)
+    }
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_an_export_that_is_killed_while_it_replaces_another_loses_neither(box, exchange, monkeypatch):
+    if not exchange:
+        monkeypatch.setattr(replace_folder, "_exchange", lambda *_: False)
+
+    def replace():
+        work = hidden_folder(box / "whole")
+        write_export(work, "new")
+        put(work, box / "whole")
+
+    write_export(box / "whole", "old")
+    seen = set()
+    for finished in killed_at_each_step(replace):
+        remove_left_over(box)
+        found = whole_exports(box)
+        seen.add(tuple(sorted(found.items())))
+        assert "old" in found.values() or found["whole"] == "new"
+        assert not exchange or "whole" in found
+        if finished:
+            assert (entries(box), found) == (["whole"], {"whole": "new"})
+        shutil.rmtree(box)
+        write_export(box / "whole", "old")
+    renamed = {True: ("whole.new", "old"), False: ("whole.previous", "old")}[exchange]
+    kept = {True: ("whole", "new"), False: ("whole.new", "new")}[exchange]
+    assert {(("whole", "old"),), (("whole", "old"), ("whole.new", "new")), tuple(sorted((kept, renamed)))} <= seen
 
 
 @pytest.mark.usefixtures("warm_python")

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.name_checks import check
 from llf_core.config.name_checks.output_folder import MARKER, foreign_entry, recorded
-from llf_core.runs import RunReader, create_run, read_status, status
+from llf_core.runs import RunReader, create_run, read_status, replace_folder, status
 from llf_core.training import output_copy, save_run_result
 from llf_core.training.output_copy import OutputCopyError, add_to_copy, check_output_dir, copy_output
 from llf_core.training.session import run_attempt
+from tests.processes import killed_at_each_step
 
 FILES = {"adapter_model.safetensors": b"\x00weights", "README.md": b"card", "more/vocab.txt": b"a b"}
 
@@ -221,7 +222,7 @@ def test_an_older_previous_is_left_alone(run, target):
     assert sorted(one.name for one in target.parent.iterdir()) == ["mine", "mine.previous"]
 
 
-@pytest.mark.parametrize("point", ["_copy", "_set_aside", "sync_folder"])
+@pytest.mark.parametrize("point", ["_copy", "replace_folder", "sync_folder"])
 def test_a_disk_that_fails_leaves_the_earlier_result(run, target, monkeypatch, point):
     config = config_of(target)
     copy_output(config, run)
@@ -259,6 +260,27 @@ def test_a_disk_that_takes_no_more_files_leaves_the_copy_replaceable(run, target
     assert (target / "two.json").read_bytes() == b"2"
     copy_output(config, run)
     assert tree(target).keys() == before.keys()
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_copy_that_is_killed_while_it_replaces_another_leaves_a_whole_result(run, target, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(replace_folder, "_exchange", lambda *_: False)
+    copy_output(config_of(target), run)
+    before = target.with_name("before")
+    shutil.copytree(target, before)
+    write(run.output, {"README.md": b"another card"})
+    for finished in killed_at_each_step(lambda: copy_output(config_of(target), run)):
+        found = [one for one in target.parent.glob("mine*") if recorded(one) and not foreign_entry(one, thorough=True)]
+        whole = {one.name: len(tree(one)) for one in found}
+        assert len(FILES) + 1 in whole.values()
+        assert not exchange or whole["mine"] == len(FILES) + 1
+        if finished:
+            assert (target / "README.md").read_bytes() == b"another card"
+            assert {one.name for one in target.parent.glob("mine*")} == {"mine"}
+        for one in [*target.parent.glob("mine*"), *target.parent.glob(".*")]:
+            shutil.rmtree(one)
+        shutil.copytree(before, target)
 
 
 def test_a_link_is_not_followed(run, target, tmp_path):
