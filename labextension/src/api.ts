@@ -6,6 +6,7 @@ import type { IParameterGrid, IServers } from './trained';
 
 /** State of a run; `broken` means that the run folder cannot be read. */
 export type RunState =
+  | 'queued'
   | 'created'
   | 'starting'
   | 'running'

@@ -12,7 +12,7 @@ import {
 
 const STATES: RunState[] = [
   'running',
-  'created',
+  'queued',
   'finished',
   'stopped',
   'failed',

@@ -14,6 +14,7 @@ import {
 /** Returns the translated word for a state. */
 export function stateLabel(state: RunState, trans: TranslationBundle): string {
   const labels: Record<RunState, string> = {
+    queued: trans.__('queued'),
     created: trans.__('created'),
     starting: trans.__('starting'),
     running: trans.__('running'),
@@ -29,7 +30,7 @@ export function stateLabel(state: RunState, trans: TranslationBundle): string {
 
 /** States whose reason the list shows. */
 const STATES_WITH_REASON: readonly RunState[] = [
-  'created',
+  'queued',
   'failed',
   'lost',
   'broken'

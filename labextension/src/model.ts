@@ -67,6 +67,7 @@ const KNOWN_SORT =
 
 /** States of runs that have not ended. */
 export const LIVE_STATES: readonly RunState[] = [
+  'queued',
   'created',
   'starting',
   'running',
@@ -76,7 +77,7 @@ export const LIVE_STATES: readonly RunState[] = [
 /** Whether a run may have a model to chat with, to evaluate and to export: none that ended before its first checkpoint. */
 export function mayHaveModel(run: IRun): boolean {
   return (
-    run.state !== 'created' &&
+    !['queued', 'created'].includes(run.state) &&
     (run.weights !== false || LIVE_STATES.includes(run.state))
   );
 }

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     from llf_core.runs.metric_columns import Columns
     from llf_core.runs.reader import RunReader
     from llf_core.runs.run_index import active_runs, list_runs
-    from llf_core.runs.status import FINAL, Status, read_status
+    from llf_core.runs.states import FINAL
+    from llf_core.runs.status import Status, read_status
     from llf_core.runs.writer import RunWriter
 
 # Imported on first use: each process needs only a few modules, and trainer and supervisor start without numpy.
 _LAZY = {
-    "FINAL": ".status",
+    "FINAL": ".states",
     "Checkpoints": ".checkpoints",
     "Inbox": ".control",
     "Request": ".control",

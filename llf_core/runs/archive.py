@@ -16,7 +16,8 @@ from llf_core.redaction.file_modes import folder_mode, make_private
 from llf_core.runs.creation import rename_to_free_id
 from llf_core.runs.folder import RunFolder, blocked_path_message, check_run_id, home_folder, open_run
 from llf_core.runs.formatting import size
-from llf_core.runs.status import BrokenRunError, effective_status, read_status
+from llf_core.runs.shown_status import shown_status
+from llf_core.runs.status import BrokenRunError
 from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
 from llf_core.untrusted import leads_to_file, leads_to_folder, open_file, real_path
 from llf_core.user_error import UserError
@@ -173,7 +174,7 @@ def _check_ended(run: RunFolder) -> None:
         ArchiveError: it has not ended, or its status cannot be read.
     """
     try:
-        state = effective_status(read_status(run)).state
+        state = shown_status(run).state
     except BrokenRunError as error:
         raise ArchiveError(f"{run.id} cannot be read: {error}") from error
     if state not in ENDED:

@@ -16,7 +16,8 @@ from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home_folder, open_run, run_ids
 from llf_core.runs.listing import Row, read_row
 from llf_core.runs.moving import move
-from llf_core.runs.status import BrokenRunError, effective_status, read_status
+from llf_core.runs.shown_status import shown_status
+from llf_core.runs.status import BrokenRunError, read_status
 from llf_core.runs.uploads import unused_uploads
 from llf_core.untrusted import UnreadableError, is_folder
 
@@ -125,7 +126,7 @@ def _check_ended(folder: RunFolder) -> None:
         RuntimeError: the run has not ended.
     """
     try:
-        state = "lost" if special_file(folder.path) else effective_status(read_status(folder)).state
+        state = "lost" if special_file(folder.path) else shown_status(folder).state
     except BrokenRunError:
         return
     if state not in {"finished", "stopped", "failed", "lost"}:

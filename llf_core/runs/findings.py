@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.runs.formatting import rate
-from llf_core.runs.status import FINAL
+from llf_core.runs.states import FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,6 +11,7 @@ from llf_core.config.number_format import exact
 from llf_core.runs import formatting
 from llf_core.runs.metric_catalog import lowercase_label
 from llf_core.runs.run_table import age
+from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ Facts: TypeAlias = "Mapping[str, Any]"
 """JSON values by name: what `Run.summary()` returns."""
 LABEL = 13  # width of the label column
 NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "created": (("remove from the queue", "kill"),),
+    "queued": (("remove from the queue", "kill"),),
     "starting": (("stop", "stop"),),
     "running": (("stop with a checkpoint", "stop"), ("save a checkpoint", "checkpoint")),
     "stopping": (("kill now", "kill"),),
@@ -140,7 +141,7 @@ def _value(value: object) -> str:
 def _checkpoints(facts: Facts) -> str:
     steps = facts["checkpoints"]
     if not steps:
-        return "none yet" if facts["state"] in {"created", "starting", "running", "stopping"} else "none"
+        return "none yet" if facts["state"] in LIVE_STATES else "none"
     return f"at step {', '.join(f'{step:,}' for step in steps)}"
 
 

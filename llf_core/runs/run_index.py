@@ -33,6 +33,7 @@ from llf_core.runs.metric_catalog import (
 )
 from llf_core.runs.run_query import BY_METRIC, ORDERS, Entry, IndexedRuns, RunQuery, loss_order
 from llf_core.runs.search import searched_text
+from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -429,10 +430,9 @@ def active_runs(home: Path | str | None = None) -> list[Row]:
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         OSError: the folder of runs is not accessible, or too many files are open.
     """
-    active = {"created", "starting", "running", "stopping"}
     index = RunIndex(home)
     rows = (listing.read_row(index.folder(name), curve=False) for name in reversed(index.names()))
-    return [row for row in rows if row.state in active]
+    return [row for row in rows if row.state in LIVE_STATES]
 
 
 def _is_folder(path: str) -> bool:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def shown_status(folder: RunFolder) -> Status:
     """The status of a run as views show it.
 
-    A lost run, whose processes could not write a reason, has the one that was kept elsewhere (`final_status`), or a
-    sentence with its last step and what can be recovered.
+    A run that waits in the queue is `queued`. A lost run, whose processes could not write a reason, has the one that
+    was kept elsewhere (`final_status`), or a sentence with its last step and what can be recovered.
 
     Raises:
         BrokenRunError: there is no readable status.
@@ -29,6 +29,8 @@ def shown_status(folder: RunFolder) -> Status:
     status = effective_status(read_status(folder))
     if is_never_started(folder, status):
         status = dataclasses.replace(status, state="lost")
+    if status.state == "created" and folder.queue.exists():
+        return dataclasses.replace(status, state="queued")
     if status.state != "lost":
         return status
     step = last_logged_step(folder, status)

@@ -16,14 +16,13 @@ from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.runs.states import FINAL, STATES
 from llf_core.untrusted import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
-FINAL = frozenset({"finished", "stopped", "failed"})
-STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
 RESERVE_BYTES = 64 * 1024  # chosen by hand, as are the durations
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 60.0  # maximum heartbeat age of another host before the run counts as lost
@@ -40,7 +39,7 @@ class Status:
 
     Attributes:
         format: version of the file's format.
-        state: one of `STATES`; in an effective status also `lost`.
+        state: one of `STATES`; in an effective status also `lost`, in a shown one also `queued`.
         step: last optimizer step.
         total: planned steps; 0 before they are known.
         pid: process id of the trainer; None before it was started.

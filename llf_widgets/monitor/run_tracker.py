@@ -18,6 +18,7 @@ from llf_core.runs.jsonl import as_number
 from llf_core.runs.pace import RECENT, STEPPING_STATES, newest_step, seconds_per_step
 from llf_core.runs.phases import is_after_training
 from llf_core.runs.prediction_files import RESULT, RESULTS, finished_predictions
+from llf_core.runs.states import LIVE_STATES
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_core.untrusted import UnreadableError, is_folder, read_object_or_empty
@@ -30,7 +31,7 @@ from llf_widgets.monitor.event_index import EventIndex
 from llf_widgets.monitor.event_log import EventLog
 from llf_widgets.monitor.key_numbers import key_numbers, summary_rows
 from llf_widgets.monitor.sample_answers import SampleAnswers
-from llf_widgets.monitor.snapshot import LIVE_STATES, PREDICTIONS, RunSnapshot
+from llf_widgets.monitor.snapshot import PREDICTIONS, RunSnapshot
 from llf_widgets.monitor.training_time import training_seconds
 
 if TYPE_CHECKING:
@@ -386,7 +387,7 @@ class RunTracker:
 
     def _queue(self, status: Status) -> str:
         """What a queued run waits for; updated rarely, since it scans all runs."""
-        if status.state != "created" or not self.folder.queue.exists():
+        if status.state != "queued":
             return ""
         if self.now - self._queued[0] >= QUEUE_SECONDS:
             self._queue_position = self._queue_position or QueuePosition(self.folder)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.pace import remaining
+from llf_core.runs.states import LIVE_STATES
 
 if TYPE_CHECKING:
     from llf_core.runs.prediction_files import FinishedPredictions
 
-LIVE_STATES = ("created", "starting", "running", "stopping")
 STEERABLE = ("starting", "running", "stopping")
 PREDICTIONS = "predictions"
 """The phase in which a run that has trained answers its evaluation data, and its `progress`."""

@@ -41,6 +41,7 @@ MAX_MESSAGES = 3  # the newest; all of them stand among the events
 def status_text(snapshot: RunSnapshot) -> str:
     """One line about the current activity and what is safe, for whoever looks why nothing moves; may be empty."""
     return {
+        "queued": _created,
         "created": _created,
         "starting": _starting,
         "running": _running,
@@ -74,7 +75,7 @@ def available_actions(snapshot: RunSnapshot) -> list[str]:
     """
     more = [what for what, can in (("evaluate", snapshot.held_out), ("sample", snapshot.watched)) if can]
     found = {
-        "created": ["stop"] if snapshot.queue else [],
+        "queued": ["stop"],
         "starting": ["stop", "kill"],
         "running": ["stop", "kill"] if _predicts(snapshot) else ["stop", "checkpoint", *more, "set", "kill"],
         "stopping": ["kill"],
@@ -83,7 +84,8 @@ def available_actions(snapshot: RunSnapshot) -> list[str]:
         "failed": ["resume"],
         "lost": ["resume"],
     }.get(snapshot.state, [])
-    return [*found, "examples"] if snapshot.step and snapshot.state not in {"created", "starting", "broken"} else found
+    rowless = snapshot.state in {"queued", "created", "starting", "broken"}
+    return [*found, "examples"] if snapshot.step and not rowless else found
 
 
 def request_delay(snapshot: RunSnapshot) -> str:

@@ -8,13 +8,13 @@ from tornado.web import HTTPError, authenticated
 from llf_core.runs import RunReader, kill_run, send_request
 from llf_core.runs.change_journal import check_changes
 from llf_core.runs.control import REQUEST_TYPES
+from llf_core.runs.states import LIVE_STATES
 from llf_core.untrusted import NotPlainError, json_value
 from llf_widgets.server.handler import RunsAPIHandler, os_error_text
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
-LIVE_STATES = frozenset({"created", "starting", "running", "stopping"})
 MAX_BODY_BYTES = 30_000  # a prompt of 4,000 characters
 KILL_SECONDS = 60.0  # a supervisor on another machine is waited for, then a process that does not end
 MAX_GRACE = 86_400.0

@@ -19,6 +19,7 @@ from llf_core.runs.phases import work_after_steps
 from llf_core.runs.plain_text import strip_bidi_nested
 from llf_core.runs.run_index import QueryCancelledError
 from llf_core.runs.run_query import RunQuery
+from llf_core.runs.states import SHOWN_STATES
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.trained import trained_json
 from llf_core.untrusted import read_object_or_empty
@@ -28,9 +29,6 @@ from llf_widgets.server.results import EvaluationList, exports_json
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
-STATES = frozenset(
-    "created starting running stopping finished stopped failed lost broken".split()  # noqa: SIM905
-)
 CURVE_POINTS = 200  # of a curve in the panel
 MAX_EVENTS, MAX_LOG_LINES = 20, 12
 SHOWN_TYPES = {"warning", "finding", "error", "steered"}
@@ -56,8 +54,8 @@ class RunsHandler(RunsAPIHandler):
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
         state = self.get_query_argument("state", "") or None
-        if state is not None and state not in STATES:
-            raise HTTPError(400, f"state is {state[:40]!r}. Expected one of {', '.join(sorted(STATES))}.")
+        if state is not None and state not in SHOWN_STATES:
+            raise HTTPError(400, f"state is {state[:40]!r}. Expected one of {', '.join(SHOWN_STATES)}.")
         query = self.get_query_argument("query", "") or None
         try:
             run_query = RunQuery(state, query, self.get_query_argument("sort", "newest"))

@@ -70,7 +70,7 @@ async def test_a_bad_query_is_a_sentence(ask, params, said):
 async def test_an_unknown_state_is_a_sentence(ask):
     code, answer = await ask("runs", params={"state": "asleep"})
     assert code == 400
-    assert answer["message"].startswith("state is 'asleep'. Expected one of broken, created, failed,")
+    assert answer["message"].startswith("state is 'asleep'. Expected one of queued, created, starting,")
 
 
 async def test_one_run(ask, make_run):

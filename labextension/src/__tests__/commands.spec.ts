@@ -143,10 +143,7 @@ it.each<[RunState[], string[]]>([
       'delete'
     ]
   ],
-  [
-    ['created'],
-    ['open-monitor', 'branch', 'replay', 'stop', ...ALWAYS, ...ONE]
-  ],
+  [['queued'], ['open-monitor', 'branch', 'replay', 'stop', ...ALWAYS, ...ONE]],
   [
     ['running', 'finished'],
     ['compare', 'chat', 'evaluate-model', 'stop', ...ALWAYS, 'tags']

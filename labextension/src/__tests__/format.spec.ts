@@ -40,8 +40,8 @@ it.each([
 
 it('shows state and steps', () => {
   expect(progressText(run('a'), trans)).toBe('running 93/141');
-  expect(progressText(run('a', { state: 'created', total: null }), trans)).toBe(
-    'created'
+  expect(progressText(run('a', { state: 'queued', total: null }), trans)).toBe(
+    'queued'
   );
 });
 

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { sweepRunTable } from '../forms/sweep_runs.js';
 
 it('does not count runs that failed, were stopped or were lost as finished', () => {
-  const states = ['finished', 'failed', 'failed', 'stopped', 'lost', 'running'];
+  const states = ['finished', 'failed', 'failed', 'stopped', 'lost', 'queued'];
   const rows = states.map((state, place) => ({
     id: `${place}`,
     values: ['1e-4'],

@@ -121,7 +121,7 @@ export function sweepRunTable({ model, el }) {
       cell => /** @type {HTMLElement} */ (cell.firstElementChild)
     );
     name.className = `llf-State is-${state}`;
-    setText(name, state === 'created' ? 'queued' : state);
+    setText(name, state);
     setText(cells[1], step);
     drawIfChanged(cells[2], [result, best], () => [
       best ? h('b', {}, result) : result

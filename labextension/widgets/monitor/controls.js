@@ -18,7 +18,7 @@ const REPEATABLE = ['checkpoint', 'evaluate', 'sample', 'set', 'examples']; // r
 function actionLabels({ state, resume_label: resume }) {
   return {
     stop:
-      { created: 'Remove from queue', starting: 'Stop' }[state] ??
+      { queued: 'Remove from queue', starting: 'Stop' }[state] ??
       'Stop with checkpoint',
     checkpoint: 'Save checkpoint',
     evaluate: 'Evaluate now',

@@ -10,14 +10,14 @@ from llf_core.cli.errors import UsageError, in_a_sentence
 from llf_core.cli.parameters import Json, RunId
 from llf_core.cli.terminal import out, print_json
 from llf_core.redaction import redact, redact_nested
+from llf_core.runs.states import SHOWN_STATES
 from llf_core.user_error import UserError
 
 LOG_LINES = 10
-STATES_SHOWN = ("created", "starting", "running", "stopping", "finished", "stopped", "failed", "lost", "broken")
 
 
 def runs_list(
-    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only runs in this state: {', '.join(SHOWN_STATES)}.")] = None,
     query: Annotated[str | None, typer.Option(help="Only runs with these words in name, tags, note, data.")] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.", min=1)] = 20,
     offset: Annotated[int, typer.Option(help="Skip this many runs.", min=0)] = 0,
@@ -35,9 +35,9 @@ def runs_list(
     from llf_core.runs import home, list_runs
     from llf_core.runs.folder import blocked_path_message, run_ids
 
-    if state is not None and state not in STATES_SHOWN:
-        expected = f"Expected one of {', '.join(STATES_SHOWN)}."
-        raise UsageError(f"{state!r} is not a run state.{did_you_mean(state, STATES_SHOWN)} {expected}")
+    if state is not None and state not in SHOWN_STATES:
+        expected = f"Expected one of {', '.join(SHOWN_STATES)}."
+        raise UsageError(f"{state!r} is not a run state.{did_you_mean(state, SHOWN_STATES)} {expected}")
 
     if (said := blocked_path_message()) is not None:
         raise UserError(said)

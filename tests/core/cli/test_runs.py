@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from llf_core.cli.errors import UserError
-from llf_core.runs import create_run, list_runs, status
+from llf_core.launch.queue import enqueue
+from llf_core.runs import create_run, list_runs, read_status, status
+from llf_core.runs.run_index import active_runs
+from llf_core.runs.states import SHOWN_STATES
+from llf_widgets.compare import Compare
 
 LLF = str(Path(sys.executable).with_name("llf"))
 
@@ -63,11 +67,31 @@ def test_list_show_delete_restore_clean(llf, llf_home):
     assert llf("runs", "stop", "last").output == llf("runs", "kill", "last").output
     assert llf("runs", "kill", "last").output == f"{folder.id} has already ended: failed.\n"
     wrong = llf("runs", "list", "--state", "finishd").exception
-    assert str(wrong).startswith("'finishd' is not a run state. Did you mean 'finished'? Expected one of created, ")
+    assert str(wrong).startswith(
+        "'finishd' is not a run state. Did you mean 'finished'? Expected one of queued, created, "
+    )
     assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
     llf("runs", "delete", folder.id)
     assert "Freed" in llf("runs", "clean", "--yes").output
     assert not [one for one in (llf_home / "bin").iterdir() if not one.name.startswith(".")]
+
+
+def test_a_waiting_run_is_queued_in_every_list_and_a_state_of_the_filter(llf):
+    folder, other = create_run("stage: sft\n", "waits"), create_run("stage: sft\n", "begins")
+    enqueue(folder)
+    assert read_status(folder).state == "created"  # as stored, and as it was in every list but the sweep's
+    found = json.loads(llf("runs", "list", "--json", "--state", "queued").output)
+    assert [(run["id"], run["state"]) for run in found["runs"]] == [(folder.id, "queued")]
+    assert llf("runs", "list", "--state", "created").output.splitlines()[1].split()[1:3] == ["begins", "created"]
+    shown = llf("runs", "show", folder.id).output
+    assert "State        queued\n" in shown
+    assert shown.endswith("  # remove from the queue\n")
+    assert llf("runs", "delete", folder.id).exception.args[0].startswith(f"{folder.id} is queued. ")
+    assert {row.id for row in active_runs()} == {folder.id, other.id}
+    comparison = Compare({"both": [folder.id, other.id]})
+    assert "queued" in comparison._repr_mimebundle_()["text/plain"]
+    words = " ".join(llf("runs", "list", "--help").output.split())
+    assert all(state in words for state in SHOWN_STATES)
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "no-such-run", "UPPER"])

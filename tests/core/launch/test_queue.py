@@ -32,7 +32,7 @@ def test_runs_go_one_after_the_other_in_the_order_in_which_they_came(started, qu
     first = started("train")
     until(lambda: first.state == "running")
     second, third = queued("short", "second"), queued("short", "third")
-    assert (second.state, third.state) == ("created", "created")
+    assert (second.state, third.state) == ("queued", "queued")
     assert [row.name for row in QueuePosition(third.folder).ahead()] == ["supervised", "second"]
     assert QueuePosition(second.folder).behind() == 1
     until(lambda: events(third, "queued"))  # it has counted who is before it

@@ -16,7 +16,7 @@ from llf_core.runs import (
     read_status,
     status,
 )
-from llf_core.runs.status import FINAL
+from llf_core.runs.states import FINAL
 
 TRAIN = """
 import sys

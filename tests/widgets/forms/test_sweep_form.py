@@ -127,7 +127,7 @@ def test_button_starts_the_runs_and_shows_them_compared(studio: Studio, open_: A
     view = studio.children[2]
     assert type(view).__name__ == "SweepView"
     rows = view._table.view["rows"]
-    assert [(row["values"], row["state"]) for row in rows] == [(["1e-4"], "created"), (["3e-4"], "created")]
+    assert [(row["values"], row["state"]) for row in rows] == [(["1e-4"], "queued"), (["3e-4"], "queued")]
     heads = [run["label"] for run in view._comparison._view.view["runs"]]
     assert heads == ["lr 1e-4", "lr 3e-4"]
     assert studio.runs[0].id in studio._repr_mimebundle_()["text/plain"]

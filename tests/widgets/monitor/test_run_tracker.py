@@ -346,4 +346,4 @@ def test_a_queue_that_cannot_be_read_leaves_the_view_of_the_run(monkeypatch, err
     monkeypatch.setattr(QueuePosition, "ahead", fails)
     tracker = RunTracker(folder)
     tracker.refresh()
-    assert (tracker.snapshot.state, tracker.snapshot.queue) == ("created", said)
+    assert (tracker.snapshot.state, tracker.snapshot.queue) == ("queued", said)

@@ -17,6 +17,7 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
     ("state", "more", "says", "can"),
     [
         ("created", {}, "Waiting for the trainer to start.", []),
+        ("queued", {"queue": "Next in the queue."}, "Next in the queue.", ["stop"]),
         ("starting", {}, "Starting the trainer.", ["stop", "kill"]),
         ("running", {}, "", ["stop", "checkpoint", "set", "kill", "examples"]),
         ("running", {"step": 141}, "All steps are done. Evaluating or saving the result.",
