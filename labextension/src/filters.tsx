@@ -86,7 +86,7 @@ export function Filters({
         type="text"
         aria-label={trans.__('Search runs')}
         placeholder={trans.__('Search runs')}
-        title={trans.__('Searches name, tags, note, model and data')}
+        title={trans.__('Searches name, id, tags, note, model and data')}
         maxLength={MAX_QUERY_LENGTH}
         value={text}
         onChange={event => search(event.target.value)}

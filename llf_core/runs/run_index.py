@@ -338,7 +338,7 @@ class RunIndex:
             QueryCancelledError: `is_cancelled` returned True.
         """
         search, state = query.search, query.state
-        key = (search.words, state, query.sort)
+        key = (search.words, search.first, state, query.sort)
         with self._lock:
             generation = self._generation
             found = self._results.get((*key, generation))
@@ -351,12 +351,10 @@ class RunIndex:
             chosen = self._newest[1]
         if state is not None:
             chosen = [one for one in chosen if one[1].state == state]
-        for word in search.words:  # most runs lack one of these files, and this check is fast
-            chosen = [one for one in chosen if word in one[1].text or word in one[0]]
+        for word in search.words:
+            chosen = [one for one in chosen if search.finds(word, one[1].text, one[0])]
             if is_cancelled():
                 raise QueryCancelledError
-        if search.words:
-            chosen = [one for one in chosen if search.matches_text(one[1].text, one[0])]
         found = tuple(name for name, _ in self._sorted(chosen, query.sort))
         with self._lock:
             self._results[*key, generation] = found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs.metric_catalog import EVAL_PREFIX
-from llf_core.runs.search import Search, searched_text
+from llf_core.runs.search import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class RunQuery:
 
     def matches(self, row: Row) -> bool:
         """Whether a row passes the filter, for rows that are not in the index."""
-        return self.state in {None, row.state} and self.search.matches_text(searched_text(row), row.id)
+        return self.state in {None, row.state} and self.search.matches(row)
 
     @property
     def is_unfiltered(self) -> bool:

@@ -18,7 +18,10 @@ LOG_LINES = 10
 
 def runs_list(
     state: Annotated[str | None, typer.Option(help=f"Only runs in this state: {', '.join(SHOWN_STATES)}.")] = None,
-    query: Annotated[str | None, typer.Option(help="Only runs with these words in name, tags, note, data.")] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(help="Only runs with these parts of names, ids, tags, notes, models, data."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.", min=1)] = 20,
     offset: Annotated[int, typer.Option(help="Skip this many runs.", min=0)] = 0,
     as_json: Json = False,

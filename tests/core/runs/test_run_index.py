@@ -81,8 +81,8 @@ def test_a_search_once_more_reads_nothing_and_looks_at_no_text(read, monkeypatch
     index = RunIndex()
     first = index.page(query="run 2")
     read.clear()
-    asked = RunQuery(query="2 RUN")
-    monkeypatch.setattr(asked.search, "matches_text", lambda *_: pytest.fail("was looked for again"))
+    asked = RunQuery(query="RUN 2 2")
+    monkeypatch.setattr(asked.search, "finds", lambda *_: pytest.fail("was looked for again"))
     assert index.cached_page(0, 50, asked) == first
     assert read == []
 
