@@ -168,6 +168,25 @@ def test_waiting_in_the_queue_is_no_time_of_the_run():
     assert tracker.snapshot.elapsed == pytest.approx(10)
 
 
+def test_the_time_that_a_run_stood_before_it_was_resumed_is_no_time_of_the_run():
+    folder = create_run("stage: sft\n", "stood")
+    start = time.time() - 700
+    events = (("state", 0, 1), ("checkpoint", 20, 1), ("resumed", 640, 2), ("state", 645, 2), ("state", 700, 2))
+    lines = [{"v": 1, "type": kind, "time": start + after, "attempt": number} for kind, after, number in events]
+    folder.events.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # Killed 40 s after its start, as only its last metric says; resumed 10 min later, when no step is logged yet.
+    logged = [{"step": step, "time": start + 10 * step, "attempt": 1, "values": {"loss": 1.0}} for step in (1, 2, 3, 4)]
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in logged))
+    status.update(folder, attempt=2, state="failed", reason="It was.", ended=start + 700)
+    tracker = RunTracker(folder)
+    tracker.refresh()
+    assert tracker.snapshot.elapsed == pytest.approx(40 + 60)
+    logged.append(logged[0] | {"step": 5, "time": start + 690, "attempt": 2})
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in logged))
+    tracker.refresh()
+    assert tracker.snapshot.elapsed == pytest.approx(40 + 60)
+
+
 def test_a_run_that_tells_of_its_progress_for_hours_keeps_the_newest(trainer):
     run = trainer()
     lines = [{"type": "progress", "attempt": 1, "time": 1e9 + n, "what": "score", "rows": n} for n in range(20_000)]
