@@ -403,10 +403,11 @@ class RunTracker:
     def _elapsed(self, status: Status) -> float:
         """Time of all attempts, without pauses and time in the queue."""
         moments = self.index.time_spans()
-        for attempt in {status.attempt, *(number for number, _ in moments)} if self._columns is not None else ():
-            logged = self._columns.times(attempt)[1]
-            if len(logged):
-                moments.append((attempt, float(logged.max())))
+        if self._columns is not None:
+            for attempt in {status.attempt, *(number for number, _ in moments)}:
+                logged = self._columns.times(attempt)[1]
+                if len(logged):
+                    moments.append((attempt, float(logged.max())))
         until = self.now if status.state in LIVE_STATES else status.ended
         return training_seconds(moments, status.attempt, until)
 
