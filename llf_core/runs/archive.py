@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import secrets
 import shutil
 import stat
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -18,30 +16,33 @@ from llf_core.runs.folder import RunFolder, blocked_path_message, check_run_id, 
 from llf_core.runs.formatting import size
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import BrokenRunError
-from llf_core.runs.zip_stream import CHUNK, files_below, zip_chunks
+from llf_core.runs.zip_stream import CHUNK, files_below, name_in_zip, zip_chunks
 from llf_core.untrusted import leads_to_file, leads_to_folder, open_file, real_path
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LEFT_OUT = ("control", "cache", ".output")
-"""Folders of a run that are of use only on its machine, or can be computed again."""
-LEFT_OUT_FILES = (".reserve", "queue.json", "status.lock")
+# fmt: off
+FILES = frozenset({
+    "config.yaml", "resolved.yaml", "env.json", "status.json", "metrics.jsonl", "events.jsonl", "samples.jsonl",
+    "examples.jsonl", "trained.json", "replay.json", "proof.json", "log.txt", "meta.json", "output.json",
+    "exports.jsonl",
+})
+# fmt: on
+FOLDERS = frozenset({"code", "data", "checkpoints", "output", "evaluations", "predictions", "exports"})
+"""With `FILES` what a zip has of a run: the rest is of use only on its machine, or can be computed again."""
+MOST_LEVELS = 10
+"""Maximum depth of a file below the run's folder; chosen by hand, above what a run has."""
+NAME_BYTES = 255  # of a file system
+BLOCK = 4096  # bytes that an empty file or folder takes of most disks
 NEEDED = ("config.yaml", "status.json")
 ENDED = ("finished", "stopped", "failed", "lost")
-MOST_FILES = 1_000_000
+MOST_FILES = 100_000
 """Maximum number of files in a zip; chosen by hand, far above what a run has."""
-UNREADABLE_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    UnicodeDecodeError,
-    NotImplementedError,
-    RuntimeError,
-)
+UNREADABLE_ZIP = (zipfile.BadZipFile, EOFError, UnicodeDecodeError, RuntimeError)
 """What `zipfile` raises for a damaged, encrypted or unknown zip; the Unicode error for a name that is not UTF-8."""
+EXPECTED = "Expected a zip file as llf runs export writes it."
 
 
 class ArchiveError(UserError, ValueError):
@@ -60,8 +61,8 @@ def export_run(  # noqa: PLR0913 - what a zip has
     """Write a run with its config, curves, code, data, result and evaluations into a zip file, for another machine.
 
     The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
-    since weights hardly compress. Links, caches, requests and other files of use only here are left out. Bytes of a
-    file name that are not UTF-8 are written as their escapes. The folder of the zip is made if it is missing.
+    since weights hardly compress. Links and what is not in `FILES` or `FOLDERS` are left out. Bytes of a file name that
+    are not UTF-8 are written as their escapes. The folder of the zip is made if it is missing.
 
     Args:
         run_id: id of a run that has ended, was stopped or failed, or is lost.
@@ -89,7 +90,9 @@ def export_run(  # noqa: PLR0913 - what a zip has
         raise ArchiveError(f"{file} is a folder. Expected the path of a zip file.")
     if os.path.lexists(file) and not overwrite:
         raise ArchiveError(f"{file} exists. Expected a new file, or overwrite (--overwrite).")
-    files = [one for one in files_below(run.path) if _is_kept(one.relative_to(run.path), checkpoints=checkpoints)]
+    files = [one for one in files_below(run.path) if _is_of_run(name_in_zip(one, run.path))]
+    if not checkpoints:
+        files = [one for one in files if run.checkpoints not in one.parents]
     if missing := [name for name in NEEDED if run.path / name not in files]:
         raise ArchiveError(f"{run.id} has no {missing[0]} of its own, without which nobody can open the zip.")
     total = sum(one.stat().st_size for one in files)
@@ -117,8 +120,9 @@ def import_run(
 ) -> RunFolder:
     """Open a zip of `export_run` as a run of this machine, under its id or, if that is taken, the next free one.
 
-    A zip with anything but regular files and folders below one folder, or with two files of one path, is refused. The
-    signature of another machine is not valid here (`trust`), so the run's code runs only after the user has allowed it.
+    A zip with anything that `export_run` does not write is refused: other files, links, compressed files, two files of
+    one path. The signature of another machine is not valid here (`trust`), so the run's code runs only after the user
+    has allowed it.
 
     Args:
         file: the zip file.
@@ -148,8 +152,8 @@ def import_run(
             archive = zipfile.ZipFile(source)
         except UNREADABLE_ZIP as error:
             raise _unreadable(file, error) from error
-        run_id, entries = _entries(archive, file)
-        _check_room(runs, sum(one.file_size for one in entries), f"The run {run_id}")
+        run_id, entries, needed = _entries(archive, file, os.fstat(source.fileno()).st_size)
+        _check_room(runs, needed, f"The run {run_id}")
         work = runs / f".new-{os.getpid()}-{secrets.token_hex(4)}"
         try:
             work.mkdir(mode=0o777 if mode is None else mode)
@@ -161,10 +165,16 @@ def import_run(
             raise
 
 
-def _is_kept(path: Path, *, checkpoints: bool) -> bool:
-    """Whether a file of a run, by its path below the run's folder, is part of the zip: others are of use only here."""
-    top = path.parts[0]
-    return top not in LEFT_OUT and path.name not in LEFT_OUT_FILES and (checkpoints or top != "checkpoints")
+def _is_of_run(name: str) -> bool:
+    """Whether a file is part of a run's zip, by its path below the run's folder: export and import agree by it."""
+    parts = name.split("/")
+    return (
+        (parts[0] in FOLDERS if len(parts) > 1 else name in FILES)
+        and len(parts) <= MOST_LEVELS
+        and name.isprintable()
+        # Hidden files are locks, and files that were not complete.
+        and all(part and part[0] != "." and len(os.fsencode(part)) <= NAME_BYTES for part in parts)
+    )
 
 
 def _check_ended(run: RunFolder) -> None:
@@ -188,35 +198,39 @@ def _check_room(place: Path, needed: int, what: str) -> None:
         raise ArchiveError(f"{what} takes {wants} and the disk of {place} has {has} free. Free space there first.")
 
 
-def _entries(archive: zipfile.ZipFile, file: Path) -> tuple[str, list[zipfile.ZipInfo]]:
-    """The run's id, and the files of an archive, all of which lie in one folder and lead nowhere else.
+def _entries(archive: zipfile.ZipFile, file: Path, archive_bytes: int) -> tuple[str, list[zipfile.ZipInfo], int]:
+    """The run's id, the files of an archive, which are such as `export_run` writes, and the bytes that they take.
 
     Raises:
         ArchiveError: it is no zip of a run.
     """
-    entries = [one for one in archive.infolist() if not one.is_dir()]
-    names = [PurePosixPath(one.filename) for one in entries]
-    tops = {one.parts[0] for one in names if one.parts}
+    entries = archive.infolist()
+    names = [one.filename.partition("/") for one in entries]
+    tops = {top for top, _, _ in names}
     if len(entries) > MOST_FILES or len(tops) != 1:
         raise ArchiveError(f"{file} is no zip of a run. Expected one folder in it, with config.yaml and status.json.")
-    for one, name in zip(entries, names, strict=True):
-        if one.header_offset < 0:
-            raise ArchiveError(f"{file} is damaged: its beginning is missing. Copy the zip file again.")
-        kind = stat.S_IFMT(one.external_attr >> 16)
-        if not name.parts or name.is_absolute() or ".." in name.parts or kind not in {0, stat.S_IFREG}:
-            raise ArchiveError(f"{file} has the entry {one.filename[:80]!r}, which leads out of the run's folder.")
     (top,) = tops
     try:
         check_run_id(top)
     except ValueError as error:
         raise ArchiveError(f"{file} is no zip of a run. {error}") from error
-    inside = {one.relative_to(top).as_posix() for one in names}
-    folders = {folder.as_posix() for one in names for folder in one.relative_to(top).parents}
+    for one, (_, _, name) in zip(entries, names, strict=True):
+        if one.header_offset < 0:
+            raise ArchiveError(f"{file} is damaged: its beginning is missing. Copy the zip file again.")
+        if not _is_of_run(name) or stat.S_IFMT(one.external_attr >> 16) not in {0, stat.S_IFREG}:
+            raise ArchiveError(f"{file} has the entry {one.filename[:80]!r}, which a run does not have. {EXPECTED}")
+        if one.compress_type != zipfile.ZIP_STORED or one.compress_size != one.file_size:
+            raise ArchiveError(f"{file} has the compressed entry {one.filename[:80]!r}. {EXPECTED}")
+    inside = {name for _, _, name in names}
+    folders = {str(folder) for name in inside for folder in PurePosixPath(name).parents}
     if len(inside) < len(names) or inside & folders:
         raise ArchiveError(f"{file} is damaged: it has two files of one path. Copy the zip file again.")
+    total = sum(one.file_size for one in entries)
+    if total > archive_bytes:
+        raise ArchiveError(f"{file} is damaged: its files overlap. Copy the zip file again.")
     if missing := [name for name in NEEDED if name not in inside]:
         raise ArchiveError(f"{file} is no zip of a run: it has no {top}/{missing[0]}.")
-    return top, entries
+    return top, entries, total + BLOCK * (len(inside) + len(folders))
 
 
 def _unpack(

@@ -44,6 +44,11 @@ def files_below(root: Path) -> list[Path]:
     return found
 
 
+def name_in_zip(path: Path, root: Path) -> str:
+    """Path of a file below a folder, with escapes for bytes that are not UTF-8."""
+    return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+
+
 def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
     """Bytes of an uncompressed zip, since weights hardly compress. Neither memory nor disk has to hold all of it.
 
@@ -62,7 +67,7 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for path in files:
-            name = os.fsencode(f"{top}/{path.relative_to(root)}").decode("utf-8", "backslashreplace")
+            name = f"{top}/{name_in_zip(path, root)}"
             info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
             with os.fdopen(open_file(path, root), "rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while data := source.read(CHUNK):

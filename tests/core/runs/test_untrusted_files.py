@@ -18,6 +18,7 @@ KNOWN = {
     "llf_core/launch/cgroup.py": "/proc and /sys",
     "llf_core/launch/environment.py": "/proc",
     "llf_core/launch/local_process.py": "a pidfd",
+    "llf_core/launch/supervisor.py": "the folder of the run, to see that it is there",
     "llf_core/runs/evaluation_writer.py": "a new file of its own",
     "llf_core/runs/disk_errors.py": "a new file of its own, which it removes",
     "llf_core/runs/files.py": "a folder that is flushed, and what `llf_core.untrusted` has opened",

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 
 from llf_core.doctor import Doctor
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
+from llf_core.runs.archive import export_run, import_run
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.resolved_config import ResolvedError, read_resolved
 from llf_core.training.session import run_attempt
@@ -72,6 +74,17 @@ def test_a_run_leaves_what_the_contract_names(trained):
     assert columns.values("trained_tokens")[-1] == data["trained_tokens"]
     assert (folder.output / "adapter_model.safetensors").is_file()
     assert "finished" in [event["state"] for event in events(folder, "state")]
+
+
+def test_a_run_opens_elsewhere_as_it_is(trained, tmp_path):
+    folder, _ = trained(val_size=0.25, eval_strategy="steps", eval_steps=3)
+    opened = import_run(export_run(folder.id, tmp_path / "run.zip"), home=tmp_path / "other")
+    of_this_machine = {"status.lock", ".reserve"}
+    there = {path.relative_to(folder.path) for path in folder.path.rglob("*") if path.is_file()}
+    assert {path for path in there if not (opened.path / path).exists()} <= {Path(name) for name in of_this_machine}
+    assert {path.read_bytes() == (folder.path / path.relative_to(opened.path)).read_bytes()
+            for path in opened.path.rglob("*") if path.is_file()} == {True}  # fmt: skip
+    assert Checkpoints(opened).list() == [4, 6]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
