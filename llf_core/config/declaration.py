@@ -104,7 +104,9 @@ class Declaration:
         module, _, name = self.implementation.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
-        except Exception as error:  # a package of somebody else may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a package of somebody else may raise anything, or call `sys.exit`
             raise PluginError(
                 f"The {self.kind} {self.name} names {self.implementation or 'no implementation'}, which cannot be "
                 f"imported: {type(error).__name__}: {error}. Expected package.module:Class."

@@ -195,7 +195,9 @@ def _loaded(kind: str) -> tuple[Mapping[str, Declaration], tuple[Broken, ...]]:
     for point in sorted(_installed().select(group=GROUPS[kind]), key=lambda point: point.name):
         try:
             loaded = tuple(_declarations(point, declaration))
-        except Exception as error:  # noqa: BLE001 - a package of somebody else; `validate` reports it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a package of somebody else, also one that calls `sys.exit`
             cause = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             failed.append(Broken(kind, point.name, f"{_package(point)} cannot be loaded: {cause}"))
             continue

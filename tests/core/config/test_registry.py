@@ -129,8 +129,12 @@ def test_a_key_that_exists_already_is_an_error_that_names_both(tmp_path):
     assert "The key 'lora_rank' is declared by the method lamp (lamp_plugin) and by the method lora" in child.stderr
 
 
-def test_a_package_that_cannot_be_imported_is_told_and_breaks_nothing_else(tmp_path):
-    site = install(tmp_path, "import nothing_of_that_name\n")
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [("import nothing_of_that_name", "ModuleNotFoundError"), ("raise SystemExit(3)", "SystemExit: 3")],
+)
+def test_a_package_that_cannot_be_imported_is_told_and_breaks_nothing_else(tmp_path, source, cause):
+    site = install(tmp_path, source)
     code = """
 from llf_core.config import validate
 good, bad = validate({"dataset": "x"}), validate({"dataset": "x", "finetuning_type": "lamp"})
@@ -141,7 +145,7 @@ print(good.ok, [p.message for p in good.problems], bad.ok, [p.message for p in b
     ok, told, bad, refused = child.stdout.splitlines()
     assert (ok, bad) == ("True", "False")
     for text in (told, refused):
-        assert "lamp_plugin:Lamp of lamp-plugin cannot be loaded: ModuleNotFoundError" in text
+        assert f"lamp_plugin:Lamp of lamp-plugin cannot be loaded: {cause}" in text
 
 
 def test_what_is_no_declaration_of_its_kind_is_refused(tmp_path):
@@ -161,6 +165,7 @@ def test_what_is_no_declaration_of_its_kind_is_refused(tmp_path):
             "names llf_core.stages.sft:SFT, which is not a subclass of llf_core.methods.method",
         ),
         ("", "names no implementation, which cannot be imported"),
+        ("lamp_exits:Lamp", "names lamp_exits:Lamp, which cannot be imported: SystemExit: 3"),
     ],
 )
 def test_an_implementation_that_is_none_is_a_sentence(tmp_path, implementation, said):
@@ -175,7 +180,9 @@ try:
 except PluginError as error:
     print(error)
 """
-    child = ask(install(tmp_path, source), code)
+    site = install(tmp_path, source)
+    (site / "lamp_exits.py").write_text("raise SystemExit(3)")
+    child = ask(site, code)
     assert said in child.stdout, child.stdout + child.stderr
 
 
