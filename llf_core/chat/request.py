@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.generation import LEAST_DIVISOR
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,7 +30,7 @@ class ChatSampling:
         top_k: number of most likely tokens to sample from; 0 for all.
         min_p: minimum probability of a token relative to the most likely one, in [0, 1]; 0 for no minimum.
         repetition_penalty: divides the positive scores of tokens that have already occurred and multiplies the negative
-            ones, in (0, 100]; None for the model's own.
+            ones, in [0.001, 100]; None for the model's own.
         presence_penalty: subtracted once from the score of each token that is in the reply, in [-2, 2].
         frequency_penalty: subtracted from the score of a token for each time it is in the reply, in [-2, 2].
         logit_bias: added to the scores of tokens, by token id.
@@ -64,9 +66,9 @@ class ChatSampling:
                 raise RequestError(f"{name} is {value}. Expected {expected}.")
         if self.top_k < 0:
             raise RequestError(f"top_k is {self.top_k}. Expected an integer of at least 0.")
-        if self.repetition_penalty is not None and not 0 < self.repetition_penalty <= 100:  # noqa: PLR2004 - as `ranges`
+        if self.repetition_penalty is not None and not LEAST_DIVISOR <= self.repetition_penalty <= 100:  # noqa: PLR2004 - as `ranges`
             raise RequestError(
-                f"repetition_penalty is {self.repetition_penalty}. Expected a number above 0 and at most 100."
+                f"repetition_penalty is {self.repetition_penalty}. Expected a number from {LEAST_DIVISOR} to 100."
             )
 
 

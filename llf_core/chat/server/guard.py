@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ ANY_ORIGIN = "*"
 _ALLOWED_HEADERS = "authorization, content-type"
 _ALLOWED_METHODS = "GET, POST"
 _PREFLIGHT_SECONDS = "600"
+_HOST = re.compile(r"(?:\[(?P<address>[^]]*)\]|(?P<name>[^][:]*))(?::\d*)?", re.ASCII)
+"""A host and its port (RFC 9110, section 7.2); an IPv6 address stands in brackets."""
 
 
 @dataclass(frozen=True)
@@ -176,12 +179,13 @@ def _host_names(access: Access) -> frozenset[str]:
 
 
 def _name_of(host: str) -> str:
-    """The name in a header `Host`, without a port."""
+    """The name in a header `Host`, without a port; empty if it is neither a name nor an address."""
     if _is_address(host):
         return host.lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].rstrip(".").lower()
+    found = _HOST.fullmatch(host)
+    if found is None or (found["address"] and not _is_address(found["address"])):
+        return ""
+    return (found["address"] or found["name"].rstrip(".")).lower()
 
 
 def _is_unspecified(host: str) -> bool:

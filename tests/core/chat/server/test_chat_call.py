@@ -113,6 +113,7 @@ NAN = '{"a": NaN}'  # as Python's `json` reads and writes it
         ({"stop": [""]}, "stop", "each of 1 to 1000 characters"),
         ({"stop": ["a"] * 17}, "stop", "at most 16"),
         ({"top_k": -2}, "top_k", "at least -1"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty", "is 1e-300. Expected a number from 0.001 to 100"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "tools beside it"),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": NAN}}]}]},
