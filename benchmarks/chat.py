@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,11 +257,11 @@ def measure(
     for number in range(rounds + 1):
         swap = number % 2 == 1
         figures: dict[str, Callable[[], float]] = {
-            "first_token": lambda swap=swap: first_token(sides, swap),
-            "decode_1": lambda swap=swap: decode(sides, 1, swap),
-            "decode_8": lambda swap=swap: decode(sides, 8, swap),
-            "concurrent_16": lambda swap=swap: concurrent(sides, swap),
-            "second_turn": lambda: second_turn(sides),
+            "first_token": partial(first_token, sides, swap),
+            "decode_1": partial(decode, sides, 1, swap),
+            "decode_8": partial(decode, sides, 8, swap),
+            "concurrent_16": partial(concurrent, sides, swap),
+            "second_turn": partial(second_turn, sides),
         }
         for name in (one for one in wanted if one in figures):
             ratio = figures[name]()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +193,7 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str, t
     file.write_text(yaml.safe_dump(settings))
     record.unlink(missing_ok=True)
     of_peer = kind == "llamafactory" or bool({"galore", "badam"} & settings.keys())  # their packages are there
-    python = bench.peer_python if of_peer else Path(os.sys.executable)
+    python = bench.peer_python if of_peer else Path(sys.executable)
     runner = next(runner for start, runner in RUNNERS.items() if name.startswith(start))
     environment = plain_environment() | ({"OMP_NUM_THREADS": str(bench.threads)} if bench.threads else {})
     done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), environment, log, timeout)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 BUSY = "while True: pass"
@@ -96,7 +97,7 @@ def run(chosen: dict[str, str], asked: argparse.Namespace, *, busy: bool) -> dic
         for other in others:
             other.kill()
             other.wait()
-    found: dict[str, object] = json.loads(out.splitlines()[-1])
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
 
 
@@ -115,13 +116,13 @@ def main() -> None:
     settings = {
         name: chosen for name, chosen in SETTINGS.items() if not asked.only or any(word in name for word in asked.only)
     }
-    runs: dict[str, dict[str, list[dict[str, object]]]] = {name: {w: [] for w in asked.where} for name in settings}
+    runs: dict[str, dict[str, list[dict[str, Any]]]] = {name: {w: [] for w in asked.where} for name in settings}
     for number in range(asked.rounds):
         for name in random.sample(list(settings), len(settings)):
             for where in asked.where:
                 runs[name][where].append(run(settings[name], asked, busy=where == "beside"))
         print(f"round {number + 1} of {asked.rounds} is done", flush=True)
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         name: {"variables": settings[name], **{where: summary(found) for where, found in both.items()}}
         for name, both in runs.items()
     }
@@ -141,7 +142,7 @@ def main() -> None:
     (HERE / "results" / "environment.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def summary(found: list[dict[str, object]]) -> dict[str, float]:
+def summary(found: list[dict[str, Any]]) -> dict[str, float]:
     """Best and median step of all rounds, and the median of the peaks."""
     seconds = [second for one in found for second in one["seconds"]]
     return {

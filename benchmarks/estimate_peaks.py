@@ -170,7 +170,9 @@ def main() -> None:
 
 def add(file: Path, key: dict[str, Any], peak: int, load: float) -> None:
     """Stores a peak in the place of an earlier one of the same configuration, and prints it beside the forecast."""
-    stored = json.loads(file.read_text()) if file.exists() else {"format": 1, "unit": "bytes", "runs": []}
+    stored: dict[str, Any] = (
+        json.loads(file.read_text()) if file.exists() else {"format": 1, "unit": "bytes", "runs": []}
+    )
     stored |= results.circumstances() | {"versions": versions(), "common": COMMON, "settings": METHODS}
     same = {name: value for name, value in key.items() if name not in {"lengths", "examples"}}
     stored["runs"] = [

@@ -32,7 +32,8 @@ def lengths(longest: int, total: int, count: int, seed: int = 0) -> list[int]:
         count: of examples, at least.
         seed: of the drawing.
     """
-    draw, found = random.Random(seed), []
+    draw = random.Random(seed)
+    found: list[int] = []
     while sum(found) < total or len(found) < count:
         found.append(round(longest * math.exp(-draw.random() * math.log(SHORTEST))))
     return found

@@ -13,6 +13,7 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from llf_core import __version__
 from llf_core.config import RunConfig
@@ -31,7 +32,7 @@ COMMON = {
     "learning_rate": 1e-5,
     "gradient_accumulation_steps": 2,
 }
-CASES = {
+CASES: dict[str, dict[str, object]] = {
     "lora": {"per_device_train_batch_size": 4},
     "lora, one long row": {"per_device_train_batch_size": 1},
     "lora, checkpointing": {"per_device_train_batch_size": 4, "gradient_checkpointing": True},
@@ -54,7 +55,7 @@ def rows(path: Path, words: int) -> Path:
     return path
 
 
-def measure(name: str, home: Path) -> dict[str, object]:
+def measure(name: str, home: Path) -> dict[str, Any]:
     """Forecast and peak of one case, in bytes."""
     data = rows(home / "rows.json", LENGTH.get(name, WORDS))
     keys = {**COMMON, "dataset": str(data), **CASES[name]}

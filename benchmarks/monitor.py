@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "monitor.json"
 RECORDS = 1_000_000
@@ -102,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         big, small = big_run(home, RECORDS), big_run(home, 141)
-        result = {
+        result: dict[str, Any] = {
             "machine": {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.system()},
             "time": time.strftime("%Y-%m-%d"),
             "million": median([open_cold(big, home) for _ in range(REPEATS)]) | {"target_open_s": 2.0},

@@ -21,8 +21,10 @@ STUB = {
     "torchaudio/__init__.py": '__version__ = "2.11.0"\n',
     "torchaudio-2.11.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.11.0\n",
 }
-PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "llamafactory", "llf")
-PACKAGES += ("galore-torch", "badam")
+PACKAGES = (
+    *("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "llamafactory", "llf"),
+    *("galore-torch", "badam"),
+)
 
 
 def peer_environment(folder: Path = FOLDER) -> Path:

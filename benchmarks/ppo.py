@@ -214,7 +214,12 @@ def main() -> None:
         for seed in range(given.seeds):
             for mode in MODES:
                 folder, seconds = train(policy | {"ppo_models": mode, "seed": seed}, own, f"{mode}-{seed}")
-                run = {"mode": mode, "seed": seed, "seconds": round(seconds, 1), "curves": curves(folder)}
+                run: dict[str, Any] = {
+                    "mode": mode,
+                    "seed": seed,
+                    "seconds": round(seconds, 1),
+                    "curves": curves(folder),
+                }
                 run |= asked(CONTEST, [str(folder.path), str(reward.path), held_out, LONGEST], own)
                 runs.append(run)
                 line = "  ".join(f"{name} {run['curves'][name][-1]:.2f}" for name in WATCHED)

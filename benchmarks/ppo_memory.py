@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import module, our_environment
 from benchmarks.tensors import stored
@@ -78,7 +79,7 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     before = _resident()
     context = load_context(folder, config, writer, plan)
     progress = MetricsCallback(folder, writer)
-    stage = make_stage(config, context)
+    stage: Any = make_stage(config, context)
     trainer = make_trainer(context, stage, progress)
     every = {
         id(one): one for model in stage.ppo_models.models.values() for one in (*model.parameters(), *model.buffers())

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -146,7 +147,7 @@ def main() -> None:
     """Measures, prints and writes."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["LLF_HOME"] = home
-        results = {
+        results: dict[str, Any] = {
             "machine": {"cpus": os.cpu_count(), "platform": platform.platform(), "python": sys.version},
             "logged_step": logged_step(),
             "cold_open": cold_opens(write_long_run()),

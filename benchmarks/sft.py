@@ -84,7 +84,9 @@ def trained_round(names: tuple[str, ...], number: int, bench: Bench, bare: str =
     runs: list[dict[str, Any]] = []
     for place, name in enumerate(names[turn:] + names[:turn]):
         load = os.getloadavg()[0]
-        found = {"contender": name, "round": number, "place": place, "load": round(load, 2)} | train(name, bench)
+        found: dict[str, Any] = {"contender": name, "round": number, "place": place, "load": round(load, 2)} | train(
+            name, bench
+        )
         runs.append(found)
         print(
             f"  round {number + 1}  {name:22}{tokens_per_second(found):8.0f} tokens/s  {step_seconds(found):7.3f} s a "
@@ -172,7 +174,7 @@ def measure(group: str, asked: argparse.Namespace, bench: Bench) -> None:
     first = 1 + max((one["round"] for one in made["runs"]), default=-1)
     if group == "startup":
         cli = bench.peer_python.with_name("llamafactory-cli")
-        for number, pair in enumerate(startup.measure(cli, asked.rounds), first):
+        for number, pair in enumerate(startup.measure(asked.rounds, cli), first):
             for who, seconds in zip(("llf", "llamafactory"), pair, strict=True):
                 made["runs"].append(
                     {"contender": who, "round": number, "seconds": round(seconds, 3), "wall_s": round(seconds, 2)}

@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -108,7 +110,7 @@ def measure(pairs: int, cli: Path | None = None, before: Path | None = None) -> 
         cli: LLaMA-Factory's command, the other side.
         before: an older checkout of LLF, the other side in its place.
     """
-    other = "before" if before else "llamafactory"
+    other = "llamafactory" if cli is not None else "before"
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         home, out = work / "home", work / "out"
@@ -128,14 +130,15 @@ def measure(pairs: int, cli: Path | None = None, before: Path | None = None) -> 
         }.items():  # fmt: skip
             chosen = settings(name if who == "ours" else str(model.path), work / "data") | more
             (work / f"{who}.yaml").write_text(yaml.safe_dump(chosen))
+        ours_yaml, theirs_yaml = work / "ours.yaml", work / "theirs.yaml"
+        sides = {
+            "llf": partial(ours, ours_yaml, home),
+            other: partial(ours, ours_yaml, home, before or HERE.parent)
+            if cli is None
+            else partial(theirs, cli, theirs_yaml, out),
+        }
         found = []
         for number in range(pairs + 1):
-            sides = {
-                "llf": lambda: ours(work / "ours.yaml", home),
-                other: lambda: (
-                    ours(work / "ours.yaml", home, before) if before else theirs(cli, work / "theirs.yaml", out)
-                ),
-            }
             took = {who: sides[who]() for who in sorted(sides, reverse=number % 2 == 0)}
             pair = (took["llf"], took[other])
             print(
@@ -159,7 +162,7 @@ def main() -> None:
         return
     pairs = measure(asked.pairs, cli=peer_environment(asked.peer_env))
     ratios = [a / b for a, b in pairs]
-    result = {
+    result: dict[str, Any] = {
         "what": "seconds from the command to the first logged loss",
         "llf": [round(a, 3) for a, _ in pairs],
         "llamafactory": [round(b, 3) for _, b in pairs],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
@@ -21,7 +21,7 @@ class AtOnce:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Set-up, call or tear-down of a test has ended."""
         if report.failed:
-            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
             terminal.write_line("")
             terminal.write_line(f"{report.nodeid} ({report.when}):\n{report.longreprtext}")
             terminal.write_line("\n".join(text for _, text in report.sections))

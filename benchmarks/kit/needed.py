@@ -12,8 +12,8 @@ try:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 except ImportError:  # then pip has it
-    from pip._vendor.packaging.requirements import Requirement
-    from pip._vendor.packaging.utils import canonicalize_name
+    from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]
+    from pip._vendor.packaging.utils import canonicalize_name  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +46,7 @@ class Plan:
 
 def offers(folder: Path) -> dict[str, Offer]:
     """The wheels of a folder, by name."""
-    found = {}
+    found: dict[str, Offer] = {}
     for file in sorted(folder.glob("*.whl")):
         with zipfile.ZipFile(file) as opened:
             (name,) = (one for one in opened.namelist() if one.count("/") == 1 and one.endswith(".dist-info/METADATA"))
@@ -96,12 +96,13 @@ def plan(
         install[name] = offered[name]
         todo += [(one, name) for one in offered[name].requires]
     made = Plan(install)
-    for name, who in sorted(asked.items()):
-        version = install[name].version if name in install else installed(name)
-        if version is not None and name not in install:
-            made.there[name] = version
-        if not _does(version, who):
-            wanted = ", ".join(f"{one} needs {name}{spec}" for one, spec in who.items() if not _fits(version, spec))
+    for package, specifiers in sorted(asked.items()):
+        version = install[package].version if package in install else installed(package)
+        if version is not None and package not in install:
+            made.there[package] = version
+        if not _does(version, specifiers):
+            unmet = ((one, spec) for one, spec in specifiers.items() if not _fits(version, spec))
+            wanted = ", ".join(f"{one} needs {package}{spec}" for one, spec in unmet)
             made.missing.append(f"{wanted}; {f'there is {version}' if version else 'there is none'}")
     return made
 

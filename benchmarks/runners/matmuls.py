@@ -12,13 +12,14 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from transformers import AutoConfig
 
 
-def linears(config: object) -> list[tuple[int, int]]:
+def linears(config: Any) -> list[tuple[int, int]]:
     """Inputs and outputs of q, k, v, o, gate, up and down."""
     hidden, inner = config.hidden_size, config.intermediate_size
     head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
@@ -30,7 +31,7 @@ def linears(config: object) -> list[tuple[int, int]]:
 class Products:
     """The products of one micro-batch."""
 
-    def __init__(self, config: object, tokens: int, trained: int, rank: int) -> None:
+    def __init__(self, config: Any, tokens: int, trained: int, rank: int) -> None:
         def new(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, dtype=torch.bfloat16) / shape[-1] ** 0.5
 

@@ -34,7 +34,7 @@ def main() -> int:
     folder, out = RunFolder(Path(sys.argv[1])), Path(sys.argv[2])
     prepare_imports()
     with deferred_imports(run_config(folder)):
-        from llf_core.training import session
+        from llf_core.training import make_trainer, session
 
     from transformers import TrainerCallback
 
@@ -43,7 +43,7 @@ def main() -> int:
 
     found: dict[str, Any] = {"base": own_memory("VmRSS"), "gradients": 0, "optimizer": 0, "cpu": []}
 
-    class Counter(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    class Counter(TrainerCallback):
         """Keeps the largest sums."""
 
         def __init__(self, trainer: Any) -> None:
@@ -84,14 +84,14 @@ def main() -> int:
             """The peak so far is that of training. Saving maps the written files to compare them, and comes later."""
             found["peak"] = own_memory("VmHWM")
 
-    make = session.make_trainer
+    make = make_trainer.make_trainer
 
     def counting(*arguments: Any, **more: Any) -> Any:
         trainer = make(*arguments, **more)
         trainer.add_callback(Counter(trainer))
         return trainer
 
-    session.make_trainer = counting
+    vars(session)["make_trainer"] = counting
     code = session.run_attempt(folder, read_status(folder).attempt)
     out.write_text(json.dumps(found | {"peak_saved": own_memory("VmHWM")}))
     return code

@@ -16,7 +16,7 @@ from benchmarks.runners.record import Recorder
 from benchmarks.runners.trainer import load, rows
 
 
-class Pairs(DPOTrainer):  # type: ignore[misc]
+class Pairs(DPOTrainer):
     """Takes pairs that are token ids already, and times what it does before the first step for its reference."""
 
     reference_s = 0.0

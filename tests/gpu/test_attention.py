@@ -109,7 +109,7 @@ def test_documents_side_by_side_are_what_each_is_alone(variant, device, dtypes):
         output, _ = attention_backend.attention(
             layer,
             *(x.transpose(0, 1)[None] for x in given),
-            None,
+            attention_mask=None,
             sliding_window=options.get("window"),
             softcap=options.get("softcap"),
             cu_seq_lens_q=cu,
@@ -144,7 +144,7 @@ def test_torchs_own_attention_is_the_same(window, device, dtypes):
     for dtype in dtypes:
         exact = [x.to(dtype).double() for x in (q, k, v)]
         given = [x.to(device, dtype) for x in (q, k, v)]
-        found = attention_backend.per_document_attention(*given, Layout(BOUNDS, 32**-0.5, window))
+        found = attention_backend.per_document_attention(*given, layout=Layout(BOUNDS, 32**-0.5, window))
         assert distance(found, reference(*exact, window=window)) < ROUNDING[dtype], dtype
 
 

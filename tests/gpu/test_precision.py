@@ -14,6 +14,7 @@ from llf_core.config import RunConfig
 from llf_core.models import load_model, plan_device, resolve_model
 from llf_core.runs import read_status
 from llf_core.training import make_trainer, session
+from llf_core.training.trainer import RunTrainer
 from tests.gpu.conftest import events, losses, resolved
 
 # How far a loss may be from float64, as a share of it. The weights are rounded to the format (2^-24, 2^-11, 2^-8), and
@@ -70,7 +71,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_float64(make_run, device, dty
         return
     seen = {}
 
-    class WatchedPrompts(make_trainer.RunTrainer):
+    class WatchedPrompts(RunTrainer):
         def training_step(self, model, inputs, num_items_in_batch=None):
             if "batch" not in seen:
                 perturb(model)

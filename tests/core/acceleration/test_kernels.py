@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -115,7 +116,8 @@ def test_attention_by_documents_is_that_of_each_document(lengths, window, softca
     bounds = (0, *torch.tensor(lengths).cumsum(0).tolist())
     layout = Layout(bounds, 0.4, window, softcap)
     q, k, v = seeded(bounds[-1], 4, 6), seeded(bounds[-1], 2, 6, seed=1), seeded(bounds[-1], 2, 8, seed=2)
-    assert_same(lambda *x: document_attention(*x, layout), lambda *x: per_document_attention(*x, layout), q, k, v)
+    attend, by_document = partial(document_attention, layout=layout), partial(per_document_attention, layout=layout)
+    assert_same(attend, by_document, q, k, v)
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -152,7 +154,7 @@ def test_attention_gives_zeros_to_tokens_of_no_document():
     def plain(q, k, v):
         return F.pad(per_document_attention(q[:11], k[:11], v[:11], layout), (0, 0, 0, 0, 0, 4))
 
-    assert_same(lambda *x: document_attention(*x, layout), plain, q, k, v)
+    assert_same(lambda *x: document_attention(*x, layout=layout), plain, q, k, v)
 
 
 @pytest.mark.parametrize("rotary", [6, 4])
@@ -178,8 +180,8 @@ def test_attention_turns_as_transformers_does(rotary):
 def test_attention_in_bfloat16_is_within_its_rounding():
     layout = Layout((0, 100, 130), 0.125)
     q, k, v = (seeded(130, heads, 64, seed=i) for i, heads in enumerate((6, 2, 2)))
-    exact = gradients(lambda *x: per_document_attention(*x, layout), q, k, v)
-    rough = gradients(lambda *x: document_attention(*x, layout), *(x.bfloat16() for x in (q, k, v)))
+    exact = gradients(lambda *x: per_document_attention(*x, layout=layout), q, k, v)
+    rough = gradients(lambda *x: document_attention(*x, layout=layout), *(x.bfloat16() for x in (q, k, v)))
     for one, other in zip(rough, exact, strict=True):
         assert (one.double() - other).norm() / other.norm() < 2**-6  # four roundings of 2**-9 and some sums
 
@@ -217,13 +219,15 @@ def test_the_branches_of_a_document_do_not_see_each_other(bounds, forks, window,
         for (start, end), (fork, split) in zip(pairwise(bounds), forks, strict=True):
             one, other = list(range(start, split)), [*range(start, fork), *range(split, end)]
             first, second = (
-                per_document_attention(*(x[rows] for x in (q, k, v)), Layout((0, len(rows)), 0.4, window, softcap))
+                per_document_attention(
+                    *(x[rows] for x in (q, k, v)), layout=Layout((0, len(rows)), 0.4, window, softcap)
+                )
                 for rows in (one, other)
             )
             pieces += [first, second[fork - start :]]
         return torch.cat(pieces)
 
-    assert_same(lambda *x: document_attention(*x, layout), plain, q, k, v)
+    assert_same(lambda *x: document_attention(*x, layout=layout), plain, q, k, v)
 
     def turned(layout, q, k, v):
         return per_document_attention(q, k, v, layout)

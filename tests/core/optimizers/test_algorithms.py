@@ -171,11 +171,11 @@ def visited(optimizer, parameters, steps):
 
 def test_blocks_follow_each_other():
     # The first block has one step less than the interval, as in the authors' package.
-    assert visited(*blocks_of("ascending")[::-1], 8) == [0, 1, 1, 2, 2, 3, 3, 0]
-    assert visited(*blocks_of("descending")[::-1], 6) == [3, 2, 2, 1, 1, 0]
-    assert visited(*blocks_of("ascending", start=2)[::-1], 4) == [2, 3, 3, 0]
-    assert visited(*blocks_of("fixed", start=1)[::-1], 5) == [1] * 5
-    assert visited(*blocks_of("ascending", interval=-1)[::-1], 5) == [0] * 5
+    assert visited(*blocks_of("ascending")[::-1], steps=8) == [0, 1, 1, 2, 2, 3, 3, 0]
+    assert visited(*blocks_of("descending")[::-1], steps=6) == [3, 2, 2, 1, 1, 0]
+    assert visited(*blocks_of("ascending", start=2)[::-1], steps=4) == [2, 3, 3, 0]
+    assert visited(*blocks_of("fixed", start=1)[::-1], steps=5) == [1] * 5
+    assert visited(*blocks_of("ascending", interval=-1)[::-1], steps=5) == [0] * 5
 
 
 def test_random_blocks_are_each_visited_once_a_round_and_in_another_order_in_the_next():

@@ -106,7 +106,7 @@ def test_update_changes_only_what_it_names(folder):
 
 def test_a_field_that_is_none_is_refused(folder):
     with pytest.raises(TypeError, match="not have the field stepp"):
-        update(folder, stepp=3)
+        update(folder, stepp=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("final", sorted(FINAL))

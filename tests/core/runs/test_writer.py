@@ -245,7 +245,7 @@ def test_a_wrong_change_is_refused_at_once_and_the_heartbeat_goes_on(folder):
     writer = RunWriter(folder, 1)
     writer.start_heartbeat(0.02)
     with pytest.raises(TypeError, match="bogus"):
-        writer.status(bogus=1)
+        writer.status(bogus=1)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="'gone' is no state"):
         writer.status(state="gone")
     beat = read_status(folder).heartbeat

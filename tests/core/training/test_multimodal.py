@@ -180,7 +180,7 @@ def test_tokens_and_losses_are_those_of_transformers(kind, saved, rows, make_run
         assert row["labels"] == labels.tolist()
 
     def loss(model=None):
-        return -torch.cat([plain.log_probs(*one, model) for one in expected]).mean().item()
+        return -torch.cat([plain.log_probs(*one, model=model) for one in expected]).mean().item()
 
     assert losses[0] == pytest.approx(loss(), rel=LIMIT)
     trained = plain.adapted(folder.checkpoints / "checkpoint-2")
@@ -204,7 +204,7 @@ def test_preference_losses_are_those_of_transformers(kind, saved, rows, make_run
         examples.append([plain.inputs(prompt, row[side], picture) for side in ("chosen", "rejected")])
     before = [[plain.log_probs(*side).sum() for side in example] for example in examples]
     trained = plain.adapted(folder.checkpoints / "checkpoint-1")
-    after = [[plain.log_probs(*side, trained).sum() for side in example] for example in examples]
+    after = [[plain.log_probs(*side, model=trained).sum() for side in example] for example in examples]
     margins = torch.tensor([new[0] - new[1] - old[0] + old[1] for new, old in zip(after, before, strict=True)])
     assert losses[1] == pytest.approx(-F.logsigmoid(0.1 * margins).mean().item(), rel=LIMIT)
     assert losses[1] < losses[0]
@@ -306,7 +306,7 @@ def test_audio_is_trained_on_as_transformers_does(saved, tmp_path, make_run):
     losses = RunReader(folder).metrics().values("loss")
     for step, load in ((0, lambda: None), (2, lambda: plain.adapted(folder.checkpoints / "checkpoint-2"))):
         trained = load()
-        loss = -torch.cat([plain.log_probs(*one, trained) for one in expected]).mean().item()
+        loss = -torch.cat([plain.log_probs(*one, model=trained) for one in expected]).mean().item()
         assert losses[step] == pytest.approx(loss, rel=LIMIT)
     other = prepared(of_run(model, tmp_path))
     voice(tmp_path / "0.wav", 8000, 0.4)  # resampled: as many tokens

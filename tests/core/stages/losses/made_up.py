@@ -17,7 +17,11 @@ def made_pairs(count=7, seed=0, dtype=torch.float64, far=2.0):
     chosen_tokens, rejected_tokens = torch.randint(1, 13, (2, count), generator=generator)
     references = [-(0.3 + draw().abs()) * tokens for tokens in (chosen_tokens, rejected_tokens)]
     policies = [(reference + far * draw()).clamp(max=-0.05) for reference in references]
-    return Pairs(*(one.to(dtype) for one in (*policies, *references)), chosen_tokens, rejected_tokens)
+    return Pairs(
+        *(one.to(dtype) for one in (*policies, *references)),
+        chosen_tokens=chosen_tokens,
+        rejected_tokens=rejected_tokens,
+    )
 
 
 def rows(pairs):

@@ -33,7 +33,7 @@ def preferred(w, v, t):
 
 
 def sigmoid(row, t):
-    return preferred(*ratios(row, t), t)
+    return preferred(*ratios(row, t), t=t)
 
 
 def hinge(row, t):
