@@ -31,6 +31,8 @@ def stylesheet(view: str) -> Path | str:
 def text(file: Path | str) -> str:
     """The content of what `script` or `stylesheet` returned, read now, so that a rebuilt file needs no server restart.
 
+    A widget has it as its `_esm` too: of a path, anywidget would keep every instance for as long as the class.
+
     Raises:
         OSError: the file cannot be read.
     """

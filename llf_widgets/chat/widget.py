@@ -25,7 +25,7 @@ from llf_widgets.chat.tools import CellTools
 from llf_widgets.chat.turn_changes import choose_question, choose_reply, edit_question, shortened
 from llf_widgets.chat.view_models import MAX_MODELS, ViewModels
 from llf_widgets.foreign_code import allow_code
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Chat(ChatSession):
         >>> llf.Chat("HuggingFaceTB/SmolLM2-135M-Instruct", run)   # the base beside what was trained
     """
 
-    _esm = script("chat")
-    _css = stylesheet("chat")
+    _esm = text(script("chat"))
+    _css = text(stylesheet("chat"))
     _picture_bytes = traitlets.Int(MAX_BYTES, help="maximum size of a picture").tag(sync=True)
     _page_updates_outputs = False  # until a page says that it keeps the view
 

@@ -24,7 +24,7 @@ from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.plotting.array_encoding import encode_arrays
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class CompareView(FrontEnd):
     It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, answered with `{"html": page}`.
     """
 
-    _esm = script("compare")
-    _css = stylesheet("compare")
+    _esm = text(script("compare"))
+    _css = text(stylesheet("compare"))
     view = traitlets.Dict(help="`runs`, `sections`, `answers`, and `offered`: runs that can be added").tag(sync=True)
     figure = traitlets.Dict(help="What `figure_json` makes, packed").tag(sync=True)
     curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)

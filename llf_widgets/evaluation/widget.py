@@ -19,7 +19,7 @@ from llf_widgets.evaluation.summary import summary_html, summary_text
 from llf_widgets.evaluation.tables import ORDERS, ResultTables, votes_text
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import UNFINISHED, SavedView, may_repeat
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class Evaluate(SavedView):
         >>> view.wait().difference("rougeL").sentence
     """
 
-    _esm = script("evaluation")
-    _css = stylesheet("evaluation")
+    _esm = text(script("evaluation"))
+    _css = text(stylesheet("evaluation"))
     _state = traitlets.Enum(["running", "done", "stopped", "failed"], "running").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _repeatable = traitlets.Bool(default_value=True, help="whether to offer a repetition of it").tag(sync=True)

@@ -16,7 +16,7 @@ from llf_widgets.foreign_code import allow_code
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
 from llf_widgets.inspect.data_process import DataProcess, ProcessExitedError
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Examples(FrontEnd):
         >>> rows.outliers("odd")     # losses too high for chance
     """
 
-    _esm = script("examples")
-    _css = stylesheet("examples")
+    _esm = text(script("examples"))
+    _css = text(stylesheet("examples"))
     _page = traitlets.Dict(help="`total`, `rows`, `seen` and `query`").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _code: traitlets.List[dict[str, object]] = traitlets.List(help="what would run, and was not allowed").tag(sync=True)

@@ -18,7 +18,7 @@ from llf_widgets.export_view.summary import summary_html, summary_text
 from llf_widgets.export_view.tables import CHECK_HEADS, receipt_json
 from llf_widgets.foreign_code import allow_code
 from llf_widgets.saved_view import UNFINISHED, SavedView, may_repeat
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class ExportView(SavedView):
         >>> view.receipt.passed
     """
 
-    _esm = script("export")
-    _css = stylesheet("export")
+    _esm = text(script("export"))
+    _css = text(stylesheet("export"))
     _state = traitlets.Enum(["running", "done", "failed", "stopped"], "running").tag(sync=True)
     _title = traitlets.Unicode("", help="what is exported").tag(sync=True)
     _note = traitlets.Unicode("", help="what is done now, or why it ended").tag(sync=True)

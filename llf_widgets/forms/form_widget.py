@@ -5,7 +5,7 @@ from __future__ import annotations
 import traitlets
 
 from llf_widgets.front_end import FrontEnd
-from llf_widgets.view_files import script
+from llf_widgets.view_files import script, text
 
 
 class FormWidget(FrontEnd):
@@ -14,5 +14,5 @@ class FormWidget(FrontEnd):
     Several widgets instead of one let ipywidgets send only the changed part of a large form.
     """
 
-    _esm = script("forms")
+    _esm = text(script("forms"))
     _component = traitlets.Unicode(help="One of `COMPONENTS` in labextension/widgets/forms/view.js").tag(sync=True)

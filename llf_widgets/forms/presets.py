@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.forms.form_widget import FormWidget
-from llf_widgets.view_files import stylesheet
+from llf_widgets.view_files import stylesheet, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class PresetSelector(FormWidget):
     """
 
     _component = traitlets.Unicode("presets").tag(sync=True)
-    _css = stylesheet("forms")
+    _css = text(stylesheet("forms"))
     _presets: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
     _current = traitlets.Unicode().tag(sync=True)
     _label = traitlets.Unicode().tag(sync=True)

@@ -18,7 +18,7 @@ from llf_widgets.inspect.summary import summary_html, summary_text
 from llf_widgets.saved_view import SavedView
 from llf_widgets.start import split_rows
 from llf_widgets.temporary_folder import TemporaryFolder
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class Inspect(SavedView):
         >>> run = llf.train(view.config)
     """
 
-    _esm = script("inspect")
-    _css = stylesheet("inspect")
+    _esm = text(script("inspect"))
+    _css = text(stylesheet("inspect"))
     _state = traitlets.Enum(["preparing", "ready", "failed", "closed"], "preparing").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
     _readings = traitlets.Dict().tag(sync=True)

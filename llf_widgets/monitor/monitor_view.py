@@ -8,7 +8,7 @@ import traitlets
 
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.monitor.run_view import ViewOptions
-from llf_widgets.view_files import script, stylesheet
+from llf_widgets.view_files import script, stylesheet, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,8 @@ class MonitorView(FrontEnd):
         identity: `run_id` and `home`, see the traits.
     """
 
-    _esm = script("monitor")
-    _css = stylesheet("monitor")
+    _esm = text(script("monitor"))
+    _css = text(stylesheet("monitor"))
     run_id = traitlets.Unicode("", help="The run").tag(sync=True)
     home = traitlets.Unicode("", help="`home_hash` of the run's LLF_HOME: another server's runs are others").tag(
         sync=True

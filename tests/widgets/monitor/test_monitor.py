@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import math
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import anywidget
 import numpy as np
@@ -303,11 +306,12 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
     ended.steps(1, 3)
     ended.writer.close("finished")
     waits = create_run("stage: sft\n", "waits")  # live, and nobody here writes it
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def open_and_close():
         for folder in (ended.folder, waits):
             view = Monitor(folder)
-            view.examples()
+            alive.update((view, view._view, view._run_view, view.examples()))
             until(lambda view=view: view._poller.is_alive or view.state == "finished")
             view.close()
             assert view._poller.join(120)
@@ -320,6 +324,8 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
     # fewer where something of an earlier test has ended meanwhile
     until(lambda: threading.active_count() <= before[0] and process.num_fds() <= before[1])
     assert set(_instances) <= before[2]
+    gc.collect()
+    assert not list(alive)
 
 
 def test_closing_the_view_ends_the_wait_and_not_the_run(trainer, monitor):
