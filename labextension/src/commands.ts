@@ -10,12 +10,19 @@ import { MetaEditor } from './meta_editor';
 import { showExportDialog } from './export_dialog';
 import { chatCode, displayName, evaluateCode, viewCode } from './format';
 import { llfIcon } from './icon';
-import { LIVE_STATES, mayHaveModel, type RunsModel } from './model';
 import {
+  LIVE_STATES,
+  RESUMABLE_STATES,
+  mayHaveModel,
+  type RunsModel
+} from './model';
+import {
+  type IStartedCell,
   type MimeBundle,
   IMPORT_LINE,
   runInCell,
-  runInNewNotebook
+  runInNewNotebook,
+  showMonitor
 } from './notebook';
 import { cellNotRunSentence } from './error_sentences';
 import { confirmForeignCode } from './trust_dialog';
@@ -105,7 +112,6 @@ const NEW_RUN_ARGS = {
   }
 } as const;
 
-const RESUMABLE: readonly RunState[] = ['stopped', 'failed', 'lost'];
 const KILLABLE: readonly RunState[] = ['starting', 'running', 'stopping'];
 
 interface ICommand {
@@ -157,24 +163,54 @@ export function addCommands(
       return null;
     }
   };
-  const runCode = async (code: string, output?: MimeBundle): Promise<void> => {
-    if (
-      (await reportFailure(runInCell(app, tracker, code, output))) === false
-    ) {
+  /** Runs code in a cell; returns the cell if it has started. */
+  const runCode = async (
+    code: string,
+    output?: MimeBundle
+  ): Promise<IStartedCell | null> => {
+    const cell = await reportFailure(runInCell(app, tracker, code, output));
+    if (cell === false) {
       model.setStatusMessage(OPENED_IN_NEW_TAB);
     }
+    return cell || null;
   };
-  /** Resumes or repeats a run in a cell, once the user has allowed the code that came with it. */
-  const startAgain = async (run: IRun, method: string): Promise<void> => {
+  /** Repeats a run in a cell, once the user has allowed the code that came with it. */
+  const replay = async (run: IRun): Promise<void> => {
     const trust = await confirmForeignCode(model, run, trans);
     if (trust !== null) {
       await runCode(
-        `run = llf.attach("${run.id}").${method}(${trust})\nllf.Monitor(run)`
+        `run = llf.attach("${run.id}").replay(${trust})\nllf.Monitor(run)`
       );
     }
   };
-  /** Shows a monitor. With a summary of the server as its output, the cell need not run, so no kernel is needed. */
+  /** Resumes a run in a cell, which shows a monitor unless the notebook has one of this run. */
+  const resume = async (run: IRun): Promise<void> => {
+    const trust = await confirmForeignCode(model, run, trans);
+    if (trust === null) {
+      return;
+    }
+    const shown = await showMonitor(app, tracker, run.id);
+    const code = `run = llf.attach("${run.id}").resume(${trust})`;
+    const cell = await runCode(shown ? code : `${code}\nllf.Monitor(run)`);
+    if (!cell) {
+      return;
+    }
+    if (!(await cell.succeeded)) {
+      model.setStatusMessage(
+        trans.__('The cell that resumes the run failed. Its output says why.')
+      );
+    } else if (shown) {
+      await showMonitor(app, tracker, run.id);
+    }
+  };
+  /**
+   * Goes to the monitor of a run in the open notebook, or adds one. With a summary of the server as its output, the cell
+   * need not run, so no kernel is needed.
+   */
   const openMonitor = async (run: IRun): Promise<unknown> => {
+    if (await showMonitor(app, tracker, run.id)) {
+      return;
+    }
     let output: MimeBundle | undefined;
     try {
       output = await api.runSummary(run.id);
@@ -241,8 +277,16 @@ export function addCommands(
     },
     'llf:resume': {
       label: () => trans.__('Resume'),
-      isEnabled: runs => isSingle(runs) && RESUMABLE.includes(runs[0].state),
-      execute: ([run]) => startAgain(run, 'resume')
+      isEnabled: runs =>
+        isSingle(runs) &&
+        RESUMABLE_STATES.includes(runs[0].state) &&
+        !model.isResuming(runs[0]),
+      execute: ([run]) =>
+        model.whileResuming(
+          run.id,
+          trans.__('Resuming “%1”…', displayName(run)),
+          () => resume(run)
+        )
     },
     'llf:branch': {
       label: () => trans.__('Branch from a checkpoint…'),
@@ -275,7 +319,7 @@ export function addCommands(
     'llf:replay': {
       label: () => trans.__('Run again'),
       isEnabled: isSingle,
-      execute: ([run]) => startAgain(run, 'replay')
+      execute: ([run]) => replay(run)
     },
     'llf:stop': {
       label: () => trans.__('Stop with checkpoint'),

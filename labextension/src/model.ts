@@ -74,6 +74,13 @@ export const LIVE_STATES: readonly RunState[] = [
   'stopping'
 ];
 
+/** States of runs that a resume continues. */
+export const RESUMABLE_STATES: readonly RunState[] = [
+  'stopped',
+  'failed',
+  'lost'
+];
+
 /** Whether a run may have a model to chat with, to evaluate and to export: none that ended before its first checkpoint. */
 export function mayHaveModel(run: IRun): boolean {
   return (
@@ -214,6 +221,31 @@ export class RunsModel implements IDisposable {
   /** Whether a run is selected. */
   isSelected(id: string): boolean {
     return this._selection.has(id);
+  }
+
+  /** Whether a run was asked to resume, and has not begun to. */
+  isResuming({ id, state }: Pick<IRun, 'id' | 'state'>): boolean {
+    return this._resuming.has(id) && RESUMABLE_STATES.includes(state);
+  }
+
+  /** Shows a run as resuming, with a message, from now on until its state has changed or `resume` has failed. */
+  async whileResuming(
+    id: string,
+    message: string,
+    resume: () => Promise<unknown>
+  ): Promise<void> {
+    this._resuming.add(id);
+    this.setStatusMessage(message);
+    try {
+      await resume();
+      await this.refresh();
+      await this._poll.tick.catch(() => undefined); // the new state
+    } finally {
+      this._resuming.delete(id);
+      this.setStatusMessage(
+        this.statusMessage === message ? '' : this.statusMessage
+      );
+    }
   }
 
   /** Replaces the text of the status line. */
@@ -506,4 +538,5 @@ export class RunsModel implements IDisposable {
   private _detailsId: string | null = null;
   private _poll: Poll;
   private _selection = new Set<string>();
+  private _resuming = new Set<string>();
 }

@@ -2,6 +2,8 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 
+import { parseViewData, VIEW_MIME_TYPE } from './view_data';
+
 /** `app.name` of Notebook 7, which opens each notebook in a browser tab of its own. */
 const NOTEBOOK_7 = 'Jupyter Notebook';
 
@@ -11,9 +13,58 @@ export const IMPORT_LINE = 'import llf_widgets as llf';
 /** Data of a cell output by MIME type. */
 export type MimeBundle = Readonly<Record<string, unknown>>;
 
+/** A cell that was started; `succeeded` is known once it ends. */
+export interface IStartedCell {
+  readonly succeeded: Promise<boolean>;
+}
+
 /** The part of a code cell's model that this file uses. */
 interface ICodeCellModel {
-  readonly outputs: { fromJSON(outputs: readonly unknown[]): void };
+  readonly executionState: string;
+  readonly outputs: {
+    fromJSON(outputs: readonly unknown[]): void;
+    toJSON(): readonly { data?: MimeBundle }[];
+  };
+}
+
+/**
+ * Scrolls to the monitor of a run in the open notebook, also to one whose cell is about to draw it.
+ *
+ * @returns whether there is one
+ */
+export async function showMonitor(
+  app: JupyterFrontEnd,
+  tracker: INotebookTracker | null,
+  run: string
+): Promise<boolean> {
+  const panel = tracker?.currentWidget;
+  const cells = panel?.content.widgets ?? [];
+  const selector = `[data-llf-run="${run}"]`;
+  const index = cells.findIndex(({ node, model }) => {
+    const { outputs, executionState } = model as unknown as ICodeCellModel;
+    const source = model.sharedModel.getSource();
+    return (
+      node.querySelector(selector) !== null ||
+      outputs
+        ?.toJSON()
+        .some(
+          ({ data }) => parseViewData(data?.[VIEW_MIME_TYPE]).run === run
+        ) ||
+      (executionState === 'running' &&
+        source.includes('llf.Monitor(') &&
+        source.includes(`"${run}"`))
+    );
+  });
+  if (!panel || index < 0) {
+    return false;
+  }
+  const { content } = panel;
+  app.shell.activateById(panel.id);
+  content.activeCellIndex = index;
+  content.deselectAll();
+  await content.scrollToItem(index, 'start').catch(() => undefined); // rejected if the cell was removed
+  cells[index].node.querySelector(selector)?.scrollIntoView(); // a form is above its monitor
+  return true;
 }
 
 /**
@@ -21,7 +72,7 @@ interface ICodeCellModel {
  * Actions that need a process, such as resuming or comparing, run in a kernel because the server starts no processes.
  *
  * @param output - shown as the output of the cell, which is then not executed and needs no kernel
- * @returns false if the code is in a new notebook in another browser tab (Notebook 7), where it has not run
+ * @returns the cell; false if it is in a new notebook in another browser tab (Notebook 7), where it has not run
  * @throws where no kernel starts
  */
 export async function runInCell(
@@ -29,14 +80,13 @@ export async function runInCell(
   tracker: INotebookTracker | null,
   code: string,
   output?: MimeBundle
-): Promise<boolean> {
+): Promise<IStartedCell | false> {
   const open = tracker?.currentWidget;
   const panel = open?.isVisible ? open : await createNotebook(app, code);
   if (!panel) {
     return false;
   }
-  await insertAndRun(app, panel, code, output);
-  return true;
+  return insertAndRun(app, panel, code, output);
 }
 
 /**
@@ -121,7 +171,7 @@ async function insertAndRun(
   panel: NotebookPanel,
   code: string,
   output?: MimeBundle
-): Promise<void> {
+): Promise<IStartedCell> {
   const { NotebookActions } = await import('@jupyterlab/notebook');
   await panel.context.ready;
   const { content } = panel;
@@ -142,11 +192,12 @@ async function insertAndRun(
     model.outputs.fromJSON([
       { output_type: 'display_data', data: output, metadata: {} }
     ]);
-    return;
+    return { succeeded: Promise.resolve(true) };
   }
   await panel.sessionContext.ready;
   await ensureKernel(app, panel.sessionContext);
-  void NotebookActions.run(content, panel.sessionContext);
+  const succeeded = NotebookActions.run(content, panel.sessionContext);
+  return { succeeded: succeeded.catch(() => false) };
 }
 
 /**

@@ -6,11 +6,10 @@ import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { Panel, Widget } from '@lumino/widgets';
 
 import { Api } from './api';
+// eslint-disable-next-line jupyter/prefer-lazy-imports -- the panel loads it anyway
 import { runInCell } from './notebook';
-import { parseViewData, type IViewData } from './view_data';
+import { parseViewData, VIEW_MIME_TYPE, type IViewData } from './view_data';
 
-/** MIME type of an LLF view in a cell output; `llf_widgets/view_mime_type.py` writes it. */
-export const VIEW_MIME_TYPE = 'application/vnd.llf.view+json';
 const WIDGET_MIME_TYPE = 'application/vnd.jupyter.widget-view+json';
 const RENDERER_RANK = -20; // before the renderer of ipywidgets, which has -10
 const STATIC_FALLBACK_MS = 400; // ms to wait for a live view before the saved text is shown
@@ -348,7 +347,7 @@ class ViewRenderer extends Panel {
   }
 
   /** Runs code in a cell below the one that shows this view. */
-  private async _runCell(code: string): Promise<boolean> {
+  private async _runCell(code: string): Promise<unknown> {
     const { content } = this._notebook;
     const index = content.widgets.findIndex(cell =>
       cell.node.contains(this.node)

@@ -73,15 +73,23 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
       } else {
         model.select();
       }
-    } else if (key === 'Delete' && !event.repeat) {
+    } else if (['Delete', 'F2'].includes(key) && !event.repeat) {
       const element = target as HTMLElement;
       const row = element.dataset.run;
       if (row && !model.isSelected(row) && model.selectedRuns.length < 2) {
         model.select(row); // as in the menu: a row outside the selection replaces the selection
       }
       if (row || model.details || element.closest('.llf-RunsPanel-selection')) {
-        props.execute('llf:delete');
+        props.execute(key === 'F2' ? 'llf:rename' : 'llf:delete');
       }
+    } else if (
+      key === 'z' &&
+      (event.ctrlKey || event.metaKey) &&
+      !event.shiftKey &&
+      !(target instanceof HTMLInputElement)
+    ) {
+      event.preventDefault();
+      props.execute('llf:undo-delete');
     }
   };
   const now = Date.now() / 1000;
@@ -111,6 +119,11 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
           onBack={back}
           onMonitor={() => props.execute('llf:open-monitor')}
           onStop={() => props.execute('llf:stop')}
+          onResume={() => props.execute('llf:resume')}
+          isResuming={model.isResuming({
+            id: model.details.id,
+            state: model.details.status.state
+          })}
           onBranch={step => props.execute('llf:branch', { step })}
           onChat={step => props.execute('llf:chat', { step })}
           onEvaluate={() => props.execute('llf:evaluate-model')}
@@ -171,6 +184,7 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
                 sortedByLoss={model.filter.sort === 'loss'}
                 sortMetric={model.sortMetric}
                 isSelected={id => model.isSelected(id)}
+                isResuming={run => model.isResuming(run)}
                 onOpen={open}
                 onToggle={id => model.toggle(id)}
                 onSelect={(...ids) => model.select(...ids)}

@@ -8,7 +8,7 @@ import { CodeText } from './code_text';
 import { stateLabel, stripControlCharacters } from './format';
 import { KeyMetrics } from './key_metrics';
 import { LargeChart } from './large_chart';
-import { LIVE_STATES, mayHaveModel } from './model';
+import { LIVE_STATES, RESUMABLE_STATES, mayHaveModel } from './model';
 import { formatDuration } from './numbers';
 import { Evaluations, Exports } from './results';
 import { drawServers, drawTrained, shareOf } from './trained';
@@ -21,6 +21,9 @@ interface IRunDetailsProps {
   onBack: () => void;
   onMonitor: () => void;
   onStop: () => void;
+  onResume: () => void;
+  /** Whether the run was asked to resume, and has not begun to. */
+  isResuming: boolean;
   /** Opens the branch dialog with a checkpoint preselected. */
   onBranch: (step: number) => void;
   onChat: (step: number) => void;
@@ -85,6 +88,14 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         </button>
         {LIVE_STATES.includes(status.state) && (
           <button onClick={props.onStop}>{trans.__('Stop')}</button>
+        )}
+        {RESUMABLE_STATES.includes(status.state) && (
+          <button
+            aria-disabled={props.isResuming}
+            onClick={() => props.isResuming || props.onResume()}
+          >
+            {props.isResuming ? trans.__('Resuming…') : trans.__('Resume')}
+          </button>
         )}
         {row && mayHaveModel(row) && (
           <>

@@ -18,6 +18,8 @@ interface IRunListProps {
   /** The metric of evaluations that the list is sorted by, which each row then shows. */
   sortMetric?: ISortMetric | null;
   isSelected: (id: string) => boolean;
+  /** Whether a run was asked to resume, and has not begun to. */
+  isResuming: (run: IRun) => boolean;
   onOpen: (id: string) => void;
   onToggle: (id: string) => void;
   onSelect: (...ids: string[]) => void;
@@ -198,6 +200,14 @@ function shownMetric({
   return value === undefined ? undefined : { ...sortMetric, value };
 }
 
+/** The label of a metric without its data, which the title of the number says: `accuracy` of `Training accuracy`. */
+function shortLabel(label: string): string {
+  const short = label.replace(/^(training|held-out) /i, '');
+  return short[1] === short[1]?.toUpperCase()
+    ? short
+    : short[0].toLowerCase() + short.slice(1);
+}
+
 function RunRow(props: IRowProps): React.JSX.Element {
   const { run, trans, now } = props;
   const share = run.total ? Math.min(run.step / run.total, 1) : 0;
@@ -207,6 +217,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
   const loss =
     run.loss === null || props.sortMetric ? '' : formatNumber(run.loss);
   const value = metric ? formatMetric(metric) : loss;
+  const label = metric ? metric.label : trans.__('Training loss');
   return (
     <li className="llf-RunsPanel-item">
       <button
@@ -238,18 +249,26 @@ function RunRow(props: IRowProps): React.JSX.Element {
         <RunName parts={props.parts} />
         <Sparkline values={run.spark} />
         {value && (
-          <span
-            className="llf-RunsPanel-loss"
-            title={metric ? metric.label : trans.__('Training loss')}
-          >
-            {value}
-          </span>
+          <>
+            <span className="llf-RunsPanel-metric llf-ellipsis" title={label}>
+              {shortLabel(label)}
+            </span>
+            <span className="llf-RunsPanel-loss" title={label}>
+              {value}
+            </span>
+          </>
         )}
         <span
           className="llf-RunsPanel-info llf-ellipsis"
           title={reasonText(run) || undefined}
         >
-          <CodeText text={progressText(run, trans)} />
+          <CodeText
+            text={
+              props.isResuming(run)
+                ? trans.__('Resuming…')
+                : progressText(run, trans)
+            }
+          />
         </span>
         <span className="llf-RunsPanel-age">
           {run.created === null ? '' : formatAge(now - run.created, trans)}

@@ -1,3 +1,6 @@
+/** MIME type of an LLF view in a cell output; `llf_widgets/view_mime_type.py` writes it. */
+export const VIEW_MIME_TYPE = 'application/vnd.llf.view+json';
+
 /** Data of an LLF view in a cell output. A notebook may come from anybody, so nothing in it is trusted. */
 export interface IViewData {
   view: string;

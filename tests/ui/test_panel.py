@@ -251,12 +251,13 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
         f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('stopped')",
         arg=real_run.id, timeout=PATIENCE,
     )  # fmt: skip
-    menu(page, row, "Resume")
+    resume(page, panel, row)
     page.wait_for_function(
         f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('running')",
         arg=real_run.id, timeout=120_000,
     )  # fmt: skip
     assert real_run.status().attempt == 2
+    open_the_monitor_that_is_there(page, row)
     menu(page, row, "Kill…")
     page.get_by_role("dialog").get_by_role("button", name="Kill now").click()
     assert real_run.wait(120, progress=False).state == "failed"
@@ -277,6 +278,29 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
 
     menu(page, new, "Evaluate loss")
     page.locator(".jp-OutputArea-output", has_text="Losses(base=").wait_for(timeout=120_000)
+
+
+def resume(page: Any, panel: Any, row: Any) -> None:
+    """Resumes a stopped run by the button among its details, which says so before the page is painted again."""
+    row.click()
+    button = panel.get_by_role("button", name="Resume", exact=True)
+    button.wait_for(timeout=PATIENCE)
+    picture(page, "stopped")
+    next_frame = "e => { e.click(); return new Promise(seen => requestAnimationFrame(() => seen(e.textContent))); }"
+    assert button.evaluate(next_frame) == "Resuming…"
+    picture(page, "resuming")
+    panel.get_by_role("button", name="Runs").click()
+
+
+def open_the_monitor_that_is_there(page: Any, row: Any) -> None:
+    """Opens the monitor of a run that was resumed below its monitor: the notebook has one, and still does."""
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    expect(cells).to_have_count(3)  # the resume has a cell of its own, without a monitor
+    menu(page, row, "Open monitor")
+    expect(page.locator(".llf-Monitor")).to_be_in_viewport()
+    expect(page.locator(".llf-Monitor")).to_have_count(1)
+    expect(cells).to_have_count(3)
+    picture(page, "monitor-again")
 
 
 def picture(page: Any, name: str) -> None:

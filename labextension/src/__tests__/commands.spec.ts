@@ -15,7 +15,7 @@ import {
   type FormValues
 } from '../form_dialog';
 import { RunsModel } from '../model';
-import { runInCell, runInNewNotebook } from '../notebook';
+import { runInCell, runInNewNotebook, showMonitor } from '../notebook';
 import { FakeApi, run } from './runs';
 
 vi.mock('../form_dialog', async original => ({
@@ -25,7 +25,8 @@ vi.mock('../form_dialog', async original => ({
 vi.mock('../notebook', () => ({
   IMPORT_LINE: 'import llf_widgets as llf',
   runInCell: vi.fn(),
-  runInNewNotebook: vi.fn()
+  runInNewNotebook: vi.fn(),
+  showMonitor: vi.fn()
 }));
 
 let api: FakeApi;
@@ -40,6 +41,7 @@ beforeEach(async () => {
   const trans = nullTranslator.load('llf');
   addCommands(app, model, null, new BinActions(model, trans), trans);
   vi.mocked(runInCell).mockReset();
+  vi.mocked(showMonitor).mockReset();
   vi.mocked(showFormDialog).mockReset();
 });
 
@@ -172,6 +174,52 @@ it('acts on the run whose details are shown, in the list or not', async () => {
     'llf.Monitor("far")',
     { 'text/plain': 'A summary of far.' } // shown without a kernel
   ]);
+});
+
+it('goes to the monitor of a run that the notebook has', async () => {
+  await selectRuns('finished');
+  vi.mocked(showMonitor).mockResolvedValue(true);
+  await commands.execute('llf:open-monitor');
+  expect(vi.mocked(showMonitor).mock.calls[0][2]).toBe('a');
+  expect(runInCell).not.toHaveBeenCalled();
+});
+
+it('resumes a run in a cell without a monitor if the notebook has one, and goes back to it', async () => {
+  await selectRuns('stopped');
+  vi.mocked(showMonitor).mockResolvedValue(true);
+  vi.mocked(runInCell).mockResolvedValue({ succeeded: Promise.resolve(true) });
+  await commands.execute('llf:resume');
+  expect(vi.mocked(runInCell).mock.calls.map(call => call[2])).toEqual([
+    'run = llf.attach("a").resume()'
+  ]);
+  expect(showMonitor).toHaveBeenCalledTimes(2);
+});
+
+it('says that a run resumes from the click until its cell has ended, and once only', async () => {
+  await selectRuns('stopped');
+  let end = (_: boolean): void => undefined;
+  vi.mocked(runInCell).mockResolvedValue({
+    succeeded: new Promise(resolve => {
+      end = resolve;
+    })
+  });
+  const resumed = commands.execute('llf:resume');
+  expect(model.isResuming(model.runs[0])).toBe(true); // before anything was awaited
+  expect(model.statusMessage).toBe('Resuming “run 0”…');
+  await commands.execute('llf:resume'); // a double click
+  await vi.waitFor(() => expect(runInCell).toHaveBeenCalledOnce());
+  expect(model.isResuming({ id: 'a', state: 'starting' })).toBe(false);
+  end(false);
+  await resumed;
+  expect(runInCell).toHaveBeenCalledOnce();
+  expect(model.isResuming(model.runs[0])).toBe(false);
+  expect(model.statusMessage).toBe(
+    'The cell that resumes the run failed. Its output says why.'
+  );
+  vi.mocked(runInCell).mockResolvedValue(false); // Notebook 7
+  await commands.execute('llf:resume');
+  expect(model.isResuming(model.runs[0])).toBe(false);
+  expect(model.statusMessage).toContain('Run the cell in the notebook');
 });
 
 it('stops live runs and leaves the others', async () => {

@@ -62,6 +62,29 @@ it('shows reason, metrics, curves, config and log of a run, all as text', () => 
   expect(model.details).toBeNull();
 });
 
+it.each(['stopped', 'failed', 'lost'] as const)(
+  'resumes a run that is %s by a button, which says that it resumes until the state changes',
+  async state => {
+    api.allRuns = [run('a', { state })];
+    showRuns(...api.allRuns);
+    await act(() => model.openDetails('a'));
+    show();
+    execute.mockImplementation(() => {
+      void model.whileResuming('a', 'Resuming…', () => new Promise(() => {}));
+    });
+    act(() => button('Resume').click());
+    show();
+    expect(execute.mock.calls).toEqual([['llf:resume']]);
+    act(() => button('Resuming…').click());
+    expect(execute).toHaveBeenCalledOnce();
+
+    api.allRuns = [run('a', { state: 'starting' })];
+    await act(() => model.openDetails('a'));
+    show();
+    expect(host.textContent).not.toContain('Resum');
+  }
+);
+
 it('says once why a run failed, with names as code, and offers nothing that needs a model of it', () => {
   const reason = 'The columns q match no format. Set `dataset_columns`.';
   const failed = run('a', { state: 'failed', reason, weights: false });
@@ -95,12 +118,13 @@ it('says once why a run failed, with names as code, and offers nothing that need
       host.querySelectorAll('.llf-row button'),
       one => one.textContent
     );
-  expect(offered()).toEqual(['Runs', 'Open monitor', 'More…']);
+  expect(offered()).toEqual(['Runs', 'Open monitor', 'Resume', 'More…']);
   model.details = { ...details, row: { ...failed, weights: true } };
   show();
   expect(offered()).toEqual([
     'Runs',
     'Open monitor',
+    'Resume',
     'Evaluate',
     'Export…',
     'More…'

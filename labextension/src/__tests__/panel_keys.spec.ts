@@ -103,6 +103,29 @@ it('deletes the selected runs or the focused row by the Delete key', () => {
   expect(model.selectedRuns).toEqual([]);
 });
 
+it('renames the focused row by F2, and restores the last deletion by Ctrl or Cmd and Z', () => {
+  showRuns(run('a'), run('b'));
+  act(() => rows()[1].focus());
+  press('F2');
+  expect(execute.mock.calls).toEqual([['llf:rename']]);
+  expect(model.selectedRuns.map(one => one.id)).toEqual(['b']);
+  execute.mockReset();
+  press('z');
+  press('z', { ctrlKey: true, shiftKey: true });
+  expect(execute).not.toHaveBeenCalled();
+  press('z', { ctrlKey: true });
+  press('z', { metaKey: true });
+  expect(execute.mock.calls).toEqual([
+    ['llf:undo-delete'],
+    ['llf:undo-delete']
+  ]);
+  execute.mockReset();
+  act(() => host.querySelector('input')!.focus()); // undoes what was typed
+  press('z', { ctrlKey: true });
+  press('F2');
+  expect(execute).not.toHaveBeenCalled();
+});
+
 it('deletes nothing if the key is held down or pressed outside the list', async () => {
   model.adapters = [
     {

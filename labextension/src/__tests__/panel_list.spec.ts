@@ -17,7 +17,7 @@ it('lists name, state, steps and age', () => {
   showRuns(run('a', { name: 'smollm2-sft-lora' }));
   vi.restoreAllMocks();
   expect(rows()[0].textContent).toBe(
-    'smollm2-sft-lora1.280running 93/1417 min'
+    'smollm2-sft-loraloss1.280running 93/1417 min'
   );
   expect(rows()[0].querySelector('polyline')).not.toBeNull();
   expect(rows()[0].classList).toContain('is-running');
@@ -88,7 +88,20 @@ it('lists adapters', () => {
   expect(model.details).toBeNull(); // the row itself opens the run
 });
 
-const accuracy = keyMetric('rewards/accuracies', 'Accuracy', 'share', 0.832);
+const accuracy = keyMetric(
+  'rewards/accuracies',
+  'Training accuracy',
+  'share',
+  0.832
+);
+
+/** The names below the numbers of the rows. */
+function metricNames(): string[] {
+  return Array.from(
+    host.querySelectorAll('.llf-RunsPanel-metric'),
+    one => one.textContent!
+  );
+}
 
 it('shows the first key metric, or the loss if there is none', () => {
   showRuns(run('a', { counted: [accuracy] }), run('b'));
@@ -96,7 +109,11 @@ it('shows the first key metric, or the loss if there is none', () => {
     row.querySelector<HTMLElement>('.llf-RunsPanel-loss')!
   );
   expect(shown.map(one => one.textContent)).toEqual(['83 %', '1.280']);
-  expect(shown.map(one => one.title)).toEqual(['Accuracy', 'Training loss']);
+  expect(shown.map(one => one.title)).toEqual([
+    'Training accuracy',
+    'Training loss'
+  ]);
+  expect(metricNames()).toEqual(['accuracy', 'loss']);
 });
 
 it('shows the losses if the list is sorted by loss', () => {
@@ -105,6 +122,16 @@ it('shows the losses if the list is sorted by loss', () => {
   expect(rows()[0].querySelector('.llf-RunsPanel-loss')!.textContent).toBe(
     '1.280'
   );
+});
+
+it('says in the list that a run resumes', () => {
+  vi.spyOn(model, 'isResuming').mockImplementation(({ id }) => id === 'b');
+  const stopped = { state: 'stopped', step: 3, total: 9 } as const;
+  showRuns(run('a', stopped), run('b', stopped));
+  const texts = rows().map(
+    row => row.querySelector('.llf-RunsPanel-info')!.textContent
+  );
+  expect(texts).toEqual(['stopped 3/9', 'Resuming…']);
 });
 
 it('shows in the list why a run failed', () => {
@@ -150,6 +177,7 @@ it('offers the metrics of evaluations as orders, and shows in each row the one t
   const shown = rows().map(row => row.querySelector('.llf-RunsPanel-loss'));
   expect(shown[0]!.textContent).toBe('25 %');
   expect(shown[0]!.getAttribute('title')).toBe('ROUGE-L');
+  expect(metricNames()).toEqual(['ROUGE-L']);
   expect(shown[1]).toBeNull(); // neither its loss nor another metric stands in the place of ROUGE-L
 
   model.sortMetrics = [];

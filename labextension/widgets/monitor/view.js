@@ -44,6 +44,7 @@ function render({
     eventsSection(feed)
   ];
   el.classList.add('llf-Part');
+  el.dataset.llfRun = run; // by which the panel finds it
   el.append(...sections.map(({ box }) => box));
   feed.on('head', () => {
     el.dispatchEvent(
