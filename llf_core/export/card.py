@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from llf_core.export.compare import LOSSY
+from llf_core.export.format import find_format
 from llf_core.export.run_facts import run_facts
-from llf_core.models.card import load_snippet, shared_config
+from llf_core.models.card import shared_config, use_lines
 from llf_core.redaction import redact
 from llf_core.runs.formatting import size
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from llf_core.export.source import ExportSource
 
 CARD = "README.md"
-LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf-adapter": "gguf"}
-"""The hub's name of the library that loads a format, where it is another one than that of the format."""
 ROWS = 10
 """Maximum number of rows of the table of the curve."""
 
@@ -44,14 +43,11 @@ def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, f
         PluginError: two installed packages declare the same name or key.
     """
     facts = run_facts(request.target.run_id)
-    adapter = request.format == "adapter"
     parts = [
         f"---\n{yaml.safe_dump(_front(source, request, facts), sort_keys=False)}---",
         f"# {request.target.name}",
         _what(source, request, facts),
-        _loading(source, adapter=adapter, chat=source.reference.template is not None)
-        if request.format in {"adapter", "merged"}
-        else "",
+        _loading(source, request),
         _curve(facts),
         _evaluations(facts),
         _receipt(receipt),
@@ -62,7 +58,7 @@ def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, f
 
 
 def _front(source: ExportSource, request: ExportRequest, facts: RunFacts | None) -> dict[str, Any]:
-    library = LIBRARIES.get(request.format, request.format)
+    library = next((one for one in ("peft", "transformers") if one in find_format(request.format).readers), "gguf")
     task = "text-generation" if source.classifier_arguments is None else "text-classification"
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": task, "tags": ["llf"]}
     if facts is not None:
@@ -95,11 +91,13 @@ def _what(source: ExportSource, request: ExportRequest, facts: RunFacts | None) 
     return f"{text}."
 
 
-def _loading(source: ExportSource, *, adapter: bool, chat: bool) -> str:
-    given = source.classifier_arguments
-    labels = None if given is None else ", ".join(f"{key}={value!r}" for key, value in given.items())
-    snippet = load_snippet(source.base, adapter=adapter, chat=chat, loader=source.loader, classifier_arguments=labels)
-    return f"```python\n{snippet}\n```"
+def _loading(source: ExportSource, request: ExportRequest) -> str:
+    form = find_format(request.format)
+    if not form.readers:
+        return ""
+    chat, scores = source.reference.template is not None, source.classifier_arguments is not None
+    code = f"{source.load_lines()}\n{use_lines(chat=chat, scores=scores)}"
+    return f"It loads after `pip install {' '.join(('torch', *form.readers))}`:\n\n```python\n{code}\n```"
 
 
 def _curve(facts: RunFacts | None) -> str:

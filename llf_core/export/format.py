@@ -38,12 +38,16 @@ class ExportFormat(ABC):
         label: name for people.
         help: one sentence on what it is for.
         reward_models: whether a reward model can be written in it.
+        readers: packages that load it by the lines of its card; empty if other programs load it.
+        keeps_dtype: whether the files choose the dtype in which they are computed.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     help: ClassVar[str]
     reward_models: ClassVar[bool] = False
+    readers: ClassVar[tuple[str, ...]] = ()
+    keeps_dtype: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, request: ExportRequest) -> None:

@@ -1,21 +1,22 @@
-"""Loads an export with plain transformers and peft, and writes what it computes: run as a file, with a job as JSON.
+"""Loads an export by the lines of its card, and writes what it computes: run as a file, with a job as JSON.
 
 It imports nothing of LLF, so that a fault which LLF makes in writing and again in reading is found. `plain_program`
 starts it as `python -I plain_check.py JOB.json`, in a process of its own.
 """
 
 import json
+import os
 import sys
 import traceback
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 
 def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
-    """Load model and tokenizer as a model card says: base, further rows of the embedding, adapter.
+    """Load model and tokenizer by the lines of the card, executed in the folder as they stand.
 
-    Sets torch's number of threads, as the job says.
+    Only the dtype is chosen, where the files do not choose how they are computed, so that rounding has a tight limit.
 
     Args:
         job: what to load, as `plain_program` writes it.
@@ -23,54 +24,36 @@ def load(job: dict[str, Any]) -> tuple[Any, Any, list[str]]:
     Returns:
         Model in evaluation mode, tokenizer, and names of weights that the files of a whole model lack; these are empty
         for an adapter.
-
-    Raises:
-        OSError, ValueError, RecursionError, SafetensorError: a file is missing or damaged; ValueError also if
-            `config.json`, or the quantization in it, is not a JSON object.
-        ImportError: a package that the model needs is not installed.
-        RuntimeError: a weight has another shape, or out of memory.
-        Exception: of any type, such as KeyError or TypeError: what the libraries raise for other damage of a file.
     """
-    where = job["base"] or job["folder"]
-    stored = quantization(Path(where, "config.json"))  # before libraries read it, whose errors would not name it
+    check_config(Path(job["base"] or job["folder"], "config.json"))  # libraries' errors would not name it
     import torch
     import transformers
 
     torch.set_num_threads(job["threads"])
-    dtype = getattr(torch, job["dtype"])
-    arguments = {"local_files_only": True, "trust_remote_code": job["trust"]}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(job["folder"], **arguments)
-    kind = getattr(transformers, job["loader"])
-    if job["rope"]:
-        config = transformers.AutoConfig.from_pretrained(where, **arguments)
-        for key, value in job["rope"].items():
-            setattr(config.get_text_config(), key, value)
-        arguments["config"] = config
-    arguments |= job["arguments"]
-    if stored.get("quant_method") == "gptq" and find_spec("gptqmodel") is None:
-        arguments["quantization_config"] = transformers.AutoRoundConfig()  # its kernels read GPTQ's layout on a CPU too
-    model, info = kind.from_pretrained(where, dtype=dtype, output_loading_info=True, **arguments)
-    missing = [] if job["base"] else sorted(map(str, info.get("missing_keys", ())))
-    if job["base"]:
-        from peft import PeftModel
+    dtype = {} if job["dtype"] is None else {"dtype": getattr(torch, job["dtype"])}
+    missing: list[str] = []
+    plain = transformers.PreTrainedModel.from_pretrained.__func__
 
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model = PeftModel.from_pretrained(model, job["folder"])
-        if Path(job["folder"], "generation_config.json").is_file():
-            model.generation_config = transformers.GenerationConfig.from_pretrained(job["folder"])
-    return model.eval(), tokenizer, missing
+    def from_pretrained(cls: type, *given: Any, **named: Any) -> Any:
+        model, info = plain(cls, *given, **dtype | named, output_loading_info=True)
+        missing.extend(map(str, info.get("missing_keys", ())))
+        return model
+
+    names: dict[str, Any] = {}
+    os.chdir(job["folder"])
+    transformers.PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+    try:
+        exec(job["lines"], names)  # noqa: S102 - lines of LLF
+    finally:
+        transformers.PreTrainedModel.from_pretrained = classmethod(plain)
+    return names["model"].eval(), names["tokenizer"], [] if job["base"] else sorted(missing)
 
 
-def quantization(path: Path) -> dict[str, Any]:
-    """The quantization that a `config.json` declares; empty for a model without one.
+def check_config(path: Path) -> None:
+    """Check that a `config.json`, and the quantization in it, is a JSON object; a ValueError says what it is instead.
 
     Args:
         path: the file.
-
-    Raises:
-        OSError, RecursionError: the file cannot be read.
-        ValueError: it is not JSON, or it or its quantization is not a JSON object.
     """
     stored = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(stored, dict):
@@ -80,7 +63,6 @@ def quantization(path: Path) -> dict[str, Any]:
         raise ValueError(  # noqa: TRY004 - of a file
             f"quantization_config in {path.name} is {str(found)[:50]}. Expected a JSON object."
         )
-    return found
 
 
 def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | None]:
@@ -167,14 +149,10 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     try:
-        import peft
         import torch
-        import transformers
         from safetensors.torch import save_file
 
-        result["by"] = f"transformers {transformers.__version__}"
-        if job["base"]:
-            result["by"] += f", peft {peft.__version__}"
+        result["by"] = ", ".join(f"{name} {metadata.version(name)}" for name in job["packages"])
         model, tokenizer, result["missing"] = load(job)
         result["template"] = str(tokenizer.chat_template) if tokenizer.chat_template else None
         result["rendered"] = rendered(tokenizer, job["conversations"]) if tokenizer.chat_template else []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
+from llf_core.export.format import find_format
 from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
 
@@ -83,16 +84,14 @@ def run_plain_on(source: ExportSource, folders: Sequence[Path], *, base: Path | 
 
 
 def _job(source: ExportSource, folder: Path, base: Path | None, place: Path) -> dict[str, object]:
-    reference = source.reference
+    reference, form = source.reference, find_format(source.request.format)
     return {
         "folder": str(folder),
         "base": None if base is None else str(base),
-        "loader": source.loader,
+        "lines": source.load_lines(base),
+        "packages": form.readers,
         "classifier": source.classifier_arguments is not None,
-        "arguments": (source.classifier_arguments or {}) if base is not None else {},
-        "dtype": source.compute_dtype,
-        "trust": source.trusts_code(),
-        "rope": source.rope_changes() if base is not None else {},
+        "dtype": None if form.keeps_dtype else source.compute_dtype,
         "threads": source.threads,
         "prompts": reference.prompts,
         "sequences": reference.sequences,

@@ -15,8 +15,9 @@ SMALL_GROUP = 32
 BITS = 4
 NUMBER, MATRIX = re.compile(r"\.[0-9]+\."), 2
 """What the name of each weight of a layer has, and the number of dimensions of a matrix."""
-LAYOUTS = {"gptq": "auto_gptq", "awq": "auto_awq"}
-"""auto-round's name of each layout."""
+LAYOUTS = {"gptq": "auto_round:auto_gptq", "awq": "auto_awq"}
+"""auto-round's name of each layout. GPTQ's is declared as auto-round's, by which transformers, vLLM and SGLang read it:
+transformers reads one that is declared as GPTQ only with two packages more, optimum and gptqmodel."""
 
 
 def group_size(folder: Path) -> int:

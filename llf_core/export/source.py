@@ -21,6 +21,7 @@ from llf_core.models.adapter_folder import find_adapter
 from llf_core.models.adapter_loading import load_adapter
 from llf_core.models.adapter_merging import can_merge, merge_adapters
 from llf_core.models.architecture import auto_class
+from llf_core.models.card import load_lines
 from llf_core.models.device import plan_device
 from llf_core.models.free_memory import release_free_memory
 from llf_core.models.gguf_cache import dequantized_folder
@@ -28,6 +29,7 @@ from llf_core.models.gguf_header import read_gguf_header
 from llf_core.models.load import fix_generation_config, load_model, read_architecture, scaled_architecture
 from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
+from llf_core.models.new_tokens import NewRows
 from llf_core.models.processor import load_processor
 from llf_core.models.quantize import UNQUANTIZED
 from llf_core.models.remote_code import resolve_trust_remote_code
@@ -125,6 +127,7 @@ class ExportSource:
         self.processor: ProcessorMixin | None = load_processor(self.base, self.config, self.tokenizer)
         self.loader = getattr(auto_class(base.config), "__name__", "AutoModelForCausalLM")
         self.merged_before = begun
+        self._resized = bool(getattr(base, "llf_new_rows", NewRows()).ids)
         self.model: Any = self._with_adapters(base, names)
         self.model.eval()
         self.reference: Reference = self._measure(progress)
@@ -223,6 +226,27 @@ class ExportSource:
             dtype=dtype,
             written=self.written,
             lossy=lossy,
+        )
+
+    def load_lines(self, base: Path | None = None) -> str:
+        """Python lines of the card that load the export in its folder, which reading it back executes.
+
+        Args:
+            base: folder of an adapter's base, in place of its public name; None for the name.
+        """
+        adapter = self.request.format == "adapter"
+        given = self.classifier_arguments
+        labels = None if given is None else ", ".join(f"{key}={value!r}" for key, value in given.items())
+        return load_lines(
+            self.base,
+            adapter=adapter,
+            loader=self.loader,
+            classifier_arguments=labels,
+            rope=(self.rope_changes() or None) if adapter else None,
+            resized=self._resized,
+            stops=given is None,
+            trust=self.trusts_code(),
+            base=base,
         )
 
     @property

@@ -11,6 +11,7 @@ from llf_core.models.embedded_model import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from llf_core.config import RunConfig
     from llf_core.models.model_source import ModelSource
@@ -27,31 +28,34 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # where this file lies
-tokenizer = AutoTokenizer.from_pretrained(folder)
-base = AutoModelForCausalLM.from_pretrained({base})
+tokenizer = AutoTokenizer.from_pretrained(folder{trust})
+base = AutoModelForCausalLM.from_pretrained({base}{trust})
 model = PeftModel.from_pretrained(base, folder)"""
 
 NAMED_BASE = "PeftConfig.from_pretrained(folder).base_model_name_or_path"
 """What names the base where nobody else can load it: the adapter has its path, which a published card has not."""
 
 SCALED_SNIPPET = """\
-config = AutoConfig.from_pretrained({settings})
+config = AutoConfig.from_pretrained({settings}{trust})
 text = config.get_text_config()
 # RoPE scaling, as in training:
 {changes}
-base = AutoModelForCausalLM.from_pretrained({base}, config=config)"""
+base = AutoModelForCausalLM.from_pretrained({base}{trust}, config=config)"""
 
 WHOLE_SNIPPET = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # where this file lies
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder)"""
+tokenizer = AutoTokenizer.from_pretrained(folder{trust})
+model = AutoModelForCausalLM.from_pretrained(folder{trust})"""
 
 RESIZED_SNIPPET = """\
 if len(tokenizer) > base.get_input_embeddings().num_embeddings:  # the run has added tokens
     base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 """
+
+STOPS_SNIPPET = """
+model.generation_config = GenerationConfig.from_pretrained(folder)  # with the tokens that end an answer"""
 
 ROUTED_SNIPPET = """
 from llf_core.models.mixture_of_depths import restore_routers
@@ -138,16 +142,17 @@ def model_card(  # noqa: PLR0913 - what it tells
         f"# {_title(source, config)}",
         _what(source, config, adapter=adapter, scores=bool(classifier_arguments), routed=routed),
         "```python\n"
-        + load_snippet(
+        + load_lines(
             source,
             adapter=adapter,
-            chat=chat,
             loader=loader,
             classifier_arguments=classifier_arguments,
             routed=routed,
             rope=rope,
             resized=resized,
         )
+        + "\n"
+        + use_lines(chat=chat, scores=bool(classifier_arguments))
         + "\n```",
         _numbers(metrics),
         "The config of the run, paths shortened:\n\n```yaml\n" + shared_config(config) + "```",
@@ -155,60 +160,75 @@ def model_card(  # noqa: PLR0913 - what it tells
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def load_snippet(  # noqa: PLR0913 - what it tells
+def load_lines(  # noqa: PLR0913 - what it tells
     source: ModelSource,
     *,
     adapter: bool,
-    chat: bool,
     loader: str = TEXT,
     classifier_arguments: str | None = None,
     routed: bool = False,
     rope: Mapping[str, object] | None = None,
     resized: bool = False,
+    stops: bool = False,
+    trust: bool = False,
+    base: Path | None = None,
 ) -> str:
-    """Python code that loads the result with plain transformers (and peft), so that nobody needs LLF to use it.
+    """Python lines that load `model` and `tokenizer` with plain transformers (and peft) in the folder of the result.
 
     Only the routers of Mixture-of-Depths need LLF, since transformers does not know them.
 
     Args:
         source: the base model.
         adapter: whether the result is an adapter.
-        chat: whether the tokenizer has a chat template.
         loader: name of the class of transformers that loads the model.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
         routed: whether blocks of the model have routers of Mixture-of-Depths.
         rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
         resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
-
-    Returns:
-        A script for the folder of the result, which generates, or scores, a text.
+        stops: whether an adapter has a generation config of its own.
+        trust: whether the model's own Python code is needed.
+        base: folder of an adapter's base, in place of its public name; None for the name.
     """
+    code = ", trust_remote_code=True" if trust else ""
     if not adapter:
-        head = WHOLE_SNIPPET
+        head = WHOLE_SNIPPET.format(trust=code)
     else:
-        gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
-        revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
         labels = f", {classifier_arguments}" if classifier_arguments else ""
-        name = repr(source.portable_name) if source.portable_name else NAMED_BASE
-        place = f"{name}{gguf}{revision}"
-        head = ADAPTER_SNIPPET.format(base=f"{place}{labels}")
-        if not source.portable_name:
+        place = _place(source) if base is None else repr(str(base))
+        head = ADAPTER_SNIPPET.format(base=f"{place}{labels}", trust=code)
+        if NAMED_BASE in place:
             head = head.replace("import PeftModel", "import PeftConfig, PeftModel", 1)
         if rope is not None:
             changes = "\n".join(f"text.{key} = {value!r}" for key, value in rope.items())
-            plain = f"base = AutoModelForCausalLM.from_pretrained({place}{labels})"
-            scaled = SCALED_SNIPPET.format(settings=f"{place}{labels}", changes=changes, base=place)
+            plain = f"base = AutoModelForCausalLM.from_pretrained({place}{labels}{code})"
+            scaled = SCALED_SNIPPET.format(settings=f"{place}{labels}", changes=changes, base=place, trust=code)
             head = head.replace(plain, scaled).replace("import Auto", "import AutoConfig, Auto", 1)
         if resized:
             head = head.replace("model = ", f"{RESIZED_SNIPPET}model = ")
-    if classifier_arguments:
-        head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
-        return head + "\n" + (SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET)
-    head = head.replace(TEXT, loader)
-    if routed:
-        head += "\n" + ROUTED_SNIPPET
-    return head + "\n" + (GENERATE_SNIPPET if chat else GENERATE_PLAIN_SNIPPET)
+        if stops:
+            head = head.replace("AutoTokenizer\n", "AutoTokenizer, GenerationConfig\n", 1) + STOPS_SNIPPET
+    head = head.replace(TEXT, "AutoModelForSequenceClassification" if classifier_arguments else loader)
+    return head + "\n" + ROUTED_SNIPPET if routed else head
+
+
+def use_lines(*, chat: bool, scores: bool) -> str:
+    """Python lines that generate, or score, a text with `model` and `tokenizer`.
+
+    Args:
+        chat: whether the tokenizer has a chat template.
+        scores: whether it is a reward model.
+    """
+    if scores:
+        return SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET
+    return GENERATE_SNIPPET if chat else GENERATE_PLAIN_SNIPPET
+
+
+def _place(source: ModelSource) -> str:
+    """Arguments that name the base where the result is used."""
+    gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
+    revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
+    return f"{repr(source.portable_name) if source.portable_name else NAMED_BASE}{gguf}{revision}"
 
 
 def display_name(name: str) -> str:

@@ -26,6 +26,7 @@ class AdapterFormat(ExportFormat):
     label: ClassVar[str] = "Adapter"
     help: ClassVar[str] = "Only what was trained: megabytes, which peft loads over the base."
     reward_models: ClassVar[bool] = True
+    readers: ClassVar[tuple[str, ...]] = ("transformers", "peft")
 
     def check(self, request: ExportRequest) -> None:
         """Check dtype, combination and rank, and that there is an adapter and no quantization.

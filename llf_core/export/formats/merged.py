@@ -24,6 +24,7 @@ class MergedFormat(ExportFormat):
     label: ClassVar[str] = "Whole model"
     help: ClassVar[str] = "Merges the adapters into the weights; loads with transformers, vLLM and SGLang."
     reward_models: ClassVar[bool] = True
+    readers: ClassVar[tuple[str, ...]] = ("transformers",)
 
     def check(self, request: ExportRequest) -> None:
         """Check dtype, shard size and combination, and that no rank or quantization is given, which others have.

@@ -31,13 +31,14 @@ class QuantizedFormat(ExportFormat):
     """A merged model, quantized in a process of its own, with tokenizer and chat template.
 
     Attributes:
-        packages: packages that quantize, and that read the files back.
+        packages: modules that quantize.
         kl_limit: largest mean KL divergence in nats from the live model, chosen by hand. It finds files that are
             broken; how much a quantization costs is in the table.
     """
 
     packages: ClassVar[tuple[str, ...]]
     kl_limit: ClassVar[float]
+    keeps_dtype: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._rows: list[dict[str, object]] = []
@@ -192,6 +193,7 @@ class Int8Format(QuantizedFormat):
     label: ClassVar[str] = "int8 (torchao)"
     help: ClassVar[str] = "A whole model with weights in 8 bits; loads with transformers where torchao is installed."
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
+    readers: ClassVar[tuple[str, ...]] = ("transformers", "torchao")
     kl_limit: ClassVar[float] = 0.2
 
     def check_machine(self) -> None:
@@ -205,6 +207,7 @@ class Int4Format(QuantizedFormat):
     label: ClassVar[str] = "int4 (torchao)"
     help: ClassVar[str] = "A whole model with weights in 4 bits for an NVIDIA GPU."
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
+    readers: ClassVar[tuple[str, ...]] = ("transformers", "torchao", "mslk")
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
@@ -230,6 +233,7 @@ class GptqFormat(QuantizedFormat):
     label: ClassVar[str] = "GPTQ"
     help: ClassVar[str] = "A whole model in 4 bits for vLLM, SGLang and transformers."
     packages: ClassVar[tuple[str, ...]] = ("auto_round",)
+    readers: ClassVar[tuple[str, ...]] = ("transformers", "auto-round")
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:
@@ -243,6 +247,7 @@ class AwqFormat(QuantizedFormat):
     label: ClassVar[str] = "AWQ"
     help: ClassVar[str] = "A whole model in 4 bits for vLLM, SGLang and transformers; needs gptqmodel to be read back."
     packages: ClassVar[tuple[str, ...]] = ("auto_round",)
+    readers: ClassVar[tuple[str, ...]] = ("transformers", "gptqmodel")
     kl_limit: ClassVar[float] = 2.0
 
     def check_machine(self) -> None:

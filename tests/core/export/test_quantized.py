@@ -1,13 +1,20 @@
 """int8 by torchao and GPTQ by auto-round are read back by plain transformers; what cannot be verified is refused."""
 
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llf_core.estimate.devices import Device
 from llf_core.evaluation.worker_process import no_progress
 from llf_core.export import ExportError, find_format
+from llf_core.export.card import write_card
 from llf_core.export.exports import export
 from llf_core.export.quantize_process import group_size
+from llf_core.export.receipt import Receipt
 from llf_core.export.source import ExportSource
 
 
@@ -30,6 +37,14 @@ def test_a_quantized_model_is_read_back(make_request, tmp_path, name, worst):
     assert row["changed_greedy"] < 0.1
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
     assert row["bytes"] < 0.5 * float32_bytes
+    assert {one.by for one in checks} == {"", ", ".join(f"{one} {version(one)}" for one in form.readers)}
+
+    write_card(source, request, Receipt(name, {}, ()), folder)
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in code.splitlines() if "from_pretrained" in line]) == 2
+    assert "config" not in code
 
 
 @pytest.mark.parametrize(

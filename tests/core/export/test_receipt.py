@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llf_core.evaluation.worker_process import no_progress
+from llf_core.export.card import write_card
 from llf_core.export.compare import compare_all
 from llf_core.export.formats.adapter import AdapterFormat
 from llf_core.export.formats.merged import MergedFormat
 from llf_core.export.plain_check import load, measured
 from llf_core.export.plain_program import run_plain_on
+from llf_core.export.receipt import Receipt
 from llf_core.export.source import ExportSource
 
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
@@ -84,7 +86,7 @@ FAULTS = {
 )
 def test_settings_that_are_no_json_object_are_named(tmp_path, text, said):
     (tmp_path / "config.json").write_text(text)
-    job = {"base": None, "folder": str(tmp_path)}
+    job = {"base": None, "folder": str(tmp_path), "packages": []}
     with pytest.raises(ValueError, match=rf"^{re.escape(said)}$"):
         load(job)
     assert measured(job)["error"] == f"ValueError: {said}"
@@ -135,13 +137,19 @@ def test_each_fault_of_an_adapter_is_found(home, make_request, tmp_path):
     source = ExportSource(request, no_progress)
     AdapterFormat().write(source, intact, request, no_progress)
     source.release()
+    write_card(source, request, Receipt("adapter", {}, ()), intact)
+    card = (intact / "README.md").read_text()
+    assert "pip install torch transformers peft" in card
+    base = source.plain_base()
+    assert source.load_lines() in card
+    assert source.load_lines(base).replace(repr(str(base)), repr(source.base.portable_name)) == source.load_lines()
     names = ("scale", "drop", "cut", "stop")
     scaled, dropped, short, ends = (shutil.copytree(intact, tmp_path / name) for name in names)
     rewrite_json(scaled / "adapter_config.json", lora_alpha=16)
     rewrite_weights(dropped / ADAPTER, lambda name, one: 0 * one if "layers.1" in name and "lora_B" in name else one)
     (short / ADAPTER).write_bytes((short / ADAPTER).read_bytes()[:-4096])
     rewrite_json(ends / "tokenizer_config.json", eos_token="<|endoftext|>")
-    results = run_plain_on(source, [intact, scaled, dropped, short, ends], base=source.plain_base())
+    results = run_plain_on(source, [intact, scaled, dropped, short, ends], base=base)
     sound, *failed = failures(source, results, "float32")
     assert sound == []
     assert [found[0] for found in failed] == ["logits", "logits", "load", "stop tokens"]

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.models import resolve_model, save_output
-from llf_core.models.card import load_snippet, model_card
+from llf_core.models.card import load_lines, model_card, use_lines
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import RunFolder
@@ -223,7 +222,7 @@ def test_the_embedded_models_base_is_the_hubs_id_and_the_card_says_the_differenc
 
 def test_a_hubs_revision_is_pinned(tmp_path):
     source = ModelSource("owner/tiny", tmp_path, "hub", "abc123", portable_name="owner/tiny")
-    assert "from_pretrained('owner/tiny', revision='abc123')" in load_snippet(source, adapter=True, chat=True)
+    assert "from_pretrained('owner/tiny', revision='abc123')" in load_lines(source, adapter=True)
 
 
 def test_code_in_the_card_is_python_for_every_kind(tmp_path):
@@ -231,12 +230,11 @@ def test_code_in_the_card_is_python_for_every_kind(tmp_path):
         source = ModelSource("it's", tmp_path / "it's.gguf", kind, "r", portable_name="it's")
         for chat in (True, False):
             for adapter in (True, False):
-                compile(load_snippet(source, adapter=adapter, chat=chat), "card", "exec")
+                compile(f"{load_lines(source, adapter=adapter)}\n{use_lines(chat=chat, scores=False)}", "card", "exec")
 
 
 def test_an_answer_in_the_card_ends_where_the_template_ends_it():
     """An adapter's base stops at its own end token, which is another one where `template` was set."""
-    source = ModelSource("org/name", Path("m"), "hub", "0" * 40, None, None, "org/name")
     asked = []
 
     class Base:
@@ -253,8 +251,7 @@ def test_an_answer_in_the_card_ends_where_the_template_ends_it():
         def decode(self, *_, **__):
             return "Paris"
 
-    code = load_snippet(source, adapter=True, chat=True).split("model = PeftModel")[1].partition("\n")[2]
-    exec(code, {"tokenizer": Tokenizer(), "model": Base()})
+    exec(use_lines(chat=True, scores=False), {"tokenizer": Tokenizer(), "model": Base()})
     assert asked == [7]
 
 
@@ -287,7 +284,7 @@ def test_the_card_of_an_adapter_whose_base_has_no_name_reads_it_from_the_adapter
     )
     model.save_pretrained(tmp_path)
     source = ModelSource(str(tiny_model_dir), tiny_model_dir, "folder")
-    code = load_snippet(source, adapter=True, chat=False).partition("\ninputs")[0]
+    code = load_lines(source, adapter=True)
     assert str(tiny_model_dir) not in code
     found: dict[str, object] = {}
     lines = [line for line in code.splitlines() if "okenizer" not in line or "import" in line]
