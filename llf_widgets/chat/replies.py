@@ -29,6 +29,8 @@ FIXES: dict[FailureKind, list[dict[str, str]]] = {
     "untrusted": [],
 }
 ASK_AGAIN = [{"action": "again", "label": "Ask again"}]
+GO_ON = "The model has made {} rounds of tool calls for this question and asks for another one. Continue?"
+CONTINUE = [{"action": "continue", "label": "Continue"}]
 
 _LABELS: dict[Kind, str] = {"examples": "Kept as an example", "pairs": "Preferred, kept as a pair", "ratings": "Rated"}
 
@@ -139,12 +141,13 @@ class Writing:
         call["function"]["arguments"] += piece.arguments
 
 
-def reply_json(
+def reply_json(  # noqa: PLR0913, PLR0917 - what a page shows of a reply
     message: ChatMessage,
     writing: Writing | None,
     version: tuple[int, int],
     tokens: list[Any],
     calls: list[dict[str, Any]],
+    rounds: int,
 ) -> dict[str, Any]:
     """A reply for the page. One without a reason for its end that nobody writes was cut off by the end of its kernel.
 
@@ -154,10 +157,11 @@ def reply_json(
         version: its place among its versions, from 1, and their number.
         tokens: its tokens with their probabilities, if they are known; see `Writing.tokens`.
         calls: its calls of tools, see `llf_widgets.chat.turns.Turn.calls`.
+        rounds: number of rounds of calls so far, if the user is asked whether the model may go on; else 0.
 
     Returns:
         All that the page shows of it: `id`, `model`, `sequence` and `state` (see `Writing`), `text`, `thinking`,
-        `calls`, `tokens`, `footer`, `error` (`message` and `fixes`), `note`, `version` and `kept`.
+        `calls`, `tokens`, `footer`, `error` and `question` (`message` and `fixes`), `note`, `version` and `kept`.
     """
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"
@@ -176,6 +180,7 @@ def reply_json(
         "tokens": tokens,
         "footer": footer(message.usage),
         "error": _error(error) if isinstance(error, dict) else None,
+        "question": {"message": GO_ON.format(rounds), "fixes": CONTINUE} if rounds else None,
         "note": note,
         "version": list(version),
         "kept": kept_json(message),

@@ -16,13 +16,14 @@ from llf_widgets.chat.keeping import kept_rows
 from llf_widgets.chat.reply_writer import ReplyWriter
 from llf_widgets.chat.saved_chat import save_settings
 from llf_widgets.chat.settings import DEFAULTS
-from llf_widgets.chat.turns import Turn, turn_json, turns_of
+from llf_widgets.chat.tools import MAX_ROUNDS
+from llf_widgets.chat.turns import Turn, call_rounds, turn_json, turns_of
 from llf_widgets.chat.view_models import MAX_MODELS
 from llf_widgets.saved_view import SavedView
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -291,7 +292,11 @@ class ChatSession(SavedView):
 
     def _show_turns(self) -> None:
         found = turns_of(self._conversation, self.models)
-        self._turns = [turn_json(self._conversation, turn, self._writing, self._writer.tokens) for turn in found]
+        last = [reply for turn in found for model in turn.replies if (reply := turn.reply(model)) is not None]
+        paused = {reply.id: rounds for reply in last if (rounds := self._paused_after(reply))}
+        self._turns = [
+            turn_json(self._conversation, turn, self._writing, self._writer.tokens, paused) for turn in found
+        ]
 
     def _show_kept(self) -> None:
         self._kept = kept_rows(self._view_models.home, next(iter(self._view_models.targets.values())))
@@ -330,24 +335,45 @@ class ChatSession(SavedView):
         self._writer.submit(self._conversation, begun, self._settings)
 
     def _end(self, writing: Writing) -> None:
-        calls = writing.reason == "tool_calls" and self._tools.can_answer(writing.calls)
-        if calls:
-            self._calling.add(writing.id)
         self._writer.end(self._conversation, writing)
+        reply = self._conversation.messages.get(writing.id)
+        if reply is not None and self._can_call(reply) and not self._paused_after(reply):
+            self._begin_calls(writing.id, writing.calls)
+            return
         self._show_turns()
-        if calls:
-            threading.Thread(target=self._call_tools, args=(writing,), daemon=True, name="llf-chat-tools").start()
-        elif not self._writing:
+        if not self._writing:
             self._update_outputs()
 
-    def _call_tools(self, writing: Writing) -> None:
+    def _can_call(self, reply: ChatMessage) -> bool:
+        """Whether the cell has all functions that a reply calls, and does not call them already."""
+        calls = reply.finish_reason == "tool_calls" and reply.id not in self._calling
+        return calls and self._tools.can_answer(reply.tool_calls)
+
+    def _paused_after(self, reply: ChatMessage) -> int:
+        """Number of rounds of calls before a reply whose calls wait until the user lets them go on; else 0."""
+        if not self._can_call(reply):
+            return 0
+        rounds = call_rounds(self._conversation.path_to(reply.id)) - 1
+        return 0 if rounds % MAX_ROUNDS else rounds
+
+    def _continue(self, reply: ChatMessage) -> None:
+        """Make the calls of a reply that were paused; the model may then make as many rounds again."""
+        if self._paused_after(reply):
+            self._begin_calls(reply.id, reply.tool_calls)
+
+    def _begin_calls(self, reply: str, calls: Sequence[Mapping[str, Any]]) -> None:
+        self._calling.add(reply)
+        self._show_turns()
+        threading.Thread(target=self._call_tools, args=(reply, calls), daemon=True, name="llf-chat-tools").start()
+
+    def _call_tools(self, reply: str, calls: Sequence[Mapping[str, Any]]) -> None:
         """Call functions of the cell as a model asked, and ask it again with their results."""
         try:
-            self._answer_calls(writing.id, self._tools.results(writing.calls))
+            self._answer_calls(reply, self._tools.results(calls))
         except (UserError, ValueError, OSError) as error:
             self._note = str(error)
         finally:
-            self._calling.discard(writing.id)
+            self._calling.discard(reply)
         if not self._writing:  # else the end of the next reply does it
             self._update_outputs()
 

@@ -43,6 +43,6 @@ def _lines(turns: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         count = len(turn["pictures"])
         yield "You", "\n".join(filter(None, (turn["text"], f"({with_unit(count, 'picture')})" if count else "")))
         for reply in turn["replies"]:
-            error = reply["error"]
-            text = reply["text"] or (error["message"] if error else "")
+            said = reply["error"] or reply["question"]
+            text = reply["text"] or (said["message"] if said else "")
             yield reply["model"], "\n".join(filter(None, (text, reply["note"])))

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+MAX_ROUNDS = 10
+"""Number of rounds of calls after a question, after which the user is asked whether the model may go on."""
+MAX_RESULT = 1 << 20
+"""Maximum characters of a result: in JSON at most six bytes each, so that it fits into a message."""
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 
@@ -108,11 +112,15 @@ def call_tool(functions: Mapping[str, Callable[..., object]], name: str, argumen
         arguments: its arguments as a JSON object.
 
     Returns:
-        The result, as JSON unless it is text; for an error its type and message.
+        The result, as JSON unless it is text, at most `MAX_RESULT` characters; for an error its type and message.
     """
     try:
         given = json.loads(arguments or "{}")
         found = functions[name](**given)
-        return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the model is told
-        return f"Error: {type(error).__name__}: {error}"
+        text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, also SystemExit, the model is told
+        text = f"Error: {type(error).__name__}: {error}"
+    if len(text) <= MAX_RESULT:
+        return text
+    end = f" … (cut, {len(text):,} characters)"
+    return text[: MAX_RESULT - len(end)] + end

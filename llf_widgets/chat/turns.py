@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_widgets.chat.pictures import picture_keys
@@ -88,7 +90,11 @@ def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
 
 
 def turn_json(
-    conversation: Conversation, turn: Turn, writing: Mapping[str, Writing], tokens: Mapping[str, list[Any]]
+    conversation: Conversation,
+    turn: Turn,
+    writing: Mapping[str, Writing],
+    tokens: Mapping[str, list[Any]],
+    paused: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """A question with its replies for the page, which shows what this says and keeps no copy of the conversation.
 
@@ -97,6 +103,7 @@ def turn_json(
         turn: the question.
         writing: the replies that are being written, by id.
         tokens: tokens with their probabilities of replies, by id.
+        paused: number of rounds of calls before replies whose calls wait until the user lets them go on, by id.
 
     Returns:
         `id`, `text`, `pictures` (their keys), `version` (place and number of versions), and `replies`, see
@@ -118,11 +125,18 @@ def turn_json(
                 _version(conversation, turn.replies[model][0]),
                 tokens.get(reply.id, []),
                 turn.calls(model),
+                paused.get(reply.id, 0),
             )
             for model in turn.replies
             if (reply := turn.reply(model)) is not None
         ],
     }
+
+
+def call_rounds(path: Sequence[ChatMessage]) -> int:
+    """Number of replies that call tools since the last question of a path."""
+    since = itertools.takewhile(lambda one: one.role != "user", reversed(path))
+    return sum(bool(one.tool_calls) for one in since)
 
 
 def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:

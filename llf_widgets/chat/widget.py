@@ -52,7 +52,7 @@ class Chat(ChatSession):
         conversation: id of the conversation; None for the last one of these models in this notebook, or a new one.
         system: system prompt; None for that of the conversation.
         tools: a list of functions that the models may call; the result goes back to the model. Their annotations and
-            docstrings say what they do.
+            docstrings say what they do. After each 10 rounds of calls for a question, the chat asks whether to go on.
         trust: whether Python code of the models may run that has not been allowed yet.
         home: `LLF_HOME`; None for the environment's.
 
@@ -233,6 +233,11 @@ class Chat(ChatSession):
             self.send({"type": "edit", "turn": turn})
         elif fix == "again":
             self._again(turn, model)
+        elif fix == "continue":
+            with self._lock:
+                found = self._turn(turn)
+                if found is not None and (reply := found.reply(model)) is not None:
+                    self._continue(reply)
         elif fix == "shorten":
             with self._lock:
                 found = self._turn(turn)

@@ -32,7 +32,7 @@ const named = (name: string) => ({
 }); // prettier-ignore
 const reply = (model: string, values: object = {}) => ({
   id: `r-${model}`, model, sequence: 0, state: 'waiting', text: '', thinking: '', calls: [], tokens: [], footer: '',
-  error: null, note: '', version: [1, 1], kept: [], ...values
+  error: null, question: null, note: '', version: [1, 1], kept: [], ...values
 }); // prettier-ignore
 const turn = (...replies: object[]) => ({
   id: 't',
@@ -175,6 +175,21 @@ it('offers what repairs an error, and the versions of a reply', () => {
   expect(model.sent).toEqual([
     { type: 'fix', turn: 't', model: 'a', fix: 'shorten' },
     { type: 'reply_version', turn: 't', model: 'a', step: -1 }
+  ]);
+});
+
+it('asks before a model that has called tools again and again goes on', () => {
+  const question = {
+    message: 'The model has made 10 rounds of tool calls. Continue?',
+    fixes: [{ action: 'continue', label: 'Continue' }]
+  };
+  model.set('_turns', [turn(reply('a', { state: 'done', question }))]);
+  expect(el.querySelector('.llf-Reply [role=status]')?.textContent).toBe(
+    `Note${question.message}Continue`
+  );
+  button('Continue').click();
+  expect(model.sent).toEqual([
+    { type: 'fix', turn: 't', model: 'a', fix: 'continue' }
   ]);
 });
 

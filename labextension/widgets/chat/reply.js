@@ -113,7 +113,7 @@ export function replyView(send, turn, model) {
       );
       drawIfChanged(
         problem,
-        [reply.error, reply.note],
+        [reply.error, reply.question, reply.note],
         () => problemOf(reply, fix => send({ type: 'fix', turn, model, fix })),
         () => box
       );
@@ -155,16 +155,17 @@ export function replyView(send, turn, model) {
   };
 }
 
-/** Draws why a reply is missing or incomplete, and what can be done. */
+/** Draws why a reply is missing or incomplete, or what it waits for, and what can be done. */
 function problemOf(
-  /** @type {ChatReply} */ { error, note },
+  /** @type {ChatReply} */ { error, question, note },
   /** @type {(fix: string) => void} */ onFix
 ) {
+  const said = error ?? question;
   return [
-    ...(error
+    ...(said
       ? [
-          messageBox('error', [error.message], {
-            buttons: error.fixes.map(({ action, label }) =>
+          messageBox(error ? 'error' : 'note', [said.message], {
+            buttons: said.fixes.map(({ action, label }) =>
               createButton(label, () => onFix(action))
             )
           })

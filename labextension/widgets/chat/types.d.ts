@@ -19,6 +19,12 @@ export interface ChatModel {
 /** A token of a reply: text, log-probability, and the most likely tokens in its place with theirs. */
 export type ReplyToken = [string, number, [string, number][]];
 
+/** What stands below a reply, with what can be done. */
+export interface ReplyProblem {
+  message: string;
+  fixes: { action: string; label: string }[];
+}
+
 /** A reply, as `llf_widgets/chat/replies.py` writes it. */
 export interface ChatReply {
   id: string;
@@ -36,7 +42,9 @@ export interface ChatReply {
   }[];
   tokens: ReplyToken[];
   footer: string;
-  error: { message: string; fixes: { action: string; label: string }[] } | null;
+  error: ReplyProblem | null;
+  /** What the user decides before the model may go on. */
+  question: ReplyProblem | null;
   note: string;
   version: [number, number];
   kept: { kind: string; label: string }[];

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import openai
 import pytest
+import torch
 import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from llf_core.config import RunConfig
 from llf_core.runs import create_run
@@ -17,7 +20,7 @@ from llf_widgets.chat import models as shared
 from llf_widgets.chat.tools import tool_schema
 from llf_widgets.chat.widget import Chat
 from tests.core.chat.server.test_serve import Process, compute_in_float32
-from tests.tiny import tiny_llama, tiny_tokenizer
+from tests.tiny import STOP, tiny_llama, tiny_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,6 +190,64 @@ def test_a_chat_calls_the_function_of_the_cell_or_waits_for_a_typed_result(tuned
         assert (call["name"], call["result"]) == ("weather", None)
         view._handle_custom_msg({"type": "results", "reply": waiting.id, "results": {call["id"]: "Light"}}, [])
         assert view.wait()[model].text() == "Light in Paris."
+    finally:
+        view.close()
+        for one in shared._shared.values():
+            one.service.close()
+        shared._shared.clear()
+
+
+@pytest.fixture
+def restless(tmp_path: Path) -> Path:
+    """A model that replies with a call of `weather` to whatever it is told: one token, then the end of its turn."""
+    tokenizer = tiny_tokenizer(TEMPLATE)
+    called = '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call>'
+    tokenizer.add_tokens([called])
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**(tiny_llama(tokenizer).config.to_dict() | {"tie_word_embeddings": False})))
+    newline, call, end = tokenizer.convert_tokens_to_ids([*tokenizer.tokenize("\n"), called, STOP])
+    with torch.no_grad():
+        for layer in model.model.layers:  # so that a token depends on the one before it alone
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[call] = model.model.embed_tokens.weight[newline]  # the end of the prompt
+        model.lm_head.weight[end] = model.model.embed_tokens.weight[call]
+    folder = tmp_path / "restless"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("warm_python")
+def test_a_model_that_calls_a_function_again_and_again_asks_after_every_ten_rounds(restless: Path) -> None:
+    called = []
+
+    def weather(city):
+        called.append(city)
+        if len(called) == 3:
+            sys.exit("no more")
+        return "Rain"
+
+    view = Chat(restless, tools=[weather])
+    try:
+        (model,) = view.models
+        view.ask("How is it?")
+        for rounds in (10, 20):
+            assert view.wait()[model].finish_reason == "tool_calls"
+            assert called == ["Paris"] * rounds
+            (turn,) = view._turns
+            (reply,) = turn["replies"]
+            assert [one["result"] for one in reply["calls"]] == [
+                *("Rain", "Rain", "Error: SystemExit: no more"), *["Rain"] * (rounds - 3), None
+            ]  # fmt: skip
+            assert reply["question"]["message"].startswith(f"The model has made {rounds} rounds of tool calls")
+            (fix,) = reply["question"]["fixes"]
+            view._handle_custom_msg({"type": "fix", "turn": turn["id"], "model": model, "fix": fix["action"]}, [])
+            assert view._turns[0]["replies"][0]["question"] is None
+        view.wait()
+        assert len(called) == 30
+        assert "Continue?" in view._repr_mimebundle_()[0]["text/plain"]
     finally:
         view.close()
         for one in shared._shared.values():

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from llf_core.chat.conversation import new_conversation
 from llf_widgets.chat.tools import CellTools, call_tool, tool_schema
 
 
@@ -41,3 +42,19 @@ def test_an_annotation_that_is_no_type_says_nothing():
 def test_what_goes_wrong_in_a_call_is_told_to_the_model(arguments):
     assert call_tool({"weather": weather}, "weather", arguments).startswith("Error: ")
     assert call_tool({}, "weather", "{}") == "Error: KeyError: 'weather'"
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt("now"), ValueError("no")])
+def test_a_function_that_ends_the_process_tells_the_model_so(raised):
+    def leave():
+        raise raised
+
+    assert call_tool({"leave": leave}, "leave", "{}") == f"Error: {type(raised).__name__}: {raised}"
+
+
+@pytest.mark.parametrize("sign", ["\0", "\N{GRINNING FACE}"])
+def test_a_result_of_any_length_fits_into_a_message(sign):
+    found = call_tool({"read": lambda: sign * 3_000_000}, "read", "{}")
+    assert found.startswith(sign * 1_000_000)
+    assert found.endswith(" … (cut, 3,000,000 characters)")
+    assert new_conversation().add("tool", found, tool_call_id="c").text() == found
