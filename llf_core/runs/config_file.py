@@ -51,8 +51,12 @@ def run_config(folder: RunFolder) -> RunConfig:
     return RunConfig.load(folder.config)
 
 
-def non_default_config(folder: RunFolder) -> dict[str, Any]:
+def non_default_config(folder: RunFolder, config: RunConfig | None = None) -> dict[str, Any]:
     """Settings of a run that differ from the defaults, for summaries and comparisons.
+
+    Args:
+        folder: the run.
+        config: its `run_config`; None to load it.
 
     Returns:
         Values by key, without secrets, always with model, stage and method; all keys of the file if the config is no
@@ -65,17 +69,21 @@ def non_default_config(folder: RunFolder) -> dict[str, Any]:
     from llf_core.config import ConfigError
 
     try:
-        config = run_config(folder)
+        config = config or run_config(folder)
     except ConfigError:
         return read_config(folder.config)
     changed: dict[str, object] = redact_nested(config.flat())
     return changed
 
 
-def formatted_config(folder: RunFolder) -> dict[str, Any]:
+def formatted_config(folder: RunFolder, config: RunConfig | None = None) -> dict[str, Any]:
     """Like `non_default_config`, with each value that is a float as the text that the form displays: `5e-5`.
 
     JavaScript, which receives it, would write `0.00005`.
+
+    Args:
+        folder: the run.
+        config: its `run_config`; None to load it.
 
     Raises:
         PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
@@ -83,6 +91,5 @@ def formatted_config(folder: RunFolder) -> dict[str, Any]:
     """
     from llf_core.config.number_format import exact
 
-    return {
-        key: exact(value) if isinstance(value, float) else value for key, value in non_default_config(folder).items()
-    }
+    changed = non_default_config(folder, config)
+    return {key: exact(value) if isinstance(value, float) else value for key, value in changed.items()}

@@ -13,15 +13,19 @@ from llf_core.user_error import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from llf_core.config import RunConfig
     from llf_core.runs.folder import RunFolder
 
 
-def trained_json(folder: RunFolder, event: Mapping[str, object] | None) -> dict[str, Any]:
+def trained_json(
+    folder: RunFolder, event: Mapping[str, object] | None, config: RunConfig | None = None
+) -> dict[str, Any]:
     """What a run trains, for a view.
 
     Args:
         folder: the run.
         event: its last event `model`; None before the model is loaded.
+        config: its `run_config`; None to load it.
 
     Returns:
         `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if it is not known.
@@ -37,7 +41,9 @@ def trained_json(folder: RunFolder, event: Mapping[str, object] | None) -> dict[
         servers = (
             None
             if effective_status(read_status(folder)).has_ended and not has_weights(folder)
-            else servers_of_run(run_config(folder), folder.output, folder.home, named_type(found.get("model_type")))
+            else servers_of_run(
+                config or run_config(folder), folder.output, folder.home, named_type(found.get("model_type"))
+            )
         )
     except UserError:  # a config that is no longer valid is no reason not to show the run
         servers = None

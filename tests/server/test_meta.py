@@ -5,6 +5,8 @@ import json
 import pytest
 
 from llf_core import runs
+from llf_core.config import RunConfig
+from llf_core.runs.files import replace_file
 
 
 @pytest.fixture
@@ -101,6 +103,20 @@ async def test_details_of_a_run(ask, make_run):
     assert answer["log"] == ["one", "two"]
     assert answer["config"]["learning_rate"] == "1e-3"  # as the form writes it
     assert "details" not in (await ask("runs", folder.id))[1]
+
+
+async def test_details_parse_the_config_once(ask, make_run, monkeypatch):
+    parsed, load = [], RunConfig.load
+    monkeypatch.setattr(RunConfig, "load", lambda source: parsed.append(source) or load(source))
+    folder = make_run(state="finished")
+    replace_file(folder.config, b"dataset: llf_demo\n")
+    folder.output.mkdir()
+    answers = [(await ask("runs", folder.id, params={"details": "1"}))[1] for _ in range(3)]
+    assert answers[0]["trained"]["servers"] is not None
+    assert parsed == [folder.config]
+    replace_file(folder.config, b"dataset: llf_demo\nlearning_rate: 0.5\n")
+    assert (await ask("runs", folder.id, params={"details": "1"}))[1]["config"]["learning_rate"] == "0.5"
+    assert len(parsed) == 2
 
 
 async def test_details_say_what_a_run_does_after_its_last_step(ask, make_run, live_process):
