@@ -1,6 +1,9 @@
 """What is claimed in docs/benchmarks.md follows from stored runs, and these from the settings that lie beside them."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -172,3 +175,19 @@ def test_rounds_are_added_only_to_what_was_measured_of_the_same(tmp_path):
     assert results.continued(file, "sft", {"code": "a"}) == {"code": "a", "runs": []}
     with pytest.raises(SystemExit, match="of another code"):
         results.continued(file, "sft", {"code": "b"})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_quick_bench_runs_every_group(request):
+    """Installs LLaMA-Factory where it is not there yet, 2 GB, and keeps the embedded model for the next time."""
+    stored = results.ROOT / "build" / "bench" / "sft.json"
+    stored.unlink(missing_ok=True)
+    environment = os.environ | {"LLF_HOME": str(request.config.cache.mkdir("llf"))}
+    command = [sys.executable, "-m", "benchmarks.sft", "--quick"]
+    done = subprocess.run(command, cwd=results.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    groups = json.loads(stored.read_text())["groups"]
+    assert {name: {run["contender"] for run in group["runs"]} - {"matmuls"} for name, group in groups.items()} == {
+        name: set(contenders) for name, contenders in GROUPS.items()
+    }
