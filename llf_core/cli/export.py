@@ -45,7 +45,11 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
         float | None, typer.Option(help="Share of the values that TIES, DARE and magnitude_prune keep.")
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Format adapter: convert to a LoRA of this rank, and say what it costs.")
+        int | None,
+        typer.Option(
+            help="Format adapter: convert an adapter that adds to the weights to a LoRA of this rank. "
+            "OFT, BOFT, HRA and IA3 multiply them; export the format merged."
+        ),
     ] = None,
     quantizations: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Format gguf: such as f16,Q8_0,Q4_K_M. Default: f16.")

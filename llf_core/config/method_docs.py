@@ -34,6 +34,8 @@ METHODS = """
 Which parameters are trained. A frozen base may be quantized (`quantization_bit`); an adapter is saved apart from its
 base, can be continued (`adapter_name_or_path`) and loads with plain PEFT. Of the servers, vLLM, llama.cpp and Ollama
 load adapters of LoRA; the form and `llf parameters` say which of its options they refuse, and what to set.
+`peft_type: LILY` mixes its matrices by the mean of its router over all tokens of a batch: the loss of an example
+depends on the other examples of its micro-batch and on its own later tokens.
 """
 MODIFIERS = """
 ## Modifiers

@@ -102,12 +102,19 @@ def stops(model: Any, tokenizer: Any) -> list[int]:
     return sorted(one for one in ids if one is not None)
 
 
-def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
+def step(done: int, total: int) -> None:
+    """Report progress to the process that started this one."""
+    sys.stdout.write(f"step {done} {total}\n")
+    sys.stdout.flush()
+
+
+def answers(model: Any, job: dict[str, Any], total: int) -> list[list[int]]:
     """The greedy answer to each prompt, as token ids, to be compared with the live model's.
 
     Args:
         model: causal language model.
         job: has `prompts` (token ids), `max_new_tokens` and `padding` (id of the padding token).
+        total: number of steps of the job, of which these are the last.
 
     Returns:
         Token ids of each answer without its prompt, the one that ended it included.
@@ -131,6 +138,7 @@ def answers(model: Any, job: dict[str, Any]) -> list[list[int]]:
             pad_token_id=job["padding"],
         )
         found.append(made[0].tolist()[len(prompt) :] if made.shape[1] > len(prompt) else [])
+        step(total - len(job["prompts"]) + len(found), total)
     return found
 
 
@@ -158,15 +166,17 @@ def measured(job: dict[str, Any]) -> dict[str, Any]:
         result["rendered"] = rendered(tokenizer, job["conversations"]) if tokenizer.chat_template else []
         result["tokens"] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in job["texts"]]
         logits = {}
+        total = len(job["sequences"]) + (0 if job["classifier"] else len(job["prompts"]))
         with torch.no_grad():
             for number, ids in enumerate(job["sequences"]):
                 row = torch.tensor([ids])
                 made = model(input_ids=row, attention_mask=torch.ones_like(row)).logits
                 made = made if job["classifier"] else made[0, -min(job["positions"], len(ids)) :]
                 logits[str(number)] = made.float().contiguous()
+                step(number + 1, total)
             if not job["classifier"]:
                 result["stops"] = stops(model, tokenizer)
-                result["answers"] = answers(model, job)
+                result["answers"] = answers(model, job, total)
         save_file(logits, job["logits"])
     except Exception as error:  # noqa: BLE001 - the other process says it
         traceback.print_exc()

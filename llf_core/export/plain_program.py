@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -12,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.errors import ExportError
 from llf_core.export.format import find_format
+from llf_core.export.gguf.program import no_step, run_steps
 from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import CONVERSATIONS, MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llf_core.export.gguf.program import Step
     from llf_core.export.source import ExportSource
 
 SCRIPT = Path(__file__).with_name("plain_check.py")
 JOB, RESULT, LOGITS = "job.json", "result.json", "logits.safetensors"
 
 
-def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -> PlainResult:
+def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None, step: Step = no_step) -> PlainResult:
     """Load an export in a process without LLF, and compute what `Reference` has.
 
     What plain transformers computes is what everybody else will get.
@@ -33,6 +34,7 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
         source: what was exported.
         folder: folder of the export.
         base: folder of the base, if the export is an adapter; None for a whole model.
+        step: see `run_steps`.
 
     Raises:
         ExportError: the process ended without a complete result, for example because it ran out of memory, or imported
@@ -44,16 +46,19 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None) -
         TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         PluginError: two installed packages declare the same plug-in; only with `base`.
     """
-    return run_plain_on(source, [folder], base=base)[0]
+    return run_plain_on(source, [folder], base=base, step=step)[0]
 
 
-def run_plain_on(source: ExportSource, folders: Sequence[Path], *, base: Path | None = None) -> list[PlainResult]:
+def run_plain_on(
+    source: ExportSource, folders: Sequence[Path], *, base: Path | None = None, step: Step = no_step
+) -> list[PlainResult]:
     """`run_plain` for several folders, one after the other in one process.
 
     Args:
         source: what was exported.
         folders: folders of exports of it.
         base: see `run_plain`.
+        step: see `run_steps`.
 
     Raises:
         ExportError, HomeError, OSError, UntrustedCodeError, ModelError, TooMuchCodeError, PluginError: see
@@ -65,17 +70,10 @@ def run_plain_on(source: ExportSource, folders: Sequence[Path], *, base: Path | 
             place.mkdir()
             (place / JOB).write_text(json.dumps(_job(source, folder, base, place)), encoding="utf-8")
         # -I: neither PYTHONPATH nor the working directory, so that only installed packages are found
-        done = subprocess.run(  # noqa: S603 - a file of this package
-            [sys.executable, "-I", str(SCRIPT), *(str(place / JOB) for place in places)],
-            cwd=work,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        command = [sys.executable, "-I", str(SCRIPT), *(str(place / JOB) for place in places)]
+        code, errors = run_steps(command, step, cwd=work, env=os.environ | {"HF_HUB_OFFLINE": "1"})
         if not all((place / RESULT).is_file() for place in places):
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            lines = errors.strip().splitlines() or [f"exit code {code}"]
             raise ExportError(
                 f"The program that reads the export back ended without a result: {lines[-1][:300]}",
                 "Check that enough memory is free, then export again.",

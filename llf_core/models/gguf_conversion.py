@@ -34,7 +34,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         ModelError: it is not a GGUF file, or it is truncated or damaged.
         PanicError: the tokenizers library has panicked.
         OSError: a file cannot be read or written.
-        ValueError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
+        ValueError: transformers does not know the architecture or its settings, or the package gguf cannot dequantize a
+            format.
         MemoryError, RuntimeError: out of memory.
     """
     import torch
@@ -78,6 +79,13 @@ def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
         )
     except NotImplementedError as error:
         raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            "transformers derives other shapes of weights from the settings in the file than it has, such as another "
+            "head_dim"
+        ) from error
     vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, not a name that can be loaded
     return model
 

@@ -34,6 +34,15 @@ ADAPTERS = (
         lambda c: (Fix("Use all", {_empty_target(c): "all"}),),
     ),
     Rule(
+        ("peft_type",),
+        lambda c: c.method.finetuning_type == "peft" and str(c.get("peft_type")).upper() == "LILY",
+        "LILY mixes its matrices by the mean of its router over all tokens of a batch, padding too: the loss of an "
+        "example depends on the other examples of its micro-batch and on its own later tokens, and a reply that is "
+        "computed token by token gets another mixture.",
+        (Fix("Use LoRA", {"finetuning_type": "lora", "peft_type": None}),),
+        severity="warning",
+    ),
+    Rule(
         ("adapter_name_or_path", "quantization_bit", "create_new_adapter"),
         _wants_several,
         "An adapter cannot be merged into a quantized model without loss, so with quantization_bit only one adapter "

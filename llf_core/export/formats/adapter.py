@@ -125,10 +125,16 @@ class AdapterFormat(ExportFormat):
             OSError: a file cannot be read, the temporary folder cannot be written, or the process cannot be started.
             MemoryError: out of memory while a GGUF base is dequantized.
         """
+        from llf_core.export.gguf.program import steps_told
         from llf_core.export.plain_program import run_plain
 
         progress("Reading it back with transformers and peft", 0, 0)
-        found = run_plain(source, folder, base=source.plain_base())
+        found = run_plain(
+            source,
+            folder,
+            base=source.plain_base(),
+            step=steps_told(progress, "Reading it back with transformers and peft"),
+        )
         dtype = source.compute_dtype if request.dtype == "auto" else request.dtype
         return source.compare(found, dtype, lossy=request.rank is not None)
 

@@ -138,6 +138,7 @@ class GgufFormat(ExportFormat):
             ExportError: llama.cpp cannot load or compute a file, or transformers' process failed.
             OSError: a file cannot be read, the logits cannot be kept beside them, or a process cannot be started.
         """
+        from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure, measure_again
 
         wanted = named_quantizations(request.quantizations)
@@ -146,15 +147,19 @@ class GgufFormat(ExportFormat):
         try:
             with tempfile.TemporaryDirectory(prefix=".logits-", dir=folder) as work:
                 job = job_of(source, Path(work))
-                progress("Reading it back with llama.cpp", 0, len(wanted))
-                row, found = measure(exact, job | {"logits": str(Path(work) / "logits.npz")})
+                what = "Reading it back with llama.cpp"
+                progress(what, 0, 0)
+                row, found = measure(
+                    exact, job | {"logits": str(Path(work) / "logits.npz")}, steps_told(progress, what)
+                )
                 checks = check_base(source, found, base, Path(work) / "logits.npz")
                 rows = {base: row}
                 job |= {"answers": found["answers_of_questions"], "width": found["width"]}
-                for number, other in enumerate((one for one in wanted if one != base), 1):
-                    progress(f"Measuring {other}", number, len(wanted))
-                    rows[other], _ = measure(folder / file_name(request, other), job)
-                progress("Reading it back with transformers", len(wanted), len(wanted))
+                for other in (one for one in wanted if one != base):
+                    progress(f"Measuring {other}", 0, 0)
+                    told = steps_told(progress, f"Measuring {other}")
+                    rows[other], _ = measure(folder / file_name(request, other), job, told)
+                progress("Reading it back with transformers", 0, 0)
                 files = {one: folder / file_name(request, one) for one in rows}
                 checks += measure_again(files, rows, job, found["parameters"])
         finally:

@@ -126,6 +126,7 @@ class GgufAdapterFormat(ExportFormat):
             ExportError: llama.cpp cannot load or compute the files.
             OSError: a file cannot be read or written, or the process cannot be started.
         """
+        from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure
 
         progress("Reading it back with llama.cpp", 0, 0)
@@ -133,7 +134,7 @@ class GgufAdapterFormat(ExportFormat):
             with tempfile.TemporaryDirectory(prefix=".logits-", dir=folder) as work:
                 logits = Path(work) / "logits.npz"
                 job = job_of(source, Path(work)) | {"logits": str(logits), "adapter": str(folder / file_name(request))}
-                _, found = measure(folder / BASE, job)
+                _, found = measure(folder / BASE, job, steps_told(progress, "Reading it back with llama.cpp"))
                 checks = check_base(source, found, "f32", logits)
         finally:
             (folder / BASE).unlink(missing_ok=True)

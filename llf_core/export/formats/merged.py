@@ -114,9 +114,10 @@ class MergedFormat(ExportFormat):
             OSError: the temporary folder cannot be written, the model's code cannot be read, or the process cannot be
                 started.
         """
+        from llf_core.export.gguf.program import steps_told
         from llf_core.export.plain_program import run_plain
 
         progress("Reading it back with transformers", 0, 0)
-        found = run_plain(source, folder)
+        found = run_plain(source, folder, step=steps_told(progress, "Reading it back with transformers"))
         checks = source.compare(found, source.dtype())
         return checks if source.merging is None else [source.merging, *checks]

@@ -156,10 +156,11 @@ class QuantizedFormat(ExportFormat):
                 started.
         """
         from llf_core.export.compare import changed_tokens, compare_all
+        from llf_core.export.gguf.program import steps_told
         from llf_core.export.plain_program import run_plain
 
         progress("Reading it back with transformers", 0, 0)
-        found = run_plain(source, folder)
+        found = run_plain(source, folder, step=steps_told(progress, "Reading it back with transformers"))
         checks = compare_all(
             source.reference, found, compute_dtype=source.compute_dtype, dtype=source.dtype(), lossy=True
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 from importlib.metadata import version
@@ -24,7 +25,9 @@ SPEED_TOKENS = 16
 """Tokens that are decoded one by one for the speed."""
 
 
-def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
+def read_back(
+    model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]], step: Callable[[], object]
+) -> dict[str, Any]:
     """What the receipt compares with the live model; logits go to the job's file.
 
     It is an `.npz` file. Its array `"N"` has the logits `[positions, vocabulary]`, float32, after the last `positions`
@@ -34,6 +37,7 @@ def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int,
         model: the loaded file.
         job: what to compute, of `receipt.job_of`.
         answer: gives the greedy answer to a prompt, both as token ids.
+        step: called after each sequence.
 
     Returns:
         `template` (None for none), `stops` (token ids), `tokens` (ids of each text), `begun` (ids of a text with what
@@ -46,6 +50,7 @@ def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int,
     logits = {}
     for number, ids in enumerate(job["sequences"]):
         logits[str(number)] = model.logits(ids, first=max(0, len(ids) - job["positions"]))
+        step()
     np.savez(job["logits"], **logits)  # type: ignore[arg-type]  # its stub takes the names for other arguments
     return {
         "template": model.template,
@@ -56,7 +61,9 @@ def read_back(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int,
     }
 
 
-def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]]) -> dict[str, Any]:
+def measure(
+    model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, ...]], list[int]], step: Callable[[], object]
+) -> dict[str, Any]:
     """Loss of quality against the base, and speed; for the base itself its answers and logits are made first.
 
     Args:
@@ -65,6 +72,7 @@ def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, .
             generated, and its logits are written to `base`. Another file has the `answers_of_questions` and the `width`
             of the base.
         answer: gives the greedy answer to a prompt, both as token ids.
+        step: called after each sequence.
 
     Returns:
         The attributes of `QualityLoss`, `answers_of_questions` (token ids), `width` (size of the vocabulary),
@@ -76,7 +84,9 @@ def measure(model: LlamaCpp, job: dict[str, Any], answer: Callable[[tuple[int, .
     """
 
     def logits(ids: Sequence[int], first: int) -> NDArray[np.float32]:
-        return model.logits(ids, first=first)
+        found = model.logits(ids, first=first)
+        step()
+        return found
 
     base, width, answers = Path(job["base"]), job["width"], job["answers"]
     if answers is None:
@@ -129,12 +139,32 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     adapter = Path(job["adapter"]) if job["adapter"] else None
     model = LlamaCpp(gguf, longest + job["limit"] + SPEED_TOKENS, job["threads"], adapter)
     # the first questions are the prompts of the live model
-    answer = functools.cache(lambda prompt: model.answer(prompt, job["limit"]))
+    known = functools.cache(lambda prompt: model.answer(prompt, job["limit"]))
+    total, done = _steps(job), itertools.count(1)
+
+    def step() -> None:
+        sys.stdout.write(f"step {next(done)} {total}\n")
+        sys.stdout.flush()
+
+    def answer(prompt: tuple[int, ...]) -> list[int]:
+        found: list[int] = known(prompt)
+        step()
+        return found
+
     try:
         found = {"by": f"llama.cpp {commit()} (llama-cpp-py-sync {version('llama-cpp-py-sync')})"}
-        return found | (read_back(model, job, answer) if job["logits"] else {}) | measure(model, job, answer)
+        return (
+            found | (read_back(model, job, answer, step) if job["logits"] else {}) | measure(model, job, answer, step)
+        )
     finally:
         model.close()
+
+
+def _steps(job: dict[str, Any]) -> int:
+    """Number of sequences that a job computes: those of the receipt, and those of the probe, of the base twice."""
+    read = len(job["sequences"]) + len(job["prompts"]) if job["logits"] else 0
+    questions, base = len(job["questions"]), job["answers"] is None
+    return read + (1 + base) * (questions + 1) + base * questions
 
 
 def main() -> None:

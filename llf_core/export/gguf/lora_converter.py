@@ -64,7 +64,7 @@ def check_lora(settings: Mapping[str, object], name: str) -> None:
     if kind != "LORA":
         raise ExportError(
             f"{name} is an adapter of the type {kind}, and a GGUF adapter is a LoRA. Expected the format gguf, which "
-            "merges it, or first the format adapter with a rank, which converts it."
+            "merges it."
         )
     found = next((what for key, what in UNSUPPORTED.items() if settings.get(key)), None)
     if found is None and settings.get("bias", "none") != "none":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,17 @@ from llf_core.export.gguf.quantizations import FILE_TYPES
 from llf_core.install_command import install_command
 from llf_core.launch.exit_reason import signal_name
 from llf_core.launch.local_process import computing_environment
+from llf_core.runs.formatting import duration
 from llf_core.untrusted import read_object_or_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    Step = Callable[[int, int], object]
+
+STEP = re.compile(r"step ([0-9]+) ([0-9]+)")
+TIMED_SECONDS = 5.0
+"""Time after which the time left is told, in seconds."""
 PACKAGE = "llama_cpp_py_sync"
 LLAMA_CPP = "llf_core.export.gguf.llama_process"
 TRANSFORMERS = "llf_core.export.gguf.transformers_process"
@@ -60,7 +68,46 @@ def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
     run(LLAMA_CPP, job | {"threads": threads}, f"quantized to {name}")
 
 
-def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
+def no_step(_done: int, _total: int) -> None:
+    """Report no steps."""
+
+
+def steps_told(progress: Callable[[str, int, int], object], what: str) -> Step:
+    """Pass on the steps of another process with a description of its work and, after some seconds, the time left."""
+    first: list[tuple[float, int]] = []
+
+    def step(done: int, total: int) -> None:
+        now = time.monotonic()
+        begun, before = first[0] if first else (now, done)
+        first[:] = [(begun, before)]
+        known = now - begun > TIMED_SECONDS and done > before
+        left = (now - begun) / (done - before) * (total - done) if known else 0
+        progress(f"{what}, about {duration(left)} left" if known and done < total else what, done, total)
+
+    return step
+
+
+def run_steps(command: Sequence[str], step: Step, **options: Any) -> tuple[int, str]:
+    """Run a program that prints lines `step DONE TOTAL`; returns its exit code and what it wrote to standard error."""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(  # noqa: S603 - our own interpreter
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace", **options
+        ) as child,
+    ):
+        try:
+            for line in child.stdout or ():
+                if match := STEP.fullmatch(line.strip()):
+                    step(int(match[1]), int(match[2]))
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+        errors.seek(0)
+        return code, errors.read()
+
+
+def run(module: str, job: Mapping[str, Any], what: str, step: Step = no_step) -> dict[str, Any]:
     """Run a job in a process of its own, since a fault of a C library ends the process, and memory is given back.
 
     Args:
@@ -68,6 +115,7 @@ def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
             the path in the job's `result`; one with `error` says why it failed.
         job: plain values, with `threads`, the number of compute threads.
         what: end of the sentence "The model was not …", for the error.
+        step: called with the number of steps done and their total, see `run_steps`.
 
     Returns:
         The result.
@@ -79,21 +127,15 @@ def run(module: str, job: Mapping[str, Any], what: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="llf-gguf-") as work:
         place, result = Path(work) / "job.json", Path(work) / "result.json"
         place.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
-        done = subprocess.run(  # noqa: S603 - a module of this package
-            [sys.executable, "-P", "-m", module, str(place)],
-            env=computing_environment(os.environ, job["threads"]),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        env = computing_environment(os.environ, job["threads"])
+        code, errors = run_steps([sys.executable, "-P", "-m", module, str(place)], step, env=env)
         found = read_object_or_empty(result)
-        if not done.returncode and not result.is_file():
+        if not code and not result.is_file():
             found = {"error": "its process wrote no result."}
-    if done.returncode < 0:
-        why = f"its process was ended by {signal_name(-done.returncode)}. Check that enough memory is free."
+    if code < 0:
+        why = f"its process was ended by {signal_name(-code)}. Check that enough memory is free."
         raise ExportError(f"The model was not {what}: {why}")
-    if done.returncode or "error" in found:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    if code or "error" in found:
+        lines = errors.strip().splitlines() or [f"exit code {code}"]
         raise ExportError(f"The model was not {what}: {found.get('error') or lines[-1][:300]}")
     return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.export.compare import KL_LIMITS, LOGIT_LIMITS, answers_check, kl_check, logits_check
 from llf_core.export.gguf.probes import BEGINNING, QUESTIONS, TEXT
-from llf_core.export.gguf.program import LLAMA_CPP, TRANSFORMERS, run
+from llf_core.export.gguf.program import LLAMA_CPP, TRANSFORMERS, no_step, run
 from llf_core.export.gguf.quantizations import UNQUANTIZED
 from llf_core.export.plain_result import PlainResult
 from llf_core.export.probes import MAX_ANSWER_TOKENS, MAX_POSITIONS, TEXTS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from llf_core.export.gguf.program import Step
     from llf_core.export.source import ExportSource
 
 ENGINE_LIMIT = 0.3
@@ -71,7 +72,7 @@ def _texts_of(source: ExportSource) -> list[str]:
     return [*TEXTS, *(text for text in source.reference.rendered if text is not None)]
 
 
-def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(gguf: Path, job: dict[str, Any], step: Step = no_step) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a file with llama.cpp.
 
     llama.cpp is the program that the file is for.
@@ -79,6 +80,7 @@ def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     Args:
         gguf: the file.
         job: of `job_of`; logits are written if it names a file for them.
+        step: see `run`.
 
     Returns:
         The row of the receipt's table, and all that llama.cpp found.
@@ -88,7 +90,7 @@ def measure(gguf: Path, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
         OSError: the process cannot be started, the folder for temporary files cannot be written, or the file is
             missing.
     """
-    found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp")
+    found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp", step)
     return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
 
 
@@ -188,7 +190,14 @@ def _check_tokens(source: ExportSource, found: dict[str, Any]) -> ReceiptCheck:
     if apart:
         first = apart[0]
         text = [*texts, BEGINNING][first]
-        detail = f"The first that differs is {text[:80]!r}: expected {expected[first][:12]}, found {made[first][:12]}."
+        ours, theirs = expected[first], made[first]
+        at = next(
+            (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+        )
+        detail = (
+            f"The first that differs is {text[:80]!r}: from token {at + 1:,} on, expected {ours[at : at + 12]}, found "
+            f"{theirs[at : at + 12]}."
+        )
     measured = f"{len(expected) - len(apart)} of {len(expected)} texts equal"
     return ReceiptCheck("tokenizer", not apart, measured, by=found["by"], detail=detail)
 

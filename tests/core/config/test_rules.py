@@ -22,6 +22,7 @@ CASES = [
     ("do_predict", "error", {"do_predict": True}, "has nothing to answer: there is no evaluation data"),
     ("do_predict", "error", EVALUATED | {"do_predict": True, "num_beams": 4}, "predictions have no beam search"),
     ("dataset", "error", {"dataset": None}, "No data set is set."),
+    ("peft_type", "warning", {"finetuning_type": "peft", "peft_type": "LILY"}, "depends on the other examples"),
     ("train_from_scratch", "error", {"train_from_scratch": True}, "Training starts with random weights"),
     (
         "train_from_scratch",

@@ -1,6 +1,7 @@
 """What a quantization costs, for files that compute nonsense."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 from llf_core.export.compare import answers_check
 from llf_core.export.gguf.loss_of_quality import Probe, quality_loss
+from llf_core.export.gguf.receipt import _check_tokens
 from llf_core.export.plain_result import PlainResult
+from llf_core.export.probes import TEXTS
 from llf_core.export.receipt import Receipt, ReceiptCheck, read_receipt, write_receipt
 from llf_core.export.reference import Reference
 
@@ -35,6 +38,15 @@ def test_a_receipt_is_json_whatever_was_measured(tmp_path):
     read = read_receipt(tmp_path)
     assert read.checks[0].measured_text == "nan nats"
     assert not read.passed
+
+
+def test_token_ids_are_shown_from_where_they_differ():
+    tokenizer = lambda _, **__: {"input_ids": list(range(20))}  # noqa: E731
+    source = SimpleNamespace(tokenizer=tokenizer, reference=SimpleNamespace(rendered=[]))
+    found = {"by": "", "tokens": [[*range(18), 7, 19], *[list(range(20))] * (len(TEXTS) - 1)], "begun": list(range(20))}
+    check = _check_tokens(source, found)
+    assert not check.passed
+    assert "from token 19 on, expected [18, 19], found [7, 19]." in check.detail
 
 
 def test_an_answer_with_a_token_that_the_live_model_lacks_is_no_rounding():

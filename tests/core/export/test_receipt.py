@@ -149,7 +149,11 @@ def test_each_fault_of_an_adapter_is_found(home, make_request, tmp_path):
     rewrite_weights(dropped / ADAPTER, lambda name, one: 0 * one if "layers.1" in name and "lora_B" in name else one)
     (short / ADAPTER).write_bytes((short / ADAPTER).read_bytes()[:-4096])
     rewrite_json(ends / "tokenizer_config.json", eos_token="<|endoftext|>")
-    results = run_plain_on(source, [intact, scaled, dropped, short, ends], base=base)
+    told = []
+    folders = [intact, scaled, dropped, short, ends]
+    results = run_plain_on(source, folders, base=base, step=lambda *one: told.append(one))
+    total = 2 * len(source.reference.prompts)
+    assert told == [(one, total) for one in range(1, total + 1)] * 4  # one cannot be loaded
     sound, *failed = failures(source, results, "float32")
     assert sound == []
     assert [found[0] for found in failed] == ["logits", "logits", "load", "stop tokens"]

@@ -76,7 +76,7 @@ Models whose architecture transformers does not have are not in these tables. Wi
 SECTIONS = {
     "Causal language models": "",
     "Models that take images or sound": "These are the other types of transformers' mappings for image-text, multimodal, sequence-to-sequence and speech models, and some types of the table above that also take images or sound. *Images* and *sound* are **equal** if the first loss of a batch of two examples with one each and one example without equals the loss that plain transformers computes from the tensors of the model's own processor, one example at a time, to a relative 1e-4. An empty cell means that the processor takes none, or that the model is not trained.",  # noqa: E501
-    "Why packing is refused": "Batches of these architectures are padded.",
+    "Why packing is refused": "Batches of these architectures are padded. So are those of a `granitemoehybrid` that has Mamba layers alone, as transformers' default has; the table is of one with a layer of attention.",  # noqa: E501
     "RoPE scaling": """`rope_scaling: linear`, `dynamic`, `yarn` or `llama3` stretches the rotary position embeddings where `cutoff_len` (with the completions of a stage that samples them) exceeds what the model reads, by the smallest integer factor that suffices. A model that is long enough stays as it is, with a note.
 
 - A model that is scaled already gets a larger factor of the same kind, from its original length. Another kind is an error.

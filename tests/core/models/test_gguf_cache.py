@@ -49,6 +49,15 @@ def kept(home):
     return sorted(path.name for path in (home / "cache" / "gguf").glob("*"))
 
 
+def test_shapes_that_transformers_derives_otherwise_are_a_sentence(tiny_tokenizer, tmp_path):
+    """As of a Qwen3 whose `head_dim` is not the hidden size by the number of heads."""
+    model = tiny_llama(tiny_tokenizer)
+    model = type(model)(type(model.config)(**model.config.to_dict() | {"head_dim": 32}))
+    write_gguf(tmp_path / "wide.gguf", model, tiny_tokenizer)
+    with pytest.raises(ValueError, match="derives other shapes of weights"):
+        read_gguf_model(tmp_path / "wide.gguf", torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_second_load_has_the_same_weights_and_reads_no_gguf(file, read, load, home, monkeypatch, dtype):
     monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 1.0)
