@@ -1,7 +1,11 @@
 import { beforeEach, expect, it } from 'vitest';
 
-import { drawMarkdown } from '../chat/markdown.js';
+import { drawMarkdown, tokenize } from '../chat/markdown.js';
 import { h } from '../shared/dom.js';
+
+declare const process: {
+  cpuUsage: (before?: object) => { user: number; system: number };
+};
 
 let box: HTMLElement;
 beforeEach(() => {
@@ -91,3 +95,61 @@ it('keeps what was written while the rest arrives', () => {
   expect(box.children[1]).not.toBe(second);
   expect(box.children[2].querySelector('pre')?.textContent).toBe('code');
 });
+
+it('formats long lines, lists and math in them', () => {
+  const bold = '**bold** and plain words\n'.repeat(100);
+  drawMarkdown(box, `${bold}\n\\[\na = b\n- c\n\\]\n\n- ${bold}`);
+  expect(box.querySelectorAll('strong').length).toBe(200);
+  expect(box.querySelector('p.llf-Math')?.textContent).toBe(
+    '\\[\na = b\n- c\n\\]'
+  );
+  drawMarkdown(box, 'Thus\n$$\na\n- b\n$$\nholds.');
+  expect([...box.children].map(one => one.textContent?.trim())).toEqual([
+    'Thus', '$$\na\n- b\n$$', 'holds.'
+  ]); // prettier-ignore
+});
+
+/** Texts that make a rule of Markdown look for an end that is not there, from each of its beginnings. */
+const ENDLESS: Record<string, (size: number) => string> = {
+  'nested quotes': size => `${'> '.repeat(size / 2)}a`,
+  'nested lists': size =>
+    Array.from({ length: Math.sqrt(size) }, (_, i) => `${'  '.repeat(i)}- a`)
+      .join('\n'),
+  'code of all lengths': size =>
+    Array.from({ length: Math.sqrt(2 * size) }, (_, i) => '`'.repeat(i))
+      .join('a'),
+  brackets: size => '['.repeat(size / 2) + ']'.repeat(size / 2),
+  'nested emphasis': size => '*a '.repeat(size / 6) + ' b*'.repeat(size / 6)
+}; // prettier-ignore
+for (const unit of [
+  '\\[', '\\[\n', '\\(', '$', '$$', '$$\n', '$a ', '`', '``a', '[', '![', '[a](', '[a][', '[[]', '[a](<', '[a](b "',
+  '*', '*a ', '*a_', '**a', '_a ', '__a', '~a ', '~~a', '<', '<a ', '<!--', '<?', '</', 'a@', 'a.b@', 'http://a(',
+  '\\', '| a ', '|\n', 'a|b\n', '- a\n', '1. a\n', '> a\n', '# a\n', 'a\n=', '[a]: b\n', '[a]: <', '```\n', 'a\n\n'
+]) {
+  ENDLESS[JSON.stringify(unit)] = size => unit.repeat(size / unit.length);
+} // prettier-ignore
+
+it.each(Object.entries(ENDLESS))(
+  'takes twice the time for twice the text: %s',
+  (_, make) => {
+    /** Milliseconds of this process, which other programs do not lengthen. */
+    const cost = (size: number): number => {
+      const text = make(size);
+      const before = process.cpuUsage();
+      tokenize(text);
+      const { user, system } = process.cpuUsage(before);
+      return (user + system) / 1000;
+    };
+    let size = 4000;
+    cost(size);
+    while (size < 64_000 && cost(size) < 20) {
+      size *= 2;
+    }
+    const ratio = () => cost(2 * size) / Math.max(20, cost(size));
+    let least = ratio();
+    for (let tries = 0; least >= 3 && tries < 4; tries++) {
+      least = Math.min(least, ratio());
+    }
+    expect(least).toBeLessThan(3);
+  }
+);

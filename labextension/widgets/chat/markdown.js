@@ -2,7 +2,7 @@
 // not loaded, its links lead to http(s) only and show where.
 
 import DOMPurify from 'dompurify';
-import { Marked } from 'marked';
+import { Lexer, Marked } from 'marked';
 import { drawKeyed, h } from '../shared/dom.js';
 
 const LINK = /^https?:\/\//i;
@@ -26,20 +26,80 @@ function hostOf(/** @type {string} */ address) {
   }
 }
 
-/** Math keeps its source, so that Markdown changes nothing in it and the page's typesetter finds it. */
+/*
+ * Many rules of Markdown look for an end that may not be there, from each beginning anew: the time grows with the square
+ * of a text. So rules of a line see at most so many characters, and nested quotes and lists have a depth.
+ */
+const MAX_LINE = 2000;
+const MAX_MATH = 1000;
+const MAX_DEPTH = 20;
+
+class BoundedLexer extends Lexer {
+  #depth = 0;
+
+  /** @type {Lexer['blockTokens']} */
+  blockTokens(
+    /** @type {string} */ source,
+    /** @type {any} */ tokens = [],
+    clipped = false
+  ) {
+    if (this.#depth === MAX_DEPTH) {
+      tokens.push({ type: 'text', raw: source, text: source });
+      return tokens;
+    }
+    this.#depth++;
+    try {
+      return super.blockTokens(source, tokens, clipped);
+    } finally {
+      this.#depth--;
+    }
+  }
+
+  /** @type {Lexer['inlineTokens']} */
+  inlineTokens(source, tokens = []) {
+    let rest = source;
+    while (rest.length > MAX_LINE) {
+      const head = rest.slice(0, MAX_LINE);
+      const length =
+        head.lastIndexOf('\n') + 1 || head.lastIndexOf(' ') + 1 || MAX_LINE;
+      super.inlineTokens(rest.slice(0, length), tokens);
+      rest = rest.slice(length);
+    }
+    return super.inlineTokens(rest, tokens);
+  }
+}
+
+const DISPLAY = `\\$\\$[^$]{1,${MAX_MATH}}\\$\\$|\\\\\\[[^]{1,${MAX_MATH}}?\\\\\\]`;
+const DISPLAY_MATH = new RegExp(`^(?:${DISPLAY})`);
+const INLINE_MATH = new RegExp(
+  `^(?:${DISPLAY}|\\\\\\([^]{1,${MAX_MATH}}?\\\\\\)|\\$(?! )[^$\\n]*[^$\\n ]\\$(?!\\d))`
+);
+
+/** Returns where display math interrupts a paragraph: at the first line that begins with it. */
+function displayStart(/** @type {string} */ source) {
+  const found = /\n {0,3}(?=\$\$|\\\[)/.exec(source.slice(0, MAX_LINE));
+  const start = found ? found.index + found[0].length : 0;
+  return found && DISPLAY_MATH.test(source.slice(start)) ? start : undefined;
+}
+
+/** Returns where math may begin in a line. */
+function inlineStart(/** @type {string} */ source) {
+  const index = source.search(/\$|\\[([]/);
+  return index < 0 ? undefined : index;
+}
+
+/**
+ * Math keeps its source, so that Markdown changes nothing in it and the page's typesetter finds it.
+ * @type {{name: string, level: 'block' | 'inline', start: (source: string) => number | undefined, rule: RegExp}[]}
+ */
 const MATH = [
   {
     name: 'displayMath',
     level: 'block',
-    start: /\$\$|\\\[/,
-    rule: /^(?:\$\$[^$]+\$\$|\\\[[\s\S]+?\\\])/
+    start: displayStart,
+    rule: DISPLAY_MATH
   },
-  {
-    name: 'math',
-    level: 'inline',
-    start: /\$|\\[([]/,
-    rule: /^(?:\$\$[^$]+\$\$|\\\[[\s\S]+?\\\]|\\\([\s\S]+?\\\)|\$(?! )[^$\n]*[^$\n ]\$(?!\d))/
-  }
+  { name: 'math', level: 'inline', start: inlineStart, rule: INLINE_MATH }
 ];
 
 const marked = new Marked({
@@ -47,11 +107,8 @@ const marked = new Marked({
   breaks: true,
   extensions: MATH.map(({ name, level, start, rule }) => ({
     name,
-    level: /** @type {'block' | 'inline'} */ (level),
-    start: (/** @type {string} */ source) => {
-      const index = source.search(start);
-      return index < 0 ? undefined : index;
-    },
+    level,
+    start,
     tokenizer(/** @type {string} */ source) {
       const found = rule.exec(source);
       return found ? { type: name, raw: found[0], text: found[0] } : undefined;
@@ -121,6 +178,11 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: /** @type {const} */ (true)
 };
 
+/** Returns the blocks of a text with the tokens in them, in time that grows with its length. */
+export function tokenize(/** @type {string} */ text) {
+  return new BoundedLexer(marked.defaults).lex(text);
+}
+
 /**
  * Draws the Markdown of a reply. A block that stays the same keeps its element, so that a reader can select what has
  * been written while the rest arrives.
@@ -128,9 +190,9 @@ const ALLOWED = {
  * @param {string} text
  */
 export function drawMarkdown(element, text) {
-  const blocks = marked
-    .lexer(text)
-    .filter(({ type }) => type !== 'space' && type !== 'def');
+  const blocks = tokenize(text).filter(
+    ({ type }) => type !== 'space' && type !== 'def'
+  );
   drawKeyed(
     element,
     blocks,
