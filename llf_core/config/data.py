@@ -195,11 +195,11 @@ class Data(Section):
     )
     packing: bool | None = option(
         None,
-        unset="no",
+        unset="no, but in pt yes",
         label="Packing",
         help=(
             "Packs several examples into each row of up to the cutoff length. Examples do not attend to each other. "
-            "An epoch then has fewer steps."
+            "An epoch then has fewer steps. In pt, texts are joined and cut into rows of exactly that length."
         ),
         source="LLaMA-Factory",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import method_of, stage_of
+from llf_core.config.rules.conditions import packs_examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,7 +173,7 @@ def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> s
             "no effect."
         )
     notes = []
-    if scaling.kind == "dynamic" and (config.training.per_device_train_batch_size > 1 or config.data.packing):
+    if scaling.kind == "dynamic" and (config.training.per_device_train_batch_size > 1 or packs_examples(config)):
         notes.append(
             f"The scaling of a micro-batch follows its longest example, above {scaling.original:,} tokens. With "
             "per_device_train_batch_size: 1 and without packing it follows each example."

@@ -9,6 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.rules.conditions import joins_texts
 from llf_core.data.align import PEEK_ROWS, decide, wanted_kind
 from llf_core.data.cache import DONE_FILE
 from llf_core.data.chat_template import OWN_TEMPLATE
@@ -51,6 +52,7 @@ class EncodingSettings:
     Attributes:
         cutoff_len: maximum number of tokens of an example.
         cutoff_strategy: `cut`, `drop` or `split`.
+        joins: whether texts are joined, see `llf_core.data.text_blocks`.
         train_on_prompt: whether the loss includes the prompt.
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one; None leaves it to the template.
@@ -65,6 +67,7 @@ class EncodingSettings:
 
     cutoff_len: int
     cutoff_strategy: str
+    joins: bool
     train_on_prompt: bool
     mask_history: bool
     default_system: str | None
@@ -91,6 +94,7 @@ class EncodingSettings:
         return cls(
             cutoff_len=data.cutoff_len,
             cutoff_strategy=data.cutoff_strategy,
+            joins=joins_texts(config),
             train_on_prompt=data.train_on_prompt,
             mask_history=data.mask_history,
             default_system=data.default_system,
@@ -266,6 +270,7 @@ class Builder:
             mask_history=settings.mask_history,
             default_system=settings.default_system,
             cutoff_strategy=settings.cutoff_strategy,
+            joins=settings.joins,
             kind=settings.kind,
             processor=self.processor,
             media_dir=self.media_dir,

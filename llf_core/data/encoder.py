@@ -33,6 +33,7 @@ from llf_core.data.rendered import Rendered
 from llf_core.data.special_tokens import SplittingTokenizer, splitting_tokenizer
 from llf_core.data.template_check import fields_of
 from llf_core.data.template_probes import accepts_parts, media_placeholder
+from llf_core.data.text_blocks import first_token
 from llf_core.data.truncation import count_trained, split_blocks, split_long
 from llf_core.data.word_cache import fast_tokenizer_of
 
@@ -65,6 +66,7 @@ class Encoder:
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one; None leaves it to the template.
         cutoff_strategy: what happens to a longer example: `cut`, `drop`, or `split` into several examples.
+        joins: whether texts are joined later and cut then, so that no length is too long.
         kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
@@ -80,6 +82,7 @@ class Encoder:
     mask_history: bool = False
     default_system: str | None = None
     cutoff_strategy: str = "cut"
+    joins: bool = False
     kind: DataKind = ANSWERS
     processor: ProcessorMixin | None = None
     media_dir: Path = Path()
@@ -276,7 +279,8 @@ class Encoder:
     def _texts(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
         """Texts to tokenize for a conversation: two of a preference pair, otherwise one, or one for each answer."""
         if self.kind == TEXTS:
-            text = conversation.messages[0]["content"] + (self.tokenizer.eos_token or "")
+            start = "" if self.joins or first_token(self.tokenizer) is None else str(self.tokenizer.bos_token)
+            text = start + conversation.messages[0]["content"] + (self.tokenizer.eos_token or "")
             return [(conversation, Rendered(text, ((0, len(text)),)))]
         if self.kind == PROMPTS:
             return [(conversation, replace(render_prompt(self.template, self.tokenizer, conversation), answers=()))]
@@ -378,8 +382,9 @@ class Encoder:
     def _finish(self, index: int, conversation: Conversation, encoded: Encoded | BadExample) -> list[Example]:
         found = _valid(encoded)
         length = len(found.ids)
-        self.check_length(length, conversation)
-        if length <= self.cutoff_len:
+        if not self.joins:
+            self.check_length(length, conversation)
+        if length <= self.cutoff_len or self.joins:
             first = bool(length) and found.labels[0] != IGNORED  # no token predicts it, see `count_trained`
             examples = [Example(index, found.ids, found.labels, 0, 0, found.learned - first)]
         elif self.truncates:
@@ -394,7 +399,7 @@ class Encoder:
             examples = [Example(index, part.ids, part.labels, 0, 0, count_trained(part.labels)) for part in parts]
         if self.kind == UNPAIRED:
             examples = [example._replace(more={"good": conversation.good}) for example in examples]
-        if self.kind != PROMPTS and not any(example.learned for example in examples):
+        if self.kind != PROMPTS and not self.joins and not any(example.learned for example in examples):
             raise BadExample("it has no tokens in the loss")
         return examples
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import llf_core.data.build as building
+from llf_core.config.rules.conditions import joins_texts, packs_examples
 from llf_core.config.rules.data import shares
 from llf_core.data.align import wanted_kind
 from llf_core.data.cache import DONE_FILE, cache_key, cached_folder, tokenizer_hash
@@ -34,6 +35,7 @@ from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.report import DataReport, decode_row
 from llf_core.data.sources import media_dir, sources_of
+from llf_core.data.text_blocks import first_token, plan_blocks, write_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -268,11 +270,12 @@ def _streamed(
     sets = [StreamedDataset(one, builder.peek(one, report)) for one in train]
     stream = Stream(sets, config, report, held)
     if held:
-        examples = Dataset.from_list([to_row(one) for one in islice(stream.in_order(), held)])
+        examples = Dataset.from_list([to_row(one) for one in stream.cut(islice(stream.in_order(), held))])
     if examples is not None:
         report.eval_examples = len(examples)
     report.preview = [
-        decode_row(builder.tokenizer, to_row(one)) for one in islice(stream.in_order(), held, held + PREVIEW_EXAMPLES)
+        decode_row(builder.tokenizer, to_row(one))
+        for one in islice(stream.cut(islice(stream.in_order(), held, held + PREVIEW_EXAMPLES)), PREVIEW_EXAMPLES)
     ]
     empty = np.zeros((0, len(COUNT_COLUMNS)), dtype=np.int64)
     return Prepared(stream, examples, report, builder.template, empty, empty)
@@ -364,19 +367,55 @@ def _ready(
     )
     if config.data.mix_strategy != "concat":
         examples, counts = examples.select(order), counts[order]
+    report = replace(
+        report,
+        leaked=int(np.isin(held_counts[:, HASH_COLUMN], counts[:, HASH_COLUMN]).sum()),
+        repeated=len(counts) - len(drop_duplicates(counts[:, HASH_COLUMN])),
+    )
+    if joins_texts(config):
+        texts, tokens = len(examples), int(counts[:, 0].sum())
+        examples, counts = _joined(
+            folder, building.TRAIN, examples, counts, config, tokenizer, rebuild=not report.cached
+        )
+        if evaluation is not None:
+            evaluation, held_counts = _joined(
+                folder, building.EVAL, evaluation, held_counts, config, tokenizer, rebuild=not report.cached
+            )
+        report = replace(report, joined=texts, left_out=tokens - int(counts[:, 0].sum()))
     first: list[dict[str, object]] = [examples[place] for place in range(min(PREVIEW_EXAMPLES, len(examples)))]
     report = replace(
         report,
         examples=len(examples),
         eval_examples=0 if evaluation is None else len(evaluation),
-        leaked=int(np.isin(held_counts[:, HASH_COLUMN], counts[:, HASH_COLUMN]).sum()),
-        repeated=len(counts) - len(drop_duplicates(counts[:, HASH_COLUMN])),
         tokens=int(counts[:, 0].sum()),
         trained_tokens=int(counts[:, 1].sum()),
         preview=[decode_row(tokenizer, row) for row in first],
     )
-    if not config.data.packing:
+    if not packs_examples(config):
         return Prepared(examples, evaluation, report, template, counts, held_counts)
     packed = PackedRows.of(examples, counts[:, 0], config.data.cutoff_len, seed)
     report = replace(report, rows=len(packed), row_capacity=packed.capacity, packing_fill=packed.filled)
     return Prepared(packed, evaluation, report, template, counts, held_counts)
+
+
+def _joined(  # noqa: PLR0913, PLR0917 - the texts, and what is made of them
+    folder: Path,
+    name: str,
+    texts: Dataset,
+    counts: NDArray[np.int64],
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    rebuild: bool,
+) -> tuple[Dataset, NDArray[np.int64]]:
+    """Blocks of texts, from the cache if the same texts were joined in the same way."""
+    data, first = config.data, first_token(tokenizer)
+    plan = plan_blocks(counts[:, 0], data.cutoff_len, data.preprocessing_num_workers)
+    order = hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest()
+
+    def make(empty: Path) -> None:
+        write_blocks(empty / name, texts, counts, plan, first)
+        (empty / DONE_FILE).write_text("{}", encoding="utf-8")
+
+    key = cache_key({"texts": folder.name, "of": name, "order": order, "plan": plan, "first": first})
+    return open_examples(cached_folder(key, make, rebuild=rebuild)[0] / name)

@@ -171,6 +171,8 @@ class DataReport:
         rows: number of packed rows; 0 without packing.
         row_capacity: maximum number of tokens of a packed row.
         packing_fill: fraction of the packed rows' capacity that holds tokens; 0 without packing.
+        joined: number of training texts that were joined and cut into the examples; 0 if they were not.
+        left_out: number of tokens of those that do not fill an example.
         unrendered: every field of the conversations that the chat template does not render.
         template_warnings: sentences about what the chat template loses in training.
         template_notes: sentences about the chat template that need no action.
@@ -197,6 +199,8 @@ class DataReport:
     rows: int = 0
     row_capacity: int = 0
     packing_fill: float = 0.0
+    joined: int = 0
+    left_out: int = 0
     unrendered: list[FieldCheck] = field(default_factory=list)
     template_warnings: list[str] = field(default_factory=list)
     template_notes: list[str] = field(default_factory=list)
@@ -362,7 +366,7 @@ class DataReport:
 
     def duplicates_warning(self) -> str | None:
         """Warning about duplicates among the training examples, and the key that removes them; None for few."""
-        warning = duplicates_warning(self.repeated, self.examples)
+        warning = duplicates_warning(self.repeated, self.joined or self.examples)
         return None if warning is None else f"{warning} `drop_duplicates: true` drops them."
 
     def text(self) -> str:
@@ -404,6 +408,9 @@ class DataReport:
         return f"{one.dataset} {self.where(one.index, one.dataset)}: {one.reason}"
 
     def _packed(self) -> list[str]:
+        if self.joined:
+            texts, lost = with_unit(self.joined, "text"), with_unit(self.left_out, "token")
+            return [f"{texts} joined and cut into the training examples. {lost} at the ends left out."]
         if not self.rows:
             return []
         rows, capacity = with_unit(self.rows, "row"), with_unit(self.row_capacity, "token")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.rules.conditions import joins_texts, packs_examples
 from llf_core.config.rules.data import shares
 from llf_core.data.build import skip_broken
 from llf_core.data.errors import DataError
@@ -18,6 +19,7 @@ from llf_core.data.load import read_source
 from llf_core.data.packing import pack
 from llf_core.data.parallel import encode_all
 from llf_core.data.report import SetCounts
+from llf_core.data.text_blocks import first_token, stream_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,6 +72,7 @@ class Stream:
         """
         self._sets = sets
         self._data = config.data
+        self._packs, self._joins = packs_examples(config), joins_texts(config)
         self._seed = config.training.seed
         self._skip = skip
         self._counts = True
@@ -84,7 +87,7 @@ class Stream:
         for time in count():
             random = np.random.default_rng([self._seed, time])
             examples = islice(self.in_order(counted=counted and time == 0), self._skip, None)
-            rows = map(to_row, shuffle_buffer(examples, self._data.buffer_size, random))
+            rows = map(to_row, self.cut(shuffle_buffer(examples, self._data.buffer_size, random)))
             first = next(rows, None)
             if first is None:
                 raise DataError(
@@ -92,7 +95,13 @@ class Stream:
                     "example."
                 )
             every = chain([first], rows)
-            yield from self._packed(every, random) if self._data.packing else every
+            yield from self._packed(every, random) if self._packs else every
+
+    def cut(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Join texts and cut them into blocks of `cutoff_len` where the config joins them; else the examples."""
+        if not self._joins:
+            return iter(examples)
+        return stream_blocks(examples, self.capacity, first_token(self._sets[0].encoder.tokenizer))
 
     def in_order(self, *, counted: bool = False) -> Iterator[Example]:
         """Make one pass over the data sets, without shuffling: evaluation data and the preview come from its beginning.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.config.paths import expanded
+from llf_core.config.rules.conditions import joins_texts
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.data_file import LongFileError, file_type, limit_file
 from llf_core.data.errors import BadExample, DataError
@@ -23,6 +24,7 @@ from llf_core.data.read_file import read_file
 from llf_core.data.records import Record
 from llf_core.data.sources import media_dir, sources_of
 from llf_core.data.table_records import row_count
+from llf_core.data.text_blocks import group_ends
 from llf_core.estimate.example_lengths import ExampleLengths, of_lengths
 
 if TYPE_CHECKING:
@@ -113,6 +115,11 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     missing = "" if len(found) == len(names) else " of the data sets that are on this machine"
     basis = f"Lengths of the examples are estimated from the text of {which}{missing}.{about}"
     examples = max(1, round(total) - _held_out(config, round(total)))
+    if joins_texts(config):
+        size = config.data.cutoff_len
+        each = np.diff(group_ends(examples, config.data.preprocessing_num_workers), prepend=0) * tokens.mean() / size
+        blocks = max(1, round(np.maximum(0, each - 0.5).sum()))  # half of a block is left out of each group on average
+        return of_lengths(np.array([size]), blocks, basis=basis, exact=False)
     return of_lengths(tokens, examples, basis=basis, exact=False, patches=round(seen.max()))
 
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, quantizer_of, stage_of
+from llf_core.config.rules.conditions import packs_examples
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.estimate.devices import precision_of
 from llf_core.estimate.example_lengths import PACKED_FILL
@@ -146,7 +147,7 @@ class Forecaster:
         """
         config, stage = self.config, stage_of(self.config)
         rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
-        if config.data.packing:
+        if packs_examples(config):
             return rows * config.data.cutoff_len * PACKED_FILL
         sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
         return rows * (sequences * self.lengths.mean(config.data.cutoff_len) + stage.completion_tokens(config, 0))
@@ -166,7 +167,7 @@ class Forecaster:
         if self.lengths.examples is None:
             return None
         rows = float(max(1, self.lengths.examples))
-        if data.packing:
+        if packs_examples(self.config):
             rows = max(1.0, rows * self.lengths.mean(data.cutoff_len) / (data.cutoff_len * PACKED_FILL))
         return max(1, math.ceil(stage_of(self.config).epoch_steps(self.config, rows) * training.num_train_epochs))
 
@@ -210,7 +211,7 @@ class Forecaster:
     def _computed(self, step: PlannedStep, tokens: float, *, checkpointing: bool) -> StepTime:
         """Time of a step of so many tokens of examples, without past runs; padding is added where batches have it."""
         config = self.config
-        padded = not config.data.packing and (stage_of(config).pads or not step.training.fast)
+        padded = not packs_examples(config) and (stage_of(config).pads or not step.training.fast)
         batch, cutoff = config.training.per_device_train_batch_size, config.data.cutoff_len
         computed = tokens * (self.lengths.padding(batch, cutoff) if padded else 1.0)
         return step_seconds(config, step, computed, self.lengths.mean(cutoff), checkpointing=checkpointing)

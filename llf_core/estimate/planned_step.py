@@ -13,6 +13,7 @@ from llf_core.config.name_checks.modules import HEADS
 from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.reference_model import REFERENCE, names_reference, precomputes_reference
 from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stage_of
+from llf_core.config.rules.conditions import packs_examples
 from llf_core.config.weight_shapes import LAYER, count
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
@@ -130,7 +131,7 @@ def plan_step(
         patches=largest_patches(config, lengths.patches),
         trains_encoder=sees and not config.method.freeze_vision_tower,
         chunks_head=bool(fast),
-        varies=config.data.streaming or (not config.data.packing and lengths.varies(config.data.cutoff_len)),
+        varies=config.data.streaming or (not packs_examples(config) and lengths.varies(config.data.cutoff_len)),
         on_cpu=device.kind != "cuda",
         first=min(layers_of(own).values(), default=0) if method.selects_blocks and not embedding else 0,
         tied=not method.frozen_base and embedding and sizes.model.tied,
@@ -183,7 +184,7 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
     drawn = stage.completion_tokens(config, 0)
     known = cutoff if config.data.streaming else lengths.longest(cutoff)  # what a stream brings is not known
     longest = known + drawn
-    if config.data.packing:
+    if packs_examples(config):
         return batch * cutoff, longest
     rows = batch if drawn or config.data.streaming else lengths.rows(batch)
     if stage.pads or padded or not config.training.fast_path:

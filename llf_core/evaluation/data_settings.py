@@ -62,5 +62,6 @@ def config_for(  # noqa: PLR0913 - what is read, and how
         own = run.flat()
         keys = ("dataset_dir", "cache_dir", *(MASK_KEYS if stage == "sft" and run.stage.stage == "sft" else ()))
         asked |= {key: own[key] for key in keys if key in own}
+    asked |= {} if stage == "sft" else {"packing": False}  # each text is scored alone
     asked |= {} if limit is None else {"max_samples": limit}
     return RunConfig.load(asked | ({} if dataset_dir is None else {"dataset_dir": dataset_dir}))

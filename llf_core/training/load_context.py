@@ -14,6 +14,7 @@ from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rope_scaling import scaling_note
+from llf_core.config.rules.conditions import packs_examples
 from llf_core.config.stored_quantization import check_stored_quantization
 from llf_core.data import PackedRows, check_packing, prepare
 from llf_core.data.streaming import Stream
@@ -115,7 +116,7 @@ def load_context(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: 
     accelerated = _accelerated(model, config) if processor is None else _seeing(model)
     for note in accelerated.notes:
         logger.info(note)
-    check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
+    check_packing(packing=packs_examples(config), flattens=accelerated.flattens, why=accelerated.why)
     check_flattened(config, flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
     writer.event(

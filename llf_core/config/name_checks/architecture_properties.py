@@ -15,6 +15,7 @@ from llf_core.config.name_checks.routers import check_routers
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import stage_of
 from llf_core.config.rope_scaling import check_rope_scaling
+from llf_core.config.rules.conditions import packs_examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +129,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         PluginError: two installed packages declare the same stage.
     """
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
-    shares = batch > 1 or bool(config.data.packing)
+    shares = batch > 1 or packs_examples(config)
     predicts = not stage_of(config).has_reward_head
     parts = _parts(settings)
     found = []
@@ -142,7 +143,7 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
         fixes = []
         if one.shared:
             alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": batch * steps}
-            changes = alone | ({"packing": False} if config.data.packing else {})
+            changes = alone | ({"packing": False} if packs_examples(config) else {})
             fixes = [Fix("Train one example at a time", changes)]
         keys = (KEY, "cutoff_len") if one.above else (KEY,)
         message = one.message(part)

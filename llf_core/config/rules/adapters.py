@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.problem import Fix
 from llf_core.config.registry import method_of, stage_of
 from llf_core.config.rule import Rule
+from llf_core.config.rules.conditions import packs_examples
 
 if TYPE_CHECKING:
     from llf_core.config.values import ConfigValues
@@ -87,7 +88,7 @@ ADAPTERS = (
     ),
     Rule(
         ("packing", "finetuning_type"),
-        lambda c: bool(c.data.packing) and method_of(c).prompts(c),
+        lambda c: packs_examples(c) and method_of(c).prompts(c),
         lambda c: (
             f"`finetuning_type: {c.method.finetuning_type}` trains vectors before each example, and none can be put "
             "between those of a packed row."

@@ -79,3 +79,21 @@ def weights_frozen(c: ConfigValues) -> bool:
         PluginError: two installed packages declare the same method.
     """
     return method_of(c).frozen_base
+
+
+def joins_texts(c: ConfigValues) -> bool:
+    """Whether texts are joined and cut into blocks of `cutoff_len`: in pre-training, unless `packing` is false.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    return stage_of(c).data_kind == "texts" and c.data.packing is not False
+
+
+def packs_examples(c: ConfigValues) -> bool:
+    """Whether examples, which do not attend to each other, are packed into rows: texts are joined instead.
+
+    Raises:
+        PluginError: two installed packages declare the same stage.
+    """
+    return bool(c.data.packing) and stage_of(c).data_kind != "texts"

@@ -8,7 +8,7 @@ from llf_core.config.number_format import exact
 from llf_core.config.problem import Fix
 from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
-from llf_core.config.rules.conditions import HOLD_OUT
+from llf_core.config.rules.conditions import HOLD_OUT, joins_texts, packs_examples
 
 if TYPE_CHECKING:
     from llf_core.config.declaration import DataKind
@@ -103,7 +103,7 @@ DATA = (
     ),
     Rule(
         ("packing", "train_sampling_strategy"),
-        lambda c: bool(c.data.packing) and c.training.train_sampling_strategy == "group_by_length",
+        lambda c: packs_examples(c) and c.training.train_sampling_strategy == "group_by_length",
         "Packed rows have about the same length, so grouping by length has no effect. Expected one of the two.",
         (
             Fix("Shuffle the packed rows", {"train_sampling_strategy": "random"}),
@@ -118,6 +118,13 @@ DATA = (
             "batches without padding anyway."
         ),
         (Fix("Switch off packing", {"packing": None}),),
+    ),
+    Rule(
+        ("packing", "stage"),
+        lambda c: has_data_kind(c, "texts") and not joins_texts(c) and c.data.cutoff_strategy != "drop",
+        "Each text is an example of its own, and one longer than `cutoff_len` is split into several, so that all of it "
+        "is trained on. LLaMA-Factory truncates it.",
+        severity="note",
     ),
     Rule(
         ("train_on_prompt", "stage"),
@@ -140,13 +147,13 @@ DATA = (
     ),
     Rule(
         ("packing", "fast_path"),
-        lambda c: bool(c.data.packing) and not c.training.fast_path,
+        lambda c: packs_examples(c) and not c.training.fast_path,
         "Packing needs the fast path to separate the examples of a row, and `fast_path` is false.",
         (Fix("Use the fast path", {"fast_path": True}), Fix("Switch off packing", {"packing": None})),
     ),
     Rule(
         ("packing", "flash_attn"),
-        lambda c: bool(c.data.packing) and c.model.flash_attn == "disabled",
+        lambda c: packs_examples(c) and c.model.flash_attn == "disabled",
         "The examples of a packed row would attend to each other in plain attention (`flash_attn` is `disabled`).",
         (Fix("Set to auto", {"flash_attn": "auto"}), Fix("Switch off packing", {"packing": None})),
     ),

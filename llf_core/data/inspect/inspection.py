@@ -165,7 +165,8 @@ class Inspection:
         """Histogram of lengths before truncation, and the cost of other cutoffs, to choose `cutoff_len`.
 
         See `llf_core.data.inspect.lengths`. For pairs, the length is that of the longer of the two sequences (prompt
-        and response) after truncation, `longer` is the number of truncated pairs, and no costs are estimated.
+        and response) after truncation, and `longer` is the number of truncated pairs. For pairs and joined texts, no
+        costs are estimated.
 
         Returns:
             The keys of `histogram`; `cutoffs`, one entry of `cost` for each candidate; `speed` in tokens per second or
@@ -181,6 +182,8 @@ class Inspection:
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:
             return self._pair_lengths(cutoff)
+        if self._prepared.report.joined:  # all have the same length, with any cutoff
+            return histogram(counts[:, 2], cutoff) | {"cutoffs": [], "speed": self._speed}
         longest = int(counts[:, 2].max())
         return histogram(counts[:, 2], cutoff) | {
             "cutoffs": [cost(counts, one, self._config, self._speed) for one in candidate_cutoffs(cutoff, longest)],

@@ -67,7 +67,7 @@ def wanted_of(name, found):
     if "kl" in wanted:  # a sum over micro-batches there
         count = RUNS[name].get("gradient_accumulation_steps", 2)
         wanted["kl"] = {step: value / count for step, value in wanted["kl"].items()}
-    if name == "pt":  # divided by all tokens there, though nothing predicts the first of a text
+    if name.startswith("pt"):  # divided by all tokens there, though nothing predicts the first of a text
         read, learned = (np.diff(list(found[key].values()), prepend=0) for key in ("tokens", "trained_tokens"))
         more = dict(zip(steps, read / learned, strict=True))
         wanted = {key: {step: value * more[step] for step, value in one.items()} for key, one in wanted.items()}

@@ -23,6 +23,7 @@ LORA: dict[str, Any] = {"finetuning_type": "lora", "learning_rate": 1e-2}
 EVALUATED: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 4, "per_device_eval_batch_size": 4}
 RUNS: dict[str, dict[str, Any]] = {
     "pt": PT,
+    "pt, joined": PT | {"packing": None, "cutoff_len": 10, "preprocessing_num_workers": 2},
     "sft": SFT,
     "sigmoid": DPO | EVALUATED | {"eval_dataset": "dpo_en_demo"},
     "sigmoid, smoothed": DPO | {"dpo_label_smoothing": 0.2},
