@@ -19,6 +19,7 @@ from llf_core.chat.conversation import (
 from llf_core.chat.message_tree import ConversationError
 from llf_core.redaction.file_modes import make_folder
 from llf_core.runs.folder import home_folder
+from llf_core.runs.jsonl import Tail, parse
 from llf_core.runs.moving import move
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.untrusted import leads_to_file
@@ -30,6 +31,31 @@ BIN = Path("bin", f".{CHATS}")
 """Folder of deleted conversations. `llf runs clean` empties it with the bin; its hidden name is no run."""
 
 
+LIST_BYTES = 256 << 10
+"""Maximum bytes that a list reads of each end of a file."""
+
+
+class ConversationExcerpt(Conversation):
+    """What a list shows of a conversation: of a large file only the beginning and the end are read.
+
+    Attributes:
+        complete: whether the whole file was read.
+    """
+
+    def refresh(self) -> list[str]:
+        """Read the file."""
+        for line in self._tail.read(LIST_BYTES)[0].splitlines():
+            self._read(parse(line) or {})
+        self.complete = self.file.stat().st_size <= 2 * LIST_BYTES
+        for data, _ in (self._tail if self.complete else Tail(self.file, LIST_BYTES)).pieces():
+            for line in data.splitlines():
+                record = parse(line) or {}
+                if not self.complete and record.get("parent") not in self.messages:
+                    record["parent"] = None  # it was not read
+                self._read(record)
+        return list(self.messages)
+
+
 @dataclass(frozen=True)
 class ConversationRow:
     """A conversation in a list.
@@ -37,7 +63,8 @@ class ConversationRow:
     Attributes:
         id: its id.
         title: its title.
-        messages: number of messages on all branches.
+        messages: number of messages on all branches, as far as the file was read.
+        complete: whether the whole file was read; of one above 512 KB only the beginning and the end are.
         targets: names of the models that have answered.
         created: Unix seconds; 0 if unknown.
         changed: Unix seconds of the last change of the file.
@@ -46,6 +73,7 @@ class ConversationRow:
     id: str
     title: str
     messages: int
+    complete: bool
     targets: tuple[str, ...]
     created: float
     changed: float
@@ -77,12 +105,12 @@ def list_conversations(
     rows = []
     for changed, path in found[offset : offset + limit]:
         with suppress(OSError):
-            rows.append(_row(Conversation(path), changed))
+            rows.append(_row(ConversationExcerpt(path), changed))
     return len(found), rows
 
 
-def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Iterator[Conversation]:
-    """Open conversations one after the other, to search for one: only those that are looked at are read.
+def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Iterator[ConversationExcerpt]:
+    """Read excerpts of conversations one after the other, to search for one.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
@@ -97,7 +125,7 @@ def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Ite
     """
     for _, path in _files(home)[:limit]:
         with suppress(OSError):
-            yield Conversation(path)
+            yield ConversationExcerpt(path)
 
 
 def answering_models(conversation: Conversation) -> tuple[str, ...]:
@@ -122,11 +150,12 @@ def _files(home: Path | str | None) -> list[tuple[float, Path]]:
     return sorted(found, reverse=True)
 
 
-def _row(conversation: Conversation, changed: float) -> ConversationRow:
+def _row(conversation: ConversationExcerpt, changed: float) -> ConversationRow:
     return ConversationRow(
         conversation.id,
         strip_bidi(conversation.title),
         len(conversation.messages),
+        conversation.complete,
         answering_models(conversation),
         conversation.created,
         changed,

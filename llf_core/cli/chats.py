@@ -33,7 +33,8 @@ def chats_list(
         print_json({"total": total, "conversations": [row.json() for row in rows]})
         return
     for row in rows:
-        about = ", ".join([with_unit(row.messages, "message"), *row.targets])
+        count = with_unit(row.messages, "message")
+        about = ", ".join([count if row.complete else f"more than {count}", *row.targets])
         out.print(f"{row.id}  {visible(about)}\n  {visible(row.title)}", markup=False, highlight=False)
     unread = min(limit, max(0, total - offset)) - len(rows)
     left_out = f"; {unread:,} cannot be read" if unread else ""

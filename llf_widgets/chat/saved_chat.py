@@ -40,7 +40,7 @@ def conversation_of(name: str | None, models: Sequence[str], home: Path | None) 
         return open_conversation(name, home)
     for found in newest_conversations(home, SEARCHED):
         if found.settings.get("notebook", "") == _notebook() and _has_models(found, models):
-            return found
+            return open_conversation(found.id, home)
     return new_conversation(home)
 
 

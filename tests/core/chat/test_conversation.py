@@ -11,7 +11,12 @@ import pytest
 
 from llf_core.chat.conversation import Conversation, new_conversation, open_conversation
 from llf_core.chat.conversation_export import as_markdown, as_openai, as_rows
-from llf_core.chat.conversation_list import delete_conversation, list_conversations, restore_conversation
+from llf_core.chat.conversation_list import (
+    delete_conversation,
+    list_conversations,
+    newest_conversations,
+    restore_conversation,
+)
 from llf_core.chat.kept_examples import keep_example
 from llf_core.chat.message_tree import ConversationError
 from llf_core.data.formats.openai import OpenAI
@@ -196,6 +201,32 @@ def test_files_are_private_regular_and_without_secrets(tmp_path: Path, monkeypat
     with pytest.raises(UnreadableError, match="is a link"):
         open_conversation(link.stem, tmp_path)
     assert [row.id for row in list_conversations(tmp_path)[1]] == [chat.id]
+
+
+def test_a_list_reads_the_ends_of_a_long_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = new_conversation(tmp_path)
+    chat.set(targets=["base"])
+    line = {"type": "message", "parent": chat.add("user", "How long?").id, "role": "assistant", "target": "base"}
+    with chat.file.open("a") as file:
+        for number in range(20_000):
+            file.write(json.dumps(line | {"id": f"m{number}", "content": "word " * 50}) + "\n")
+    chat.rename("Long")
+    size, taken = chat.file.stat().st_size, []
+    pread = os.pread
+
+    def counted(*given: int) -> bytes:
+        taken.append(len(data := pread(*given)))
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    _, (row,) = list_conversations(tmp_path)
+    assert (row.title, row.targets, row.complete) == ("Long", ("base",), False)
+    assert 0 < row.messages < 20_001
+    assert sum(taken) < 2_000_000 < size
+    taken.clear()
+    (found,) = newest_conversations(tmp_path)
+    assert found.settings["targets"] == ["base"]
+    assert sum(taken) < 2_000_000
 
 
 def test_list_delete_and_restore(tmp_path: Path) -> None:
