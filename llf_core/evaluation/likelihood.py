@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
 from llf_core.acceleration.patching.causal_head import causal_of, forward
 from llf_core.config.ignore_index import IGNORED
+from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.models.mixed_dtypes import autocast_mixed_dtypes
 from llf_core.models.out_of_memory import is_out_of_memory
 
@@ -123,7 +124,7 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
 
 
 def depends_on_length(model: torch.nn.Module) -> bool:
-    """Whether rotary frequencies depend on the longest sequence of a batch, so that padding would change losses.
+    """Whether attention or rotary frequencies depend on the longest sequence of a batch: padding changes losses.
 
     Args:
         model: causal language model, wrapped by PEFT or not.
@@ -132,7 +133,7 @@ def depends_on_length(model: torch.nn.Module) -> bool:
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     tables = (rope, *rope.values()) if isinstance(rope, dict) else ()  # Gemma 3 has one for each kind of layer
     kinds = {one.get("rope_type", one.get("type")) for one in tables if isinstance(one, dict)}
-    return not kinds.isdisjoint({"dynamic", "longrope"})
+    return config.model_type in indexed_types() or not kinds.isdisjoint({"dynamic", "longrope"})
 
 
 def _batch_losses(model: torch.nn.Module, parts: Sequence[TokenizedPart], device: torch.device) -> list[PartLosses]:

@@ -102,6 +102,11 @@ def properties() -> tuple[Property, ...]:
     return tuple(Property(**(one | {key: tuple(one[key]) for key in lists if key in one})) for one in tables)
 
 
+def indexed_types() -> tuple[str, ...]:
+    """Values of `model_type` whose attention picks other tokens if a sequence is padded."""
+    return next(one.types for one in properties() if one.name == "Indexed attention")
+
+
 def refusal(settings: Mapping[str, object]) -> str | None:
     """Reason why a model cannot be trained with any config, or None. The trainer asks before it loads the weights.
 
