@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from itertools import starmap
+from itertools import chain, starmap
 from typing import TYPE_CHECKING, BinaryIO
 
 from llf_core.data.data_file import LongFileError, open_unpacked, unpacking_errors
@@ -165,7 +165,14 @@ def read_json(path: File) -> Iterator[RecordOrBroken]:
 def _read_table(path: File, delimiter: str) -> Iterator[RecordOrBroken]:
     _widen_cells()
     with io.TextIOWrapper(open_unpacked(path), encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(_cut_lines(file, path), delimiter=delimiter, restkey=None)
+        lines = _cut_lines(file, path)
+        try:
+            header = next(lines, "")
+            table = csv.DictReader(chain([header], lines), delimiter=_delimiter(header, delimiter), restkey=None)
+        except csv.Error as error:
+            raise DataError(f"{path} is not a valid table: {error} at line 1.") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path} is not UTF-8 (after line 0). Save it as UTF-8.") from None
         try:
             check_columns(path, table.fieldnames or ())
             for index, cells in enumerate(table):
@@ -179,6 +186,11 @@ def _read_table(path: File, delimiter: str) -> Iterator[RecordOrBroken]:
             raise DataError(f"{path} is not a valid table: {error} at line {table.line_num}.") from None
         except UnicodeDecodeError:
             raise DataError(f"{path} is not UTF-8 (after line {table.line_num}). Save it as UTF-8.") from None
+
+
+def _delimiter(header: str, usual: str) -> str:
+    """The first of the usual delimiter, semicolon (of a German Excel), tab and comma that divides a header."""
+    return next((one for one in (usual, *";\t,") if len(next(csv.reader([header], delimiter=one), [])) > 1), usual)
 
 
 def _widen_cells() -> None:
@@ -201,7 +213,9 @@ def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
 
 
 def read_csv(path: File) -> Iterator[RecordOrBroken]:
-    """Read a table with commas, whose first line names the columns; an empty cell is an empty text.
+    """Read a table with commas, or with semicolons or tabs if its first line, which names the columns, has no comma.
+
+    An empty cell is an empty text.
 
     The limit of a cell's size of Python's module `csv` is raised for the rest of the process.
 

@@ -261,6 +261,19 @@ def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, s
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.csv", ","), ("a.tsv", ";"), ("a.tsv", "\t")]
+)
+def test_a_table_is_read_by_the_delimiter_of_its_header(tmp_path, name, mark):
+    (tmp_path / name).write_text(f'instruction{mark}output\n"1, 2; 3"{mark}Yes\n', encoding="utf-8-sig")
+    assert [one.row for one in read_file(tmp_path / name)] == [{"instruction": "1, 2; 3", "output": "Yes"}]
+
+
+def test_a_table_of_one_column_has_no_delimiter(tmp_path):
+    (tmp_path / "a.csv").write_text("text\nred; green\n")
+    assert [one.row for one in read_file(tmp_path / "a.csv")] == [{"text": "red; green"}]
+
+
 def test_a_table_with_a_line_without_an_end_is_a_sentence(tmp_path, monkeypatch):
     before = csv.field_size_limit()
     monkeypatch.setattr(text_records, "MAX_LINE_BYTES", 50)
