@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 Role = Literal["user", "assistant", "tool"]
 Rating = Literal["good", "bad", ""]
-CHANGEABLE = frozenset({"content", "reasoning", "tool_calls", "usage", "finish_reason", "rating", "kept"})
+CHANGEABLE = frozenset({"content", "reasoning", "tool_calls", "usage", "finish_reason", "rating", "kept", "corrected"})
 """Fields of a message that may change after it was added: a reply grows, and is rated or kept."""
 
 
@@ -35,6 +35,7 @@ class ChatMessage:
         rating: `good`, `bad`, or empty.
         kept: the rows in data sets that were made of it, by name of the data set; see
             `llf_core.chat.kept_examples`.
+        corrected: the corrected text with which it was kept, by name of the data set; empty where it was kept as it is.
         created: Unix seconds.
     """
 
@@ -53,6 +54,7 @@ class ChatMessage:
     edited_from: str = ""
     rating: Rating = ""
     kept: dict[str, str] = field(default_factory=dict)
+    corrected: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
 
     def text(self) -> str:
@@ -76,7 +78,7 @@ class ChatMessage:
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "id": str, "parent": (str, type(None)), "role": str, "content": (str, list), "reasoning": str, "tool_calls": list,
     "tool_call_id": str, "target": str, "turn": str, "sampling": dict, "usage": dict, "finish_reason": str,
-    "edited_from": str, "rating": str, "kept": dict, "created": (int, float),
+    "edited_from": str, "rating": str, "kept": dict, "corrected": dict, "created": (int, float),
 }  # fmt: skip
 """Types of the fields in a file."""
 
@@ -131,5 +133,5 @@ def has_valid_fields(values: dict[str, Any]) -> bool:
         and values.get("rating", "") in get_args(Rating)
         and all(isinstance(one, dict) for each in lists for one in each)
         and all(isinstance(one.get("function"), dict) for one in values.get("tool_calls", []))
-        and all(isinstance(one, str) for one in values.get("kept", {}).values())
+        and all(isinstance(one, str) for name in ("kept", "corrected") for one in values.get(name, {}).values())
     )

@@ -107,7 +107,7 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
     path = conversation.path_to(reply)[:-1]
     answer = _edited(message, text)
     row = _row(conversation, path, answer)
-    return _keep(conversation, dataset, "examples", row, (message,))
+    return _keep(conversation, dataset, "examples", row, (message,), text or "")
 
 
 def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
@@ -155,7 +155,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
     prompt = conversation.path_to(chosen)[:-1]
     row = _row(conversation, prompt)
     row |= dict(zip(("chosen", "rejected"), (as_row([one])["messages"][0] for one in answers), strict=True))
-    return _keep(conversation, dataset, "pairs", row, (better, worse))
+    return _keep(conversation, dataset, "pairs", row, (better, worse), chosen_text or "")
 
 
 def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: str = DEFAULT) -> KeptRow:
@@ -218,7 +218,8 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
         _remove(file, lambda origin: origin.get("id") == row_id or _is_of(origin, conversation, (reply,)))
     kept = {name: value for name, value in message.kept.items() if name != file.name}
     rating = {"rating": ""} if _kind(file) == "ratings" else {}
-    conversation.change(reply, kept=kept, **rating)
+    corrected = {name: text for name, text in message.corrected.items() if name != file.name}
+    conversation.change(reply, kept=kept, corrected=corrected, **rating)
 
 
 def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
@@ -295,8 +296,13 @@ def _row(
     return as_row(messages, [one for one in tools if isinstance(one, dict)] if isinstance(tools, list) else ())
 
 
-def _keep(
-    conversation: Conversation, dataset: str, kind: Kind, row: dict[str, object], replies: tuple[ChatMessage, ...]
+def _keep(  # noqa: PLR0913, PLR0917 - the row, and what is noted of it
+    conversation: Conversation,
+    dataset: str,
+    kind: Kind,
+    row: dict[str, object],
+    replies: tuple[ChatMessage, ...],
+    corrected: str = "",
 ) -> KeptRow:
     """Append a row in place of an earlier one of the same replies, and note it in the conversation."""
     path = kept_file(conversation, dataset, kind)
@@ -324,7 +330,13 @@ def _keep(
         else:
             append(path, row | {KEPT: origin}, named=False)
         rows = _count(path)
-    conversation.change(ids[0], kept=conversation.messages[ids[0]].kept | {path.name: origin["id"]})
+    noted = conversation.messages[ids[0]]
+    others = {name: text for name, text in noted.corrected.items() if name != path.name}
+    conversation.change(
+        ids[0],
+        kept=noted.kept | {path.name: origin["id"]},
+        corrected=others | ({path.name: corrected} if corrected else {}),
+    )
     return KeptRow(str(origin["id"]), path, kind, rows, ids)
 
 

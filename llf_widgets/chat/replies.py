@@ -232,11 +232,13 @@ def kept_json(message: ChatMessage) -> list[dict[str, str]]:
         message: the reply.
 
     Returns:
-        For each data set its `kind` and a `label`.
+        For each data set its `kind`, a `label`, and the corrected `text`; it is empty without one.
     """
     found = []
     for kind in KINDS:
-        if f"{DEFAULT}-{kind}.jsonl" in message.kept:
+        name = f"{DEFAULT}-{kind}.jsonl"
+        if name in message.kept:
             rating = f" {message.rating}" if kind == "ratings" else ""
-            found.append({"kind": kind, "label": f"{_LABELS[kind]}{rating}"})
+            text = message.corrected.get(name, "")
+            found.append({"kind": kind, "label": f"{_LABELS[kind]}{rating}", "text": text})
     return found

@@ -221,9 +221,35 @@ it('hands the focus to Undo when a reply has been kept', () => {
   expect(model.sent).toEqual([
     { type: 'keep', turn: 't', model: 'a', what: 'good' }
   ]);
-  const kept = [{ kind: 'ratings', label: 'Rated good' }];
+  const kept = [{ kind: 'ratings', label: 'Rated good', text: '' }];
   model.set('_turns', [turn(reply('a', { ...answered, kept }))]);
   expect(document.activeElement).toBe(button('Undo'));
+});
+
+it('shows the corrected text of a kept reply, and corrects it further', () => {
+  const kept = [
+    { kind: 'examples', label: 'Kept as an example', text: 'Yes.' }
+  ];
+  model.set('_turns', [turn(reply('a', { state: 'done', text: 'No.', kept }))]);
+  expect(el.querySelector('.llf-Corrected')?.textContent).toBe('Yes.');
+  button('Correct…').click();
+  expect(
+    el.querySelector<HTMLTextAreaElement>('.llf-Reply textarea')?.value
+  ).toBe('Yes.');
+});
+
+it('says which replies have no probabilities while the box is checked', () => {
+  const done = { state: 'done', text: 'x' };
+  model.set('_turns', [
+    turn(reply('a', { ...done, tokens: [['x', -1, []]] }), reply('b', done))
+  ]);
+  const said = () => el.textContent?.includes('replies has no probabilities');
+  expect(said()).toBe(false);
+  const settings = model.values._settings as object;
+  model.set('_settings', { ...settings, probabilities: true });
+  expect(el.textContent).toContain('1 of 2 replies has no probabilities');
+  model.set('_settings', { ...settings, probabilities: false });
+  expect(said()).toBe(false);
 });
 
 it('offers to switch thinking off only if a model can think', () => {

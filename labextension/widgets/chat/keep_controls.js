@@ -14,6 +14,7 @@ import { drawIfChanged, h } from '../shared/dom.js';
 export function keepControls(send, turn, model) {
   const keep = (/** @type {object} */ values) =>
     send({ type: 'keep', turn, model, ...values });
+  const corrected = h('div');
   const buttons = h('span', { class: 'llf-Keep' });
   const field = h('textarea', {
     rows: '4',
@@ -71,11 +72,24 @@ export function keepControls(send, turn, model) {
   }
 
   return {
+    corrected,
     buttons,
     form,
     /** @param {ChatReply} reply @param {string[]} others models that have answered this question in other words */
     show(reply, others) {
-      text = reply.text;
+      text = reply.kept.find(one => one.text)?.text || reply.text;
+      drawIfChanged(corrected, reply.kept, () =>
+        reply.kept
+          .filter(one => one.text)
+          .flatMap(one => [
+            h(
+              'p',
+              { class: 'llf-secondary llf-small' },
+              `${one.label} with the corrected text:`
+            ),
+            h('div', { class: 'llf-Corrected' }, one.text)
+          ])
+      );
       buttons.hidden = reply.state !== 'done' || !reply.text;
       drawIfChanged(
         buttons,

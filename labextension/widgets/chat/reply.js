@@ -70,6 +70,7 @@ export function replyView(send, turn, model) {
     text,
     tokens,
     problem,
+    keep.corrected,
     footer,
     keep.form
   );

@@ -1,6 +1,6 @@
 // System prompt and sampling parameters.
 
-import { drawIfChanged, h } from '../shared/dom.js';
+import { drawIfChanged, h, setText } from '../shared/dom.js';
 import { messageBox } from '../shared/message.js';
 
 /** @import { ChatErrors, ChatSettings, Send } from './types' */
@@ -135,9 +135,19 @@ export function settingsRow(send, idPrefix, actions) {
     h('span', { class: 'llf-Chat-actions llf-push' }, ...actions)
   );
   errors.id = `${idPrefix}-errors`;
+  const missing = h('p', { class: 'llf-secondary llf-small', role: 'status' });
 
   return {
-    nodes: [box, errors],
+    nodes: [box, errors, missing],
+    /** Says why replies are shown without probabilities. @param {number} count @param {number} total */
+    showMissing(count, total) {
+      setText(
+        missing,
+        count
+          ? `${count} of ${total} replies ${count > 1 ? 'have' : 'has'} no probabilities: they are kept only for replies written since the box was checked and the kernel started. Again writes a reply with them.`
+          : ''
+      );
+    },
     /**
      * Shows the settings; a field in which somebody types is left alone.
      * @param {ChatSettings} settings

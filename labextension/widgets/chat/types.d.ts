@@ -47,7 +47,8 @@ export interface ChatReply {
   question: ReplyProblem | null;
   note: string;
   version: [number, number];
-  kept: { kind: string; label: string }[];
+  /** The text is a correction; empty if the reply was kept as it is. */
+  kept: { kind: string; label: string; text: string }[];
 }
 
 /** A question with the replies of the models. */

@@ -34,6 +34,12 @@ def test_replies_become_rows_that_a_form_opens_and_that_are_removed_again(conver
     keep(conversation, turn, "b", "pair", other="a")
     keep(conversation, turn, "b", "bad")
     assert kept(conversation, "a") == ["Kept as an example"]
+    (shown,) = kept_json(turns_of(conversation, ["a"])[0].replies["a"][0])
+    assert shown["text"] == "a corrected"
+    keep(conversation, turn, "a", "example")
+    (shown,) = kept_json(turns_of(conversation, ["a"])[0].replies["a"][0])
+    assert not shown["text"]
+    keep(conversation, turn, "a", "example", text="a corrected")
     assert kept(conversation, "b") == ["Preferred, kept as a pair", "Rated bad"]
     rows = {one["text"]: one["code"] for one in kept_rows(None, BASE)}
     assert list(rows) == [
