@@ -300,14 +300,15 @@ class OptimizerDeclaration(Declaration):
 def _batches_of_epoch(config: ConfigValues, rows: float) -> int:
     """Number of optimizer steps in which all rows are read once, for the forecast of a run's length.
 
-    As transformers' `Trainer` counts them in one process, where batches that are not full count too.
+    As transformers' `Trainer` counts them, where batches that are not full count too.
 
     Args:
         config: of the run.
         rows: number of examples or packed rows.
     """
     training = config.training
-    return math.ceil(math.ceil(rows / training.per_device_train_batch_size) / training.gradient_accumulation_steps)
+    batch = training.per_device_train_batch_size * config.launch.num_processes
+    return math.ceil(math.ceil(rows / batch) / training.gradient_accumulation_steps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -348,6 +349,7 @@ class StageDeclaration(Declaration):
         uses_of_completion: number of optimizer steps that learn from a completion it samples.
         epoch_steps: number of optimizer steps of an epoch, of a config and its number of rows (examples, prompts, or
             packed rows).
+        trains_in_ranks: whether it trains in several processes (`num_processes`).
     """
 
     kind: ClassVar[str] = "stage"
@@ -380,6 +382,7 @@ class StageDeclaration(Declaration):
     completion_tokens: Callable[[ConfigValues, int], int] = lambda _config, _prompt: 0
     uses_of_completion: Callable[[ConfigValues], int] = lambda _: 1
     epoch_steps: Callable[[ConfigValues, float], int] = _batches_of_epoch
+    trains_in_ranks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -83,7 +83,7 @@ def start_facts(
         "git": git_state(here),
         "data": {} if fingerprint is None else {"fingerprint": fingerprint},
         "seed": config.get("seed"),
-        "threads": config.launch.threads or usable_cpus(),
+        "threads": config.launch.threads or max(1, usable_cpus() // config.launch.num_processes),
     }
 
 

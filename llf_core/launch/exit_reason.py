@@ -70,7 +70,7 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
     if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and is_unwritable(folder):
         return "failed", " ".join(disk_told(folder))
     if ending.exit_code <= 0:
-        return "failed", f"The trainer {_sudden_end(ending)} {at}. {safe}"
+        return "failed", f"{_ended_rank(folder, status.attempt)} {_sudden_end(ending)} {at}. {safe}"
     said = said or _last_line(folder) or f"The trainer exited with code {ending.exit_code}. See log.txt."
     return "failed", said if ending.exit_code == BAD_CONFIG else f"{said} {safe}"
 
@@ -96,6 +96,14 @@ def signal_name(number: int) -> str:
         number: signal number, from 1.
     """
     return next((one.name for one in signal.Signals if one == number), f"signal {number}")
+
+
+def _ended_rank(folder: RunFolder, attempt: int) -> str:
+    """The process that a signal has ended, for a sentence."""
+    for event in reversed(RunReader(folder).events()):
+        if event["type"] == "rank_ended" and event.get("attempt") == attempt:
+            return f"Process {event.get('rank')} of {event.get('of')} (counted from 0)"
+    return "The trainer"
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str | None:

@@ -1,8 +1,4 @@
-"""Runs the trainer as a local process.
-
-One process for each run. LLF does not start several (torchrun, DeepSpeed) yet, see `docs/roadmap.md`; what the trainer
-sums over processes is in `llf_core.stages.base.all_reduce`.
-"""
+"""Runs the trainer on this machine: one process, or several that torchrun's agent starts and ends together."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llf_core.launch.cgroup import usable_cpus
+from llf_core.runs.config_file import read_config
 from llf_core.runs.plain_text import plain_environment
 from llf_core.untrusted import read_object_or_empty
 
@@ -46,7 +43,17 @@ GATE = 'read -r go && exec "$@" </dev/null'
 
 def trainer_command(folder: RunFolder) -> list[str]:
     """Command of the trainer. `-P` prevents a `datasets.py` next to the notebook from shadowing the library."""
-    return [sys.executable, "-P", "-m", "llf_core.training.main", str(folder.path)]
+    processes = processes_of(read_config(folder.config))
+    module, *count = (
+        ("llf_core.training.main",) if processes == 1 else ("llf_core.launch.torchrun_process", str(processes))
+    )
+    return [sys.executable, "-P", "-m", module, str(folder.path), *count]
+
+
+def processes_of(config: Mapping[str, object]) -> int:
+    """Number of processes that train a run, of the values of its config."""
+    processes = config.get("num_processes", 1)
+    return processes if isinstance(processes, int) else 1
 
 
 def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:

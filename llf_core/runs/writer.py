@@ -280,6 +280,40 @@ class RunWriter:
             file.close()
 
 
+class FollowerWriter(RunWriter):
+    """The writer of a rank other than 0, which writes nothing but why it failed: one rank writes the folder."""
+
+    def metric(self, step: int, values: Mapping[str, object]) -> None:
+        """Write nothing."""
+
+    def event(self, type: str, **fields: object) -> None:  # noqa: A002 - see `RunWriter.event`
+        """Write the error that ended this rank; nothing else."""
+        if type == "error":
+            super().event(type, **fields)
+
+    def sample(self, **fields: object) -> None:
+        """Write nothing."""
+
+    def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
+        """Write nothing."""
+
+    def status(self, **changes: Unpack[statuses.StatusFields]) -> None:
+        """Write nothing."""
+
+    def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
+        """Write nothing: the status names rank 0."""
+
+    def stop_heartbeat(self) -> None:
+        """Write nothing."""
+
+    def close(self, state: str, reason: str | None = None) -> None:
+        """Write a failure, which ends the other ranks too; the state of a run that did not fail is rank 0's."""
+        if state == "failed":
+            super().close(state, reason)
+        else:
+            self.release()
+
+
 def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
     """Append one event to a run that this process does not train; see `RunWriter.event`.
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from llf_core.runs import Checkpoints, Inbox
+from llf_core.stages.base.ranks import from_all, is_main
 
 if TYPE_CHECKING:
     from transformers import TrainerControl
@@ -62,7 +63,9 @@ class ControlRequests:
             "sample": lambda request, _control, step: self._sample(request, step, watched),
             "set": self._set,
         }
-        for request in self._inbox.scan():
+        told = from_all((self._inbox.scan() if is_main() else [], self.stop_wanted))
+        self.stop_wanted = any(stop for _, stop in told)
+        for request in told[0][0]:
             self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
             if request.type in takers:
                 takers[request.type](request, control, step)
@@ -139,4 +142,5 @@ class ControlRequests:
 
     def _answer(self, request: Request, *, ok: bool, message: str) -> None:
         self._writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
-        self._inbox.done(request)
+        if is_main():
+            self._inbox.done(request)

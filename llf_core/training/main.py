@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -41,13 +43,16 @@ def main(argv: list[str] | None = None) -> int:
         PluginError: two installed packages declare the same plug-in.
     """
     (path,) = sys.argv[1:] if argv is None else argv
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_parent()
     folder = RunFolder(Path(path))
     if leads_to_file(folder.trained):
         _predict(folder)
     attempt = read_status(folder).attempt
     tolerate_a_full_log()
     try:
-        begin_phase(RunWriter(folder, attempt), "environment")
+        if int(os.environ.get("RANK", "0")) == 0:
+            begin_phase(RunWriter(folder, attempt), "environment")
         prepare_imports()
         with deferred_imports(_config(folder)):
             from llf_core.training.session import run_attempt
@@ -71,14 +76,25 @@ def main(argv: list[str] | None = None) -> int:
 
     with started_by_user():
         code = run_attempt(folder, attempt)
-    if leads_to_file(folder.trained):
+    if int(os.environ.get("RANK", "0")) == 0 and leads_to_file(folder.trained):
         _predict(folder)
     return code
+
+
+def _end_with_parent() -> None:
+    """End when torchrun's agent ends, even by SIGKILL: each rank leads a session that nobody else would end (Linux)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _predict(folder: RunFolder) -> NoReturn:
     """Become the process that makes the predictions; see `llf_core.chat.predict_after_training`."""
     sys.stdout.flush()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)  # it is a process alone
     module = "llf_core.chat.predict_after_training"
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, str(folder.path)])  # noqa: S606 - our own module
 

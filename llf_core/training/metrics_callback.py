@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
+from llf_core.stages.base.ranks import from_all, is_main, wait_for_ranks
 from llf_core.training.checkpoint_check import check_reloaded
 from llf_core.training.control_requests import ControlRequests
 from llf_core.training.gpu_usage import GpuLoad
@@ -267,6 +269,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self.requests.answer_evaluation(metrics or {}, state.global_step)
         self._watch(state.global_step)
         self._measure_forgetting(state.global_step)
+        wait_for_ranks()
         self._mark = time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
@@ -285,6 +288,19 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             BrokenRunError: there is no readable status.
             RuntimeError, SafetensorError: a file of the stage cannot be written, for example on a full disk.
         """
+        step = state.global_step
+        wait_for_ranks()  # each has written its random state
+        if is_main():
+            self._complete(args, state)
+        wait_for_ranks()
+        self.requests.answer_checkpoint(step)
+        self._watch(step)
+        self._measure_forgetting(step)
+        wait_for_ranks()
+        self._mark = time.perf_counter()
+
+    def _complete(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Write what makes the checkpoint of this step complete, and remove old checkpoints."""
         step = state.global_step
         path = self.checkpoints.path(step)
         train_parts, eval_parts = (
@@ -321,10 +337,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             )
         for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
             self.writer.event("checkpoint_removed", step=removed)
-        self.requests.answer_checkpoint(step)
-        self._watch(step)
-        self._measure_forgetting(step)
-        self._mark = time.perf_counter()
 
     def save_now(self) -> None:
         """Write a checkpoint of a run that cannot continue, so that a resume loses nothing.
@@ -345,9 +357,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if self.trainer is None:
             return
         pending_losses, self.trainer.pending_losses = self.trainer.pending_losses, []
-        for step, batches in pending_losses:
-            numbers, losses, tokens = (torch.cat(parts).tolist() for parts in zip(*batches, strict=True))
-            self.writer.examples(step, numbers, losses, tokens)
+        own = {
+            step: [torch.cat(parts).tolist() for parts in zip(*batches, strict=True)]
+            for step, batches in pending_losses
+        }
+        ranks = from_all(own)
+        for step in sorted(set().union(*ranks)):
+            parts = zip(*(one[step] for one in ranks if step in one), strict=True)
+            self.writer.examples(step, *(list(chain(*lists)) for lists in parts))
 
     def _watch(self, step: int) -> None:
         if self.watched is None:

@@ -10,6 +10,7 @@ from llf_core.generation import generate
 from llf_core.generation.own_forward import without_accelerate
 from llf_core.models.adapter_merging import continues_adapter
 from llf_core.runs import RunReader
+from llf_core.stages.base.ranks import is_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,7 +141,7 @@ class SamplePrompts:
         return len(prompts)
 
     def _write(self, prompts: list[str], step: int, of: str) -> None:
-        if not prompts:
+        if not prompts or not is_main():
             return
         with without_accelerate(self._model):
             answers = generate(

@@ -28,7 +28,9 @@ from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
+from llf_core.runs.writer import FollowerWriter
 from llf_core.stages.base.cannot_continue import StopTraining
+from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank
 from llf_core.stages.base.stage import make_stage
 from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from llf_core.stages.base.loop import TrainingLoop
 
 logger = logging.getLogger(__name__)
+LOST_RANK = 3
+"""Exit code of a rank that ended since another one had ended."""
 
 
 def run_attempt(folder: RunFolder, attempt: int) -> int:
@@ -79,14 +83,22 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
         BrokenRunError: there is no readable status.
     """
     log_to_run()
-    writer = RunWriter(folder, attempt)
+    if not is_main():
+        logging.getLogger("llf_core").setLevel(logging.WARNING)
+    writer = RunWriter(folder, attempt) if is_main() else FollowerWriter(folder, attempt)
     config: RunConfig | None = None
     try:
         writer.start_heartbeat()
         config = run_config(folder)
+        join_ranks(cpu=bool(config.get("use_cpu")) or not torch.cuda.is_available())
         with panics_as_errors():
             state, reason = _train(folder, writer, config)
     except Exception as error:
+        if lost_rank(error):
+            logger.exception("Another rank has ended.")
+            writer.stop_heartbeat()
+            writer.release()
+            return LOST_RANK
         failure = explain_failure(error, config, folder)
         logger.exception("The run failed.")
         details = {} if failure.expected else {"trace": traceback.format_exc()}
@@ -94,7 +106,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
             writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
         writer.close("failed", failure.reason)
         return failure.exit_code
-    if state == "finished" and config.evaluation.do_predict:
+    if state == "finished" and config.evaluation.do_predict and is_main():
         _hand_over(folder, writer, reason)
     else:
         writer.close(state, reason)
@@ -116,17 +128,20 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     return state, " ".join(filter(None, [reason, *progress.resume_warnings])) or None
 
 
-def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback) -> tuple[str, str | None]:
+def _run(  # noqa: PLR0915 - an attempt from its beginning to its end
+    folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback
+) -> tuple[str, str | None]:
     signal.signal(signal.SIGTERM, lambda *_: progress.requests.stop())
     check_packages(config)
     _check_output_dir(folder, writer, config)
-    hub = _hub_destination(folder, writer, config)
+    hub = _hub_destination(folder, writer, config) if is_main() else None
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
         trainer_state(checkpoint)  # raises for a damaged one before anything is loaded
     metrics = load_metrics(config.evaluation.metrics or (), folder.code) if not no_answers_reason(config) else []
-    plan = plan_device(config)
+    plan = from_main(lambda: plan_device(config))
+    torch.set_num_threads(plan.threads)
     context = load_context(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
         # The order of sums depends on the number of threads: with another one, losses differ in the last bits.
@@ -136,7 +151,7 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=checkpoint is not None)
     added = () if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("watch", ())
     progress.watched = SamplePrompts(folder, writer, config, context.model, context.tokenizer, added)
-    if config.training.measure_forgetting:
+    if config.training.measure_forgetting and is_main():
         progress.forgetting = ForgettingProbe(writer, context.model, context.tokenizer)
     write_forecast(context, checkpointing=chosen.on)
     reset_peak(plan.device)
@@ -145,14 +160,15 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
     trainer = make_trainer(context, stage, progress, checkpoint, answers=answers)
     trainer.add_callback(phases := PhaseCallback(writer))
     directions = metric_directions(config, answers) if context.data.eval is not None else {}
-    write_resolved(context, chosen, directions)
+    if is_main():
+        write_resolved(context, chosen, directions)
 
     with _kept(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     add_to_past_runs(context, checkpointing=chosen.on)
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
-    if isinstance(context.data.train, Stream):
+    if isinstance(context.data.train, Stream) and is_main():
         write_report_events(writer, context.data.report)
         logger.info(context.data.report.text())
         write_resolved(context, chosen, directions)
@@ -165,6 +181,8 @@ def _run(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Metr
         phases.begin("evaluation")
         with _kept(progress):
             trainer.evaluate()
+    if not is_main():
+        return "finished", None
     phases.begin("saving")
     progress.watched.answer(step)
     not_copied = " ".join(filter(None, [save_run_result(context, trainer), _push(folder, writer, hub)]))

@@ -14,9 +14,9 @@ from torch.utils.data import Subset
 
 from llf_core.config.rules.evaluation_metrics import of_set
 from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
-from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
+from llf_core.stages.base.ranks import from_main, sum_over_ranks
 from llf_core.stages.token_accuracy import TokenAccuracy
 from llf_core.training.evaluation_sums import EvaluationSums, together
 from llf_core.training.oom_messages import (
@@ -27,6 +27,7 @@ from llf_core.training.oom_messages import (
     single_example_error,
     training_retry_message,
 )
+from llf_core.training.rank_batches import is_void, share_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +99,7 @@ class RunTrainer(TrainingLoop):
         self._tokens = torch.zeros_like(self.seen)
         self._batches: list[Batch] = []
         self._losses: list[Tensor] = []
+        self._ends_void = False  # nothing is left for this rank in the last of the step's batches
         self._pending_losses: list[tuple[Tensor, ...]] = []
         # Of an evaluation: loss and units of the examples so far, and of those of the batch that is computed.
         self._examples: list[Tensor] = []
@@ -131,10 +133,13 @@ class RunTrainer(TrainingLoop):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
+        self._ends_void = is_void(self.accelerator.gradient_state.active_dataloader)
         batches = self.stage.batches(batches)
         counts = [
             torch.stack([token_count(batch), trained_token_count(batch), self._count(batch)]) for batch in batches
         ]
+        if self._ends_void:
+            counts[-1] = torch.zeros_like(counts[-1])
         own = torch.stack(counts).sum(0).to(device)
         whole = sum_over_ranks(own)
         self._tokens = whole[:2]
@@ -234,14 +239,22 @@ class RunTrainer(TrainingLoop):
         """
         count = self._count(inputs)
         if model.training:
-            note = partial(self._note, inputs["numbers"]) if "numbers" in inputs else None
+            void = self._ends_void and len(self._batches) >= self.current_gradient_accumulation_steps
+            note = partial(self._note, inputs["numbers"]) if "numbers" in inputs and not void else None
+            if void:
+                self.stage.commit()
             total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor, note)
+            if void:  # its gradients are zeros, for which the other ranks wait
+                self.stage.rollback()
+                total = 0 * total
             # Gradients are averaged over ranks: the factor turns that average back into a sum.
             loss = (
                 total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
             )
             tokens = token_count(inputs) if num_items_in_batch is None else self._tokens[0]
             loss = self._with_extra_losses(loss, tokens)
+        elif is_void(self.accelerator.gradient_state.active_dataloader):
+            loss = torch.zeros((), device=count.device)
         else:
             sums = self.eval_parts.run(
                 [inputs],
@@ -399,9 +412,21 @@ class RunTrainer(TrainingLoop):
         self.stage.evaluated(whole.means(differences))
         if self.answer_metrics is not None:
             self.use_result_weights()
-            found |= self.answer_metrics.measure(self.state.global_step)
+            found |= from_main(lambda: self.answer_metrics.measure(self.state.global_step))  # type: ignore[union-attr]
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
         return output._replace(num_samples=samples)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Create the Trainer's loader of the training set, with this rank's share of the batches."""
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        share_batches(loader, self.args.process_index, self.args.world_size)
+        return loader
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Create the loader of held-out examples, see `TrainingLoop`, with this rank's share of the batches."""
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        share_batches(loader, self.args.process_index, self.args.world_size)
+        return loader
 
     def _loaders(self, whole: DataLoader[Any]) -> Iterator[tuple[str, DataLoader[Any]]]:
         """The evaluation examples of each data set with its name; all of them, without a name, if there is no set."""

@@ -14,6 +14,7 @@ from llf_core.config.rules.optimizers import optimizer_rules
 from llf_core.config.rules.precision import PRECISION
 from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
+from llf_core.config.rules.processes import PROCESSES
 from llf_core.config.rules.quantization import QUANTIZATION
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import stage_key_rules
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *PRECISION,
     *QUANTIZATION,
     *PROCESS,
+    *PROCESSES,
     *PREFERENCE,
     *SAMPLING,
     *TOKENS,

@@ -10,7 +10,7 @@ import torch
 from llf_core.config.declarations.stages.dpo import DPOOptions
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.data.pair_collator import PairCollator
-from llf_core.stages.base.all_reduce import sum_over_ranks
+from llf_core.stages.base.ranks import sum_over_ranks
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses import LOSSES, Pairs, Terms

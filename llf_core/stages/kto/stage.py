@@ -12,7 +12,7 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import DataError
 from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.augmented_dataset import AugmentedDataset
-from llf_core.stages.base.all_reduce import sum_over_ranks
+from llf_core.stages.base.ranks import sum_over_ranks
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses.kto import kl_estimate, kto

@@ -330,7 +330,7 @@ class PPO(LossStage):
         """Compute advantages and returns, and update the score moments and the KL coefficient."""
         import torch
 
-        from llf_core.stages.base.all_reduce import sum_over_ranks
+        from llf_core.stages.base.ranks import sum_over_ranks
         from llf_core.stages.ppo.experience import build_experience
 
         completions = [one for one, _, _ in scored]
@@ -527,6 +527,6 @@ class PPO(LossStage):
         """Whether a condition holds on all processes."""
         import torch
 
-        from llf_core.stages.base.all_reduce import sum_over_ranks
+        from llf_core.stages.base.ranks import sum_over_ranks
 
         return bool(sum_over_ranks(torch.tensor(float(here))) == self.plan.processes)

@@ -17,6 +17,10 @@ TURNS = TWO | {"mix_strategy": "interleave_under"}
 
 # key, severity, what is asked, and what of the message matters
 CASES = [
+    ("num_processes", "error", {"num_processes": 2, "stage": "rm"}, "Stage rm trains in one process so far"),
+    ("num_processes", "error", {"num_processes": 2, "use_badam": True, "finetuning_type": "full"}, "does not train in"),
+    ("num_processes", "error", {"num_processes": 2, "streaming": True, "max_steps": 3}, "is read by one process"),
+    ("num_processes", "note", {"num_processes": 2}, "is that of one process"),
     ("metrics", "error", {"metrics": ["bleu", "a b"]}, "`metrics` has 'a b'"),
     ("metrics", "warning", {"metrics": "belu,my_own"}, "Did you mean bleu?"),
     ("do_predict", "error", {"do_predict": True}, "has nothing to answer: there is no evaluation data"),

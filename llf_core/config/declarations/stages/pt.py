@@ -11,4 +11,5 @@ PT = StageDeclaration(
     data_kind="texts",
     token_accuracy=True,
     perplexity=True,
+    trains_in_ranks=True,
 )

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from llf_core.stages.base.all_reduce import sum_over_ranks
+from llf_core.stages.base.ranks import sum_over_ranks
 
 RANK = """
 import json, sys
 import torch
-from llf_core.stages.base.all_reduce import sum_over_ranks
+from llf_core.stages.base.ranks import sum_over_ranks
 
 rank = int(sys.argv[1])
 store = torch.distributed.FileStore(sys.argv[2], 2)

@@ -1,0 +1,52 @@
+"""Rules about runs of several processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.problem import Fix
+from llf_core.config.registry import optimizer_of, stage_of
+from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from llf_core.config.values import ConfigValues
+
+ONE = (Fix("Train in one process", {"num_processes": 1}),)
+
+
+def _several(c: ConfigValues) -> bool:
+    return c.launch.num_processes > 1
+
+
+PROCESSES = (
+    Rule(
+        ("num_processes", "stage"),
+        lambda c: _several(c) and not stage_of(c).trains_in_ranks,
+        lambda c: (
+            f"`num_processes` is {c.launch.num_processes}. Stage {c.stage.stage} trains in one process so far; "
+            "sft and pt train in several."
+        ),
+        ONE,
+    ),
+    Rule(
+        ("num_processes", "optim"),
+        lambda c: _several(c) and (optimizer_of(c).layerwise(c) or optimizer_of(c).one_process(c)),
+        lambda c: (
+            f"{optimizer_of(c).label} does not train in several processes as configured: they would update "
+            "different weights, or update them before their gradients are added up."
+        ),
+        ONE,
+    ),
+    Rule(
+        ("num_processes", "streaming"),
+        lambda c: _several(c) and c.data.streaming,
+        lambda c: f"`num_processes` is {c.launch.num_processes}. A streamed data set is read by one process so far.",
+        (*ONE, Fix("Read the data set as a whole", {"streaming": False})),
+    ),
+    Rule(
+        ("num_processes",),
+        _several,
+        "The forecast of memory and time is that of one process. Together they use as many times its memory.",
+        severity="note",
+    ),
+)

@@ -1,0 +1,118 @@
+"""A run of two real processes on this machine, started by torchrun's agent as a user's run is."""
+
+import json
+import os
+import signal
+import time
+from itertools import chain
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llf_core.estimate.bf16_probe import probe_file, probe_key
+from llf_core.launch import launch
+from llf_core.runs import Checkpoints, RunReader, read_status
+
+pytestmark = [pytest.mark.launches, pytest.mark.timeout(290)]
+ROWS = [{"instruction": f"say {i} " * (1 + i % 5), "output": f"word {i * 7 % 13} " * (1 + i % 4)} for i in range(16)]
+
+
+@pytest.fixture
+def start(tiny_model_dir, tmp_path):
+    """Starts a run in float32, of 13 examples in batches of 4: the last one of an epoch leaves one process none."""
+    slow = {probe_key(torch.backends.cpu.get_cpu_capability(), threads): 1.0 for threads in (1, 2)}
+    probe_file().parent.mkdir(parents=True)
+    probe_file().write_text(json.dumps(slow))
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps(ROWS))
+    settings = {
+        "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "finetuning_type": "lora", "lora_rank": 4,
+        "cutoff_len": 64, "learning_rate": 1e-3, "max_steps": 9, "logging_steps": 1, "save_steps": 4, "use_cpu": True,
+        "val_size": 3, "eval_strategy": "steps", "eval_steps": 4, "per_device_eval_batch_size": 2, "threads": 1,
+    }  # fmt: skip
+
+    def go(processes, **changes):
+        more = {"num_processes": processes, "per_device_train_batch_size": 4 // processes}
+        return launch(settings | more | changes)
+
+    return go
+
+
+def values(run, name):
+    columns = RunReader(run.folder).metrics()
+    return dict(zip(columns.steps(name).tolist(), columns.values(name).tolist(), strict=True))
+
+
+def ended(run, seconds=200):
+    run.wait(timeout=seconds)
+    return run.status()
+
+
+def wait_for_step(run, step):
+    deadline = time.monotonic() + 120
+    while read_status(run.folder).step < step:
+        assert time.monotonic() < deadline
+        assert not run.status().final, run.status().reason
+        time.sleep(0.05)
+
+
+def ranks_of(run):
+    """Processes of the run's trainer, by their variable `RANK`."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            variables = process.environ()
+        except psutil.Error:
+            continue
+        if variables.get("LLF_RUN") == str(run.folder.path) and "RANK" in variables:
+            found[int(variables["RANK"])] = process
+    return found
+
+
+def test_two_processes_train_as_one_does(start):
+    alone, together = start(1), start(2)
+    assert (ended(alone).state, ended(together).state) == ("finished", "finished")
+    for name in ("loss", "eval_loss"):
+        expected = values(alone, name)
+        assert len(expected) >= 2
+        assert values(together, name) == {step: pytest.approx(value, rel=1e-6) for step, value in expected.items()}
+    assert values(together, "tokens") == values(alone, "tokens")
+    one, two = (load_file(run.folder.output / "adapter_model.safetensors") for run in (alone, together))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one)
+    examples = [json.loads(line)["number"] for line in together.folder.examples.read_text().splitlines()]
+    assert [len(numbers) for numbers in examples] == [4, 4, 4, 1, 4, 4, 4, 1, 4]
+    assert sorted(chain(*examples[:4])) == sorted(chain(*examples[4:8]))
+    assert len(set(chain(*examples[:4]))) == 13
+
+
+def test_a_stop_is_agreed_on_and_a_resume_repeats_the_losses(start):
+    changes = {"max_steps": 60, "save_steps": 50, "eval_strategy": "no", "val_size": 0, "lr_scheduler_type": "constant"}
+    whole, stopped = start(2, **changes), start(2, **changes)
+    wait_for_step(stopped, 3)
+    stopped.stop()
+    status = ended(stopped)
+    assert status.state == "stopped", status.reason
+    assert Checkpoints(stopped.folder).latest() is not None
+    stopped.resume()
+    assert ended(stopped).state == ended(whole).state == "finished"
+    losses = values(whole, "loss")
+    assert len(losses) == 60
+    assert values(stopped, "loss") == losses
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_named_and_ends_the_others(start, rank):
+    run = start(2, max_steps=5000, save_steps=5000, eval_strategy="no", val_size=0)
+    wait_for_step(run, 2)
+    ranks = ranks_of(run)
+    assert ranks.keys() == {0, 1}
+    os.kill(ranks[rank].pid, signal.SIGKILL)
+    began = time.monotonic()
+    status = ended(run, 60)
+    assert time.monotonic() - began < 10
+    assert status.state == "failed"
+    assert f"Process {rank} of 2 (counted from 0) was terminated by SIGKILL at step" in status.reason
+    assert not [one for one in ranks.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
