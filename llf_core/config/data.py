@@ -198,8 +198,8 @@ class Data(Section):
         unset="no, but in pt yes",
         label="Packing",
         help=(
-            "Packs several examples into each row of up to the cutoff length. Examples do not attend to each other. "
-            "An epoch then has fewer steps. In pt, texts are joined and cut into rows of exactly that length."
+            "Packs several examples into each row of up to the cutoff length, where they do not attend to each other. "
+            "In pt, texts are joined and cut into rows of that length."
         ),
         source="LLaMA-Factory",
     )

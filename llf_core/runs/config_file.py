@@ -51,6 +51,32 @@ def run_config(folder: RunFolder) -> RunConfig:
     return RunConfig.load(folder.config)
 
 
+class CachedConfig:
+    """The config of a run, loaded again only if its file has changed."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._config: RunConfig | None = None
+        self._signature: tuple[int, int, int] | None = None
+
+    def read(self) -> RunConfig | None:
+        """The config; None if it is missing or not valid."""
+        from llf_core.config import ConfigError
+
+        try:
+            facts = self._folder.config.lstat()
+        except FileNotFoundError:
+            return None
+        signature = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+        if signature != self._signature:
+            try:
+                self._config = run_config(self._folder)
+            except ConfigError:
+                self._config = None
+            self._signature = signature
+        return self._config
+
+
 def non_default_config(folder: RunFolder, config: RunConfig | None = None) -> dict[str, Any]:
     """Settings of a run that differ from the defaults, for summaries and comparisons.
 

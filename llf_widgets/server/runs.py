@@ -10,7 +10,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import Checkpoints, RunReader, decimate
-from llf_core.runs.config_file import formatted_config, run_config
+from llf_core.runs.config_file import CachedConfig, formatted_config
 from llf_core.runs.findings import advice, is_active
 from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row
@@ -27,7 +27,6 @@ from llf_widgets.server.handler import SCAN_SECONDS, RunsAPIHandler, os_error_te
 from llf_widgets.server.results import EvaluationList, exports_json
 
 if TYPE_CHECKING:
-    from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
 
 CURVE_POINTS = 200  # of a curve in the panel
@@ -142,8 +141,7 @@ class RunDetails:
         self._phase: dict[str, Any] | None = None
         self._state = ""
         self._evaluations = EvaluationList(folder)
-        self._config: RunConfig | None = None
-        self._config_signature: tuple[int, int, int] | None = None
+        self._config = CachedConfig(folder)
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
@@ -181,7 +179,7 @@ class RunDetails:
                 self._phase = event
             if event["type"] in SHOWN_TYPES:
                 self._notices.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
-        row, config = read_row(folder), self._run_config()
+        row, config = read_row(folder), self._config.read()
         if events or self._trained is None or row.state != self._state:  # whether there is a result changes with both
             self._trained, self._state = trained_json(folder, self._model, config), row.state
         phase = self._phase if (self._phase or {}).get("attempt", 1) == row.attempt else None
@@ -210,23 +208,6 @@ class RunDetails:
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:MAX_TEXT] for line in reader.log_tail(MAX_LOG_LINES).splitlines()],
         }
-
-    def _run_config(self) -> RunConfig | None:
-        """The run's config, parsed again only if its file has changed; None if it is not valid."""
-        from llf_core.config import ConfigError
-
-        try:
-            facts = self.folder.config.lstat()
-        except FileNotFoundError:
-            return None
-        signature = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
-        if signature != self._config_signature:
-            try:
-                self._config = run_config(self.folder)
-            except ConfigError:
-                self._config = None
-            self._config_signature = signature
-        return self._config
 
 
 def details_json(details: RunDetails) -> dict[str, object]:
