@@ -56,7 +56,7 @@ GOOD = {
     "ppo": [ALPACA, {"messages": OPENAI[:2], "answer": "2"}, {"conversations": SHAREGPT, "system": "x"}],
     "pt": [{"text": "The sea and the ship."}],
 }  # fmt: skip
-MORE = {"ppo": {"reward_model": "some/model"}}
+MORE = {"pt": {"packing": False}, "ppo": {"reward_model": "some/model"}}
 KNOWN = [
     ("sft", 1, ("messages", 1, "role"), ["user"]),
     ("sft", 1, ("messages", 1, "role"), {"a": 1}),
