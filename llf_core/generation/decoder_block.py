@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
+from llf_core.generation.few_rows import TILE
 from llf_core.generation.rms_norm import RMSNorm
 from llf_core.generation.rotary_embedding import RotaryMatrix
 from llf_core.generation.supported_models import causal_model
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers.cache_utils import Cache, CacheLayerMixin
 
     Attend = Callable[[CacheLayerMixin, Tensor, Tensor, Tensor], Tensor]
+    Multiply = Callable[[JoinedLinear, Tensor], Tensor]
 
 BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -90,6 +92,9 @@ class BlockForward:
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read one token per row into the cache, in few operations for each block.
 
+        On a CPU a row gets the logits that it gets alone: each attends to its own part of the cache, without padding,
+        and in 16 bits products have `TILE` rows, filled up (`JoinedLinear.rows`).
+
         Args:
             tokens: token ids `[batch]`, int64.
             positions: positions of these tokens, `[batch]`, int64.
@@ -103,17 +108,30 @@ class BlockForward:
             RuntimeError: out of memory.
             ValueError: the cache has more or fewer layers than the model.
         """
-        groups = (len(tokens), self.kv_heads, self.heads // self.kv_heads, self.head_dim)
-        bias = None if mask is None else self._score_mask(mask)[:, None, None]
+        count = len(tokens)
+        groups = (-1, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
+        on_cpu = tokens.device.type == "cpu"
+        bias = None if mask is None or on_cpu else self._score_mask(mask)[:, None, None]
+        lengths = [position + 1 for position in positions.tolist()] if on_cpu else []
 
+        # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
         def attend(layer: CacheLayerMixin, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = layer.update(key[:, :, None], value[:, :, None])
-            # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
-            return F.scaled_dot_product_attention(query.view(groups), keys, values, attn_mask=bias, scale=self.scaling)
+            keys, values = layer.update(key[:count, :, None], value[:count, :, None])
+            query = query.view(groups)
+            if not on_cpu:
+                return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=self.scaling)
+            mixed = torch.zeros_like(query)
+            for row, length in enumerate(lengths):
+                own = keys[row : row + 1, :, -length:], values[row : row + 1, :, -length:]
+                mixed[row] = F.scaled_dot_product_attention(query[row : row + 1], *own, scale=self.scaling)[0]
+            return mixed
 
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            hidden = self._read(tokens, positions, cache, attend)
-            return self.head(self.norm(hidden)).view(len(tokens), -1)
+            if on_cpu and self.norm.dtype.itemsize == 2:  # noqa: PLR2004 - bytes
+                filled = (0, -count % TILE)
+                tokens, positions = F.pad(tokens, filled), F.pad(positions, filled)
+            hidden = self._read(tokens, positions, cache, attend, JoinedLinear.rows)
+            return self.head.rows(self.norm(hidden)).view(len(tokens), -1)[:count]
 
     def read(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Read several tokens of one row into the cache: a short prompt, whose time is mostly overhead otherwise.
@@ -143,7 +161,7 @@ class BlockForward:
             return mixed[0].transpose(0, 1)
 
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            hidden = self._read(tokens, positions, cache, attend)
+            hidden = self._read(tokens, positions, cache, attend, JoinedLinear.__call__)
             logits: Tensor = self.head(self.norm(hidden[-1]))
             return logits[None]
 
@@ -152,7 +170,7 @@ class BlockForward:
         scores = torch.zeros(mask.shape, dtype=next(self.embed.parameters()).dtype, device=mask.device)
         return scores.masked_fill_(~mask, -torch.inf)
 
-    def _read(self, tokens: Tensor, positions: Tensor, cache: Cache, attend: Attend) -> Tensor:
+    def _read(self, tokens: Tensor, positions: Tensor, cache: Cache, attend: Attend, multiply: Multiply) -> Tensor:
         """Hidden states `[tokens, size]` before the final norm; `[size]` of a single token."""
         count, heads, head_dim = len(tokens), self.heads, self.head_dim
         both = heads + self.kv_heads
@@ -161,17 +179,24 @@ class BlockForward:
             hidden = hidden[0]
         wide = (*hidden.shape[:-1], heads * head_dim)
         rotation = self.rotation(hidden, positions)
+
+        def add(linear: JoinedLinear, x: Tensor) -> None:
+            if count == 1:
+                linear.add_to(hidden, x)
+            else:
+                hidden.add_(multiply(linear, x))
+
         for block, layer in zip(self.blocks, cache.layers, strict=True):
-            qkv = block.qkv(block.input_norm(hidden)).view(count, both + self.kv_heads, head_dim)
+            qkv = multiply(block.qkv, block.input_norm(hidden)).view(count, both + self.kv_heads, head_dim)
             qk = qkv[:, :both]
             if block.q_norm is not None and block.k_norm is not None:
                 qk = torch.cat([block.q_norm(qk[:, :heads]), block.k_norm(qk[:, heads:])], dim=1)
             qk = torch.mm(qk[0], rotation[0])[None] if count == 1 else torch.bmm(qk, rotation)
             mixed = attend(layer, qk[:, :heads], qk[:, heads:], qkv[:, both:])
-            block.o.add_to(hidden, mixed.reshape(wide))
-            gate_up = block.gate_up(block.mlp_norm(hidden))
+            add(block.o, mixed.reshape(wide))
+            gate_up = multiply(block.gate_up, block.mlp_norm(hidden))
             gate, up = gate_up[..., : block.inner], gate_up[..., block.inner :]
-            block.down.add_to(hidden, block.act(gate).mul_(up))
+            add(block.down, block.act(gate).mul_(up))
         return hidden
 
     @staticmethod

@@ -101,18 +101,6 @@ def growing_cache(layers: int, room: int) -> Cache:
     return Cache(layers=[GrowingLayer(room) for _ in range(layers)])
 
 
-def truncate_cache(cache: Cache, length: int) -> None:
-    """Truncate a cache of growing layers without copying, for a prompt that differs from there on.
-
-    Args:
-        cache: changed in place; the keys and values of a layer are `[batch, heads, positions, head size]`.
-        length: number of positions to keep.
-    """
-    for layer in cache.layers:
-        if layer.get_seq_length() > length:
-            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-
-
 def keep_rows(cache: Cache, rows: Tensor) -> None:
     """Keep only the given rows (sequences) of a cache of growing layers, to drop finished sequences.
 

@@ -20,7 +20,7 @@ class RMSNorm:
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        self.width = len(weight)
+        self.width, self.dtype = len(weight), weight.dtype
         self._weight, self._eps = weight, eps
         # x·w·√n / sqrt(x·x + n·eps): four small operations for a single row, a third faster than F.rms_norm.
         self._scaled = weight * self.width**0.5 if weight.dtype in (torch.float32, torch.float64) else None

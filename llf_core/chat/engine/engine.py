@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,8 @@ PIECE = 512
 """Number of prompt tokens that a step reads while no reply is running."""
 SHORT_PIECE = 128
 """The same while replies are running, which wait for it."""
+CHUNK = {"cpu": 128}
+"""Number of tokens of the chunks of a prompt in 16 bits, see `Prefill`; elsewhere `PIECE`."""
 SPARE_TOKENS = 256
 """Number of reply tokens for which a prompt needs free memory before it is read; the cache grows later."""
 PREFIX_SHARE = 0.25
@@ -100,6 +103,8 @@ class Engine:
         self._grammars = Grammars(tokenizer, self._ends, model.get_input_embeddings().weight.shape[0])
         self._context = context_length(model)
         self._token_bytes = token_bytes(model)
+        coarse = any(one.dtype in {torch.bfloat16, torch.float16} for one in model.parameters())
+        self._chunk = CHUNK.get(self._device.type, PIECE) if coarse else 1
         if prefix_cache_bytes is None:
             prefix_cache_bytes = min(int(PREFIX_SHARE * free_memory(self._device.type)), MAX_PREFIX_BYTES)
         self._prefixes = PrefixCache(prefix_cache_bytes)
@@ -297,7 +302,8 @@ class Engine:
             self._prefill = None
         for adapter, batch in self._batches.items():
             for row in batch.ended():
-                self._keep(lambda row=row, batch=batch, of=adapter: Prefix(of, batch.tokens_of(row), batch.row(row)))  # type: ignore[misc]
+                if self._chunk == 1:  # else tokens of a reply have other keys and values than those of a prompt
+                    self._keep(partial(_prefix_of, adapter, batch, row))
                 batch.leave(row)
 
     def _keep(self, prefix: Callable[[], Prefix]) -> None:
@@ -333,7 +339,9 @@ class Engine:
                 return 0
             reply = self._waiting.popleft()
             try:
-                self._prefill = Prefill(reply, self._forward(reply.adapter), self._layers, self._device, self._prefixes)
+                self._prefill = Prefill(
+                    reply, self._forward(reply.adapter), self._layers, self._device, self._prefixes, self._chunk
+                )
             except Exception as error:  # noqa: BLE001 - of one reply
                 reply.fail(*failure(error))
                 return 1
@@ -440,3 +448,7 @@ class Engine:
         if adapter not in self._batches:
             self._batches[adapter] = RowBatch(self._forward(adapter), self._layers, self._device)
         return self._batches[adapter]
+
+
+def _prefix_of(adapter: str | None, batch: RowBatch, row: int) -> Prefix:
+    return Prefix(adapter, batch.tokens_of(row), batch.row(row))

@@ -26,6 +26,9 @@ class Prefill:
         layers: number of layers of the cache.
         device: device of the token embedding.
         prefixes: where a common prefix is taken from.
+        chunk: the prompt is read in chunks that end at multiples of this number of tokens, and only whole ones are
+            taken from a prefix and kept, so that keys and values do not depend on what was read before; 1 if they do
+            not anyway.
 
     Attributes:
         cache: keys and values of the tokens that have been read, `[1, heads, length, head_dim]` each per layer.
@@ -35,13 +38,20 @@ class Prefill:
         RuntimeError: out of memory.
     """
 
-    def __init__(
-        self, reply: Reply, forward: CheckedForward, layers: int, device: torch.device, prefixes: PrefixCache
+    def __init__(  # noqa: PLR0913, PLR0917 - created in one place
+        self,
+        reply: Reply,
+        forward: CheckedForward,
+        layers: int,
+        device: torch.device,
+        prefixes: PrefixCache,
+        chunk: int,
     ) -> None:
-        self.reply, self._forward, self._device = reply, forward, device
+        self.reply, self._forward, self._device, self._chunk = reply, forward, device, chunk
         self.cache = growing_cache(layers, len(reply.prompt))
-        prefix, self.length = prefixes.longest(reply.adapter, reply.prompt[:-1])
-        if prefix is not None:
+        prefix, common = prefixes.longest(reply.adapter, reply.prompt[:-1])
+        self.length = common - common % chunk
+        if prefix is not None and self.length:
             for layer, (keys, values) in zip(self.cache.layers, prefix.layers, strict=True):
                 layer.update(keys[:, :, : self.length], values[:, :, : self.length])
         reply.start(self.length)
@@ -50,7 +60,7 @@ class Prefill:
         """Read the next tokens of the prompt; in pieces, so that running replies wait for a short time only.
 
         Args:
-            size: maximum number of tokens.
+            size: maximum number of tokens; not used if there are chunks.
 
         Returns:
             Logits after the prompt, `[1, vocabulary]`; None if tokens are left to read.
@@ -59,7 +69,7 @@ class Prefill:
             RuntimeError: out of memory.
         """
         prompt = self.reply.prompt
-        end = min(self.length + size, len(prompt))
+        end = min(self.length + (size if self._chunk == 1 else self._chunk), len(prompt))
         tokens = torch.tensor([prompt[self.length : end]], device=self._device)
         positions = torch.arange(self.length, end, device=self._device)[None]
         logits = self._forward.read(tokens, positions, None, self.cache)
@@ -72,5 +82,6 @@ class Prefill:
         Returns:
             Those of each layer, `[1, heads, length, head_dim]`, with their tokens.
         """
-        layers = [(layer.keys, layer.values) for layer in self.cache.layers]
-        return Prefix(self.reply.adapter, self.reply.prompt[: self.length], layers)
+        whole = self.length - self.length % self._chunk
+        layers = [(layer.keys[:, :, :whole], layer.values[:, :, :whole]) for layer in self.cache.layers if whole]
+        return Prefix(self.reply.adapter, self.reply.prompt[:whole], layers)

@@ -73,12 +73,14 @@ class PrefixCache:
         It replaces those of the same adapter that it continues, and those that were not used for the longest time.
 
         Args:
-            prefix: a prefix; left out if it is larger than the limit, or another one of the same adapter has the same
-                tokens or continues them.
+            prefix: a prefix; left out if it is empty or larger than the limit, or another one of the same adapter has
+                the same tokens or continues them.
         """
         size = len(prefix.tokens)
-        if prefix.nbytes > self.limit or any(
-            one.adapter == prefix.adapter and one.tokens[:size] == prefix.tokens for one in self._kept
+        if (
+            size == 0
+            or prefix.nbytes > self.limit
+            or any(one.adapter == prefix.adapter and one.tokens[:size] == prefix.tokens for one in self._kept)
         ):
             return
         self._kept = [

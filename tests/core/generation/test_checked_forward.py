@@ -55,7 +55,7 @@ def test_short_prompts_in_bfloat16_are_as_exact_as_by_the_models_own_forward(mod
     own, _ = read(ModelForward(model), PIECES)
     found, _ = read_fast(model)
     assert found.dtype == torch.bfloat16
-    assert (found - exact).square().mean() <= 1.5 * (own - exact).square().mean()
+    assert (found - exact).square().mean() <= 2 * (own - exact).square().mean()
 
 
 def test_long_padded_and_unlike_prompts_are_read_by_the_model(models, monkeypatch):

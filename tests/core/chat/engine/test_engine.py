@@ -3,13 +3,14 @@ import random
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from llf_core.chat.events import Failed, Piece, ToolCallPiece
 from llf_core.chat.request import ChatRequest, ChatSampling
 from llf_core.models.errors import ModelError
 from tests.core.chat.engine.conftest import TARGETS, Talk, prompt_of, user
 from tests.core.generation.small_models import CONFIGS, by_transformers, make
+from tests.tiny import tiny_llama
 
 WORDS = ["system", "user", "What", "is the capital", "of France", "sea", "light", "one two", "three", "é", "你好"]
 
@@ -341,6 +342,45 @@ def test_an_adapter_takes_the_16_bits_of_its_base_and_replies_as_peft_does(plain
             plain = wrapped(ids).logits.float()
     rounding, change = (found - expected).abs().mean(), (plain - expected).abs().mean()
     assert rounding < 0.03 * change
+
+
+def test_in_bfloat16_a_reply_depends_neither_on_what_is_kept_nor_on_what_runs_beside(tokenizer, tmp_path):
+    model = tiny_llama(tokenizer).bfloat16()
+    wrapped = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+    for name, weight in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    wrapped.save_pretrained(tmp_path)
+    talk = Talk(model, tokenizer)
+    talk.engine.load_adapter("two", tmp_path)
+    numbers = random.Random(3)
+    beginning = " ".join(numbers.choices(WORDS, k=60))  # longer than a chunk of a prompt
+    drawn = ChatSampling(temperature=1.0, seed=5)
+    requests = [
+        user(
+            beginning * (at % 3 == 0) + some_text(numbers, 20),
+            adapter=[None, "two"][at % 2],
+            sampling=drawn if at % 4 == 0 else ChatSampling(),
+            max_tokens=12,
+            logprobs=True,
+        )
+        for at in range(24)
+    ]
+
+    def tokens(number):
+        return [(one.id, one.logprob) for one in talk.tokens(number)]
+
+    alone = []
+    for request in requests:
+        talk.engine.forget_prefixes()
+        alone.append(tokens(talk.ask(request)))
+    kept = [talk.ask(request) for request in requests]
+    assert sum(talk.started(number).cached_tokens > 0 for number in kept) > 2
+    assert [tokens(number) for number in kept] == alone
+    together = [talk.submit(request) for request in requests]
+    talk.finish()
+    assert [tokens(number) for number in together] == alone
+    assert [one.plain for one in talk.engine._forwards.values()] == [None, None]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bloom", "gpt_neox", "qwen3", "mixtral"])
