@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.data.chat_template import ChatTemplate
     from llf_core.models.device import DevicePlan
 
 
@@ -84,7 +85,6 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
     with deferred_imports(config):
         from llf_core.models.adapter_merging import merge_adapters
         from llf_core.models.load import load_model
-    from llf_core.data.chat_template import choose_template
     from llf_core.generation import add_end_tokens
     from llf_core.models.processor import load_processor
     from llf_core.models.resolve import resolve_model
@@ -98,12 +98,31 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
     tell("Loading the weights")
     model = load_model(source, config, plan)
     model = merge_adapters(model, list(config.model.adapter_name_or_path or ()), config)
-    named = config.data.template or (None if tokenizer.chat_template else template)
-    if named is not None:
-        chosen = choose_template(named, tokenizer)
-        chosen.apply_to(tokenizer)
+    chosen = apply_template(config, template, tokenizer)
+    if chosen is not None:
         add_end_tokens(model, chosen.end_ids(tokenizer))
     return BaseModel(model, tokenizer, load_processor(source, config, tokenizer), plan)
+
+
+def apply_template(config: RunConfig, template: str | None, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
+    """Give a tokenizer the chat template that the settings of a base model name; None if it keeps its own.
+
+    Args:
+        config: settings of the model.
+        template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
+        tokenizer: its tokenizer.
+
+    Raises:
+        DataError: the named template is unknown, or the tokenizer lacks a token of it.
+    """
+    from llf_core.data.chat_template import choose_template
+
+    named = config.data.template or (None if tokenizer.chat_template else template)
+    if named is None:
+        return None
+    chosen = choose_template(named, tokenizer)
+    chosen.apply_to(tokenizer)
+    return chosen
 
 
 def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTokenizerBase | None]:

@@ -7,18 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.base_model import find_adapter_files
+from llf_core.chat.base_model import apply_template, find_adapter_files
 from llf_core.chat.collected_reply import CollectedReply
-from llf_core.chat.engine.prompt import prompt_form, prompt_text
 from llf_core.chat.events import Failed
 from llf_core.chat.picture import MAX_PIXELS, PictureError
 from llf_core.chat.predict_data import digest_of, read_predict_prompts, with_pictures
 from llf_core.chat.prediction_metrics import TIMES, score_predictions
 from llf_core.chat.predictions import PredictionError, PredictionFolder, by_length, predict_all, seeded
+from llf_core.chat.prompt import prompt_form, prompt_text
 from llf_core.chat.request import ChatRequest, ChatSampling, RequestError
 from llf_core.chat.service import ChatService
 from llf_core.chat.target import loading_config
-from llf_core.data.chat_template import choose_template
 from llf_core.data.errors import BadExample
 from llf_core.data.media_limits import MediaLimits
 from llf_core.models import load_processor, load_tokenizer, resolve_model
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.chat.engine.prompt import PromptForm
     from llf_core.chat.predict_data import PredictPrompt
+    from llf_core.chat.prompt import PromptForm
     from llf_core.chat.target import Target
     from llf_core.config import RunConfig
     from llf_core.metrics import Metric
@@ -244,9 +243,7 @@ def _rendering_tokenizer(
 
     See `llf_core.chat.base_model`, by which the engine loads it.
     """
-    named = loading.data.template or (None if tokenizer.chat_template else target.template)
-    if named is not None:
-        choose_template(named, tokenizer).apply_to(tokenizer)
+    apply_template(loading, target.template, tokenizer)
     own = None if target.adapter is None else find_adapter_files(target.adapter, loading)[1]
     return own or tokenizer
 

@@ -38,6 +38,7 @@ class EngineState:
         memory_bytes: resident memory of the process, and on a GPU the memory that torch holds there; 0 if unknown.
         weight_bytes: memory of the weights; 0 if unknown.
         context: number of tokens that the model reads at most; None if its config does not say.
+        longest_token: maximum number of characters of a text that become one token; None if unknown.
         device: `cuda`, `mps` or `cpu`; empty until it is ready.
         dtype: data type of the weights; empty until it is ready.
         sees_images: whether messages may have pictures.
@@ -53,6 +54,7 @@ class EngineState:
     memory_bytes: int = 0
     weight_bytes: int = 0
     context: int | None = None
+    longest_token: int | None = None
     device: str = ""
     dtype: str = ""
     sees_images: bool = False

@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 from llf_core.chat.chat_engine import ChatEngine
-from llf_core.chat.events import read_event
+from llf_core.chat.events import Failed, Finished, read_event
+from llf_core.chat.preparer import Preparer
+from llf_core.chat.prompt import characters_of, has_images, too_long
 from llf_core.launch.exit_reason import signal_name
 from llf_core.runs.plain_text import without_escapes
 from llf_core.untrusted import brief
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from llf_core.chat.request import ChatRequest
 
 MODULE = "llf_core.chat.worker_process"
+MAX_DIRECT = 20_000
+"""Characters of a request that the process prepares between two steps, in some milliseconds."""
 CLOSE_SECONDS = 5.0
 """Time that a process has to end by itself before it is killed."""
 
@@ -45,6 +49,7 @@ class EngineProcess(ChatEngine):
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
         super().__init__(config, settings, on_state)
         self._adapters: dict[str, str] = {}
+        self._preparer = Preparer(config, settings, self._prepared)
         self._pipe = threading.Lock()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         self.process = self._process = subprocess.Popen(  # noqa: S603 - a module of this package
@@ -90,6 +95,9 @@ class EngineProcess(ChatEngine):
     def begin(self, number: int, request: ChatRequest) -> None:
         """Write a request to the process, whose events `_listen` reads, see `ChatEngine.begin`.
 
+        One whose cost the client has chosen, a long one or one with a JSON schema, is prepared first, in a process with
+        limits of time and memory.
+
         Args:
             number: the id of the request.
             request: the request.
@@ -97,7 +105,24 @@ class EngineProcess(ChatEngine):
         Raises:
             TypeError: a value of the request is not JSON.
         """
-        self._send({"request": {"id": number, **request.json()}})
+        context, longest = self.state.context, self.state.longest_token
+        if context is not None and longest and (tokens := characters_of(request) // longest) >= context:
+            self.dispatch(number, too_long(tokens, context, "at least "))
+            return
+        body = {"request": {"id": number, **request.json()}}
+        line = json.dumps(body)
+        if request.json_schema is None and (len(line) <= MAX_DIRECT or has_images(request)):
+            self._write(line)
+            return
+        with self.lock:
+            folder = self._adapters.get(request.adapter or "")
+        self._preparer.submit(number, request, folder, context)
+
+    def _prepared(self, number: int, found: ChatRequest | Failed) -> None:
+        if isinstance(found, Failed):
+            self.dispatch(number, found)
+        else:
+            self._send({"request": {"id": number, **found.json()}})
 
     def interrupt(self, number: int) -> None:
         """Tell the process to end a reply at its next token, see `ChatEngine.interrupt`.
@@ -105,7 +130,10 @@ class EngineProcess(ChatEngine):
         Args:
             number: the id of the request.
         """
-        self._send({"cancel": number})
+        if self._preparer.cancel(number):
+            self.dispatch(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
+        else:
+            self._send({"cancel": number})
 
     def close(self) -> None:
         """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
@@ -120,10 +148,12 @@ class EngineProcess(ChatEngine):
             self._thread.join(CLOSE_SECONDS)
 
     def _send(self, message: dict[str, object]) -> None:
-        line = json.dumps(message).encode() + b"\n"
+        self._write(json.dumps(message))
+
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None  # noqa: S101 - opened above
         with suppress(OSError, ValueError), self._pipe:  # it has ended: `_listen` says why
-            self._process.stdin.write(line)
+            self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
     def _close_pipe(self) -> None:
@@ -146,6 +176,7 @@ class EngineProcess(ChatEngine):
             elif "idle" in message:
                 self._end_if_idle(message["idle"])
         code = self._process.wait()
+        self._preparer.close()
         if self.state.phase != "failed":
             stopped = self.closing or code == 0
             reason = self.state.reason if stopped else self._exit_message(code)

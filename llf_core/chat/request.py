@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ MAX_TOP_LOGPROBS = 20
 """Maximum number of alternatives of a token, as in OpenAI's API."""
 MAX_STOPS = 16
 """Maximum number of stop strings."""
+MAX_SCHEMA_BYTES, MAX_PATTERNS = 65_536, 64
+"""Maximum size of a JSON schema, and maximum number of regular expressions in it."""
 
 
 class RequestError(ValueError):
@@ -80,6 +83,8 @@ class ChatRequest:
         messages: the conversation in OpenAI's form: `role` (system, user, assistant, tool), `content` (text, or parts
             with `type`), and optionally `tool_calls`, `tool_call_id`, `reasoning_content`. Empty if `prompt` is given.
         prompt: text to continue without a chat template; None if `messages` are given.
+        token_ids: the prompt once it is tokenized, in place of `messages` and `prompt`, see `llf_core.chat.prompt`.
+        rendered: end of the text that the chat template made of the messages; None for plain text.
         adapter: name of a loaded adapter; None for the base model.
         tools: functions that the model may call, in OpenAI's form.
         sampling: sampling parameters.
@@ -108,6 +113,8 @@ class ChatRequest:
     media_limits: dict[str, Any] = field(default_factory=dict)
     continue_last: bool = False
     embed: bool = False
+    token_ids: tuple[int, ...] = ()
+    rendered: str | None = None
 
     def __post_init__(self) -> None:
         """Check what needs no model.
@@ -115,9 +122,9 @@ class ChatRequest:
         Raises:
             RequestError: a field is invalid.
         """
-        if bool(self.messages) == (self.prompt is not None):
+        if bool(self.messages) + (self.prompt is not None) + bool(self.token_ids) != 1:
             raise RequestError("Expected either messages or a prompt.")
-        if self.embed and not self.prompt:
+        if self.embed and not self.prompt and not self.token_ids:
             raise RequestError("An embedding needs a prompt that is not empty.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise RequestError(f"max_tokens is {self.max_tokens}. Expected an integer of at least 1.")
@@ -127,10 +134,12 @@ class ChatRequest:
             raise RequestError(
                 f"top_logprobs is {self.top_logprobs}. Expected an integer from 0 to {MAX_TOP_LOGPROBS}."
             )
+        if self.json_schema is not None:
+            _check_schema(self.json_schema)
 
     def json(self) -> dict[str, Any]:
         """The request as JSON, for the pipe to an engine process."""
-        return asdict(self)
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"sampling": asdict(self.sampling)}
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> ChatRequest:
@@ -147,6 +156,21 @@ class ChatRequest:
         values = dict(given)
         sampling = dict(values.pop("sampling", {}))
         sampling["logit_bias"] = {int(token): bias for token, bias in sampling.get("logit_bias", {}).items()}
-        listed = {one.name for one in fields(cls) if one.name in {"messages", "tools", "stop"}}
+        listed = {one.name for one in fields(cls) if one.name in {"messages", "tools", "stop", "token_ids"}}
         values = {name: tuple(value) if name in listed else value for name, value in values.items()}
         return cls(sampling=ChatSampling(**sampling), **values)
+
+
+def _check_schema(schema: dict[str, Any]) -> None:
+    size = len(json.dumps(schema))
+    if size > MAX_SCHEMA_BYTES:
+        raise RequestError(f"json_schema has {size:,} bytes. Expected at most {MAX_SCHEMA_BYTES:,}.")
+    patterns, left = 0, [schema]
+    while left:
+        part: Any = left.pop()
+        if isinstance(part, dict):
+            patterns += isinstance(part.get("pattern"), str)
+            patterns += len(part["patternProperties"]) if isinstance(part.get("patternProperties"), dict) else 0
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    if patterns > MAX_PATTERNS:
+        raise RequestError(f"json_schema has {patterns:,} regular expressions. Expected at most {MAX_PATTERNS}.")

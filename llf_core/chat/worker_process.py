@@ -8,19 +8,21 @@ request with its `id`, and `idle` when it has had nothing to do for some time; i
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
 import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from llf_core.chat.base_model import find_adapter_files, load_base
-from llf_core.chat.events import Failed, event_json
+from llf_core.chat.events import Failed, Finished, event_json
 from llf_core.chat.request import ChatRequest, RequestError
 from llf_core.chat.target import loading_config
 from llf_core.models.bounded_tokenizers import panics_as_errors
@@ -35,9 +37,13 @@ if TYPE_CHECKING:
 
     from llf_core.chat.engine import Engine
     from llf_core.chat.events import Event
+    from llf_core.chat.json_grammar import Grammar
     from llf_core.config import RunConfig
     from llf_core.models.device import DevicePlan
 
+MESSAGE_SECONDS = 0.02
+"""Time for messages between two steps of the engine."""
+NICENESS = 10
 MEMORY_SECONDS = 2.0
 """Time between two reports of the process's memory while it works."""
 PART = 1 << 16
@@ -90,6 +96,8 @@ class Worker:
         self._engine: Engine
         self._refused: dict[str, Refusal] = {}
         self._told = 0.0
+        self._builder = ThreadPoolExecutor(1, "llf-grammar", initializer=_yield_processor)
+        self._building: set[int] = set()
 
     def load(self) -> None:
         """Load the base model, and tell the parent what it is; each step is told before, since it may take minutes.
@@ -170,12 +178,13 @@ class Worker:
         return memory_in_use(torch.device(self._plan.device))
 
     def _pending(self, *, wait: bool, until: float) -> Iterator[dict[str, object] | None]:
-        """All messages that have arrived; waits for the first one if there is no work."""
+        """Messages that have arrived, for some time; waits for the first one if there is no work."""
         try:
             if wait:
                 left = until - time.monotonic()
                 yield self._messages.get(timeout=left if left > 0 else None)  # None: the parent has been told
-            while True:
+            end = time.monotonic() + MESSAGE_SECONDS
+            while time.monotonic() < end:
                 yield self._messages.get_nowait()
         except queue.Empty:
             return
@@ -184,12 +193,14 @@ class Worker:
         if "request" in message:
             self._submit(dict(message["request"]))
         elif "cancel" in message:
-            self._engine.cancel(message["cancel"])
+            self._cancel(message["cancel"])
         elif "load_adapter" in message:
             self._load_adapter(**message["load_adapter"])
         elif "unload_adapter" in message:
             self._refused.pop(message["unload_adapter"], None)
             self._engine.unload_adapter(message["unload_adapter"])
+        elif "built" in message:
+            self._built(*message["built"])
         elif "lost" in message:
             self._event(message["lost"], _TOO_LARGE)
 
@@ -210,7 +221,38 @@ class Worker:
             self._refused[name].told = True
             self._event(number, self._refused[name].failed)
             return
+        if request.json_schema is not None:
+            self._building.add(number)
+            self._builder.submit(self._build, number, request)
+            return
         self._engine.submit(number, request, lambda event: self._event(number, event))
+
+    def _build(self, number: int, request: ChatRequest) -> None:
+        """Build the grammar of a request in a thread, while the engine goes on."""
+        made: Grammar | Failed
+        try:
+            made = self._engine.grammar(request.json_schema or {})
+        except RequestError as error:
+            made = Failed("invalid", str(error))
+        except Exception as error:  # noqa: BLE001 - of one request
+            made = failure(error)
+        self._messages.put({"built": (number, request, made)})
+
+    def _built(self, number: int, request: ChatRequest, made: Grammar | Failed) -> None:
+        if number not in self._building:
+            return  # it was cancelled
+        self._building.discard(number)
+        if isinstance(made, Failed):
+            self._event(number, made)
+        else:
+            self._engine.submit(number, request, lambda event: self._event(number, event), made)
+
+    def _cancel(self, number: int) -> None:
+        if number in self._building:
+            self._building.discard(number)
+            self._event(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
+        else:
+            self._engine.cancel(number)
 
     def _load_adapter(self, name: str, folder: str) -> None:
         self.tell(progress=f"Loading the adapter {name}")
@@ -231,6 +273,12 @@ class Worker:
     def _write(self, message: dict[str, object]) -> None:
         self._output.write(json.dumps(message) + "\n")
         self._output.flush()
+
+
+def _yield_processor() -> None:
+    """Let a thread run when the others of the process do not; on Linux each has a niceness of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def failure(error: BaseException) -> Failed:

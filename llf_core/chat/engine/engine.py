@@ -15,15 +15,15 @@ from llf_core.chat.engine.embedding import embedding
 from llf_core.chat.engine.facts import read_facts, token_bytes
 from llf_core.chat.engine.failures import OUT_OF_MEMORY, WHAT_TO_DO, failure
 from llf_core.chat.engine.image_prompt import image_inputs
-from llf_core.chat.engine.json_grammar import Grammars
 from llf_core.chat.engine.plain_generation import PlainGeneration
 from llf_core.chat.engine.prefill import Prefill
 from llf_core.chat.engine.prefix_cache import Prefix, PrefixCache
-from llf_core.chat.engine.prompt import PromptForm, encode_prompt, has_images, prompt_form
 from llf_core.chat.engine.reply import Reply, reply_parser
 from llf_core.chat.engine.row_batch import RowBatch, accept_tokens
 from llf_core.chat.engine.token_choice import TokenChooser
 from llf_core.chat.events import Failed
+from llf_core.chat.json_grammar import Grammars
+from llf_core.chat.prompt import PromptForm, has_images, prepare, prompt_form, too_long
 from llf_core.chat.request import RequestError
 from llf_core.generation import prepare_weights
 from llf_core.generation.checked_forward import CheckedForward
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.chat.events import Event
+    from llf_core.chat.json_grammar import Grammar
     from llf_core.chat.request import ChatRequest
 
 PIECE = 512
@@ -168,7 +169,17 @@ class Engine:
         """The loaded adapters, for evaluations, which call the model itself between two steps."""
         return self._adapters
 
-    def submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002 - as `cancel`
+    def grammar(self, schema: dict[str, Any]) -> Grammar:
+        """The grammar of a JSON schema, see `Grammars.grammar`; another thread may build it while this one works."""
+        return self._grammars.grammar(schema)
+
+    def submit(
+        self,
+        id: int,  # noqa: A002 - as `cancel`
+        request: ChatRequest,
+        on_event: Callable[[Event], None],
+        grammar: Grammar | None = None,
+    ) -> None:
         """Add a request to the queue. An invalid one is reported as `Failed`, so that it does not end the others.
 
         Args:
@@ -176,9 +187,10 @@ class Engine:
             request: the request.
             on_event: called with each event, in the thread that calls the engine's methods: `Failed` at once if the
                 request is refused, else by `step`. If it raises, the reply ends.
+            grammar: grammar of its JSON schema; None to build it here.
         """
         try:
-            self._submit(id, request, on_event)
+            self._submit(id, request, on_event, grammar)
         except RequestError as error:
             on_event(Failed("invalid", str(error)))
         except Exception as error:  # noqa: BLE001 - of one request
@@ -230,7 +242,13 @@ class Engine:
         self._prefill = None
         self.forget_prefixes()
 
-    def _submit(self, id: int, request: ChatRequest, on_event: Callable[[Event], None]) -> None:  # noqa: A002
+    def _submit(
+        self,
+        id: int,  # noqa: A002 - as `submit`
+        request: ChatRequest,
+        on_event: Callable[[Event], None],
+        grammar: Grammar | None,
+    ) -> None:
         if request.adapter is not None and request.adapter not in self._adapters:
             on_event(Failed("model_gone", f"There is no adapter {request.adapter}.", "Load it, or choose another one."))
             return
@@ -241,24 +259,22 @@ class Engine:
                 "The model's chat template takes no tools, so it would not see them. Expected a request without tools, "
                 "or a model that calls tools."
             )
+        text: str | None
         if has_images(request):
             prompt, text, inputs = image_inputs(request, self._processor, form, self._device)
         else:
-            prompt, text = encode_prompt(request, tokenizer, form)
+            if not request.token_ids:
+                request = prepare(request, tokenizer, form)
+            prompt, text = list(request.token_ids), request.rendered
         if self._context is not None and len(prompt) >= self._context:
-            on_event(
-                Failed(
-                    "too_long",
-                    f"The prompt has {len(prompt):,} tokens; the model reads {self._context:,}, with its reply.",
-                    "Shorten the conversation, or begin a new one.",
-                )
-            )
+            on_event(too_long(len(prompt), self._context))
             return
         left = None if self._context is None else self._context - len(prompt)
         limit = min(one for one in (request.max_tokens, left, 1 << 20) if one is not None)
-        parser = None if request.prompt is not None else reply_parser(request, tokenizer, text)
+        parser = None if text is None else reply_parser(request, tokenizer, text)
         reply = Reply(id, request, on_event, prompt, limit, self._ends_of(tokenizer), tokenizer, parser)
-        grammar = None if request.json_schema is None else self._grammars.grammar(request.json_schema)
+        if grammar is None and request.json_schema is not None:
+            grammar = self._grammars.grammar(request.json_schema)
         self._check_bias(request)
         if request.embed:
             self._embeds.append(reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.chat.prompt import longest_token
 from llf_core.generation.message_prompt import context_length
 from llf_core.generation.replies.reply_text import reply_format
 from llf_core.models.processor import reads_images
@@ -19,6 +20,7 @@ class EngineFacts:
 
     Attributes:
         context: maximum number of tokens of a prompt with its reply; None if the model has no limit.
+        longest_token: see `llf_core.chat.prompt.longest_token`.
         sees_images: whether messages may have pictures.
         thinks: whether its chat template knows of reasoning.
         calls_tools: whether its chat template renders tools, and its calls can be read.
@@ -26,6 +28,7 @@ class EngineFacts:
     """
 
     context: int | None
+    longest_token: int | None
     sees_images: bool
     thinks: bool
     calls_tools: bool
@@ -50,6 +53,7 @@ def read_facts(
     form = reply_format(tokenizer)
     return EngineFacts(
         context=context_length(model),
+        longest_token=longest_token(tokenizer),
         sees_images=reads_images(processor),
         thinks=form.harmony or "enable_thinking" in template or any(one.begin in template for one in form.thoughts),
         calls_tools="tools" in template and bool(form.calls or form.harmony),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.chat.engine.prompt import prompt_text
 from llf_core.chat.message_pictures import checked_url, is_picture
+from llf_core.chat.prompt import prompt_text
 from llf_core.chat.request import RequestError
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import Medium
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import ProcessorMixin
 
-    from llf_core.chat.engine.prompt import PromptForm
+    from llf_core.chat.prompt import PromptForm
     from llf_core.chat.request import ChatRequest
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from llf_core.chat.engine.json_grammar import Grammar
+    from llf_core.chat.json_grammar import Grammar
     from llf_core.chat.request import ChatSampling
 
 CANDIDATES = 1024

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h11
 import uvicorn
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from llf_core.chat.server.app import Server
 
-HEADER_SECONDS = 20.0
+HEADER_SECONDS = 5.0
 """Time in which a client must have sent the headers of a request, from its first byte or the opening."""
 UNREAD_SECONDS = 60.0
 """Time in which a client must have read what was sent; after it the connection is closed."""
 KEEP_ALIVE_SECONDS = 75
 MAX_HEADER_BYTES = 32 * 1024
 MAX_CONNECTIONS = 1024
+MAX_SILENT = 128
+"""Connections of one address of which the server awaits a request; one more closes the oldest of them."""
 MAX_PORT = 65535
 LAST_SECONDS = 5
 """Time for the ends of streams after the replies of a shutdown were cancelled."""
@@ -89,15 +91,20 @@ class _Protocol(H11Protocol):
 
     header_seconds = HEADER_SECONDS
     unread_seconds = UNREAD_SECONDS
+    silent: ClassVar[dict[str, dict[_Protocol, None]]] = {}
+    """Connections of each address of which a request or the rest of one is awaited, in the order of their wait."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._address = ""
         self._header_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # it is paused as soon as the system's own buffer is full
+        self._address = self.client[0] if self.client else ""
+        self._await_request()
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -107,9 +114,13 @@ class _Protocol(H11Protocol):
         else:
             _end(self._header_timer)
             self._header_timer = None
+            if not self.cycle.more_body:
+                self._is_heard()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._await_request()
         if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]:
             self._await_headers()  # the rest of a body that nobody reads is coming, or the next headers have begun
 
@@ -125,8 +136,25 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._is_heard()
         _end(self._header_timer)
         _end(self._unread_timer)
+
+    def _await_request(self) -> None:
+        """Count as one of which a request is awaited; without this limit, silent ones would keep all others out."""
+        others = self.silent.setdefault(self._address, {})
+        others.pop(self, None)
+        others[self] = None
+        if len(others) > MAX_SILENT:
+            oldest = next(iter(others))
+            oldest._is_heard()  # noqa: SLF001 - of this class
+            oldest.transport.abort()
+
+    def _is_heard(self) -> None:
+        others = self.silent.get(self._address, {})
+        others.pop(self, None)
+        if not others:
+            self.silent.pop(self._address, None)
 
     def _await_headers(self) -> None:
         if self._header_timer is None:
@@ -197,7 +225,12 @@ def make_server(
         header_seconds: seconds in which a client must have sent the headers of a request.
         unread_seconds: seconds in which a client must have read what was sent.
     """
-    limits = {"header_seconds": header_seconds, "unread_seconds": unread_seconds}
+    limits = {
+        "header_seconds": header_seconds,
+        "unread_seconds": unread_seconds,
+        "max_silent": max_silent,
+        "silent": {},
+    }
     config = uvicorn.Config(
         server.app,
         http=type("Protocol", (_Protocol,), limits),

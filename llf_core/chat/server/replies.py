@@ -57,7 +57,7 @@ class Replies:
         self._cancelled: set[int] = set()
         self._unread: deque[tuple[int, Event]] = deque()
         self._wake = asyncio.Event()
-        self._closed = False
+        self._closed = self._failed = False
 
     async def __aenter__(self) -> Self:
         """Submit the requests."""
@@ -116,6 +116,8 @@ class Replies:
     def _submit(self) -> None:
         """Submit the requests, in a thread: the pipe to an engine may be full."""
         for number, request in enumerate(self._requests):
+            if self._failed or self._closed:
+                return  # the answer is an error
             self._tickets[number] = self._service.submit(self._model, request, partial(self._receive, number))
             if number in self._cancelled:
                 self._cancel(number)
@@ -127,6 +129,7 @@ class Replies:
 
     def _receive(self, number: int, event: Event) -> None:
         """Take an event in a thread of the service."""
+        self._failed = self._failed or isinstance(event, Failed)
         try:
             self._loop.call_soon_threadsafe(self._put, number, event)
         except RuntimeError:

@@ -201,6 +201,7 @@ def test_a_process_that_reads_nothing_is_closed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(engine_process, "MODULE", "sleeps")
     monkeypatch.setattr(engine_process, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(engine_process, "MAX_DIRECT", 10_000_000)
     engine = engine_process.EngineProcess("", EngineSettings(), lambda _: None)
     events = []
     large = ChatRequest(prompt="a" * 1_000_000)  # more than a pipe holds

@@ -15,10 +15,10 @@ from PIL import Image
 from rouge_score import rouge_scorer
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from llf_core.chat.engine.prompt import prompt_form, prompt_text
 from llf_core.chat.predict_data import read_predict_prompts
 from llf_core.chat.prediction_metrics import TIMES, prediction_metrics
 from llf_core.chat.predictions import PARTIAL, PredictionError, PredictionFolder
+from llf_core.chat.prompt import prompt_form, prompt_text
 from llf_core.chat.request import ChatRequest
 from llf_core.cli import predict
 from llf_core.cli.errors import UsageError

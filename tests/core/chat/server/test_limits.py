@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llf_core.chat.events import Piece, Started
+from llf_core.chat.events import Failed, Piece, Started
+from llf_core.chat.server import listen
 from llf_core.chat.server.listen import PortError, open_socket
 from llf_core.chat.server.replies import MAX_UNREAD
 from tests.core.chat.server.conftest import KEY
@@ -91,6 +92,52 @@ def test_slow_headers_end_the_connection(serve, start):
         stop.set()
         thread.join()
         assert server.http.get("/health").status_code == 200
+
+
+def test_connections_that_say_nothing_keep_nobody_out(serve, monkeypatch):
+    monkeypatch.setattr(listen, "MAX_CONNECTIONS", 32)
+    monkeypatch.setattr(listen, "MAX_SILENT", 8)
+    with serve() as server:
+        half_open = [connected(server) for _ in range(40)]
+        for one in half_open[:20]:
+            one.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        assert server.http.get("/health").status_code == 200
+        assert everything(half_open[0]) == b""
+        for one in half_open:
+            one.close()
+
+
+def test_a_reply_goes_on_whoever_else_is_silent(serve, monkeypatch):
+    monkeypatch.setattr(listen, "MAX_SILENT", 2)
+    with serve(ScriptedService(until_cancelled)) as server:
+        stream = server.openai.chat.completions.create(
+            model="base", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+        next(stream)
+        silent = [connected(server) for _ in range(6)]
+        wait_for(lambda: everything(silent[0]) == b"")
+        assert not server.service.asked[0].cancelled.is_set()
+        for one in silent:
+            one.close()
+        stream.close()
+
+
+def test_of_a_list_the_rest_is_skipped_once_a_text_has_failed(served):
+    asked = len(served.service.asked)
+    submit = served.service.submit
+
+    def refuses(name, request, on_event):
+        ticket = submit(name, request, on_event)
+        on_event(Failed("too_long", "The prompt is too long."))
+        return ticket
+
+    served.service.submit = refuses
+    try:
+        answer = served.http.post("/v1/completions", json={"model": "base", "prompt": ["x"] * 100})
+    finally:
+        served.service.submit = submit
+    assert answer.status_code == 400
+    assert len(served.service.asked) == asked + 1
 
 
 def test_a_slow_body_is_refused(serve):

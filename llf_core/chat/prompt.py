@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llf_core.chat.events import Failed
 from llf_core.chat.message_pictures import is_picture
 from llf_core.chat.request import RequestError
 from llf_core.generation.message_prompt import PromptError, render_messages
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.chat.request import ChatRequest
+
+
+RENDERED_END = 1000
+"""Characters at the end of a rendered prompt that tell whether it has opened a thought."""
+PROBE = 4096
+"""Characters of texts by which `longest_token` asks."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def has_images(request: ChatRequest) -> bool:
     return any(
         is_picture(part)
         for message in request.messages
-        if isinstance(message.get("content"), list)
+        if isinstance(message, dict) and isinstance(message.get("content"), list)
         for part in message["content"]
     )
 
@@ -105,33 +112,63 @@ def prompt_text(request: ChatRequest, form: PromptForm) -> str:
         raise RequestError(str(error)) from error
 
 
-def encode_prompt(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form: PromptForm) -> tuple[list[int], str]:
-    """Token ids and text of a request's prompt. A template writes the special tokens itself, plain text gets them here.
+def prepare(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form: PromptForm) -> ChatRequest:
+    """The request with token ids in place of its messages or text, which cost time and memory that the client chooses.
 
-    A lone surrogate, which tokenizers cannot encode, is read as U+FFFD.
+    A template writes the special tokens itself, plain text gets them here; an empty one is the beginning-of-sequence
+    token, if there is one. A lone surrogate, which tokenizers cannot encode, is read as U+FFFD.
 
     Args:
         request: without pictures.
         tokenizer: the model's tokenizer.
         form: its template, and how it takes messages.
 
-    Returns:
-        Token ids, at least one, and the text. An empty prompt is the beginning-of-sequence token, if there is one.
-
     Raises:
-        RequestError: there is no template, it refuses the messages, they are not of the form that templates take, the
-            last message to continue is not one of the assistant, or the prompt has no tokens.
+        RequestError: see `prompt_text`, or the prompt has no tokens.
         MemoryError: out of memory.
     """
     ids: list[int]
+    rendered = None
     if request.prompt is not None:
-        text = request.prompt
-        ids = tokenizer(replace_surrogates(text))["input_ids"]
+        ids = tokenizer(replace_surrogates(request.prompt))["input_ids"]
         if not ids and tokenizer.bos_token_id is not None:
             ids = [tokenizer.bos_token_id]
     else:
-        text = prompt_text(request, form)
-        ids = tokenizer(replace_surrogates(text), add_special_tokens=False)["input_ids"]
+        rendered = prompt_text(request, form)
+        ids = tokenizer(replace_surrogates(rendered), add_special_tokens=False)["input_ids"]
+        rendered = rendered[-RENDERED_END:]
     if not ids:
         raise RequestError("The prompt is empty. Expected at least one token.")
-    return ids, text
+    return replace(request, messages=(), prompt=None, template_options={}, token_ids=tuple(ids), rendered=rendered)
+
+
+def too_long(tokens: int, context: int, at_least: str = "") -> Failed:
+    """The failure of a prompt that leaves no room for a reply."""
+    return Failed(
+        "too_long",
+        f"The prompt has {at_least}{tokens:,} tokens; the model reads {context:,}, with its reply.",
+        "Shorten the conversation, or begin a new one.",
+    )
+
+
+def characters_of(request: ChatRequest) -> int:
+    """Characters of the texts that a prompt has for certain: those of the contents of its messages, or its own."""
+    found = len(request.prompt or "")
+    for message in request.messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        parts = content if isinstance(content, list) else [{"text": content}]
+        texts = (part.get("text") for part in parts if isinstance(part, dict))
+        found += sum(len(text) for text in texts if isinstance(text, str))
+    return found
+
+
+def longest_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Maximum number of characters of a text that become one token; None if there is none.
+
+    There is none where a run of unknown characters, a long word or a row of blanks is one token.
+    """
+    longest = max(map(len, tokenizer.get_vocab()), default=0)
+    for text in ("a" * PROBE, " " * PROBE, "\ue000" * PROBE):
+        if len(tokenizer(text, add_special_tokens=False)["input_ids"]) * longest < PROBE:
+            return None
+    return longest
