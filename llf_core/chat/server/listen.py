@@ -228,7 +228,6 @@ def make_server(
     limits = {
         "header_seconds": header_seconds,
         "unread_seconds": unread_seconds,
-        "max_silent": max_silent,
         "silent": {},
     }
     config = uvicorn.Config(
