@@ -155,11 +155,9 @@ def test_a_request_that_does_not_fit_is_a_sentence(models: dict[str, Path], tmp_
         events: queue.Queue[Event] = queue.Queue()
         long = ChatRequest(messages=({"role": "user", "content": "one " * (32 << 20)},), max_tokens=4)
         service.submit("wide", long, events.put)
-        assert events.get(timeout=120) == Failed(
-            "out_of_memory",
-            "Out of memory: the request does not fit.",
-            "Shorten the conversation, or free memory of other programs.",
-        )
+        failed = events.get(timeout=120)  # its text is longer than the model's context, whatever its tokens
+        assert isinstance(failed, Failed)
+        assert failed.kind == "too_long"
         assert [one.text for one in service.reply("wide", short) if isinstance(one, Piece)] == expected
         assert [*service._processes.values()] == [engine]  # the same process
     finally:
