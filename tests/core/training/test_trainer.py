@@ -20,6 +20,7 @@ SIGNATURES = {
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     "training_step": ["self", "model", "inputs", "num_items_in_batch"],
     "log": ["self", "logs", "start_time"],
+    "get_train_dataloader": ["self"],
     "get_eval_dataloader": ["self", "eval_dataset"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "save_model": ["self", "output_dir", "_internal_call"],
