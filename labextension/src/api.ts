@@ -26,6 +26,8 @@ export interface IRun {
   total: number | null;
   created: number | null;
   reason: string | null;
+  /** What the curves say against the result of a finished run. */
+  finding: string | null;
   /** Estimated seconds until the last planned step. */
   remaining: number | null;
   /** Last logged training loss. A value that is not finite is a string such as `"NaN"`. */
@@ -169,7 +171,7 @@ export interface IExport {
 /** Everything that the panel shows about one run. */
 export interface IDetails {
   id: string;
-  status: { state: RunState; reason: string | null };
+  status: { state: RunState; reason: string | null; finding?: string | null };
   meta: IMeta;
   row?: IRun;
   /** What the run does after its last step; empty before that, or after its end. */

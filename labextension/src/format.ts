@@ -36,11 +36,14 @@ const STATES_WITH_REASON: readonly RunState[] = [
   'broken'
 ];
 
-/** Returns why a run is in its state, for the states whose reason the list shows; otherwise an empty string. */
+/**
+ * Returns why a run is in its state, for the states whose reason the list shows, or what speaks against its result;
+ * otherwise an empty string.
+ */
 export function reasonText(run: IRun): string {
-  return STATES_WITH_REASON.includes(run.state)
-    ? stripControlCharacters(run.reason ?? '')
-    : '';
+  return stripControlCharacters(
+    (STATES_WITH_REASON.includes(run.state) ? run.reason : run.finding) ?? ''
+  );
 }
 
 /**

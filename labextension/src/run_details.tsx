@@ -50,7 +50,9 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
             {meta.name}
           </h3>
         </Breadcrumbs>
-        <span className={`llf-State is-${status.state}`}>
+        <span
+          className={`llf-State is-${status.state}${status.finding ? ' has-finding' : ''}`}
+        >
           {stateLabel(status.state, trans)}
         </span>
       </header>
@@ -77,10 +79,13 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         </>
       ) : null}
       {details.doing && <p className="llf-RunsPanel-text">{details.doing}</p>}
-      {status.reason && (
-        <p className="llf-RunsPanel-text">
-          <CodeText text={stripControlCharacters(status.reason)} />
-        </p>
+      {[status.finding, status.reason].map(
+        text =>
+          text && (
+            <p key={text} className="llf-RunsPanel-text">
+              <CodeText text={stripControlCharacters(text)} />
+            </p>
+          )
       )}
       <div className="llf-row">
         <button className="llf-primary" onClick={props.onMonitor}>

@@ -221,7 +221,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
   return (
     <li className="llf-RunsPanel-item">
       <button
-        className={`llf-RunsPanel-row is-${run.state}${selected ? ' is-selected' : ''}`}
+        className={`llf-RunsPanel-row is-${run.state}${run.finding ? ' has-finding' : ''}${selected ? ' is-selected' : ''}`}
         data-run={run.id}
         aria-pressed={selected}
         tabIndex={props.tabStop ? 0 : -1}

@@ -51,10 +51,19 @@ def follow_run(run: Run, *, as_json: bool) -> None:
                 err.print("Stopping after the current step, with a checkpoint. Ctrl-C again kills the run.")
     status = _settled(run)
     if as_json:
-        print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
+        print_json(
+            {
+                "id": run.id,
+                "state": status.state,
+                "step": status.step,
+                "reason": status.reason,
+                "finding": status.finding,
+            }
+        )
     else:
         at = f" at step {status.step:,} of {status.total:,}" if status.total else ""
-        out.print(f"{status.state}{at}. {escape(status.reason or '')}".rstrip())
+        why = " ".join(filter(None, (status.finding, status.reason)))
+        out.print(f"{status.state}{at}. {escape(why)}".rstrip())
         if status.state == "stopped":
             out.print(f"Continue with: llf runs resume {run.id}")
         if run.output.is_dir():

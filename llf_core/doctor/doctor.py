@@ -62,6 +62,17 @@ class Doctor:
                 found.append(finding)
         return found
 
+    def outcome(self) -> str | None:
+        """What the curves say against the result of a run that ends now; None if nothing.
+
+        Raises:
+            BrokenRunError: the run has no readable status.
+            OSError: a file of the run cannot be read.
+        """
+        metrics = self._read_metrics(self._reader.status(), time.monotonic())
+        found = (rule.look(metrics) for rule in RULES if rule.applies_to(metrics.stage))
+        return next((finding.outcome for finding in found if finding is not None and finding.outcome), None)
+
     def _read_metrics(self, status: Status, now: float) -> RunMetrics:
         if not self._config:
             self._config = read_config(self._folder.config)

@@ -17,6 +17,7 @@ class Finding:
         change: changes that can be applied to the live run, see `llf_core.runs.change_journal.check_changes`.
         config: changes for the next run's config.
         until: step from which on it no longer applies; None if it stays.
+        outcome: what it says of the result if the run ends now, in sentences; empty if nothing.
     """
 
     rule: str
@@ -25,6 +26,7 @@ class Finding:
     change: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     until: int | None = None
+    outcome: str = ""
 
     def event(self) -> dict[str, Any]:
         """Fields of the `finding` event, by which views show it.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from llf_core.doctor.finding import Finding
 from llf_core.doctor.preference_rules import (
@@ -38,13 +39,16 @@ RISE, RISE_LEAST = 1.2, 0.2
 """A loss has diverged if it is this factor, and this amount, above its start."""
 LEAP, LEAP_LEAST = 2.0, 1.5
 """The same relative to the very first loss only, which is one batch."""
+BROKEN = 3.0
+"""Multiple of the first loss above which the model is spoiled, whatever the noise."""
 LOOKBACK = 300
 """Number of recent logged values searched for a rise; the doctor runs every few seconds."""
-NOISE, NOISE_WINDOW = 4.2, 30
-"""A rise must exceed this multiple of the median difference of consecutive losses.
+NOISE, NOISE_WINDOW, NOISE_LEAST = 4.2, 30, 15
+"""A rise must exceed this multiple of the median difference of consecutive losses before it.
 
 The multiple corresponds to four standard deviations, since the median of |x - y| is 0.954 of them for normal x and y.
-The second value is the number of losses.
+The other values are the largest and the smallest number of losses. A run that rises earlier has no noise to compare
+with, so the first losses of the rise count too.
 """
 FLAT = 0.01
 """Minimum relative decrease of the loss by half of the run."""
@@ -92,6 +96,7 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
         f"The loss is {values[broken[0]]} at step {steps[broken[0]]}. Training after this step is unusable.",
         f"Go on from a checkpoint before that step with {_lower_than(rate)}, or train in {precision}.",
         config=_lowered(rate),
+        outcome=f"The loss was {values[broken[0]]} at step {steps[broken[0]]}: the result is unusable.",
     )
 
 
@@ -160,39 +165,70 @@ def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
     return None
 
 
-def diverged(metrics: RunMetrics) -> Finding | None:
+def diverged(metrics: RunMetrics, *, known_start: bool = False) -> Finding | None:
     """Find a loss that has risen above its start, the sign of a learning rate that is too high.
 
     A median of `WINDOW` of the last `LOOKBACK` values must exceed the start, the median of the first `CONSECUTIVE`, by
-    `RISE` and `RISE_LEAST` and by the noise of consecutive losses (`NOISE`). Compared with the first loss alone, one
-    batch, the limits are `LEAP` and `LEAP_LEAST`.
+    `RISE` and `RISE_LEAST` and by the noise before the rise (`NOISE`). Compared with the first loss alone, one batch,
+    the limits are `LEAP` and `LEAP_LEAST`. A loss that stays above `BROKEN` times the first, and `LEAP_LEAST` above it,
+    for `CONSECUTIVE` values, and for as many as came before, has diverged whatever the noise.
+
+    Args:
+        metrics: metrics of the run.
+        known_start: whether the first loss hardly depends on its batch (ln 2 of DPO): a median above `BROKEN` times it
+            then suffices.
 
     Returns:
-        The finding; None if the loss has not risen so far, or fewer than `WINDOW + CONSECUTIVE` values are logged.
+        The finding; None if the loss has not risen so far, or fewer than `CONSECUTIVE + 1` values are logged.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
     """
     _, loss = metrics.likelihood()
-    # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
-    first, began = loss[:1].sum(), float(np.median(loss[:CONSECUTIVE])) if len(loss) else 0.0
-    high = 0.0
-    for end in range(max(WINDOW + CONSECUTIVE, len(loss) - LOOKBACK), len(loss) + 1):
-        level = float(np.median(loss[end - WINDOW : end]))
-        noise = NOISE * float(np.median(np.abs(np.diff(loss[max(0, end - NOISE_WINDOW) : end]))))
-        rose = level >= max(began * RISE, began + RISE_LEAST, began + noise)
-        leapt = level >= max(first * LEAP, first + LEAP_LEAST, first + noise)
-        high = max(high, level) if rose or leapt else high
-    if not high:
+    ends = range(max(CONSECUTIVE + 1, len(loss) - LOOKBACK), len(loss) + 1)
+    levels = {
+        end: float(np.median(loss[max(0, end - WINDOW) : end])) for end in ends if _has_risen(loss[:end], known_start)
+    }
+    if not levels:
         return None
-    rate = metrics.learning_rate
+    # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
+    first, last, rate = float(loss[0]), float(loss[-1]), metrics.learning_rate
+    start, now = min(first, float(np.median(loss[:CONSECUTIVE]))), min(last, float(np.median(loss[-WINDOW:])))
+    times = f", {last / first:.1f} times the first one" if first > 0 else ", above the first one"
     return Finding(
         "diverged",
-        f"The loss has risen from {min(first, began):.2f} to {high:.2f}: "
+        f"The loss has risen from {start:.2f} to {max(levels.values()):.2f}: "
         f"the learning rate{f' {written(rate)}' if rate else ''} is too high.",
         f"Lower it to {_tenth_text(rate)}; it is better to branch from a checkpoint before the rise, or to restart.",
         change=_lowered(rate),
         config=_lowered(rate),
+        outcome=f"The loss ended at {last:.2f}{times} ({first:.2f}). Lower the learning rate to {_tenth_text(rate)}."
+        if now >= max(first * RISE, first + RISE_LEAST)
+        else "",
+    )
+
+
+def _has_risen(loss: NDArray[np.float64], known_start: bool) -> bool:
+    """Whether the losses end with a rise, see `diverged`."""
+    end, first = len(loss), loss[0]
+    level, began = float(np.median(loss[-WINDOW:])), float(np.median(loss[:CONSECUTIVE]))
+    broken = max(first * BROKEN, first + LEAP_LEAST)
+    high = loss >= broken
+    streak = end if high.all() else int(np.argmin(high[::-1]))
+    if streak >= max(CONSECUTIVE, end - streak):
+        return True
+    if known_start and end >= WINDOW and level >= broken:
+        return True
+    if end < WINDOW + CONSECUTIVE:
+        return False
+    since = max(0, end - LOOKBACK)
+    earlier = np.median(sliding_window_view(loss[since : end - WINDOW + CONSECUTIVE], CONSECUTIVE), axis=1)
+    lowest = max(NOISE_LEAST, since + int(np.argmin(earlier)) + CONSECUTIVE)
+    before = loss[:lowest][-NOISE_WINDOW:]
+    noise = NOISE * float(np.median(np.abs(np.diff(before))))
+    return bool(
+        level >= max(began * RISE, began + RISE_LEAST, began + noise)
+        or level >= max(first * LEAP, first + LEAP_LEAST, first + noise)
     )
 
 
@@ -446,7 +482,8 @@ RULES: tuple[Rule, ...] = (
     Rule("nothing_learned", nothing_learned, with_loss("likelihood")),
     Rule("nothing_trained", gradient_is_zero, with_loss("likelihood")),
     Rule("nothing_trained", learning_rate_is_zero),
-    Rule("diverged", diverged, with_loss("likelihood", "preference")),
+    Rule("diverged", diverged, with_loss("likelihood")),
+    Rule("diverged", partial(diverged, known_start=True), with_loss("preference")),
     Rule("too_slow_a_rate", learning_rate_too_low, with_loss("likelihood", "preference")),
     Rule("gradient_explodes", gradient_explodes, with_loss("likelihood")),
     Rule("gradient_explodes", partial(gradient_explodes, fades=True), with_loss("preference")),

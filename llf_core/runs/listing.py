@@ -48,6 +48,7 @@ class Row:
         heartbeat: when its processes last wrote its status; None if unknown.
         attempt: number of the attempt, from 1.
         reason: why the run is in this state, in sentences; None if there is nothing to say.
+        finding: what its curves say against the result of a finished run.
         method: `finetuning_type` of its config.
         step_seconds: duration of the last step in seconds; None before the first.
         per_step: current seconds per step, evaluations and checkpoints included; None while unknown.
@@ -71,6 +72,7 @@ class Row:
     per_step: float | None = None
     attempt: int = 1
     reason: str | None = None
+    finding: str | None = None
     device: str | None = None
     host: str | None = None
     model: str = ""
@@ -193,6 +195,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         per_step=pace.per_step,
         attempt=status.attempt,
         reason=None if status.reason is None else redact(status.reason),
+        finding=status.finding,
         device=status.device,
         host=status.host,
         model=config.get("model_name_or_path", ""),

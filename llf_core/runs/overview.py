@@ -71,7 +71,7 @@ def overview(  # noqa: PLR0913 - what it shows
         tell("Name", str(facts["name"]))
     tell("State", _state(facts))
     tell("Reason", facts["reason"])
-    for text in findings:
+    for text in (facts["finding"], *findings):
         tell("Found", text)
     tell("Time", _time(facts, time.time() if now is None else now))
     tell("Model", facts["model"])

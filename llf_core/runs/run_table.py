@@ -22,7 +22,8 @@ MIN_NAME_WIDTH = 10
 def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
     """Format runs for a terminal: a header and one line each, with a second one for the reason of a run's state.
 
-    Finished and stopped runs have no second line, since nothing has to be done about them.
+    Finished and stopped runs have no reason there, since nothing has to be done about them, but the finding of a run
+    whose curves speak against its result.
 
     Args:
         rows: the runs.
@@ -41,8 +42,9 @@ def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | No
     lines = [_line(cells[0], widths)]
     for row, line in zip(rows, cells[1:], strict=True):
         lines.append(_line(line, widths))
-        if row.reason and row.state not in {"finished", "stopped"}:
-            lines.append(GAP + _end_cut(row.reason, width - len(GAP)))
+        told = row.finding if row.state in {"finished", "stopped"} else row.reason
+        if told:
+            lines.append(GAP + _end_cut(told, width - len(GAP)))
     return lines
 
 

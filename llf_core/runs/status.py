@@ -50,6 +50,7 @@ class Status:
         heartbeat: time of the last write by trainer or supervisor.
         exit_code: exit code of the trainer, negative for a signal; None until it has ended.
         reason: why the run is in this state, in sentences for the user; None if there is nothing to say.
+        finding: what its curves say against the result of a finished run, in sentences; None if nothing.
         attempt: number of the attempt, from 1.
         supervisor: process of the supervisor, see `ProcessId.json`; None before it has registered itself.
         created: when the run was created.
@@ -71,6 +72,7 @@ class Status:
     heartbeat: float = 0.0
     exit_code: int | None = None
     reason: str | None = None
+    finding: str | None = None
     attempt: int = 1
     supervisor: dict[str, object] | None = None
     created: float = 0.0
@@ -130,6 +132,7 @@ class StatusFields(TypedDict, total=False):
     heartbeat: float
     exit_code: int | None
     reason: str | None
+    finding: str | None
     attempt: int
     supervisor: dict[str, object] | None
     created: float
@@ -181,7 +184,7 @@ def _checked(key: str, value: object) -> Any:
         fits = fits and abs(value) < LARGEST
     if fits and isinstance(value, str):
         # Another program may have written it.
-        return strip_bidi(redact(value) if key in {"reason", "device"} else value)
+        return strip_bidi(redact(value) if key in {"reason", "finding", "device"} else value)
     return value if fits else _FIELDS[key].default
 
 

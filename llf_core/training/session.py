@@ -15,6 +15,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.config.rules.conditions import no_answers_reason
 from llf_core.data.preparation import write_report_events
 from llf_core.data.streaming import Stream
+from llf_core.doctor import Doctor
 from llf_core.metrics import load_metrics
 from llf_core.models import (
     plan_device,
@@ -27,6 +28,7 @@ from llf_core.runs.config_file import run_config
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
+from llf_core.runs.status import BrokenRunError
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.runs.writer import FollowerWriter
 from llf_core.stages.base.cannot_continue import StopTraining
@@ -188,6 +190,8 @@ def _run(  # noqa: PLR0915 - an attempt from its beginning to its end
     not_copied = " ".join(filter(None, [save_run_result(context, trainer), _push(folder, writer, hub)]))
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there
     progress.requests.answer_checkpoint(step)
+    with suppress(OSError, BrokenRunError):  # whatever happened to its files, the run has trained
+        writer.status(finding=Doctor(folder).outcome())
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()
     return "finished", not_copied or None

@@ -42,6 +42,11 @@ class RunGroup:
         return states[0] if len(set(states)) == 1 else next(live, states[0])
 
     @property
+    def has_finding(self) -> bool:
+        """Whether the curves of a finished run speak against its result."""
+        return any(tracker.snapshot.finding for tracker in self.trackers)
+
+    @property
     def status_text(self) -> str:
         """The state in words, since runs of a group may differ in it: `2 finished, 1 running`."""
         states = [tracker.snapshot.state for tracker in self.trackers]

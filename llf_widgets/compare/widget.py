@@ -379,6 +379,7 @@ def _head(number: int, group: RunGroup) -> dict[str, Any]:
         "id": group.id,
         "title": "\n".join(names),
         "state": group.state,
+        "finding": group.has_finding,
         "status_text": group.status_text,
         "tone": number % 4 + 1,
         "dash": run_style(number)[1],

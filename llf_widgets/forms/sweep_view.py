@@ -135,6 +135,7 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
                     "id": run.id,
                     "values": [format_value(tracker.config.get(key)) or UNSET for key in self._keys],
                     "state": tracker.snapshot.state,
+                    "finding": bool(tracker.snapshot.finding),
                     "step": f"{tracker.snapshot.step:,} of {tracker.snapshot.total:,}"
                     if tracker.snapshot.total
                     else "",

@@ -352,6 +352,7 @@ class RunTracker:
             state=status.state,
             description=describe_run(self.config, data),
             reason=status.reason,
+            finding=status.finding,
             step=step,
             total=status.total,
             attempt=status.attempt,

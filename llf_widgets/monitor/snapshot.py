@@ -40,6 +40,7 @@ class RunSnapshot:
         name: display name; empty for none.
         description: model, method and data.
         reason: why the run is in this state, as the trainer wrote it; None if it gave none.
+        finding: what its curves say against the result of a finished run; None if nothing.
         step: last completed step.
         total: planned steps; 0 if unknown.
         attempt: number of the current attempt, from 1.
@@ -75,6 +76,7 @@ class RunSnapshot:
     name: str = ""
     description: str = ""
     reason: str | None = None
+    finding: str | None = None
     step: int = 0
     total: int = 0
     attempt: int = 1

@@ -152,7 +152,8 @@ def _actions(event: dict[str, object], snapshot: RunSnapshot) -> list[dict[str, 
 
 def severity(snapshot: RunSnapshot) -> str:
     """Style of the status sentence, by which a failure is seen at once: `error`, `warn`, or empty for plain text."""
-    return {"failed": "error", "broken": "error", "lost": "warn"}.get(snapshot.state, "")
+    found = "warn" if snapshot.finding else ""
+    return {"failed": "error", "broken": "error", "lost": "warn"}.get(snapshot.state, found)
 
 
 def _about(seconds: float) -> str:
@@ -244,6 +245,8 @@ def _finished(snapshot: RunSnapshot) -> str:
     if snapshot.created is not None and snapshot.ended is not None:
         text += f", {formatting.span(snapshot.created, snapshot.ended)}"
     text += "."
+    if snapshot.finding:
+        text += f" {snapshot.finding}"
     if snapshot.reason:
         text += f" {snapshot.reason}"
     return f"{text} The result is in {snapshot.output}." if snapshot.output else text
@@ -302,6 +305,7 @@ def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
         "name": snapshot.name or snapshot.id,
         "state": snapshot.state,
         "live": snapshot.live,
+        "finding": bool(snapshot.finding),
         "description": snapshot.description,
         "status_text": status_text(snapshot),
         "level": severity(snapshot),

@@ -185,3 +185,11 @@ it('offers the metrics of evaluations as orders, and shows in each row the one t
   expect(list.value).toBe('metric:eval_rougeL');
   expect(list.selectedOptions[0].textContent).toBe('By rougeL');
 });
+
+it('marks a finished run whose curves speak against its result, and says why', () => {
+  const finding = 'The loss ended at 3.30, 3.4 times the first one (0.97).';
+  showRuns(run('a', { state: 'finished', step: 24, total: 24, finding }));
+  const row = document.querySelector('.llf-RunsPanel-row')!;
+  expect(row.classList.contains('has-finding')).toBe(true);
+  expect(row.textContent).toContain(`finished 24/24: ${finding}`);
+});

@@ -26,6 +26,7 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
     total: 141,
     created: 1000,
     reason: null,
+    finding: null,
     remaining: null,
     loss: 1.28,
     spark: [1.8, 1.5, 1.28],

@@ -5,7 +5,7 @@ import { svg } from '../shared/svg.js';
 
 /** @typedef {{label: string, cells: string[], best: number[], code: boolean}} TableRow */
 /** @typedef {{title: string, note: string, rows: TableRow[]}} TableSection */
-/** @typedef {{name: string, label: string, id: string, title: string, state: string, status_text: string, tone: number, dash: string}} ComparedRun a run, or a group of runs */
+/** @typedef {{name: string, label: string, id: string, title: string, state: string, status_text: string, finding: boolean, tone: number, dash: string}} ComparedRun a run, or a group of runs */
 
 /**
  * Creates the table of the runs.
@@ -56,14 +56,24 @@ export function runTable(onRemove) {
     );
     drawIfChanged(
       states,
-      runs.map(({ state, status_text }) => [state, status_text]),
+      runs.map(({ state, status_text, finding }) => [
+        state,
+        status_text,
+        finding
+      ]),
       () => [
         h('th', { scope: 'row' }, 'State'),
-        ...runs.map(({ state, status_text }) =>
+        ...runs.map(({ state, status_text, finding }) =>
           h(
             'td',
             { class: 'llf-num' },
-            h('span', { class: `llf-State is-${state}` }, status_text)
+            h(
+              'span',
+              {
+                class: `llf-State is-${state}${finding ? ' has-finding' : ''}`
+              },
+              status_text
+            )
           )
         )
       ]

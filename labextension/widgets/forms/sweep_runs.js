@@ -4,7 +4,7 @@ import { drawIfChanged, drawKeyed, h, setText } from '../shared/dom.js';
 /** @import { Context } from '../shared/model' */
 
 /**
- * @typedef {{ id: string, values: string[], state: string, step: string, result: string, best: boolean }} Line
+ * @typedef {{ id: string, values: string[], state: string, finding: boolean, step: string, result: string, best: boolean }} Line
  * @typedef {{ keys: string[], metric: string, live: boolean, rows: Line[] }} Lines
  */
 
@@ -114,13 +114,13 @@ export function sweepRunTable({ model, el }) {
   /** Shows how far a run is. */
   function updateRow(
     /** @type {HTMLElement} */ node,
-    /** @type {Line} */ { id, state, step, result, best }
+    /** @type {Line} */ { id, state, finding, step, result, best }
   ) {
     const cells = /** @type {HTMLElement[]} */ ([...node.children]).slice(-4);
     const [name, , , monitor] = cells.map(
       cell => /** @type {HTMLElement} */ (cell.firstElementChild)
     );
-    name.className = `llf-State is-${state}`;
+    name.className = `llf-State is-${state}${finding ? ' has-finding' : ''}`;
     setText(name, state);
     setText(cells[1], step);
     drawIfChanged(cells[2], [result, best], () => [

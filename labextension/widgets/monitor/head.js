@@ -23,6 +23,7 @@ import { progressSection } from './progress.js';
  * @typedef {object} HeadData result of `llf_widgets.monitor.status_text.header_json`
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
  * @property {string} description @property {string} status_text @property {Message['level']} level
+ * @property {boolean} [finding] whether the curves of a finished run speak against its result
  * @property {string} [predictions_text]
  * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs
  * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
@@ -88,7 +89,7 @@ export function headSection(feed) {
     setText(id, v.id);
     setText(about, v.description);
     setText(state, v.state);
-    state.className = `llf-State is-${v.state}`;
+    state.className = `llf-State is-${v.state}${v.finding ? ' has-finding' : ''}`;
     box.classList.toggle('is-live', v.live);
     drawIfChanged(statusText, [v.status_text, v.level], () => [
       v.level

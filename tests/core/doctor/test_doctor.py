@@ -3,16 +3,27 @@
 import json
 import mmap
 import random
+from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.registry import declared
 from llf_core.doctor import Doctor
 from llf_core.doctor.loss_rules import RULES
 from llf_core.doctor.run_metrics import RunMetrics
+from llf_core.launch import Run
 from llf_core.runs import RunReader, RunWriter
 from llf_core.runs.config_file import read_config
+from llf_core.runs.listing import read_row
+from llf_core.runs.overview import overview
+from llf_core.runs.run_table import table
+from llf_core.runs.status import read_status
 from llf_core.training.session import run_attempt
+from llf_widgets.monitor.run_tracker import RunTracker
+from llf_widgets.monitor.status_text import header_json
 from tests.attempts import data_file, make_run, settings, trained
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
@@ -205,3 +216,43 @@ def test_a_beta_that_is_none_counts_as_the_default(make_run, beta):
         writer.metric(step, {"loss": 0.5, **rewards})
     found = [one.message for one in Doctor(folder).look() if one.rule == "likelihood_falls"]
     assert ["by 71 of" in one for one in found] == [True]
+
+
+REAL_RUNS = [json.loads(line) for line in (Path(__file__).parent / "real_runs.jsonl").read_text().splitlines()]
+"""Losses of real runs of smollm2-135m-instruct with LoRA rank 8 and batches of two, logged at each step."""
+
+
+@pytest.mark.parametrize("run", REAL_RUNS, ids=lambda run: f"{run['stage']} {run['rate']:g} {run['seed']}")
+def test_a_real_run_has_diverged_where_its_median_is_three_times_the_first_loss(run):
+    loss, config = np.array(run["loss"]), {"stage": run["stage"], "finetuning_type": "lora"}
+    steps = np.arange(1, len(loss) + 1)
+    found = [
+        rule.look(RunMetrics({"loss": (steps[:end], loss[:end])}, config=config, learning_rate=run["rate"]))
+        for end in steps
+        for rule in RULES
+        if rule.name == "diverged" and rule.applies_to(declared(StageDeclaration)[run["stage"]])
+    ]
+    tripled = [np.median(loss[end - 5 : end]) >= 3 * loss[0] for end in range(5, len(loss) + 1)]
+    assert any(found) == any(tripled)
+    assert bool(found[-1] and found[-1].outcome) == (min(loss[-1], np.median(loss[-5:])) > 1.5 * loss[0])
+
+
+def test_a_run_that_ends_high_says_so_wherever_its_state_is_shown(trained):
+    same = {"finetuning_type": "full", "save_strategy": "no"}
+    well, _ = trained(learning_rate=2e-3, max_steps=40, **same)
+    ill, _ = trained(learning_rate=2e-1, max_steps=12, model_name_or_path=str(well.output), **same)
+    assert read_status(well).finding is None
+    losses = RunReader(ill).metrics().values("loss")
+    last, first = losses[-1], losses[0]
+    said = (
+        f"The loss ended at {last:.2f}, {last / first:.1f} times the first one ({first:.2f}). Lower the learning rate"
+    )
+    assert read_status(ill).finding == f"{said} to 0.02."
+    row = read_row(ill)
+    assert said in "\n".join(table([row], [ill.id], 200))
+    assert said in " ".join(" ".join(overview(Run(ill).summary(), changed={})).split())
+    tracker = RunTracker(ill)
+    tracker.refresh()
+    head = header_json(tracker.snapshot, 0.0)
+    assert (head["level"], head["finding"]) == ("warn", True)
+    assert said in head["status_text"]

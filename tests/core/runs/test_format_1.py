@@ -90,7 +90,7 @@ def test_listing(format_1):
         "reason": "Stopped at step 93 of 141 with checkpoint-93.", "device": "cpu", "host": "ws-1", "tags": ["first"],
         "model": "smollm2-135m-instruct", "dataset": "lighthouse", "stage": "sft", "method": "lora",
         "note": "the lighthouse", "spark": [2.5, 2.25, 2.0, 1.75], "loss": 1.75, "counted": [], "remaining": None,
-        "evaluated": {"eval_loss": 2.125}, "weights": True,
+        "evaluated": {"eval_loss": 2.125}, "weights": True, "finding": None,
     }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from llf_core.runs.overview import overview
 
 FACTS = {
     "id": "20261124-142530-tiny-sft-lora", "name": "lr 3e-3", "state": "finished", "step": 30, "total": 30,
-    "attempt": 2, "reason": None, "created": 1_800_000_000.0, "ended": 1_800_000_430.0, "remaining": None,
+    "attempt": 2, "reason": None, "finding": None, "created": 1_800_000_000.0, "ended": 1_800_000_430.0,
+    "remaining": None,
     "model": "tiny", "dataset": "rows", "stage": "sft", "method": "lora", "loss": 0.29331, "eval_loss": "NaN",
     "counted": [{"name": "rewards/accuracies", "label": "Accuracy", "form": "share", "value": 0.83}],
     "metrics": {"learning_rate": 5e-5}, "checkpoints": [20, 30], "output": "/home/output", "folder": "/home",
