@@ -1,4 +1,4 @@
-"""Base class of views whose saved text keeps up with them."""
+"""Base classes of views whose saved text keeps up with them."""
 
 from __future__ import annotations
 
@@ -21,35 +21,46 @@ def may_repeat(error: Exception, *, began: bool) -> bool:
     return began or not isinstance(error, ValueError | TypeError)
 
 
-class SavedView(FrontEnd):
-    """A view that rewrites its outputs, so that a saved notebook shows its last state without a kernel.
+class SavedOutputs:
+    """Rewrites the outputs of a view, so that a saved notebook shows its last state without a kernel.
 
-    A subclass adds its text to the bundle of `_repr_mimebundle_`, and calls `_update_outputs` when it has changed.
+    A subclass calls `_update_outputs` when the texts in its bundle have changed.
     """
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *values: Any, **named: Any) -> None:
         self._displays: list[Any] = []
-        super().__init__(**values)
+        self._changes = 0
+        super().__init__(*values, **named)
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget, to which a subclass adds its text."""
-        return self.widget_mimebundle(**options)
+        """The widget with its texts, and metadata."""
+        raise NotImplementedError
 
     def _ipython_display_(self, **options: object) -> None:
         """Display the view in an output that can be rewritten."""
         from IPython.display import display
 
+        changes = self._changes
         data, about = self._repr_mimebundle_(**options)
         handle = display(data, metadata=about, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         self._displays.append(handle)
-        if self._repr_mimebundle_()[0].get("text/plain") != data.get("text/plain"):  # it changed while it was shown
+        if self._changes != changes:  # while it was shown
             self._update_outputs()
 
     def _update_outputs(self) -> None:
         """Rewrite all outputs that show the view; those of a closed view stay as they are."""
+        self._changes += 1
         bundle = self._repr_mimebundle_
-        if bundle is None:  # so ipywidgets marks a closed view
+        if bundle is None or not self._displays:  # so ipywidgets marks a closed view
             return
         data, about = bundle()
         for handle in self._displays:
             handle.update(data, metadata=about, raw=True)
+
+
+class SavedView(SavedOutputs, FrontEnd):
+    """A front end that rewrites its outputs; a subclass adds its text to the bundle of `_repr_mimebundle_`."""
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, to which a subclass adds its text."""
+        return self.widget_mimebundle(**options)

@@ -30,6 +30,8 @@ from llf_widgets.monitor.ranking import RankedMetric, ranked_metric
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from llf_widgets.compare.run_group import RunGroup
     from llf_widgets.monitor.run_tracker import RunTracker
 
@@ -197,15 +199,16 @@ def _output_bytes(tracker: RunTracker) -> float | None:
 def _config(groups: Sequence[RunGroup]) -> TableSection:
     configs = [tracker.config for group in groups for tracker in group.trackers]
     keys = {key for config in configs for key in config} - HIDDEN_KEYS
-    found = differing(configs)
-    lines = [
+    rows = [
         TableRow(key, tuple(_every(value_at(one.config, key) for one in group.trackers) for group in groups), code=True)
-        for key in found
+        for key in differing(configs)
     ]
+    lines = [row for row in rows if len(groups) == 1 or len(set(row.cells)) > 1]  # each group may have the same seeds
+    count = len(lines)
     changes = [_every(map(_live_changes, group.trackers)) for group in groups]
     if any(text != NONE for text in changes):
         lines.append(TableRow("changed while running", tuple(changes)))
-    note = f"{len(found):,} of {len(keys):,} keys differ" if found else f"the same: {len(keys):,} keys"
+    note = f"{count:,} of {len(keys):,} keys differ" if count else f"the same: {len(keys):,} keys"
     return TableSection("Config", note, tuple(lines))
 
 
@@ -284,7 +287,7 @@ def _row(  # noqa: PLR0913, PLR0917 - a row, and how its cells are made
     direction: str = "less",
     suffix: Callable[[RunTracker], str] = lambda _: "",
 ) -> TableRow:
-    """A row of numbers with the best groups marked.
+    """A row of numbers with the best groups marked, unless ranges overlap.
 
     Args:
         title: label of the row.
@@ -299,8 +302,7 @@ def _row(  # noqa: PLR0913, PLR0917 - a row, and how its cells are made
     for group in groups:
         numbers = [read(tracker) for tracker in group.trackers]
         known = [number for number in numbers if number is not None]
-        mean = float(np.mean(known)) if known else None
-        values.append(None if mean is None or not np.isfinite(mean) else sign * mean)
+        values.append(sign * np.array(known) if known and np.isfinite(known).all() else None)
         cells.append(_cell(known, len(numbers), write) + (suffix(group.trackers[0]) if len(numbers) == 1 else ""))
     return _marked(title, tuple(cells), values)
 
@@ -314,16 +316,20 @@ def _cell(known: Sequence[float], runs: int, write: Callable[[float], str]) -> s
     return text if len(known) == runs else f"{text}\n{len(known)} of {runs} runs"
 
 
-def _marked(label: str, cells: tuple[str, ...], values: Sequence[float | None]) -> TableRow:
-    """A row with the smallest values marked as best.
+def _marked(label: str, cells: tuple[str, ...], values: Sequence[NDArray[np.float64] | None]) -> TableRow:
+    """A row with the groups of the smallest mean marked as best, from the values `[runs]` of each.
 
-    None is marked if fewer than two are known, or all are equal or displayed equally.
+    None is marked if fewer than two are known, all means are equal or displayed equally, or another group has a value
+    within the range of the best.
     """
-    known = [value for value in values if value is not None]
-    read = {cell for cell, value in zip(cells, values, strict=True) if value is not None}
-    if len(set(known)) < 2 or len(read) < 2:  # noqa: PLR2004 - nothing to choose between
+    known = {place: value for place, value in enumerate(values) if value is not None}
+    means = {place: float(value.mean()) for place, value in known.items()}
+    if len(set(means.values())) < 2 or len({cells[place] for place in known}) < 2:  # noqa: PLR2004 - nothing to choose
         return TableRow(label, cells)
-    return TableRow(label, cells, tuple(place for place, value in enumerate(values) if value == min(known)))
+    best = tuple(place for place, mean in means.items() if mean == min(means.values()))
+    highest_of_best = max(float(known[place].max()) for place in best)
+    apart = all(value.min() > highest_of_best for place, value in known.items() if place not in best)
+    return TableRow(label, cells, best if apart else ())
 
 
 def _event(tracker: RunTracker, kind: str) -> dict[str, object]:

@@ -65,7 +65,7 @@ def middle(text: str, max_length: int) -> str:
 
 
 def value_at(config: Mapping[str, object], key: str) -> str:
-    """Format the value of a config's key for display; a dash for a missing key, whose value is the default.
+    """Format the value of a config's key for display; a dash for a missing key.
 
     Args:
         config: flat keys of a run.
@@ -92,17 +92,28 @@ def value_of(value: object) -> str:
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Keys whose values differ between configs: what a comparison of runs is about.
 
-    Keys of output locations are left out. A missing key differs from the value None, since its default may be another.
+    Keys of output locations are left out. A missing key differs from the value None, since its default may be another;
+    where no config of the same stage and method has it, they lack it, and it is no difference.
 
     Args:
         configs: flat keys of each run.
     """
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in HIDDEN_KEYS))
-    return [
-        key
-        for key in keys
-        if len({json.dumps(config[key], default=str) if key in config else None for config in configs}) > 1
-    ]
+    return [key for key in keys if len(_values(configs, key)) > 1]
+
+
+def _values(configs: Sequence[dict[str, Any]], key: str) -> set[str | None]:
+    """The values of a key in the configs whose stage and method have it; None for one without the key."""
+    having = {_method(config) for config in configs if key in config}
+    return {
+        json.dumps(config[key], default=str) if key in config else None
+        for config in configs
+        if _method(config) in having
+    }
+
+
+def _method(config: dict[str, Any]) -> tuple[str, str]:
+    return str(config.get("stage")), str(config.get("finetuning_type"))
 
 
 def _without_common_words(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sized
 from html import escape
@@ -11,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import traitlets
 
+from llf_core.runs import FINAL
 from llf_core.runs.metric_catalog import primary_metric
 from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
 from llf_core.untrusted import replace_surrogates
-from llf_widgets.close_widgets import close_descendants
+from llf_widgets.close_widgets import ClosedByHand, close_descendants
 from llf_widgets.compare.comparison_table import NONE, TableSection, comparison_sections
 from llf_widgets.compare.labels import MAX_LENGTH, middle
 from llf_widgets.compare.plotly_figure import X_AXES, available_curves, figure_json, run_style
 from llf_widgets.compare.run_group import RunGroup, named_groups
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import run_folder
+from llf_widgets.monitor.poller import Poller
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.plotting.array_encoding import encode_arrays
+from llf_widgets.saved_view import SavedOutputs
 from llf_widgets.view_files import script, stylesheet, text
 from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 
@@ -41,6 +46,11 @@ if TYPE_CHECKING:
 MAX_RUNS = 8
 """Columns of the table: runs, or groups of runs."""
 MAX_GROUP_RUNS = 20
+POLL_SECONDS = 1.0
+"""Seconds between two looks at runs that have not ended."""
+SAVE_SECONDS = 30.0  # between two rewrites of the saved text while no run changes its state
+ENDED = FINAL | {"broken"}
+"""States after which a run is not looked at again: it has ended, or was deleted."""
 MAX_CHOICES = 50  # runs that can be added, the newest ones
 NAME_CHARACTERS = 40  # letters of a run's name in a list
 SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
@@ -71,11 +81,11 @@ class CompareView(FrontEnd):
     error = traitlets.Unicode("", help="Why a run could not be added").tag(sync=True)
 
 
-class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
+class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
     """Runs side by side: results, cost, differences in config, data and environment, curves and answers.
 
-    It is read-only. Live runs are shown in their current state; `refresh()` reads them again. A run whose files are
-    damaged or were deleted is shown as `broken`.
+    It is read-only, and follows its runs until all have ended; so do the texts in a saved notebook. `refresh()` reads
+    the runs again, for one that was resumed since. A run whose files are damaged or were deleted is shown as `broken`.
 
     Args:
         runs: runs, their ids or folders; one to eight. Or groups of runs by name, such as the runs of one method with
@@ -103,11 +113,14 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._index = RunIndex(home)
         self._view = CompareView()
         self._members = self._track(runs)
+        self._reading = threading.RLock()  # the poller reads while a message adds or removes a run
+        self._poll_error, self._saved = "", (0.0, [""])
+        self._poller = Poller(self._poll, self._show_poll_error, "llf-compare")
         super().__init__(children=[self._view])
         self.add_class("llf")
         self.add_class("llf-Compare")
         self._view.observe(lambda _: self._draw(), ["curve", "x_axis", "log_scale", "show_raw"])
-        self._view.observe(lambda _: self.refresh(), "smoothing")
+        self._view.observe(lambda _: self._read(), "smoothing")
         self._view.on_msg(self._on_message)
         self.refresh()
 
@@ -130,15 +143,45 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
         self._show(self._track(runs))
 
     def refresh(self) -> None:
-        """Read the runs again, for live runs; the reader's choice of curve and axes is kept.
+        """Read the runs again; the reader's choice of curve and axes is kept.
 
         Raises:
             UnreadableError: a file of a run is not a regular file, or the system denies access.
             OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
                 `replay.json`) cannot be read.
         """
-        for tracker in self._trackers:
-            tracker.refresh()
+        self._read()
+        self._save()
+        self._poller.start()
+
+    def _poll(self) -> float | None:
+        with self._reading:
+            changed = [tracker.refresh() for tracker in self._trackers]
+            if any(changed):
+                self._update()
+            states = [tracker.snapshot.state for tracker in self._trackers]
+        if states != self._saved[1] or (time.monotonic() - self._saved[0] > SAVE_SECONDS):
+            self._save()
+        return None if ENDED.issuperset(states) else POLL_SECONDS
+
+    def _save(self) -> None:
+        """Rewrite the outputs, whose image takes about a second to draw."""
+        self._saved = (time.monotonic(), [tracker.snapshot.state for tracker in self._trackers])
+        self._update_outputs()
+
+    def _show_poll_error(self, sentence: str) -> None:
+        if self._view.error == self._poll_error:  # else it says why a run could not be added
+            self._view.error = sentence
+        self._poll_error = sentence
+
+    def _read(self) -> None:
+        with self._reading:
+            for tracker in self._trackers:
+                tracker.refresh()
+            self._update()
+
+    def _update(self) -> None:
+        """Show what was read."""
         chosen = self._view.smoothing
         window = max(window_of(one.series, one.snapshot.total) for one in self._trackers) if chosen is None else chosen
         for tracker in self._trackers:
@@ -162,12 +205,15 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def _show(self, members: list[tuple[str, list[RunTracker]]]) -> None:
         """Show other runs. Where they cannot be read, the runs before stay, so that the view can go on."""
-        before, self._members = self._members, members
-        try:
-            self.refresh()
-        except BaseException:
-            self._members = before
-            raise
+        with self._reading:
+            before, self._members = self._members, members
+            try:
+                self._read()
+            except BaseException:
+                self._members = before
+                raise
+        self._save()
+        self._poller.start()
 
     @property
     def _trackers(self) -> list[RunTracker]:
@@ -339,21 +385,24 @@ class Compare(widgets.VBox):  # type: ignore[misc]  # ipywidgets ships no types
 
     def close(self) -> None:
         """Close the view and free its widgets, which ipywidgets keeps otherwise."""
+        self._poller.stop()
         close_descendants(self)
         super().close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget; for hosts without widgets and saved notebooks also table, image and answers."""
-        shown = super()._repr_mimebundle_(**kwargs) or {}
+        shown = widgets.VBox._repr_mimebundle_(self, **kwargs) or {}
         ids: object = [tracker.snapshot.id for tracker in self._trackers]
         if any(label for label, _ in self._members):
             ids = {group.label: [tracker.snapshot.id for tracker in group.trackers] for group in self._groups}
+        with self._reading:
+            html = self._html()
         return {
             VIEW_MIME_TYPE: {"view": "compare"},
             **shown,
-            "text/html": f'<div class="llf-Static">{self._html()}</div>',
+            "text/html": f'<div class="llf-Static">{html}</div>',
             "text/plain": f"llf.Compare({ids!r})",
-        }
+        }, {}
 
 
 def _row(tag: str, label: str, cells: Sequence[str], best: Sequence[int] = ()) -> str:

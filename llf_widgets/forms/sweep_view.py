@@ -9,11 +9,10 @@ import ipywidgets as widgets
 import numpy as np
 import traitlets
 
-from llf_core.runs import FINAL
 from llf_core.runs.metric_catalog import lowercase_label
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.close_widgets import ClosedByHand, close_descendants
-from llf_widgets.compare.widget import MAX_RUNS, Compare
+from llf_widgets.compare.widget import ENDED, MAX_RUNS, POLL_SECONDS, Compare
 from llf_widgets.forms.form_widget import FormWidget
 from llf_widgets.forms.sweep_plan import UNSET
 from llf_widgets.forms.values import format_value
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.launch import Run
-
-POLL_SECONDS = 1.0  # seconds between two looks
-ENDED = FINAL | {"broken"}
-"""States after which a run of a sweep is not looked at again: it has ended, or was deleted."""
 
 
 class SweepRunTable(FormWidget):
@@ -115,8 +110,6 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
             if best != self._compared_runs:
                 self._compared_runs = best
                 self._comparison.show([self._runs[place] for place in best])
-            else:
-                self._comparison.refresh()
         return None if all(tracker.snapshot.state in ENDED for tracker in self._trackers) else POLL_SECONDS
 
     def _draw(self) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from llf_widgets.plotting.line_labels import LineEnd
 
 GRAY = to_hex(MUTED)
+MARGIN = 0.05
+"""Inches around what is drawn, at least."""
 
 
 def new_figure(width: float, height: float, dpi: int) -> Figure:
@@ -36,9 +38,16 @@ def new_figure(width: float, height: float, dpi: int) -> Figure:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as bytes of a PNG file with a transparent background, for light and dark themes."""
+    """The figure as bytes of a PNG file with a transparent background, for light and dark themes.
+
+    It grows where a label reaches over its edge, which depends on the numbers.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    box = Bbox.union([figure.bbox_inches, figure.get_tightbbox().padded(MARGIN)])
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", transparent=True)
+    figure.savefig(buffer, format="png", transparent=True, bbox_inches=box)
     return buffer.getvalue()
 
 

@@ -109,3 +109,26 @@ def test_a_form_is_there_after_a_reload_and_its_run_is_in_the_saved_notebook(pag
     expect(output).to_contain_text("finished")
     expect(output).to_contain_text("max_steps: 3")
     expect(page.get_by_text("Error displaying widget").locator("visible=true")).to_have_count(0)
+
+
+def test_a_comparison_follows_a_sweep_to_its_end_also_where_it_is_saved(page, lab, tiny_model_dir):
+    rows = [{"instruction": f"Say {number}.", "output": f"It is {number}."} for number in range(8)]
+    config = {
+        "model_name_or_path": str(tiny_model_dir), "dataset": rows, "max_steps": 3, "logging_steps": 1,
+        "per_device_train_batch_size": 2, "save_strategy": "no",
+    }  # fmt: skip
+    sweep = f"llf.sweep({config!r} | {{'finetuning_type': name}}, {{'seed': [1]}}) for name in ('lora', 'full')"
+    path = lab.notebook("sweep.ipynb", f"import llf_widgets as llf\nllf.Compare({{name: {sweep}}})")
+    lab.open(page, path.name)
+    lab.run_cell(page, 0)
+    states = page.locator(".llf-Compare .llf-State")
+    expect(states).to_have_text(["finished", "finished"], timeout=240_000)
+    page.wait_for_function(
+        "() => !/created|queued|running/.test(window.jupyterapp.shell.currentWidget.content.model.toJSON()"
+        ".cells[0].outputs[0].data['text/html'])"
+    )
+    expect(page.locator(".llf-Compare")).to_have_count(1)
+    lab.save(page)
+    saved = nbformat.read(path, 4).cells[0].outputs[0].data["text/html"]
+    assert saved.count("finished") == 2
+    assert "data:image/png" in saved

@@ -1,10 +1,14 @@
 """Runs side by side: numbers by hand, and two real runs."""
 
+import base64
 import json
+import re
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from llf_core.runs import update_env
 from llf_core.runs.evaluation_verdicts import JudgedPair, add_verdict
@@ -14,6 +18,7 @@ from llf_widgets.compare import Compare
 from llf_widgets.compare.comparison_table import NONE, comparison_sections
 from llf_widgets.compare.plotly_figure import figure_json, outline, x_values
 from llf_widgets.compare.run_group import named_groups
+from llf_widgets.monitor.mime_bundle import mime_bundle
 from llf_widgets.monitor.ranking import ranked_metric
 from llf_widgets.monitor.run_tracker import RunTracker
 from llf_widgets.plotting.array_encoding import encode_arrays
@@ -21,6 +26,7 @@ from llf_widgets.view_mime_type import VIEW_MIME_TYPE
 from tests.attempts import data_file, make_run, settings, trained
 from tests.widgets.drawn_charts import traces_of, x_axis, y_axis
 from tests.widgets.monitor.conftest import trainer
+from tests.widgets.monitor.test_monitor import until
 
 __all__ = ["data_file", "make_run", "settings", "trained", "trainer"]
 EVIL = "<img src=x onerror=alert(1)>"
@@ -331,7 +337,7 @@ def test_two_real_runs(trained, tmp_path):
     page = view.html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == page
     assert "data:image/png;base64," in page
-    bundle = view._repr_mimebundle_()
+    bundle, _ = view._repr_mimebundle_()
     assert bundle[VIEW_MIME_TYPE] == {"view": "compare"}
     assert "data:image/png;base64," in bundle["text/html"]
     json.dumps(view._view.figure, allow_nan=False)
@@ -452,6 +458,41 @@ def test_a_group_of_runs_is_their_mean_with_a_band(seeds):
     assert training[1]["y"].tolist() == [4, 8, 12]
 
 
+def test_the_best_of_groups_is_marked_only_where_no_other_reaches_into_its_range(trainer):
+    def group(*losses):
+        made = []
+        for loss in losses:
+            made.append(trainer())
+            made[-1].steps(1, 3, loss=loss)
+        return [tracked(one.folder, 0) for one in made]
+
+    def best(*groups):
+        members = [(str(place), one) for place, one in enumerate(groups)]
+        return lines(table(named_groups(members))["Result"])["Training loss, last"].best
+
+    low, wide, high = group(0.136, 0.150), group(0.085, 0.225), group(0.3, 0.4)
+    assert best(low, wide) == ()  # 0.143 against 0.155
+    assert best(low, high) == (0,)
+    assert best(wide, group(0.1)) == ()
+    assert best(group(0.1), group(0.2)) == (0,)
+
+
+def test_settings_that_a_method_lacks_and_seeds_of_each_group_are_no_differences(trainer):
+    def group(method, *more):
+        made = []
+        for seed in (1, 2):
+            made.append(trainer())
+            text = "\n".join(("model_name_or_path: m", f"finetuning_type: {method}", f"seed: {seed}", *more))
+            made[-1].folder.config.write_text(text)
+        return method, [tracked(one.folder) for one in made]
+
+    found = table(named_groups([group("lora", "lora_rank: 8", "lora_alpha: null"), group("freeze")]))["Config"]
+    assert {row.label: row.cells for row in found.rows} == {"finetuning_type": ("lora", "freeze")}
+    assert found.note == "1 of 5 keys differ"
+    alone = table(named_groups([group("lora")]))["Config"]
+    assert {row.label: row.cells for row in alone.rows} == {"seed": ("1, 2",)}
+
+
 def test_the_outline_of_a_band_has_gaps_where_its_runs_have(seeds):
     nan, x = np.nan, np.arange(6.0)
     low, high = np.array([1, 2, nan, 4, 0, 6]), np.array([2, 3, 9, 5, 6, 7.0])
@@ -492,7 +533,7 @@ def test_groups_are_added_removed_saved_and_exported_by_name(seeds):
     assert view.frame().index.names[:2] == ["group", "run"]
     assert sorted(view.frame().loc["LoRA"].index.get_level_values("run").unique()) == sorted(one.id for one in several)
     ids = [one.id for one in several]
-    assert view._repr_mimebundle_()["text/plain"] == f"llf.Compare({ {'LoRA': ids, 'full': [alone.id]}!r})"
+    assert view._repr_mimebundle_()[0]["text/plain"] == f"llf.Compare({ {'LoRA': ids, 'full': [alone.id]}!r})"
     view._on_message(None, {"type": "remove", "run": several[0].id}, [])
     assert [one["label"] for one in view._view.view["runs"]] == ["full"]
     assert view._view.view["note"] == ""
@@ -519,3 +560,39 @@ def test_a_group_shows_each_different_answer_with_its_number_of_runs(trainer):
 def test_what_is_no_group_of_runs_is_refused(groups):
     with pytest.raises(ValueError, match="groups with a name and 1 to 20 runs"):
         Compare(groups)
+
+
+def test_runs_that_have_not_ended_are_followed_and_no_longer_than_that(trainer):
+    one, other = trainer(name="one"), trainer(name="other")
+    view = Compare([one.folder, other.folder])
+    assert [head["status_text"] for head in view._view.view["runs"]] == ["running", "running"]
+    one.steps(1, 3, loss=0.25)
+    until(lambda: "0.2500" in json.dumps(view._view.view["sections"]))
+    assert view._poller.is_alive
+    one.writer.close("finished")
+    other.writer.close("failed", "The disk is full.")
+    until(lambda: not view._poller.is_alive)
+    assert [head["status_text"] for head in view._view.view["runs"]] == ["finished", "failed"]
+    assert "finished" in view._repr_mimebundle_()[0]["text/html"]
+    late = trainer(name="late")
+    view.show([one.folder, late.folder])
+    assert view._poller.is_alive
+    view.close()
+    until(lambda: not view._poller.is_alive)
+
+
+@pytest.mark.parametrize("values", [(-0.1, -0.1069, -0.1138), (-123456.5, 4e5, -7e-7), (1e-7, 2e-7, 3e-7)])
+def test_no_label_of_a_saved_chart_is_cut_off(trainer, values):
+    run = trainer()
+    for step, value in enumerate(values, 1):
+        logged = {"reward": value, "rewards/brief": value, "loss": value, "eval_loss": value, "entropy": value}
+        run.writer.metric(step, logged | {"kl": value})
+    run.writer.flush()
+    view = Compare([run.folder])
+    tracker = tracked(run.folder)
+    compared = re.search('base64,([^"]+)', view.html())[1]
+    for image in (compared, mime_bundle(tracker)["image/png"]):
+        opacity = np.asarray(Image.open(BytesIO(base64.b64decode(image))).convert("RGBA"))[..., 3]
+        assert opacity.any()
+        assert not any(edge.any() for edge in (opacity[:, :2], opacity[:, -2:], opacity[:2], opacity[-2:]))
+    view.close()
