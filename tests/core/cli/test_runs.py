@@ -89,7 +89,7 @@ def test_a_waiting_run_is_queued_in_every_list_and_a_state_of_the_filter(llf):
     assert llf("runs", "delete", folder.id).exception.args[0].startswith(f"{folder.id} is queued. ")
     assert {row.id for row in active_runs()} == {folder.id, other.id}
     comparison = Compare({"both": [folder.id, other.id]})
-    assert "queued" in comparison._repr_mimebundle_()["text/html"]
+    assert "queued" in comparison._repr_mimebundle_()[0]["text/html"]
     words = " ".join(llf("runs", "list", "--help").output.split())
     assert all(state in words for state in SHOWN_STATES)
 
