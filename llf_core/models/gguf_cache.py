@@ -134,7 +134,7 @@ def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -
         try:
             model = read_gguf_model(gguf, dtype)
         except ValueError as error:
-            raise ModelError(f"{gguf.name} cannot be loaded: {first_line(error)}") from error
+            raise ModelError(f"{gguf} cannot be loaded: {first_line(error)}") from error
         model.save_pretrained(ready)
     (ready / MADE).write_bytes(json_bytes(made))
     return ready

@@ -355,7 +355,7 @@ def test_status_file_is_the_contracts(started):
     value = json.loads(run.folder.status.read_text())
     assert set(value) == {
         "format", "state", "step", "total", "pid", "started", "ticks", "boot_id", "host", "heartbeat", "exit_code",
-        "reason", "attempt", "supervisor", "created", "ended", "device", "step_seconds", "best",
+        "reason", "attempt", "supervisor", "created", "ended", "device", "step_seconds", "best", "finding",
     }  # fmt: skip
     assert set(value["supervisor"]) == {"pid", "started", "ticks"}
     assert RunFolder(run.folder.path) == run.folder
