@@ -55,12 +55,17 @@ def join_ranks(*, cpu: bool) -> None:
         _control.append(dist.group.WORLD if cpu else dist.new_group(backend="gloo"))
 
 
+def _control_group() -> Any:
+    """The group of small values; None for torch's only group, where something else has joined the ranks."""
+    return _control[0] if _control else None
+
+
 def from_main(make: Callable[[], T]) -> T:
     """What `make` returns on rank 0, on all ranks, which must all call this; it is pickled for the others."""
     if world_size() == 1:
         return make()
     values: list[Any] = [make() if is_main() else None]
-    dist.broadcast_object_list(values, src=0, group=_control[0])
+    dist.broadcast_object_list(values, src=0, group=_control_group())
     return values[0]  # type: ignore[no-any-return]
 
 
@@ -69,7 +74,7 @@ def from_all(own: T) -> list[T]:
     if world_size() == 1:
         return [own]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, own, group=_control[0])
+    dist.all_gather_object(values, own, group=_control_group())
     return values
 
 
