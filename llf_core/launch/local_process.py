@@ -43,17 +43,11 @@ GATE = 'read -r go && exec "$@" </dev/null'
 
 def trainer_command(folder: RunFolder) -> list[str]:
     """Command of the trainer. `-P` prevents a `datasets.py` next to the notebook from shadowing the library."""
-    processes = processes_of(read_config(folder.config))
-    module, *count = (
-        ("llf_core.training.main",) if processes == 1 else ("llf_core.launch.torchrun_process", str(processes))
-    )
-    return [sys.executable, "-P", "-m", module, str(folder.path), *count]
-
-
-def processes_of(config: Mapping[str, object]) -> int:
-    """Number of processes that train a run, of the values of its config."""
-    processes = config.get("num_processes", 1)
-    return processes if isinstance(processes, int) else 1
+    python = [sys.executable, "-P", "-m"]
+    processes = read_config(folder.config).get("num_processes")
+    if isinstance(processes, int) and processes > 1:
+        return [*python, "llf_core.launch.torchrun_process", str(folder.path), str(processes)]
+    return [*python, "llf_core.training.main", str(folder.path)]
 
 
 def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
