@@ -45,7 +45,7 @@ class FitStrip(FormWidget):
         super().__init__()
         self.on_msg(self._receive)
 
-    def show(self, config: RunConfig | None) -> None:
+    def show(self, config: RunConfig | None, *, has_model: bool = True) -> None:
         """Show the forecast of a config; without one, a sentence.
 
         A reader sees before Start whether the run fits. A file that cannot be read, or that names sizes that no model
@@ -53,9 +53,12 @@ class FitStrip(FormWidget):
 
         Args:
             config: the form's config; None if it has errors.
+            has_model: whether its model can be trained; sizes of one that does not exist would be guessed by its name.
         """
         self._config = config
         self._found, message = _forecast(config)
+        if not has_model:
+            self._found, message = None, message or INVALID
         with self.hold_sync():
             self._message = message
             self._fit = {} if self._found is None else self._found.json()

@@ -272,7 +272,8 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._preview.refresh(self.state.config_values)
         self._trained.refresh(self.state.trained_config)
         self._text.refresh()
-        self._fit.show(self.state.config)
+        no_model = any(one.severity == "error" for one in self.state.problems("model_name_or_path"))
+        self._fit.show(self.state.config, has_model=not no_model)
         self._refresh_start()
         self._hub.request(self.state.name_check.questions)
 

@@ -51,6 +51,16 @@ def test_the_forecast_follows_the_values() -> None:
     studio.close()
 
 
+def test_a_model_that_does_not_exist_has_no_forecast() -> None:
+    studio = Studio()
+    studio.set(model_name_or_path="smollm2-135m-instrct")
+    assert "smollm2-135m-instruct" in str(studio.state.problems("model_name_or_path")[0].message)
+    assert (strip(studio)._fit, strip(studio)._message) == ({}, INVALID)
+    studio.set(model_name_or_path="smollm2-135m-instruct")
+    assert strip(studio)._fit["memory"]["total"] > 0
+    studio.close()
+
+
 def test_a_value_counts_while_it_is_typed_and_the_form_keeps_its_own() -> None:
     studio = Studio()
     before = strip(studio)._fit["memory"]["adapters"]
