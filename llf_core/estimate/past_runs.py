@@ -201,7 +201,8 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     """How much longer or shorter than computed a step will take, by the past runs that are most like it.
 
     The factor is the geometric mean of measured over computed seconds, weighted by `exp(-3 distance)` and by a half for
-    each newer run within `NEAR`, since a machine changes; both are chosen by hand. The spread is `LEAST_SPREAD` within
+    each newer run within `NEAR`, since a machine changes; both are chosen by hand. Runs before a measurement within
+    `NEAR` do not count: somebody asked how fast the machine is now. The spread is `LEAST_SPREAD` within
     a distance of `NEAR`, and grows to `FIRST_SPREAD` at 2 beyond it.
 
     Args:
@@ -225,6 +226,8 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
         weight = math.exp(-3 * apart) * 0.5**age
         age += apart < NEAR
         weighted.append((weight, apart, math.log(run.time_ratio)))
+        if run.measured and apart < NEAR:
+            break
     if not weighted:
         return Correction(1.0, FIRST_SPREAD, 0)
     total = sum(weight for weight, _, _ in weighted)

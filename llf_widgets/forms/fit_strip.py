@@ -55,7 +55,7 @@ class FitStrip(FormWidget):
             config: the form's config; None if it has errors.
             has_model: whether its model can be trained; sizes of one that does not exist would be guessed by its name.
         """
-        self._config = config
+        self._config = config if has_model else None
         self._found, message = _forecast(config)
         if not has_model:
             self._found, message = None, message or INVALID

@@ -118,7 +118,7 @@ class Measurement:
         told = _last(out)
         if code or "seconds" not in told:
             return f"The measurement failed: {told.get('error') or error_message(err)}"
-        return f"Measured: {float(str(told['seconds'])):.3g} s a step."
+        return "Measured. The forecast is from these steps."
 
 
 def _read(path: Path) -> str:

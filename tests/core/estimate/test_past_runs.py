@@ -112,6 +112,14 @@ def test_a_newer_run_counts_twice_an_older_one() -> None:
     assert found.factor == pytest.approx(math.exp((2 * math.log(4) + math.log(1)) / 3))
 
 
+def test_after_a_measurement_earlier_runs_do_not_count() -> None:
+    fast, slow = replace(RUN, seconds=1.0), replace(RUN, seconds=8.0, measured=True)
+    assert correct_seconds(RUN, (fast, slow)).factor == pytest.approx(4)
+    assert correct_seconds(RUN, (replace(fast, measured=True), replace(slow, measured=False))).factor == pytest.approx(
+        math.exp((math.log(4) + math.log(0.5) / 2) / 1.5)
+    )
+
+
 def test_the_more_similar_run_counts_more_and_another_device_nothing() -> None:
     other = replace(RUN, method="full adamw_torch_fused", parameters=4 * 10**9, seconds=20.0)
     factor = correct_seconds(RUN, (other, RUN)).factor

@@ -127,7 +127,7 @@ def test_a_measurement_corrects_the_forecast(tiny_model_dir: Path, tmp_path: Pat
     strip(studio)._receive(None, {"type": "measure"}, [])
     assert strip(studio)._measuring
     strip(studio).wait()
-    assert strip(studio)._note.startswith("Measured: "), strip(studio)._note
+    assert strip(studio)._note == "Measured. The forecast is from these steps."
     assert not strip(studio)._measuring
     found = strip(studio)._fit
     assert "one past run" in found["time"]["basis"]
