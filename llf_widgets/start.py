@@ -23,6 +23,7 @@ def train(
     rewards: Iterable[Any] | None = None,
     name: str | None = None,
     queue: bool = False,
+    on: str | None = None,
 ) -> Run:
     """Start a run in a separate process and return at once; the run survives the kernel.
 
@@ -35,6 +36,7 @@ def train(
             `reward_functions`; None for those of the config.
         name: display name of the run; None for `run_name` of the config, else model, stage and method.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
+        on: where it runs: `2 processes` or `4 gpus` of this machine, or `local`; None for what the config says.
 
     Returns:
         The run.
@@ -70,6 +72,7 @@ def train(
         notebook=notebook_location(),
         queue=queue,
         data_check=dataset_problems,
+        on=on,
     )
 
 

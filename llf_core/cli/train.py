@@ -19,6 +19,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Start when no other run trains on this machine.")] = False,
+    on: Annotated[str | None, typer.Option(help="Where it runs: '2 processes', '4 gpus' or a launcher.")] = None,
     rewards: RewardFile = None,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +47,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     for other in () if queue else active_runs():
         err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too. Both will be slower.")
     with in_a_sentence():
-        run = launch(loaded, name=name, queue=queue, rewards=functions)
+        run = launch(loaded, name=name, queue=queue, rewards=functions, on=on)
     if detach:
         print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
         return

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
 from llf_core.config.option import Section, option
+
+_TARGET = re.compile(r"[\w\[/][\w.@:,\[\]/~+=%-]*", re.ASCII)
+
+
+def _target(value: str) -> str:
+    """Check a host or partition: one word that no program takes for an option of its own.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _TARGET.fullmatch(value) or len(value) > 255:  # noqa: PLR2004 - the longest name of a host
+        raise ValueError("Expected one word of letters, digits and . @ : , [ ] / ~ + = % _ -, not starting with -.")
+    return value
 
 
 class Launch(Section):
@@ -15,6 +33,17 @@ class Launch(Section):
         help="Number of CPU threads of each process. Default: one per core, shared by the processes.",
         minimum=1,
         maximum=1024,
+    )
+    launch: Literal["local"] = option(
+        "local",
+        label="Where",
+        help="Where the run runs: `local` is this machine.",
+    )
+    launch_target: Annotated[str, AfterValidator(_target)] | None = option(
+        None,
+        unset="none",
+        label="Target",
+        help="What `launch` starts the run on, if it needs a name: a host or a partition.",
     )
     num_processes: int = option(
         1,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from llf_core import __version__
+from llf_core.config.quantizers import has_cuda
 from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.runs import free_bytes, home
 
@@ -117,6 +118,21 @@ def device() -> dict[str, Any]:
         "count": usable_cpus(),
         "memory": total if limit is None else min(total, limit),
     }
+
+
+def gpu_count() -> int | None:
+    """Number of NVIDIA GPUs that a run of this machine may use, by the driver's list; None if that is not there.
+
+    `CUDA_VISIBLE_DEVICES` is counted; torch has the last word when the trainer starts.
+    """
+    if not has_cuda():
+        return 0
+    try:
+        found = sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
+    except OSError:
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else min(found, sum(bool(part.strip()) for part in visible.split(",")))
 
 
 def cpu_name() -> str:

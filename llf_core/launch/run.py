@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.branch import branch, replay
-from llf_core.launch.detach import start_supervisor
+from llf_core.launch.launchers import start_run
 from llf_core.launch.resume import resume
 from llf_core.launch.run_control import RunControl
 from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run
@@ -119,7 +119,7 @@ class Run(RunControl):
             BrokenRunError: the run's status cannot be read.
         """
         new = replay(self.folder, trust, env=env)
-        start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
+        start_run(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
         return Run(new)
 
     def branch(
@@ -167,7 +167,7 @@ class Run(RunControl):
             >>> lower = run.branch(100, learning_rate=5e-5)
         """
         new = branch(self.folder, step, {**(changes or {}), **more}, name, trust, env=env)
-        start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)})
+        start_run(new, {**(env or {}), "LLF_HOME": str(new.home)})
         return Run(new)
 
     def resume(
@@ -211,7 +211,7 @@ class Run(RunControl):
             PluginError: two installed packages declare the same name or key.
         """
         resume(self.folder, env, rewards, trust, check_config=command is None)
-        start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
+        start_run(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 
     def metrics(self) -> pd.DataFrame:

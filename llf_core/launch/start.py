@@ -8,8 +8,9 @@ from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
+from llf_core.launch.launchers import launch_problem, start_run
+from llf_core.launch.on import keys_of_place
 from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
 from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
@@ -42,6 +43,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     command: Sequence[str] | None = None,
     queue: bool = False,
     data_check: DataCheck | None = None,
+    on: str | None = None,
 ) -> Run:
     """Start a run in separate processes and return at once. The run outlives this process.
 
@@ -60,6 +62,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         command: program with its arguments, to start instead of the trainer; None for the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
         data_check: see `load_checked_config`.
+        on: where it runs, see `llf_core.launch.on.keys_of_place`; None for what the config says.
 
     Returns:
         The run.
@@ -83,6 +86,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
     functions = None if rewards is None else REWARDS.by_name(rewards)
     overrides = [] if functions is None else [f"{REWARDS.key}={json.dumps(list(functions))}"]
+    place = {} if on is None else keys_of_place(on)
+    overrides += [f"{key}={json.dumps(value)}" for key, value in place.items()]
     root = home_folder(home)
     whole: list[str] = []
     if rows is None:
@@ -106,7 +111,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
             folder = _create(loaded, functions, name, root, fill)
     addresses = {URLS_VARIABLE: " ".join([os.environ.get(URLS_VARIABLE, ""), *whole])} if whole else {}
     reach("run.created")
-    start_supervisor(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
+    start_run(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
 
 
@@ -156,6 +161,8 @@ def load_checked_config(
     if command is None:
         root = home_folder(home)
         report = check(report, runs=run_ids(root), home=root, starting=True, seconds=0)
+    if report.ok and (problem := launch_problem(report.config)) is not None:
+        report = report.with_problems((*report.problems, problem))
     if data_check is not None and report.ok:
         found = (with_changes(problem, line=report.lines.get(problem.key)) for problem in data_check(report.config))
         report = report.with_problems((*report.problems, *found))

@@ -26,11 +26,28 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
         env: additional environment variables; None for none.
 
     Raises:
-        ConfigError: the config has errors; it holds each with file, line and fix. Or `LLF_URLS` lacks a URL.
+        ConfigError: the config has errors; it holds each with file, line and fix. Or `LLF_URLS` lacks a URL, or it
+            cannot be started where it says.
         PluginError: two installed plug-ins declare the same key or name.
         FileNotFoundError: the working directory was removed.
     """
-    check_urls(stored_config(folder, what).flat(), what, env)
+    config = stored_config(folder, what)
+    check_urls(config.flat(), what, env)
+    check_place(config)
+
+
+def check_place(config: RunConfig) -> None:
+    """Refuse a config that cannot be started where it says, before a run is made of it.
+
+    Raises:
+        ConfigError: it cannot; the message has the reason.
+    """
+    from llf_core.config import ConfigError
+    from llf_core.launch.launchers import launch_problem
+
+    problem = launch_problem(config)
+    if problem is not None:
+        raise ConfigError((problem,))
 
 
 def stored_config(folder: RunFolder, what: str) -> RunConfig:

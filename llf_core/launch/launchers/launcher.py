@@ -1,0 +1,41 @@
+"""What a launcher is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llf_core.config.values import ConfigValues
+    from llf_core.runs import RunFolder
+
+    Start = Callable[[RunFolder, Mapping[str, str], Sequence[str] | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """A place where a run runs.
+
+    Attributes:
+        name: value of the key `launch`.
+        label: its name in a form.
+        summary: one sentence: what it starts and needs.
+        unavailable: why a config cannot be started there, as a sentence; None if it can. It runs before each start and
+            while a form is shown, so it takes milliseconds unless the config selects this launcher.
+        start: starts the supervisor of a run in the state `created` and returns once it has registered itself or waits
+            for its turn elsewhere. It gets the folder, environment variables that are not stored, and a command that
+            replaces the trainer, or None. It raises a RuntimeError with the reason, which is the run's too.
+    """
+
+    name: str
+    label: str
+    summary: str
+    unavailable: Callable[[ConfigValues], str | None]
+    start: Start
+
+    @property
+    def line(self) -> str:
+        """Label and summary, for a list that a person chooses from."""
+        return f"{self.label}: {self.summary}"

@@ -1,0 +1,36 @@
+"""This machine: the supervisor is a detached process, as it is for every other launcher where the run runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.launch.detach import start_supervisor
+from llf_core.launch.environment import gpu_count
+from llf_core.launch.launchers.launcher import Launcher
+
+if TYPE_CHECKING:
+    from llf_core.config.values import ConfigValues
+
+
+def _unavailable(config: ConfigValues) -> str | None:
+    if config.launch.launch_target is not None:
+        return (
+            f"`launch_target` is {config.launch.launch_target!r}, but `launch: local` has no target. Remove it, or set "
+            "`launch` to where the target is."
+        )
+    processes, gpus = config.launch.num_processes, gpu_count()
+    if processes > 1 and gpus and processes > gpus and not config.training.use_cpu:
+        return (
+            f"`num_processes` is {processes}, and this machine has {gpus} GPU{'s' if gpus > 1 else ''}, one for each "
+            f"process. Set num_processes: {gpus}, or use_cpu: true."
+        )
+    return None
+
+
+LOCAL = Launcher(
+    name="local",
+    label="This machine",
+    summary="Processes of this machine; with several, torchrun starts and ends them together.",
+    unavailable=_unavailable,
+    start=start_supervisor,
+)

@@ -1,0 +1,45 @@
+"""`on`: where a run runs, in one text such as `2 processes`, `4 gpus` or `local`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from llf_core.config import ConfigError, Problem
+from llf_core.launch.environment import gpu_count
+from llf_core.launch.launchers import LAUNCHERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_COUNT = re.compile(r"(?P<count>[0-9]{1,4}) *(?P<what>process|processes|gpu|gpus)")
+_PLACE = re.compile(r"(?P<name>[a-z]+)(?:(?::|://)(?P<target>.+))?")
+
+
+def keys_of_place(on: str) -> Mapping[str, object]:
+    """The keys of a config that a text names: a number of processes or GPUs of this machine, or a launcher.
+
+    Args:
+        on: `N processes`, `N gpus`, or the name of a launcher, with its target after a colon.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    counted = _COUNT.fullmatch(on.strip().lower())
+    if counted is not None and int(counted["count"]) > 0:
+        count, of_gpus = int(counted["count"]), counted["what"].startswith("gpu")
+        if of_gpus and (there := gpu_count()) is not None and count > there:
+            raise _problem(on, f"This machine has {there} NVIDIA GPU{'' if there == 1 else 's'}.")
+        keys: dict[str, object] = {"launch": "local", "launch_target": None, "num_processes": count}
+        return keys | ({"use_cpu": False} if of_gpus else {})
+    place = _PLACE.fullmatch(on.strip())
+    if place is not None and place["name"] in LAUNCHERS:
+        return {"launch": place["name"], "launch_target": place["target"]}
+    names = ", ".join(f"`{name}`" for name in LAUNCHERS)
+    raise _problem(
+        on, f"Expected `2 processes`, `4 gpus`, or one of {names}, with a target after a colon where it has one."
+    )
+
+
+def _problem(on: str, sentence: str) -> ConfigError:
+    return ConfigError((Problem("invalid", "launch", on, f"`on` is {on!r}. {sentence}"),))
