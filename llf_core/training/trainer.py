@@ -241,20 +241,19 @@ class RunTrainer(TrainingLoop):
         if model.training:
             void = self._ends_void and len(self._batches) >= self.current_gradient_accumulation_steps
             note = partial(self._note, inputs["numbers"]) if "numbers" in inputs and not void else None
-            if void:
-                self.stage.commit()
-            total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor, note)
+            with self.stage.void_batch() if void else nullcontext():
+                total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor, note)
+                # Gradients are averaged over ranks: the factor turns that average back into a sum.
+                units = count if num_items_in_batch is None else num_items_in_batch
+                tokens = token_count(inputs) if num_items_in_batch is None else self._tokens[0]
+                loss = self._with_extra_losses(total * self.accelerator.num_processes / units, tokens)
             if void:  # its gradients are zeros, for which the other ranks wait
-                self.stage.rollback()
-                total = 0 * total
-            # Gradients are averaged over ranks: the factor turns that average back into a sum.
-            loss = (
-                total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
-            )
-            tokens = token_count(inputs) if num_items_in_batch is None else self._tokens[0]
-            loss = self._with_extra_losses(loss, tokens)
+                loss = 0 * loss
         elif is_void(self.accelerator.gradient_state.active_dataloader):
             loss = torch.zeros((), device=count.device)
+            if self.stage.batch_dependent:  # the other ranks wait for its sums
+                with self.stage.void_batch():
+                    self.stage.loss_sum(model, inputs)
         else:
             sums = self.eval_parts.run(
                 [inputs],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.config.problem import Fix
 from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
@@ -24,9 +25,18 @@ PROCESSES = (
         lambda c: _several(c) and not stage_of(c).trains_in_ranks,
         lambda c: (
             f"`num_processes` is {c.launch.num_processes}. Stage {c.stage.stage} trains in one process so far; "
-            "sft and pt train in several."
+            "sft, pt, kd, rm, dpo and kto train in several."
         ),
         ONE,
+    ),
+    Rule(
+        ("num_processes", "pref_loss"),
+        lambda c: _several(c) and c.stage.stage == "dpo" and PREFERENCE_LOSSES[c.get("pref_loss")].batch_dependent,
+        lambda c: (
+            f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and each of the "
+            f"{c.launch.num_processes} processes has only its share of them. Expected another pref_loss."
+        ),
+        (*ONE, Fix("Use sigmoid", {"pref_loss": "sigmoid"})),
     ),
     Rule(
         ("num_processes", "optim"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
 
 from llf_core.config.declaration import PluginError
 from llf_core.config.registry import stage_of
 from llf_core.stages.base.measures import Measures
+from llf_core.stages.base.ranks import sum_over_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -189,6 +193,21 @@ class LossStage(Stage, ABC):
         super().__init__(context)
         self.measures = Measures()
         self.accuracy: TokenAccuracy | None = None
+        self._is_void = False
+
+    @contextmanager
+    def void_batch(self) -> Iterator[None]:
+        """Context manager: the loss of a batch is computed for the other ranks alone; nothing else counts it."""
+        kept = self.measures, self.accuracy
+        self.measures, self.accuracy, self._is_void = Measures(), None, True
+        try:
+            yield
+        finally:
+            (self.measures, self.accuracy), self._is_void = kept, False
+
+    def sum_over_ranks(self, own: Tensor) -> Tensor:
+        """Sum of a tensor `[...]` over the batches of all ranks, detached; of a `void_batch` nothing is added."""
+        return sum_over_ranks(torch.zeros_like(own) if self._is_void else own)
 
     def collator(self, **options: object) -> Collate | None:  # noqa: ARG002
         """Create the function that makes batches of examples; None where `llf_core.data.Collator` does.

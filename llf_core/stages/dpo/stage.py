@@ -10,7 +10,6 @@ import torch
 from llf_core.config.declarations.stages.dpo import DPOOptions
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.data.pair_collator import PairCollator
-from llf_core.stages.base.ranks import sum_over_ranks
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses import LOSSES, Pairs, Terms
@@ -164,7 +163,7 @@ class DPO(LossStage):
     def _bco(self, pairs: Pairs, *, training: bool) -> Tensor:
         if training:
             rewards = self.terms.beta * (pairs.chosen_ratio + pairs.rejected_ratio).detach()
-            total, count = sum_over_ranks(torch.stack([rewards.sum(), rewards.new_tensor(2.0 * len(rewards))]))
+            total, count = self.sum_over_ranks(torch.stack([rewards.sum(), rewards.new_tensor(2.0 * len(rewards))]))
             self.baseline.add(total, count)
         return bco(pairs, self.terms, self.baseline.mean)
 

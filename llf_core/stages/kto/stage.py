@@ -12,7 +12,6 @@ from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import DataError
 from llf_core.data.pair_collator import PairCollator
 from llf_core.stages.augmented_dataset import AugmentedDataset
-from llf_core.stages.base.ranks import sum_over_ranks
 from llf_core.stages.base.stage import LossStage
 from llf_core.stages.logprobs import answer_log_probs, group_count
 from llf_core.stages.losses.kto import kl_estimate, kto
@@ -156,7 +155,7 @@ class KTO(LossStage):
         good, lengths = batch["good"], answers.lengths[0::2]
         ratio = policy - reference
         mismatched_ratio = mismatched_policy.detach() - mismatched_reference
-        total, count = sum_over_ranks(
+        total, count = self.sum_over_ranks(
             torch.stack([mismatched_ratio.sum(), mismatched_ratio.new_tensor(float(len(mismatched_ratio)))])
         )
         kl = kl_estimate((total / count).reshape(1))
