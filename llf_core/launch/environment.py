@@ -84,8 +84,13 @@ def start_facts(
         "git": git_state(here),
         "data": {} if fingerprint is None else {"fingerprint": fingerprint},
         "seed": config.get("seed"),
-        "threads": config.launch.threads or max(1, usable_cpus() // config.launch.num_processes),
+        "threads": threads_of_config(config),
     }
+
+
+def threads_of_config(config: RunConfig) -> int:
+    """Number of threads of each process of a run on this machine."""
+    return config.launch.threads or max(1, usable_cpus() // config.launch.num_processes)
 
 
 def packages() -> dict[str, str]:

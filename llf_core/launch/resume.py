@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from llf_core.launch.environment import threads_of_config
 from llf_core.launch.stored_config import check_stored
-from llf_core.runs import Checkpoints, status
+from llf_core.launch.world_size import settings_of_processes
+from llf_core.runs import Checkpoints, status, update_env
+from llf_core.runs.config_file import read_config, run_config
+from llf_core.runs.creation import write_config
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.final_status import keep_reason
 from llf_core.runs.foreign_code import check_run
@@ -25,13 +29,14 @@ TEARDOWN_SECONDS = 20.0
 """Maximum seconds to wait until the processes of the last attempt have exited; chosen by hand."""
 
 
-def resume(
+def resume(  # noqa: PLR0913 - each of them is optional
     folder: RunFolder,
     env: Mapping[str, str] | None = None,
     rewards: Iterable[RewardFunction | str] | None = None,
     trust: bool | str = False,
     *,
     check_config: bool = True,
+    num_processes: int | None = None,
 ) -> None:
     """Begin the next attempt of an ended run, so that a supervisor can be started for it.
 
@@ -43,6 +48,7 @@ def resume(
         rewards: fixed reward functions, which replace those of the same names; None to keep all.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
         check_config: whether LLF's trainer will read its config, which must then be valid.
+        num_processes: number of processes that go on, see `settings_of_processes`; None for as many as before.
 
     Raises:
         RuntimeError: it has not ended, or it has finished; another process has resumed it; a process of the last
@@ -51,8 +57,8 @@ def resume(
             `LLF_URLS` lacks a URL with credentials.
         TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
             generator.
-        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
-            signature that cannot be inspected, or a source with a lone surrogate.
+        ValueError: these processes cannot make the same steps; two reward functions have the same name, or one has no
+            name or that of a built-in one, or a signature that cannot be inspected, or a source with a lone surrogate.
         UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
         TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
         BrokenRunError: the run's status cannot be read.
@@ -68,9 +74,23 @@ def resume(
     if check_config:
         check_stored(folder, "resume", env)
     check_run(folder, trust, f"run.resume(trust=True), or in a terminal: llf runs resume {folder.id} --trust")
+    changed = None if num_processes is None else _other_processes(folder, num_processes)
     _wait_for_teardown(now)
+    if changed is not None:
+        config_yaml, threads = changed
+        write_config(folder, config_yaml)
+        update_env(folder, threads=threads)
     replaced = [] if rewards is None else _replace_rewards(folder, rewards, now.attempt)
     _begin_attempt(folder, now, {"rewards": replaced} if replaced else {})
+
+
+def _other_processes(folder: RunFolder, processes: int) -> tuple[str, int]:
+    """The config as YAML and the number of threads of each process for another number of processes."""
+    from llf_core.config import RunConfig
+    from llf_core.config.read_config import dump_yaml
+
+    values = read_config(folder.config, named=False) | settings_of_processes(run_config(folder), processes)
+    return dump_yaml(values), threads_of_config(RunConfig.load(values, base=folder.path))
 
 
 def _wait_for_teardown(now: Status) -> None:

@@ -177,6 +177,7 @@ class Run(RunControl):
         *,
         rewards: Iterable[RewardFunction | str] | None = None,
         trust: bool | str = False,
+        num_processes: int | None = None,
     ) -> Run:
         """Continue from the newest complete checkpoint, in the same folder, as the next attempt.
 
@@ -190,6 +191,8 @@ class Run(RunControl):
             trust: allow the code of a run that was created elsewhere or changed since: its reward functions, and the
                 Python code of its models if `trust_remote_code` is set. A string allows only code whose hash, as shown
                 by a view, starts with it; at least 12 characters.
+            num_processes: number of processes that go on, with the same examples in each step; None for as many as
+                before.
 
         Returns:
             This run.
@@ -201,8 +204,9 @@ class Run(RunControl):
                 valid; `LLF_URLS` lacks a URL with credentials.
             TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
                 generator.
-            ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
-                signature that cannot be inspected, or a source with a lone surrogate.
+            ValueError: these processes cannot make the same steps; two reward functions have the same name, or one has
+                no name or that of a built-in one, or a signature that cannot be inspected, or a source with a lone
+                surrogate.
             UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
             BrokenRunError: the run's status cannot be read.
@@ -210,7 +214,7 @@ class Run(RunControl):
             OSError: a file of the run cannot be read or written, or another process holds the run's lock.
             PluginError: two installed packages declare the same name or key.
         """
-        resume(self.folder, env, rewards, trust, check_config=command is None)
+        resume(self.folder, env, rewards, trust, check_config=command is None, num_processes=num_processes)
         start_run(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 

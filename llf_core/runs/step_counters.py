@@ -36,7 +36,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
         checkpoint: folder of the checkpoint.
 
     Returns:
-        `seen` (tokens processed and trained on), `threads`; batch sizes after out-of-memory retries:
+        `seen` (tokens processed and trained on), `threads`, `processes`; batch sizes after out-of-memory retries:
         `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; `held`, the active live changes;
         `stage`, the state of the stage; and `tensors`, the checksums of tensors by name.
 
@@ -104,6 +104,7 @@ def _is_object(value: object) -> bool:
 _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "seen": (_is_seen, "two integers of at least 0"),
     "threads": (_between(1, MAX_THREADS), f"an integer from 1 to {MAX_THREADS:,}"),
+    "processes": (_between(1, MAX_PARTS), "an integer of at least 1"),
     "per_device_train_batch_size": (_between(1, MAX_PARTS), "an integer of at least 1"),
     "gradient_accumulation_steps": (_between(1, MAX_PARTS), "an integer of at least 1"),
     "eval_parts": (_between(1, MAX_PARTS), "an integer of at least 1"),

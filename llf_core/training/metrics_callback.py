@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
 from llf_core.config.number_format import with_unit
 from llf_core.models.checksums import checkpoint_tensors, checksums
@@ -21,7 +21,7 @@ from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
-from llf_core.stages.base.ranks import from_all, is_main, wait_for_ranks
+from llf_core.stages.base.ranks import from_all, is_main, rank, wait_for_ranks, world_size
 from llf_core.training.checkpoint_check import check_reloaded
 from llf_core.training.control_requests import ControlRequests
 from llf_core.training.gpu_usage import GpuLoad
@@ -125,13 +125,17 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.warn_inexact_resume(
                 check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step)
             )
-        self._resume_check = self._compare(args, state.global_step) if counters else None
+        before = counters.get("processes", 1) if counters else world_size()
+        if before != world_size():
+            self._say_other_ranks(args, state.global_step, before)
+        self._resume_check = self._compare(args, state.global_step, before) if counters else None
         _own_steps(args, state)
         self._own_best(state)
         if self.trainer is not None:
             self.trainer.tell = self.writer.warn
             steps = args.gradient_accumulation_steps
-            self.trainer.train_parts.count = max(1, counters.get("gradient_accumulation_steps", steps) // steps)
+            saved = counters.get("gradient_accumulation_steps", steps) if before == world_size() else steps
+            self.trainer.train_parts.count = max(1, saved // steps)
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
             self.live_changes.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
             self.live_changes.reapply(state.global_step, control)
@@ -312,6 +316,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             "gradient_accumulation_steps": args.gradient_accumulation_steps * train_parts,
             "eval_parts": eval_parts,
             "threads": torch.get_num_threads(),
+            "processes": world_size(),
             "held": self.live_changes.held,
         }
         if self.trainer is not None:
@@ -381,9 +386,22 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             if values:
                 logger.info("Forgetting at step %d: %s", step, _forgetting(values))
 
-    def _compare(self, args: TrainingArguments, step: int) -> ResumeCheck:
-        """The comparison of repeated steps with the log."""
-        return ResumeCheck(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
+    def _compare(self, args: TrainingArguments, step: int, before: int) -> ResumeCheck:
+        """The comparison of repeated steps with the log, which `before` processes have made."""
+        exact = args.device.type == "cpu" and before == world_size()
+        processes = None if before == world_size() else (before, world_size())
+        return ResumeCheck(self._folder, self.writer, step, 0.0 if exact else ROUNDING, processes)
+
+    def _say_other_ranks(self, args: TrainingArguments, step: int, before: int) -> None:
+        """Say what is exact with another number of processes, and draw random numbers that no step has used."""
+        set_seed(args.seed + step + rank())
+        now = world_size()
+        self.warn_inexact_resume(
+            f"This run has gone on in {now} {'process' if now == 1 else 'processes'} from step {step}, after {before}: "
+            "each step has the same examples, and weights, optimizer and schedule are those of the checkpoint. Sums "
+            "are made in another order, so losses agree to rounding, not to the last bit. Random numbers, such as "
+            "those of dropout, are drawn anew."
+        )
 
     def warn_inexact_resume(self, message: str) -> None:
         """Warn that a resumed run may differ from an uninterrupted one; also kept in its status.

@@ -24,13 +24,21 @@ class ResumeCheck:
         writer: the attempt's writer.
         step: step of the checkpoint.
         tolerance: maximum relative difference explained by the device's rounding.
+        processes: how many have made the logged steps, and how many repeat them; None for the same number.
 
     Raises:
         OSError: too many files are open.
         UnreadableError: the metrics are not a regular file, or the system denies access.
     """
 
-    def __init__(self, folder: RunFolder, writer: RunWriter, step: int, tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        writer: RunWriter,
+        step: int,
+        tolerance: float = 0.0,
+        processes: tuple[int, int] | None = None,
+    ) -> None:
         columns = RunReader(folder).metrics()
         logged = dict(zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True))
         later = [(made, loss) for made, loss in logged.items() if made > step]
@@ -39,6 +47,7 @@ class ResumeCheck:
         self._writer = writer
         self._from = step
         self._tolerance = tolerance
+        self._processes = processes
         self._distances: list[float] = []
 
     def compare(self, step: int, loss: float) -> str:
@@ -62,13 +71,17 @@ class ResumeCheck:
         if self._distances and not any(left > step for left in self._expected):
             largest, self._expected = max(self._distances), {}
             count, self._distances = len(self._distances), []
-            self._writer.event("receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest)
+            ranks = {} if self._processes is None else {"processes": list(self._processes)}
+            self._writer.event(
+                "receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest, **ranks
+            )
             if largest > self._tolerance:
                 subject = "The repeated step differs" if count == 1 else f"The first {count} repeated steps differ"
                 how = f"by up to {100 * largest:.2g} %" if math.isfinite(largest) else "in which losses are finite"
+                dropout = "" if self._processes is None else "other random numbers (dropout), "
                 return (
                     f"{subject} from the log {how}: the resumed run is not the one that was "
-                    "stopped. Possible causes: other versions, threads or data, or a changed checkpoint."
+                    f"stopped. Possible causes: {dropout}other versions, threads or data, or a changed checkpoint."
                 )
         return ""
 

@@ -32,7 +32,7 @@ from llf_core.runs.status import BrokenRunError
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.runs.writer import FollowerWriter
 from llf_core.stages.base.cannot_continue import StopTraining
-from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank
+from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank, world_size
 from llf_core.stages.base.stage import make_stage
 from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
@@ -130,7 +130,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     return state, " ".join(filter(None, [reason, *progress.resume_warnings])) or None
 
 
-def _run(  # noqa: PLR0915 - an attempt from its beginning to its end
+def _run(  # noqa: C901, PLR0915 - an attempt from its beginning to its end
     folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback
 ) -> tuple[str, str | None]:
     signal.signal(signal.SIGTERM, lambda *_: progress.requests.stop())
@@ -146,8 +146,10 @@ def _run(  # noqa: PLR0915 - an attempt from its beginning to its end
     torch.set_num_threads(plan.threads)
     context = load_context(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
-        # The order of sums depends on the number of threads: with another one, losses differ in the last bits.
-        torch.set_num_threads(read_counters(checkpoint).get("threads", torch.get_num_threads()))
+        saved = read_counters(checkpoint)
+        if saved.get("processes", 1) == world_size():
+            # The order of sums depends on the number of threads: with another one, losses differ in the last bits.
+            torch.set_num_threads(saved.get("threads", torch.get_num_threads()))
         warn_if_data_changed(folder, writer, context.data.report.fingerprint)
     stage = make_stage(config, context)
     chosen = decide_checkpointing(context, stage.auxiliary_models(), resumes=checkpoint is not None)

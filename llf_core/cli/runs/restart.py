@@ -18,15 +18,18 @@ def runs_resume(
     detach: Detach = False,
     rewards: RewardFile = None,
     trust: Trust = False,
+    num_processes: Annotated[
+        int | None, typer.Option(min=1, help="Go on in N processes, with the same examples in each step.", metavar="N")
+    ] = None,
 ) -> None:
     """Resume a run that was stopped or failed from its newest complete checkpoint, in the same folder.
 
     Reward functions can be replaced, for example one whose error ended the run.
 
     Raises:
-        UserError: no run or more than one matches, it has not ended, its config is no longer valid, its code is not
-            trusted, a file of it cannot be read or written, or its process does not start; or the file with reward
-            functions cannot be used or has none of the run.
+        UserError: no run or more than one matches, it has not ended, its config is no longer valid, N processes cannot
+            make the same steps, its code is not trusted, a file of it cannot be read or written, or its process does
+            not start; or the file with reward functions cannot be used or has none of the run.
         Exit: the run fails, or the command was interrupted.
         OSError: too many files are open.
     """
@@ -42,7 +45,7 @@ def runs_resume(
                 f"{rewards} does not define a reward function of {found.id}: it defines {', '.join(given)}, and {has}."
             )
         say_unused(found.id, given, known)
-        found.resume(rewards=mended, trust=trust)
+        found.resume(rewards=mended, trust=trust, num_processes=num_processes)
     if detach:
         out.print(found.id)
     else:

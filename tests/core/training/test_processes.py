@@ -116,3 +116,44 @@ def test_a_killed_process_is_named_and_ends_the_others(start, rank):
     assert status.state == "failed"
     assert f"Process {rank} of 2 (counted from 0) was terminated by SIGKILL at step" in status.reason
     assert not [one for one in ranks.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def assert_the_same_steps(one, other):
+    """The same losses and examples in each step."""
+    losses = values(one, "loss")
+    assert values(other, "loss") == {step: pytest.approx(value, rel=1e-6) for step, value in losses.items()}
+    rows = ([json.loads(line) for line in run.folder.examples.read_text().splitlines()] for run in (one, other))
+    expected, found = ({row["step"]: sorted(row["number"]) for row in each} for each in rows)
+    assert found == expected
+    return losses
+
+
+MOVED = {"max_steps": 40, "save_steps": 7, "eval_strategy": "no", "lr_scheduler_type": "linear"}
+
+
+def test_a_killed_run_goes_on_with_another_number_of_processes(start):
+    whole, moved = start(1, **MOVED), start(2, **MOVED)
+    wait_for_step(moved, 11)
+    moved.kill()
+    ended(moved)
+    moved.resume(num_processes=1)
+    status = ended(moved)
+    assert ended(whole).state == status.state == "finished", status.reason
+    assert len(assert_the_same_steps(whole, moved)) == 40
+    assert "in 1 process from step" in status.reason
+    (receipt,) = [event for event in moved.events() if event["type"] == "receipt"]
+    assert receipt["processes"] == [2, 1]
+    assert receipt["largest"] < 1e-6
+
+
+@pytest.mark.long
+def test_a_stopped_run_goes_on_in_1_4_and_2_processes(start):
+    changes = MOVED | {"max_steps": 60}
+    whole, moved = start(1, **changes), start(2, **changes)
+    for step, processes in ((5, 1), (20, 4), (35, 2)):
+        wait_for_step(moved, step)
+        moved.stop()
+        assert ended(moved).state == "stopped", moved.status().reason
+        moved.resume(num_processes=processes)
+    assert ended(whole).state == ended(moved).state == "finished", moved.status().reason
+    assert len(assert_the_same_steps(whole, moved)) == 60
