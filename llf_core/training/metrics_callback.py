@@ -293,6 +293,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             RuntimeError, SafetensorError: a file of the stage cannot be written, for example on a full disk.
         """
         step = state.global_step
+        if self.trainer is not None and not is_main():
+            self.trainer.stage.save(self.checkpoints.path(step))
         wait_for_ranks()  # each has written its random state
         if is_main():
             self._complete(args, state)

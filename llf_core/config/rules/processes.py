@@ -25,7 +25,7 @@ PROCESSES = (
         lambda c: _several(c) and not stage_of(c).trains_in_ranks,
         lambda c: (
             f"`num_processes` is {c.launch.num_processes}. Stage {c.stage.stage} trains in one process so far; "
-            "sft, pt, kd, rm, dpo and kto train in several."
+            "all others train in several."
         ),
         ONE,
     ),
@@ -37,6 +37,13 @@ PROCESSES = (
             f"{c.launch.num_processes} processes has only its share of them. Expected another pref_loss."
         ),
         (*ONE, Fix("Use sigmoid", {"pref_loss": "sigmoid"})),
+    ),
+    Rule(
+        ("num_processes", "loss_type"),
+        lambda c: _several(c) and c.stage.stage == "grpo" and c.get("loss_type") == "bnpo",
+        "The loss bnpo is a mean over the tokens of a batch, and each process has only its share of them. Expected "
+        "another loss_type, such as dapo.",
+        (*ONE, Fix("Use dapo", {"loss_type": "dapo"})),
     ),
     Rule(
         ("num_processes", "optim"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
 from llf_core.config.rules.evaluation_metrics import best_metric
 from llf_core.config.rules.sampling import parse_reward_weights
+from llf_core.stages.base.ranks import rank, world_size
 from llf_core.stages.base.stage import TrainerStage
 from llf_core.stages.online.rollout import Rollout
 
@@ -32,7 +33,6 @@ SHARED_KEYS = (
     "mask_truncated_completions",
 )  # fmt: skip
 """Keys of the section `stage` that TRL has under the same names."""
-ROLLOUT = "rollout.pt"
 
 
 class OnlineStage(TrainerStage):
@@ -89,10 +89,12 @@ class OnlineStage(TrainerStage):
         config, stage = self.context.config, self.context.config.stage
         kind, make = self._trl_classes()
         values = self._values()
-        arguments = settings(kind=kind, **values)
         options = {"reward_pattern": stage.reward_pattern, "max_completion_length": stage.max_completion_length}
         rewards = load_rewards(stage.reward_functions or (), self.context.folder.code, options)
         prompts = prompts_of(config, self.context.data, (self.context.folder.path,))
+        if prompts.eval is not None:
+            values["per_device_eval_batch_size"] = self._evaluation_batch(len(prompts.eval))
+        arguments = settings(kind=kind, **values)
         self._check(prompts, rewards, arguments.generation_batch_size // stage.num_generations)
         trl_rewards = TRLRewards(
             rewards,
@@ -150,14 +152,11 @@ class OnlineStage(TrainerStage):
         config = self.context.config
         stage, training = config.stage, config.training
         weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
-        evaluated = training.per_device_eval_batch_size
         values = {key: getattr(stage, key) for key in SHARED_KEYS}
         values |= {key: config.get(key) for key in (*GENERATION_KEYS, *self.options.model_fields)}
         values |= {
             "reward_weights": list(weights),
             "chat_template_kwargs": dict(self.context.data.template.options),
-            # Evaluation batches hold whole groups of completions.
-            "per_device_eval_batch_size": -(-evaluated // stage.num_generations) * stage.num_generations,
             # Checkpointing is enabled on the model already; TRL enables it again by these options after it has sampled.
             "gradient_checkpointing": False,
             "gradient_checkpointing_kwargs": {"use_reentrant": config.model.use_reentrant_gc}
@@ -170,6 +169,31 @@ class OnlineStage(TrainerStage):
         if chooses:
             values["metric_for_best_model"] = best_metric(config)
         return values
+
+    def _evaluation_batch(self, prompts: int) -> int:
+        """Completions of one process in a batch of an evaluation, in which all processes have whole groups together.
+
+        TRL repeats completions where the last batch does not fill all processes, so with several all batches are full.
+
+        Args:
+            prompts: number of evaluation prompts.
+
+        Raises:
+            DataError: no size of a batch gives all processes the same number of completions.
+        """
+        from llf_core.data import DataError
+
+        config, each, processes = self.context.config, self.context.config.stage.num_generations, world_size()
+        wanted = -(-config.training.per_device_eval_batch_size // each) * each
+        if processes == 1:
+            return wanted
+        for size in range(wanted, 0, -1):
+            if size * processes % each == 0 and prompts * each % (size * processes) == 0:
+                return size
+        raise DataError(
+            f"{prompts:,} evaluation prompts with {each} completions each cannot be shared equally by {processes} "
+            f"processes. Expected a number of prompts that is a multiple of {processes}."
+        )
 
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
         """Check that there are prompts for a step, and tell which were left out."""
@@ -186,7 +210,7 @@ class OnlineStage(TrainerStage):
         check_columns(prompts, rewards)
 
     def save(self, checkpoint: Path) -> None:
-        """Write the completions that later steps still learn from, as `rollout.pt`; nothing if the next step samples.
+        """Write the completions that later steps still learn from, of each rank; nothing if the next step samples.
 
         A resumed run then learns from the same completions as one that was not stopped.
 
@@ -200,13 +224,13 @@ class OnlineStage(TrainerStage):
 
         rollout = None if self._trainer is None else self._trainer.unused_completions()
         if rollout is not None:
-            torch.save(rollout, checkpoint / ROLLOUT)
+            torch.save(rollout, checkpoint / _rollout_file(rank()))
 
     def load(self, checkpoint: Path) -> None:
         """Read the completions that `save` wrote, onto the run's device; the trainer takes them when it begins.
 
         Without them, the resumed run would sample anew in the middle of an iteration and have other losses. There is no
-        file if the next step samples.
+        file if the next step samples. Those of another number of processes are not read: the next step samples.
 
         Args:
             checkpoint: folder of the checkpoint.
@@ -216,6 +240,11 @@ class OnlineStage(TrainerStage):
         """
         import torch
 
-        if (checkpoint / ROLLOUT).is_file():
-            device = self.context.plan.device
-            self.rollout.inputs = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
+        written = {one.name for one in checkpoint.glob("rollout*.pt")}
+        if written == {_rollout_file(one) for one in range(world_size())}:
+            path, device = checkpoint / _rollout_file(rank()), self.context.plan.device
+            self.rollout.inputs = torch.load(path, map_location=device, weights_only=True)
+
+
+def _rollout_file(rank: int) -> str:
+    return f"rollout-{rank}.pt" if rank else "rollout.pt"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import gather_object
 
 from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, unscored_message
 from llf_core.rewards.signature import TRAINER_PARAMETERS
+from llf_core.stages.base.ranks import sum_over_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,7 @@ class TRLRewards:
     Attributes:
         functions: what TRL calls, one for each reward function and with its name.
         last: completions of the last training batch, in its order: those of one prompt stand side by side.
-        tokens: of all completions that were trained on, of this process.
+        tokens: of all completions that were trained on, of all processes.
         training: returns whether the present batch is trained on, not evaluated.
         tell: called once with a config key and a sentence where no function applies to a completion.
     """
@@ -141,7 +143,7 @@ class TRLRewards:
             )
         if self.training():
             self.last = self._batch
-            self.tokens += sum(len(one.completion.tokens) for one in self._batch)
+            self.tokens += int(sum_over_ranks(torch.tensor(sum(len(one.completion.tokens) for one in self._batch))))
 
 
 def _in_step(message: str, step: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 from trl import GRPOTrainer, RLOOTrainer
@@ -17,6 +18,7 @@ from llf_core.runs import Checkpoints
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.base.oom_retry import RNGState
+from llf_core.stages.base.ranks import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +55,7 @@ class OnlineTrainer(TrainingLoop):
         trl_rewards.training = lambda: bool(self.model.training)
         trl_rewards.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
         self._step_state: tuple[RNGState, int] | None = None
+        self._evaluated = 0  # batches of the present evaluation
 
     @property
     def seen(self) -> Tensor:
@@ -106,6 +109,7 @@ class OnlineTrainer(TrainingLoop):
             OSError: the disk is full, or too many files are open.
             BrokenRunError: there is no readable status.
         """
+        self._evaluated = 0
         with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)
 
@@ -164,7 +168,8 @@ class OnlineTrainer(TrainingLoop):
         """Sample completions with this project's decode loop, which is faster than `model.generate` on a CPU.
 
         Sampling takes most of the time of these stages, so its progress is written as events. `docs/benchmarks.md` has
-        the ratio for greedy decoding of one prompt.
+        the ratio for greedy decoding of one prompt. Each completion has a seed of its own, from the run's seed, the
+        step and its place in the batch of all processes, so that it does not depend on their number.
 
         Args:
             prompts: token ids of each, at least one prompt.
@@ -177,7 +182,9 @@ class OnlineTrainer(TrainingLoop):
             RuntimeError: out of memory.
             OSError: the disk is full, so that the progress cannot be written.
         """
-        seed = int(torch.randint(2**31, (1,)))  # from the run's RNG state, so that a resumed run samples the same
+        use, number = (0, self._step) if self.model.training else (1, self._evaluated)
+        self._evaluated += use
+        seed = int(np.random.default_rng((self.args.seed, use, number)).integers(2**40)) + rank() * len(prompts)
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
         model = self.accelerator.unwrap_model(self.model)
         progress = ProgressEvents(self.stage.context.writer, "rollout", len(prompts), step=self.state.global_step)

@@ -20,6 +20,12 @@ CASES = [
     ("packing", "note", {"stage": "pt", "packing": False}, "is split into several"),
     ("num_processes", "error", {"num_processes": 2, "stage": "ppo"}, "Stage ppo trains in one process so far"),
     ("num_processes", "error", {"num_processes": 2, "stage": "dpo", "pref_loss": "aot"}, "only its share of them"),
+    (
+        "num_processes",
+        "error",
+        {"num_processes": 2, "stage": "grpo", "reward_functions": "length", "loss_type": "bnpo"},
+        "a mean over the tokens of a batch",
+    ),
     ("num_processes", "error", {"num_processes": 2, "use_badam": True, "finetuning_type": "full"}, "does not train in"),
     ("num_processes", "error", {"num_processes": 2, "streaming": True, "max_steps": 3}, "is read by one process"),
     ("num_processes", "note", {"num_processes": 2}, "is that of one process"),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from llf_core.config import RunConfig
 from llf_core.estimate.bf16_probe import probe_file, probe_key
 from llf_core.runs import RunReader, create_run, read_status
+from llf_core.user_functions.stored_functions import write_code
 
 pytestmark = pytest.mark.timeout(290)
 ANSWERS = [{"instruction": f"say {i}", "output": f"word {i * 7 % 13} " * (1 + i % 4)} for i in range(16)]
@@ -24,6 +25,11 @@ MARKED = [
     {"instruction": f"say {i // 2}", "output": f"It is {i}." if i % 3 else "No idea" + "!" * i, "kto_tag": i % 3 > 0}
     for i in range(16)
 ]
+GROUPS = {
+    "reward_functions": "share", "num_generations": 4, "max_completion_length": 6, "temperature": 1.0, "top_p": 1.0,
+    "top_k": 0, "val_size": 4,
+}  # fmt: skip
+REWARDS = {"share": "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"}
 STAGES = {
     "dpo": (PAIRS, {"stage": "dpo"}),
     "dpo-steps": (PAIRS, {"stage": "dpo", "precompute_ref_log_probs": False, "gradient_accumulation_steps": 2,
@@ -31,6 +37,8 @@ STAGES = {
     "rm": (PAIRS, {"stage": "rm"}),
     "kto": (MARKED, {"stage": "kto", "quantization_bit": 4}),
     "kd": (ANSWERS, {"stage": "kd", "kd_alpha": 0.5, "finetuning_type": "full", "compute_accuracy": True}),
+    "grpo": (ANSWERS, {"stage": "grpo"} | GROUPS | {"num_iterations": 2}),
+    "rloo": (ANSWERS, {"stage": "rloo", "gradient_accumulation_steps": 2, "beta": 0.1} | GROUPS),
 }  # fmt: skip
 
 
@@ -45,6 +53,8 @@ def settings_of(stage, processes, model, folder):
         "val_size": 3, "eval_strategy": "steps", "eval_steps": 3, "per_device_eval_batch_size": 4 // processes,
         "threads": 1, "num_processes": processes, "per_device_train_batch_size": 4 // processes,
     }  # fmt: skip
+    if "num_generations" in changes:  # TRL's evaluation is a mean of means of batches
+        settings["per_device_eval_batch_size"] = 8 // processes
     if "kd_alpha" in changes:
         settings["teacher_model"] = str(model)
     return settings | changes
@@ -64,7 +74,9 @@ def runs(tiny_model_dir, fork_server, tmp_path_factory):
     for world in (1, 2):
         for stage in STAGES:
             config = RunConfig.load(settings_of(stage, world, tiny_model_dir, root))
-            found[stage, world] = create_run(config.yaml(defaults=True), stage)
+            found[stage, world] = create_run(
+                config.yaml(defaults=True), stage, fill=lambda new: write_code(new.code, REWARDS)
+            )
         names = [str(found[stage, world].path) for stage in STAGES]
         command = [str(fork_server.python), str(Path(__file__).with_name("rank_runs.py")), *names]
         for rank in range(world):
@@ -95,8 +107,10 @@ def test_two_processes_train_as_one_does(runs, stage):
     for name in {"loss", "eval_loss", "tokens"} | rewards:
         expected = values(alone, name)
         assert len(expected) >= 2
-        near = {"rel": 1e-6} if name not in rewards else {"abs": 1e-5}
+        near = {"abs": 1e-5} if name in rewards else {"rel": 1e-6}
+        if "reward_functions" in STAGES[stage][1] and name not in rewards:  # terms of about 1 that cancel each other
+            near |= {"abs": 1e-6}
         assert values(together, name) == {step: pytest.approx(one, **near) for step, one in expected.items()}, name
     one, two = (load_file(*folder.output.glob("*model.safetensors")) for folder in (alone, together))
     assert one.keys() == two.keys()
-    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one)
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 1e-5
