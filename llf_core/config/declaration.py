@@ -307,7 +307,7 @@ def _batches_of_epoch(config: ConfigValues, rows: float) -> int:
         rows: number of examples or packed rows.
     """
     training = config.training
-    batch = training.per_device_train_batch_size * config.launch.num_processes
+    batch = training.per_device_train_batch_size * config.launch.ranks
     return math.ceil(math.ceil(rows / batch) / training.gradient_accumulation_steps)
 
 

@@ -34,22 +34,34 @@ class Launch(Section):
         minimum=1,
         maximum=1024,
     )
-    launch: Literal["local"] = option(
+    launch: Literal["local", "torchrun"] = option(
         "local",
         label="Where",
-        help="Where the run runs: `local` is this machine.",
+        help="Where the run runs: `local` is this machine, `torchrun` several machines that share the folder of runs.",
     )
     launch_target: Annotated[str, AfterValidator(_target)] | None = option(
         None,
         unset="none",
         label="Target",
-        help="What `launch` starts the run on, if it needs a name: a host or a partition.",
+        help="What `launch` starts the run on, if it needs a name: for torchrun, HOST:PORT of the first machine.",
     )
     num_processes: int = option(
         1,
         label="Processes",
-        help="Number of processes that train together on this machine, each with a share of every batch (torchrun, "
+        help="Number of processes that train together on each machine, each with a share of every batch (torchrun, "
         "DDP). Usual: one per GPU.",
         minimum=1,
         maximum=1024,
     )
+    num_nodes: int = option(
+        1,
+        label="Machines",
+        help="Number of machines that train together, with as many processes each (`launch: torchrun`).",
+        minimum=1,
+        maximum=1024,
+    )
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that train together, on all machines."""
+        return self.num_processes * self.num_nodes

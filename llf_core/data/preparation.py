@@ -166,7 +166,7 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
         write_report_events(run, ready.report)
         _warn_about_template(run, ready.report)
         training = config.training
-        step = training.per_device_train_batch_size * training.gradient_accumulation_steps * config.launch.num_processes
+        step = training.per_device_train_batch_size * training.gradient_accumulation_steps * config.launch.ranks
         warning = ready.train.one_step_warning(step) if isinstance(ready.train, PackedRows) else None
         if warning:
             run.event("warning", key="packing", message=warning)

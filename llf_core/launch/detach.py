@@ -25,7 +25,11 @@ REGISTRATION_SECONDS = 30.0
 
 
 def start_supervisor(
-    folder: RunFolder, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None
+    folder: RunFolder,
+    env: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
+    *,
+    joins: bool = False,
 ) -> None:
     """Start the supervisor of a run's current attempt, and return once it has registered itself.
 
@@ -35,6 +39,7 @@ def start_supervisor(
         folder: the run, in the state `created`.
         env: additional environment variables, for example tokens. They are not stored. None for none.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
+        joins: whether another machine's supervisor writes the status, see `llf_core.launch.node_supervisor`.
 
     Raises:
         RuntimeError: it did not start, for example since `log.txt` cannot be opened or the system has too many
@@ -44,7 +49,7 @@ def start_supervisor(
         UnreadableError: it did not start, and the log cannot be read.
     """
     attempt = read_status(folder).attempt
-    arguments = [str(folder.path), *(("--", *command) if command else ())]
+    arguments = [str(folder.path), *(["--joins"] if joins else ()), *(("--", *command) if command else ())]
     try:
         opened = open_to_append(folder.log)
     except OSError as error:

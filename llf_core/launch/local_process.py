@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.rendezvous import node_rank
 from llf_core.runs.config_file import read_config
 from llf_core.runs.plain_text import plain_environment
 from llf_core.untrusted import read_object_or_empty
@@ -44,7 +45,11 @@ GATE = 'read -r go && exec "$@" </dev/null'
 def trainer_command(folder: RunFolder) -> list[str]:
     """Command of the trainer. `-P` prevents a `datasets.py` next to the notebook from shadowing the library."""
     python = [sys.executable, "-P", "-m"]
-    processes = read_config(folder.config).get("num_processes")
+    config = read_config(folder.config)
+    processes, nodes = config.get("num_processes"), config.get("num_nodes")
+    if isinstance(nodes, int) and nodes > 1:
+        place = (str(nodes), str(node_rank()), str(config.get("launch_target")))
+        return [*python, "llf_core.launch.torchrun_process", str(folder.path), str(processes or 1), *place]
     if isinstance(processes, int) and processes > 1:
         return [*python, "llf_core.launch.torchrun_process", str(folder.path), str(processes)]
     return [*python, "llf_core.training.main", str(folder.path)]

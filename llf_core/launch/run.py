@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.branch import branch, replay
 from llf_core.launch.launchers import start_run
+from llf_core.launch.launchers.torchrun import joins, wait_until_begun
 from llf_core.launch.resume import resume
 from llf_core.launch.run_control import RunControl
 from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run
 from llf_core.runs.change_journal import read_changes
-from llf_core.runs.config_file import run_config
+from llf_core.runs.config_file import read_config, run_config
 from llf_core.runs.status import BrokenRunError
 from llf_core.untrusted import is_folder
 
@@ -214,7 +215,10 @@ class Run(RunControl):
             OSError: a file of the run cannot be read or written, or another process holds the run's lock.
             PluginError: two installed packages declare the same name or key.
         """
-        resume(self.folder, env, rewards, trust, check_config=command is None, num_processes=num_processes)
+        if joins(read_config(self.folder.config)):
+            wait_until_begun(self.folder)
+        else:
+            resume(self.folder, env, rewards, trust, check_config=command is None, num_processes=num_processes)
         start_run(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 

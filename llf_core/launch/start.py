@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.launch.environment import start_facts
 from llf_core.launch.launchers import launch_problem, start_run
+from llf_core.launch.launchers.torchrun import joins, keys_of_variables, run_to_join
 from llf_core.launch.on import keys_of_place
 from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
@@ -62,7 +63,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         command: program with its arguments, to start instead of the trainer; None for the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
         data_check: see `load_checked_config`.
-        on: where it runs, see `llf_core.launch.on.keys_of_place`; None for what the config says.
+        on: where it runs, see `llf_core.launch.on.keys_of_place`; None for what LLaMA-Factory's variables say, else the
+            config.
 
     Returns:
         The run.
@@ -86,12 +88,14 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
     functions = None if rewards is None else REWARDS.by_name(rewards)
     overrides = [] if functions is None else [f"{REWARDS.key}={json.dumps(list(functions))}"]
-    place = {} if on is None else keys_of_place(on)
+    place = keys_of_variables(os.environ) if on is None else keys_of_place(on)
     overrides += [f"{key}={json.dumps(value)}" for key, value in place.items()]
     root = home_folder(home)
     whole: list[str] = []
     if rows is None:
         loaded, whole = separate_url_secrets(load_checked_config(config, overrides, root, command, data_check))
+        if joins(loaded.flat()):
+            return _join(loaded, root, env)
         folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
     else:
         from llf_core.launch.cell_rows import temporary_rows
@@ -100,6 +104,9 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         with temporary_rows(rows, root) as (file, mark):
             named = [*overrides, f"dataset={json.dumps([str(file)])}"]
             loaded, whole = separate_url_secrets(load_checked_config(config, named, root, command, data_check))
+
+            if joins(loaded.flat()):
+                return _join(loaded, root, env)
 
             def fill(new: RunFolder) -> None:
                 new.data.mkdir()
@@ -112,6 +119,13 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     addresses = {URLS_VARIABLE: " ".join([os.environ.get(URLS_VARIABLE, ""), *whole])} if whole else {}
     reach("run.created")
     start_run(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
+    return Run(folder)
+
+
+def _join(config: RunConfig, root: Path, env: Mapping[str, str] | None) -> Run:
+    """Start the processes of this machine for the run that the first machine has made."""
+    folder = run_to_join(config, root)
+    start_run(folder, {**(env or {}), "LLF_HOME": str(root)})
     return Run(folder)
 
 

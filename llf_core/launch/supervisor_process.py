@@ -1,7 +1,7 @@
-"""`python -m llf_core.launch.supervisor_process RUN [-- COMMAND …]`: supervises a run's trainer.
+"""`python -m llf_core.launch.supervisor_process RUN [--joins] [-- COMMAND …]`: supervises a run's trainer.
 
 It detaches itself by a second fork before it imports anything, so that no kernel, terminal or server is its parent.
-`COMMAND` replaces the trainer.
+`COMMAND` replaces the trainer. With `--joins` the supervisor of another machine writes the status.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> None:
     os.close(read_end)
     from pathlib import Path
 
+    from llf_core.launch.node_supervisor import supervise_node
     from llf_core.launch.supervisor import Supervisor
     from llf_core.runs import RunFolder
     from llf_core.runs.log_handler import log_to_run
@@ -38,7 +39,11 @@ def main(arguments: list[str]) -> None:
     tolerate_a_full_log()
     log_to_run()
     path, *rest = arguments
-    Supervisor(RunFolder(Path(path)), rest[1:] or None).run(taken_over=lambda: os.write(write_end, b"."))
+    folder = RunFolder(Path(path))
+    if rest[:1] == ["--joins"]:
+        supervise_node(folder, lambda: os.write(write_end, b"."))
+    else:
+        Supervisor(folder, rest[1:] or None).run(taken_over=lambda: os.write(write_end, b"."))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""`python -m llf_core.launch.torchrun_process RUN N`: trains a run in N processes of this machine, by torchrun's agent.
+"""`python -m llf_core.launch.torchrun_process RUN N [NODES NODE HOST:PORT]`: trains a run by torchrun's agent.
 
-The supervisor starts it in place of the trainer. It ends when all ranks have ended, as the rank did that ended first.
+It starts N ranks, as machine number NODE of NODES, which meet at HOST:PORT. The supervisor starts it in place of the
+trainer. It ends when all ranks have ended, as the rank did that ended first.
 """
 
 from __future__ import annotations
@@ -8,14 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.runs import RunFolder, RunWriter, read_status
+import psutil
+
+from llf_core.runs import RunFolder, RunReader, RunWriter, read_status
 from llf_core.runs.process_exit import exit_with
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+LOST_RANK = 3
+"""Exit code of a rank that ended since another one had ended."""
+ELSEWHERE_SECONDS = 5.0
+"""How long another machine may take to record which of its ranks has ended."""
 
 
 def main() -> int:
@@ -24,50 +33,77 @@ def main() -> int:
     Returns:
         Exit code of the trainer; a rank that a signal ended ends this process by the same signal.
     """
-    folder, processes = RunFolder(Path(sys.argv[1])), int(sys.argv[2])
+    folder, processes, *place = RunFolder(Path(sys.argv[1])), int(sys.argv[2]), *sys.argv[3:]
+    nodes, node = (int(place[0]), int(place[1])) if place else (1, 0)
     # The agent would end all ranks within 30 seconds. Rank 0 agrees with the others on a stop instead.
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGINT"
-    signal.signal(signal.SIGTERM, lambda *_: _pass_on(folder))
+    signal.signal(signal.SIGTERM, lambda *_: _pass_on(folder, node))
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes,
+        max_nodes=nodes,
         nproc_per_node=processes,
         run_id=folder.id,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend="static" if place else "c10d",
+        rdzv_endpoint=place[2] if place else "localhost:0",
+        rdzv_configs={"rank": node} if place else {},
         max_restarts=0,
         monitor_interval=0.1,
-        local_addr="localhost",
+        local_addr=None if place else "localhost",
     )
     command = ["-P", "-m", "llf_core.training.main", str(folder.path)]
     try:
         elastic_launch(settings, sys.executable)(*command)
     except ChildFailedError as error:
-        return _end_as(folder, error.failures, processes)
+        return _end_as(folder, error.failures, processes, nodes)
     return 0
 
 
-def _pass_on(folder: RunFolder) -> None:
-    rank_0 = read_status(folder).trainer
-    if rank_0 is not None and rank_0.pid != os.getpid() and rank_0.alive():
-        os.kill(rank_0.pid, signal.SIGTERM)
+def _pass_on(folder: RunFolder, node: int) -> None:
+    """Pass a stop on to a rank of this machine, which agrees on it with all others."""
+    now = read_status(folder)
+    if node > 0 and now.state == "running":
+        for rank in psutil.Process().children():
+            rank.send_signal(signal.SIGTERM)
+    elif node == 0 and now.trainer is not None and now.trainer.pid != os.getpid() and now.trainer.alive():
+        os.kill(now.trainer.pid, signal.SIGTERM)
 
 
-def _end_as(folder: RunFolder, failures: dict[int, ProcessFailure], processes: int) -> int:
+def _end_as(folder: RunFolder, failures: dict[int, ProcessFailure], processes: int, nodes: int) -> int:
     """Record which rank a signal has ended, if one did, and end as the rank did that ended first."""
     rank, first = min(failures.items(), key=lambda one: (one[1].exitcode >= 0, one[1].timestamp))
+    if first.exitcode == LOST_RANK and nodes > 1:
+        return _end_as_elsewhere(folder)
     if first.exitcode >= 0:
         return first.exitcode
     writer = RunWriter(folder, read_status(folder).attempt)
-    writer.event("rank_ended", rank=rank, of=processes, signal=-first.exitcode)
+    writer.event("rank_ended", rank=rank, of=processes * nodes, signal=-first.exitcode)
     writer.release()
-    if first.exitcode != -signal.SIGKILL:
-        signal.signal(-first.exitcode, signal.SIG_DFL)
-    os.kill(os.getpid(), -first.exitcode)
+    _end_by(-first.exitcode)
     return first.exitcode
+
+
+def _end_as_elsewhere(folder: RunFolder) -> int:
+    """End as the rank did that ended on another machine, once that has recorded it."""
+    attempt, until = read_status(folder).attempt, time.monotonic() + ELSEWHERE_SECONDS
+    while time.monotonic() < until:
+        for event in reversed(RunReader(folder).events()):
+            if event["type"] == "rank_ended" and event.get("attempt") == attempt:
+                _end_by(int(event["signal"]))
+        time.sleep(0.2)
+    writer = RunWriter(folder, attempt)
+    told = "A process on another machine has ended, or the link to it."
+    writer.event("error", message=told, what_to_do="Look into the log of that machine.")
+    writer.release()
+    return LOST_RANK
+
+
+def _end_by(number: int) -> None:
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from llf_core.config.rules.conditions import no_answers_reason
 from llf_core.data.preparation import write_report_events
 from llf_core.data.streaming import Stream
 from llf_core.doctor import Doctor
+from llf_core.launch.torchrun_process import LOST_RANK
 from llf_core.metrics import load_metrics
 from llf_core.models import (
     plan_device,
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
     from llf_core.stages.base.loop import TrainingLoop
 
 logger = logging.getLogger(__name__)
-LOST_RANK = 3
-"""Exit code of a rank that ended since another one had ended."""
 
 
 def run_attempt(folder: RunFolder, attempt: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config import Problem
 from llf_core.launch.launchers.local import LOCAL
+from llf_core.launch.launchers.torchrun import TORCHRUN
 from llf_core.runs.config_file import read_config
 
 if TYPE_CHECKING:
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from llf_core.launch.launchers.launcher import Launcher
     from llf_core.runs import RunFolder
 
-LAUNCHERS: Mapping[str, Launcher] = MappingProxyType({one.name: one for one in (LOCAL,)})
+LAUNCHERS: Mapping[str, Launcher] = MappingProxyType({one.name: one for one in (LOCAL, TORCHRUN)})
 """The launchers by name, in the order of a form; the key `launch` has the same names."""
 
 
 def launch_problem(config: ConfigValues) -> Problem | None:
     """Why a config cannot be started where it says; None if it can."""
     reason = LAUNCHERS[config.launch.launch].unavailable(config)
-    keys = ("launch", "launch_target", "num_processes")
+    keys = ("launch", "launch_target", "num_processes", "num_nodes")
     return None if reason is None else Problem("unresolved", "launch", config.launch.launch, reason, keys=keys)
 
 

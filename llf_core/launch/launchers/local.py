@@ -18,6 +18,11 @@ def _unavailable(config: ConfigValues) -> str | None:
             f"`launch_target` is {config.launch.launch_target!r}, but `launch: local` has no target. Remove it, or set "
             "`launch` to where the target is."
         )
+    return too_few_gpus(config)
+
+
+def too_few_gpus(config: ConfigValues) -> str | None:
+    """Why a machine has too few GPUs for the processes of a config, as a sentence; None if it has enough or none."""
     processes, gpus = config.launch.num_processes, gpu_count()
     if processes > 1 and gpus and processes > gpus and not config.training.use_cpu:
         return (

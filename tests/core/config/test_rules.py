@@ -29,6 +29,7 @@ CASES = [
     ("num_processes", "error", {"num_processes": 2, "use_badam": True, "finetuning_type": "full"}, "does not train in"),
     ("num_processes", "error", {"num_processes": 2, "streaming": True, "max_steps": 3}, "is read by one process"),
     ("num_processes", "note", {"num_processes": 2}, "is that of one process"),
+    ("num_nodes", "error", {"num_nodes": 2}, "but `launch: local` starts one machine"),
     ("metrics", "error", {"metrics": ["bleu", "a b"]}, "`metrics` has 'a b'"),
     ("metrics", "warning", {"metrics": "belu,my_own"}, "Did you mean bleu?"),
     ("do_predict", "error", {"do_predict": True}, "has nothing to answer: there is no evaluation data"),

@@ -1,0 +1,168 @@
+"""Several machines by torchrun's rendezvous: each starts its own supervisor for one run, in a folder that all share.
+
+The first machine makes the run. The others have `NODE_RANK` in their environment and join it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.launch.detach import start_supervisor
+from llf_core.launch.environment import gpu_count, packages
+from llf_core.launch.launchers.launcher import Launcher
+from llf_core.launch.launchers.local import too_few_gpus
+from llf_core.launch.rendezvous import node_rank, rendezvous_of
+from llf_core.runs.config_file import read_config
+from llf_core.runs.folder import open_run, run_ids
+from llf_core.runs.shown_status import shown_status
+from llf_core.runs.status import BrokenRunError
+from llf_core.untrusted import read_object_or_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from llf_core.config.values import ConfigValues
+    from llf_core.runs import RunFolder
+
+JOIN_SECONDS = 600.0
+"""How long a machine waits for the run of the first one, as long as torch waits for its rendezvous."""
+NEWEST = 20
+"""How many of the newest runs a machine looks at for the one that it joins."""
+SAME = ("torch", "transformers", "peft", "accelerate")
+"""Packages whose versions must be the same on all machines."""
+PORT = 29500
+
+
+def keys_of_variables(variables: Mapping[str, str]) -> dict[str, object]:
+    """The keys of a config that LLaMA-Factory's variables stand for, such as `NNODES` and `MASTER_ADDR`.
+
+    They count where `FORCE_TORCHRUN` is set or `NNODES` is above 1, and then come before the config.
+
+    Args:
+        variables: the environment.
+    """
+    nodes = int(variables["NNODES"]) if variables.get("NNODES", "").isdecimal() else 1
+    if nodes <= 1 and variables.get("FORCE_TORCHRUN", "0").lower() not in {"1", "true", "y", "yes"}:
+        return {}
+    each = variables.get("NPROC_PER_NODE", "")
+    keys: dict[str, object] = {"num_processes": int(each) if each.isdecimal() else gpu_count() or 1}
+    if nodes > 1:
+        host, port = variables.get("MASTER_ADDR", "127.0.0.1"), variables.get("MASTER_PORT", str(PORT))
+        keys |= {"launch": "torchrun", "num_nodes": nodes, "launch_target": f"{host}:{port}"}
+    return keys
+
+
+def joins(config: Mapping[str, object]) -> bool:
+    """Whether this machine joins the run of another one instead of making one.
+
+    Args:
+        config: values of a config by key.
+    """
+    return config.get("launch") == TORCHRUN.name and node_rank() > 0
+
+
+def run_to_join(config: ConfigValues, home: Path) -> RunFolder:
+    """Wait for the run that the first machine starts with the same rendezvous.
+
+    Raises:
+        RuntimeError: there is none after `JOIN_SECONDS`, or the first machine has other versions.
+    """
+    target = config.launch.launch_target
+    until = time.monotonic() + JOIN_SECONDS
+    while time.monotonic() < until:
+        for name in sorted(run_ids(home), reverse=True)[:NEWEST]:
+            folder = open_run(name, home)
+            if _starts_at(folder, target):
+                _check_versions(folder)
+                return folder
+        time.sleep(0.5)
+    raise RuntimeError(
+        f"No run that meets at {target} was started in {home} within {JOIN_SECONDS:.0f} s. Start it on the first "
+        "machine (NODE_RANK=0), and let all machines use the same folder LLF_HOME."
+    )
+
+
+def wait_until_begun(folder: RunFolder) -> None:
+    """Wait until the first machine has begun the next attempt of a run that this one joins again.
+
+    Raises:
+        RuntimeError: it has not after `JOIN_SECONDS`, or it has other versions.
+    """
+    until = time.monotonic() + JOIN_SECONDS
+    while not _starts_at(folder, str(read_config(folder.config).get("launch_target"))):
+        if time.monotonic() > until:
+            raise RuntimeError(f"{folder.id} was not resumed on the first machine within {JOIN_SECONDS:.0f} s.")
+        time.sleep(0.5)
+    _check_versions(folder)
+
+
+def _starts_at(folder: RunFolder, target: str | None) -> bool:
+    try:
+        state = shown_status(folder).state
+    except (BrokenRunError, OSError):
+        return False
+    return state in {"created", "starting"} and read_config(folder.config).get("launch_target") == target
+
+
+def _check_versions(folder: RunFolder) -> None:
+    there, here = read_object_or_empty(folder.env).get("packages"), packages()
+    if not isinstance(there, dict):
+        return
+    for name in SAME:
+        if there.get(name) != here.get(name):
+            raise RuntimeError(
+                f"This machine has {name} {here.get(name)}, the first one {there.get(name)}. Expected the same "
+                f"version on all: pip install {name}=={there.get(name)}."
+            )
+
+
+def _unavailable(config: ConfigValues) -> str | None:
+    target, nodes = config.launch.launch_target, config.launch.num_nodes
+    try:
+        host, port = rendezvous_of(str(target))
+    except ValueError:
+        return f"`launch_target` is {target!r}. Expected HOST:PORT of the first machine, such as 10.0.0.1:{PORT}."
+    if node_rank() >= nodes:
+        return f"NODE_RANK is {node_rank()} and `num_nodes` is {nodes}. Expected a rank from 0 to {nodes - 1}."
+    return too_few_gpus(config) or _why_not(host, port)
+
+
+def _why_not(host: str, port: int) -> str | None:
+    """Why this machine cannot meet the others there: an unknown host, or on the first one a port that is taken."""
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        return f"The host {host} is unknown here. Expected a name or address of the first machine in `launch_target`."
+    if node_rank() > 0:
+        return None
+    with socket.socket(address[0], socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address[4])
+        except PermissionError:
+            return f"Port {port} needs more rights. Expected one above 1023 in `launch_target`."
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"Port {port} of {host} is in use. Choose another one in `launch_target`."
+            return (
+                f"{host} is not an address of this machine, which is the first one (NODE_RANK 0). Expected one of its "
+                "addresses in `launch_target`."
+            )
+    return None
+
+
+def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | None) -> None:
+    start_supervisor(folder, env, command, joins=node_rank() > 0)
+
+
+TORCHRUN = Launcher(
+    name="torchrun",
+    label="Several machines (torchrun)",
+    summary="Started once on each machine, with NODE_RANK in its environment; they share the folder of runs.",
+    unavailable=_unavailable,
+    start=_start,
+)
