@@ -43,7 +43,7 @@ TEXT_BYTES, SCHEMA_BYTES = 1 << 30, 256 << 20
 WALL_SECONDS = 120.0
 """Time after which a child is killed, whatever it waits for."""
 NICENESS = 10
-"""Children leave the processor to the engine."""
+"""What is prepared leaves the processor to the engine."""
 NO_MEMORY = 3
 """Exit code of a child without memory."""
 MAX_TOKENS = 1 << 20
@@ -74,6 +74,7 @@ class _Worker:
 
     def run(self) -> None:
         """Serve requests until the parent closes the pipe."""
+        os.nice(NICENESS)
         self._poll.register(0, selectors.EVENT_READ)
         lines = bytearray()
         while True:
@@ -146,7 +147,6 @@ class _Worker:
         """Prepare a request in a child, and end it."""
         code = 1
         try:
-            os.nice(NICENESS)
             answer = {"id": head["id"]} | self._prepared(body, tokenizer, form, head["context"])
             with open(writing, "wb") as pipe:
                 pipe.write(json.dumps(answer).encode())

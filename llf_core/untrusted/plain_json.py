@@ -72,7 +72,8 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[
         raise NotPlainError(f"it is nested more than {MAX_DEPTH} levels deep")
     text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
     wide = b"\0" in text  # UTF-16 or UTF-32, whose escapes the pattern does not find
-    return _replace_surrogates_in(value) if wide or ESCAPED_SURROGATE.search(text) else value
+    may_have = b"\\u" in text or b"\xed" in text  # a tenth of the time of the pattern
+    return _replace_surrogates_in(value) if wide or (may_have and ESCAPED_SURROGATE.search(text)) else value
 
 
 def replace_surrogates(text: str) -> str:

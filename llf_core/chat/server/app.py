@@ -25,7 +25,7 @@ from llf_core.chat.server.event_stream import DONE, HEADERS, MEDIA_TYPE, event_b
 from llf_core.chat.server.fields import one_of
 from llf_core.chat.server.guard import Guard
 from llf_core.chat.server.metrics import CONTENT_TYPE, Metrics
-from llf_core.chat.server.read_body import BODY_SECONDS, read_json
+from llf_core.chat.server.read_body import BODY_SECONDS, Bodies
 from llf_core.chat.server.replies import STOPPING, Replies
 from llf_core.chat.server.score_call import evaluation_answer, read_evaluation_call, read_score_call, score_answer
 
@@ -73,7 +73,7 @@ class Server:
         self._rewards = dict(rewards or {})
         self._metrics = Metrics()
         self._calls: set[Replies] = set()
-        self._body_seconds = body_seconds
+        self._bodies = Bodies(body_seconds)
         self._created = int(time.time())
         self._stopping = False
         handlers: dict[Any, Any] = {
@@ -130,19 +130,19 @@ class Server:
         return JSONResponse(self._card(name))
 
     async def _chat(self, request: Request) -> Response:
-        call = read_chat_call(await read_json(request, self._body_seconds))
+        call = await self._bodies.read(request, read_chat_call)
         self._check_model(call.model)
         if call.has_pictures and self._service.state(call.model).is_blind:
             raise invalid("messages", "a picture", f"text only: {call.model} reads no pictures")
         return await self._answer(request, call, ChatReply(call))
 
     async def _completions(self, request: Request) -> Response:
-        call = read_completion_call(await read_json(request, self._body_seconds))
+        call = await self._bodies.read(request, read_completion_call)
         self._check_model(call.model)
         return await self._answer(request, call, CompletionReply(call))
 
     async def _embeddings(self, request: Request) -> Response:
-        call = read_embedding_call(await read_json(request, self._body_seconds))
+        call = await self._bodies.read(request, read_embedding_call)
         self._check_model(call.model)
         if self._stopping:
             raise of_failure(STOPPING)
@@ -150,11 +150,11 @@ class Server:
         return JSONResponse(await _unless_gone(request, _whole(replies, EmbeddingReply(call))))
 
     async def _score(self, request: Request) -> Response:
-        call = read_score_call(await read_json(request, self._body_seconds))
+        call = await self._bodies.read(request, read_score_call)
         return JSONResponse(score_answer(call, await self._scores(request, call)))
 
     async def _score_evaluation(self, request: Request) -> Response:
-        call = read_evaluation_call(await read_json(request, self._body_seconds))
+        call = await self._bodies.read(request, read_evaluation_call)
         if len(self._rewards) == 1 and call.model not in self._names():  # LLaMA-Factory's clients send any name
             call = replace(call, model=next(iter(self._rewards)))
         return JSONResponse(evaluation_answer(call, await self._scores(request, call)))

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -12,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llf_core.chat.events import Failed, Piece, Started
+from llf_core.chat.server import app as server_app
 from llf_core.chat.server import listen
+from llf_core.chat.server.chat_call import read_chat_call
 from llf_core.chat.server.listen import PortError, open_socket
 from llf_core.chat.server.replies import MAX_UNREAD
 from tests.core.chat.server.conftest import KEY
@@ -53,6 +56,44 @@ def test_a_body_of_100_mb_is_refused(served, chunked):
         "The body is too large. Expected at most 8 MB.",
     )
     assert len(served.service.asked) == asked
+
+
+def test_a_body_of_too_many_values_is_refused(served):
+    """Read as JSON, it takes the server's loop seconds and 400 MB."""
+    lists = ",".join(["[]"] * 2_500_000)
+    for body in (f'{{"model": "base", "messages": [{lists}]}}', '{"model": "base", "stop": [' + '"",' * 2_500_000):
+        refused = served.http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+        message = refused.json()["error"]["message"]
+        assert (refused.status_code, message) == (400, "The body has too many values. Expected at most 200,000.")
+
+
+def test_the_signs_of_a_text_are_no_values(served):
+    content = '[{,"\\' * 1_000_000
+    served.service.answer = hello
+    assert served.chat(messages=[{"role": "user", "content": content}]).status_code == 200
+    assert served.service.asked[-1].request.messages[0]["content"] == content
+
+
+def test_large_bodies_are_read_one_at_a_time_and_hold_up_no_small_one(served, monkeypatch):
+    begun, goes_on = [], threading.Event()
+
+    def read(body):
+        if len(body["messages"]) > 1000:
+            begun.append(body)
+            assert goes_on.wait(120)
+        return read_chat_call(body)
+
+    monkeypatch.setattr(server_app, "read_chat_call", read)
+    served.service.answer = hello
+    large = [{"role": "user", "content": "x"}] * 2000
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(served.chat, messages=large) for _ in range(2)]
+        wait_for(lambda: begun)
+        assert [served.chat().status_code for _ in range(3)] == [200] * 3
+        assert len(begun) == 1
+        goes_on.set()
+        assert [one.result().status_code for one in answers] == [200, 200]
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("port", [70_000, -1])
@@ -131,7 +172,7 @@ def test_of_a_list_the_rest_is_skipped_once_a_text_has_failed(served):
         on_event(Failed("too_long", "The prompt is too long."))
         return ticket
 
-    served.service.submit = refuses
+    served.service.submit, served.service.answer = refuses, lambda _: None
     try:
         answer = served.http.post("/v1/completions", json={"model": "base", "prompt": ["x"] * 100})
     finally:
