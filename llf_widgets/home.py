@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core import __version__
 from llf_core.config.paths import expanded
+from llf_core.remote.address import is_address
+from llf_core.remote.open_mirror import open_mirror
 from llf_core.runs import RunFolder, home, open_run
 from llf_core.untrusted import leads_to_folder, real_path
 
@@ -55,7 +57,8 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
     """The folder of a run in any form in which a user may name it: what `llf.train` returned, an id, or a path.
 
     Args:
-        run: the run. A string with a separator, and any `Path`, is the path of a run folder.
+        run: the run. `ssh://host/run` is a run of another host, any other string with a separator, and any `Path`, the
+            path of a run folder.
         home: `LLF_HOME`, for ids; None for the environment's.
 
     Raises:
@@ -71,6 +74,8 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
         return inner if isinstance(inner, RunFolder) else RunFolder(Path(inner))
     if not isinstance(run, str | Path):
         raise TypeError(f"{run!r} is not a run. Expected what llf.train returned, a run id, or a run's folder.")
+    if isinstance(run, str) and is_address(run):
+        return open_mirror(run, home)
     path = expanded(run)
     if isinstance(run, Path) or len(path.parts) > 1:
         if not leads_to_folder(path):

@@ -28,7 +28,7 @@ from llf_core.cli.model_search import models
 from llf_core.cli.predict import predict
 from llf_core.cli.runs.archive import runs_export, runs_import
 from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
-from llf_core.cli.runs.look import runs_list, runs_show
+from llf_core.cli.runs.look import runs_fetch, runs_list, runs_show
 from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
 from llf_core.cli.runs.restart import runs_branch, runs_replay, runs_resume
 from llf_core.cli.serve import serve
@@ -97,6 +97,7 @@ adapter_app.command("shrink")(adapter_shrink)
 adapter_app.command("extract")(adapter_extract)
 runs_app.command("list")(runs_list)
 runs_app.command("show")(runs_show)
+runs_app.command("fetch")(runs_fetch)
 runs_app.command("stop")(runs_stop)
 runs_app.command("checkpoint")(runs_checkpoint)
 runs_app.command("evaluate")(runs_evaluate)

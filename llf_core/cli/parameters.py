@@ -20,6 +20,6 @@ Trust = Annotated[
         "--trust", help="Allow the code of a run that was created on another machine. It runs with your permissions."
     ),
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Run id, the beginning of one, or `last`.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Run id, the beginning of one, `last`, or ssh://host/run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 Detach = Annotated[bool, typer.Option("--detach")]

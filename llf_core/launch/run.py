@@ -9,6 +9,8 @@ from llf_core.launch.launchers import start_run
 from llf_core.launch.launchers.torchrun import joins, wait_until_begun
 from llf_core.launch.resume import resume
 from llf_core.launch.run_control import RunControl
+from llf_core.remote.address import is_address
+from llf_core.remote.open_mirror import fetch_result, open_mirror
 from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run
 from llf_core.runs.change_journal import read_changes
 from llf_core.runs.config_file import read_config, run_config
@@ -28,15 +30,16 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
     """Open a run by its id, live or ended, from any process: a restarted kernel continues where it was.
 
     Args:
-        run_id: the run's id.
+        run_id: the run's id, or `ssh://host/run` of a run on another host, which is then mirrored here.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:
+        RemoteError: the other host cannot be reached, or has no such run.
         ValueError: the id is invalid.
         FileNotFoundError: the run does not exist, or its folder is a link.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    return Run(open_run(run_id, home))
+    return Run(open_mirror(run_id, home) if is_address(run_id) else open_run(run_id, home))
 
 
 class Run(RunControl):
@@ -55,6 +58,16 @@ class Run(RunControl):
     def output(self) -> Path:
         """Folder of the result, which peft and transformers load; it exists once the run has finished."""
         return self.folder.output
+
+    def fetch(self) -> Path:
+        """Copy the result of a run on another host to this machine, whole and checked; it is `output` afterwards.
+
+        Raises:
+            RemoteError: it is a run of this machine, it has no result yet, or its host cannot be reached.
+            BrokenRunError: the run's status cannot be read.
+            OSError: the result cannot be written.
+        """
+        return fetch_result(self.folder)
 
     def __repr__(self) -> str:
         try:

@@ -49,7 +49,7 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
     status = read_status(folder)
     if status.final:
         return status
-    elsewhere = status.host != host()
+    elsewhere = status.mirror is not None or status.host != host()
     if elsewhere or (
         status.is_on_this_host and status.supervisor_process is not None and status.supervisor_process.alive()
     ):
@@ -57,7 +57,7 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
         now = _wait_for_end(folder, ELSEWHERE_SECONDS if elsewhere else SUPERVISOR_SECONDS)
         if now.final:
             return now
-        if elsewhere and effective_status(now).state != "lost":
+        if elsewhere and (status.mirror is not None or effective_status(now).state != "lost"):
             raise RuntimeError(
                 f"{folder.id} runs on {status.host}, and its supervisor does not respond. "
                 "End its processes on that machine."

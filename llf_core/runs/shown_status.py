@@ -27,6 +27,8 @@ def shown_status(folder: RunFolder) -> Status:
         OSError: too many files are open.
     """
     status = effective_status(read_status(folder))
+    if status.mirror is not None:  # what its host says
+        return status
     if is_never_started(folder, status):
         status = dataclasses.replace(status, state="lost")
     if status.state == "created" and folder.queue.exists():

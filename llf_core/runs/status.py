@@ -16,16 +16,19 @@ from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.process import ProcessId, boot_id, host
-from llf_core.runs.states import FINAL, STATES
+from llf_core.runs.states import FINAL, SHOWN_STATES, STATES
 from llf_core.untrusted import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.runs.folder import RunFolder
 
 RESERVE_BYTES = 64 * 1024  # chosen by hand, as are the durations
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 60.0  # maximum heartbeat age of another host before the run counts as lost
+MIRROR_SECONDS = 30.0  # maximum age of a mirror's heartbeat before its process counts as ended
 START_SECONDS = 30.0  # from launch to the supervisor's first status update
 
 
@@ -58,6 +61,8 @@ class Status:
         device: device of the trainer; None before it was chosen.
         step_seconds: duration of the last step in seconds; None before the first.
         best: the best checkpoint, with its `step`; None if there is none.
+        mirror: of a mirrored run: `host`, its `state` as shown there, `since`, when the connection broke (None while
+            it is there), why (`problem`), and whether the mirror has everything (`complete`); None of other runs.
     """
 
     format: int = 1
@@ -80,6 +85,7 @@ class Status:
     device: str | None = None
     step_seconds: float | None = None
     best: dict[str, object] | None = None
+    mirror: dict[str, object] | None = None
 
     @property
     def final(self) -> bool:
@@ -140,6 +146,7 @@ class StatusFields(TypedDict, total=False):
     device: str | None
     step_seconds: float | None
     best: dict[str, object] | None
+    mirror: dict[str, object] | None
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Status)}
@@ -202,9 +209,11 @@ def effective_status(status: Status, now: float | None = None) -> Status:
     Raises:
         OSError: too many files are open.
     """
+    now = time.time() if now is None else now
+    if status.mirror is not None:
+        return _mirrored(status, status.mirror, now)
     if status.final:
         return status
-    now = time.time() if now is None else now
     if status.host != host():
         lost = now - status.heartbeat > SILENCE_SECONDS
     elif status.boot_id != boot_id():
@@ -220,6 +229,21 @@ def effective_status(status: Status, now: float | None = None) -> Status:
         "Resume continues from its newest checkpoint."
     )
     return dataclasses.replace(status, state="lost", reason=reason)
+
+
+def _mirrored(status: Status, mirror: Mapping[str, object], now: float) -> Status:
+    """The status of a mirrored run: its state as shown on its host, and since when there is no news of it."""
+    state, since, why = str(mirror.get("state")), as_number(mirror.get("since")), mirror.get("problem")
+    status = dataclasses.replace(status, state=state if state in SHOWN_STATES else status.state)
+    if status.final or mirror.get("complete"):
+        return status
+    if since is None and now - status.heartbeat > MIRROR_SECONDS:
+        since, why = status.heartbeat, "The process that copies it has ended. Open the run again to go on."
+    if since is None or not abs(since) < LATEST:
+        return status
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+    reason = f"No news from {mirror.get('host')} since {when}. {why} The run does not need this connection."
+    return dataclasses.replace(status, reason=strip_bidi(redact(reason)))
 
 
 def is_never_started(folder: RunFolder, status: Status) -> bool:

@@ -352,6 +352,7 @@ class RunTracker:
             state=status.state,
             description=describe_run(self.config, data),
             reason=status.reason,
+            stale=(status.reason or "") if status.mirror is not None and status.state in LIVE_STATES else "",
             finding=status.finding,
             step=step,
             total=status.total,

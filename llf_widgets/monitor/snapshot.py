@@ -40,6 +40,7 @@ class RunSnapshot:
         name: display name; empty for none.
         description: model, method and data.
         reason: why the run is in this state, as the trainer wrote it; None if it gave none.
+        stale: since when there is no news of a live run of another host, and why; empty for others.
         finding: what its curves say against the result of a finished run; None if nothing.
         step: last completed step.
         total: planned steps; 0 if unknown.
@@ -76,6 +77,7 @@ class RunSnapshot:
     name: str = ""
     description: str = ""
     reason: str | None = None
+    stale: str = ""
     finding: str | None = None
     step: int = 0
     total: int = 0

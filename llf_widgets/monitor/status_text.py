@@ -40,6 +40,8 @@ MAX_MESSAGES = 3  # the newest; all of them stand among the events
 
 def status_text(snapshot: RunSnapshot) -> str:
     """One line about the current activity and what is safe, for whoever looks why nothing moves; may be empty."""
+    if snapshot.stale:
+        return snapshot.stale
     return {
         "queued": _created,
         "created": _created,

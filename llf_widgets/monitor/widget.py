@@ -43,7 +43,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
     or were deleted is shown as `broken`, with the reason.
 
     Args:
-        run: a run, its id or its folder.
+        run: a run, its id or its folder; or `ssh://host/run`, a run of another host.
         home: `LLF_HOME`; None for the environment's.
 
     Raises:

@@ -16,7 +16,7 @@ from llf_core.user_error import UserError
 LOG_LINES = 10
 
 
-def runs_list(
+def runs_list(  # noqa: PLR0913, PLR0917 - options of a command
     state: Annotated[str | None, typer.Option(help=f"Only runs in this state: {', '.join(SHOWN_STATES)}.")] = None,
     query: Annotated[
         str | None,
@@ -24,6 +24,7 @@ def runs_list(
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.", min=1)] = 20,
     offset: Annotated[int, typer.Option(help="Skip this many runs.", min=0)] = 0,
+    on: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Runs of another host, such as ssh://box.")] = None,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first, with state, step and last loss.
@@ -42,6 +43,9 @@ def runs_list(
         expected = f"Expected one of {', '.join(SHOWN_STATES)}."
         raise UsageError(f"{state!r} is not a run state.{did_you_mean(state, SHOWN_STATES)} {expected}")
 
+    if on is not None:
+        _list_remote(on, as_json=as_json, offset=offset, limit=limit, state=state, query=query)
+        return
     if (said := blocked_path_message()) is not None:
         raise UserError(said)
     try:
@@ -57,6 +61,34 @@ def runs_list(
         for line in table(page.rows, run_ids(), out.width):
             out.print(line, markup=False)
     out.print(f"[dim]{len(page.rows)} of {with_unit(page.total, 'run')} in {escape(str(home() / 'runs'))}[/dim]")
+
+
+def _list_remote(on: str, *, as_json: bool, **query: object) -> None:
+    """Print the runs of another host."""
+    from llf_core.config.number_format import with_unit
+    from llf_core.remote.address import parse_address
+    from llf_core.remote.open_mirror import list_remote
+
+    host, _ = parse_address(on)
+    page = list_remote(host, width=out.width, **query)
+    if as_json:
+        print_json({"total": page["total"], "runs": page["runs"]})
+        return
+    for line in page["lines"]:
+        out.print(redact(str(line)), markup=False)
+    shown = f"{len(page['runs'])} of {with_unit(int(page['total']), 'run')} on {host}"
+    out.print(f"[dim]{escape(shown)}[/dim]")
+
+
+def runs_fetch(run: RunId) -> None:
+    """Copy the result of a run on another host (ssh://host/run) to this machine, whole and checked.
+
+    Raises:
+        UserError: the host cannot be reached, it has no such run, the run has no result yet, or it cannot be written.
+    """
+    found = attach_run(run)
+    with in_a_sentence():
+        out.print(str(found.fetch()), markup=False, highlight=False, soft_wrap=True)
 
 
 def runs_show(
