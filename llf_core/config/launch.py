@@ -48,8 +48,8 @@ class Launch(Section):
     num_processes: int = option(
         1,
         label="Processes",
-        help="Number of processes that train together on each machine, each with a share of every batch (torchrun, "
-        "DDP). Usual: one per GPU.",
+        help="Number of processes that train together on each machine, each with a share of every batch (torchrun). "
+        "Usual: one per GPU.",
         minimum=1,
         maximum=1024,
     )
@@ -59,6 +59,15 @@ class Launch(Section):
         help="Number of machines that train together, with as many processes each (`launch: torchrun`).",
         minimum=1,
         maximum=1024,
+    )
+    strategy: Literal["ddp", "fsdp2"] = option(
+        "ddp",
+        label="Strategy",
+        help="What several processes share: with `ddp` each has the whole model and they add up their gradients; with "
+        "`fsdp2` each keeps its part of weights, gradients and optimizer state, and a layer is gathered while it "
+        "computes.",
+        choices=("ddp", "fsdp2"),
+        source="PyTorch",
     )
 
     @property

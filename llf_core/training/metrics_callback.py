@@ -6,9 +6,10 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, set_seed
@@ -21,7 +22,9 @@ from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
+from llf_core.stages.base.loop import inner_optimizer
 from llf_core.stages.base.ranks import from_all, is_main, rank, wait_for_ranks, world_size
+from llf_core.stages.base.sharding import is_sharded, restore_shards, save_shards, whole_on_main
 from llf_core.training.checkpoint_check import check_reloaded
 from llf_core.training.control_requests import ControlRequests
 from llf_core.training.gpu_usage import GpuLoad
@@ -122,9 +125,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
         if counters and self.trainer is not None:
-            self.warn_inexact_resume(
-                check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step)
-            )
+            self._check_reloaded(self.trainer, counters, Path(args.resume_from_checkpoint))
         before = counters.get("processes", 1) if counters else world_size()
         if before != world_size():
             self._say_other_ranks(args, state.global_step, before)
@@ -151,6 +152,15 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self._measure_forgetting(0)
         self._logged_tokens = self._seen()[0]
         self._mark = time.perf_counter()
+
+    def _check_reloaded(self, trainer: TrainingLoop, counters: dict[str, Any], checkpoint: Path) -> None:
+        """Complete the loaded optimizer, and verify the loaded weights."""
+        restore_shards(inner_optimizer(trainer.optimizer), checkpoint)
+        with whole_on_main(trainer.model):
+            if is_main() or not is_sharded(trainer.model):
+                self.warn_inexact_resume(
+                    check_reloaded(trainer, counters, Checkpoints(self._folder), trainer.state.global_step)
+                )
 
     def _own_best(self, state: TrainerState) -> None:
         """Point the best checkpoint to this folder: a checkpoint stores the path it was written to."""
@@ -293,11 +303,16 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             RuntimeError, SafetensorError: a file of the stage cannot be written, for example on a full disk.
         """
         step = state.global_step
-        if self.trainer is not None and not is_main():
-            self.trainer.stage.save(self.checkpoints.path(step))
+        trainer = self.trainer
+        model = None if trainer is None else trainer.model
+        if trainer is not None and not is_main():
+            trainer.stage.save(self.checkpoints.path(step))
+        if trainer is not None and is_sharded(trainer.model):
+            save_shards(inner_optimizer(trainer.optimizer), self.checkpoints.path(step))
         wait_for_ranks()  # each has written its random state
-        if is_main():
-            self._complete(args, state)
+        with nullcontext() if model is None else whole_on_main(model, trained=hasattr(model, "peft_config")):
+            if is_main():
+                self._complete(args, state)
         wait_for_ranks()
         self.requests.answer_checkpoint(step)
         self._watch(step)
@@ -324,7 +339,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if self.trainer is not None:
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
-            if self._kept is None:
+            if self._kept is None or is_sharded(self.trainer.model):
                 self._kept = checkpoint_tensors(self.trainer.model, self.trainer.stage.auxiliary_models())
             with ThreadPoolExecutor(1) as executor:
                 found = executor.submit(checksums, self._kept)

@@ -11,6 +11,7 @@ from llf_core.generation.own_forward import without_accelerate
 from llf_core.models.adapter_merging import continues_adapter
 from llf_core.runs import RunReader
 from llf_core.stages.base.ranks import is_main
+from llf_core.stages.base.sharding import whole_on_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,6 +126,13 @@ class SamplePrompts:
         prompts = self.prompts if only is None else [only]
         if not prompts or (only is None and step == self.last):
             return 0
+        with whole_on_main(self._model):
+            self._sample(prompts, step)
+        if only is None:
+            self.last = max(self.last, step)
+        return len(prompts)
+
+    def _sample(self, prompts: list[str], step: int) -> None:
         new = [prompt for prompt in prompts if prompt not in self._known]
         base = self._base(step)
         if new and base is not None:
@@ -136,9 +144,6 @@ class SamplePrompts:
             self._known.update(new)
         if step:
             self._write(prompts, step, TUNED)
-        if only is None:
-            self.last = max(self.last, step)
-        return len(prompts)
 
     def _write(self, prompts: list[str], step: int, of: str) -> None:
         if not prompts or not is_main():

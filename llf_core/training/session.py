@@ -34,6 +34,7 @@ from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.runs.writer import FollowerWriter
 from llf_core.stages.base.cannot_continue import StopTraining
 from llf_core.stages.base.ranks import from_main, is_main, join_ranks, lost_rank, world_size
+from llf_core.stages.base.sharding import whole_on_main
 from llf_core.stages.base.stage import make_stage
 from llf_core.training.answer_metrics import AnswerMetrics
 from llf_core.training.checkpoint_check import check_archives, check_best, trainer_state
@@ -184,11 +185,13 @@ def _run(  # noqa: C901, PLR0915 - an attempt from its beginning to its end
         phases.begin("evaluation")
         with _kept(progress):
             trainer.evaluate()
-    if not is_main():
-        return "finished", None
     phases.begin("saving")
     progress.watched.answer(step)
-    not_copied = " ".join(filter(None, [save_run_result(context, trainer), _push(folder, writer, hub)]))
+    with whole_on_main(trainer.model):
+        saved = save_run_result(context, trainer) if is_main() else ""
+    if not is_main():
+        return "finished", None
+    not_copied = " ".join(filter(None, [saved, _push(folder, writer, hub)]))
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there
     progress.requests.answer_checkpoint(step)
     with suppress(OSError, BrokenRunError):  # whatever happened to its files, the run has trained

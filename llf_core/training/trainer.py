@@ -17,6 +17,7 @@ from llf_core.data.batch_split import document_count, has_media, token_count, tr
 from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
 from llf_core.stages.base.ranks import from_main, sum_over_ranks
+from llf_core.stages.base.sharding import is_sharded, whole_on_main
 from llf_core.stages.token_accuracy import TokenAccuracy
 from llf_core.training.evaluation_sums import EvaluationSums, together
 from llf_core.training.oom_messages import (
@@ -251,7 +252,7 @@ class RunTrainer(TrainingLoop):
                 loss = 0 * loss
         elif is_void(self.accelerator.gradient_state.active_dataloader):
             loss = torch.zeros((), device=count.device)
-            if self.stage.batch_dependent:  # the other ranks wait for its sums
+            if self.stage.batch_dependent or is_sharded(self.model):  # the other ranks wait for its sums or shards
                 with self.stage.void_batch():
                     self.stage.loss_sum(model, inputs)
         else:
@@ -411,7 +412,8 @@ class RunTrainer(TrainingLoop):
         self.stage.evaluated(whole.means(differences))
         if self.answer_metrics is not None:
             self.use_result_weights()
-            found |= from_main(lambda: self.answer_metrics.measure(self.state.global_step))  # type: ignore[union-attr]
+            with whole_on_main(self.model):
+                found |= from_main(lambda: self.answer_metrics.measure(self.state.global_step))  # type: ignore[union-attr]
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
         return output._replace(num_samples=samples)
 
@@ -469,9 +471,11 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> Non
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> None:
     """`_train_in_smaller_parts` for an evaluation: processes wait for each other only if examples are compared."""
-    if trainer.stage.batch_dependent and trainer.accelerator.num_processes > 1:
+    several = trainer.accelerator.num_processes > 1
+    if is_sharded(trainer.model) or (trainer.stage.batch_dependent and several):
         size = trainer.args.per_device_eval_batch_size
-        raise multi_process_error(part, batch_dependent=True, size=size, accumulation=1, checkpointed=True)
+        dependent = trainer.stage.batch_dependent
+        raise multi_process_error(part, batch_dependent=dependent, size=size, accumulation=1, checkpointed=True)
     if has_media(part) and document_count(part) > 1:
         evaluated = trainer.args.per_device_eval_batch_size
         raise media_batch_error(part, size=evaluated, accumulation=1, checkpointed=True)

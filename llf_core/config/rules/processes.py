@@ -10,13 +10,30 @@ from llf_core.config.registry import optimizer_of, stage_of
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llf_core.config.values import ConfigValues
 
 ONE = (Fix("Train in one process", {"num_processes": 1, "num_nodes": 1}),)
 
 
+DDP = (Fix("Give each process the whole model", {"strategy": "ddp"}),)
+SHARDED_STAGES = ("sft", "pt")
+SHARDED_METHODS = ("full", "freeze", "lora")
+SHARDED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""What strategy fsdp2 was compared with one process for."""
+
+
 def _several(c: ConfigValues) -> bool:
     return c.launch.ranks > 1
+
+
+def _shards(c: ConfigValues) -> bool:
+    return c.launch.strategy == "fsdp2" and _several(c)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 PROCESSES = (
@@ -68,6 +85,70 @@ PROCESSES = (
         lambda c: _several(c) and c.data.streaming,
         lambda c: f"The run has {c.launch.ranks} processes. A streamed data set is read by one process so far.",
         (*ONE, Fix("Read the data set as a whole", {"streaming": False})),
+    ),
+    Rule(
+        ("strategy", "num_processes"),
+        lambda c: c.launch.strategy != "ddp" and not _several(c),
+        "`strategy` has no effect in one process, which has the whole model. Set num_processes.",
+        DDP,
+        severity="note",
+    ),
+    Rule(
+        ("strategy", "stage"),
+        lambda c: _shards(c) and c.stage.stage not in SHARDED_STAGES,
+        lambda c: f"Stage {c.stage.stage} does not train with strategy fsdp2 so far; {_listed(SHARDED_STAGES)} do.",
+        DDP,
+    ),
+    Rule(
+        ("strategy", "finetuning_type"),
+        lambda c: _shards(c) and c.method.finetuning_type not in SHARDED_METHODS,
+        lambda c: (
+            f"finetuning_type {c.method.finetuning_type} does not train with strategy fsdp2 so far; "
+            f"{_listed(SHARDED_METHODS)} do."
+        ),
+        DDP,
+    ),
+    Rule(
+        ("strategy", "quantization_bit"),
+        lambda c: _shards(c) and c.model.quantization_bit is not None,
+        "Strategy fsdp2 does not shard quantized weights so far: each process would need all of them.",
+        DDP,
+    ),
+    Rule(
+        ("strategy", "lora_init"),
+        lambda c: (
+            _shards(c) and c.method.finetuning_type == "lora" and (c.get("lora_init") != "default" or c.get("use_dora"))
+        ),
+        "Strategy fsdp2 trains plain LoRA so far: an adapter that begins with parts of the weights, or that measures "
+        "them in each step (use_dora), needs whole weights.",
+        (*DDP, Fix("Use plain LoRA", {"lora_init": "default", "use_dora": False})),
+    ),
+    Rule(
+        ("strategy", "optim"),
+        lambda c: _shards(c) and (optimizer_of(c).implementation is not None or c.training.optim not in SHARDED_OPTIMIZERS),
+        lambda c: (
+            f"{optimizer_of(c).label} updates whole matrices or has its own kernels, and with strategy fsdp2 each "
+            f"process has a part of each matrix. Expected one of {', '.join(SHARDED_OPTIMIZERS)}."
+        ),
+        (*DDP, Fix("Use adamw_torch_fused", {"optim": "adamw_torch_fused"})),
+    ),
+    Rule(
+        ("strategy", "fp16"),
+        lambda c: _shards(c) and c.training.fp16,
+        "Strategy fsdp2 does not scale losses for float16 so far. Expected bf16 or float32.",
+        (*DDP, Fix("Use bfloat16", {"fp16": False, "bf16": True})),
+    ),
+    Rule(
+        ("strategy", "load_best_model_at_end"),
+        lambda c: _shards(c) and c.training.load_best_model_at_end,
+        "A sharded model cannot load its best checkpoint at the end so far. Branch from that checkpoint instead.",
+        (*DDP, Fix("End with the last weights", {"load_best_model_at_end": False})),
+    ),
+    Rule(
+        ("strategy", "measure_forgetting"),
+        lambda c: _shards(c) and c.training.measure_forgetting,
+        "What a sharded model forgets is not measured so far.",
+        (*DDP, Fix("Do not measure it", {"measure_forgetting": False})),
     ),
     Rule(
         ("num_processes", "num_nodes"),

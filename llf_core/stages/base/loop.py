@@ -12,6 +12,8 @@ from transformers import Trainer, TrainerCallback
 from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
 from llf_core.stages.base.oom_retry import BatchSplitter
+from llf_core.stages.base.ranks import is_main, world_size
+from llf_core.stages.base.sharding import is_sharded, keep_shards_apart, shard, whole_on_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +119,10 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             OptimizerError: the optimizer does not fit the model or the config.
         """
         trained, config = self.model if model is None else model, self.stage.config
+        sharded = config is not None and config.launch.strategy == "fsdp2" and world_size() > 1
+        if sharded and self.optimizer is None:
+            shard(trained, self.args.device)
+            self.is_distributed_loading_by_transformers = True  # accelerate wraps nothing around such a model
         if config is not None and self.optimizer is None:
             groups = self._parameter_groups(trained)
             self.optimizer = build_optimizer(trained, config, groups)
@@ -124,6 +130,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
                 kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
                 self.optimizer = kind(groups, **options)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if sharded:
+            keep_shards_apart(optimizer)
         return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -162,7 +170,9 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             OSError, SafetensorError: the disk is full or cannot be written.
         """
         self.use_result_weights()
-        super().save_model(output_dir, _internal_call)
+        with whole_on_main(self.model, trained=hasattr(self.model, "peft_config")):
+            if is_main() or not is_sharded(self.model):
+                super().save_model(output_dir, _internal_call)
 
     def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
         """Trained parameters with weight decay, and those without (norms and biases), as the Trainer groups them."""
@@ -203,6 +213,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             transformers' `get_scheduler`; warm-up, stable phase and decay: arXiv 2404.06395, section 4; a third of
             stable steps: LLaMA-Factory's `create_custom_scheduler`.
         """
+        self.is_distributed_loading_by_transformers = False  # the model is prepared; gradients are summed in each batch
         options = dict(self._schedule_options)
         if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
             after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)

@@ -1,0 +1,191 @@
+"""FSDP2: each rank keeps its share of parameters, gradients and optimizer state (torch's `fully_shard`)."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from llf_core.models.errors import ModelError
+from llf_core.stages.base.ranks import is_main, world_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+FOLDER = "optimizer_shards"
+"""Folder of a checkpoint with the optimizer's state as safetensors files, one of each rank."""
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Split the parameters among the ranks, by layers: a layer is whole only while it computes.
+
+    Args:
+        model: whole and the same on all ranks, with its adapters.
+        device: of this rank.
+
+    Raises:
+        ModelError: torch has left a parameter whole.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    if whole := [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]:
+        raise ModelError(f"strategy fsdp2 does not shard {whole[0]} of this model. Set strategy: ddp.")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` has split this model."""
+    return hasattr(model, "set_requires_gradient_sync")  # of torch's FSDPModule, whose import takes time
+
+
+@contextmanager
+def whole_on_main(model: nn.Module, *, trained: bool = False) -> Iterator[None]:
+    """Context in which rank 0 has the whole parameters of a sharded model, one after the other, and computes alone.
+
+    All ranks must enter it together; the others keep their shards and must not use the model. Does nothing with a model
+    that is not sharded.
+
+    Args:
+        model: of the trainer.
+        trained: gather the trained parameters only.
+    """
+    if not is_sharded(model):
+        yield
+        return
+    from torch.distributed.tensor import DTensor
+
+    modules = list(model.modules())
+    for module in filter(is_sharded, modules):
+        module.reshard()  # type: ignore[operator]
+    shards = [
+        (module, name, one)
+        for module in modules
+        for name, one in module.named_parameters(recurse=False, remove_duplicate=False)
+        if isinstance(one, DTensor) and (one.requires_grad or not trained)
+    ]
+    whole: dict[int, nn.Parameter] = {}
+    for shared in {id(one): one for _, _, one in shards}.values():
+        full = shared.detach().full_tensor()
+        if is_main():
+            whole[id(shared)] = nn.Parameter(full, shared.requires_grad)
+    if not is_main():
+        yield
+        return
+    for module, name, one in shards:
+        module.register_parameter(name, whole[id(one)])
+    try:
+        with _without_gathering(modules):
+            yield
+    finally:
+        for module, name, one in shards:
+            module.register_parameter(name, one)
+
+
+@contextmanager
+def _without_gathering(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Context without the hooks and classes of `fully_shard`, which would wait for the other ranks."""
+    from torch.distributed.fsdp import fully_shard
+
+    before: list[tuple[dict[int, Any], dict[int, Any]]] = []
+    state: Any = fully_shard
+    classes = [(module, type(module)) for module in modules if is_sharded(module)]
+    for module, _ in classes:
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):  # noqa: SLF001 - torch cannot pause hooks
+            before.append((hooks, dict(hooks)))
+            for key, hook in before[-1][1].items():
+                if getattr(hook, "__self__", None) is state.state(module):
+                    del hooks[key]
+    for module, kind in classes:
+        module.__class__ = kind.__mro__[2]  # after torch's own and `FSDPModule`
+    try:
+        yield
+    finally:
+        for module, kind in classes:
+            module.__class__ = kind
+        for hooks, all_hooks in before:
+            hooks.clear()
+            hooks.update(all_hooks)
+
+
+def keep_shards_apart(optimizer: torch.optim.Optimizer) -> None:
+    """Leave the shards out of the optimizer's `state_dict`, as `save_shards` writes them."""
+
+    from torch.distributed.tensor import DTensor
+
+    def without_shards(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        own = {
+            number: {key: value for key, value in one.items() if not isinstance(value, DTensor)}
+            for number, one in state["state"].items()
+        }
+        return state | {"state": own}
+
+    optimizer.register_state_dict_post_hook(without_shards)
+
+
+def save_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Write this rank's share of the optimizer's state; all ranks must call it.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    from torch.distributed.checkpoint import save
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.tensor import DTensor
+
+    shards = {
+        f"{number}.{key}": value
+        for number, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state[parameter].items()
+        if isinstance(value, DTensor)
+    }
+    save(shards, storage_writer=HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True))
+
+
+def restore_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Complete the state that a trainer has loaded, whichever number of ranks has written it: this rank's share of it.
+
+    Args:
+        optimizer: of sharded or of whole parameters; has loaded its `state_dict`.
+        checkpoint: folder of the checkpoint.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    from torch.distributed.checkpoint import load
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.tensor import DTensor, distribute_tensor, empty
+
+    parameters = _parameters(optimizer)
+    for parameter in parameters:  # what one process has saved is whole
+        for key, value in optimizer.state[parameter].items() if isinstance(parameter, DTensor) else ():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.ndim:
+                optimizer.state[parameter][key] = distribute_tensor(
+                    value, parameter.device_mesh, parameter.placements, src_data_rank=None
+                )
+    if not (checkpoint / FOLDER).is_dir():
+        return
+    reader = HuggingFaceStorageReader(str(checkpoint / FOLDER))
+    found: dict[str, Any] = {}
+    for name, facts in reader.read_metadata().state_dict_metadata.items():
+        number, _, key = name.partition(".")
+        parameter, size, dtype = parameters[int(number)], facts.size, facts.properties.dtype
+        found[name] = (
+            empty(size, dtype=dtype, device_mesh=parameter.device_mesh, placements=parameter.placements)
+            if isinstance(parameter, DTensor)
+            else torch.empty(size, dtype=dtype, device=parameter.device)
+        )
+        optimizer.state[parameter][key] = found[name]
+    load(found, storage_reader=reader, no_dist=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [one for group in optimizer.param_groups for one in group["params"]]
