@@ -9,7 +9,7 @@ from llf_core.config.known_keys import known
 from llf_core.config.optimizer_names import translate_optimizer
 from llf_core.config.option import flag, same_value
 from llf_core.config.problem import Problem
-from llf_core.config.renamed_keys import SWITCHES, is_off
+from llf_core.config.renamed_keys import SHARDING, SWITCHES, is_off
 
 if TYPE_CHECKING:
     from llf_core.config.read_config import RequestedConfig
@@ -46,6 +46,8 @@ def _rename(requested: RequestedConfig) -> None:
         if is_off(old, given):
             continue
         value = SWITCHES.get(old, given)
+        if old == "fsdp":
+            value = SHARDING.get(" ".join(given) if isinstance(given, list) else str(given), given)
         problem = _conflict(requested, old, new, given, value)
         if problem:
             requested.problems.append(Problem("invalid", old, given, problem, line=line, keys=(old, new)))
@@ -65,6 +67,8 @@ def _rename(requested: RequestedConfig) -> None:
 def _conflict(requested: RequestedConfig, old: str, new: str, given: object, value: object) -> str | None:
     if old in SWITCHES and flag(given) is None:
         return f"`{old}` is {show(given)}. Expected true or false."
+    if old == "fsdp" and value == given:
+        return f"`fsdp` is {show(given)}. Expected full_shard, perhaps with auto_wrap, which is `strategy: fsdp2`."
     if old == "warmup_ratio":
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None

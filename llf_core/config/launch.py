@@ -63,11 +63,9 @@ class Launch(Section):
     strategy: Literal["ddp", "fsdp2"] = option(
         "ddp",
         label="Strategy",
-        help="What several processes share: with `ddp` each has the whole model and they add up their gradients; with "
-        "`fsdp2` each keeps its part of weights, gradients and optimizer state, and a layer is gathered while it "
-        "computes.",
+        help="With `ddp` each of several processes has the whole model. With `fsdp2` each keeps its part of weights, "
+        "gradients and optimizer state, and a layer is gathered while it computes.",
         choices=("ddp", "fsdp2"),
-        source="PyTorch",
     )
 
     @property

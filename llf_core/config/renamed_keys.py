@@ -21,6 +21,9 @@ SWITCHES: dict[str, object] = {
 }
 """Aliases that are flags, and the value of the other key that each means where it is true."""
 
+SHARDING = {"full_shard": "fsdp2", "full_shard auto_wrap": "fsdp2", "True": "fsdp2"}
+"""Values of `strategy` by those of transformers' `fsdp`."""
+
 
 def without_renamed(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, Any]:
     """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
@@ -67,4 +70,6 @@ def is_off(old: str, given: object) -> bool:
     """
     if old in SWITCHES:
         return given is None or flag(given) is False
+    if old == "fsdp":
+        return given in (None, "", False, [])
     return given is None or (old == "warmup_ratio" and given == 0)

@@ -309,6 +309,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             trainer.stage.save(self.checkpoints.path(step))
         if trainer is not None and is_sharded(trainer.model):
             save_shards(inner_optimizer(trainer.optimizer), self.checkpoints.path(step))
+            self._kept = None  # they are gathered for each checkpoint
         wait_for_ranks()  # each has written its random state
         with nullcontext() if model is None else whole_on_main(model, trained=hasattr(model, "peft_config")):
             if is_main():
@@ -339,7 +340,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if self.trainer is not None:
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
-            if self._kept is None or is_sharded(self.trainer.model):
+            if self._kept is None:
                 self._kept = checkpoint_tensors(self.trainer.model, self.trainer.stage.auxiliary_models())
             with ThreadPoolExecutor(1) as executor:
                 found = executor.submit(checksums, self._kept)

@@ -188,10 +188,10 @@ def _run(  # noqa: C901, PLR0915 - an attempt from its beginning to its end
     phases.begin("saving")
     progress.watched.answer(step)
     with whole_on_main(trainer.model):
-        saved = save_run_result(context, trainer) if is_main() else ""
+        not_copied = save_run_result(context, trainer) if is_main() else ""
     if not is_main():
         return "finished", None
-    not_copied = " ".join(filter(None, [saved, _push(folder, writer, hub)]))
+    not_copied = " ".join(filter(None, [not_copied, _push(folder, writer, hub)]))
     shutil.rmtree(folder.path / "cache", ignore_errors=True)  # earlier versions cached outputs of frozen layers there
     progress.requests.answer_checkpoint(step)
     with suppress(OSError, BrokenRunError):  # whatever happened to its files, the run has trained

@@ -100,10 +100,16 @@ PROCESSES = (
         DDP,
     ),
     Rule(
+        ("strategy", "use_asft_loss"),
+        lambda c: _shards(c) and bool(c.get("use_asft_loss")),
+        "The reference model of `use_asft_loss` is not sharded so far: each process would need all of it.",
+        (*DDP, Fix("Use the plain loss", {"use_asft_loss": False})),
+    ),
+    Rule(
         ("strategy", "finetuning_type"),
         lambda c: _shards(c) and c.method.finetuning_type not in SHARDED_METHODS,
         lambda c: (
-            f"finetuning_type {c.method.finetuning_type} does not train with strategy fsdp2 so far; "
+            f"`finetuning_type: {c.method.finetuning_type}` does not train with strategy fsdp2 so far; "
             f"{_listed(SHARDED_METHODS)} do."
         ),
         DDP,
@@ -125,7 +131,7 @@ PROCESSES = (
     ),
     Rule(
         ("strategy", "optim"),
-        lambda c: _shards(c) and (optimizer_of(c).implementation is not None or c.training.optim not in SHARDED_OPTIMIZERS),
+        lambda c: _shards(c) and optimizer_of(c).name not in SHARDED_OPTIMIZERS,
         lambda c: (
             f"{optimizer_of(c).label} updates whole matrices or has its own kernels, and with strategy fsdp2 each "
             f"process has a part of each matrix. Expected one of {', '.join(SHARDED_OPTIMIZERS)}."

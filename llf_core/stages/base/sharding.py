@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
 from llf_core.models.errors import ModelError
 from llf_core.stages.base.ranks import is_main, world_size
 
@@ -73,6 +74,7 @@ def whole_on_main(model: nn.Module, *, trained: bool = False) -> Iterator[None]:
         if isinstance(one, DTensor) and (one.requires_grad or not trained)
     ]
     whole: dict[int, nn.Parameter] = {}
+    shared: Any
     for shared in {id(one): one for _, _, one in shards}.values():
         full = shared.detach().full_tensor()
         if is_main():
@@ -118,7 +120,6 @@ def _without_gathering(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 def keep_shards_apart(optimizer: torch.optim.Optimizer) -> None:
     """Leave the shards out of the optimizer's `state_dict`, as `save_shards` writes them."""
-
     from torch.distributed.tensor import DTensor
 
     def without_shards(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -137,8 +138,8 @@ def save_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     Raises:
         OSError: the disk is full.
     """
-    from torch.distributed.checkpoint import save
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
     from torch.distributed.tensor import DTensor
 
     shards = {
@@ -160,8 +161,8 @@ def restore_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     Raises:
         OSError: a file cannot be read.
     """
-    from torch.distributed.checkpoint import load
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
     from torch.distributed.tensor import DTensor, distribute_tensor, empty
 
     parameters = _parameters(optimizer)
@@ -175,6 +176,7 @@ def restore_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
         return
     reader = HuggingFaceStorageReader(str(checkpoint / FOLDER))
     found: dict[str, Any] = {}
+    facts: Any
     for name, facts in reader.read_metadata().state_dict_metadata.items():
         number, _, key = name.partition(".")
         parameter, size, dtype = parameters[int(number)], facts.size, facts.properties.dtype
@@ -187,5 +189,5 @@ def restore_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     load(found, storage_reader=reader, no_dist=True)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
     return [one for group in optimizer.param_groups for one in group["params"]]

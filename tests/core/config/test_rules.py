@@ -13,6 +13,7 @@ BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}
 TWO = {"dataset": "llf_demo,other"}
 DRAWN = {"stage": "grpo", "reward_functions": "format", "per_device_train_batch_size": 8, "top_p": 1, "top_k": 0}
+SHARDED = {"strategy": "fsdp2", "num_processes": 2}
 TURNS = TWO | {"mix_strategy": "interleave_under"}
 
 # key, severity, what is asked, and what of the message matters
@@ -30,6 +31,16 @@ CASES = [
     ("num_processes", "error", {"num_processes": 2, "streaming": True, "max_steps": 3}, "is read by one process"),
     ("num_processes", "note", {"num_processes": 2}, "is that of one process"),
     ("num_nodes", "error", {"num_nodes": 2}, "but `launch: local` starts one machine"),
+    ("strategy", "note", {"strategy": "fsdp2"}, "no effect in one process"),
+    ("strategy", "error", SHARDED | {"stage": "kd", "teacher_model": "t"}, "Stage kd does not train with"),
+    ("strategy", "error", SHARDED | {"use_asft_loss": True}, "The reference model of `use_asft_loss`"),
+    ("strategy", "error", SHARDED | {"finetuning_type": "oft"}, "`finetuning_type: oft` does not train with"),
+    ("strategy", "error", SHARDED | {"quantization_bit": 4}, "does not shard quantized weights"),
+    ("strategy", "error", SHARDED | {"lora_init": "pissa"}, "trains plain LoRA so far"),
+    ("strategy", "error", SHARDED | {"optim": "muon"}, "updates whole matrices"),
+    ("strategy", "error", SHARDED | {"fp16": True}, "does not scale losses for float16"),
+    ("strategy", "error", SHARDED | EVALUATED | {"load_best_model_at_end": True}, "cannot load its best checkpoint"),
+    ("strategy", "error", SHARDED | {"measure_forgetting": True}, "is not measured so far"),
     ("metrics", "error", {"metrics": ["bleu", "a b"]}, "`metrics` has 'a b'"),
     ("metrics", "warning", {"metrics": "belu,my_own"}, "Did you mean bleu?"),
     ("do_predict", "error", {"do_predict": True}, "has nothing to answer: there is no evaluation data"),

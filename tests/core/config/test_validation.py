@@ -173,6 +173,9 @@ def test_the_report_is_json():
         ({"activation_checkpointing": False}, {"gradient_checkpointing": False}),
         ({"per_gpu_train_batch_size": 3}, {"per_device_train_batch_size": 3}),
         ({"adafactor": True}, {"optim": "adafactor"}),
+        ({"fsdp": "full_shard auto_wrap", "num_processes": 2}, {"strategy": "fsdp2"}),
+        ({"fsdp": ["full_shard"], "num_processes": 2}, {"strategy": "fsdp2"}),
+        ({"fsdp": ""}, {"strategy": "ddp"}),
         ({"early_stopping_steps": 2, "val_size": 9, "eval_strategy": "epoch"}, {"metric_for_best_model": "loss"}),
     ],
 )
@@ -198,6 +201,7 @@ def test_two_names_with_two_values_are_an_error():
         "evaluation_strategy"
     )
     assert only(validate(BASE | {"warmup_ratio": 3}), "invalid").key == "warmup_ratio"
+    assert "`fsdp` is 'offload'" in only(validate(BASE | {"fsdp": "offload"}), "invalid").message
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "{"])

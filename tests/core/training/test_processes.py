@@ -157,3 +157,56 @@ def test_a_stopped_run_goes_on_in_1_4_and_2_processes(start):
         moved.resume(num_processes=processes)
     assert ended(whole).state == ended(moved).state == "finished", moved.status().reason
     assert len(assert_the_same_steps(whole, moved)) == 60
+
+
+SHARDED = {
+    "adapters": {},
+    "accumulation": {"gradient_accumulation_steps": 2, "max_grad_norm": 0.05, "gradient_checkpointing": True},
+    "all weights": {"finetuning_type": "full", "watched_prompts": ["say 3"]},
+    "texts": {"finetuning_type": "full", "stage": "pt"},
+}
+
+
+@pytest.mark.parametrize("name", ["all weights", *(pytest.param(one, marks=pytest.mark.long) for one in SHARDED)])
+def test_sharded_weights_train_as_whole_ones_do(start, name):
+    alone, together = start(1, **SHARDED[name]), start(2, strategy="fsdp2", **SHARDED[name])
+    states = ended(alone).state, ended(together).state
+    assert states == ("finished", "finished"), together.status().reason
+    for metric in ("loss", "eval_loss", "grad_norm"):
+        expected = values(alone, metric)
+        assert len(expected) >= 2
+        found = values(together, metric)
+        assert found == {step: pytest.approx(value, rel=1e-6) for step, value in expected.items()}
+    one, two = (sorted(run.folder.output.iterdir()) for run in (alone, together))
+    assert [path.name for path in one] == [path.name for path in two]
+    for path, other in zip(one, two, strict=True):
+        if path.suffix == ".safetensors":
+            weights, others = load_file(path), load_file(other)
+            assert {key: (one.shape, one.dtype) for key, one in weights.items()} == {
+                key: (one.shape, one.dtype) for key, one in others.items()
+            }
+            assert all(torch.allclose(weights[key], others[key], rtol=0, atol=1e-5) for key in weights)
+    samples = [
+        [(row["step"], row["text"]) for row in map(json.loads, run.folder.samples.read_text().splitlines())]
+        for run in (alone, together)
+        if run.folder.samples.exists()
+    ]
+    assert len(samples) == (2 if "watched_prompts" in SHARDED[name] else 0)
+    assert samples[:1] == samples[1:]
+
+
+@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.long)])
+def test_a_sharded_run_goes_on_in_one_process_and_again_in_two(start, kind):
+    changes = MOVED | {"finetuning_type": kind}
+    whole, moved = start(1, **changes), start(2, strategy="fsdp2", **changes)
+    for step, processes in ((9, 1), (23, 2)):
+        wait_for_step(moved, step)
+        moved.kill()
+        ended(moved)
+        moved.resume(num_processes=processes)
+    status = ended(moved)
+    assert ended(whole).state == status.state == "finished", status.reason
+    assert len(assert_the_same_steps(whole, moved)) == 40
+    receipts = [event for event in moved.events() if event["type"] == "receipt"]
+    assert [one["processes"] for one in receipts] == [[2, 1], [1, 2]]
+    assert max(one["largest"] for one in receipts) < 1e-6
