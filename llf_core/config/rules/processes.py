@@ -159,7 +159,14 @@ PROCESSES = (
     Rule(
         ("num_processes", "num_nodes"),
         _several,
-        "The forecast of memory and time is that of one process. Together they use as many times its memory.",
+        lambda c: (
+            "The forecast of memory and time is that of one process. "
+            + (
+                "With strategy fsdp2 each has a share of weights, gradients and optimizer state."
+                if _shards(c)
+                else "Together they use as many times its memory."
+            )
+        ),
         severity="note",
     ),
 )

@@ -31,6 +31,7 @@ CASES = [
     ("num_processes", "error", {"num_processes": 2, "streaming": True, "max_steps": 3}, "is read by one process"),
     ("num_processes", "note", {"num_processes": 2}, "is that of one process"),
     ("num_nodes", "error", {"num_nodes": 2}, "but `launch: local` starts one machine"),
+    ("num_processes", "note", SHARDED, "each has a share of weights"),
     ("strategy", "note", {"strategy": "fsdp2"}, "no effect in one process"),
     ("strategy", "error", SHARDED | {"stage": "kd", "teacher_model": "t"}, "Stage kd does not train with"),
     ("strategy", "error", SHARDED | {"use_asft_loss": True}, "The reference model of `use_asft_loss`"),
