@@ -34,16 +34,18 @@ class Launch(Section):
         minimum=1,
         maximum=1024,
     )
-    launch: Literal["local", "torchrun"] = option(
+    launch: Literal["local", "torchrun", "slurm"] = option(
         "local",
+        choices=("local", "torchrun", "slurm"),
         label="Where",
-        help="Where the run runs: `local` is this machine, `torchrun` several machines that share the folder of runs.",
+        help="Where the run runs: `local` is this machine, `torchrun` several machines and `slurm` a "
+        "cluster, which share the folder of runs.",
     )
     launch_target: Annotated[str, AfterValidator(_target)] | None = option(
         None,
         unset="none",
         label="Target",
-        help="What `launch` starts the run on, if it needs a name: for torchrun, HOST:PORT of the first machine.",
+        help="What `launch` starts the run on: HOST:PORT of the first machine for torchrun, a partition for slurm.",
     )
     num_processes: int = option(
         1,

@@ -29,7 +29,7 @@ def start_supervisor(
     env: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
     *,
-    joins: bool = False,
+    mode: Sequence[str] = (),
 ) -> None:
     """Start the supervisor of a run's current attempt, and return once it has registered itself.
 
@@ -39,7 +39,8 @@ def start_supervisor(
         folder: the run, in the state `created`.
         env: additional environment variables, for example tokens. They are not stored. None for none.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
-        joins: whether another machine's supervisor writes the status, see `llf_core.launch.node_supervisor`.
+        mode: `--joins` where another machine's supervisor writes the status (`llf_core.launch.node_supervisor`),
+            `--slurm` and the number of a job where it is supervised there (`llf_core.launch.launchers.slurm_watch`).
 
     Raises:
         RuntimeError: it did not start, for example since `log.txt` cannot be opened or the system has too many
@@ -49,13 +50,13 @@ def start_supervisor(
         UnreadableError: it did not start, and the log cannot be read.
     """
     attempt = read_status(folder).attempt
-    arguments = [str(folder.path), *(["--joins"] if joins else ()), *(("--", *command) if command else ())]
+    arguments = [str(folder.path), *mode, *(("--", *command) if command else ())]
     try:
         opened = open_to_append(folder.log)
     except OSError as error:
         of_disk = is_disk_error(error)
         reason = " ".join(failure_message(folder, error)) if of_disk else f"The run's supervisor did not start: {error}"
-        raise RuntimeError(_failed(folder, attempt, reason)) from error
+        raise RuntimeError(mark_failed(folder, attempt, reason)) from error
     try:
         with opened as log:
             first = subprocess.Popen(  # noqa: S603 - our own module
@@ -63,20 +64,20 @@ def start_supervisor(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_with_this_llf({**os.environ, **(env or {})}),
+                env=environment_with_this_llf({**os.environ, **(env or {})}),
                 start_new_session=True,
             )
     except OSError as error:
         reason = f"The run's supervisor did not start: {error.strerror or error}."
-        raise RuntimeError(_failed(folder, attempt, reason)) from error
+        raise RuntimeError(mark_failed(folder, attempt, reason)) from error
     if _has_taken_over(first):
         return
     said = RunReader(folder).log_tail(1)
     reason = f"The run's supervisor did not start: {said or 'no error output'}"
-    raise RuntimeError(_failed(folder, attempt, kept_reason(folder, attempt) or reason))
+    raise RuntimeError(mark_failed(folder, attempt, kept_reason(folder, attempt) or reason))
 
 
-def _failed(folder: RunFolder, attempt: int, reason: str) -> str:
+def mark_failed(folder: RunFolder, attempt: int, reason: str) -> str:
     """Mark an attempt that did not start as failed. Returns the reason, or the attempt's own if it has one."""
     try:
         return status.update(folder, of_attempt=attempt, state="failed", reason=reason).reason or reason
@@ -95,7 +96,7 @@ def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
         return False
 
 
-def _with_this_llf(env: dict[str, str]) -> dict[str, str]:
+def environment_with_this_llf(env: dict[str, str]) -> dict[str, str]:
     """An environment in which a new interpreter imports this same `llf_core`."""
     here = str(Path(llf_core.__file__).parent.parent)
     paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]

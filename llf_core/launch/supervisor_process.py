@@ -1,7 +1,7 @@
-"""`python -m llf_core.launch.supervisor_process RUN [--joins] [-- COMMAND …]`: supervises a run's trainer.
+"""`python -m llf_core.launch.supervisor_process RUN [MODE] [-- COMMAND …]`: supervises a run's trainer.
 
 It detaches itself by a second fork before it imports anything, so that no kernel, terminal or server is its parent.
-`COMMAND` replaces the trainer. With `--joins` the supervisor of another machine writes the status.
+`COMMAND` replaces the trainer. `MODE` is that of `llf_core.launch.detach`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def main(arguments: list[str]) -> None:
     os.close(read_end)
     from pathlib import Path
 
-    from llf_core.launch.node_supervisor import supervise_node
     from llf_core.launch.supervisor import Supervisor
     from llf_core.runs import RunFolder
     from llf_core.runs.log_handler import log_to_run
@@ -41,7 +40,13 @@ def main(arguments: list[str]) -> None:
     path, *rest = arguments
     folder = RunFolder(Path(path))
     if rest[:1] == ["--joins"]:
+        from llf_core.launch.node_supervisor import supervise_node
+
         supervise_node(folder, lambda: os.write(write_end, b"."))
+    elif rest[:1] == ["--slurm"]:
+        from llf_core.launch.launchers.slurm_watch import watch_job
+
+        watch_job(folder, rest[1], lambda: os.write(write_end, b"."))
     else:
         Supervisor(folder, rest[1:] or None).run(taken_over=lambda: os.write(write_end, b"."))
 

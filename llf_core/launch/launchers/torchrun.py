@@ -156,7 +156,7 @@ def _why_not(host: str, port: int) -> str | None:
 
 
 def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | None) -> None:
-    start_supervisor(folder, env, command, joins=node_rank() > 0)
+    start_supervisor(folder, env, command, mode=["--joins"] if node_rank() > 0 else [])
 
 
 TORCHRUN = Launcher(

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.config.launch import Launch
+from llf_core.config.field_specs import field
 from llf_core.launch import environment, launch, launchers, on
 from llf_core.launch.launchers import LAUNCHERS, launch_problem
 from llf_core.launch.launchers.launcher import Launcher
@@ -19,7 +19,9 @@ NOTHING = [sys.executable, "-c", "print('started')"]
 
 
 def test_the_key_names_the_launchers_that_exist():
-    assert get_args(Launch.model_fields["launch"].annotation) == tuple(LAUNCHERS)
+    spec = field("launch")
+    assert spec is not None
+    assert get_args(spec.annotation) == spec.choices == tuple(LAUNCHERS)
     assert all(one.name == name and one.label and one.summary.endswith(".") for name, one in LAUNCHERS.items())
 
 
