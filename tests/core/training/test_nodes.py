@@ -90,7 +90,7 @@ def both(config, tmp_path):
 
 
 def test_two_machines_stop_resume_and_train_as_one_process_does(config, tmp_path, variables):
-    config |= {"max_steps": 16, "save_steps": 100}
+    config |= {"max_steps": 200, "save_steps": 1000}
     with pytest.MonkeyPatch.context() as alone:
         for name in ("FORCE_TORCHRUN", "NNODES"):
             alone.delenv(name)
@@ -106,7 +106,7 @@ def test_two_machines_stop_resume_and_train_as_one_process_does(config, tmp_path
     run.resume()
     assert again.communicate(timeout=120)[0].strip() == run.id
     status = run.wait(timeout=200, progress=False)
-    assert (status.state, status.step) == ("finished", 16), status.reason
+    assert (status.state, status.step) == ("finished", 200), status.reason
     assert one.wait(timeout=200, progress=False).state == "finished"
     assert losses(run) == {step: pytest.approx(value, rel=1e-6) for step, value in losses(one).items()}
     first, other = (load_file(each.folder.output / "adapter_model.safetensors") for each in (one, run))
