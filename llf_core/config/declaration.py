@@ -349,7 +349,6 @@ class StageDeclaration(Declaration):
         uses_of_completion: number of optimizer steps that learn from a completion it samples.
         epoch_steps: number of optimizer steps of an epoch, of a config and its number of rows (examples, prompts, or
             packed rows).
-        trains_in_ranks: whether it trains in several processes (`num_processes`).
     """
 
     kind: ClassVar[str] = "stage"
@@ -382,7 +381,6 @@ class StageDeclaration(Declaration):
     completion_tokens: Callable[[ConfigValues, int], int] = lambda _config, _prompt: 0
     uses_of_completion: Callable[[ConfigValues], int] = lambda _: 1
     epoch_steps: Callable[[ConfigValues, float], int] = _batches_of_epoch
-    trains_in_ranks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.config.problem import Fix
-from llf_core.config.registry import optimizer_of, stage_of
+from llf_core.config.registry import optimizer_of
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
@@ -45,15 +45,6 @@ PROCESSES = (
             "`launch: torchrun` with HOST:PORT of the first machine in `launch_target`."
         ),
         (Fix("Train on one machine", {"num_nodes": 1}),),
-    ),
-    Rule(
-        ("num_processes", "num_nodes", "stage"),
-        lambda c: _several(c) and not stage_of(c).trains_in_ranks,
-        lambda c: (
-            f"The run has {c.launch.ranks} processes. Stage {c.stage.stage} trains in one process so far; "
-            "all others train in several."
-        ),
-        ONE,
     ),
     Rule(
         ("num_processes", "num_nodes", "pref_loss"),

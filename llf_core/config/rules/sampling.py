@@ -52,7 +52,7 @@ def _scores_by_functions(c: ConfigValues) -> bool:
 def _completions(c: ConfigValues) -> int:
     """Completions that a step of all processes learns from."""
     training = c.training
-    return training.per_device_train_batch_size * training.gradient_accumulation_steps * c.launch.num_processes
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps * c.launch.ranks
 
 
 def _whole_groups(c: ConfigValues) -> tuple[Fix, ...]:
@@ -127,7 +127,7 @@ SAMPLING: tuple[Rule, ...] = (
         _if_samples_groups(lambda c: _completions(c) % c.stage.num_generations != 0),
         lambda c: (
             f"A step has {_completions(c)} completions (per_device_train_batch_size times "
-            f"gradient_accumulation_steps{' times num_processes' if c.launch.num_processes > 1 else ''}). "
+            f"gradient_accumulation_steps{' times the number of processes' if c.launch.ranks > 1 else ''}). "
             f"Expected a multiple of num_generations, {c.stage.num_generations}."
         ),
         _whole_groups,

@@ -75,7 +75,7 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
     advantages, returns = gae(rewards, expected, mask, options.ppo_gamma, options.ppo_lam)
     kl = answer_kl(now, before, mask)
     tokens = int(lengths.sum())
-    explained = explained_variance(expected[mask], returns[mask])
+    explained = explained_variance(expected[mask], returns[mask], all_reduce)
     metrics = (
         ("kl", kl.sum(), len(kl)),
         ("kl_coef", beta, 1),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -99,7 +101,9 @@ def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
     return difference.expm1() - difference
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+def explained_variance(
+    values: Tensor, returns: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own
+) -> Tensor:
     """Share of the variance of the returns that the values explain, `1 - Var(R - V) / Var(R)`, to be logged.
 
     1 for a perfect value function, 0 for one that is no better than a constant, negative for a worse one.
@@ -107,9 +111,10 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     Args:
         values: `[tokens]`.
         returns: `[tokens]`.
+        all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
 
     Returns:
-        A scalar; NaN or infinite where all returns are the same.
+        A scalar, float64; NaN or infinite where all returns are the same.
 
     Raises:
         RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
@@ -117,4 +122,10 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     Source:
         `explained_variance` of OpenAI's baselines (github.com/openai/baselines, common/math_util.py).
     """
-    return 1 - (returns - values).var(correction=0) / returns.var(correction=0)
+
+    def squares(own: Tensor) -> Tensor:
+        own = own.double()
+        total, count = all_reduce(torch.stack([own.sum(), own.new_tensor(len(own))]))
+        return all_reduce((own - total / count).square().sum())
+
+    return 1 - squares(returns - values) / squares(returns)

@@ -23,26 +23,24 @@ SAMPLING, ORDER, EVALUATION = 0, 1, 2
 class Plan:
     """Division of a run's prompts into phases and optimizer steps.
 
-    In a phase each process samples completions for `answers` prompts and then makes `steps` optimizer steps: `passes`
-    epochs over all completions, each in `parts` steps.
+    In a phase all processes together sample completions for `answers` prompts and then make `steps` optimizer steps:
+    `passes` epochs over all completions, each in `parts` steps.
 
     Attributes:
-        step: prompts of an optimizer step in one process.
+        step: prompts of an optimizer step of all processes.
         parts: `ppo_buffer_size`.
         passes: `ppo_epochs`.
-        processes: number of processes that train.
         seed: of the run.
     """
 
     step: int
     parts: int
     passes: int
-    processes: int
     seed: int
 
     @property
     def answers(self) -> int:
-        """Number of completions of a phase in one process.
+        """Number of completions of a phase.
 
         A rollout of that size is kept in memory until its steps are made.
         """
@@ -54,12 +52,12 @@ class Plan:
         return self.parts * self.passes
 
     def phases(self, prompts: int) -> int:
-        """Number of phases in which all processes together sample for every prompt once, rounded up: an epoch.
+        """Number of phases in which every prompt gets a completion once, rounded up: an epoch.
 
         Args:
             prompts: number of prompts.
         """
-        return math.ceil(prompts / (self.answers * self.processes))
+        return math.ceil(prompts / self.answers)
 
     def loader_length(self, prompts: int) -> int:
         """Length of the placeholder data set that makes the Trainer count an epoch as one completion for every prompt.
@@ -69,58 +67,54 @@ class Plan:
         Args:
             prompts: number of prompts.
         """
-        return self.phases(prompts) * self.steps * self.step * self.processes
+        return self.phases(prompts) * self.steps * self.step
 
-    def prompt_indices(self, prompts: int, prompts_used: int, rank: int) -> list[int]:
-        """Indices of the prompts that a process samples for next; each epoch has its own order.
+    def prompt_indices(self, prompts: int, prompts_used: int) -> list[int]:
+        """Indices of the prompts that a phase samples for next; each epoch has its own order.
 
         They depend on the counts alone, so a resumed run continues with the same prompts.
 
         Args:
             prompts: number of prompts.
-            prompts_used: prompts that all processes have sampled for so far.
-            rank: of this process.
+            prompts_used: prompts that were sampled for so far.
 
         Raises:
             ZeroDivisionError: there is no prompt.
         """
-        start = prompts_used + rank * self.answers
         found: list[int] = []
         orders: dict[int, Sequence[int]] = {}
-        for number in range(start, start + self.answers):
+        for number in range(prompts_used, prompts_used + self.answers):
             epoch = number // prompts
             if epoch not in orders:
                 orders[epoch] = np.random.default_rng((self.seed, ORDER, epoch)).permutation(prompts).tolist()
             found.append(int(orders[epoch][number % prompts]))
         return found
 
-    def minibatch(self, answers: int, phase: int, phase_steps_done: int, rank: int) -> list[int]:
+    def minibatch(self, answers: int, phase: int, phase_steps_done: int) -> list[int]:
         """Indices of the completions of one optimizer step; each epoch over them has its own order.
 
-        Shuffled by a seed from run, phase, epoch and rank, so that a resumed run has the same steps. Empty where a
+        Shuffled by a seed from run, phase and epoch, so that a resumed run has the same steps. Empty where a
         phase has fewer completions than steps, and none is left.
 
         Args:
-            answers: number of completions of this process.
+            answers: number of completions of the phase.
             phase: number of the phase.
             phase_steps_done: steps of the phase that were made before.
-            rank: of this process.
         """
         epoch, number = divmod(phase_steps_done, self.parts)
-        order = np.random.default_rng((self.seed, ORDER, phase, epoch, rank)).permutation(answers)
+        order = np.random.default_rng((self.seed, ORDER, phase, epoch)).permutation(answers)
         return [int(one) for one in np.array_split(order, self.parts)[number]]
 
-    def sampling_seed(self, phase: int, rank: int, use: int = SAMPLING) -> int:
+    def sampling_seed(self, phase: int, use: int = SAMPLING) -> int:
         """Seed of the sampling in a phase, so that a resumed run samples the same completions.
 
-        Completion `i` is sampled with this seed plus `i`.
+        Completion `i` of all processes is sampled with this seed plus `i`.
 
         Args:
             phase: number of the phase.
-            rank: of this process.
             use: `SAMPLING` or `EVALUATION`.
         """
-        return int(np.random.default_rng((self.seed, use, phase, rank)).integers(2**40))
+        return int(np.random.default_rng((self.seed, use, phase)).integers(2**40))
 
 
 class PlaceholderDataset:

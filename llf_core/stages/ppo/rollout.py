@@ -45,6 +45,16 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.answers)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Rollout]) -> Rollout:
+        """The completions of all parts, one part after the other."""
+        columns = ([getattr(one, name) for one in parts] for name in PER_TOKEN)
+        return cls(
+            [row for one in parts for row in one.prompts],
+            [row for one in parts for row in one.answers],
+            *map(torch.cat, columns),
+        )
+
     def batch(
         self,
         indices: Sequence[int],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.declarations.stages.ppo import PPOOptions
+from llf_core.stages.base.ranks import rank, world_size
 from llf_core.stages.base.stage import LossStage
 from llf_core.user_functions.results import as_float
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llf_core.stages.ppo.rollout_worker import RolloutWorker
     from llf_core.stages.ppo.token_rewards import RunningMoments
 
+FILE = "ppo.safetensors"
 TRIES = 16
 """Maximum number of phases in a row of which no completion can be scored; chosen by hand."""
 
@@ -82,13 +83,11 @@ class PPO(LossStage):
         training, generation = context.config.training, context.config.generation
         self.temperature = generation.temperature if generation.do_sample else 1.0
         self.plan: Plan = Plan(
-            step=training.per_device_train_batch_size * training.gradient_accumulation_steps,
+            step=training.per_device_train_batch_size * training.gradient_accumulation_steps * world_size(),
             parts=self.options.ppo_buffer_size,
             passes=self.options.ppo_epochs,
-            processes=int(os.environ.get("WORLD_SIZE", "1")),
             seed=training.seed,
         )
-        self.rank = int(os.environ.get("RANK", "0"))
         self.controller: KLController = KLController(self.options.ppo_kl_coef, self.options.ppo_target)
         self.moments: RunningMoments = RunningMoments()
         self.rollout: Rollout | None = None
@@ -192,9 +191,11 @@ class PPO(LossStage):
         rollout = self.rollout
         if rollout is None or self.phase_steps_done >= self.plan.steps:
             rollout = self.rollout = self._collect_rollout()
-        own = self.plan.minibatch(len(rollout), self.phase, self.phase_steps_done, self.rank)
-        if len(own) < len(batches):  # few could be scored
-            own = [int(one) for one in np.resize(own or range(len(rollout)), len(batches))]
+        whole = self.plan.minibatch(len(rollout), self.phase, self.phase_steps_done)
+        needed = len(batches) * world_size()
+        if len(whole) < needed:  # few could be scored
+            whole = [int(one) for one in np.resize(whole or range(len(rollout)), needed)]
+        own = np.array_split(whole, world_size())[rank()]
         self.phase_steps_done += 1
         self.steps_done += 1
         return [
@@ -271,12 +272,14 @@ class PPO(LossStage):
         examples, usable = self.context.data.examples, self._usable_prompts
         prompts_used, seen = self.prompts_used, 0
         for phase in range(self.phase + 1, self.phase + 1 + min(TRIES, self.plan.phases(len(usable)))):
-            indices = [usable[one] for one in self.plan.prompt_indices(len(usable), prompts_used, self.rank)]
+            own = slice(rank() * self.plan.answers // world_size(), (rank() + 1) * self.plan.answers // world_size())
+            indices = [usable[one] for one in self.plan.prompt_indices(len(usable), prompts_used)[own]]
             prompts = [list(examples[index]["input_ids"]) for index in indices]
-            answers = self.rollout_worker.generate(prompts, self.plan.sampling_seed(phase, self.rank), self.steps_done)
+            seed = self.plan.sampling_seed(phase) + own.start
+            answers = self.rollout_worker.generate(prompts, seed, self.steps_done)
             completions = [SampledCompletion(*one) for one in zip(prompts, answers, indices, strict=True)]
             scored = self._keep_scored(completions, self.rollout_worker.score(completions, self.steps_done))
-            prompts_used, seen = prompts_used + len(prompts) * self.plan.processes, seen + len(prompts)
+            prompts_used, seen = prompts_used + self.plan.answers, seen + len(prompts)
             if self._on_all_ranks(bool(scored)):
                 break
         else:
@@ -327,11 +330,15 @@ class PPO(LossStage):
         )
 
     def _build_rollout(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> Rollout:
-        """Compute advantages and returns, and update the score moments and the KL coefficient."""
+        """Compute advantages and returns, and update the score moments and the KL coefficient, with those of all ranks.
+
+        Every rank keeps the completions of all, so that a step learns from the same ones whatever their number.
+        """
         import torch
 
-        from llf_core.stages.base.ranks import sum_over_ranks
+        from llf_core.stages.base.ranks import from_all, sum_over_ranks
         from llf_core.stages.ppo.experience import build_experience
+        from llf_core.stages.ppo.rollout import Rollout
 
         completions = [one for one, _, _ in scored]
         given = torch.tensor([score for _, score, _ in scored], dtype=torch.float32)
@@ -345,10 +352,10 @@ class PPO(LossStage):
         kl = found.kl.double()
         total, count = sum_over_ranks(torch.stack([kl.sum(), torch.ones_like(kl).sum()])).tolist()
         self.controller.update(total / count, int(count))
-        self._measure_scores(scored)
+        self._measure_scores(scored, [one for own in from_all([score for _, score, _ in scored]) for one in own])
         for measure in found.metrics:
             self.measures.add(*measure)
-        return found.rollout
+        return Rollout.joined(from_all(found.rollout))
 
     # -- an evaluation -----------------------------------------------------------------------------------
     def _evaluation_loss(self, batch: Mapping[str, Any]) -> Tensor:
@@ -360,14 +367,14 @@ class PPO(LossStage):
 
         prompts = prompts_of(batch)
         numbers: list[int] = batch["numbers"].tolist()
-        seed = self.plan.sampling_seed(numbers[0], self.rank, EVALUATION)
-        answers = self.rollout_worker.generate(prompts, seed, self.steps_done)
         assert self.context.data.eval is not None  # noqa: S101 - for the type checker
         held = {number: index for index, number in enumerate(self.context.data.eval["number"])}
         indices = [held[number] for number in numbers]
+        seed = self.plan.sampling_seed(0, EVALUATION) + indices[0]
+        answers = self.rollout_worker.generate(prompts, seed, self.steps_done)
         completions = [SampledCompletion(*one, held_out=True) for one in zip(prompts, answers, indices, strict=True)]
         scored = self._keep_scored(completions, self.rollout_worker.score(completions, self.steps_done))
-        self._measure_scores(scored)
+        self._measure_scores(scored, [score for _, score, _ in scored])
         total = -sum(score for _, score, _ in scored)
         self.measures.add("loss", total, len(scored))  # instead of a mean over all prompts, scored or not
         return torch.tensor(float(total), device=batch["input_ids"].device)
@@ -385,7 +392,10 @@ class PPO(LossStage):
             raise self._unscored_error("any of the held-out")
 
     # -- metrics and samples ------------------------------------------------------------------------------------
-    def _measure_scores(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> None:
+    def _measure_scores(
+        self, scored: Sequence[tuple[SampledCompletion, float, Score]], spread: Sequence[float]
+    ) -> None:
+        """Add the metrics of completions; `spread` has the scores whose standard deviation is told."""
         import statistics
 
         completions, scores, ends = [one for one, _, _ in scored], [score for _, score, _ in scored], self._ends()
@@ -395,12 +405,12 @@ class PPO(LossStage):
             ("response_ended", [float(one.answer[-1] in ends) for one in completions]),
         ):
             self.measures.add(name, sum(values), len(values))
-        if len(scores) > 1:
-            self.measures.add("reward_std", statistics.stdev(scores), 1)
+        if len(spread) > 1:
+            self.measures.add("reward_std", statistics.stdev(spread), 1)
 
     def _write_samples(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> None:
         """Write some completions to `samples.jsonl`."""
-        if self.rank:
+        if rank():
             return
         for one, total, score in scored[: self.context.config.stage.kept_completions]:
             self.context.writer.sample(
@@ -476,20 +486,22 @@ class PPO(LossStage):
         """Write the value function and the phase's completions, which are no part of the policy's files.
 
         Args:
-            checkpoint: folder of the checkpoint; each rank writes its own file.
+            checkpoint: folder of the checkpoint; rank 0 writes it, since all have the same.
 
         Raises:
             OSError, SafetensorError: the disk is full or cannot be written.
         """
         from safetensors.torch import save_file
 
+        if rank():
+            return
         tensors = {
             f"value.{name}": one.detach().contiguous()
             for name, one in self.ppo_models.value_container.trained().items()
         }
         if self.rollout is not None:
             tensors |= {f"rollout.{name}": one for name, one in self.rollout.tensors().items()}
-        save_file(tensors, checkpoint / self._file)
+        save_file(tensors, checkpoint / FILE)
 
     def load(self, checkpoint: Path) -> None:
         """Read the value function and the completions that `save` wrote.
@@ -511,16 +523,12 @@ class PPO(LossStage):
 
         from llf_core.stages.ppo.rollout import Rollout
 
-        tensors = load_file(checkpoint / self._file)
+        tensors = load_file(checkpoint / FILE)
         with torch.no_grad():
             for name, parameter in self.ppo_models.value_container.trained().items():
                 parameter.copy_(tensors[f"value.{name}"])
         rollout = {name.removeprefix("rollout."): one for name, one in tensors.items() if name.startswith("rollout.")}
         self.rollout = Rollout.from_tensors(rollout) if rollout else None
-
-    @property
-    def _file(self) -> str:
-        return f"ppo-{self.rank}.safetensors" if self.rank else "ppo.safetensors"
 
     # -- this machine ------------------------------------------------------------------------------------
     def _on_all_ranks(self, here: bool) -> bool:
@@ -529,4 +537,4 @@ class PPO(LossStage):
 
         from llf_core.stages.base.ranks import sum_over_ranks
 
-        return bool(sum_over_ranks(torch.tensor(float(here))) == self.plan.processes)
+        return bool(sum_over_ranks(torch.tensor(float(here))) == world_size())

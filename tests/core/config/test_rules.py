@@ -19,7 +19,6 @@ TURNS = TWO | {"mix_strategy": "interleave_under"}
 # key, severity, what is asked, and what of the message matters
 CASES = [
     ("packing", "note", {"stage": "pt", "packing": False}, "is split into several"),
-    ("num_processes", "error", {"num_processes": 2, "stage": "ppo"}, "Stage ppo trains in one process so far"),
     ("num_processes", "error", {"num_processes": 2, "stage": "dpo", "pref_loss": "aot"}, "only its share of them"),
     (
         "num_processes",

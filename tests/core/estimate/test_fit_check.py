@@ -321,7 +321,7 @@ def test_steps_of_stages_that_sample_count_completions_as_their_trainers_do(seve
     assert steps(25, **sampled, num_iterations=3) == 72
     ppo = {"stage": "ppo", "reward_model_type": "function", "reward_functions": "length"}
     for phases in ({}, {"ppo_buffer_size": 2, "ppo_epochs": 3}):
-        plan = Plan(8, phases.get("ppo_buffer_size", 1), phases.get("ppo_epochs", 4), 1, 0)
+        plan = Plan(8, phases.get("ppo_buffer_size", 1), phases.get("ppo_epochs", 4), 0)
         assert steps(25, **ppo, **phases) == 2 * plan.loader_length(25) // 8
 
 

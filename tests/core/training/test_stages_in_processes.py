@@ -14,6 +14,9 @@ from llf_core.config import RunConfig
 from llf_core.estimate.bf16_probe import probe_file, probe_key
 from llf_core.runs import RunReader, create_run, read_status
 from llf_core.user_functions.stored_functions import write_code
+from tests.core.stages.ppo.conftest import reward_adapter
+
+__all__ = ["reward_adapter"]
 
 pytestmark = pytest.mark.timeout(290)
 ANSWERS = [{"instruction": f"say {i}", "output": f"word {i * 7 % 13} " * (1 + i % 4)} for i in range(16)]
@@ -25,6 +28,7 @@ MARKED = [
     {"instruction": f"say {i // 2}", "output": f"It is {i}." if i % 3 else "No idea" + "!" * i, "kto_tag": i % 3 > 0}
     for i in range(16)
 ]
+SAMPLED = {"stage": "ppo", "max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "ppo_score_norm": True}
 GROUPS = {
     "reward_functions": "share", "num_generations": 4, "max_completion_length": 6, "temperature": 1.0, "top_p": 1.0,
     "top_k": 0, "val_size": 4,
@@ -39,10 +43,13 @@ STAGES = {
     "kd": (ANSWERS, {"stage": "kd", "kd_alpha": 0.5, "finetuning_type": "full", "compute_accuracy": True}),
     "grpo": (ANSWERS, {"stage": "grpo"} | GROUPS | {"num_iterations": 2}),
     "rloo": (ANSWERS, {"stage": "rloo", "gradient_accumulation_steps": 2, "beta": 0.1} | GROUPS),
+    "ppo": (ANSWERS, SAMPLED | {"reward_model_type": "lora", "ppo_models": "shared", "ppo_buffer_size": 2}),
+    "ppo-separate": (ANSWERS, SAMPLED | {"reward_model_type": "function", "reward_functions": "share", "ppo_epochs": 2,
+                                         "ppo_models": "separate", "gradient_accumulation_steps": 2}),
 }  # fmt: skip
 
 
-def settings_of(stage, processes, model, folder):
+def settings_of(stage, processes, model, reward_adapter, folder):
     """A run of 13 examples in global batches of 4: the last one of an epoch leaves one of two processes none."""
     rows, changes = STAGES[stage]
     data = folder / f"{stage}.json"
@@ -57,11 +64,13 @@ def settings_of(stage, processes, model, folder):
         settings["per_device_eval_batch_size"] = 8 // processes
     if "kd_alpha" in changes:
         settings["teacher_model"] = str(model)
+    if changes.get("reward_model_type") == "lora":
+        settings["reward_model"] = str(reward_adapter)
     return settings | changes
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_model_dir, fork_server, tmp_path_factory):
+def runs(tiny_model_dir, reward_adapter, fork_server, tmp_path_factory):
     """Folders of all runs by stage and number of processes, trained by one process and by two."""
     root = tmp_path_factory.mktemp("stages")
     patch = pytest.MonkeyPatch()
@@ -73,7 +82,7 @@ def runs(tiny_model_dir, fork_server, tmp_path_factory):
     found, processes = {}, []
     for world in (1, 2):
         for stage in STAGES:
-            config = RunConfig.load(settings_of(stage, world, tiny_model_dir, root))
+            config = RunConfig.load(settings_of(stage, world, tiny_model_dir, reward_adapter, root))
             found[stage, world] = create_run(
                 config.yaml(defaults=True), stage, fill=lambda new: write_code(new.code, REWARDS)
             )
@@ -104,12 +113,13 @@ def test_two_processes_train_as_one_does(runs, stage):
     states = [read_status(one) for one in (alone, together)]
     assert [one.state for one in states] == ["finished"] * 2, (*(one.reason for one in states), said[-1][-3000:])
     rewards = {one for one in RunReader(alone).metrics().names if "reward" in one}  # differences of larger numbers
+    rewards.discard("eval_reward_std")  # the mean of those of the batches of one process
     for name in {"loss", "eval_loss", "tokens"} | rewards:
         expected = values(alone, name)
-        assert len(expected) >= 2
+        assert len(expected) >= (1 if name in rewards else 2)
         near = {"abs": 1e-5} if name in rewards else {"rel": 1e-6}
-        if "reward_functions" in STAGES[stage][1] and name not in rewards:  # terms of about 1 that cancel each other
-            near |= {"abs": 1e-6}
+        if name not in rewards and STAGES[stage][1]["stage"] in {"grpo", "rloo", "ppo"}:
+            near |= {"abs": 1e-6}  # terms of about 1 that cancel each other
         assert values(together, name) == {step: pytest.approx(one, **near) for step, one in expected.items()}, name
     one, two = (load_file(*folder.output.glob("*model.safetensors")) for folder in (alone, together))
     assert one.keys() == two.keys()

@@ -178,5 +178,4 @@ DPO = StageDeclaration(
     holds_reference=_compares,
     second_model=named_reference,
     other_names=MappingProxyType({"beta": "pref_beta", "ppo_kl_coef": "pref_beta", "teacher_model": "ref_model"}),
-    trains_in_ranks=True,
 )

@@ -79,5 +79,4 @@ KD = StageDeclaration(
     token_accuracy=True,
     second_model=lambda config: "teacher_model" if config.get("teacher_model") else None,
     other_names=MappingProxyType({"temperature": "kd_temperature", "ref_model": "teacher_model"}),
-    trains_in_ranks=True,
 )

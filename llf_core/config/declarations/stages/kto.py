@@ -61,5 +61,4 @@ KTO = StageDeclaration(
     holds_reference=lambda _: True,
     second_model=named_reference,
     other_names=MappingProxyType({"beta": "pref_beta", "ppo_kl_coef": "pref_beta", "teacher_model": "ref_model"}),
-    trains_in_ranks=True,
 )

@@ -173,7 +173,7 @@ def epoch_steps(config: ConfigValues, rows: float) -> int:
         rows: number of prompts.
     """
     training, options = config.training, config.options(PPOOptions)
-    step = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    step = training.per_device_train_batch_size * training.gradient_accumulation_steps * config.launch.ranks
     return math.ceil(rows / (step * options.ppo_buffer_size)) * options.ppo_buffer_size * options.ppo_epochs
 
 

@@ -11,5 +11,4 @@ PT = StageDeclaration(
     data_kind="texts",
     token_accuracy=True,
     perplexity=True,
-    trains_in_ranks=True,
 )

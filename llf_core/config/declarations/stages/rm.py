@@ -48,5 +48,4 @@ RM = StageDeclaration(
     evaluation_metrics=MappingProxyType({"rewards/accuracies": True, "rewards/margins": True}),
     has_reward_head=True,
     generates=False,
-    trains_in_ranks=True,
 )

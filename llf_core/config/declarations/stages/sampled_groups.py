@@ -59,7 +59,7 @@ def epoch_steps(config: ConfigValues, rows: float) -> int:
     """
     training, stage = config.training, config.stage
     step = training.per_device_train_batch_size * training.gradient_accumulation_steps
-    completions = step * config.launch.num_processes
+    completions = step * config.launch.ranks
     prompts = max(1, completions // stage.num_generations)
     return int(rows // prompts) * stage.num_iterations
 
@@ -96,5 +96,4 @@ def declare_group_stage(  # noqa: PLR0913 - what tells such stages apart
         completion_tokens=completion_tokens,
         uses_of_completion=uses_of_completion,
         epoch_steps=epoch_steps,
-        trains_in_ranks=True,
     )

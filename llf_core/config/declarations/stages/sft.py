@@ -119,7 +119,6 @@ SFT = StageDeclaration(
     rules=RULES,
     data_kind="answers",
     token_accuracy=True,
-    trains_in_ranks=True,
     likelihood_metric=lambda config: "sft_loss" if _weights_tokens(config) else "loss",
     uses_reference=_anchors,
     holds_reference=_anchors,

@@ -5,12 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import re
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -101,7 +96,7 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_context, tiny_model
     fast = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     head = {name: fast.pop(name) for name in list(fast) if "llf_value" in name}
     stage.ppo_models.value.zero_grad()
-    numbers = stage.plan.minibatch(4, 0, 0, 0)[:2]
+    numbers = stage.plan.minibatch(4, 0, 0)[:2]
     slow = slow_loss(plain, stage, numbers)
     slow.backward()
     assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
@@ -796,39 +791,6 @@ def test_base_and_result_are_compared_by_functions_of_a_cell(make_run, functions
     folder = with_code(make_run(**functions, reward_functions="letters", val_size=4, max_steps=2))
     assert run_attempt(folder, 1) == 0
     assert losses(folder).tuned == pytest.approx(RunReader(folder).metrics().values("eval_loss")[-1])
-
-
-# -- several processes ---------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("warm_python")
-def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    asked = settings | {"ppo_score_norm": True, "gradient_accumulation_steps": 1, "max_steps": 4, "ddp_backend": "gloo"}
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    told |= {"HOME_OF_TEST": str(tmp_path), "SETTINGS": json.dumps(asked)}
-    command = [sys.executable, str(Path(__file__).with_name("ranks.py"))]
-    ranks = [
-        subprocess.Popen(
-            command, env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=-1, stderr=-1
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=280) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    lines = [output.decode().strip().rpartition("\n")[2] for output, _ in said]
-    assert all(line.startswith("{") for line in lines), said[0][1][-2000:]
-    first, second = (json.loads(line) for line in lines)
-    assert first["asked"] == second["asked"] == 8  # two phases of 2 · 2 prompts
-    assert not {tuple(one) for one in first["prompts"]} & {tuple(one) for one in second["prompts"]}
-    for name in ("weights", "coefficient", "moments", "reward"):
-        assert first[name] == second[name], name
-    assert first["moments"][0] == 8
-    whole = torch.tensor([*first["advantages"], *second["advantages"]])  # whitened together
-    assert whole.mean().item() == pytest.approx(0, abs=1e-6)
-    assert whole.std().item() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(
