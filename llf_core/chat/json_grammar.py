@@ -164,4 +164,6 @@ class Grammars:
 def _refused(reason: str) -> RequestError:
     if reason.startswith("NoExtension"):
         return RequestError("json_schema fits no value. Expected a schema without references in a circle.")
+    if reason.startswith("regex parse error:\n"):  # then the expression, a mark below it, and what is wrong
+        reason = f"regular expression: {reason.rpartition('error: ')[2]}"
     return RequestError(f"json_schema is not supported: {first_line(ValueError(reason))}")

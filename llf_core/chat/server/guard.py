@@ -185,7 +185,7 @@ def _name_of(host: str) -> str:
     found = _HOST.fullmatch(host)
     if found is None or (found["address"] and not _is_address(found["address"])):
         return ""
-    return (found["address"] or found["name"].rstrip(".")).lower()
+    return (found["address"] or (found["name"] or "").rstrip(".")).lower()
 
 
 def _is_unspecified(host: str) -> bool:

@@ -70,8 +70,8 @@ class Bodies:
             await self._discard(request)
             raise _too_large()
         try:
-            async with asyncio.timeout(self._seconds):
-                data = await self._receive(request)
+            async with asyncio.timeout(self._seconds) as limit:
+                data = await self._receive(request, limit)
         except TimeoutError:
             raise ApiError(
                 408, f"The body did not come within {self._seconds:g} seconds.", headers={"Connection": "close"}
@@ -87,7 +87,7 @@ class Bodies:
                 now = time.monotonic()
                 self._next = max(self._next, now) + REST * (now - begun)
 
-    async def _receive(self, request: Request) -> bytes:
+    async def _receive(self, request: Request, limit: asyncio.Timeout) -> bytes:
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
@@ -96,7 +96,9 @@ class Bodies:
                 await self._discard(request)
                 raise _too_large()
             if len(data) > SMALL_BYTES:
+                begun = time.monotonic()
                 await self._wait(len(chunk))
+                limit.reschedule((limit.when() or 0) + time.monotonic() - begun)
         return bytes(data)
 
     async def _discard(self, request: Request) -> None:

@@ -79,7 +79,7 @@ def test_each_of_several_keys_is_right(serve):
         ("127.0.0.1", 200), ("localhost:1234", 200), ("[::1]:80", 200), ("LOCALHOST", 200), ("localhost.", 200),
         ("evil.example", 403), ("127.0.0.1.evil.example", 403), ("localhost@evil.example", 403), ("", 403),
         ("192.168.0.7", 403), ("[localhost]evil.example", 403), ("[::1]evil.example", 403), ("[localhost]", 403),
-        ("localhost:80.evil.example", 403),
+        ("localhost:80.evil.example", 403), ("[]", 403),
     ],
 )  # fmt: skip
 def test_a_name_of_another_machine_is_refused(served, host, status):
