@@ -36,7 +36,8 @@ def train(
             `reward_functions`; None for those of the config.
         name: display name of the run; None for `run_name` of the config, else model, stage and method.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
-        on: where it runs: `2 processes` or `4 gpus` of this machine, or `local`; None for what the config says.
+        on: where it runs: `2 processes` or `4 gpus` of this machine, `ssh://host`, or `local`; None for what the
+            config says.
 
     Returns:
         The run.

@@ -34,18 +34,19 @@ class Launch(Section):
         minimum=1,
         maximum=1024,
     )
-    launch: Literal["local", "torchrun", "slurm"] = option(
+    launch: Literal["local", "torchrun", "slurm", "ssh"] = option(
         "local",
-        choices=("local", "torchrun", "slurm"),
+        choices=("local", "torchrun", "slurm", "ssh"),
         label="Where",
         help="Where the run runs: `local` is this machine, `torchrun` several machines and `slurm` a "
-        "cluster, which share the folder of runs.",
+        "cluster, which share the folder of runs, and `ssh` another host.",
     )
     launch_target: Annotated[str, AfterValidator(_target)] | None = option(
         None,
         unset="none",
         label="Target",
-        help="What `launch` starts the run on: HOST:PORT of the first machine for torchrun, a partition for slurm.",
+        help="What `launch` starts the run on: HOST:PORT of the first machine for torchrun, a partition for slurm, "
+        "[USER@]HOST[:PORT] for ssh.",
     )
     num_processes: int = option(
         1,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _COUNT = re.compile(r"(?P<count>[0-9]{1,4}) *(?P<what>process|processes|gpu|gpus)")
-_PLACE = re.compile(r"(?P<name>[a-z]+)(?:(?::|://)(?P<target>.+))?")
+_PLACE = re.compile(r"(?P<name>[a-z]+)(?:(?:://|:)(?P<target>.+))?")
 
 
 def keys_of_place(on: str) -> Mapping[str, object]:

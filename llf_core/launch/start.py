@@ -14,6 +14,7 @@ from llf_core.launch.launchers.torchrun import joins, keys_of_variables, run_to_
 from llf_core.launch.on import keys_of_place
 from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
+from llf_core.launch.send_run import add_data, config_there, is_sent, place_of_folder, send_run
 from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
 from llf_core.runs import create_run, update_env
 from llf_core.runs.creation import write_config
@@ -91,34 +92,59 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     place = keys_of_variables(os.environ) if on is None else keys_of_place(on)
     overrides += [f"{key}={json.dumps(value)}" for key, value in place.items()]
     root = home_folder(home)
-    whole: list[str] = []
+
+    def variables(whole: Sequence[str]) -> dict[str, str]:
+        addresses = {URLS_VARIABLE: " ".join([os.environ.get(URLS_VARIABLE, ""), *whole])} if whole else {}
+        return {**addresses, **(env or {})}
+
     if rows is None:
         loaded, whole = separate_url_secrets(load_checked_config(config, overrides, root, command, data_check))
         if joins(loaded.flat()):
             return _join(loaded, root, env)
-        folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
-    else:
-        from llf_core.launch.cell_rows import temporary_rows
 
-        # Where a run lives is known when it is made, and it is made of a config that names its data.
-        with temporary_rows(rows, root) as (file, mark):
-            named = [*overrides, f"dataset={json.dumps([str(file)])}"]
-            loaded, whole = separate_url_secrets(load_checked_config(config, named, root, command, data_check))
+        def fill(new: RunFolder) -> None:
+            if is_sent(loaded):
+                add_data(new, config_there(loaded))
+            _fill(new, loaded, notebook, None, queue)
 
-            if joins(loaded.flat()):
-                return _join(loaded, root, env)
+        return _begin(loaded, functions, name, root, fill, variables(whole), command)
+    from llf_core.launch.cell_rows import temporary_rows
 
-            def fill(new: RunFolder) -> None:
-                new.data.mkdir()
-                move(file, new.data / file.name)
-                inside = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
-                write_config(new, inside.yaml(defaults=True))
-                _fill(new, inside, notebook, mark, queue)
+    # Where a run lives is known when it is made, and it is made of a config that names its data.
+    with temporary_rows(rows, root) as (file, mark):
+        named = [*overrides, f"dataset={json.dumps([str(file)])}"]
+        loaded, whole = separate_url_secrets(load_checked_config(config, named, root, command, data_check))
 
-            folder = _create(loaded, functions, name, root, fill)
-    addresses = {URLS_VARIABLE: " ".join([os.environ.get(URLS_VARIABLE, ""), *whole])} if whole else {}
-    reach("run.created")
-    start_run(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
+        if joins(loaded.flat()):
+            return _join(loaded, root, env)
+
+        def fill_with_rows(new: RunFolder) -> None:
+            new.data.mkdir()
+            move(file, new.data / file.name)
+            # relative to config.yaml: the folder may be moved
+            inside = config_there(loaded).replace(dataset=f"data/{file.name}")
+            write_config(new, inside.yaml(defaults=True))
+            _fill(new, inside, notebook, mark, queue)
+
+        return _begin(loaded, functions, name, root, fill_with_rows, variables(whole), command)
+
+
+def _begin(  # noqa: PLR0913, PLR0917 - what `launch` was given
+    config: RunConfig,
+    functions: Mapping[str, RewardFunction | None] | None,
+    name: str | None,
+    root: Path,
+    fill: Callable[[RunFolder], None],
+    env: Mapping[str, str],
+    command: Sequence[str] | None,
+) -> Run:
+    """Make the folder of a run and start the run, here or on the host that its config names."""
+    with place_of_folder(config, root) as place:
+        folder = _create(config_there(config), functions, name, place, fill)
+        reach("run.created")
+        if is_sent(config):
+            return Run(send_run(folder, str(config.launch.launch_target), root, env, command))
+    start_run(folder, {**env, "LLF_HOME": str(root)}, command)
     return Run(folder)
 
 
@@ -172,12 +198,12 @@ def load_checked_config(
     from llf_core.config.name_checks import check
 
     report = validate(config, overrides)
-    if command is None:
+    if command is None and not is_sent(report.config):  # what another host lacks is found there
         root = home_folder(home)
         report = check(report, runs=run_ids(root), home=root, starting=True, seconds=0)
     if report.ok and (problem := launch_problem(report.config)) is not None:
         report = report.with_problems((*report.problems, problem))
-    if data_check is not None and report.ok:
+    if data_check is not None and report.ok and not is_sent(report.config):
         found = (with_changes(problem, line=report.lines.get(problem.key)) for problem in data_check(report.config))
         report = report.with_problems((*report.problems, *found))
     return report.accepted()

@@ -25,6 +25,7 @@ from llf_core.runs.jsonl import records
 from llf_core.runs.run_table import table
 from llf_core.runs.shown_status import shown_status
 from llf_core.untrusted import REQUEST_BYTES, NotPlainError, UnreadableError, json_value, open_file, read_bytes
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,17 +40,20 @@ ABANDONED_SECONDS = 60.0  # without a word from the other side
 REQUEST_LINE = 2 * REQUEST_BYTES
 
 
-def main() -> None:
-    """Answer the request on stdin.
+def serve(handle: Callable[[dict[str, Any], Iterator[bytes], Send], None]) -> None:
+    """Answer the request on stdin. An error with a sentence is an answer too.
+
+    Args:
+        handle: gets the request, the lines that follow it, and what sends a message with the bytes that follow it.
 
     Raises:
-        OSError: stdout is closed, as where the connection is gone.
+        OSError: stdout cannot be written.
     """
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     lock = threading.Lock()
 
-    def send(message: Mapping[str, object], data: bytes = b"") -> None:
+    def send(message: Mapping[str, object], data: bytes) -> None:
         with lock:
             answer.write(encoded(message) + data)
             answer.flush()
@@ -57,16 +61,19 @@ def main() -> None:
     lines = _lines(0)
     try:
         value = json_value(next(lines))
-        request: dict[str, Any] = value if isinstance(value, dict) else {}
-        send({"llf": __version__})
-        if request.get("do") == "follow":
-            _follow(str(request.get("run")), lines, send)
-        else:
-            send(_answer(request))
+        send({"llf": __version__}, b"")
+        handle(value if isinstance(value, dict) else {}, lines, send)
     except BrokenPipeError:  # the connection is gone
         return
-    except (OSError, ValueError, RuntimeError, StopIteration) as error:
-        send({"refused": str(error)})
+    except (UserError, OSError, ValueError, RuntimeError, StopIteration) as error:
+        send({"refused": str(error)}, b"")
+
+
+def _handle(request: dict[str, Any], lines: Iterator[bytes], send: Send) -> None:
+    if request.get("do") == "follow":
+        _follow(str(request.get("run")), lines, send)
+    else:
+        send(_answer(request), b"")
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
@@ -265,4 +272,4 @@ def _take_request(folder: RunFolder, request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_handle)
