@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.data.estimate import estimate
-    from llf_core.launch import attach
+    from llf_core.launch import attach, fetch
     from llf_core.metrics import metric
     from llf_core.rewards import reward
     from llf_widgets.answer_table import answers, losses
@@ -52,6 +52,7 @@ __all__ = [
     "check",
     "estimate",
     "export",
+    "fetch",
     "find_learning_rate",
     "load_ipython_extension",
     "losses",
@@ -77,6 +78,7 @@ _HOMES = {
     "check": "llf_widgets.versions",
     "estimate": "llf_core.data.estimate",
     "export": "llf_widgets.export_view",
+    "fetch": "llf_core.launch",
     "find_learning_rate": "llf_widgets.learning_rate",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 
 from llf_core.cli.errors import INTERRUPTED, in_a_sentence
 from llf_core.cli.terminal import err, out, print_json
+from llf_core.runs.config_file import read_config
 from llf_core.user_error import BAD_CONFIG
 
 if TYPE_CHECKING:
@@ -36,20 +38,14 @@ def follow_run(run: Run, *, as_json: bool) -> None:
     """
     if not as_json:
         err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")
-    interrupted = False
-    while True:
-        try:
-            run.wait(progress=not as_json, interrupt="raise")
-            break
-        except KeyboardInterrupt:
-            with in_a_sentence():
-                run.kill() if interrupted else run.stop()
-            if interrupted:
-                err.print("Killed.")
-            else:
-                interrupted = True
-                err.print("Stopping after the current step, with a checkpoint. Ctrl-C again kills the run.")
-    status = _settled(run)
+    # The end of a container or machine is handled as Ctrl-C is: a checkpoint, a copy, the end.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        interrupted = _wait_for_end(run, progress=not as_json)
+        status = _settled(run)
+        _wait_for_copy(run)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         print_json(
             {
@@ -74,6 +70,24 @@ def follow_run(run: Run, *, as_json: bool) -> None:
         raise typer.Exit(BAD_CONFIG if status.exit_code == BAD_CONFIG else 1)
 
 
+def _wait_for_end(run: Run, *, progress: bool) -> bool:
+    """Wait until the run ends, stopping or killing it at each interrupt; returns whether there was one."""
+    interrupted = False
+    while True:
+        try:
+            run.wait(progress=progress, interrupt="raise")
+        except KeyboardInterrupt:
+            with in_a_sentence():
+                run.kill() if interrupted else run.stop()
+            if interrupted:
+                err.print("Killed.")
+            else:
+                interrupted = True
+                err.print("Stopping after the current step, with a checkpoint. Ctrl-C again kills the run.")
+        else:
+            return interrupted
+
+
 def _settled(run: Run) -> Status:
     """The status once the supervisor has stored the exit code."""
     until = time.monotonic() + SETTLE_SECONDS
@@ -87,3 +101,12 @@ def _settled(run: Run) -> Status:
         time.sleep(0.02)
         status = run.status()
     return status
+
+
+def _wait_for_copy(run: Run) -> None:
+    """Wait until the final state is at `sync_to`: a container ends with the command that it was started for."""
+    place, supervisor = read_config(run.folder.config).get("sync_to"), run.status().supervisor_process
+    if place and supervisor is not None and supervisor.alive():
+        err.print(f"Copying to {escape(str(place))} …")
+        while supervisor.alive():
+            time.sleep(0.1)

@@ -70,6 +70,14 @@ class Launch(Section):
         "gradients and optimizer state, and a layer is gathered while it computes.",
         choices=("ddp", "fsdp2"),
     )
+    sync_to: str | None = option(
+        None,
+        unset="not copied",
+        label="Copy to",
+        help="Folder, or address at s3://, gs://, hf://buckets/ or ssh://, that receives after each checkpoint what a "
+        "resume on another machine needs.",
+        path="folder",
+    )
 
     @property
     def ranks(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from llf_core.launch.fetch_run import fetch
     from llf_core.launch.parameter_sweep import sweep
     from llf_core.launch.run import Run, attach
     from llf_core.launch.start import launch
@@ -18,11 +19,12 @@ _LAZY = {
     "Run": "llf_core.launch.run",
     "active_runs": "llf_core.runs.run_index",
     "attach": "llf_core.launch.run",
+    "fetch": "llf_core.launch.fetch_run",
     "free_bytes": "llf_core.runs.listing",
     "launch": "llf_core.launch.start",
     "sweep": "llf_core.launch.parameter_sweep",
 }
 
-__all__ = ["Run", "active_runs", "attach", "free_bytes", "launch", "sweep"]
+__all__ = ["Run", "active_runs", "attach", "fetch", "free_bytes", "launch", "sweep"]
 
 __getattr__ = lazy_exports(__name__, _LAZY)

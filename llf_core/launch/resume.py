@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llf_core.launch.environment import threads_of_config
 from llf_core.launch.stored_config import check_stored
+from llf_core.launch.sync_process import KEY, ask_place
 from llf_core.launch.world_size import settings_of_processes
 from llf_core.runs import Checkpoints, status, update_env
 from llf_core.runs.config_file import read_config, run_config
@@ -14,6 +18,8 @@ from llf_core.runs.creation import write_config
 from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.final_status import keep_reason
 from llf_core.runs.foreign_code import check_run
+from llf_core.runs.kill import belongs_to_run
+from llf_core.runs.run_store import run_place
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
@@ -51,8 +57,8 @@ def resume(  # noqa: PLR0913 - each of them is optional
         num_processes: number of processes that go on, see `settings_of_processes`; None for as many as before.
 
     Raises:
-        RuntimeError: it has not ended, or it has finished; another process has resumed it; a process of the last
-            attempt does not exit; the disk is full.
+        RuntimeError: it has not ended, or it has finished; another process has resumed it, or another machine trains
+            it; a process of the last attempt does not exit; the disk is full.
         ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer valid;
             `LLF_URLS` lacks a URL with credentials.
         TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
@@ -77,7 +83,8 @@ def resume(  # noqa: PLR0913 - each of them is optional
         check_stored(folder, "resume", env)
     check_run(folder, trust, f"run.resume(trust=True), or in a terminal: llf runs resume {folder.id} --trust")
     changed = None if num_processes is None else _other_processes(folder, num_processes)
-    _wait_for_teardown(now)
+    _wait_for_teardown(folder, now)
+    _check_elsewhere(folder)
     if changed is not None:
         config_yaml, threads = changed
         write_config(folder, config_yaml)
@@ -95,7 +102,16 @@ def _other_processes(folder: RunFolder, processes: int) -> tuple[str, int]:
     return dump_yaml(values), threads_of_config(RunConfig.load(values, base=folder.path))
 
 
-def _wait_for_teardown(now: Status) -> None:
+def _check_elsewhere(folder: RunFolder) -> None:
+    """Refuse a run that another machine trains, by the heartbeat at its `sync_to`."""
+    place = read_config(folder.config).get(KEY)
+    if place:
+        message = ask_place("training", run_place(str(place), folder.id))
+        if message:
+            raise RuntimeError(message)
+
+
+def _wait_for_teardown(folder: RunFolder, now: Status) -> None:
     """Wait for ended processes to exit, since they still hold memory and files."""
     if not now.is_on_this_host:
         return
@@ -104,6 +120,9 @@ def _wait_for_teardown(now: Status) -> None:
         while process is not None and process.alive():
             if time.monotonic() > until:
                 raise RuntimeError(f"Process {process.pid} of the last attempt is still running. Kill it, then resume.")
+            if process == now.supervisor_process and belongs_to_run(process, folder):
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGHUP)  # it may still copy the last state, as the next attempt will
             time.sleep(0.05)
 
 

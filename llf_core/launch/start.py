@@ -15,6 +15,7 @@ from llf_core.launch.on import keys_of_place
 from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
 from llf_core.launch.send_run import add_data, config_there, is_sent, place_of_folder, send_run
+from llf_core.launch.sync_process import KEY, ask_place
 from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
 from llf_core.runs import create_run, update_env
 from llf_core.runs.creation import write_config
@@ -176,7 +177,9 @@ def load_checked_config(
     command: Sequence[str] | None,
     data_check: DataCheck | None = None,
 ) -> RunConfig:
-    """Load a config and check that everything it refers to exists on this machine. Sends no requests to a hub.
+    """Load a config and check that everything it refers to exists on this machine, and that `sync_to` can be written.
+
+    Sends no requests to a hub.
 
     Called before the folder is created, so that a misspelled name leaves no failed run.
 
@@ -194,7 +197,7 @@ def load_checked_config(
         PluginError: two installed plug-ins declare the same key or name.
         HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
-    from llf_core.config import validate
+    from llf_core.config import Problem, validate
     from llf_core.config.name_checks import check
 
     report = validate(config, overrides)
@@ -206,6 +209,11 @@ def load_checked_config(
     if data_check is not None and report.ok and not is_sent(report.config):
         found = (with_changes(problem, line=report.lines.get(problem.key)) for problem in data_check(report.config))
         report = report.with_problems((*report.problems, *found))
+    if command is None and report.ok and not is_sent(report.config) and (place := report.config.launch.sync_to):
+        message = ask_place("writable", place)
+        if message:
+            wrong = Problem("unresolved", KEY, place, message, line=report.lines.get(KEY), keys=(KEY,))
+            report = report.with_problems((*report.problems, wrong))
     return report.accepted()
 
 

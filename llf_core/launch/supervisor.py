@@ -16,6 +16,7 @@ import psutil
 from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.launch.exit_reason import ProcessEnd, exit_reason
 from llf_core.launch.local_process import Trainer, computing_environment, threads_of, trainer_command
+from llf_core.launch.sync_process import start_sync
 from llf_core.redaction.file_modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending_requests, remove_request
@@ -29,6 +30,7 @@ from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Sequence
 
     from llf_core.doctor import Doctor
@@ -73,6 +75,8 @@ class Supervisor:
         self._term_sent = False  # the trainer has had its SIGTERM
         self._term_received = False  # this process has had its own
         self._last_failure = ""
+        self._sync: subprocess.Popen[bytes] | None = None
+        self._resumes = False  # the next attempt waits for this process to end
         self._doctor: Doctor | None = None
         self._next_checkup = time.monotonic() + DOCTOR_SECONDS
 
@@ -100,6 +104,7 @@ class Supervisor:
                 ending = self._supervise()
                 if not self._is_removed():
                     self._write_final_status(ending)
+                self._finish_sync()
         except Exception as error:
             reason = f"The supervisor failed: {type(error).__name__}: {error}."
             if not self._is_removed():
@@ -160,6 +165,7 @@ class Supervisor:
         with open_to_append(self._folder.log) as log:
             environment = computing_environment(os.environ, self._threads()) | {RUN_VARIABLE: str(self._folder.path)}
             trainer = Trainer(self._command, environment, log)
+            self._sync = start_sync(self._folder, log)
         reach("trainer.forked")
         process = ProcessId.of(trainer.pid)
         status.update(
@@ -184,6 +190,7 @@ class Supervisor:
     def _signalled(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signature of a handler
         """Handle a termination request of the system (shutdown, `docker stop`): let the trainer save."""
         self._term_received = self._term_received or number != signal.SIGHUP
+        self._resumes = self._resumes or number == signal.SIGHUP
 
     def _threads(self) -> int:
         """The recorded number of threads, so that a resumed attempt uses as many."""
@@ -288,6 +295,17 @@ class Supervisor:
         if self._kill is not None:
             self._answer(self._kill, ok=True, message="Killed.")
         self._refuse_pending("The run has ended.")
+
+    def _finish_sync(self) -> None:
+        """Wait until the final state is copied, unless the run is resumed meanwhile: its next attempt copies it."""
+        if self._sync is None or self._sync.stdin is None:
+            return
+        self._sync.stdin.close()
+        self._resumes = False
+        while self._sync.poll() is None:
+            if self._resumes or self._is_removed():
+                self._sync.kill()
+            time.sleep(POLL_SECONDS / 10)
 
     def _refuse_pending(self, message: str) -> None:
         for request in pending_requests(self._folder):

@@ -90,7 +90,7 @@ def export_run(  # noqa: PLR0913 - what a zip has
         raise ArchiveError(f"{file} is a folder. Expected the path of a zip file.")
     if os.path.lexists(file) and not overwrite:
         raise ArchiveError(f"{file} exists. Expected a new file, or overwrite (--overwrite).")
-    files = [one for one in files_below(run.path) if _is_of_run(name_in_zip(one, run.path))]
+    files = [one for one in files_below(run.path) if is_of_run(name_in_zip(one, run.path))]
     if not checkpoints:
         files = [one for one in files if run.checkpoints not in one.parents]
     if missing := [name for name in NEEDED if run.path / name not in files]:
@@ -165,7 +165,7 @@ def import_run(
             raise
 
 
-def _is_of_run(name: str) -> bool:
+def is_of_run(name: str) -> bool:
     """Whether a file is part of a run's zip, by its path below the run's folder: export and import agree by it."""
     parts = name.split("/")
     return (
@@ -217,7 +217,7 @@ def _entries(archive: zipfile.ZipFile, file: Path, archive_bytes: int) -> tuple[
     for one, (_, _, name) in zip(entries, names, strict=True):
         if one.header_offset < 0:
             raise ArchiveError(f"{file} is damaged: its beginning is missing. Copy the zip file again.")
-        if not _is_of_run(name) or stat.S_IFMT(one.external_attr >> 16) not in {0, stat.S_IFREG}:
+        if not is_of_run(name) or stat.S_IFMT(one.external_attr >> 16) not in {0, stat.S_IFREG}:
             raise ArchiveError(f"{file} has the entry {one.filename[:80]!r}, which a run does not have. {EXPECTED}")
         if one.compress_type != zipfile.ZIP_STORED or one.compress_size != one.file_size:
             raise ArchiveError(f"{file} has the compressed entry {one.filename[:80]!r}. {EXPECTED}")

@@ -76,7 +76,7 @@ def _end(folder: RunFolder, status: Status) -> Status:
     """Kill supervisor and trainer after verifying their identity, then write the final status."""
     for process in (status.supervisor_process, status.trainer):
         if process is not None and status.is_on_this_host:
-            if process.alive() and not _belongs_to_run(process, folder) and process.alive():
+            if process.alive() and not belongs_to_run(process, folder) and process.alive():
                 raise RuntimeError(
                     f"status.json of {folder.id} names process {process.pid}, which does not belong to this run, so it "
                     "was not killed. Inspect it with `ps`."
@@ -92,7 +92,7 @@ def _end(folder: RunFolder, status: Status) -> Status:
     return now
 
 
-def _belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
+def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
     """Whether a process belongs to a run. The status file may be forged and name any process of the user.
 
     The process's arguments (supervisor and default trainer) or its variable `LLF_RUN` (any trainer) must name the run's

@@ -75,12 +75,26 @@ def check_free_space(source: Path, place: Path) -> None:
     """
     files = source.rglob("*") if source.is_dir() and not source.is_symlink() else (source,)
     needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
+    check_free_bytes(needed, place, source.name)
+
+
+def check_free_bytes(needed: int, place: Path, what: str) -> None:
+    """Check that a disk has room for some bytes.
+
+    Args:
+        needed: the bytes.
+        place: a folder of the disk.
+        what: what needs them, as the subject of a sentence.
+
+    Raises:
+        OSError: the disk has too little space; a sentence with the missing bytes. Or a file cannot be examined.
+    """
     disk = shutil.disk_usage(place)
     if needed > disk.free:
         missing, free, total = (" ".join(size(amount)) for amount in (needed - disk.free, disk.free, disk.total))
         raise OSError(
             errno.ENOSPC,
-            f"{source.name} does not fit into {place}: the disk has {free} free of {total}, and it needs {missing} "
+            f"{what} does not fit into {place}: the disk has {free} free of {total}, and it needs {missing} "
             "more. Free that much, then try again.",
         )
 

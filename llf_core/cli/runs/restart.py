@@ -1,6 +1,6 @@
 """`llf runs resume`, `branch` and `replay`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,12 +9,19 @@ from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.follow_run import follow_run
 from llf_core.cli.parameters import Detach, RewardFile, RunId, Trust
 from llf_core.cli.reward_functions import functions_of_file, say_unused
-from llf_core.cli.terminal import out
+from llf_core.cli.terminal import out, progress_status
+from llf_core.config.sync_place import is_place
 from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
 
 
 def runs_resume(
-    run: RunId,
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN|ADDRESS", help="Run id, the beginning of one, `last`, or where sync_to copied it."),
+    ],
     detach: Detach = False,
     rewards: RewardFile = None,
     trust: Trust = False,
@@ -24,7 +31,8 @@ def runs_resume(
 ) -> None:
     """Resume a run that was stopped or failed from its newest complete checkpoint, in the same folder.
 
-    Reward functions can be replaced, for example one whose error ended the run.
+    A run of another machine is fetched from its copy (sync_to) first: llf runs resume s3://bucket/RUN. Reward functions
+    can be replaced, for example one whose error ended the run.
 
     Raises:
         UserError: no run or more than one matches, it has not ended, its config is no longer valid, N processes cannot
@@ -33,7 +41,7 @@ def runs_resume(
         Exit: the run fails, or the command was interrupted.
         OSError: too many files are open.
     """
-    found = attach_run(run)
+    found = _fetched(run) if is_place(run) else attach_run(run)
     with in_a_sentence():
         from llf_core.rewards import reward_names
 
@@ -50,6 +58,13 @@ def runs_resume(
         out.print(found.id)
     else:
         follow_run(found, as_json=False)
+
+
+def _fetched(url: str) -> "Run":
+    from llf_core.launch import fetch
+
+    with in_a_sentence(), progress_status() as progress:
+        return fetch(url, progress=lambda done, total: progress("Fetching (MB)", done // 10**6, total // 10**6))
 
 
 def runs_branch(

@@ -18,6 +18,7 @@ from llf_core.config.rules.processes import PROCESSES
 from llf_core.config.rules.quantization import QUANTIZATION
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import stage_key_rules
+from llf_core.config.rules.sync import SYNC
 from llf_core.config.rules.tokens import TOKENS
 from llf_core.config.rules.typical_values import TYPICAL_VALUE_RULES
 
@@ -36,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     *PROCESSES,
     *PREFERENCE,
     *SAMPLING,
+    *SYNC,
     *TOKENS,
     *TYPICAL_VALUE_RULES,
 )
