@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-import llf_core.launch.start as starting
 from llf_core.launch import launch
+from llf_core.launch.launchers import local
 
 
 def start_program(folder, env, command):
@@ -13,5 +13,5 @@ def start_program(folder, env, command):
     start_supervisor(folder, env, [sys.executable, sys.argv[2], str(folder.path), "brief"])
 
 
-start_supervisor, starting.start_supervisor = starting.start_supervisor, start_program
+start_supervisor, local.start_supervisor = local.start_supervisor, start_program
 print(launch(Path(sys.argv[1])).id, flush=True)

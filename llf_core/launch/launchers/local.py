@@ -9,7 +9,10 @@ from llf_core.launch.environment import gpu_count
 from llf_core.launch.launchers.launcher import Launcher
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from llf_core.config.values import ConfigValues
+    from llf_core.runs import RunFolder
 
 
 def _unavailable(config: ConfigValues) -> str | None:
@@ -32,10 +35,14 @@ def too_few_gpus(config: ConfigValues) -> str | None:
     return None
 
 
+def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | None) -> None:
+    start_supervisor(folder, env, command)
+
+
 LOCAL = Launcher(
     name="local",
     label="This machine",
     summary="Processes of this machine; with several, torchrun starts and ends them together.",
     unavailable=_unavailable,
-    start=start_supervisor,
+    start=_start,
 )

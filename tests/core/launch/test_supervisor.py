@@ -356,6 +356,7 @@ def test_status_file_is_the_contracts(started):
     assert set(value) == {
         "format", "state", "step", "total", "pid", "started", "ticks", "boot_id", "host", "heartbeat", "exit_code",
         "reason", "attempt", "supervisor", "created", "ended", "device", "step_seconds", "best", "finding",
+        "mirror",
     }  # fmt: skip
     assert set(value["supervisor"]) == {"pid", "started", "ticks"}
     assert RunFolder(run.folder.path) == run.folder

@@ -9,7 +9,6 @@ import pytest
 
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.launch import launch
-from llf_core.launch import start as starting
 from llf_core.metrics import (
     METRICS,
     MetricError,
@@ -42,7 +41,7 @@ def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
 
 
 def weighted(answer: str, weight: int, prompt: str) -> float | None:

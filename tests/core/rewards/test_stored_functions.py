@@ -9,7 +9,6 @@ import pytest
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import Run, launch, sweep
-from llf_core.launch import start as starting
 from llf_core.rewards import (
     REWARDS,
     Reward,
@@ -54,8 +53,7 @@ def nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "start_supervisor", lambda *_: None)
-    monkeypatch.setattr("llf_core.launch.run.start_supervisor", lambda *_: None)
+    monkeypatch.setattr("llf_core.launch.launchers.local.start_supervisor", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_start")
