@@ -29,6 +29,7 @@ from llf_core.runs.process_exit import exit_with
 from llf_core.runs.run_store import RunStore, SyncError, TakenOverError, check_writable, run_place
 from llf_core.runs.status import BrokenRunError, effective_status
 from llf_core.runs.writer import write_event
+from llf_core.untrusted import json_value
 
 if TYPE_CHECKING:
     from llf_core.runs import Status
@@ -88,7 +89,7 @@ def ask_place(action: str, place: str) -> str:
     except subprocess.TimeoutExpired:
         return f"{place} did not answer within {CHECK_SECONDS:.0f} s."
     try:
-        return str(json.loads(done.stdout.decode().rpartition("\n")[2]))
+        return str(json_value(done.stdout.rpartition(b"\n")[2]))
     except ValueError:
         return f"{place} cannot be checked: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}"
 

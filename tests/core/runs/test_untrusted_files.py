@@ -25,6 +25,7 @@ KNOWN = {
     "llf_core/runs/lock.py": "what `llf_core.untrusted` has opened",
     "llf_core/runs/foreign_code.py": "a config that is not read, for its hash",
     "llf_core/runs/trust.py": "the key of the home",
+    "llf_core/runs/run_store.py": "a copy, checked by its hash, and new files",
     "llf_core/runs/zip_stream.py": "what `llf_core.untrusted` has opened, and the archive",
     "llf_core/runs/archive.py": "a zip file that a person names, and new files",
 }
