@@ -139,12 +139,12 @@ export function settingsRow(send, idPrefix, actions) {
 
   return {
     nodes: [box, errors, missing],
-    /** Says why replies are shown without probabilities. @param {number} count @param {number} total */
-    showMissing(count, total) {
+    /** Says why replies are shown without probabilities. @param {number} count */
+    showMissing(count) {
       setText(
         missing,
         count
-          ? `${count} of ${total} replies ${count > 1 ? 'have' : 'has'} no probabilities: they are kept only for replies written since the box was checked and the kernel started. Again writes a reply with them.`
+          ? `${count} ${count > 1 ? 'replies have' : 'reply has'} no probabilities: they are kept only for replies written since the box was checked and the kernel started. Again writes a reply with them.`
           : ''
       );
     },

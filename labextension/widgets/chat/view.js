@@ -219,11 +219,11 @@ function render({ model, el }) {
       );
       log.hidden = !turns.length;
     });
-    const written = [...replies.values()].filter(
-      ({ reply }) => reply.state === 'done' && reply.text
+    const missing = [...replies.values()].filter(
+      ({ reply }) =>
+        reply.state === 'done' && reply.text && !reply.tokens.length
     );
-    const missing = written.filter(({ reply }) => !reply.tokens.length);
-    settings.showMissing(probabilities() ? missing.length : 0, written.length);
+    settings.showMissing(probabilities() ? missing.length : 0);
     const known = new Set(turns.map(({ id }) => id));
     for (const [id, view] of views) {
       if (!known.has(id)) {
