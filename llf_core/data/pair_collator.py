@@ -51,7 +51,6 @@ class PairCollator:
         fill: not used.
         fork: whether the common prefix of a group may occur once.
         second: columns of the second answer's token ids and labels.
-        multiple: see `Collator`.
         limits: see `Collator`.
     """
 
@@ -61,7 +60,6 @@ class PairCollator:
     fill: int = 1
     fork: bool = False
     second: tuple[str, str] = SECOND_ANSWER
-    multiple: int = 8
     limits: MediaLimits = DEFAULT_LIMITS
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,9 +105,7 @@ class PairCollator:
     def _apart(self, pairs: Sequence[tuple[Answer, Answer]], seen: Sequence[str] = ()) -> dict[str, object]:
         """Answers as documents of their own; `seen` are their texts and media, if any of them has media."""
         answers = [answer for pair in pairs for answer in pair]
-        plain = Collator(
-            self.tokenizer, self.processor, flatten=self.flatten, multiple=self.multiple, limits=self.limits
-        )
+        plain = Collator(self.tokenizer, self.processor, flatten=self.flatten, limits=self.limits)
         texts = [{"seen": one} for one in seen] or [{}] * len(answers)
         batch = plain(
             [

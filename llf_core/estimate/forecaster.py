@@ -212,6 +212,8 @@ class Forecaster:
         """Time of a step of so many tokens of examples, without past runs; padding is added where batches have it."""
         config = self.config
         padded = not packs_examples(config) and (stage_of(config).pads or not step.training.fast)
+        above = step.sizes.unpadded_above
+        padded &= above is None or step.training.longest <= above
         batch, cutoff = config.training.per_device_train_batch_size, config.data.cutoff_len
         computed = tokens * (self.lengths.padding(batch, cutoff) if padded else 1.0)
         return step_seconds(config, step, computed, self.lengths.mean(cutoff), checkpointing=checkpointing)

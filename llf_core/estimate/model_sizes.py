@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.config_shapes import MOST_PARAMETERS, ModelSizeError, check_sizes, shapes_from_config
 from llf_core.config.loaded_shapes import loaded_shapes
 from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks.architecture_properties import indexed_limit
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.safetensors_header import read_bytes, read_dtypes, read_shapes, weight_files
 from llf_core.config.stored_quantization import is_quantized, stays_packed
@@ -58,6 +59,7 @@ class ModelSizes:
         packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory; else None.
         language: shapes of the weights of the language model alone; None for a model of text.
         encoder: sizes of the encoder of images; None without one, or where its weights are not known.
+        unpadded_above: tokens above which examples are computed without padding, see `indexed_limit`.
     """
 
     weights: Shapes
@@ -68,6 +70,7 @@ class ModelSizes:
     packed_bytes: int | None = None
     language: Shapes | None = None
     encoder: Architecture | None = None
+    unpadded_above: int | None = None
 
     @functools.cached_property
     def parameters(self) -> int:
@@ -179,7 +182,7 @@ def _sizes(weights: Shapes, settings: dict[str, object], basis: str, *, exact: b
     if model is None:
         return None
     if not is_multimodal(settings):
-        return ModelSizes(weights, model, basis, exact)
+        return ModelSizes(weights, model, basis, exact, unpadded_above=indexed_limit(settings))
     return ModelSizes(weights, model, basis, exact, language=language, encoder=encoder(weights))
 
 

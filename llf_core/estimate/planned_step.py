@@ -113,7 +113,7 @@ def plan_step(
     if trained is None:
         return None
     sees = sizes.language is not None
-    tokens, longest = largest_step(config, lengths, padded=sees)
+    tokens, longest = largest_step(config, lengths, padded=sees, unpadded_above=sizes.unpadded_above)
     autocast = precision.autocast and not optimizer.keeps_masters
     loaded = _loaded_width(config, sizes, precision)
     width = loaded if optimizer.keeps_masters else precision.width if config.get("pure_bf16") else SINGLE
@@ -164,7 +164,9 @@ def _trains_language_alone(config: RunConfig) -> bool:
     return method.freeze_vision_tower and method.freeze_multi_modal_projector and not method.freeze_language_model
 
 
-def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = False) -> tuple[int, int]:
+def largest_step(
+    config: RunConfig, lengths: ExampleLengths, *, padded: bool = False, unpadded_above: int | None = None
+) -> tuple[int, int]:
     """Estimate the tokens of the largest micro-batch, and of its longest example, with sampled completions.
 
     The peak memory of a run is that of this micro-batch. `training.memory_plan` counts it again when the data is
@@ -175,6 +177,7 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
             completions, and the tokens of a completion that it samples.
         lengths: lengths of the examples.
         padded: whether the model's batches are padded, as those of a multimodal model.
+        unpadded_above: see `ModelSizes`.
 
     Raises:
         PluginError: two installed packages declare the same plug-in.
@@ -187,7 +190,8 @@ def largest_step(config: RunConfig, lengths: ExampleLengths, *, padded: bool = F
     if packs_examples(config):
         return batch * cutoff, longest
     rows = batch if drawn or config.data.streaming else lengths.rows(batch)
-    if stage.pads or padded or not config.training.fast_path:
+    unpadded = unpadded_above is not None and longest > unpadded_above
+    if (stage.pads or padded or not config.training.fast_path) and not unpadded:
         return rows * sequences * -(-longest // PADDING) * PADDING, longest
     if config.data.streaming:
         return rows * sequences * longest, longest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.generation.decode_loop import decode
 from llf_core.generation.decoder import Decoder
-from llf_core.generation.supported_models import unsupported
+from llf_core.generation.supported_models import causal_model, unsupported
 from llf_core.generation.text_stream import TextStream
 from llf_core.generation.transformers_generate import decode_with_transformers
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 class BatchGenerator:
     """Generates completions in batches of prompts of similar length, so that little is padded.
+
+    With indexed attention, which padding would change, the prompts of a batch have one length.
 
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
@@ -48,6 +52,7 @@ class BatchGenerator:
         self._on_text, self._cancelled = on_text, cancelled
         self.plain = unsupported(model)
         self._decoder = Decoder(model) if self.plain is None else None
+        self._equal = causal_model(model).config.get_text_config(decoder=True).model_type in indexed_types()
 
     def answer(
         self,
@@ -79,7 +84,7 @@ class BatchGenerator:
         """
         answers = [""] * len(prompts)
         done = 0
-        for chosen in _by_length(prompts, batch_size):
+        for chosen in _by_length(prompts, batch_size, equal=self._equal):
             streams = [self._stream(number) for number in chosen]
 
             def put(row: int, token: int, streams: list[TextStream] = streams) -> bool:
@@ -128,7 +133,7 @@ class BatchGenerator:
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)
         done = 0
-        for chosen in _by_length(prompts, batch_size):
+        for chosen in _by_length(prompts, batch_size, equal=self._equal):
 
             def put(row: int, token: int, chosen: Sequence[int] = chosen) -> bool:
                 nonlocal done
@@ -183,8 +188,10 @@ class BatchGenerator:
         )
 
 
-def _by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+def _by_length(prompts: Sequence[Sequence[int]], batch_size: int, *, equal: bool) -> Iterator[list[int]]:
     """Indices of prompts in batches, longest prompts first."""
     order = sorted(range(len(prompts)), key=lambda one: -len(prompts[one]))
-    for start in range(0, len(prompts), batch_size):
-        yield order[start : start + batch_size]
+    for _, group in groupby(order, lambda one: len(prompts[one]) if equal else 0):
+        alike = list(group)
+        for start in range(0, len(alike), batch_size):
+            yield alike[start : start + batch_size]

@@ -34,6 +34,7 @@ from llf_core.models.quantize import (
 from llf_core.models.remote_code import resolve_trust_remote_code
 from llf_core.models.reward_head import generates, unused_lm_head
 from llf_core.models.rope_scaling import depend_on_batch_alone, scale_architecture
+from llf_core.models.rows_alone import compute_rows_alone
 from llf_core.models.stored_tensors import stored_dtypes
 from llf_core.models.tokenizer import load_with_new_tokens
 
@@ -132,6 +133,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         )
     restore_routers(model, source.folder)
     depend_on_batch_alone(model)
+    compute_rows_alone(model)
     if (not quantized and quantize_with_hqq(model, config, plan)) or quantized:
         keep_differentiable(model)
         release_files(model)
@@ -270,6 +272,7 @@ def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: 
             raise
         raise ModelError(f"No model of the architecture of {source.name} can be made: {_why(error)}") from error
     depend_on_batch_alone(model)
+    compute_rows_alone(model)
     fix_generation_config(model)
     return model
 

@@ -25,6 +25,7 @@ from llf_core.models.reward_model_files import (
     loading_config,
     whole_model_error,
 )
+from llf_core.models.rows_alone import compute_rows_alone
 from llf_core.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def _whole(name: str, folder: Path, config: RunConfig) -> RewardModel:
     if model.config.num_labels != 1:
         raise ModelError(f"{name} is a classifier with {model.config.num_labels} labels. {EXPECTED}")
     model.requires_grad_(requires_grad=False)
+    compute_rows_alone(model)
     model = model if bits is not None else model.to(plan.device)
     tokenizer = load_tokenizer(source, config)
     if not type(model).__module__.startswith("transformers.") or not isinstance(

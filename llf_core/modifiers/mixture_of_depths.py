@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.acceleration.patching.flattened_batches import has_recurrent_layers
 from llf_core.acceleration.patching.per_document import record_calls
 from llf_core.config.declarations.modifiers.mixture_of_depths import MixtureOfDepthsOptions
+from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.config.number_format import percent
 from llf_core.methods.decoder_blocks import block_list
 from llf_core.methods.trained_precision import keep_trained_weights_exact
@@ -119,6 +120,8 @@ def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSetti
         raise ModelError(f"mod_every is {every}, and {name} has {len(blocks)} blocks. Expected at most {len(blocks)}.")
     kind = next((one for one in OTHER_KINDS if getattr(model.config, one, None)), None)
     why = f"its config has {kind}" if kind else ""
+    if not why and model.config.get_text_config().model_type in indexed_types():
+        why = "its attention chooses among all tokens of an example"
     if not why and has_recurrent_layers(model):
         why = "some of its layers carry a state from token to token"
     if not why and model.device.type != "meta":  # without weights there is nothing to compare

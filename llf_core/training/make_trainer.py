@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PrinterCallback
 
-from llf_core.config.name_checks.architecture_properties import indexed_types
 from llf_core.config.rules.conditions import no_accuracy_reason
 from llf_core.config.rules.evaluation_metrics import best_metric, evaluation_metrics
 from llf_core.data import Collator
@@ -89,7 +88,6 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
         "processor": context.processor,
         "flatten": context.flattens,
         "fill": FILL if context.plan.device == "cpu" else 1,
-        "multiple": 1 if context.model.config.get_text_config().model_type in indexed_types() else 8,
         "limits": MediaLimits.of(config),
     }
     if checkpoint is not None:

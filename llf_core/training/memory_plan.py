@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.config.name_checks.architecture_properties import indexed_limit
 from llf_core.config.registry import stage_of
 from llf_core.data import PackedRows
 from llf_core.data.example_store import lengths
@@ -60,7 +62,11 @@ def decide_checkpointing(
     twice = kind == "unpaired_preferences" or (kind == "pairs" and isinstance(context.data.train, Stream))
     drawn = stage_of(config).completion_tokens(config, 0)
     flattens = context.flattens and not stage_of(config).pads
-    tokens, longest = largest_batch(context.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
+    largest = partial(largest_batch, context.data.train, batch, twice=twice, drawn=drawn)
+    tokens, longest = largest(flattens=flattens)
+    limit = indexed_limit(context.model.config.to_dict())
+    if limit is not None and longest > limit:  # computed without padding
+        tokens, longest = largest(flattens=True)
     patches = largest_patches(config, patches_of(context))
     both = forecast_step(
         context.model, config, context.plan, tokens=tokens, longest=longest, fast=flattens, patches=patches,

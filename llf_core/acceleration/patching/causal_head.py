@@ -213,7 +213,7 @@ def install_head(model: nn.Module) -> str | None:
     causal._llf_terms = fits[0][1:]
     causal._llf_plain_forward = causal.forward
     causal.forward = MethodType(_with_objective(inspect.signature(type(causal).forward)), causal)
-    wrapper: Any = getattr(model, "base_model", None)
+    wrapper: Any = causal if model is causal else getattr(model, "base_model", None)
     if wrapper is not causal and "forward" in vars(wrapper or causal):
         wrapper.forward = causal.forward  # PEFT's adaption prompt keeps the model's forward of before
     return None

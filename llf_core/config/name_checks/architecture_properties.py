@@ -104,7 +104,20 @@ def properties() -> tuple[Property, ...]:
 
 def indexed_types() -> tuple[str, ...]:
     """Values of `model_type` whose attention picks other tokens if a sequence is padded."""
-    return next(one.types for one in properties() if one.name == "Indexed attention")
+    return _indexed().types
+
+
+def indexed_limit(settings: Mapping[str, object]) -> int | None:
+    """Tokens of an example above which a model with indexed attention computes it without padding; None for others.
+
+    Args:
+        settings: the model's `config.json`.
+    """
+    return next((_indexed().limit(part) for part in _parts(settings) if _indexed().belongs_to(part)), None)
+
+
+def _indexed() -> Property:
+    return next(one for one in properties() if one.name == "Indexed attention")
 
 
 def refusal(settings: Mapping[str, object]) -> str | None:

@@ -144,7 +144,6 @@ class PromptCollator:
         processor: of a vision model; not used, since prompts have no images.
         flatten: see `Collator`.
         fill: not used.
-        multiple: see `Collator`.
         limits: not used.
     """
 
@@ -152,7 +151,6 @@ class PromptCollator:
     processor: ProcessorMixin | None = None
     flatten: bool = False
     fill: int = 1
-    multiple: int = 8
     limits: MediaLimits | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -167,7 +165,7 @@ class PromptCollator:
         if not any(len(one["input_ids"]) for one in features):
             return {"input_ids": torch.zeros(len(features), 0, dtype=torch.int64)}
         ids = [{"input_ids": one["input_ids"], "labels": one["input_ids"]} for one in features]
-        batch = Collator(self.tokenizer, flatten=self.flatten, multiple=self.multiple)(ids)
+        batch = Collator(self.tokenizer, flatten=self.flatten)(ids)
         del batch["labels"]
         numbers = [one.get("number") for one in features]
         return batch | ({} if None in numbers else {"numbers": torch.tensor(numbers)})

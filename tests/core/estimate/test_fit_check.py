@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,15 @@ def test_a_padded_step_takes_longer_than_a_flattened_one(seven_b: str) -> None:
     assert plain is not None
     assert padded is not None
     assert padded.step_seconds / plain.step_seconds == pytest.approx(2000 / 1010, rel=0.02)
+    forecaster = Forecaster(config(seven_b, fast_path=False, **keys), lengths, GPU)
+    seconds = []
+    for above in (2000, 1999):  # of a model with indexed attention, see `ModelSizes.unpadded_above`
+        assert forecaster.step is not None
+        forecaster.step = replace(forecaster.step, sizes=replace(forecaster.step.sizes, unpadded_above=above))
+        found = forecaster.duration(checkpointing=True)
+        assert found is not None
+        seconds.append(found.step_seconds)
+    assert seconds[0] / seconds[1] == pytest.approx(2000 / 1010, rel=0.02)
 
 
 def test_on_a_cpu_what_is_not_a_product_takes_the_time_of_sums(seven_b: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +283,7 @@ def test_the_largest_step_counts_the_longest_examples_pairs_and_completions(seve
     pairs = two.replace(stage="dpo", dataset="llf_demo_pairs")
     assert largest_step(pairs, lengths) == (2 * (512 + 300), 512)
     assert largest_step(two.replace(fast_path=False), lengths) == (2 * 512, 512)
+    assert largest_step(two.replace(fast_path=False), lengths, unpadded_above=511) == (512 + 300, 512)
     assert largest_step(two.replace(streaming=True, max_steps=9, cutoff_len=1024), lengths) == (2 * 1024, 1024)
 
 

@@ -64,6 +64,16 @@ def test_a_changed_file_is_read_again(tiny: tuple[LlamaForCausalLM, Path]) -> No
     assert (before.model.layers, after.model.layers) == (2, 12)
 
 
+def test_indexed_attention_is_known_by_its_config(tiny: tuple[LlamaForCausalLM, Path]) -> None:
+    _, folder = tiny
+    settings = json.loads((folder / "config.json").read_text())
+    for kind, above in (("llama", None), ("deepseek_v32", 64)):
+        (folder / "config.json").write_text(json.dumps({**settings, "model_type": kind, "index_topk": 64}))
+        found = model_sizes(str(folder))
+        assert found is not None
+        assert found.unpadded_above == above
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [

@@ -190,27 +190,35 @@ def test_log_and_events_of_a_run_say_it(trained, tiny_tokenizer, tmp_path, capsy
     assert any("Indexed attention (deepseek_v32)" in event["message"] for event in warnings) is told
 
 
-def test_an_example_alone_costs_in_a_run_what_it_costs_without_padding(trained, tiny_tokenizer, tmp_path, monkeypatch):
+@pytest.mark.parametrize("batch", [1, 2])
+def test_examples_cost_in_a_run_what_they_cost_without_padding(trained, tiny_tokenizer, tmp_path, monkeypatch, batch):
     monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
     model = tiny("deepseek_v32", index_n_heads=1)
     model.save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
-    text = "the sea and the ship of the old man are near " * 3
-    ids = tiny_tokenizer(text + tiny_tokenizer.eos_token, add_special_tokens=False, return_tensors="pt").input_ids[0]
-    ids = ids[: len(ids) - (len(ids) % 8 == 0)]
-    (tmp_path / "texts.json").write_text(json.dumps([{"text": text}]))
+    texts = ["the sea and the ship of the old man are near " * 3, "the man is old, and the sea is near the ship"]
+    end = tiny_tokenizer.eos_token
+    examples = [torch.tensor(tiny_tokenizer(text + end, add_special_tokens=False).input_ids) for text in texts]
+    assert len(examples[1]) > model.config.index_topk
+    examples[0] = examples[0][: len(examples[0]) - (len(examples[0]) % 8 == 0)]
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": text} for text in texts]))
     run, code = trained(
         model_name_or_path=str(tmp_path / "base"), stage="pt", dataset=str(tmp_path / "texts.json"), max_steps=1,
-        per_device_train_batch_size=1, cutoff_len=len(ids), template=None,
+        per_device_train_batch_size=batch, gradient_accumulation_steps=2 // batch, cutoff_len=len(examples[0]),
+        template=None, packing=False,
     )  # fmt: skip
     assert code == 0
-    assert len(ids) % 8
-    assert len(ids) > model.config.index_topk
-    with torch.no_grad():
-        logits = model(input_ids=ids[None], use_cache=False).logits[0]
-    wanted = float(cross_entropy(logits[:-1].double(), ids[1:]))
-    assert abs(loss(model, ids) - wanted) > 1e-4  # padded to a multiple of 8
-    assert RunReader(run).metrics().values("loss")[0] == pytest.approx(wanted, rel=1e-6)
+    totals = []
+    for ids in examples:
+        with torch.no_grad():
+            logits = model(input_ids=ids[None], use_cache=False).logits[0]
+        totals.append(float(cross_entropy(logits[:-1].double(), ids[1:], reduction="sum")))
+    count = sum(len(ids) - 1 for ids in examples)
+    padded = loss(model, examples[0]) * (len(examples[0]) - 1)
+    assert abs(padded - totals[0]) / count > 1e-4  # padded to a multiple of 8
+    assert RunReader(run).metrics().values("loss")[0] == pytest.approx(sum(totals) / count, rel=1e-6)
+    (memory,) = (event for event in RunReader(run).events() if event["type"] == "memory")
+    assert memory["tokens"] == sum(map(len, examples[:batch]))
 
 
 def test_a_bert_that_is_no_decoder_is_refused_before_its_data_is_read(trained, tiny_tokenizer, tmp_path):

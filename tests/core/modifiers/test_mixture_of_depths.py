@@ -30,6 +30,7 @@ from llf_core.stages.sft import SFT
 from llf_core.training import save_run_result
 from llf_core.training.session import run_attempt
 from tests.core.acceleration.architectures import tiny
+from tests.core.models.tiny_configs import tiny_config
 from tests.core.training.adapted import in_float32, logits
 from tests.core.training.test_session import next_attempt, stop_at
 
@@ -582,6 +583,11 @@ def test_architectures_that_cannot_be_converted_are_refused(name, why):
         convert(model, 0.5, 2)
     assert not routers_of(model)
     assert read_settings(model.config) is None
+
+
+def test_indexed_attention_which_needs_all_tokens_is_refused():
+    with pytest.raises(ModelError, match=r"cannot be converted.*chooses among all tokens of an example"):
+        convert(AutoModelForCausalLM.from_config(tiny_config("deepseek_v32")), 0.5, 2)
 
 
 def test_a_model_without_a_list_of_blocks_is_refused():
