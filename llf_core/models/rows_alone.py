@@ -20,10 +20,21 @@ def compute_rows_alone(model: nn.Module) -> None:
     Args:
         model: as loaded; other architectures stay as they are.
     """
-    for module in model.modules():
-        kind = getattr(getattr(module, "config", None), "model_type", None)
-        if kind in indexed_types() and hasattr(module, "layers"):
-            module.forward = MethodType(_alone(inspect.signature(type(module).forward)), module)
+    for module in _decoders(model):
+        module.forward = MethodType(_alone(inspect.signature(type(module).forward)), module)
+
+
+def computes_rows_alone(model: nn.Module) -> bool:
+    """Whether `compute_rows_alone` changes a model: its layers are called once for each row of a padded batch."""
+    return bool(_decoders(model))
+
+
+def _decoders(model: nn.Module) -> list[nn.Module]:
+    return [
+        module
+        for module in model.modules()
+        if getattr(getattr(module, "config", None), "model_type", None) in indexed_types() and hasattr(module, "layers")
+    ]
 
 
 def _alone(signature: inspect.Signature) -> Any:

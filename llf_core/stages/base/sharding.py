@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from llf_core.models.errors import ModelError
+from llf_core.models.rows_alone import computes_rows_alone
 from llf_core.stages.base.ranks import is_main, world_size
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ def shard(model: nn.Module, device: torch.device) -> None:
         device: of this rank.
 
     Raises:
-        ModelError: torch has left a parameter whole.
+        ModelError: torch has left a parameter whole, or the ranks would compute different numbers of rows.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    if computes_rows_alone(model):  # each row gathers the layers, and ranks have as many rows as they have padding
+        raise ModelError("strategy fsdp2 does not train models with indexed attention. Set strategy: ddp.")
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):

@@ -10,7 +10,9 @@ from llf_core.data.batch_split import split_batch
 from llf_core.data.collate import Collator
 from llf_core.generation.generate import continuations
 from llf_core.generation.sampling import Sampling
+from llf_core.models.errors import ModelError
 from llf_core.models.rows_alone import compute_rows_alone
+from llf_core.stages.base.sharding import shard
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.policy_output import compute_policy
 from tests.core.models.test_particular import INDEXED, LENGTHS, furthest, tiny, tokens
@@ -102,6 +104,11 @@ def test_gradients_are_those_of_the_examples_alone(tiny_tokenizer):
     found = gradients({key: batch[key] for key in ("input_ids", "attention_mask")})
     wanted = gradients(*({"input_ids": ids[None]} for ids in EXAMPLES))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_ranks_that_would_wait_for_each_others_rows_are_refused():
+    with pytest.raises(ModelError, match=r"fsdp2 does not train models with indexed attention\. Set strategy: ddp"):
+        shard(tiny("deepseek_v32"), torch.device("cpu"))
 
 
 def test_rows_that_the_index_takes_whole_are_computed_together():
