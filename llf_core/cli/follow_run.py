@@ -11,7 +11,6 @@ from rich.markup import escape
 
 from llf_core.cli.errors import INTERRUPTED, in_a_sentence
 from llf_core.cli.terminal import err, out, print_json
-from llf_core.runs.config_file import read_config
 from llf_core.user_error import BAD_CONFIG
 
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ def _settled(run: Run) -> Status:
 
 def _wait_for_copy(run: Run) -> None:
     """Wait until the final state is at `sync_to`: a container ends with the command that it was started for."""
+    from llf_core.runs.config_file import read_config
+
     place, supervisor = read_config(run.folder.config).get("sync_to"), run.status().supervisor_process
     if place and supervisor is not None and supervisor.alive():
         err.print(f"Copying to {escape(str(place))} …")

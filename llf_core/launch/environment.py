@@ -11,10 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from llf_core import __version__
-from llf_core.config.quantizers import has_cuda
 from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.runs import free_bytes, home
 
@@ -115,6 +112,8 @@ def device() -> dict[str, Any]:
 
     Read once per process.
     """
+    import psutil
+
     total = psutil.virtual_memory().total
     limit = Cgroup().memory_limit()
     return {
@@ -130,6 +129,8 @@ def gpu_count() -> int | None:
 
     `CUDA_VISIBLE_DEVICES` is counted; torch has the last word when the trainer starts.
     """
+    from llf_core.config.quantizers import has_cuda
+
     if not has_cuda():
         return 0
     try:

@@ -124,8 +124,8 @@ def test_a_comparison_follows_a_sweep_to_its_end_also_where_it_is_saved(page, la
     states = page.locator(".llf-Compare .llf-State")
     expect(states).to_have_text(["finished", "finished"], timeout=240_000)
     page.wait_for_function(
-        "() => !/created|queued|running/.test(window.jupyterapp.shell.currentWidget.content.model.toJSON()"
-        ".cells[0].outputs[0].data['text/html'])"
+        "() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells[0].outputs[0].data['text/html']"
+        ".split('finished').length === 3"
     )
     expect(page.locator(".llf-Compare")).to_have_count(1)
     lab.save(page)

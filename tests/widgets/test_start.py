@@ -33,14 +33,14 @@ def launched(monkeypatch):
 )
 def test_a_config_that_names_its_data_goes_as_it_is(launched, config):
     start.train(config, name="mine")
-    named = {"name": "mine", "rows": None, "rewards": None, "notebook": None, "queue": False}
+    named = {"name": "mine", "rows": None, "rewards": None, "notebook": None, "queue": False, "on": None}
     assert launched == [((config,), named | {"data_check": dataset_problems})]
 
 
 def test_rows_are_handed_over_apart(launched):
     config = {"stage": "sft", "dataset": ROWS}
     start.train(config)
-    named = {"name": None, "rows": ROWS, "rewards": None, "notebook": None, "queue": False}
+    named = {"name": None, "rows": ROWS, "rewards": None, "notebook": None, "queue": False, "on": None}
     named["data_check"] = dataset_problems
     assert launched == [(({"stage": "sft"},), named)]
     assert config["dataset"] is ROWS, "the caller's dict is left alone"

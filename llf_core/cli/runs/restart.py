@@ -10,7 +10,6 @@ from llf_core.cli.follow_run import follow_run
 from llf_core.cli.parameters import Detach, RewardFile, RunId, Trust
 from llf_core.cli.reward_functions import functions_of_file, say_unused
 from llf_core.cli.terminal import out, progress_status
-from llf_core.config.sync_place import is_place
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ def runs_resume(
         Exit: the run fails, or the command was interrupted.
         OSError: too many files are open.
     """
+    from llf_core.config.sync_place import is_place
+
     found = _fetched(run) if is_place(run) else attach_run(run)
     with in_a_sentence():
         from llf_core.rewards import reward_names
