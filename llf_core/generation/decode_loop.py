@@ -44,17 +44,19 @@ def decode(  # noqa: PLR0913 - the settings of a completion
         RuntimeError: out of memory.
     """
     rows = list(range(len(prompts)))
-    of = list(numbers) if numbers is not None else rows
+    of = list(rows if numbers is None else numbers)
     sampler = TokenSampler(sampling, of, logits.device)
     texts = [list(prompt) for prompt in prompts]
     for left in range(max_new_tokens - 1, -1, -1):
         tokens = sampler(logits, [of[row] for row in rows], [texts[row] for row in rows])
-        going = [at for at, (row, token) in enumerate(zip(rows, tokens, strict=True)) if not put(row, token)]
-        if not going or not left or cancelled():
+        ended = [at for at, (row, token) in enumerate(zip(rows, tokens, strict=True)) if put(row, token)]
+        if len(ended) == len(rows) or not left or cancelled():
             return
-        if len(going) < len(rows):
-            decoder.keep(going)
-            rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
+        for at in reversed(ended):
+            decoder.leave(at)
+            for one in (rows, tokens):
+                one[at] = one[-1]
+                del one[-1]
         for row, token in zip(rows, tokens, strict=True):
             texts[row].append(token)
         logits = decoder.step(tokens)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llf_core.generation.checked_forward import CheckedForward
-from llf_core.generation.kv_cache import growing_cache, keep_rows
+from llf_core.generation.checked_forward import CHUNK, CheckedForward
+from llf_core.generation.kv_cache import growing_cache
+from llf_core.generation.kv_rows import RowsCache
 from llf_core.generation.supported_models import causal_model
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class Decoder:
         self._layers = causal_model(model).config.get_text_config(decoder=True).num_hidden_layers
         self._device = model.get_input_embeddings().weight.device
         self._forward = CheckedForward(model)
-        self._cache = growing_cache(self._layers, 0)
-        self._positions = torch.zeros(0, dtype=torch.long)
-        self._mask: Tensor | None = None
+        self._rows = RowsCache(self._layers, self._device)
+        coarse = any(one.dtype.itemsize == 2 for one in model.parameters())  # noqa: PLR2004 - bytes
+        self._each_alone = coarse and self._device.type == "cpu"
 
     @property
     def plain(self) -> str | None:
@@ -41,7 +42,7 @@ class Decoder:
         return self._forward.plain
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:
-        """Clear the cache and read one prompt per row, padded on the left, so that all rows continue at one position.
+        """Clear the cache and read one prompt per row, in 16 bits on a CPU one after the other (`_read_alone`).
 
         Args:
             prompts: token ids, none empty.
@@ -49,21 +50,31 @@ class Decoder:
 
         Returns:
             Logits after each prompt, `[batch, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
-            ValueError: there is no prompt.
         """
+        self._rows = RowsCache(self._layers, self._device)
+        self._rows.reserve(len(prompts), max(map(len, prompts)) + room)
+        if self._each_alone:
+            return torch.cat([self._read_alone(prompt) for prompt in prompts])
         longest = max(map(len, prompts))
-        self._cache = growing_cache(self._layers, longest + room)
+        cache = growing_cache(self._layers, longest)
         tokens = torch.tensor([[0] * (longest - len(one)) + list(one) for one in prompts], device=self._device)
         lengths = torch.tensor([len(one) for one in prompts], device=self._device)
         columns = torch.arange(longest, device=self._device)
-        mask = columns >= longest - lengths[:, None]
-        self._mask = None if len(set(map(len, prompts))) == 1 else mask
+        mask = None if len(set(map(len, prompts))) == 1 else columns >= longest - lengths[:, None]
         positions = (columns - (longest - lengths[:, None])).clamp(min=0)
-        self._positions = lengths
-        return self._forward.read(tokens, positions, self._mask, self._cache)
+        logits = self._forward.read(tokens, positions, mask, cache)
+        self._rows.take(cache, lengths.tolist())
+        return logits
+
+    def _read_alone(self, prompt: Sequence[int]) -> Tensor:
+        """Read a prompt in chunks, whose numbers in 16 bits then depend on nothing else."""
+        cache = growing_cache(self._layers, len(prompt))
+        for start in range(0, len(prompt), CHUNK):
+            tokens = torch.tensor([prompt[start : start + CHUNK]], device=self._device)
+            positions = torch.arange(start, start + tokens.shape[1], device=self._device)[None]
+            logits = self._forward.read(tokens, positions, None, cache)
+        self._rows.join([(layer.keys, layer.values) for layer in cache.layers])
+        return logits
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Read one token per row into the cache, the one that was chosen from the last logits.
@@ -73,28 +84,9 @@ class Decoder:
 
         Returns:
             Logits after these tokens, `[batch, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
         """
-        read = torch.tensor(tokens, device=self._device)
-        if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        logits = self._forward.step(read, self._positions, self._mask, self._cache)
-        self._positions = self._positions + 1
-        return logits
+        return self._forward.step(torch.tensor(tokens, device=self._device), self._rows)
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Remove all rows of the batch except these, once the others are finished.
-
-        Args:
-            rows: indices of the rows to keep, at least one, in the order that the rows have afterwards.
-
-        Raises:
-            IndexError: a row is not in the batch.
-        """
-        chosen = torch.tensor(rows, device=self._device)
-        keep_rows(self._cache, chosen)
-        self._positions = self._positions[chosen]
-        if self._mask is not None:
-            self._mask = self._mask[chosen]
+    def leave(self, row: int) -> None:
+        """Remove a row that is finished; the last row takes its index."""
+        self._rows.leave(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers.cache_utils import Cache, CacheLayerMixin
 
+    from llf_core.generation.kv_rows import RowsCache
+
     Attend = Callable[[CacheLayerMixin, Tensor, Tensor, Tensor], Tensor]
     Multiply = Callable[[JoinedLinear, Tensor], Tensor]
 
 BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+WIDTH = 16
+"""Attention of a step in 16 bits on a CPU reads a multiple of this number of columns, whose first ones torch then adds
+up in the same order whatever follows: see `attends_alike`."""
+MAX_LENGTHS = 64
+"""Largest number of lengths that `attends_alike` compares."""
 # Maximum difference of logits relative to the largest one: rounding is below it, a wrong formula far above. Chosen, not
 # measured: 8 (bfloat16) to some 1000 machine epsilons of the dtype.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -89,45 +97,45 @@ class BlockForward:
     head_dim: int
     scaling: float
 
-    def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
+    def __call__(self, tokens: Tensor, cache: RowsCache) -> Tensor:
         """Read one token per row into the cache, in few operations for each block.
 
-        On a CPU a row gets the logits that it gets alone: each attends to its own part of the cache, without padding,
-        and in 16 bits products have `TILE` rows, filled up (`JoinedLinear.rows`).
+        In 16 bits on a CPU a row gets the logits that it gets alone: products have `TILE` rows, filled up
+        (`JoinedLinear.rows`), and attention reads a multiple of `WIDTH` columns.
 
         Args:
-            tokens: token ids `[batch]`, int64.
-            positions: positions of these tokens, `[batch]`, int64.
-            mask: true at tokens, false at padding, `[batch, past + 1]`; None without padding.
-            cache: holds `past` tokens.
+            tokens: token ids `[rows]`, int64.
+            cache: their rows; the caller counts the tokens (`RowsCache.end`).
 
         Returns:
-            Logits `[batch, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
-            ValueError: the cache has more or fewer layers than the model.
+            Logits `[rows, vocabulary]`.
         """
         count = len(tokens)
         groups = (-1, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
-        on_cpu = tokens.device.type == "cpu"
-        bias = None if mask is None or on_cpu else self._score_mask(mask)[:, None, None]
-        lengths = [position + 1 for position in positions.tolist()] if on_cpu else []
+        exact = tokens.device.type == "cpu" and self.norm.dtype.itemsize == 2  # noqa: PLR2004 - bytes
+        cache.begin(WIDTH if exact else 1)
+        positions, mask = cache.columns, cache.mask()
+        bias = None if mask is None else self._score_mask(mask)[:, None, None]
+        by_rows = exact and count > 1 and not attends_alike(groups[1:], self.norm.dtype, cache.width)
 
         # The query heads of a key head form the sequence axis: each is a position that attends to the whole past.
         def attend(layer: CacheLayerMixin, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             keys, values = layer.update(key[:count, :, None], value[:count, :, None])
             query = query.view(groups)
-            if not on_cpu:
-                return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=self.scaling)
-            mixed = torch.zeros_like(query)
-            for row, length in enumerate(lengths):
-                own = keys[row : row + 1, :, -length:], values[row : row + 1, :, -length:]
-                mixed[row] = F.scaled_dot_product_attention(query[row : row + 1], *own, scale=self.scaling)[0]
-            return mixed
+            if by_rows:
+                mixed = torch.zeros_like(query)
+                for row, length in enumerate(cache.lengths):
+                    own = slice(0, -(-(length + 1) // WIDTH) * WIDTH)
+                    mixed[row] = F.scaled_dot_product_attention(
+                        query[row : row + 1], keys[row : row + 1, :, own], values[row : row + 1, :, own],
+                        attn_mask=None if bias is None else bias[row : row + 1, ..., own], scale=self.scaling,
+                    )[0]  # fmt: skip
+                return mixed
+            mixed = F.scaled_dot_product_attention(query[:count], keys, values, attn_mask=bias, scale=self.scaling)
+            return mixed if count == len(query) else F.pad(mixed, (0, 0, 0, 0, 0, 0, 0, len(query) - count))
 
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            if on_cpu and self.norm.dtype.itemsize == 2:  # noqa: PLR2004 - bytes
+            if exact:
                 filled = (0, -count % TILE)
                 tokens, positions = F.pad(tokens, filled), F.pad(positions, filled)
             hidden = self._read(tokens, positions, cache, attend, JoinedLinear.rows)
@@ -215,6 +223,37 @@ class BlockForward:
         """
         distance = (found.float() - expected.float()).abs().max()
         return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
+
+
+@cached
+def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -> bool:
+    """Whether attention to `width` columns on this CPU gives shorter rows the numbers of their own columns alone.
+
+    torch takes another kernel for some widths (seen with heads of 128 and 256 numbers on AVX512).
+
+    Args:
+        shape: key heads, query heads of each, size of a head.
+        dtype: of queries, keys and values.
+        width: a multiple of `WIDTH`.
+    """
+    heads, group, size = shape
+    lengths = torch.arange(WIDTH, width + 1, WIDTH)
+    lengths = lengths[:: -(-len(lengths) // MAX_LENGTHS)]
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(len(lengths), heads, group, size, generator=generator).to(dtype)
+    keys, values = (torch.randn(1, heads, width, size, generator=generator).to(dtype) for _ in range(2))
+    bias = torch.zeros(len(lengths), 1, 1, width, dtype=dtype)
+    bias.masked_fill_(torch.arange(width) >= lengths[:, None, None, None], -torch.inf)
+    shared = (len(lengths), -1, -1, -1)
+    found = F.scaled_dot_product_attention(query, keys.expand(shared), values.expand(shared), attn_mask=bias)
+    for at, length in enumerate(lengths.tolist()):
+        mask = bias[at : at + 1, ..., :length]
+        alone = F.scaled_dot_product_attention(
+            query[at : at + 1], keys[:, :, :length], values[:, :, :length], attn_mask=mask
+        )
+        if not torch.equal(found[at : at + 1], alone):
+            return False
+    return True
 
 
 def block_forward(model: nn.Module) -> BlockForward | str:

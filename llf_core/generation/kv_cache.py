@@ -63,20 +63,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Remove all rows of the batch except some, as transformers' `DynamicLayer` does; the buffers are cut too.
-
-        Args:
-            indices: `[kept]`, int64; not used before the first `update`.
-
-        Raises:
-            IndexError: no row has an index. On CUDA, torch raises a `RuntimeError` for it, at a later operation.
-        """
-        if self._keys is not None and self._values is not None:
-            length = self.get_seq_length()
-            self._keys, self._values = self._keys[indices], self._values[indices]
-            self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
-
     def reset(self) -> None:
         """Remove all positions and rows, and free the buffers, which may be larger than the next text needs."""
         self._keys = self._values = None
@@ -99,17 +85,3 @@ def growing_cache(layers: int, room: int) -> Cache:
         room: number of positions of the first buffers.
     """
     return Cache(layers=[GrowingLayer(room) for _ in range(layers)])
-
-
-def keep_rows(cache: Cache, rows: Tensor) -> None:
-    """Keep only the given rows (sequences) of a cache of growing layers, to drop finished sequences.
-
-    Args:
-        cache: changed in place.
-        rows: indices of the rows to keep, `[kept]`, int64.
-
-    Raises:
-        IndexError: an index is not below the number of rows.
-    """
-    for layer in cache.layers:
-        layer.batch_select_indices(rows)

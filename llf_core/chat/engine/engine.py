@@ -26,7 +26,7 @@ from llf_core.chat.json_grammar import Grammars
 from llf_core.chat.prompt import PromptForm, has_images, prepare, prompt_form, too_long
 from llf_core.chat.request import RequestError
 from llf_core.generation import prepare_weights
-from llf_core.generation.checked_forward import CheckedForward
+from llf_core.generation.checked_forward import CHUNK, CheckedForward
 from llf_core.generation.generate import end_tokens, repetition_penalty_of
 from llf_core.generation.message_prompt import context_length, takes_tools
 from llf_core.generation.supported_models import unsupported
@@ -49,8 +49,6 @@ PIECE = 512
 """Number of prompt tokens that a step reads while no reply is running."""
 SHORT_PIECE = 128
 """The same while replies are running, which wait for it."""
-CHUNK = {"cpu": 128}
-"""Number of tokens of the chunks of a prompt in 16 bits, see `Prefill`; elsewhere `PIECE`."""
 SPARE_TOKENS = 256
 """Number of reply tokens for which a prompt needs free memory before it is read; the cache grows later."""
 PREFIX_SHARE = 0.25
@@ -105,7 +103,7 @@ class Engine:
         self._context = context_length(model)
         self._token_bytes = token_bytes(model)
         coarse = any(one.dtype in {torch.bfloat16, torch.float16} for one in model.parameters())
-        self._chunk = CHUNK.get(self._device.type, PIECE) if coarse else 1
+        self._chunk = (CHUNK if self._device.type == "cpu" else PIECE) if coarse else 1
         if prefix_cache_bytes is None:
             prefix_cache_bytes = min(int(PREFIX_SHARE * free_memory(self._device.type)), MAX_PREFIX_BYTES)
         self._prefixes = PrefixCache(prefix_cache_bytes)

@@ -18,7 +18,7 @@ def test_greedy_tokens_are_those_of_transformers(models, kind):
     alone = [continued(decoder, [prompt], 24)[0] for prompt in PROMPTS]
     assert alone == expected
     assert (decoder.plain is None) is (kind in FAST), decoder.plain
-    assert continued(decoder, PROMPTS, 24) == expected  # padded on the left
+    assert continued(decoder, PROMPTS, 24) == expected
     assert len({tuple(one) for one in expected}) == len(PROMPTS)
     assert any(len(set(one)) > 3 for one in expected)
 
@@ -37,7 +37,7 @@ def test_rows_that_end_leave_the_batch_and_the_others_go_on_as_alone(models, kin
 
     decoder = Decoder(model)
     assert continued(decoder, PROMPTS, 20, ends=ends) == expected
-    assert decoder._positions.tolist() == [len(PROMPTS[1]) + 19]
+    assert decoder._rows.lengths == [len(PROMPTS[1]) + 19]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -146,4 +146,19 @@ def test_bfloat16_goes_through_the_fast_forward(models):
     model = models("qwen2").bfloat16()
     decoder = Decoder(model)
     assert len(continued(decoder, PROMPTS, 8)[0]) == 8
+    assert decoder.plain is None
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_in_bfloat16_a_row_gets_the_logits_that_it_gets_alone(models, kind, alike, monkeypatch):
+    if not alike:  # a processor whose attention adds up other widths in another order
+        monkeypatch.setattr("llf_core.generation.decoder_block.attends_alike", lambda *_: False)
+    decoder = Decoder(models(kind).bfloat16())
+    prompts = [[(7 * at + number) % 290 + 3 for number in range(5 + 13 * at)] for at in range(11)]
+    decoder.read(prompts[:1], 1)
+    alone = [[decoder.read([one], 6), *(decoder.step([token]) for token in range(40, 45))] for one in prompts]
+    together = [decoder.read(prompts, 6), *(decoder.step([token] * 11) for token in range(40, 45))]
+    for row, expected in enumerate(alone):
+        assert all(torch.equal(found[row], one[0]) for found, one in zip(together, expected, strict=True))
     assert decoder.plain is None

@@ -277,15 +277,15 @@ def test_an_error_of_one_reply_leaves_the_others(talk, expected, monkeypatch):
     number, other = talk.submit(request), talk.submit(user("two", max_tokens=12))
     while len(talk.events[other]) < 3:
         talk.engine.step()
-    join, left = type(layer).join, [1]
+    put, left = type(layer).put, [1]
 
     def no_room(self, *given):
         if self is layer and left[0]:
             left[0] -= 1
             raise torch.OutOfMemoryError("no memory")
-        return join(self, *given)
+        return put(self, *given)
 
-    monkeypatch.setattr(type(layer), "join", no_room)
+    monkeypatch.setattr(type(layer), "put", no_room)
     late = talk.submit(user("two " * 20, max_tokens=12))  # longer than the others
     talk.finish()
     assert talk.last(late).kind == "out_of_memory"
