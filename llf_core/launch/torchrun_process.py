@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,27 +39,32 @@ def main() -> int:
     # The agent would end all ranks within 30 seconds. Rank 0 agrees with the others on a stop instead.
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGINT"
     signal.signal(signal.SIGTERM, lambda *_: _pass_on(folder, node))
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    settings = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=processes,
-        run_id=folder.id,
-        rdzv_backend="static" if place else "c10d",
-        rdzv_endpoint=place[2] if place else "localhost:0",
-        rdzv_configs={"rank": node} if place else {},
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr=None if place else "localhost",
-    )
     command = ["-P", "-m", "llf_core.training.main", str(folder.path)]
-    try:
-        elastic_launch(settings, sys.executable)(*command)
-    except ChildFailedError as error:
-        return _end_as(folder, error.failures, processes, nodes)
-    return 0
+    with tempfile.TemporaryDirectory(prefix="llf-torchrun-") as errors:
+        settings = LaunchConfig(
+            min_nodes=nodes,
+            max_nodes=nodes,
+            nproc_per_node=processes,
+            run_id=folder.id,
+            rdzv_backend="static" if place else "c10d",
+            rdzv_endpoint=place[2] if place else "localhost:0",
+            rdzv_configs={"rank": node} if place else {},
+            max_restarts=0,
+            monitor_interval=0.1,
+            local_addr=None if place else "localhost",
+            logs_specs=DefaultLogsSpecs(log_dir=errors),
+        )
+        try:
+            elastic_launch(settings, sys.executable)(*command)
+        except ChildFailedError as error:
+            failures = error.failures
+        else:
+            return 0
+    return _end_as(folder, failures, processes, nodes)
 
 
 def _pass_on(folder: RunFolder, node: int) -> None:

@@ -71,7 +71,10 @@ def ranks_of(run):
     return found
 
 
-def test_two_processes_train_as_one_does(start):
+def test_two_processes_train_as_one_does(start, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     alone, together = start(1), start(2)
     assert (ended(alone).state, ended(together).state) == ("finished", "finished")
     for name in ("loss", "eval_loss"):
@@ -86,6 +89,10 @@ def test_two_processes_train_as_one_does(start):
     assert [len(numbers) for numbers in examples] == [4, 4, 4, 1, 4, 4, 4, 1, 4]
     assert sorted(chain(*examples[:4])) == sorted(chain(*examples[4:8]))
     assert len(set(chain(*examples[:4]))) == 13
+    until = time.monotonic() + 30
+    while left := [path.name for path in temporary.iterdir() if path.name.startswith(("torchelastic", "llf"))]:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
 
 
 def test_a_stop_is_agreed_on_and_a_resume_repeats_the_losses(start):
