@@ -1,4 +1,4 @@
-"""Why methods, optimizers and quantizers cannot be chosen beside a config's other values: a form greys them out."""
+"""Why methods, optimizers, quantizers and strategies cannot be chosen beside other values: a form greys them out."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from llf_core.config.field_specs import field
 from llf_core.config.quantizers import QUANTIZERS
 from llf_core.config.registry import declared
 from llf_core.config.rules import all_rules
+from llf_core.config.strategies import STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llf_core.config.declaration import Declaration
     from llf_core.config.quantizers import Quantizer
+    from llf_core.config.rule import Rule
+    from llf_core.config.strategies import Strategy
     from llf_core.config.values import ConfigValues
 
-QUANTIZER_KEY = "quantization_method"
+QUANTIZER_KEY, STRATEGY_KEY = "quantization_method", "strategy"
 
 
-def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer]:
-    """The methods, optimizers or quantizers that a key selects by their names; empty for any other key.
+def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer | Strategy]:
+    """The methods, optimizers, quantizers or strategies that a key selects by their names; empty for any other key.
 
     A form shows their labels and summaries in its list.
 
@@ -32,6 +35,8 @@ def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer]:
     Raises:
         PluginError: two installed packages declare the same plug-in.
     """
+    if key == STRATEGY_KEY:
+        return STRATEGIES
     return QUANTIZERS if key == QUANTIZER_KEY else _plugins(key)
 
 
@@ -46,14 +51,14 @@ def _plugins(key: str) -> Mapping[str, Declaration]:
 
 
 def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
-    """Find the methods, optimizers or quantizers that the other values of a config, or this machine, exclude.
+    """Find the methods, optimizers, quantizers or strategies that the rest of a config, or this machine, exclude.
 
     Only rules about the key are checked, since a form asks after every change. What a plug-in needs of its own options
     does not exclude it, since they are set once it is chosen.
 
     Args:
         config: the config as it is.
-        key: `finetuning_type`, `optim` or `quantization_method`.
+        key: `finetuning_type`, `optim`, `quantization_method` or `strategy`.
 
     Returns:
         The reasons by the names of the values that cannot be chosen; empty for any other key.
@@ -63,6 +68,8 @@ def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
     """
     if key == QUANTIZER_KEY:
         return _quantizer_reasons(config)
+    if key == STRATEGY_KEY:
+        return _strategy_reasons(config)
     offered = _plugins(key)
     rules = [rule for rule in all_rules() if key in rule.fields] if offered else []
     found: dict[str, str] = {}
@@ -97,8 +104,27 @@ def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
         bits = bits if bits in one.bits or not one.bits else one.usual_bits
         changes = {QUANTIZER_KEY: name, "quantization_bit": bits}
         candidate = replace(config, model=config.model.model_copy(update=changes))
-        problems = (rule.check(candidate) for rule in rules)
-        reason = next((one.message for one in problems if one is not None and one.severity == "error"), "")
-        if reason:
+        if reason := _reason(rules, candidate):
             found[name] = reason
     return found
+
+
+def _strategy_reasons(config: ConfigValues) -> dict[str, str]:
+    """Why strategies cannot be chosen.
+
+    Raises:
+        PluginError: two installed packages declare the same name or key.
+    """
+    rules = [rule for rule in all_rules() if STRATEGY_KEY in rule.fields]
+    found = {}
+    for name in STRATEGIES:
+        candidate = replace(config, launch=config.launch.model_copy(update={STRATEGY_KEY: name}))
+        if reason := _reason(rules, candidate):
+            found[name] = reason
+    return found
+
+
+def _reason(rules: Sequence[Rule], candidate: ConfigValues) -> str:
+    """The message of the first rule that refuses a config; empty if none does."""
+    problems = (rule.check(candidate) for rule in rules)
+    return next((one.message for one in problems if one is not None and one.severity == "error"), "")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from llf_core.config.option import Section, option
+from llf_core.config.strategies import STRATEGIES
 
 _TARGET = re.compile(r"[\w\[/][\w.@:,\[\]/~+=%-]*", re.ASCII)
 
@@ -36,13 +37,15 @@ class Launch(Section):
     )
     launch: Literal["local", "torchrun", "slurm", "ssh"] = option(
         "local",
+        level="basic",
         choices=("local", "torchrun", "slurm", "ssh"),
-        label="Where",
+        label="Run on",
         help="Where the run runs: `local` is this machine, `torchrun` several machines and `slurm` a "
         "cluster, which share the folder of runs, and `ssh` another host.",
     )
     launch_target: Annotated[str, AfterValidator(_target)] | None = option(
         None,
+        level="basic",
         unset="none",
         label="Target",
         help="What `launch` starts the run on: HOST:PORT of the first machine for torchrun, a partition for slurm, "
@@ -50,6 +53,7 @@ class Launch(Section):
     )
     num_processes: int = option(
         1,
+        level="basic",
         label="Processes",
         help="Number of processes that train together on each machine, each with a share of every batch (torchrun). "
         "Usual: one per GPU.",
@@ -58,6 +62,7 @@ class Launch(Section):
     )
     num_nodes: int = option(
         1,
+        level="basic",
         label="Machines",
         help="Number of machines that train together, with as many processes each (`launch: torchrun`).",
         minimum=1,
@@ -65,10 +70,11 @@ class Launch(Section):
     )
     strategy: Literal["ddp", "fsdp2"] = option(
         "ddp",
+        level="basic",
         label="Strategy",
         help="With `ddp` each of several processes has the whole model. With `fsdp2` each keeps its part of weights, "
         "gradients and optimizer state, and a layer is gathered while it computes.",
-        choices=("ddp", "fsdp2"),
+        choices=tuple(STRATEGIES),
     )
     sync_to: str | None = option(
         None,

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from llf_core.config import ConfigError, Problem
 from llf_core.launch.environment import gpu_count
 from llf_core.launch.launchers import LAUNCHERS
+from llf_core.launch.launchers.local import LOCAL
+from llf_core.launch.launchers.ssh import SSH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from llf_core.config.values import ConfigValues
 
 _COUNT = re.compile(r"(?P<count>[0-9]{1,4}) *(?P<what>process|processes|gpu|gpus)")
 _PLACE = re.compile(r"(?P<name>[a-z]+)(?:(?:://|:)(?P<target>.+))?")
@@ -39,6 +43,16 @@ def keys_of_place(on: str) -> Mapping[str, object]:
     raise _problem(
         on, f"Expected `2 processes`, `4 gpus`, or one of {names}, with a target after a colon where it has one."
     )
+
+
+def place_of(config: ConfigValues) -> str:
+    """The text of `on` that sets where a config runs, without the number of processes where that is another place."""
+    launch = config.launch
+    if launch.launch == LOCAL.name:
+        return f"{launch.num_processes} process{'' if launch.num_processes == 1 else 'es'}"
+    if launch.launch_target is None:
+        return launch.launch
+    return f"{launch.launch}:{'//' if launch.launch == SSH.name else ''}{launch.launch_target}"
 
 
 def _problem(on: str, sentence: str) -> ConfigError:

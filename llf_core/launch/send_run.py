@@ -35,6 +35,10 @@ def is_sent(config: ConfigValues) -> bool:
 
 def ssh_problem(config: ConfigValues) -> str | None:
     """Why a run cannot be started on the host of a config, as a sentence; None if it can."""
+    if shutil.which("ssh") is None:
+        return "ssh is not on this machine. Install an OpenSSH client."
+    if not is_sent(config):
+        return None
     target = config.launch.launch_target
     if target is None:
         return "`launch: ssh` needs a host in `launch_target`, such as box or me@box:2222."

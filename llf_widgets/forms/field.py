@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.choice_reasons import choice_reasons, explained_choices
+from llf_core.config.choice_reasons import STRATEGY_KEY
+from llf_core.launch.launchers import LAUNCHERS
 from llf_widgets.forms.messages import Message, messages_json
+from llf_widgets.forms.places import explained, reasons_against, remark
 from llf_widgets.forms.values import choice_options, control_kind
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def field_json(
     """
     control: str = control_kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
+    if spec.key == "launch_target" and (place := LAUNCHERS.get(state.text("launch"))) is not None:
+        unset = place.target or unset
     if control == "text" and (spec.lines or "\n" in text):
         control = "lines"
     wide = control != "number"
@@ -46,7 +50,7 @@ def field_json(
         "label": spec.label,
         "unit": "" if wide else spec.unit or "",
         "help": _help(spec, text),
-        "explained": bool(explained_choices(spec.key)),
+        "explained": bool(explained(spec.key)),
         "tooltip": _tooltip(spec),
         "kind": control,
         "text": text,
@@ -56,7 +60,7 @@ def field_json(
         "completes": completes and control == "text",
         "group": group,
         "wide": wide,
-        "long": spec.path is not None and control == "text",
+        "long": (spec.path is not None and control == "text") or spec.key == STRATEGY_KEY,
         "upload": spec.path == "data" and control == "text",
         "changed": state.is_changed(spec.key),
         "messages": messages_json(field_messages(spec.key, state)),
@@ -65,13 +69,13 @@ def field_json(
 
 def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list[tuple[str, str, str, str]]:
     """The options of a list, see `Row`; the chosen one has no reason against it."""
-    plugins = explained_choices(spec.key)
+    plugins = explained(spec.key)
     config = state.report.config if plugins else None
-    reasons = {} if config is None else choice_reasons(config, spec.key)
+    reasons = {} if config is None else reasons_against(config, spec.key)
     return [
         (
             value,
-            label,
+            getattr(plugins.get(value), "line", label),
             "" if value == chosen else reasons.get(value, ""),
             plugins[value].label if value in plugins else label,
         )
@@ -80,11 +84,13 @@ def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list
 
 
 def _help(spec: FieldSpec, chosen: str) -> str:
-    """The line of the chosen method or optimizer with its paper, or the field's help."""
-    one = explained_choices(spec.key).get(chosen)
+    """What the chosen value is for, with its paper; of a key whose values need no explanation the field's help."""
+    one = explained(spec.key).get(chosen)
     if one is None or not one.summary:
         return spec.help
-    return f"{one.summary} ({one.paper})" if one.paper else one.summary
+    if paper := getattr(one, "paper", ""):
+        return f"{one.summary} ({paper})"
+    return f"{one.summary} {remark(spec.key, chosen)}".strip()
 
 
 def field_messages(key: str, state: FormState) -> list[Message]:

@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config import Problem
 from llf_core.config.build import setting_fix
 from llf_core.config.name_checks import check_local, problem_from_answer, required_for_start
 from llf_core.config.registry import all_declared
@@ -14,14 +15,15 @@ from llf_core.data.media_problems import media_problems
 from llf_core.data.sources import CELL_ROWS_LABEL
 from llf_core.data.template_problems import template_problems
 from llf_core.estimate.fast_kernels import kernel_problems
+from llf_core.launch.launchers import launch_problem
 from llf_core.runs.folder import home, run_ids
 from llf_widgets.forms.form_values import FormValues
+from llf_widgets.forms.places import LAUNCH, PlaceQuestion, is_shown
 from llf_widgets.forms.values import plain_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config import Problem
     from llf_core.config.name_checks import Answer, CheckResult, Question
 
 
@@ -33,6 +35,7 @@ class FormProblems(FormValues):
 
     Attributes:
         hub_answers: answers from a hub about names.
+        place_answers: answers from the places where runs can be started.
 
     Raises:
         KeyError: the preset does not exist.
@@ -42,6 +45,7 @@ class FormProblems(FormValues):
     def __init__(self, preset_name: str) -> None:
         super().__init__(preset_name)
         self.hub_answers: Mapping[Question, Answer] = {}
+        self.place_answers: Mapping[PlaceQuestion, Answer] = {}
         self._attached: dict[str, tuple[Any, Problem]] = {}
 
     @functools.cached_property
@@ -64,6 +68,31 @@ class FormProblems(FormValues):
             return found
         path = self.cell_rows.path
         return tuple(replace(one, message=one.message.replace(path, CELL_ROWS_LABEL)) for one in found)
+
+    @functools.cached_property
+    def place_question(self) -> PlaceQuestion | None:
+        """Whether the run can be started where the form says, asked later; None for this machine.
+
+        Raises:
+            PluginError: two installed packages declare the same name or key.
+            FileNotFoundError: the working directory was removed.
+        """
+        return PlaceQuestion.of(self.report.config)
+
+    @functools.cached_property
+    def _machine_problem(self) -> Problem | None:
+        """Why this machine cannot run the config; None for a config of another place."""
+        config = self.report.config
+        return None if config is None or self.place_question is not None else launch_problem(config)
+
+    def _place_problems(self) -> tuple[Problem, ...]:
+        """What speaks against the place; what another one has answered is a warning, since Start asks it again."""
+        if self.place_question is None:
+            return () if self._machine_problem is None else (self._machine_problem,)
+        answer = self.place_answers.get(self.place_question)
+        if answer is None or answer.there:
+            return ()
+        return (Problem("unresolved", LAUNCH, self.place_question.launch, answer.why, severity="warning"),)
 
     @functools.cached_property
     def name_check(self) -> CheckResult:
@@ -143,6 +172,8 @@ class FormProblems(FormValues):
         spec = self.specs[key]
         if any(problem.severity == "error" for problem in self.problems(key)):
             return True
+        if not is_shown(key, self.value) and not self.is_changed(key):
+            return False
         if spec.stages and self.value("stage") not in spec.stages:
             return False
         if spec.methods and self.value("finetuning_type") not in spec.methods:
@@ -166,7 +197,7 @@ class FormProblems(FormValues):
         attached = [one for key in self._attached for one in self._attached_problems(key) if one.severity == "error"]
         keys = {one.key for one in attached}
         refused = (self._with_preset_fix(one) for one in self.report.problems)
-        found = (*refused, *self.name_problems(), *self.data_problems)
+        found = (*refused, *self._place_problems(), *self.name_problems(), *self.data_problems)
         return (*attached, *(one for one in found if one.key not in keys))
 
     def _with_preset_fix(self, problem: Problem) -> Problem:
@@ -185,5 +216,5 @@ class FormProblems(FormValues):
 
     def _invalidate(self) -> None:
         super()._invalidate()
-        self.__dict__.pop("data_problems", None)
-        self.__dict__.pop("name_check", None)
+        for name in ("data_problems", "name_check", "place_question", "_machine_problem"):
+            self.__dict__.pop(name, None)

@@ -1,45 +1,52 @@
-"""Checks names in the form against a hub in a background thread, so that typing never waits for the network."""
+"""Asks hubs about names, and places whether runs can start there, in a thread: typing never waits for the network."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from llf_core.config.name_checks import query_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from llf_core.config.name_checks import Answer, Question
+    from llf_core.config.name_checks import Answer
 
+Asked = TypeVar("Asked")
 DEBOUNCE_SECONDS = 0.3
 """Seconds without new questions before the hub is queried, so that a name is checked once it is typed."""
 RETRY_SECONDS = 60.0
 """Seconds after which an unreachable hub is queried again."""
 
 
-class HubLookup:
+class HubLookup(Generic[Asked]):
     """Answers from a hub about names, kept while the form is open, so that each name is requested once.
 
     Args:
         on_answer: called in the background thread when there are new answers.
+        query: answers questions; None for the hubs.
     """
 
-    def __init__(self, on_answer: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_answer: Callable[[], None],
+        query: Callable[[Collection[Asked]], Mapping[Asked, Answer]] | None = None,
+    ) -> None:
+        self._query = query
         self._on_answer = on_answer
         self._lock = threading.Lock()
-        self._requested: tuple[Question, ...] = ()
-        self._answers: dict[Question, tuple[Answer, float]] = {}
+        self._requested: tuple[Asked, ...] = ()
+        self._answers: dict[Asked, tuple[Answer, float]] = {}
         self._thread: threading.Thread | None = None
 
     @property
-    def answers(self) -> Mapping[Question, Answer]:
+    def answers(self) -> Mapping[Asked, Answer]:
         """Answers so far, by question; a copy, since the background thread adds to them."""
         with self._lock:
             return {question: answer for question, (answer, _) in self._answers.items()}
 
-    def request(self, questions: Iterable[Question]) -> None:
+    def request(self, questions: Iterable[Asked]) -> None:
         """Set the current questions; returns at once. Answered questions are not repeated.
 
         The hub is queried `DEBOUNCE_SECONDS` after the last change, so that a name is checked once it is typed.
@@ -63,7 +70,7 @@ class HubLookup:
         if thread is not None:
             thread.join(timeout)
 
-    def _unanswered(self) -> tuple[Question, ...]:
+    def _unanswered(self) -> tuple[Asked, ...]:
         """Questions without a valid answer. The caller holds the lock."""
         now = time.monotonic()
         known = {
@@ -83,7 +90,7 @@ class HubLookup:
 
     def _ask(self) -> None:
         """Query the hub until all questions are answered."""
-        before: tuple[Question, ...] = ()
+        before: tuple[Asked, ...] = ()
         while True:
             with self._lock:
                 questions = self._unanswered()
@@ -94,7 +101,8 @@ class HubLookup:
                 before = questions
                 time.sleep(DEBOUNCE_SECONDS)
                 continue
-            found = query_hub(questions)
+            query = cast("Callable[[Collection[Asked]], Mapping[Asked, Answer]]", self._query or query_hub)
+            found = query(questions)
             with self._lock:
                 self._answers |= {question: (answer, time.monotonic()) for question, answer in found.items()}
             self._on_answer()

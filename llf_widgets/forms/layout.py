@@ -15,11 +15,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Model": ("model",),
     "Data": ("data",),
     "Method": ("stage", "method"),
-    "Training": ("training", "optimizer", "evaluation", "generation", "launch"),
+    "Training": ("training", "optimizer", "evaluation", "generation"),
+    "Where": ("launch",),
 }
 """Sections of the form, and the config sections that each shows."""
 
-GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "Generation", "launch": "Launch"}
+GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "Generation"}
 """Headings among the advanced fields."""
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.paths import is_there
+from llf_core.config.rules.processes import HERE
 from llf_core.install_command import install_command
 from llf_core.launch import free_bytes
+from llf_core.launch.send_run import is_sent
 from llf_core.runs import home
 from llf_core.runs.folder import blocked_path_message
 from llf_widgets.forms.messages import Message
@@ -43,10 +45,12 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
         PluginError: two installed packages declare the same plug-in.
     """
     folder = home()
-    found = [check_packages(), check_writable(folder), check_persistence(folder)]
-    if config is not None:
-        found.append(check_disk(disk_bytes(config), folder))
-    found.append(check_machine_load(ahead))
+    found = [check_writable(folder), check_persistence(folder)]
+    if config is None or not is_sent(config):  # a host that a run is sent to checks the rest itself
+        found.insert(0, check_packages())
+        found.append(None if config is None else check_disk(disk_bytes(config), folder))
+    if config is None or config.launch.launch in HERE:
+        found.append(check_machine_load(ahead))
     return [message for message in found if message is not None]
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.number_format import with_unit
 from llf_widgets.forms.model_info import model_facts, trainable_facts
+from llf_widgets.forms.places import place_facts
 
 if TYPE_CHECKING:
+    from llf_widgets.forms.form_problems import FormProblems
     from llf_widgets.forms.form_values import FormValues
 
 
-def section_facts(title: str, values: FormValues) -> tuple[str, ...]:
+def section_facts(title: str, values: FormProblems) -> tuple[str, ...]:
     """Some short texts about what a section's values mean, such as the number of examples per step.
 
     Args:
@@ -31,6 +33,8 @@ def section_facts(title: str, values: FormValues) -> tuple[str, ...]:
             return model_facts(str(values.value("model_name_or_path")))
         if title == "Method" and values.report.config is not None:
             return trainable_facts(values.report.config)
+    if title == "Where" and values.report.config is not None:
+        return place_facts(values.report.config, values.place_answers)
     return _training_facts(values) if title == "Training" else ()
 
 

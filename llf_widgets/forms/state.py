@@ -20,6 +20,7 @@ from llf_widgets.forms.cell_rows import CellRows
 from llf_widgets.forms.form_problems import FormProblems
 from llf_widgets.forms.form_values import DATASET_KEYS
 from llf_widgets.forms.model_template import template_of_model
+from llf_widgets.forms.places import LAUNCH
 from llf_widgets.forms.values import parse_value, plain_value
 from llf_widgets.start import split_rows
 
@@ -72,7 +73,10 @@ class FormState(FormProblems):
             KeyError: there is no such field.
             PluginError: two installed packages declare the same name or key.
         """
-        self.set(key, self._parsed(key, text))
+        value = self._parsed(key, text)
+        if key == LAUNCH and value != self.value(LAUNCH):  # a target and a number of machines belong to one place
+            self.apply({"launch_target": None, "num_nodes": None})
+        self.set(key, value)
 
     def while_typing(self, key: str, text: str) -> RunConfig | None:
         """The config with a field as it is being typed, for a forecast that follows each key press.

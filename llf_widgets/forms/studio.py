@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from llf_widgets.forms.kept_settings import KeptSettings
 from llf_widgets.forms.layout import GROUPS, assign_sections
 from llf_widgets.forms.machine_checks import MachineChecks
 from llf_widgets.forms.messages import Message
+from llf_widgets.forms.places import ask_places
 from llf_widgets.forms.presets import PresetSelector
 from llf_widgets.forms.preview import DataPreview
 from llf_widgets.forms.section import FormSection
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from llf_core.config import RunConfig
+    from llf_core.config.name_checks import Question
     from llf_core.launch import Run
     from llf_widgets.inspect import Inspect
 
@@ -80,7 +83,8 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._started = False
         self._starting = threading.Lock()
         self._failure: list[Message] = []
-        self._hub = HubLookup(self._answered)
+        self._hub: HubLookup[Question] = HubLookup(self._answered)
+        self._places = HubLookup(self._place_answered, ask_places)
         self._kept = KeptSettings(self.state)
         known = [(one.name, one.label, one.help) for one in presets()]
         self._presets = PresetSelector(known, self.state, self._kept, self.refresh, self._show_failure)
@@ -276,6 +280,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._fit.show(self.state.config, has_model=not no_model)
         self._refresh_start()
         self._hub.request(self.state.name_check.questions)
+        self._places.request(() if self.state.place_question is None else (self.state.place_question,))
 
     # ---- what the parts call -------------------------------------------------------------------
 
@@ -297,6 +302,11 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self.state.hub_answers = self._hub.answers
         self.refresh()
 
+    def _place_answered(self) -> None:
+        """Handle the answer of the place where the run is to run."""
+        self.state.place_answers = self._places.answers
+        self.refresh()
+
     def _launch(self, *, queue: bool, reveal: bool) -> Run:
         """Start a run, see `start`.
 
@@ -313,6 +323,8 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             self._require_machine()
             before = self._below.get(MONITOR)
             placeholder = self._monitor_placeholder()
+            if self.state.place_question is not None:
+                self._refresh_start()  # disabled until the place has taken the run
             if reveal:
                 self._start.reveal(MONITOR)
             try:
@@ -347,9 +359,19 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self._start.reveal(INSPECTION)
 
     def _pressed(self, queue: bool) -> None:
-        """Handle a start button. The second click of a double click finds Start disabled."""
+        """Handle a start button. The second click of a double click finds Start disabled.
+
+        Another place takes seconds to answer, so a thread starts the run there.
+        """
         if not self._start.ready or self._starting.locked():
             return
+        if self.state.place_question is None:
+            self._start_pressed(queue)
+            return
+        of_this_cell = contextvars.copy_context()  # by which a run is told its cell
+        threading.Thread(target=of_this_cell.run, args=(self._start_pressed, queue), name="llf-form-start").start()
+
+    def _start_pressed(self, queue: bool) -> None:
         try:
             self._launch(queue=queue, reveal=True)
             self._kept.run_started()
@@ -402,8 +424,11 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         machine = self._machine.state()
         sentence_parts = blocked_sentence(*self._blockers(machine_blocks=bool(machine.errors)))
         self._sweep.refresh(blocked=bool(sentence_parts), ahead=machine.ahead)
-        ready = not sentence_parts and not self._started
-        if not sentence_parts and self._started and self._run is not None:
+        starting = self._starting.locked()
+        ready = not sentence_parts and not self._started and not starting
+        if starting and not sentence_parts:
+            sentence_parts = [{"text": "Starting…"}]
+        elif not sentence_parts and self._started and self._run is not None:
             is_queued = self._run.folder.queue.exists()
             started = f"`{self._run.id}` is in the queue. " if is_queued else f"Started `{self._run.id}`. "
             sentence_parts = [{"text": started}, {"text": "Start another", "key": _START_ANOTHER}, {"text": "."}]

@@ -117,7 +117,7 @@ def test_every_control_has_a_name_and_can_be_reached_by_keys(page: Any, lab: Lab
     controls = re.findall(r"- (textbox|combobox|checkbox|button)\b(.*)", snapshot)
     assert len(controls) > 30
     assert [line for line in controls if '"' not in line[1]] == []
-    for name in ("Model", "Data", "Method", "Training"):
+    for name in ("Model", "Data", "Method", "Training", "Where"):
         expect(form.get_by_role("region", name=name)).to_have_count(1)
     form.get_by_label("Learning rate", exact=True).focus()
     page.keyboard.press("Tab")
@@ -356,7 +356,7 @@ def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
     expect(form.get_by_role("article", name="Example 1")).to_be_visible(timeout=120_000)
     assert axe(page, ".llf-Studio") == []  # what was learned from
     form.get_by_label("Explain each field").check()
-    for name in ("Model", "Data", "Method", "Training"):
+    for name in ("Model", "Data", "Method", "Training", "Where"):
         form.get_by_role("button", name=f"more fields in {name}").click()
         expect(form.get_by_role("button", name=f"Fewer fields in {name}")).to_be_visible()
     form.get_by_role("button", name="Sweep over several values…").click()

@@ -109,7 +109,7 @@ def test_a_closed_list_shows_a_label_and_an_open_one_the_lines(page: Any, lab: L
     expect(galore).to_be_enabled(timeout=SEEN)
     method.select_option("lora")
     expect(galore).to_be_disabled(timeout=SEEN)
-    expect(galore).to_contain_text("not with these settings. GaLore is for the model's own weights")
+    expect(galore).to_contain_text("not available. GaLore is for the model's own weights")
 
 
 def test_names_of_a_model_are_never_markup(page: Any, lab: Lab) -> None:

@@ -258,7 +258,7 @@ export class Field {
             ? h(
                 'option',
                 { value, title: reason, disabled: '' },
-                `${label}: not with these settings. ${reason}`
+                `${label}: not available. ${reason}`
               )
             : h(
                 'option',

@@ -18,6 +18,8 @@ ONE = (Fix("Train in one process", {"num_processes": 1, "num_nodes": 1}),)
 
 
 DDP = (Fix("Give each process the whole model", {"strategy": "ddp"}),)
+HERE = ("local", "torchrun")
+"""Launchers whose runs use this machine."""
 SHARDED_STAGES = ("sft", "pt")
 SHARDED_METHODS = ("full", "freeze", "lora")
 SHARDED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
@@ -26,6 +28,10 @@ SHARDED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 def _several(c: ConfigValues) -> bool:
     return c.launch.ranks > 1
+
+
+def _here(c: ConfigValues) -> bool:
+    return c.launch.launch in HERE
 
 
 def _shards(c: ConfigValues) -> bool:
@@ -148,10 +154,16 @@ PROCESSES = (
         (*DDP, Fix("Do not measure it", {"measure_forgetting": False})),
     ),
     Rule(
+        ("launch",),
+        lambda c: not _here(c) and not _several(c),
+        "The forecast of memory and time is for this machine, not for the one where the run will run.",
+        severity="note",
+    ),
+    Rule(
         ("num_processes", "num_nodes"),
         _several,
         lambda c: (
-            "The forecast of memory and time is that of one process. "
+            f"The forecast of memory and time is that of one process{'' if _here(c) else ' on this machine'}. "
             + (
                 "With strategy fsdp2 each has a share of weights, gradients and optimizer state."
                 if _shards(c)

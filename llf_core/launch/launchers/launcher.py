@@ -22,8 +22,9 @@ class Launcher:
         name: value of the key `launch`.
         label: its name in a form.
         summary: one sentence: what it starts and needs.
-        unavailable: why a config cannot be started there, as a sentence; None if it can. It runs before each start and
-            while a form is shown, so it takes milliseconds unless the config selects this launcher.
+        unavailable: why a config cannot be started there, as a sentence; None if it can. For a config that selects
+            another launcher it says only what this machine lacks, in milliseconds, since a form asks at each edit.
+        target: what `launch_target` is where it is not set, for the empty field of a form.
         start: starts the supervisor of a run in the state `created` and returns once it has registered itself or waits
             for its turn elsewhere. It gets the folder, environment variables that are not stored, and a command that
             replaces the trainer, or None. It raises a RuntimeError with the reason, which is the run's too.
@@ -34,6 +35,7 @@ class Launcher:
     summary: str
     unavailable: Callable[[ConfigValues], str | None]
     start: Start
+    target: str = ""
 
     @property
     def line(self) -> str:

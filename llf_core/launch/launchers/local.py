@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 def _unavailable(config: ConfigValues) -> str | None:
+    if config.launch.launch != LOCAL.name:
+        return None
     if config.launch.launch_target is not None:
         return (
             f"`launch_target` is {config.launch.launch_target!r}, but `launch: local` has no target. Remove it, or set "

@@ -159,5 +159,6 @@ SLURM = Launcher(
     label="Slurm",
     summary="A job of a cluster that shares the folder of runs; the target is a partition.",
     unavailable=_unavailable,
+    target="default partition",
     start=_start,
 )

@@ -21,7 +21,8 @@ def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | N
 SSH = Launcher(
     name="ssh",
     label="Another host (ssh)",
-    summary="A host that ssh reaches without a question and that has the same version of LLF; seen from here as here.",
+    summary="A host that ssh reaches without asking, and that has the same version of LLF; the run is shown here.",
     unavailable=ssh_problem,
+    target="[USER@]HOST[:PORT]",
     start=_start,
 )

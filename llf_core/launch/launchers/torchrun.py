@@ -121,6 +121,8 @@ def _check_versions(folder: RunFolder) -> None:
 
 
 def _unavailable(config: ConfigValues) -> str | None:
+    if config.launch.launch != TORCHRUN.name:
+        return None
     target, nodes = config.launch.launch_target, config.launch.num_nodes
     try:
         host, port = rendezvous_of(str(target))
@@ -164,5 +166,6 @@ TORCHRUN = Launcher(
     label="Several machines (torchrun)",
     summary="Started once on each machine, with NODE_RANK in its environment; they share the folder of runs.",
     unavailable=_unavailable,
+    target="HOST:PORT",
     start=_start,
 )

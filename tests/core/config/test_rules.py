@@ -32,6 +32,7 @@ CASES = [
     ("num_nodes", "error", {"num_nodes": 2}, "but `launch: local` starts one machine"),
     ("num_processes", "note", SHARDED, "each has a share of weights"),
     ("strategy", "note", {"strategy": "fsdp2"}, "no effect in one process"),
+    ("launch", "note", {"launch": "slurm"}, "is for this machine, not for the one where the run will run"),
     ("strategy", "error", SHARDED | {"stage": "kd", "teacher_model": "t"}, "Stage kd does not train with"),
     ("strategy", "error", SHARDED | {"use_asft_loss": True}, "The reference model of `use_asft_loss`"),
     ("strategy", "error", SHARDED | {"finetuning_type": "oft"}, "`finetuning_type: oft` does not train with"),

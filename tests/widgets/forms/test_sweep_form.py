@@ -43,7 +43,7 @@ def test_nothing_is_worked_out_while_it_is_closed(studio: Studio) -> None:
     assert studio._sweep._sentence == "3 runs, one after the other."
     assert studio._sweep._ready
     titles = [title for title, _ in studio._sweep._choices]
-    assert titles == ["Model", "Data", "Method", "Training"]
+    assert titles == ["Model", "Data", "Method", "Training", "Where"]
 
 
 def test_proposals_follow_the_form_until_something_is_typed(studio: Studio, open_: Any) -> None:

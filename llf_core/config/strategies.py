@@ -1,0 +1,56 @@
+"""How several processes share a run: what each strategy saves and costs. Config, forms and views read this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """A way to share a run among processes.
+
+    Attributes:
+        name: value of `strategy`.
+        label: its name in forms and views.
+        summary: one sentence: what it saves and what it costs.
+        on_cpu: one more sentence that holds for processes without a GPU; may be empty.
+    """
+
+    name: str
+    label: str
+    summary: str
+    on_cpu: str = ""
+
+    @property
+    def line(self) -> str:
+        """Label and summary, for a list that a person chooses from."""
+        return f"{self.label}: {self.summary}"
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Strategy(
+                name="ddp",
+                label="DDP",
+                summary="Saves time: each process computes its share of a batch. Costs the memory of a whole run for "
+                "each process, and a sum of the trained gradients in each step.",
+                on_cpu="Processes on one CPU share its cores, so a step takes about as long as in one process.",
+            ),
+            Strategy(
+                name="fsdp2",
+                label="FSDP2",
+                summary="Saves memory: each process keeps its share of weights, gradients and optimizer state. Costs "
+                "communication: each layer is gathered whenever it computes.",
+                on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
+            ),
+        )
+    }
+)
+"""The strategies by the values of `strategy`, in the order of a form."""
