@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.classify_key import show
+from llf_core.config.engine_configs import translate_engines
 from llf_core.config.known_keys import known
+from llf_core.config.llama_factory_v1 import translate_v1
 from llf_core.config.optimizer_names import translate_optimizer
 from llf_core.config.option import flag, same_value
 from llf_core.config.problem import Problem
-from llf_core.config.renamed_keys import SHARDING, SWITCHES, is_off
+from llf_core.config.renamed_keys import SWITCHES, is_off
 
 if TYPE_CHECKING:
     from llf_core.config.read_config import RequestedConfig
@@ -24,6 +26,8 @@ def translate(requested: RequestedConfig) -> None:
     Args:
         requested: the config as given; changed in place.
     """
+    translate_v1(requested)
+    translate_engines(requested)
     _rename(requested)
     translate_optimizer(requested)
 
@@ -46,8 +50,6 @@ def _rename(requested: RequestedConfig) -> None:
         if is_off(old, given):
             continue
         value = SWITCHES.get(old, given)
-        if old == "fsdp":
-            value = SHARDING.get(" ".join(given) if isinstance(given, list) else str(given), given)
         problem = _conflict(requested, old, new, given, value)
         if problem:
             requested.problems.append(Problem("invalid", old, given, problem, line=line, keys=(old, new)))
@@ -67,8 +69,6 @@ def _rename(requested: RequestedConfig) -> None:
 def _conflict(requested: RequestedConfig, old: str, new: str, given: object, value: object) -> str | None:
     if old in SWITCHES and flag(given) is None:
         return f"`{old}` is {show(given)}. Expected true or false."
-    if old == "fsdp" and value == given:
-        return f"`fsdp` is {show(given)}. Expected full_shard, perhaps with auto_wrap, which is `strategy: fsdp2`."
     if old == "warmup_ratio":
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None

@@ -36,6 +36,7 @@ class RequestedConfig:
         problems: what could not be read.
         repeated: keys that stand more than once.
         overridden: keys of the overrides, which count more than what other keys of the source say of them.
+        spelled_out: keys that another key or its file stands for, such as `strategy` for `deepspeed`.
     """
 
     values: dict[str, Any]
@@ -45,6 +46,7 @@ class RequestedConfig:
     problems: list[Problem] = field(default_factory=list)
     repeated: set[str] = field(default_factory=set)
     overridden: set[str] = field(default_factory=set)
+    spelled_out: set[str] = field(default_factory=set)
 
 
 class _Dumper(yaml.SafeDumper):

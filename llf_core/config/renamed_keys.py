@@ -21,8 +21,12 @@ SWITCHES: dict[str, object] = {
 }
 """Aliases that are flags, and the value of the other key that each means where it is true."""
 
-SHARDING = {"full_shard": "fsdp2", "full_shard auto_wrap": "fsdp2", "True": "fsdp2"}
-"""Values of `strategy` by those of transformers' `fsdp`."""
+
+CONFIGS = (
+    "deepspeed", "fsdp", "fsdp_config", "dist_config", "peft_config", "quant_config", "kernel_config", "optim_config",
+    "train_dataset",
+)  # fmt: skip
+"""Aliases that hold a config of their own, or the path of one."""
 
 
 def without_renamed(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, Any]:
@@ -70,6 +74,6 @@ def is_off(old: str, given: object) -> bool:
     """
     if old in SWITCHES:
         return given is None or flag(given) is False
-    if old == "fsdp":
-        return given in (None, "", False, [])
+    if old in CONFIGS:
+        return given is None or given is False or given in ("", [], {})
     return given is None or (old == "warmup_ratio" and given == 0)

@@ -272,6 +272,7 @@ class FormState(FormProblems):
         older = known().translated
         named = {older.get(key, key) for key in source_config.values} | set(source_config.values)
         translate(source_config)
+        named |= source_config.spelled_out
         errors = [problem.message for problem in source_config.problems if problem.severity == "error"]
         if errors:
             raise ValueError(" ".join(errors))

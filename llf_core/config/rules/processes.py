@@ -142,6 +142,12 @@ PROCESSES = (
         (*DDP, Fix("Use bfloat16", {"fp16": False, "bf16": True})),
     ),
     Rule(
+        ("strategy", "fp8"),
+        lambda c: _shards(c) and bool(c.get("fp8")),
+        "Strategy fsdp2 does not train in FP8 so far. Expected bf16.",
+        (*DDP, Fix("Use bfloat16", {"fp8": False, "bf16": True})),
+    ),
+    Rule(
         ("strategy", "load_best_model_at_end"),
         lambda c: _shards(c) and c.training.load_best_model_at_end,
         "A sharded model cannot load its best checkpoint at the end so far. Branch from that checkpoint instead.",

@@ -41,6 +41,7 @@ CASES = [
     ("strategy", "error", SHARDED | {"optim": "muon"}, "updates whole matrices"),
     ("strategy", "error", SHARDED | {"fp16": True}, "does not scale losses for float16"),
     ("strategy", "error", SHARDED | EVALUATED | {"load_best_model_at_end": True}, "cannot load its best checkpoint"),
+    ("strategy", "error", SHARDED | {"fp8": True, "bf16": True}, "does not train in FP8"),
     ("strategy", "error", SHARDED | {"measure_forgetting": True}, "is not measured so far"),
     ("sync_to", "error", {"sync_to": "s3://AKIA:secret/x@bucket/runs"}, "has credentials or options in its address"),
     ("sync_to", "error", {"sync_to": "s3://bucket/runs?key=AKIA"}, "has credentials or options in its address"),

@@ -1,0 +1,248 @@
+"""Keys of the second configuration of LLaMA-Factory (`USE_V1`), read as those of LLF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.classify_key import show
+from llf_core.config.engine_configs import RefusedError, content_of, found_file, put, tell, warn_of_offload
+from llf_core.config.option import same_value
+from llf_core.config.problem import Problem
+from llf_core.config.renamed_keys import is_off
+from llf_core.untrusted import NotPlainError
+from llf_core.untrusted.plain_yaml import yaml_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config.read_config import RequestedConfig
+
+DEFAULTS: dict[str, object] = {
+    "finetuning_type": "full", "learning_rate": 1e-4, "per_device_train_batch_size": 1, "bf16": True,
+    "lr_scheduler_type": "constant", "weight_decay": 0.01, "logging_steps": 1,
+}  # fmt: skip
+"""What the second configuration does where it is silent, and LLF does otherwise."""
+ATTENTION = {"flash_attention_2": "fa2", "eager": "disabled"}
+LORA = {
+    "r": "lora_rank", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "target_modules": "lora_target",
+    "use_rslora": "use_rslora", "use_dora": "use_dora", "modules_to_save": "additional_target",
+    "adapter_name_or_path": "adapter_name_or_path", "export_dir": "export_dir", "export_size": "export_size",
+    "export_hub_model_id": "export_hub_model_id", "infer_dtype": "infer_dtype",
+    "export_legacy_format": "export_legacy_format",
+}  # fmt: skip
+FREEZE = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
+QUANTIZATION = ("quantization_bit", "double_quantization", "quantization_type")
+SET_PARTS = {"source": ("local", "hf_hub"), "split": ("train",), "weight": (1,), "streaming": (False,)}
+"""Values of parts of an entry that `dataset` can say."""
+MUON = {"wd": "weight_decay", "adamw_eps": "adam_epsilon"}
+MUON_FIXED = {"momentum": 0.95, "nesterov": True, "ns_steps": 5, "lr": None}
+
+
+def translate_v1(requested: RequestedConfig) -> None:
+    """Read the keys of the second configuration that hold configs of their own, and its defaults.
+
+    Plain names, such as `model`, are translated with all others.
+
+    Args:
+        requested: the config as given; changed in place.
+    """
+    values, second = requested.values, "train_dataset" in requested.values
+    for key, read in READERS.items():
+        if key not in values or (key == "eval_dataset" and not _is_list_of_sets(values[key])):
+            continue
+        given, line = values.pop(key), requested.lines.pop(key, None)
+        if is_off(key, given):
+            continue
+        try:
+            read(requested, key, given)
+        except RefusedError as error:
+            requested.problems.append(Problem("invalid", key, given, str(error), line=line, keys=(key,)))
+    if values.get("flash_attn") in ATTENTION:
+        values["flash_attn"] = ATTENTION[values["flash_attn"]]
+    if second:
+        aliases = {"per_device_train_batch_size": "micro_batch_size"}
+        for key, value in DEFAULTS.items():
+            if aliases.get(key) not in values:
+                put(requested, "train_dataset", key, value, default=True)
+
+
+def _is_list_of_sets(value: object) -> bool:
+    return isinstance(value, str) and value.endswith((".yaml", ".yml"))
+
+
+def _sets(requested: RequestedConfig, key: str, given: object) -> None:
+    """Read a list of data sets, or the name of one.
+
+    Raises:
+        RefusedError: the list cannot be read, or an entry needs `dataset_info.json`.
+    """
+    target = "dataset" if key == "train_dataset" else key
+    if not isinstance(given, str):
+        raise RefusedError(f"`{key}` is {show(given)}. Expected a file, a hub id, or a YAML file that lists them.")
+    if not _is_list_of_sets(given):
+        put(requested, key, target, given)
+        return
+    path = found_file(requested, given)
+    if path is None:
+        raise RefusedError(f"`{key}` is {show(given)}, and there is no such file. Set `dataset` to the data itself.")
+    entries = content_of(path)
+    named = entries.items() if isinstance(entries, Mapping) else ()
+    names = [_set(requested, key, path, str(name), entry) for name, entry in named]
+    if not names:
+        raise RefusedError(f"{path} names no data set. Expected entries of the form `name: {{path: FILE}}`.")
+    put(requested, key, target, names)
+
+
+def _set(requested: RequestedConfig, key: str, path: Path, name: str, entry: object) -> str:
+    """The file or hub id of an entry of a list of data sets.
+
+    Raises:
+        RefusedError: the entry needs `dataset_info.json`.
+    """
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
+        raise RefusedError(f"The entry {name!r} of {path} has no path. Expected path: FILE or hub id.")
+    for part, usual in SET_PARTS.items():
+        if entry.get(part) not in (None, *usual):
+            raise RefusedError(
+                f"The entry {name!r} of {path} has {part}: {show(entry[part])}, which is not read. Describe the data "
+                "set in `dataset_info.json`, and name it in `dataset`."
+            )
+    if entry.get("size") is not None:
+        message = f"size: {show(entry['size'])} of {name!r} is not read: `max_samples` limits each data set."
+        tell(requested, key, message, warns=True)
+    files = (folder / entry["path"] for folder in path.parents)  # from where the command was run
+    local = entry.get("source") == "local"
+    return str(next(filter(Path.is_file, files), entry["path"])) if local else str(entry["path"])
+
+
+def _batch_size(requested: RequestedConfig, key: str, given: object) -> None:
+    values = requested.values
+    sizes = [values.get(name) or 1 for name in ("micro_batch_size", "num_processes", "num_nodes")]
+    step = 1
+    for one in sizes:
+        step *= one if isinstance(one, int) else 1
+    if not isinstance(given, int) or given < 1 or given % step:
+        raise RefusedError(
+            f"`{key}` is {show(given)}. Expected a multiple of {step}, the examples that all processes compute at once."
+        )
+    put(requested, key, "gradient_accumulation_steps", given // step)
+
+
+def _batching(requested: RequestedConfig, key: str, given: object) -> None:
+    if given not in {"normal", "padding_free", "dynamic_batching", "dynamic_padding_free"}:
+        raise RefusedError(f"`{key}` is {show(given)}. Expected normal, padding_free or dynamic_batching.")
+    if str(given).startswith("dynamic"):
+        put(requested, key, "packing", value=True)
+        tell(
+            requested, key, f"`{key}: {given}` is read as `packing: true`, which fills each batch up to as many tokens."
+        )
+
+
+def _named(key: str, given: object) -> tuple[str, dict[str, Any]]:
+    """The name and the options of a plug-in of LLaMA-Factory.
+
+    Raises:
+        RefusedError: there is no name.
+    """
+    content = given
+    if isinstance(given, str) and given.startswith("{"):
+        try:
+            content = yaml_value(given)
+        except NotPlainError:
+            content = given
+    if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
+        raise RefusedError(f"`{key}` is {show(given)}. Expected a mapping with a name.")
+    return content["name"], {part: value for part, value in content.items() if part != "name" and value is not None}
+
+
+def _refuse_others(key: str, options: Mapping[str, Any], known: Any) -> None:
+    for part in options:
+        if part not in known:
+            raise RefusedError(f"`{part}` in `{key}` is not built. Expected it to be absent.")
+
+
+def _strategy(requested: RequestedConfig, key: str, given: object) -> None:
+    name, options = _named(key, given)
+    if name == "deepspeed":
+        _refuse_others(key, options, ("config_file",))
+        requested.values.setdefault("deepspeed", options.get("config_file"))
+        return
+    if name != "fsdp2":
+        raise RefusedError(
+            f"`{key}` is {show(given)}, and {name} is not built. Expected fsdp2 or deepspeed: with `strategy: fsdp2` "
+            "each process has a part of every layer, experts too."
+        )
+    _refuse_others(key, options, ("reshard_after_forward", "offload_params", "pin_memory"))
+    put(requested, key, "strategy", "fsdp2")
+    tell(requested, key, f"`{key}` is read as `strategy: fsdp2`.")
+    if options.get("offload_params"):
+        warn_of_offload(requested, key)
+
+
+def _method(requested: RequestedConfig, key: str, given: object) -> None:
+    name, options = _named(key, given)
+    if name == "lora":
+        _refuse_others(key, options, LORA)
+        for part, value in ({"r": 8, "lora_alpha": 16, "lora_dropout": 0.05} | options).items():
+            put(requested, key, LORA[part], value, default=part not in options)
+    elif name == "freeze":
+        _refuse_others(key, options, (*FREEZE, "cast_trainable_params_to_fp32"))
+        for part in FREEZE:
+            if options.get(part) not in (None, [], ""):
+                put(requested, key, part, options[part])
+    else:
+        raise RefusedError(f"`{key}` is {show(given)}. Expected the name lora or freeze.")
+    put(requested, key, "finetuning_type", name)
+
+
+def _quantization(requested: RequestedConfig, key: str, given: object) -> None:
+    name, options = _named(key, given)
+    if name not in {"bnb", "auto"}:
+        raise RefusedError(f"`{key}` is {show(given)}. Expected the name bnb or auto.")
+    _refuse_others(key, options, (*QUANTIZATION, "compute_dtype"))
+    options = ({"quantization_bit": 4} if name == "bnb" else {}) | options
+    for part in QUANTIZATION:
+        if part in options:
+            put(requested, key, part, options[part])
+
+
+def _kernels(requested: RequestedConfig, key: str, given: object) -> None:
+    name, _ = _named(key, given)
+    if "liger_kernel" in name.replace(" ", "").split(","):
+        put(requested, key, "enable_liger_kernel", value=True)
+    else:
+        tell(
+            requested, key, f"`{key}` is not needed: LLF's own fast path (`fast_path`) takes the place of its kernels."
+        )
+
+
+def _optimizer(requested: RequestedConfig, key: str, given: object) -> None:
+    name, options = _named(key, given)
+    if name != "muon":
+        raise RefusedError(f"`{key}` is {show(given)}. Expected the name muon; `optim` names all others.")
+    _refuse_others(key, options, (*MUON, *MUON_FIXED, "adamw_betas"))
+    for part, fixed in MUON_FIXED.items():
+        if part in options and fixed is not None and not same_value(options[part], fixed):
+            raise RefusedError(f"`{part}` in `{key}` is {show(options[part])}. Expected {show(fixed)}.")
+    put(requested, key, "optim", "muon")
+    for part, ours in MUON.items():
+        if part in options:
+            put(requested, key, ours, options[part])
+    betas = options.get("adamw_betas", [0.9, 0.95])
+    for ours, value in zip(("adam_beta1", "adam_beta2"), betas if isinstance(betas, list) else (), strict=False):
+        put(requested, key, ours, value)
+
+
+READERS: dict[str, Callable[[RequestedConfig, str, object], None]] = {
+    "train_dataset": _sets,
+    "eval_dataset": _sets,
+    "global_batch_size": _batch_size,
+    "batching_strategy": _batching,
+    "dist_config": _strategy,
+    "peft_config": _method,
+    "quant_config": _quantization,
+    "kernel_config": _kernels,
+    "optim_config": _optimizer,
+}
