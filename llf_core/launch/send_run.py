@@ -47,7 +47,8 @@ def ssh_problem(config: ConfigValues) -> str | None:
         lacks = ask(host, {"do": "ready"}, module=START_SENT)["lacks"]
     except (RemoteError, ValueError) as error:
         return str(error)
-    return f"{host} lacks {', '.join(map(str, lacks))}. Install llf[train] there." if lacks else None
+    names = [str(name) for name in lacks]
+    return f"{host} lacks {', '.join(names)}. Run there: pip install {' '.join(names)}" if names else None
 
 
 def config_there(config: RunConfig) -> RunConfig:
