@@ -23,6 +23,8 @@ MAX_GRACE = 86_400.0
 class ControlHandler(RunsAPIHandler):
     """Sends a request to a live run, also while the kernel is busy or gone."""
 
+    of_hosts = True
+
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:

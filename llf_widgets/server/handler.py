@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
 from llf_core.redaction import redact, redact_nested
+from llf_core.remote.address import AddressError, parse_address
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import HomeError
@@ -21,6 +23,7 @@ from llf_core.untrusted import UnreadableError, real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from llf_core.runs import RunFolder
 
@@ -32,6 +35,8 @@ FILE_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server"
 """Threads for file access: a hanging disk blocks neither the event loop nor other requests."""
 LONG_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server-long")
 """Threads for operations that may exceed `TIMEOUT`: moving, removing, sending files, ending processes."""
+MAX_INDEXES = 8
+"""Maximum number of folders with runs whose indexes a server keeps."""
 STATUS_MESSAGES = {
     403: "Log in to the Jupyter server first, or ask its administrator for permission.",
     404: "This address does not exist, or the request comes from a page of another server.",
@@ -92,6 +97,8 @@ class RunsAPIHandler(APIHandler):
     """Base of all LLF routes: authorization, lookup of runs, file access in threads, and errors as one sentence."""
 
     auth_resource = "llf_runs"
+    of_hosts = False
+    """Whether the route also answers for the mirrored runs of another host."""
     # A panel left open must not keep a hub from culling an idle server.
     _track_activity = False
 
@@ -137,20 +144,43 @@ class RunsAPIHandler(APIHandler):
             raise _cannot_be_listed(error) from None
 
     @property
-    def index(self) -> RunIndex:
-        """The server's index of runs, kept between requests, so that runs are read once; another LLF_HOME gets another.
+    def root(self) -> Path:
+        """The `LLF_HOME` that a request is about: the server's, or with `host=box` the mirrored runs of that host.
 
         Raises:
-            HTTPError: 409 if the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+            HTTPError: 400 if the host is not one or the route has none, 404 if no run of it is mirrored, 409 if the
+                folder `LLF_HOME` cannot be located.
         """
+        name = self.get_query_argument("host", "")
         try:
-            root = home()
+            if not name:
+                return home()
+            host, run = parse_address(f"ssh://{name}")
+            root = host.mirrors()
+        except AddressError:
+            raise HTTPError(400, "%s", f"host is {name[:40]!r}. Expected a host such as box or me@box:2222.") from None
         except HomeError as error:
             raise HTTPError(409, "%s", error) from None
-        known = self.settings.get("llf_index")
-        if known is None or known[0] != root:
-            known = self.settings["llf_index"] = (root, RunIndex(root))
-        return known[1]
+        if not self.of_hosts:
+            raise HTTPError(400, "%s", f"This works for runs of this machine only, not for those of {host}.")
+        if run or not (root / "runs").is_dir():
+            raise HTTPError(404, "%s", f"No run of {name[:40]} was opened from this machine.")
+        return root
+
+    @property
+    def index(self) -> RunIndex:
+        """The server's index of the runs of `root`, kept between requests, so that runs are read once.
+
+        Raises:
+            HTTPError: as `root`.
+        """
+        indexes: OrderedDict[Path, RunIndex] = self.settings.setdefault("llf_indexes", OrderedDict())
+        root = self.root
+        found = indexes.pop(root, None) or RunIndex(root)
+        indexes[root] = found
+        while len(indexes) > MAX_INDEXES:
+            indexes.popitem(last=False)
+        return found
 
     async def run_in_thread(
         self,
@@ -197,28 +227,16 @@ class RunsAPIHandler(APIHandler):
             HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
                 unreadable, or `LLF_HOME` cannot be located; 503 if the disk did not respond in time.
         """
-        found: RunFolder = await self.run_in_thread(self._find_run, run_id, readable=readable)
+        found: RunFolder = await self.run_in_thread(self._find_run, run_id, self.root, readable=readable)
         return found
 
-    def _find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """Find a run by id.
-
-        Args:
-            run_id: id from the route.
-            readable: refuse a run with a pipe or device among its files, which would block readers.
-
-        Raises:
-            HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
-                unreadable, or `LLF_HOME` cannot be located.
-        """
+    def _find_run(self, run_id: str, root: Path, *, readable: bool) -> RunFolder:
         try:
-            folder = open_run(run_id)
+            folder = open_run(run_id, root)
         except ValueError:
             raise HTTPError(404, "This is not a run id. Expected lower-case letters, digits, '.', '_', '-'.") from None
         except FileNotFoundError:
             folder = None
-        except HomeError as error:
-            raise HTTPError(409, "%s", error) from None
         # A link may lead anywhere, so a linked folder is no run here.
         if folder is None or real_path(folder.path) != real_path(folder.path.parent) / run_id:
             raise self.run_not_found(run_id)

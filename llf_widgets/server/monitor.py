@@ -26,6 +26,8 @@ MAX_REVISION_LENGTH = 64
 class ViewsHandler(RunsAPIHandler):
     """Base of routes that show a run: views are cached, since a page requests the same run twice a second."""
 
+    of_hosts = True
+
     async def run_view(self, folder: RunFolder) -> RunView:
         """The cached view of a run, which reads only what is new; recreated if another run has taken its place.
 
@@ -73,7 +75,7 @@ class MonitorHandler(ViewsHandler):
             raise HTTPError(409, "%s", f"Some files of the run cannot be read: {os_error_text(error)}") from None
         except BrokenRunError as error:
             raise HTTPError(409, "%s", error) from None
-        self.finish({"home": home_hash(), **updates})
+        self.finish({"home": home_hash(self.root), **updates})
 
 
 class SummaryHandler(ViewsHandler):

@@ -61,6 +61,8 @@ class ZipHandler(RunsAPIHandler):
 class OutputHandler(ZipHandler):
     """A run's result for download."""
 
+    of_hosts = True
+
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:

@@ -33,6 +33,8 @@ MAX_NAME = 200  # characters
 class ExportHandler(ZipHandler):
     """An export below a run's folder, for download."""
 
+    of_hosts = True
+
     @authenticated
     @authorized
     async def get(self, run_id: str, key: str) -> None:

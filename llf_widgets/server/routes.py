@@ -10,6 +10,7 @@ from llf_widgets.server.adapters import AdaptersHandler
 from llf_widgets.server.bin import BinHandler, DeleteHandler, RemoveHandler, RestoreHandler
 from llf_widgets.server.code import CodeHandler
 from llf_widgets.server.control import ControlHandler
+from llf_widgets.server.hosts import HostsHandler
 from llf_widgets.server.meta import MetaHandler
 from llf_widgets.server.monitor import FrontEndHandler, MonitorHandler, SummaryHandler
 from llf_widgets.server.output import OutputHandler
@@ -40,6 +41,7 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     (BINNED, RemoveHandler),
     (BINNED + "/restore", RestoreHandler),
     ("adapters", AdaptersHandler),
+    ("hosts", HostsHandler),
 )
 
 

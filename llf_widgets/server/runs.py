@@ -39,6 +39,8 @@ MAX_TEXT = 2000  # characters of an answer, a message or a line
 class RunsHandler(RunsAPIHandler):
     """The list of runs, paginated, filtered and sorted."""
 
+    of_hosts = True
+
     @authenticated
     @authorized
     async def get(self) -> None:
@@ -70,6 +72,8 @@ class RunsHandler(RunsAPIHandler):
 
 class RunHandler(RunsAPIHandler):
     """One run."""
+
+    of_hosts = True
 
     @authenticated
     @authorized

@@ -31,6 +31,7 @@ EXPECTED = {
     ("delete", "bin/ID"),
     ("post", "bin/ID/restore"),
     ("get", "adapters"),
+    ("get", "hosts"),
 }
 
 

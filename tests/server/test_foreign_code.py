@@ -26,7 +26,7 @@ def mark(tmp_path: Path) -> Path:
 
 async def test_no_route_runs_it(ask: Ask, jp_fetch: Any, tiny_model_dir: Path, mark: Path) -> None:
     run = evil_run(tiny_model_dir, mark)
-    for parts in (("runs",), ("runs", run.id), ("monitor",), ("adapters",), ("bin",), ("version",)):
+    for parts in (("runs",), ("runs", run.id), ("monitor",), ("adapters",), ("hosts",), ("bin",), ("version",)):
         assert (await ask(*parts))[0] == 200
     for part in ("monitor", "summary", "code"):
         assert (await ask("runs", run.id, part))[0] == 200
@@ -40,7 +40,7 @@ async def test_no_route_runs_it(ask: Ask, jp_fetch: Any, tiny_model_dir: Path, m
     assert (await ask("runs", run.id, "bin", body={}))[0] == 200
     assert (await ask("bin"))[0] == 200
     assert (await ask("bin", run.id, "restore", body={}))[0] == 200
-    assert len(ROUTES) == 16, "a new route: ask it above too"
+    assert len(ROUTES) == 17, "a new route: ask it above too"
     assert not mark.exists()  # noqa: ASYNC240
 
 
