@@ -129,6 +129,12 @@ export interface IAdapterPage {
   adapters: IAdapter[];
 }
 
+/** Another host, and how many of its runs were opened from this machine. */
+export interface IHost {
+  host: string;
+  runs: number;
+}
+
 /** Name, tags and note of a run. The server refuses a change that names an old `revision`. */
 export interface IMeta {
   revision: number;
@@ -235,9 +241,12 @@ export class ApiError extends Error {
 
 /** The server's API as the panel uses it; tests implement it without a server. */
 export interface IApi {
+  /** The host whose mirrored runs all requests are about; empty for the runs of this machine. */
+  host: string;
   version(): Promise<IVersion>;
   listRuns(request: IRunQuery): Promise<IRunPage>;
   listAdapters(limit: number): Promise<IAdapterPage>;
+  listHosts(): Promise<{ hosts: IHost[] }>;
   runDetails(id: string): Promise<IDetails>;
   /** Returns the code that the user must allow before the run is trained again. */
   codeToAllow(id: string): Promise<ICodeToAllow>;
@@ -267,6 +276,8 @@ const READ_TIMEOUT = 60_000;
 
 /** Client of the routes of `llf_widgets.server`, below the server's base URL. All methods throw `ApiError`. */
 export class Api implements IApi {
+  host = '';
+
   constructor(
     private _settings: ServerConnection.ISettings,
     private _readTimeout = READ_TIMEOUT
@@ -289,6 +300,10 @@ export class Api implements IApi {
 
   listAdapters(limit: number): Promise<IAdapterPage> {
     return this._get<IAdapterPage>('adapters', { limit: `${limit}` });
+  }
+
+  listHosts(): Promise<{ hosts: IHost[] }> {
+    return this._get('hosts');
   }
 
   runDetails(id: string): Promise<IDetails> {
@@ -380,8 +395,18 @@ export class Api implements IApi {
       'llf/api/runs',
       encodeURIComponent(id),
       'exports',
-      `${encodeURIComponent(key)}.zip`
+      `${encodeURIComponent(key)}.zip${this._ofHost('runs')}`
     );
+  }
+
+  /** The query string of a route, with the host if the route is about runs. */
+  private _ofHost(
+    route: string,
+    parameters: Record<string, string> = {}
+  ): string {
+    const host =
+      this.host && route.startsWith('runs') ? { host: this.host } : {};
+    return URLExt.objectToQueryString({ ...parameters, ...host });
   }
 
   private _get<T>(
@@ -391,12 +416,16 @@ export class Api implements IApi {
     return this._request<T>(
       route,
       { signal: AbortSignal.timeout(this._readTimeout) },
-      URLExt.objectToQueryString(parameters)
+      this._ofHost(route, parameters)
     );
   }
 
   private _send<T>(method: string, route: string, body: object): Promise<T> {
-    return this._request<T>(route, { method, body: JSON.stringify(body) });
+    return this._request<T>(
+      route,
+      { method, body: JSON.stringify(body) },
+      this._ofHost(route)
+    );
   }
 
   /**
@@ -405,7 +434,7 @@ export class Api implements IApi {
   private async _request<T>(
     route: string,
     options: RequestInit,
-    search = ''
+    search: string
   ): Promise<T> {
     const url =
       URLExt.join(this._settings.baseUrl, 'llf', 'api', route) + search;

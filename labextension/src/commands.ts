@@ -34,6 +34,7 @@ export const RUN_MENU: readonly (string | null)[] = [
   'llf:chat',
   'llf:evaluate-model',
   'llf:export',
+  'llf:fetch',
   null,
   'llf:resume',
   'llf:branch',
@@ -111,6 +112,18 @@ const NEW_RUN_ARGS = {
     }
   }
 } as const;
+
+/** Commands that also work for runs of another host. */
+const OF_ANY_HOST = new Set([
+  'llf:open-monitor',
+  'llf:compare',
+  'llf:fetch',
+  'llf:stop',
+  'llf:checkpoint',
+  'llf:kill',
+  'llf:copy-ids',
+  'llf:copy-code'
+]);
 
 const KILLABLE: readonly RunState[] = ['starting', 'running', 'stopping'];
 
@@ -213,14 +226,15 @@ export function addCommands(
     }
     let output: MimeBundle | undefined;
     try {
-      output = await api.runSummary(run.id);
+      // a view of a mirrored run is the kernel's
+      output = model.host ? undefined : await api.runSummary(run.id);
     } catch (error) {
       if (!(error instanceof ApiError) || [0, 404].includes(error.status)) {
         return model.showError(error);
       }
       // The server cannot summarize the run: run the cell, so that the kernel draws the monitor.
     }
-    return runCode(viewCode([run.id]), output);
+    return runCode(viewCode([model.nameOf(run)]), output);
   };
   /** Returns a command that sends a request to each run and then shows `message`. */
   const sendRequest =
@@ -243,7 +257,7 @@ export function addCommands(
           ? trans.__('Compare %1 runs', runs.length)
           : trans.__('Compare runs'),
       isEnabled: runs => runs.length > 1 && runs.length <= 8,
-      execute: runs => runCode(viewCode(runs.map(run => run.id)))
+      execute: runs => runCode(viewCode(runs.map(run => model.nameOf(run))))
     },
     'llf:chat': {
       label: () => trans.__('Chat'),
@@ -274,6 +288,12 @@ export function addCommands(
         const code = await showExportDialog(run, model.version?.folder, trans);
         return code !== null && runCode(code);
       }
+    },
+    'llf:fetch': {
+      label: () => trans.__('Fetch result'),
+      isEnabled: runs =>
+        isSingle(runs) && model.host !== '' && runs[0].state === 'finished',
+      execute: ([run]) => runCode(`llf.attach("${model.nameOf(run)}").fetch()`)
     },
     'llf:resume': {
       label: () => trans.__('Resume'),
@@ -359,7 +379,7 @@ export function addCommands(
       label: runs => trans._n('Copy run id', 'Copy run ids', runs.length),
       isEnabled: runs => runs.length > 0,
       execute: async runs => {
-        Clipboard.copyToSystem(runs.map(run => run.id).join('\n'));
+        Clipboard.copyToSystem(runs.map(run => model.nameOf(run)).join('\n'));
         await model.runAction(async () => trans.__('Copied.'));
       }
     },
@@ -378,7 +398,7 @@ export function addCommands(
       label: () => trans.__('Copy as code'),
       isEnabled: runs => runs.length > 0 && runs.length <= 8,
       execute: async runs => {
-        const code = viewCode(runs.map(run => run.id));
+        const code = viewCode(runs.map(run => model.nameOf(run)));
         Clipboard.copyToSystem(`${IMPORT_LINE}\n${code}`);
         await model.runAction(async () =>
           trans.__('Copied. Paste it into a cell.')
@@ -424,13 +444,20 @@ export function addCommands(
   };
 
   for (const [id, command] of Object.entries(commands)) {
+    const isHere = (): boolean => model.host === '' || OF_ANY_HOST.has(id);
     app.commands.addCommand(id, {
       describedBy: command.describedBy ?? NO_ARGS,
       label: () => command.label(model.selectedRuns),
-      isEnabled: () => command.isEnabled(model.selectedRuns),
+      isEnabled: () => isHere() && command.isEnabled(model.selectedRuns),
+      isVisible: () => isHere() && (id !== 'llf:fetch' || model.host !== ''),
       // A command registry executes disabled commands too.
       execute: args => {
         const runs = model.selectedRuns;
+        if (!isHere()) {
+          return model.setStatusMessage(
+            trans.__('This works for runs of this machine only.')
+          );
+        }
         if (command.isEnabled(runs)) {
           return command.execute(runs, args);
         }

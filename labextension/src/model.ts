@@ -8,6 +8,7 @@ import {
   type IApi,
   type IBinPage,
   type IDetails,
+  type IHost,
   type IIndexProgress,
   type IRun,
   type IRunPage,
@@ -156,6 +157,9 @@ export class RunsModel implements IDisposable {
   adapters: readonly IAdapter[] = [];
   adaptersTotal = 0;
 
+  /** Other hosts whose runs were opened from this machine. */
+  hosts: readonly IHost[] = [];
+
   /** The run whose details replace the list; null if the list is shown. */
   details: IDetails | null = null;
 
@@ -180,6 +184,11 @@ export class RunsModel implements IDisposable {
 
   get isDisposed(): boolean {
     return this._poll.isDisposed;
+  }
+
+  /** The host whose runs are listed; empty for this machine. */
+  get host(): string {
+    return this.api.host;
   }
 
   /** The current filter; `setFilter` changes it. */
@@ -300,6 +309,27 @@ export class RunsModel implements IDisposable {
     await this.refresh();
   }
 
+  /** Lists the runs of another host, or of this machine. */
+  async setHost(host: string): Promise<void> {
+    this.api.host = host;
+    this.runs = this.adapters = [];
+    this.total = this.adaptersTotal = 0;
+    this.details = this.bin = this._detailsId = this.indexProgress = null;
+    this.serverStatus = 'loading';
+    this.serverError = '';
+    this._selection = new Set();
+    this._filter = { ...this._filter, query: '', state: '' };
+    this._limit = PAGE_SIZE;
+    this._pollCount = 0;
+    this.setStatusMessage('');
+    await this.refresh();
+  }
+
+  /** How a cell of a notebook names a run: its id, or its address if it is of another host. */
+  nameOf({ id }: Pick<IRun, 'id'>): string {
+    return this.host ? `ssh://${this.host}/${id}` : id;
+  }
+
   /** Shows the details of a run; null shows the list. */
   async openDetails(id: string | null): Promise<void> {
     this._detailsId = id;
@@ -406,6 +436,9 @@ export class RunsModel implements IDisposable {
       this.serverError = '';
       const slowPoll = this._pollCount++ % SLOW_POLL_EVERY === 0;
       if (slowPoll) {
+        await this._refreshHosts();
+      }
+      if (slowPoll && !this.host) {
         await this._refreshAdapters();
       }
       if (slowPoll || this.bin) {
@@ -432,9 +465,13 @@ export class RunsModel implements IDisposable {
   /** Requests the runs, and requests them again if the filter changed before the response arrived. */
   private async _fetchPage(): Promise<IRunPage> {
     for (;;) {
-      const { _filter: filter, _limit: limit } = this;
+      const { _filter: filter, _limit: limit, host } = this;
       const page = await this.api.listRuns({ ...filter, limit });
-      if (filter === this._filter && limit === this._limit) {
+      if (
+        filter === this._filter &&
+        limit === this._limit &&
+        host === this.host
+      ) {
         return page;
       }
     }
@@ -452,6 +489,11 @@ export class RunsModel implements IDisposable {
       this.adapters = page.adapters;
       this.adaptersTotal = page.total;
     }
+  }
+
+  private async _refreshHosts(): Promise<void> {
+    const page = await this._fetchOptional(this.api.listHosts(), { hosts: [] });
+    this.hosts = page?.hosts ?? this.hosts;
   }
 
   private async _refreshBin(): Promise<void> {

@@ -7,6 +7,7 @@ import { BinView } from './bin_view';
 import type { BinActions } from './bin_actions';
 import { RunDetails } from './run_details';
 import { Filters } from './filters';
+import { HostSelect } from './host_select';
 import { RunList } from './run_list';
 import {
   NoRuns,
@@ -116,6 +117,7 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
         <RunDetails
           details={model.details}
           trans={trans}
+          isElsewhere={model.host !== ''}
           onBack={back}
           onMonitor={() => props.execute('llf:open-monitor')}
           onStop={() => props.execute('llf:stop')}
@@ -128,6 +130,7 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
           onChat={step => props.execute('llf:chat', { step })}
           onEvaluate={() => props.execute('llf:evaluate-model')}
           onExport={() => props.execute('llf:export')}
+          onFetch={() => props.execute('llf:fetch')}
           exportUrl={key => model.api.exportUrl(model.details?.id ?? '', key)}
           onMore={openMenu}
         />
@@ -141,6 +144,9 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
           onDelete={runs => void props.bin.deletePermanently(runs)}
           now={now}
         />
+      )}
+      {!model.details && !model.bin && (
+        <HostSelect model={model} trans={trans} />
       )}
       {isReachable && !model.details && !model.bin && (
         <>
@@ -194,15 +200,17 @@ export function RunsView(props: IRunsViewProps): React.JSX.Element {
               <ListFooter model={model} trans={trans} />
             </>
           )}
-          <Adapters
-            adapters={model.adapters}
-            total={model.adaptersTotal}
-            trans={trans}
-            onOpen={open}
-            onChat={run => props.execute('llf:chat-result', { run })}
-            now={now}
-          />
-          {model.binTotal > 0 && (
+          {!model.host && (
+            <Adapters
+              adapters={model.adapters}
+              total={model.adaptersTotal}
+              trans={trans}
+              onOpen={open}
+              onChat={run => props.execute('llf:chat-result', { run })}
+              now={now}
+            />
+          )}
+          {model.binTotal > 0 && !model.host && (
             <div className="llf-RunsPanel-foot">
               <button
                 ref={binLink}

@@ -18,6 +18,8 @@ const MAX_CONFIG_KEYS = 12;
 interface IRunDetailsProps {
   details: IDetails;
   trans: TranslationBundle;
+  /** Whether it is a run of another host, which this machine follows and steers. */
+  isElsewhere: boolean;
   onBack: () => void;
   onMonitor: () => void;
   onStop: () => void;
@@ -29,6 +31,8 @@ interface IRunDetailsProps {
   onChat: (step: number) => void;
   onEvaluate: () => void;
   onExport: () => void;
+  /** Copies the result of a run of another host. */
+  onFetch: () => void;
   /** Returns the address of an export as a zip file. */
   exportUrl: (key: string) => string;
   onMore: (event: React.MouseEvent) => void;
@@ -94,7 +98,10 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         {LIVE_STATES.includes(status.state) && (
           <button onClick={props.onStop}>{trans.__('Stop')}</button>
         )}
-        {RESUMABLE_STATES.includes(status.state) && (
+        {props.isElsewhere && status.state === 'finished' && (
+          <button onClick={props.onFetch}>{trans.__('Fetch result')}</button>
+        )}
+        {!props.isElsewhere && RESUMABLE_STATES.includes(status.state) && (
           <button
             aria-disabled={props.isResuming}
             onClick={() => props.isResuming || props.onResume()}
@@ -102,7 +109,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
             {props.isResuming ? trans.__('Resuming…') : trans.__('Resume')}
           </button>
         )}
-        {row && mayHaveModel(row) && (
+        {!props.isElsewhere && row && mayHaveModel(row) && (
           <>
             <button onClick={props.onEvaluate}>{trans.__('Evaluate')}</button>
             <button onClick={props.onExport}>{trans.__('Export…')}</button>

@@ -39,6 +39,20 @@ describe('Api', () => {
     expect(url.searchParams.get('sort')).toBe('name');
   });
 
+  it('names the host in what is about its runs', async () => {
+    const { api, urls } = server(() => Response.json({ hosts: [], runs: [] }));
+    api.host = 'me@box:22';
+    await api.listRuns({ limit: 1, query: '', state: '', sort: 'newest' });
+    await api.sendRequest('a', 'stop');
+    await api.listHosts();
+    expect(urls.map(url => new URL(url).searchParams.get('host'))).toEqual([
+      'me@box:22',
+      'me@box:22',
+      null
+    ]);
+    expect(api.exportUrl('a', 'k')).toMatch(/k\.zip\?host=me%40box%3A22$/);
+  });
+
   it('puts run ids into the path and changes into the body', async () => {
     const { api, requests } = server(() => Response.json({ id: null }));
     await api.sendRequest('20261124-demo', 'stop');

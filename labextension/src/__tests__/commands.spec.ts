@@ -562,3 +562,30 @@ it('evaluates a live run by a request, an ended one in a cell', async () => {
   await commands.execute('llf:evaluate');
   expect(vi.mocked(runInCell).mock.calls[0][2]).toBe('llf.losses("a")');
 });
+
+it('follows, steers and fetches runs of another host, and changes nothing of them', async () => {
+  await selectRuns('finished');
+  api.host = 'box';
+  await commands.execute('llf:open-monitor');
+  await commands.execute('llf:fetch');
+  expect(vi.mocked(runInCell).mock.calls.map(call => call[2])).toEqual([
+    'llf.Monitor("ssh://box/a")',
+    'llf.attach("ssh://box/a").fetch()'
+  ]);
+  expect(RUN_MENU.filter(id => id !== null && commands.isVisible(id))).toEqual([
+    'llf:open-monitor',
+    'llf:compare',
+    'llf:fetch',
+    'llf:stop',
+    'llf:checkpoint',
+    'llf:kill',
+    'llf:copy-ids',
+    'llf:copy-code'
+  ]);
+  await commands.execute('llf:delete');
+  expect(model.statusMessage).toBe('This works for runs of this machine only.');
+  expect(api.allRuns).toHaveLength(1);
+  api.host = '';
+  expect(commands.isVisible('llf:fetch')).toBe(false);
+  expect(commands.isVisible('llf:delete')).toBe(true);
+});

@@ -65,6 +65,25 @@ describe('RunsModel', () => {
     third.dispose();
   });
 
+  it('lists the runs of another host, and no end of a run that it left', async () => {
+    api.allRuns = [run('here')];
+    api.allHosts = [{ host: 'box', runs: 1 }];
+    const ended = vi.fn();
+    model.runEnded.connect(ended);
+    void model.start();
+    await pass(200);
+    expect(model.hosts).toEqual([{ host: 'box', runs: 1 }]);
+    model.select('here');
+    api.allRuns = [run('there', { state: 'finished' })];
+    void model.setHost('box');
+    expect([model.runs, model.serverStatus]).toEqual([[], 'loading']);
+    await pass(200);
+    expect(model.runs.map(({ id }) => id)).toEqual(['there']);
+    expect(model.nameOf(model.runs[0])).toBe('ssh://box/there');
+    expect(model.selectedRuns).toEqual([]);
+    expect(ended).not.toHaveBeenCalled();
+  });
+
   it('sorts for this page where the storage takes nothing', async () => {
     const full = stored({
       getItem: () => null,

@@ -193,3 +193,21 @@ it('marks a finished run whose curves speak against its result, and says why', (
   expect(row.classList.contains('has-finding')).toBe(true);
   expect(row.textContent).toContain(`finished 24/24: ${finding}`);
 });
+
+it('offers the runs of other hosts once one was opened from here', () => {
+  showRuns(run('a'));
+  expect(host.querySelector('[aria-label=Machine]')).toBeNull();
+  model.hosts = [{ host: 'box', runs: 3 }];
+  show();
+  const select = host.querySelector<HTMLSelectElement>('[aria-label=Machine]')!;
+  expect(Array.from(select.options).map(one => one.text)).toEqual([
+    'This machine',
+    'box: 3 runs'
+  ]);
+  const setHost = vi.spyOn(model, 'setHost').mockResolvedValue();
+  act(() => {
+    select.value = 'box';
+    select.dispatchEvent(new Event('change', { bubbles: true }));
+  });
+  expect(setHost).toHaveBeenCalledWith('box');
+});

@@ -8,6 +8,7 @@ import {
   type ICodeToAllow,
   type IKeyMetric,
   type IDetails,
+  type IHost,
   type IMeta,
   type IRun,
   type IRunPage,
@@ -65,6 +66,8 @@ export class FakeApi implements IApi {
     folder: '~/.llf/runs',
     training: true
   };
+  host = '';
+  allHosts: IHost[] = [];
   allRuns: IRun[] = [];
   sortMetrics: ISortMetric[] = [];
   serverDown: ApiError | null = null;
@@ -95,6 +98,11 @@ export class FakeApi implements IApi {
       runs: matching.slice(0, query.limit),
       metrics: this.sortMetrics
     };
+  }
+
+  async listHosts(): Promise<{ hosts: IHost[] }> {
+    this.requests.push('hosts');
+    return { hosts: this.allHosts };
   }
 
   async listAdapters(): Promise<{ total: number; adapters: IAdapter[] }> {
