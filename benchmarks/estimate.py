@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks import estimate_peaks, estimate_times, load_peaks, vision_peaks
 from llf_core.config import RunConfig
 from llf_core.estimate import Device, check_fit
+from llf_core.estimate.cards import cards_of_place
 from llf_core.estimate.example_lengths import of_lengths
 
 if TYPE_CHECKING:
@@ -135,8 +136,7 @@ def page(found: list[Cell]) -> str:
     for cell in found:
         paper = "out of memory" if cell.paper is None else f"{cell.paper:.2f}"
         error = ("does not fit" if not cell.fits else "fits") if cell.error is None else f"{cell.error:+.1%}"
-        parts = vars(cell.parts).values()
-        sizes = " | ".join(f"{size / GIB:.2f}" for size in parts)
+        sizes = " | ".join(f"{getattr(cell.parts, name) / GIB:.2f}" for name in PARTS)
         rows.append(f"| {cell.model} | {cell.method} | {paper} | {cell.forecast:.2f} | {error} | {sizes} |")
     within = sum(error <= GOAL for error in errors)
     largest, mean = max(errors), sum(errors) / len(errors)
@@ -161,6 +161,8 @@ Full fine-tuning of 13 B ran out of memory in the paper, and is forecast not to 
 precision each method trains its weights; the forecasts assume bfloat16 alone (`pure_bf16`) for Full, Freeze and GaLore,
 and float32 adapters for LoRA and QLoRA.
 
+{published_section(published())}
+
 {peaks_section()}
 
 {vision_section()}
@@ -177,6 +179,50 @@ CPU the rest by that of sums, and a constant for each layer and example. Each ru
 Similar means: the same device, and near in method, size of the model, tokens of a step and stage. A padded batch takes
 the time of its longest example, and the encoder of images that of its patches.
 {times_section()}"""
+
+
+PUBLISHED: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
+    "Full (bf16 or fp16), 32 bits": ({"bf16": True, "finetuning_type": "full"}, (120, 240, 600, 1200)),
+    "Full (pure_bf16), 16 bits": ({"pure_bf16": True, "finetuning_type": "full"}, (60, 120, 300, 600)),
+    "LoRA, 16 bits": ({"bf16": True, "finetuning_type": "lora"}, (16, 32, 64, 160)),
+    "QLoRA, 8 bits": ({"bf16": True, "finetuning_type": "lora", "quantization_bit": 8}, (10, 20, 40, 80)),
+    "QLoRA, 4 bits": ({"bf16": True, "finetuning_type": "lora", "quantization_bit": 4}, (6, 12, 24, 48)),
+}
+"""The table of hardware requirements in LLaMA-Factory's README at `ff6d4d12e`: keys of the method, and GB by size."""
+SIZES = ("7B", "14B", "30B", "70B")
+ALONE: dict[str, object] = COMMON | {"optim": "adamw_torch_fused", "fast_path": True}
+CARDS = "8 x H100 80GB"
+
+
+def published() -> list[tuple[str, str, int, int, int]]:
+    """LLaMA-Factory's figures beside ours: method, size, its GB, our bytes in one process, and on each of `CARDS`."""
+    found = []
+    one, cards = cards_of_place("1 x H100 80GB"), cards_of_place(CARDS)
+    for name, (keys, figures) in PUBLISHED.items():
+        shards = {} if "quantization_bit" in keys else {"strategy": "fsdp2"}
+        for size, figure in zip(SIZES, figures, strict=True):
+            config = RunConfig.load({**ALONE, **keys, "model_name_or_path": f"model-{size}"})
+            alone = check_fit(config, LENGTHS, (one,))
+            each = check_fit(config.replace(num_processes=cards.count, **shards), LENGTHS, (cards,))
+            assert alone.memory is not None
+            found.append((name, size, figure, alone.memory.total, each.rooms[0].needed))
+    return found
+
+
+def published_section(found: list[tuple[str, str, int, int, int]]) -> str:
+    """The part of the page about LLaMA-Factory's table of hardware requirements."""
+    rows = [
+        f"| {name} | {size} | {figure} | {alone / 1e9:.0f} | {alone / 1e9 / figure - 1:+.0%} | {each / 1e9:.0f} |"
+        for name, size, figure, alone, each in found
+    ]
+    head = [f"| method | model | LLaMA-Factory | all | | each of {CARDS} |", "|---" * 6 + "|"]
+    return f"""LLaMA-Factory's README estimates the memory of all cards together by the number of parameters alone:
+18, 8, 2, 1 and 0.5 GB a billion. Beside it are forecasts of typical decoders of these sizes, 512 tokens a step with
+activation checkpointing and AdamW: of one process, and of the peak of each of eight cards, with `strategy: fsdp2`
+where weights are not quantized. That peak includes loading, when each process holds the whole model. Sizes are GB (1e9
+bytes).
+
+{chr(10).join([*head, *rows])}"""
 
 
 def peak_rows() -> list[tuple[dict[str, Any], int]]:

@@ -26,6 +26,14 @@ def test_full_fine_tuning_of_13_b_does_not_fit(cells: list[estimate.Cell]) -> No
     assert (cell.model, cell.method, cell.fits) == ("Llama2-13B", "Full", False)
 
 
+def test_the_published_table_of_hardware_is_near_the_forecasts() -> None:
+    found = estimate.published()
+    assert len(found) == 20
+    assert [one for one in found if abs(one[3] / 1e9 / one[2] - 1) > 0.2] == []
+    cards = {(method, size): each for method, size, _, _, each in found}
+    assert cards["Full (bf16 or fp16), 32 bits", "7B"] < 80e9 < cards["Full (bf16 or fp16), 32 bits", "30B"]
+
+
 def test_page_and_stored_figures_are_those_of_the_code(cells: list[estimate.Cell]) -> None:
     assert estimate.PAGE.read_text() == estimate.page(cells)
     stored = json.loads(estimate.STORED.read_text())["cells"]

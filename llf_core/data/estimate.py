@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from llf_core.config import RunConfig
 from llf_core.data.text_lengths import lengths_from_text
 from llf_core.estimate import check_fit
+from llf_core.estimate.cards import cards_of_place
 from llf_core.estimate.past_runs import known_lengths
 
 if TYPE_CHECKING:
     from llf_core.estimate import FitCheck
 
 
-def estimate(config: object) -> FitCheck:
+def estimate(config: object, on: str | None = None) -> FitCheck:
     """Forecast memory, disk, time and speed of a run before it starts; no model is loaded and torch is not imported.
 
     Whether a run fits a machine is then known before a download and the first steps.
@@ -21,6 +22,7 @@ def estimate(config: object) -> FitCheck:
     Args:
         config: a `RunConfig`, a dict, YAML text, or the path of a YAML or JSON file. Its data set is a name or a file,
             not rows.
+        on: cards that this machine need not have, such as `8 x H100 80GB`, each with a process; None for this machine.
 
     Returns:
         The forecast: `.fits`, `.memory` (bytes by part), `.rooms` (devices), `.disk` (bytes), `.duration`, `.changes`
@@ -36,4 +38,8 @@ def estimate(config: object) -> FitCheck:
             or key.
     """
     loaded = config if isinstance(config, RunConfig) else RunConfig.load(config)
-    return check_fit(loaded, known_lengths(loaded) or lengths_from_text(loaded))
+    lengths = known_lengths(loaded) or lengths_from_text(loaded)
+    if on is None:
+        return check_fit(loaded, lengths)
+    cards = cards_of_place(on)
+    return check_fit(loaded.replace(num_processes=cards.count, num_nodes=1, use_cpu=False), lengths, (cards,))

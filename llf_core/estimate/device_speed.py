@@ -5,20 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.estimate.bf16_probe import cores
+from llf_core.estimate.cards import card_of
 from llf_core.estimate.cpu_probe import thread_flops
 
 if TYPE_CHECKING:
     from llf_core.estimate.devices import Device
 
-GPU_FLOPS: tuple[tuple[str, float], ...] = (
-    ("B200", 2250e12), ("GH200", 989e12), ("H200", 989e12), ("H100 PCIe", 756e12), ("H100", 989e12), ("H800", 989e12),
-    ("A100", 312e12), ("A800", 312e12), ("A40", 150e12), ("A30", 165e12), ("A10", 125e12), ("L40S", 362e12),
-    ("L40", 181e12), ("L4", 121e12), ("V100", 125e12), ("T4", 65e12), ("RTX 5090", 210e12), ("RTX 4090", 165e12),
-    ("RTX 3090", 71e12), ("RTX A6000", 155e12), ("RTX 6000 Ada", 364e12),
-)  # fmt: skip
-"""Dense products a second in half precision, from the data sheets of NVIDIA; the first name that fits counts."""
 OTHER_GPU = 50e12
-"""The same of a GPU that is not listed, on the safe side: less than any that is."""
+"""Dense products a second in half precision of a GPU that is not in `cards.toml`: less than any that is."""
 APPLE = 4e12
 """The same of the GPU of an Apple processor, a rough value for all of them; the first run corrects it."""
 GPU_SHARE = 0.4
@@ -49,7 +43,6 @@ def products_per_second(device: Device, threads: int) -> tuple[float, str]:
         return min(threads, cores()) * thread_flops(), "matrix products timed on this CPU"
     if device.kind == "mps":
         return APPLE * GPU_SHARE, "the usual speed of an Apple GPU"
-    for name, flops in GPU_FLOPS:
-        if name.lower() in device.name.lower():
-            return flops * GPU_SHARE, f"the data sheet of {device.name}"
+    if (card := card_of(device)) is not None:
+        return card.flops * GPU_SHARE, f"the data sheet of {device.name}"
     return OTHER_GPU * GPU_SHARE, "the speed of a usual GPU, since this one is not known"

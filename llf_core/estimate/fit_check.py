@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from copy import copy
 from typing import TYPE_CHECKING
 
+from llf_core.config.problem import ConfigError
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.estimate.cheaper_changes import Change, cheaper_changes
 from llf_core.estimate.devices import device_of, find_devices
 from llf_core.estimate.disk_forecast import forecast_disk
 from llf_core.estimate.example_lengths import full_length
-from llf_core.estimate.fit_result import FitCheck, Room
+from llf_core.estimate.fit_result import FitCheck, Room, StrategyForecast
 from llf_core.estimate.forecaster import Forecaster
 from llf_core.estimate.loading import forecast_loading
 from llf_core.estimate.past_runs import known_lengths
+from llf_core.estimate.strategies import STRATEGIES, Shares
 from llf_core.runs import free_bytes, home
 
 if TYPE_CHECKING:
@@ -53,7 +57,7 @@ def check_fit(
     parts, checkpointing = forecast.memory()
     disk, free = forecast_disk(config), free_bytes(home())
     loading = None if forecast.step is None else forecast_loading(config, forecast.step)
-    needed = 0 if parts is None else _held(parts, loading)
+    needed = 0 if parts is None else _held(parts, loading) * forecast.processes
     rooms = tuple(
         Room(
             one.name,
@@ -86,7 +90,28 @@ def check_fit(
         exact=forecast.sizes is None or forecast.sizes.exact,
         state=forecast.like(checkpointing=checkpointing),
         loading=loading,
+        processes=config.launch.ranks,
+        strategies=_strategies(forecast, checkpointing=checkpointing),
     )
+
+
+def _strategies(forecast: Forecaster, *, checkpointing: bool) -> tuple[StrategyForecast, ...]:
+    """What each strategy that the config may have takes of each of several processes."""
+    step, ranks = forecast.step, forecast.config.launch.ranks
+    found: list[StrategyForecast] = []
+    if step is None or ranks == 1:
+        return ()
+    for name in STRATEGIES:
+        other = copy(forecast)
+        other.step = dataclasses.replace(step, shares=Shares(name, ranks))
+        try:
+            forecast.config.replace(strategy=name)
+        except (ConfigError, ValueError):
+            continue
+        parts, traffic = other.corrected_memory(checkpointing=checkpointing), other.traffic
+        if parts is not None and traffic is not None:
+            found.append(StrategyForecast(name, parts, traffic.sent, traffic.seconds))
+    return tuple(found)
 
 
 def _needed(config: RunConfig, lengths: ExampleLengths, device: Device) -> int | None:
@@ -96,7 +121,7 @@ def _needed(config: RunConfig, lengths: ExampleLengths, device: Device) -> int |
     parts, _ = forecast.memory()
     if parts is None or forecast.step is None:
         return None
-    return _held(parts, forecast_loading(config, forecast.step))
+    return _held(parts, forecast_loading(config, forecast.step)) * forecast.processes
 
 
 def _held(parts: MemoryParts, loading: Loading | None) -> int:

@@ -10,6 +10,8 @@ from llf_core.config.number_format import with_unit
 from llf_core.runs.formatting import count, duration, size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llf_core.estimate.cheaper_changes import Change
     from llf_core.estimate.loading import Loading
     from llf_core.estimate.past_runs import PastRun
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MemoryParts:
-    """Peak memory of a run by part, in bytes.
+    """Peak memory of a process of a run by part, in bytes.
 
     Attributes:
         weights: the model's own weights, and those of a frozen second model.
@@ -26,6 +28,7 @@ class MemoryParts:
         optimizer: the optimizer's state.
         activations: what the forward pass keeps for the backward pass.
         logits: logits, their float32 copy and gradient.
+        communication: what one of several processes holds for the others, see `strategies.communication_bytes`.
         workspace: the process itself with its libraries, on a GPU its context.
     """
 
@@ -35,6 +38,7 @@ class MemoryParts:
     optimizer: int
     activations: int
     logits: int
+    communication: int
     workspace: int
 
     @property
@@ -73,13 +77,16 @@ class Duration:
 
     Attributes:
         step_seconds: seconds of an optimizer step.
-        tokens_per_second: tokens of the data that are trained on in a second.
+        tokens_per_second: tokens of the data that are trained on in a second, by all processes.
         steps: number of optimizer steps; None if the number of examples is unknown.
         seconds: seconds of all steps, without loading, evaluation and checkpoints; None if the steps are unknown.
         low: seconds that are expected at least; None if unknown.
         high: seconds that are expected at most; None if unknown.
         spread: factor between the forecast and either end of the range.
         basis: where it comes from, as a sentence.
+        computed: seconds of a step without waiting for other processes.
+        sent: bytes that each of several processes sends in a step.
+        sending: seconds that its link takes for them; most may pass while it computes.
     """
 
     step_seconds: float
@@ -90,6 +97,30 @@ class Duration:
     high: float | None
     spread: float
     basis: str
+    computed: float = 0.0
+    sent: int = 0
+    sending: float = 0.0
+
+
+@dataclass(frozen=True)
+class StrategyForecast:
+    """What each process needs and sends with a strategy.
+
+    Attributes:
+        strategy: its name in a config.
+        memory: peak memory of a process by part.
+        sent: bytes that it sends in an optimizer step.
+        sending: seconds that its link takes for them.
+    """
+
+    strategy: str
+    memory: MemoryParts
+    sent: int
+    sending: float
+
+    def json(self) -> dict[str, object]:
+        """The attributes as plain values, the memory with its `total`."""
+        return dataclasses.asdict(self) | {"memory": dataclasses.asdict(self.memory) | {"total": self.memory.total}}
 
 
 @dataclass(frozen=True)
@@ -108,7 +139,9 @@ class FitCheck:
         changes: what would make the run fit, the cheapest first; empty if it fits.
         exact: whether the sizes are the model's own, not those of a typical one.
         state: the run as it would stand in the table of past runs, without measured numbers; None if unknown.
-        loading: peak while the model is quantized as it is loaded; None where loading needs no more than training.
+        loading: peak while the model is loaded; None where loading needs no more than training.
+        processes: number of processes; memory is that of each.
+        strategies: what each strategy takes of a process; empty with one process.
     """
 
     memory: MemoryParts | None
@@ -123,6 +156,8 @@ class FitCheck:
     exact: bool = True
     state: PastRun | None = None
     loading: Loading | None = None
+    processes: int = 1
+    strategies: tuple[StrategyForecast, ...] = ()
 
     @property
     def peak(self) -> int | None:
@@ -151,8 +186,8 @@ class FitCheck:
         Returns:
             `fits`, `exact`, `precision`, `gradient_checkpointing`, `basis`; `memory` by part with its `total`, or None;
             `loading`: its `total` with what is `mapped`, or None; the `peak` of both; `devices` with their free memory;
-            `disk`: what is `needed` and `free`; `time` of a run, or None; and the `changes` that would lower the
-            memory.
+            `disk`: what is `needed` and `free`; `time` of a run, or None; the `changes` that would lower the
+            memory; and of several `processes` the memory by part and what each sends, by strategy in `strategies`.
         """
         memory = None if self.memory is None else {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {
@@ -168,6 +203,8 @@ class FitCheck:
             "basis": list(self.basis),
             "exact": self.exact,
             "changes": [change.json() for change in self.changes],
+            "processes": self.processes,
+            "strategies": [one.json() for one in self.strategies],
         }
 
     def text(self) -> str:
@@ -181,14 +218,15 @@ class FitCheck:
                 verdict = f"{_size(room.free)} free on {room.device}: it fits"
             else:
                 verdict = f"{_size(room.usable)} usable ({_size(room.free)} free) on {room.device}: it does not fit"
-            lines.append(f"Memory  {_size(self.memory.total)} of {verdict}")
-            lines += [f"  {name:<12}{_size(value):>9}" for name, value in dataclasses.asdict(self.memory).items()]
+            each = f" in each of {self.processes:,} processes;" if self.processes > 1 else " of"
+            lines.append(f"Memory  {_size(self.memory.total)}{each} {verdict}")
+            lines += [f"  {name:<14}{_size(value):>9}" for name, value in dataclasses.asdict(self.memory).items()]
             lines.append(f"  {'Gradient checkpointing is on.' if self.checkpointing else ''}".rstrip())
             lines.append("" if self.loading is None else f"        {self.loading.text()}")
         lines += [f"        {room.device}: {_size(room.free)} free of {_size(room.total)}" for room in self.rooms[1:]]
         written = "unknown" if self.disk is None else _size(self.disk)
         lines.append(f"Disk    {written} of {_size(self.disk_free)} free")
-        lines += _time_lines(self.duration)
+        lines += [*_time_lines(self.duration), *self._strategy_lines()]
         lines += [f"        {sentence}" for sentence in self.basis]
         if self.memory is not None and not self.rooms[0].fits and not self.changes:
             lines.append("No change of the settings makes it fit on this device. Expected a smaller model.")
@@ -197,11 +235,28 @@ class FitCheck:
             lines += [f"  {change.text()}" for change in self.changes]
         return "\n".join(line for line in lines if line.strip())
 
+    def _strategy_lines(self) -> list[str]:
+        """The strategies as a table: what each takes of a process."""
+        if not self.strategies:
+            return []
+        columns = ("weights", "gradients", "optimizer", "communication", "total")
+        lines = [f"{'Strategy':<10}{''.join(f'{name:>14}' for name in columns)}  sent in a step"]
+        for one in self.strategies:
+            parts = dataclasses.asdict(one.memory) | {"total": one.memory.total}
+            sizes = "".join(f"{_size(parts[name]):>14}" for name in columns)
+            lines.append(f"  {one.strategy:<8}{sizes}  {_size(one.sent)} in {one.sending:.3g} s")
+        return lines
+
 
 def _time_lines(found: Duration | None) -> list[str]:
     if found is None:
         return ["Time    unknown"]
     speed = f"{found.step_seconds:.3g} s a step, {with_unit(count(found.tokens_per_second), 'token')}/s"
+    if found.sent:
+        waiting = found.step_seconds - found.computed
+        speed += (
+            f"; {waiting:.2g} s of it waiting for {_size(found.sent)} to be sent, which takes {found.sending:.2g} s"
+        )
     if found.seconds is None or found.low is None or found.high is None:
         return [f"Time    {speed}; the number of steps is unknown"]
     span = f"{duration(found.seconds)} ({duration(found.low)} to {duration(found.high)})"
@@ -210,3 +265,25 @@ def _time_lines(found: Duration | None) -> list[str]:
 
 def _size(amount: int) -> str:
     return " ".join(size(amount))
+
+
+def places_table(found: Sequence[FitCheck]) -> str:
+    """Forecasts of one config for several places as a table: which of them hold it, and how fast each is."""
+    rows = [("place", "memory", "usable", "fits", "step", "tokens/s", "waiting")]
+    for one in found:
+        room, time = one.rooms[0], one.duration
+        place = f"{one.processes} x {room.device}"
+        fits = "unknown" if one.memory is None else "yes" if room.fits else "no"
+        needed = "unknown" if one.memory is None else _size(one.peak or 0)
+        speed = ("unknown",) * 3
+        if time is not None:
+            waiting = f"{(time.step_seconds - time.computed) / time.step_seconds:.0%}"
+            speed = (f"{time.step_seconds:.3g} s", count(time.tokens_per_second), waiting)
+        rows.append((place, needed, _size(room.usable), fits, *speed))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )

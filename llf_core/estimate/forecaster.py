@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llf_core.estimate.model_sizes import ModelSizes
     from llf_core.estimate.planned_step import PlannedStep
     from llf_core.estimate.step_time import StepTime
+    from llf_core.estimate.strategies import Traffic
 
 UNKNOWN_LENGTHS = 1.1
 """Factor on the spread where the lengths of the examples are not counted yet; chosen by hand."""
@@ -60,6 +61,16 @@ class Forecaster:
             None if self.sizes is None else plan_step(config, self.sizes, lengths, device, self.precision)
         )
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that share the memory of the device: on a GPU, each has its own."""
+        return 1 if self.device.kind == "cuda" else self.config.launch.num_processes
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What each process sends in an optimizer step; None if the step is unknown."""
+        return None if self.step is None else self.step.traffic(self.config.training.gradient_accumulation_steps)
+
     def basis(self) -> tuple[str, ...]:
         """What the forecast is from: model, data and precision, a sentence each, so that a user can judge it."""
         model = "The sizes of the model are not known on this machine." if self.sizes is None else self.sizes.basis
@@ -68,7 +79,7 @@ class Forecaster:
         return model, self.lengths.basis, f"Precision: {self.precision.reason}."
 
     def uncorrected_memory(self, *, checkpointing: bool) -> MemoryParts | None:
-        """Peak memory by part, from shapes alone; None if it is unknown. Past runs are compared with it.
+        """Peak memory of a process by part, from shapes alone; None if it is unknown. Past runs are compared with it.
 
         Args:
             checkpointing: whether gradient checkpointing is on.
@@ -76,13 +87,15 @@ class Forecaster:
         if self.step is None:
             return None
         found = self.step.memory(checkpointing=checkpointing)
+        share = self.step.shares.ranks if self.step.shares.strategy.weights else 1
         return MemoryParts(
-            weights=self.step.base_weights,
-            adapters=self.step.adapter_weights,
+            weights=self.step.base_weights // share,
+            adapters=self.step.adapter_weights // share,
             gradients=found.gradients,
             optimizer=found.optimizer,
             activations=found.activations,
             logits=found.head,
+            communication=found.communication,
             workspace=found.base,
         )
 
@@ -105,7 +118,7 @@ class Forecaster:
         if model.disable_gradient_checkpointing or method_of(self.config).trains_cache(self.config):
             requested = False
         plain = self.corrected_memory(checkpointing=bool(requested))
-        if plain is None or requested is not None or plain.total <= MEMORY_SHARE * self.device.free:
+        if plain is None or requested is not None or plain.total * self.processes <= MEMORY_SHARE * self.device.free:
             return plain, bool(requested)
         return self.corrected_memory(checkpointing=True), True
 
@@ -140,7 +153,7 @@ class Forecaster:
         )
 
     def mean_tokens(self) -> float:
-        """Tokens of an optimizer step on average, sampled completions included, from which its time is forecast.
+        """Tokens of a process's optimizer step on average, sampled completions included, which tell its time.
 
         Raises:
             PluginError: two installed packages declare the same plug-in.
@@ -229,11 +242,12 @@ class Forecaster:
             PluginError: two installed packages declare the same plug-in.
             HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
-        like = self.like(checkpointing=checkpointing)
-        if like is None or self.step is None:
+        like, sent = self.like(checkpointing=checkpointing), self.traffic
+        if like is None or self.step is None or sent is None:
             return None
         correction = correct_seconds(like, past_runs())
-        each = like.uncorrected_seconds * correction.factor
+        computed = like.uncorrected_seconds * correction.factor
+        each = computed + sent.exposed(computed)
         steps = self.steps()
         spread = correction.spread
         if correction.runs:
@@ -249,11 +263,14 @@ class Forecaster:
         total = None if steps is None else each * steps
         return Duration(
             step_seconds=each,
-            tokens_per_second=like.tokens / each,
+            tokens_per_second=like.tokens * self.config.launch.ranks / each,
             steps=steps,
             seconds=total,
             low=None if total is None else total / spread,
             high=None if total is None else total * spread,
             spread=spread,
             basis=basis,
+            computed=computed,
+            sent=sent.sent,
+            sending=sent.seconds,
         )

@@ -43,6 +43,8 @@ class Loading:
     def text(self) -> str:
         """The peak as a sentence, for a terminal and the form."""
         total, mapped = (" ".join(size(one)) for one in (self.total, self.mapped))
+        if not self.mapped:
+            return f"While the model is loaded, before it is sharded, each process holds all of it: {total}."
         return (
             f"While the model is loaded and quantized, the process takes up to {total}. {mapped} of it are pages of "
             "the weight files, which the system drops when memory is short."
@@ -50,7 +52,7 @@ class Loading:
 
 
 def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
-    """Forecast the peak of the process while its model is quantized as it is loaded, before the first step.
+    """Forecast the peak of a process while its model is quantized or before it is sharded, before the first step.
 
     Weight files are mapped. A quantizer reads each weight as it is stored, so that all pages of the files become
     resident beside the quantized weights; they are released when the last layer is quantized. HQQ's solver takes
@@ -61,8 +63,11 @@ def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
         step: the largest step, for the model, its quantized weights and the device.
 
     Returns:
-        The peak; None for a model that is not quantized while it is loaded, or whose weights are on a GPU.
+        The peak; None for a model that is neither sharded nor quantized while it is loaded onto the CPU.
     """
+    if step.shares.strategy.weights:
+        workspace = step.memory(checkpointing=False).base
+        return Loading(workspace + step.base_weights + step.adapter_weights, 0)
     if step.device.kind != "cpu" or not step.quantized or step.sizes.packed_bytes is not None:
         return None
     mapped = step.sizes.parameters * FILE_WIDTHS[step.sizes.float32]

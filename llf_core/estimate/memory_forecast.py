@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.declaration import OptimizerMemory
 from llf_core.estimate.activations import FLOAT32_BYTES, activation_bytes, encoder_bytes
+from llf_core.estimate.strategies import Shares, communication_bytes
 
 if TYPE_CHECKING:
     from llf_core.estimate.activations import TrainingPass
@@ -21,6 +22,9 @@ the CUDA context is already missing from the device's free memory.
 """
 QUANTIZED_PROCESS_BYTES = 130_000_000
 """Bytes of bitsandbytes with the compiler that it imports, measured; `benchmarks.load_peaks` compares the forecast."""
+RANK_BYTES = 100_000_000
+"""Bytes that a process of several on a CPU takes more: torch.distributed, and what it imports; measured
+(`benchmarks.scale`)."""
 COMPILED_BYTES = 160_000_000
 """Bytes of the bfloat16 products that a CPU compiles for the shapes of many batches, as many as a trainer keeps
 (`launch.local_process.RUNTIME_VARIABLES`), with the gaps that they leave between activations; measured
@@ -44,6 +48,9 @@ PASSED = 0.4
 gaps between them remain."""
 
 
+ALONE = Shares()
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Peak memory of a step, in bytes.
@@ -55,6 +62,7 @@ class Forecast:
         optimizer: optimizer state.
         activations: activations stored for the backward pass.
         head: logits.
+        communication: what one of several processes holds for the others: whole layers, buckets of gradients.
     """
 
     base: int
@@ -63,6 +71,7 @@ class Forecast:
     optimizer: int
     activations: int
     head: int
+    communication: int = 0
 
     @property
     def total(self) -> int:
@@ -92,6 +101,8 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     quantized: bool = False,
     rows: bool = False,
     encoder: Architecture | None = None,
+    shares: Shares = ALONE,
+    parameters: int = 0,
 ) -> Forecast:
     """Forecast the peak memory of a training step, before it can run out of memory.
 
@@ -109,9 +120,12 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
         encoder: sizes of the vision encoder of a multimodal model; None without one.
+        shares: the processes that train together, and what is divided among them.
+        parameters: number of parameters of the model; used where there are several processes.
 
     Returns:
-        The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
+        The parts in bytes, of one process. Not included: 8-bit matrix products, and attention that stores the whole
+        attention matrix.
 
     Raises:
         KeyError: an unknown device.
@@ -120,8 +134,15 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     copies += ROW_COPIES * model.vocabulary * model.hidden * step.width if rows else 0
     embedding = model.vocabulary * model.hidden
-    gradients = optimizer.gradients * gradient_width
-    if step.tied and optimizer.gradients >= embedding:
+    all_gradients = optimizer.gradients * gradient_width
+    outer = weights * model.outer // max(1, parameters)
+    layer = (weights - outer) // model.layers
+    outer_gradients = outer if step.trains_base and not step.first else 0
+    layer_gradients = min(all_gradients, layer) if step.trains_base else all_gradients // model.layers
+    communication = communication_bytes(shares, (outer, outer_gradients), (layer, layer_gradients), all_gradients)
+    divided, ranks = shares.strategy, shares.ranks
+    gradients = all_gradients // (ranks if divided.gradients else 1)
+    if step.tied and optimizer.gradients >= embedding:  # whole in each process
         gradients += embedding * gradient_width  # those of the embedding and of the head, before they are added
     stored = activation_bytes(model, step) + (0 if encoder is None else encoder_bytes(encoder, step))
     fills_gaps = device == "cpu" and step.trains_base
@@ -129,13 +150,20 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     if fills_gaps:
         activations -= PASSED * min(activations, gradients)
     compiled = COMPILED_BYTES if device == "cpu" and step.varies and step.width == HALF else 0
+    together = RANK_BYTES if device == "cpu" and ranks > 1 else 0
+    if device == "cpu" and divided.weights:
+        together += weights - weights // ranks  # of the whole model, which the allocator keeps
     return Forecast(
-        base=PROCESS_BYTES[device] + compiled + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
-        weights=weights,
+        base=PROCESS_BYTES[device]
+        + together
+        + compiled
+        + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
+        weights=weights // (ranks if divided.weights else 1),
         gradients=gradients + copies,
-        optimizer=int(optimizer.state_bytes),
+        optimizer=int(optimizer.state_bytes) // (ranks if divided.optimizer else 1),
         activations=int(activations),
         head=head,
+        communication=communication,
     )
 
 

@@ -16,8 +16,9 @@ from llf_core.config.registry import method_of, optimizer_of, quantizer_of, stag
 from llf_core.config.rules.conditions import packs_examples
 from llf_core.config.weight_shapes import LAYER, count
 from llf_core.estimate.activations import TrainingPass
-from llf_core.estimate.memory_forecast import Forecast, training_memory, weight_bytes
+from llf_core.estimate.memory_forecast import ALONE, Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_sizes import model_sizes
+from llf_core.estimate.strategies import Shares, Traffic, link_of, traffic
 from llf_core.estimate.weight_count import new_token_parameters, trained_parameters
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class PlannedStep:
         gradient_width: bytes of a value of a gradient.
         quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter.
+        shares: the processes that train together.
     """
 
     sizes: ModelSizes
@@ -62,6 +64,20 @@ class PlannedStep:
     gradient_width: int
     quantized: bool = False
     rows: bool = False
+    shares: Shares = ALONE
+
+    def traffic(self, passes: int) -> Traffic:
+        """What each process sends in a step of so many micro-batches."""
+        gradients = self.optimizer.gradients * self.gradient_width
+        return traffic(
+            self.shares,
+            link_of(self.device),
+            weights=self.base_weights + self.adapter_weights,
+            trained=self.trained * self.gradient_width,
+            gradients=gradients,
+            layers=self.sizes.model.layers,
+            passes=passes,
+        )
 
     def memory(self, *, checkpointing: bool) -> Forecast:
         """Forecast the peak memory of the step, with gradient checkpointing or without, which are then compared.
@@ -83,6 +99,8 @@ class PlannedStep:
             quantized=self.quantized,
             rows=self.rows,
             encoder=self.sizes.encoder,
+            shares=self.shares,
+            parameters=self.sizes.parameters,
         )
         return dataclasses.replace(found, base=CUDA_CONTEXT) if self.device.kind == "cuda" else found
 
@@ -155,6 +173,7 @@ def plan_step(
         gradient_width=width,
         quantized=bits is not None or sizes.packed_bytes is not None,
         rows=bool(method.frozen_base and new_token_parameters(config, weights)),
+        shares=Shares(config.launch.strategy, config.launch.ranks),
     )
 
 

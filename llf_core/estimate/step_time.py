@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.registry import method_of, quantizer_of, stage_of
 from llf_core.estimate.bf16_probe import cached_speedup, default_threads
+from llf_core.estimate.cards import card_of
 from llf_core.estimate.cpu_probe import cpu_values
 from llf_core.estimate.device_speed import products_per_second
 from llf_core.estimate.devices import usual_bf16_speedup
@@ -35,7 +37,9 @@ GPU `GPU_SHARE` has them.
 STEP_SECONDS = {"cpu": 0.02, "mps": 0.02, "cuda": 0.01}
 """Seconds of a micro-batch beside its layers: the loader, the loss and the bookkeeping."""
 BYTES_PER_SECOND = {"cpu": 16e9, "mps": 60e9, "cuda": 900e9}
-"""Bytes a second that an optimizer reads and writes."""
+"""Bytes a second that an optimizer reads and writes; of a known GPU `UPDATE_SHARE` of its memory's bandwidth."""
+UPDATE_SHARE = 0.6
+"""Share of the bandwidth of the data sheet that an update reaches, as of `BYTES_PER_SECOND` on an A100."""
 UPDATE_BYTES = 16
 """Bytes of weight and gradient that an update reads and writes for each parameter, beside its state twice."""
 LOSS_SHARE = {"answers": 0.5, "texts": 1.0}
@@ -108,6 +112,13 @@ def _encoder_operations(step: PlannedStep) -> float:
     return float(training.patches * encoder.layers * encoder.inner * encoder.hidden * _FORWARD * passes)
 
 
+def threads_of_process(config: RunConfig) -> int:
+    """Compute threads of each process of a run on a CPU, which share its cores as its launcher divides them."""
+    if config.launch.threads or "LOCAL_RANK" in os.environ:  # a trainer, whose launcher has divided them
+        return config.launch.threads or default_threads()
+    return max(1, default_threads() // config.launch.num_processes)
+
+
 def step_seconds(
     config: RunConfig, step: PlannedStep, tokens: float, longest: float, *, checkpointing: bool
 ) -> StepTime:
@@ -137,7 +148,7 @@ def step_seconds(
         PluginError: two installed packages declare the same plug-in.
     """
     kind = step.device.kind
-    threads = config.launch.threads or default_threads()
+    threads = threads_of_process(config)
     speed, basis = products_per_second(step.device, threads)
     if kind == "cpu":
         speed *= CPU_SHARE
@@ -154,5 +165,7 @@ def step_seconds(
     done = FORWARD_SHARE * (1 + checkpointing) + (1 - FORWARD_SHARE) * _reached(step)
     seconds += model.layers * done * parts + passes * STEP_SECONDS[kind]
     moved = step.trained * UPDATE_BYTES + 2 * step.optimizer.state_bytes
-    seconds += moved / BYTES_PER_SECOND[kind]
+    moved /= step.shares.ranks if step.shares.strategy.optimizer else 1
+    card = card_of(step.device) if kind == "cuda" else None
+    seconds += moved / (BYTES_PER_SECOND[kind] if card is None else UPDATE_SHARE * card.bandwidth)
     return StepTime(seconds, basis)

@@ -9,6 +9,7 @@ from llf_core.config.registry import optimizer_of
 from llf_core.config.weight_shapes import LAYER
 from llf_core.estimate import TrainingPass, architecture, available_memory, training_memory
 from llf_core.estimate.model_shapes import encoder, is_multimodal, language_weights
+from llf_core.estimate.strategies import Shares
 from llf_core.models.adapter_loading import ROWS
 from llf_core.models.multimodal_parts import TOWER, trained_parts
 from llf_core.models.parameter_count import count_parameters, stored_bytes, unpacked_shape
@@ -100,6 +101,8 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             quantized=is_quantized(base),
             rows=any(ROWS in name for name in own),
             encoder=encoder(shapes) if sees else None,
+            shares=Shares(config.launch.strategy, config.launch.ranks),
+            parameters=count_parameters(model)[0],
         )
         for checkpointing in (False, True)
     )

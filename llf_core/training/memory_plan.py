@@ -74,6 +74,8 @@ def decide_checkpointing(
     )  # fmt: skip
     plain, checkpointed = both or (None, None)
     available = free_memory(context.plan.device)
+    if context.plan.device != "cuda":
+        available //= config.launch.num_processes  # which share the memory of the machine
     chosen = choose_checkpointing(config, context.model, plain, checkpointed, available)
     kept = _kept_choice(context) if resumes else None
     if kept is not None and kept != chosen.on and config.training.gradient_checkpointing is None:

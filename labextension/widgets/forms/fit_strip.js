@@ -23,6 +23,7 @@ const PARTS = [
   'optimizer',
   'activations',
   'logits',
+  'communication',
   'workspace'
 ];
 

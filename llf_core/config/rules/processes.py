@@ -161,21 +161,8 @@ PROCESSES = (
     ),
     Rule(
         ("launch",),
-        lambda c: not _here(c) and not _several(c),
+        lambda c: not _here(c),
         "The forecast of memory and time is for this machine, not for the one where the run will run.",
-        severity="note",
-    ),
-    Rule(
-        ("num_processes", "num_nodes"),
-        _several,
-        lambda c: (
-            f"The forecast of memory and time is that of one process{'' if _here(c) else ' on this machine'}. "
-            + (
-                "With strategy fsdp2 each has a share of weights, gradients and optimizer state."
-                if _shards(c)
-                else "Together they use as many times its memory."
-            )
-        ),
         severity="note",
     ),
 )

@@ -140,9 +140,7 @@ def test_strategies_say_what_they_save_and_cost_and_why_not(studio: Studio, monk
     assert row(studio, "strategy")["help"] == f"{ddp.summary} {ddp.on_cpu}"
     assert reasons(studio, "strategy") == {}
     monkeypatch.setattr("llf_widgets.forms.places.gpu_count", lambda: 2)
-    assert row(studio, "num_processes")["messages"][0]["text"].startswith(
-        "The forecast of memory and time is that of one process. "
-    )
+    assert row(studio, "num_processes")["messages"] == []
     studio.set(lora_init="pissa")
     assert row(studio, "strategy")["help"] == ddp.summary
     assert "Strategy fsdp2 trains plain LoRA so far" in reasons(studio, "strategy")["fsdp2"]

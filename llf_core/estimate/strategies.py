@@ -1,0 +1,210 @@
+"""What a strategy divides among the processes of a run, and what they send each other in a step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.estimate.cards import card_of
+
+if TYPE_CHECKING:
+    from llf_core.estimate.devices import Device
+
+DDP_BUCKET = 25 << 20
+"""Bytes of gradients that DDP sums in one call (torch's `bucket_cap_mb`)."""
+ZERO_BUCKET = 2_000_000_000
+"""Bytes that ZeRO 1 and 2 send in one call: DeepSpeed's `reduce_bucket_size` of 5e8 values, in float32."""
+GATHERED_LAYERS = 2
+"""Layers that are whole at a time: the one that computes, and the next one, or the copy that it is received in."""
+BACKWARD = 2 / 3
+"""Share of the backward pass in the operations of a step."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which parts of the state of training each process has only its share of.
+
+    Source:
+        ZeRO, arXiv 1910.02054, section 5 and figure 1.
+    """
+
+    weights: bool = False
+    gradients: bool = False
+    optimizer: bool = False
+
+
+STRATEGIES = {
+    "ddp": Strategy(),
+    "fsdp2": Strategy(weights=True, gradients=True, optimizer=True),
+    "zero1": Strategy(optimizer=True),
+    "zero2": Strategy(gradients=True, optimizer=True),
+    "zero3": Strategy(weights=True, gradients=True, optimizer=True),
+}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The processes of a run and what is divided among them.
+
+    Attributes:
+        name: a key of `STRATEGIES`.
+        ranks: number of processes.
+    """
+
+    name: str = "ddp"
+    ranks: int = 1
+
+    @property
+    def strategy(self) -> Strategy:
+        """What is divided; nothing in one process."""
+        return STRATEGIES[self.name] if self.ranks > 1 else Strategy()
+
+
+def communication_bytes(shares: Shares, outer: tuple[int, int], layer: tuple[int, int], gradients: int) -> int:
+    """Bytes of what a process holds for the others, beside its share of weights, gradients and optimizer state.
+
+    DDP: the buckets, which hold all gradients once more. ZeRO 1 and 2: two buckets. Sharded weights: those outside the
+    layers, which stay whole until the backward pass ends, with their gradients and the copy of these that is sent; and
+    `GATHERED_LAYERS` layers.
+
+    Args:
+        shares: the processes.
+        outer: bytes of the weights outside the layers, and of their gradients.
+        layer: bytes of the weights of a layer, and of their gradients.
+        gradients: bytes of all gradients.
+    """
+    if shares.ranks == 1:
+        return 0
+    if shares.strategy.weights:
+        return outer[0] + GATHERED_LAYERS * layer[0] + outer[1] + max(outer[1], layer[1])
+    if shares.strategy.optimizer:
+        return 2 * min(gradients, ZERO_BUCKET)
+    return gradients
+
+
+@dataclass(frozen=True)
+class Link:
+    """What the processes of a run are connected by.
+
+    Attributes:
+        bandwidth: bytes a second in one direction that each process sends within a machine.
+        network: bytes a second in one direction between machines, all processes of one together.
+        machine: processes of a machine.
+        hop: seconds from one process to the next within a machine, beside the bytes.
+        tree_hop: the same in a tree, of messages of few bytes.
+        overlaps: whether a process sends while it computes; on a CPU the same cores do both.
+    """
+
+    bandwidth: float
+    network: float
+    machine: int
+    hop: float
+    tree_hop: float
+    overlaps: bool = True
+
+
+NET_HOP, NET_TREE_HOP = 9.6e-6, 8.5e-6
+NVLINK, PCIE = (3.4e-6, 1.2e-6), (5.7e-6, 1.9e-6)
+"""Seconds of a hop in a ring and in a tree. Source: NCCL, `src/graph/tuning.cc`, `hwLat`: ring with protocol Simple and
+tree with LL128, over NVLink, PCIe and the network."""
+FASTEST_PCIE = 64e9
+LOOPBACK = Link(bandwidth=0.9e9, network=0.125e9, machine=1 << 20, hop=4e-4, tree_hop=4e-4, overlaps=False)
+"""Processes of gloo on the CPU of one machine, measured by `benchmarks.scale` on two cores."""
+OTHER = Link(bandwidth=16e9, network=1.25e9, machine=8, hop=PCIE[0], tree_hop=PCIE[1])
+"""Links of a GPU that is not in the table: PCIe 3.0 and 10 Gbit/s, on the safe side."""
+
+
+def link_of(device: Device) -> Link:
+    """What connects several of a device."""
+    if device.kind != "cuda":
+        return LOOPBACK
+    card = card_of(device)
+    if card is None:
+        return OTHER
+    hop, tree_hop = NVLINK if card.link > FASTEST_PCIE else PCIE
+    return Link(card.link, card.network, card.machine, hop, tree_hop)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a process sends in an optimizer step.
+
+    Attributes:
+        sent: bytes.
+        seconds: how long the link takes for them.
+        hidden: seconds of these that may pass while the process computes, at most.
+        window: share of the computation beside which they may: gradients are sent in the backward pass alone.
+    """
+
+    sent: int
+    seconds: float
+    hidden: float
+    window: float = BACKWARD
+
+    def exposed(self, compute: float) -> float:
+        """Seconds in which a process waits for the link, in a step that computes for `compute` seconds."""
+        return self.seconds - min(self.hidden, compute * self.window)
+
+
+def traffic(  # noqa: PLR0913 - what a step sends
+    shares: Shares, link: Link, *, weights: int, trained: int, gradients: int, layers: int, passes: int
+) -> Traffic:
+    """What each process sends in a step, and the time it takes, by the ring algorithm.
+
+    | strategy | sent, times (N - 1) / N |
+    |---|---|
+    | ddp | gradients twice: all-reduce |
+    | zero1 | gradients: reduce-scatter; trained weights: all-gather |
+    | zero2 | as zero1, with the gradients of each micro-batch |
+    | fsdp2, zero3 | in each micro-batch all weights twice: all-gather before each pass; and gradients: reduce-scatter |
+
+    A ring of N processes takes N - 1 hops for a reduce-scatter or an all-gather, and an all-reduce is both; a tree
+    takes fewer. A ring leaves a machine once, so that all its ports together carry what one process sends.
+
+    Args:
+        shares: the processes.
+        link: what connects them.
+        weights: bytes of all weights.
+        trained: bytes of the trained ones.
+        gradients: bytes of their gradients.
+        layers: number of layers, each of which is gathered alone.
+        passes: micro-batches of a step.
+
+    Source:
+        Volumes: ZeRO, arXiv 1910.02054, section 7. Rings: Thakur, Rabenseifner and Gropp, Optimization of Collective
+        Communication Operations in MPICH (2005), section 4. Hops: NCCL, `src/graph/tuning.cc`.
+    """
+    ranks, strategy = shares.ranks, shares.strategy
+    if ranks == 1:
+        return Traffic(0, 0.0, 0.0)
+    share = (ranks - 1) / ranks
+    bandwidth = link.bandwidth if ranks <= link.machine else min(link.bandwidth, link.network)
+
+    def seconds(amount: float, hops: float) -> float:
+        return share * amount / bandwidth + hops
+
+    ring, tree = _hops(ranks, link)
+    if strategy.weights:
+        blocks = layers + 1
+        sent = passes * (2 * weights + gradients)
+        whole = passes * (2 * seconds(weights, blocks * ring) + seconds(gradients, blocks * ring))
+        first = whole / blocks  # nothing is computed before the first weights are there, and after the last gradients
+        return Traffic(round(share * sent), whole, (whole - first) * link.overlaps, window=1.0)
+    if strategy.optimizer:
+        reduced = gradients * (passes if strategy.gradients else 1)
+        buckets = math.ceil(reduced / (ZERO_BUCKET)), math.ceil(trained / (ZERO_BUCKET))
+        hidden, rest = seconds(reduced, buckets[0] * ring), seconds(trained, buckets[1] * ring)
+        return Traffic(round(share * (reduced + trained)), hidden + rest, hidden * link.overlaps)
+    buckets_of_ddp = math.ceil(gradients / DDP_BUCKET)
+    whole = seconds(2 * gradients, buckets_of_ddp * min(2 * ring, tree))
+    hidden = whole * (1 - 1 / max(1, buckets_of_ddp)) * link.overlaps  # all but the last bucket
+    return Traffic(round(share * 2 * gradients), whole, hidden)
+
+
+def _hops(ranks: int, link: Link) -> tuple[float, float]:
+    """Seconds of the hops of a reduce-scatter or an all-gather in a ring, and of an all-reduce in a tree."""
+    machines = -(-ranks // link.machine)
+    within = min(ranks, link.machine) - 1
+    ring = (ranks - machines) * link.hop + (machines - 1) * NET_HOP
+    return ring, 2 * (within * link.tree_hop + math.ceil(math.log2(machines)) * NET_TREE_HOP)

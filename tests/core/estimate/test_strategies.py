@@ -1,0 +1,168 @@
+"""What each strategy takes of a process and what it sends, worked out by hand; and cards that nobody here has."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llf_core.config import ConfigError, RunConfig
+from llf_core.data.estimate import estimate
+from llf_core.estimate import Device, Forecaster, check_fit
+from llf_core.estimate.cards import card_of, cards, cards_of_place
+from llf_core.estimate.example_lengths import full_length
+from llf_core.estimate.memory_forecast import Forecast
+from llf_core.estimate.strategies import STRATEGIES, Link, Shares, traffic
+
+SEVEN_B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,
+}  # fmt: skip
+PARAMETERS = 6_738_415_616
+OUTER = 2 * 32000 * 4096 + 4096
+LAYER = (PARAMETERS - OUTER) // 32
+GPU = Device("cuda", "NVIDIA H100 80GB HBM3", 80 << 30, 79 << 30, bf16=True, count=8)
+CPU = Device("cpu", "a CPU", 64 << 30, 60 << 30)
+
+
+@pytest.fixture
+def seven_b(tmp_path: Path) -> dict[str, object]:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SEVEN_B))
+    return {
+        "model_name_or_path": str(folder), "dataset": "llf_demo", "cutoff_len": 512, "max_steps": 10,
+        "finetuning_type": "full", "pure_bf16": True,
+        "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4,
+    }  # fmt: skip
+
+
+def parts(config: RunConfig, shares: Shares) -> Forecast:
+    step = Forecaster(config, full_length(config), GPU).step
+    assert step is not None
+    return replace(step, shares=shares).memory(checkpointing=True)
+
+
+def test_each_strategy_divides_its_parts(seven_b: dict[str, object]) -> None:
+    config = RunConfig.load(seven_b)
+    whole = parts(config, Shares())
+    assert (whole.weights, whole.gradients, whole.optimizer) == (2 * PARAMETERS, 2 * PARAMETERS, 4 * PARAMETERS)
+    divided = {
+        name: tuple(
+            getattr(whole, part) / getattr(parts(config, Shares(name, 8)), part)
+            for part in ("weights", "gradients", "optimizer", "activations", "head")
+        )
+        for name in STRATEGIES
+    }
+    assert divided == {
+        "ddp": (1, 1, 1, 1, 1), "zero1": (1, 1, 8, 1, 1), "zero2": (1, 8, 8, 1, 1),
+        "zero3": (8, 8, 8, 1, 1), "fsdp2": (8, 8, 8, 1, 1),
+    }  # fmt: skip
+
+
+def test_what_a_process_holds_for_the_others(seven_b: dict[str, object]) -> None:
+    config = RunConfig.load(seven_b)
+    held = {name: parts(config, Shares(name, 8)).communication for name in STRATEGIES}
+    gathered = 2 * (OUTER + 2 * LAYER + OUTER + max(OUTER, LAYER))
+    assert held == {
+        "ddp": 2 * PARAMETERS, "zero1": 4_000_000_000, "zero2": 4_000_000_000,
+        "zero3": pytest.approx(gathered, abs=64), "fsdp2": pytest.approx(gathered, abs=64),
+    }  # fmt: skip
+    lora = RunConfig.load({**seven_b, "finetuning_type": "lora", "pure_bf16": False, "bf16": True})
+    adapters = parts(lora, Shares()).gradients
+    found = parts(lora, Shares("fsdp2", 8)).communication
+    assert found == pytest.approx(2 * (OUTER + 2 * LAYER) + adapters / 32, rel=0.02)  # the base has no gradients
+
+
+def test_bytes_and_seconds_of_a_step() -> None:
+    link = Link(bandwidth=100.0, network=40.0, machine=4, hop=0.0, tree_hop=0.0)
+    size = {"weights": 1000, "trained": 500, "gradients": 800, "layers": 9, "passes": 3}
+    found = {name: traffic(Shares(name, 4), link, **size) for name in STRATEGIES}
+    assert {name: one.sent for name, one in found.items()} == {
+        "ddp": 1200,  # 2 x 800 x 3/4
+        "zero1": 975,  # (800 + 500) x 3/4
+        "zero2": 2175,  # (3 x 800 + 500) x 3/4
+        "zero3": 6300, "fsdp2": 6300,  # 3 x (2 x 1000 + 800) x 3/4
+    }  # fmt: skip
+    assert {name: one.seconds for name, one in found.items()} == pytest.approx(
+        {name: one.sent / 100 for name, one in found.items()}
+    )
+    assert traffic(Shares("fsdp2", 8), link, **size).seconds == pytest.approx(
+        3 * 2800 * 7 / 8 / 40, rel=1e-4
+    )  # two machines
+    assert traffic(Shares("fsdp2", 1), link, **size).sent == 0
+    assert found["fsdp2"].exposed(1000.0) == pytest.approx(6.3)  # one of ten blocks
+    assert found["fsdp2"].exposed(50.0) == pytest.approx(13.0)
+    assert found["zero1"].exposed(1000.0) == pytest.approx(3.75)  # the weights after the update
+
+
+def test_hops_take_longer_the_more_processes_there_are() -> None:
+    link = Link(bandwidth=1e12, network=1e12, machine=8, hop=1e-6, tree_hop=5e-7)
+    size = {"weights": 0, "trained": 0, "gradients": 1, "layers": 9, "passes": 1}  # 10 blocks, each with 3 calls
+    assert traffic(Shares("fsdp2", 8), link, **size).seconds == pytest.approx(3 * 10 * 7e-6)
+    ring = 14 * 1e-6 + 9.6e-6
+    assert traffic(Shares("fsdp2", 16), link, **size).seconds == pytest.approx(3 * 10 * ring)
+    assert traffic(Shares("ddp", 16), link, **size).seconds == pytest.approx(2 * (7 * 5e-7 + 8.5e-6))
+
+
+def test_processes_on_a_cpu_share_its_memory_and_those_on_gpus_do_not(seven_b: dict[str, object]) -> None:
+    two = RunConfig.load({**seven_b, "num_processes": 2, "max_steps": -1, "num_train_epochs": 1})
+    for device, together in ((CPU, 2), (GPU, 1)):
+        found = check_fit(two, devices=(device,))
+        assert found.memory is not None
+        assert found.rooms[0].needed == together * found.memory.total
+        assert [one.strategy for one in found.strategies][:2] == ["ddp", "fsdp2"]
+    assert "in each of 2 processes;" in found.text()
+
+
+def test_a_model_is_whole_before_it_is_sharded(seven_b: dict[str, object]) -> None:
+    found = check_fit(RunConfig.load({**seven_b, "num_processes": 8, "strategy": "fsdp2"}), devices=(GPU,))
+    assert found.memory is not None
+    assert found.memory.weights == PARAMETERS * 2 // 8
+    small = replace(GPU, total=14 << 30, free=14 << 30)
+    held = check_fit(RunConfig.load({**seven_b, "num_processes": 64, "strategy": "fsdp2"}), devices=(small,))
+    assert held.memory is not None
+    assert held.memory.total < held.rooms[0].usable
+    assert held.loading is not None
+    assert "each process holds all of it" in held.text()
+    assert held.fits is False
+
+
+def test_several_processes_make_fewer_steps_of_more_tokens(seven_b: dict[str, object]) -> None:
+    keys = {**seven_b, "max_steps": -1, "num_train_epochs": 1}
+    one, eight = (estimate({**keys, "num_processes": 1}, on).duration for on in ("H100", "8 x H100"))
+    assert one is not None
+    assert eight is not None
+    assert (one.steps, eight.steps) == (49, 7)  # 195 examples, 4 of a process in a step
+    assert eight.computed == one.computed
+    assert eight.sent == pytest.approx(2 * 2 * PARAMETERS * 7 / 8)
+    assert eight.tokens_per_second == pytest.approx(8 * one.tokens_per_second * one.step_seconds / eight.step_seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "count", "mib"),
+    [
+        ("8 x H100 80GB", "H100 80GB", 8, 81559), ("h100", "H100 80GB", 1, 81559), ("16 A100", "A100 80GB", 16, 81920),
+        ("2x NVIDIA A100-40GB", "A100 40GB", 2, 40960), ("4090", "RTX 4090 24GB", 1, 24564),
+        ("4 * H100 PCIe", "H100 PCIe 80GB", 4, 81559),
+    ],
+)  # fmt: skip
+def test_cards_by_their_names(text: str, name: str, count: int, mib: int) -> None:
+    found = cards_of_place(text)
+    assert (found.name, found.count, found.total) == (name, count, mib << 20)
+
+
+@pytest.mark.parametrize("text", ["8 x Z9", "8 x A100 20GB", "0 x H100", "5000 H100", "", "8"])
+def test_a_text_that_names_no_card_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="Expected"):
+        cards_of_place(text)
+
+
+def test_a_found_card_has_the_figures_of_its_name_and_memory() -> None:
+    found = {
+        name: card_of(Device("cuda", name, mib << 20, 0))
+        for name, mib in (("NVIDIA A100-SXM4-40GB", 40960), ("NVIDIA A100-SXM4-80GB", 81920), ("NVIDIA L40S", 46068),
+                          ("NVIDIA RTX A4000", 16376))
+    }  # fmt: skip
+    assert [one and (one.name, one.size) for one in found.values()] == [("A100", 40), ("A100", 80), ("L40S", 48), None]
+    assert len({(one.name, one.size) for one in cards()}) == len(cards())
