@@ -42,6 +42,8 @@ export interface IRun {
   evaluated?: Record<string, number | string>;
   /** Whether there is a result or a complete checkpoint; null if the server has not looked for one. */
   weights: boolean | null;
+  /** Where it runs, if that is more than one process of this machine. */
+  place?: string;
   model: string;
   dataset: string;
   method: string;

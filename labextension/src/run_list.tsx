@@ -278,9 +278,9 @@ function RunRow(props: IRowProps): React.JSX.Element {
             <i style={{ width: `${100 * share}%` }} />
           </span>
         )}
-        {run.tags.length > 0 && (
+        {(run.place || run.tags.length > 0) && (
           <span className="llf-RunsPanel-tags llf-ellipsis">
-            {run.tags.join(', ')}
+            {[run.place, ...run.tags].filter(Boolean).join(', ')}
           </span>
         )}
       </button>

@@ -19,6 +19,7 @@ from llf_core.runs.latest_metrics import evaluated
 from llf_core.runs.meta import read_meta
 from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values
 from llf_core.runs.pace import Pace, read_pace, remaining
+from llf_core.runs.place import PLACE_KEYS, place_text
 from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.sparkline import CurveSummary, curve_summary
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG_HEAD = 32 * 1024  # bytes
-SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
+SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type", *PLACE_KEYS)
 _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
 
 
@@ -49,6 +50,7 @@ class Row:
         attempt: number of the attempt, from 1.
         reason: why the run is in this state, in sentences; None if there is nothing to say.
         finding: what its curves say against the result of a finished run.
+        place: where it runs, see `place_text`; empty for one process of this machine.
         method: `finetuning_type` of its config.
         step_seconds: duration of the last step in seconds; None before the first.
         per_step: current seconds per step, evaluations and checkpoints included; None while unknown.
@@ -75,6 +77,7 @@ class Row:
     finding: str | None = None
     device: str | None = None
     host: str | None = None
+    place: str = ""
     model: str = ""
     dataset: str = ""
     stage: str = ""
@@ -198,6 +201,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         finding=status.finding,
         device=status.device,
         host=status.host,
+        place=place_text(config, status.mirror),
         model=config.get("model_name_or_path", ""),
         dataset=config.get("dataset", ""),
         stage=config.get("stage", ""),

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import with_unit
+from llf_core.runs.place import place_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
 
 
-def describe_run(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
-    """Describe a run: `smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples)`.
+def describe_run(
+    config: dict[str, Any], data_event: dict[str, Any] | None, mirror: Mapping[str, object] | None = None
+) -> str:
+    """Describe a run: `smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples), 2 processes (DDP)`.
 
     Unknown parts and `sft`, the default stage, are omitted, so that the line stays short; empty if nothing is known.
 
     Args:
         config: flat keys.
         data_event: the run's `data` event, once the data was prepared; None before.
+        mirror: see `place_text`.
     """
     parts = []
     model = config.get("model_name_or_path")
@@ -42,7 +49,8 @@ def describe_run(config: dict[str, Any], data_event: dict[str, Any] | None) -> s
         if data_event and isinstance(data_event.get("examples"), int):
             text += f" ({with_unit(data_event['examples'], 'example')})"
         parts.append(text)
-    return ", ".join(parts)
+    parts.append(place_text(config, mirror))
+    return ", ".join(filter(None, parts))
 
 
 def _short(name: object) -> str:

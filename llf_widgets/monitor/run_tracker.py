@@ -350,7 +350,7 @@ class RunTracker:
             id=self.folder.id,
             name=self._name,
             state=status.state,
-            description=describe_run(self.config, data),
+            description=describe_run(self.config, data, status.mirror),
             reason=status.reason,
             stale=(status.reason or "") if status.mirror is not None and status.state in LIVE_STATES else "",
             finding=status.finding,

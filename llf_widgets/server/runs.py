@@ -207,7 +207,7 @@ class RunDetails:
             "trained": self._trained,
             "evaluations": self._evaluations.json(),
             "exports": exports_json(folder),
-            "environment": _environment(folder),
+            "environment": _environment(folder, row.place),
             "events": [_shown(event, row.state) for event in self._notices if is_active(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:MAX_TEXT] for line in reader.log_tail(MAX_LOG_LINES).splitlines()],
@@ -245,13 +245,14 @@ def _short(value: object) -> object:
     return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
-def _environment(folder: RunFolder) -> dict[str, str]:
+def _environment(folder: RunFolder, place: str) -> dict[str, str]:
     """Where and with what a run was started, as short texts."""
     env = read_object_or_empty(folder.env)
     keys = ("packages", "device", "git", "notebook", "data", "parent")
     there = [env.get(key) for key in keys]
     packages, device, git, notebook, data, parent = (one if isinstance(one, dict) else {} for one in there)
     found = {
+        "place": place,
         "device": device.get("name"),
         "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers") if packages.get(name)),
         "notebook": notebook.get("path"),

@@ -29,6 +29,11 @@ it('shows the remaining time and the tags', () => {
   expect(rows()[0].textContent).toContain('best, faq');
 });
 
+it('says where a run runs', () => {
+  showRuns(run('a', { place: 'box, 2 processes (DDP)', tags: ['best'] }));
+  expect(rows()[0].textContent).toContain('box, 2 processes (DDP), best');
+});
+
 it('says how to find runs that are not in the list', () => {
   model.runs = Array.from({ length: 200 }, (_, place) => run(`r${place}`));
   model.total = 301;
