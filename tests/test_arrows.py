@@ -123,6 +123,7 @@ def test_the_server_reads_runs_only(path: Path) -> None:
         "llf_core.lazy_exports",
         "llf_core.user_error",
         "llf_core.runs",
+        "llf_core.remote.address",
         "llf_core.__version__",
         "llf_widgets.server",
         "llf_widgets.home",
