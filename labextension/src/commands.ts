@@ -118,6 +118,7 @@ const OF_ANY_HOST = new Set([
   'llf:open-monitor',
   'llf:compare',
   'llf:fetch',
+  'llf:resume',
   'llf:stop',
   'llf:checkpoint',
   'llf:kill',
@@ -198,12 +199,13 @@ export function addCommands(
   };
   /** Resumes a run in a cell, which shows a monitor unless the notebook has one of this run. */
   const resume = async (run: IRun): Promise<void> => {
-    const trust = await confirmForeignCode(model, run, trans);
+    // a host allows its own code
+    const trust = model.host ? '' : await confirmForeignCode(model, run, trans);
     if (trust === null) {
       return;
     }
     const shown = await showMonitor(app, tracker, run.id);
-    const code = `run = llf.attach("${run.id}").resume(${trust})`;
+    const code = `run = llf.attach("${model.nameOf(run)}").resume(${trust})`;
     const cell = await runCode(shown ? code : `${code}\nllf.Monitor(run)`);
     if (!cell) {
       return;

@@ -101,7 +101,7 @@ export function RunDetails(props: IRunDetailsProps): React.JSX.Element {
         {props.isElsewhere && status.state === 'finished' && (
           <button onClick={props.onFetch}>{trans.__('Fetch result')}</button>
         )}
-        {!props.isElsewhere && RESUMABLE_STATES.includes(status.state) && (
+        {RESUMABLE_STATES.includes(status.state) && (
           <button
             aria-disabled={props.isResuming}
             onClick={() => props.isResuming || props.onResume()}

@@ -73,8 +73,6 @@ def resume(  # noqa: PLR0913 - each of them is optional
         PluginError: two installed packages declare the same name or key.
     """
     now = shown_status(folder)
-    if now.mirror is not None:
-        raise RuntimeError(f"{folder.id} is a run of {now.mirror.get('host')}. Resume it there.")
     if now.state == "finished":
         raise RuntimeError(f"{folder.id} has finished. Start a new run to train further.")
     if not now.has_ended:

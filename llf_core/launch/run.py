@@ -9,9 +9,10 @@ from llf_core.launch.launchers import start_run
 from llf_core.launch.launchers.torchrun import joins, wait_until_begun
 from llf_core.launch.resume import resume
 from llf_core.launch.run_control import RunControl
+from llf_core.launch.send_run import resume_there
 from llf_core.remote.address import is_address
 from llf_core.remote.open_mirror import fetch_result, open_mirror
-from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run
+from llf_core.runs import Checkpoints, RunReader, folder_bytes, open_run, read_status
 from llf_core.runs.change_journal import read_changes
 from llf_core.runs.config_file import read_config, run_config
 from llf_core.runs.status import BrokenRunError
@@ -228,6 +229,12 @@ class Run(RunControl):
             OSError: a file of the run cannot be read or written, or another process holds the run's lock.
             PluginError: two installed packages declare the same name or key.
         """
+        mirror = read_status(self.folder).mirror
+        if mirror is not None:
+            if rewards is not None or trust:
+                raise RuntimeError(f"`rewards` and `trust` need the host itself: resume {self.id} on {mirror['host']}.")
+            resume_there(self.folder, str(mirror["host"]), env, command, num_processes)
+            return self
         if joins(read_config(self.folder.config)):
             wait_until_begun(self.folder)
         else:

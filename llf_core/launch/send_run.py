@@ -119,3 +119,27 @@ def send_run(
     request = {"do": "start", "folder": there, "wanted": folder.id, "env": dict(env), "command": command}
     run = ask(host, request, module=START_SENT, timeout=START_SECONDS)["run"]
     return open_mirror(f"ssh://{host}/{run}", root)
+
+
+def resume_there(
+    folder: RunFolder,
+    target: str,
+    env: Mapping[str, str] | None,
+    command: Sequence[str] | None,
+    num_processes: int | None,
+) -> None:
+    """Resume a mirrored run on its host, and follow it again.
+
+    Raises:
+        RemoteError: the host cannot be reached, or refuses to.
+    """
+    host, _ = parse_address(f"ssh://{target}")
+    request = {
+        "do": "resume",
+        "run": folder.id,
+        "env": dict(env or {}),
+        "command": None if command is None else list(command),
+        "num_processes": num_processes,
+    }
+    ask(host, request, module=START_SENT, timeout=START_SECONDS)
+    open_mirror(f"ssh://{host}/{folder.id}", folder.home.parent.parent)

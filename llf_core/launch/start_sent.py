@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.environment import start_facts
 from llf_core.launch.launchers import start_run
+from llf_core.launch.resume import resume
 from llf_core.launch.start import load_checked_config
 from llf_core.redaction.file_modes import make_folder, make_private
 from llf_core.remote.on_host import serve
-from llf_core.runs import RunFolder, home, update_env
+from llf_core.runs import RunFolder, home, open_run, update_env
 from llf_core.runs.creation import rename_to_free_id
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.folder import check_run_id
@@ -39,6 +40,8 @@ def _answer(request: Mapping[str, Any]) -> Mapping[str, object]:
             return {"folder": str(folder)}
         case "start":
             return {"run": _start(request).id}
+        case "resume":
+            return {"run": _resume(request).id}
     raise ValueError(f"Unknown request {str(request.get('do'))[:40]!r}.")
 
 
@@ -59,6 +62,14 @@ def _start(request: Mapping[str, Any]) -> RunFolder:
         shutil.rmtree(place, ignore_errors=True)
     sign_run(run)
     start_run(run, {**dict(request.get("env") or {}), "LLF_HOME": str(home())}, command)
+    return run
+
+
+def _resume(request: Mapping[str, Any]) -> RunFolder:
+    """Begin the next attempt of a run of this machine that has ended."""
+    run, command, env = open_run(check_run_id(str(request["run"]))), request.get("command"), request.get("env")
+    resume(run, env, check_config=command is None, num_processes=request.get("num_processes"))
+    start_run(run, {**dict(env or {}), "LLF_HOME": str(home())}, command)
     return run
 
 

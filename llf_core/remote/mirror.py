@@ -197,7 +197,9 @@ class Mirror:
         """
         self._lock = open_lock(folder.path / ".mirror.lock")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A process that has everything of an ended run is about to end, and the run may have been resumed.
+            complete = folder.status.exists() and (read_status(folder).mirror or {}).get("complete")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if complete else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(self._lock)
             self._opened(folder)

@@ -45,7 +45,7 @@ def test_a_run_of_another_host_is_listed_followed_and_stopped(page: Any, lab: An
     row.click()
     details = panel.locator(".llf-Details")
     expect(details.locator(".llf-State")).to_have_text("running")
-    expect(details.get_by_role("button", name="Resume")).to_have_count(0)
+    expect(details.get_by_role("button", name="Evaluate")).to_have_count(0)
     details.get_by_role("button", name="Stop").click()
     expect(details.locator(".llf-State")).to_have_text("stopped")
     assert until(lambda: far.state == "stopped")

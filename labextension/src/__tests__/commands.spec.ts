@@ -576,6 +576,7 @@ it('follows, steers and fetches runs of another host, and changes nothing of the
     'llf:open-monitor',
     'llf:compare',
     'llf:fetch',
+    'llf:resume',
     'llf:stop',
     'llf:checkpoint',
     'llf:kill',

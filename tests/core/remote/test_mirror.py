@@ -58,10 +58,14 @@ def test_a_run_is_mirrored_steered_and_told_stale_until_the_link_heals(box, far,
     until(lambda: near.status().mirror["complete"])
     assert [one["id"] for one in run.events() if one["type"] == "answer"] == [sent]
     assert contents(near) == contents(run)
+    near.resume(command=[sys.executable, str(PROGRAM), str(run.folder.path), "brief"])
+    assert near.wait(120, progress=False).state == run.status().state == "finished"
+    assert (near.status().attempt, run.status().attempt) == (2, 2)
+    until(lambda: contents(near) == contents(run))
     assert near.metrics().equals(run.metrics())
     assert not list(near.folder.control.iterdir())
     until(lambda: not running(processes_of(llf_home), SIDES[0]) and not running(processes_of(box.home), SIDES[1]))
-    with pytest.raises(RuntimeError, match="is a run of box"):
+    with pytest.raises(RuntimeError, match=r"box: .* has finished"):
         near.resume()
 
 
