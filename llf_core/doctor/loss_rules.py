@@ -75,6 +75,8 @@ CREEP, CREEP_LEAST = 0.15, 100e6
 """Share and bytes by which memory has grown."""
 BLOCKS = 8
 """Number of parts of a run over which memory must grow monotonically."""
+WAITS, WAITING = 10, 0.2
+"""Number of logged values in which the same process is the slowest, and the share of a step that the others wait."""
 STALL, STALL_LEAST = 20.0, 120.0
 """A step has stalled after this multiple of its usual duration, and at least this many seconds."""
 
@@ -477,6 +479,54 @@ def stalled(metrics: RunMetrics) -> Finding | None:
     )
 
 
+def slowest_process(metrics: RunMetrics) -> Finding | None:
+    """Find a process that the others wait for: the slowest in the last `WAITS` values, for a share of `WAITING`.
+
+    Batches of different lengths make now one process the slowest, now another.
+
+    Returns:
+        The finding; None if it changes, they wait less, or fewer values are logged.
+    """
+    names = sorted((name for name in metrics.series if name.startswith("waiting/")), key=lambda name: (len(name), name))
+    waits = [metrics.line(name)[1][-WAITS:] for name in names]
+    steps, seconds = metrics.line("step_seconds")
+    if len(names) < 2 or any(len(one) < WAITS for one in (*waits, seconds)):  # noqa: PLR2004 - several processes
+        return None
+    waited = np.array(waits)
+    slowest = waited.argmin(axis=0)
+    lost = (waited.sum(axis=0) - len(names) * waited.min(axis=0)) / (len(names) - 1)
+    usual, wait = float(np.median(seconds[-WAITS:])), float(np.median(lost))
+    if len(set(slowest)) > 1 or not usual or wait < WAITING * usual:
+        return None
+    rank = names[slowest[0]].removeprefix("waiting/")
+    return Finding(
+        "slowest_process",
+        f"Process {rank} of {len(names)} (counted from 0) is the slowest since step {steps[-WAITS]}: the others wait "
+        f"{wait:.2g} s of each step of {usual:.2g} s for it ({wait / usual:.0%}).",
+        "Check the load and the clock of its processor or GPU; a slower device slows all of them.",
+    )
+
+
+def processes_differ(metrics: RunMetrics) -> Finding | None:
+    """Find a process that divides its loss by another number or trains other weights than process 0, to the last bit.
+
+    Returns:
+        The finding; None if none was logged.
+    """
+    for name, what in (("other_loss", "divides its loss by another number"), ("other_weights", "has other weights")):
+        steps, ranks = metrics.line(name)
+        if len(steps):
+            told = f"Process {ranks[0]:.0f} (counted from 0) {what} than process 0 at step {steps[0]}."
+            return Finding(
+                "processes_differ",
+                f"{told} From there on the result is not that of one process with the same batches.",
+                "Go on from a checkpoint before that step. If it happens again, check the memory of that machine or "
+                "GPU, and plug-ins that change weights.",
+                outcome=f"{told} The result is unusable.",
+            )
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     Rule("not_finite", not_finite),
     Rule("nothing_learned", nothing_learned, with_loss("likelihood")),
@@ -495,6 +545,8 @@ RULES: tuple[Rule, ...] = (
     Rule("slower", throughput_drops, with_loss("likelihood", "preference")),
     Rule("memory_creeps", memory_leaks),
     Rule("stalled", stalled),
+    Rule("slowest_process", slowest_process),
+    Rule("processes_differ", processes_differ),
     Rule("likelihood_falls", chosen_likelihood_falls, compares_pairs),
     Rule("no_preference", no_preference, ranks_pairs),
     Rule("kl_runs_away", partial(kl_too_high, high=30.0, of="a completion"), samples_one),

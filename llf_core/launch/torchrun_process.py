@@ -10,14 +10,18 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from llf_core.runs import RunFolder, RunReader, RunWriter, read_status
+from llf_core.doctor.finding import Finding
+from llf_core.runs import RunFolder, RunReader, RunWriter, read_status, status
+from llf_core.runs.process import host
 from llf_core.runs.process_exit import exit_with
+from llf_core.runs.status import BrokenRunError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -26,6 +30,8 @@ LOST_RANK = 3
 """Exit code of a rank that ended since another one had ended."""
 ELSEWHERE_SECONDS = 5.0
 """How long another machine may take to record which of its ranks has ended."""
+LOOK_SECONDS, STILL_SECONDS = 1.0, 3.0
+"""Seconds between two looks at the ranks, and until one that a signal has stopped is named; chosen by hand."""
 
 
 def main() -> int:
@@ -44,6 +50,7 @@ def main() -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     command = ["-P", "-m", "llf_core.training.main", str(folder.path)]
+    threading.Thread(target=_watch_ranks, args=(folder, processes * nodes), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="llf-torchrun-") as errors:
         settings = LaunchConfig(
             min_nodes=nodes,
@@ -75,6 +82,51 @@ def _pass_on(folder: RunFolder, node: int) -> None:
             rank.send_signal(signal.SIGTERM)
     elif node == 0 and now.trainer is not None and now.trainer.pid != os.getpid() and now.trainer.alive():
         os.kill(now.trainer.pid, signal.SIGTERM)
+
+
+def _watch_ranks(folder: RunFolder, of: int) -> None:
+    """Name the rank of this machine that a signal has stopped, for which all others wait, until it goes on."""
+    attempt, still_since, told = read_status(folder).attempt, 0.0, ""
+    while True:
+        time.sleep(LOOK_SECONDS)
+        still = _stopped_rank()
+        still_since = 0.0 if still is None else still_since or time.time()
+        try:
+            if still is not None and not told and time.time() - still_since >= STILL_SECONDS:
+                told = _tell_stopped(folder, attempt, *still, of, still_since)
+            elif still is None and told:
+                if read_status(folder).reason == told:
+                    status.update(folder, of_attempt=attempt, reason=None)
+                told = ""
+        except (OSError, BrokenRunError):  # a full disk, or a run that is removed
+            continue
+
+
+def _stopped_rank() -> tuple[int, int] | None:
+    """Number and process id of a rank of this machine that stands still."""
+    for process in psutil.Process().children():
+        try:
+            if process.status() == psutil.STATUS_STOPPED:
+                return int(process.environ().get("RANK", "0")), process.pid
+        except psutil.Error:  # it ends
+            continue
+    return None
+
+
+def _tell_stopped(folder: RunFolder, attempt: int, rank: int, pid: int, of: int, since: float) -> str:  # noqa: PLR0913, PLR0917
+    """Write that a rank stands still as a finding and into the status; returns the status's sentence."""
+    when = time.strftime("%H:%M:%S", time.localtime(since))
+    message = (
+        f"Process {rank} of {of} (counted from 0) stands still since {when}: a signal such as SIGSTOP has stopped it, "
+        "and the others wait for it."
+    )
+    fix = f"Let it go on with kill -CONT {pid} on {host()}, or kill the run."
+    reason = f"{message} {fix}"
+    step = status.update(folder, of_attempt=attempt, reason=reason).step
+    writer = RunWriter(folder, attempt)
+    writer.event("finding", **Finding("stands_still", message, fix, until=step + 1).event())
+    writer.release()
+    return reason
 
 
 def _end_as(folder: RunFolder, failures: dict[int, ProcessFailure], processes: int, nodes: int) -> int:

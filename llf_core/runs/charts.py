@@ -281,6 +281,12 @@ CHARTS: tuple[Chart, ...] = (
         detail=True,
     ),
     Chart(
+        "Waiting for other processes, seconds",
+        "How long each process waits for the others in a step. The slowest one waits least.",
+        {"waiting/*": "process *"},
+        detail=True,
+    ),
+    Chart(
         "Expert balance loss",
         "How unevenly routers spread tokens over experts. Evenly spread, it is the number of experts for each token.",
         {"aux_loss": "balance loss"},

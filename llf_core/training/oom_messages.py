@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.number_format import with_unit
 from llf_core.data.batch_split import document_count, token_count
 from llf_core.stages.base.oom_retry import DoesNotFitError
+from llf_core.stages.base.ranks import rank, world_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,7 +38,7 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
         else "A lower cutoff_len or gradient_checkpointing needs less memory."
     )
     return (
-        f"Out of memory on {_amount(part)} at once in step {step}. This step is repeated, and every "
+        f"Out of memory on {_amount(part)} at once in step {step}{_rank()}. This step is repeated, and every "
         f"one after it, with each batch in {count} parts: {_examples(size)} at a time become {_examples(smaller)}, "
         f"accumulation of {accumulation} becomes {accumulation * count}, "
         f"{_and_the_result(batch_dependent=batch_dependent)}. {remedy}"
@@ -102,7 +103,7 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
     name = f"Example {example['index'] + 1}" if "index" in example else "One example"
     longest = max((len(example[key]) for key in example if key.endswith("_ids")), default=tokens)
     return DoesNotFitError(
-        f"{name} of {tokens:,} tokens does not fit in memory, even alone.",
+        f"{name} of {tokens:,} tokens does not fit in memory, even alone{_rank()}.",
         f"{_reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} truncates it.",
     )
 
@@ -125,7 +126,7 @@ def multi_process_error(
 ) -> DoesNotFitError:
     """Create the error of a run with several processes, of which one ran out of memory.
 
-    It cannot repeat its step while the others wait for its gradients.
+    It cannot repeat its step while the others wait for its gradients or shards.
 
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
@@ -136,8 +137,8 @@ def multi_process_error(
     """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
     return DoesNotFitError(
-        f"One process ran out of memory on {_amount(part)}, and a distributed step cannot be "
-        "repeated in smaller parts.",
+        f"Out of memory on {_amount(part)}{_rank()}, and its step cannot be repeated in smaller parts while the others "
+        "wait for its sums.",
         remedy,
     )
 
@@ -167,6 +168,11 @@ def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_
         f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
         f"{accumulation * 2}{'' if batch_dependent else ': the result is the same'}."
     )
+
+
+def _rank() -> str:
+    """Which process it is, where several train together."""
+    return f", in process {rank()} of {world_size()} (counted from 0)" if world_size() > 1 else ""
 
 
 def _amount(part: Batch) -> str:

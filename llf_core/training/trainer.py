@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from contextlib import nullcontext
 from functools import partial
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from llf_core.config.rules.evaluation_metrics import of_set
 from llf_core.data.batch_split import document_count, has_media, token_count, trained_token_count
 from llf_core.stages.base.loop import TrainingLoop, inner_optimizer
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
-from llf_core.stages.base.ranks import from_main, sum_over_ranks
+from llf_core.stages.base.ranks import average_gradients, from_all, from_main, largest_of_ranks, sum_over_ranks
 from llf_core.stages.base.sharding import is_sharded, whole_on_main
 from llf_core.stages.token_accuracy import TokenAccuracy
 from llf_core.training.evaluation_sums import EvaluationSums, together
@@ -68,6 +69,7 @@ class RunTrainer(TrainingLoop):
         evaluation_sets: positions of the evaluation examples of each data set, by its name in metrics. Each of them is
             evaluated by itself, and all together; without any, only all together.
         counts_accuracy: whether evaluations measure the accuracy of tokens.
+        split_told: why this rank repeats its step in smaller parts, until it tells the others.
     """
 
     stage: LossStage
@@ -75,6 +77,7 @@ class RunTrainer(TrainingLoop):
     answer_metrics: AnswerMetrics | None = None
     evaluation_sets: Mapping[str, Sequence[int]] = MappingProxyType({})
     counts_accuracy: bool = False
+    split_told: str = ""
 
     # compute_loss divides by the count of the whole step, so the Trainer must not divide again.
     loss_is_scaled_for_ga = True
@@ -106,6 +109,7 @@ class RunTrainer(TrainingLoop):
         self._examples: list[Tensor] = []
         self._recorded: list[Tensor] = []
         self._randomness = RNGState(self.args.device)
+        self._agreed_parts = 1  # of a batch, on all ranks
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -142,8 +146,10 @@ class RunTrainer(TrainingLoop):
         if self._ends_void:
             counts[-1] = torch.zeros_like(counts[-1])
         own = torch.stack(counts).sum(0).to(device)
+        began = time.perf_counter()
         whole = sum_over_ranks(own)
-        self._tokens = whole[:2]
+        self.waited += time.perf_counter() - began
+        self._tokens, self.loss_units = whole[:2], whole[2]
         return batches, whole[2]
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -164,7 +170,7 @@ class RunTrainer(TrainingLoop):
 
         Raises:
             DoesNotFitError: a single document does not fit into memory, a batch with images does not, or memory ran out
-                in one of several processes, where the others would wait.
+                in one of several processes that cannot repeat their step.
             RuntimeError: no loss depends on a trained parameter, or a kernel fails.
             ValueError, ModelError: see `compute_loss`.
         """
@@ -176,9 +182,11 @@ class RunTrainer(TrainingLoop):
         if num_items_in_batch is None:
             num_items_in_batch = self._count(inputs)
 
+        alone = self.averages_at_the_end
+
         def make(part: Batch, last: bool) -> Tensor:
             # Gradients are summed over ranks once a step; the Trainer takes care of the batches before the last.
-            quiet = nullcontext() if last else self.accelerator.no_sync(model)
+            quiet = nullcontext() if last and not alone else self.accelerator.no_sync(model)
             with quiet:
                 loss: Tensor = micro_step(model, part, num_items_in_batch)
             return loss
@@ -195,6 +203,8 @@ class RunTrainer(TrainingLoop):
         if not step_ends:
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
+        if alone:
+            self._average_gradients(model)
         self.stage.commit()
         if (method := self.stage.method) is not None:
             scaler = self.accelerator.scaler
@@ -204,6 +214,33 @@ class RunTrainer(TrainingLoop):
         self._batches, self._losses, self._pending_losses = [], [], []
         self.seen += self._tokens
         return loss
+
+    @property
+    def averages_at_the_end(self) -> bool:
+        """Whether this rank computes its step without the others, so that it can repeat it in smaller parts.
+
+        DDP instead exchanges gradients while the backward pass goes on, which hides that time where there are many of
+        them on a GPU, but leaves the others waiting after out of memory.
+        """
+        if self.accelerator.num_processes == 1 or self.stage.batch_dependent or is_sharded(self.model):
+            return False
+        return self.args.device.type == "cpu" or hasattr(self.model, "peft_config")
+
+    def _average_gradients(self, model: nn.Module) -> None:
+        """Average the gradients of the ranks, and agree on the number of parts of a batch."""
+        trained = [one for one in model.parameters() if one.requires_grad]
+        if self.args.device.type == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        parts, *present = largest_of_ranks([self.train_parts.count, *(one.grad is not None for one in trained)])
+        self.waited += time.perf_counter() - began
+        average_gradients(trained, present)
+        if parts > self._agreed_parts:
+            self._agreed_parts = self.train_parts.count = parts
+            said = next(filter(None, from_all(self.split_told)), "")  # nothing where a resumed run begins with them
+            self.split_told = ""
+            if said:
+                self.tell("per_device_train_batch_size", said)
 
     def compute_loss(
         self,
@@ -451,7 +488,8 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> Non
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
     if getattr(inner_optimizer(trainer.optimizer), "layerwise", False):
         raise layerwise_error(part, step=trainer.state.global_step + 1, size=size, checkpointed=checkpointed)
-    if trainer.accelerator.num_processes > 1:
+    several = trainer.accelerator.num_processes > 1
+    if several and not trainer.averages_at_the_end:
         raise multi_process_error(
             part, batch_dependent=batch_dependent, size=size, accumulation=accumulation, checkpointed=checkpointed
         )
@@ -461,12 +499,13 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> Non
         known = () if isinstance(trainer.train_dataset, StreamedRows) else trainer.train_dataset
         raise single_example_error(part, known, checkpointed=checkpointed)
     step = trainer.state.global_step + 1
-    trainer.tell(
-        "per_device_train_batch_size",
-        training_retry_message(
-            part, count, step=step, size=size, accumulation=accumulation, batch_dependent=batch_dependent
-        ),
+    said = training_retry_message(
+        part, count, step=step, size=size, accumulation=accumulation, batch_dependent=batch_dependent
     )
+    if several:
+        trainer.split_told = said
+    else:
+        trainer.tell("per_device_train_batch_size", said)
 
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Batch, count: int) -> None:

@@ -12,11 +12,11 @@ from transformers import Trainer, TrainerCallback
 from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
 from llf_core.stages.base.oom_retry import BatchSplitter
-from llf_core.stages.base.ranks import is_main, world_size
+from llf_core.stages.base.ranks import from_all, is_main, parameter_sum, world_size
 from llf_core.stages.base.sharding import is_sharded, keep_shards_apart, shard, whole_on_main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from datasets import Dataset
     from torch import Tensor, nn
@@ -81,6 +81,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         train_parts: in how many parts a training batch is computed.
         eval_parts: in how many parts an evaluation batch is computed.
         peak_rate: the learning rate that the schedule scales.
+        waited: seconds that this rank has waited for the others since the last log, where that is measured.
+        loss_units: what the loss of the last step was divided by, a scalar; None where a library does that.
         planned_epochs: passes over the data according to the config.
     """
 
@@ -97,7 +99,10 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self.train_parts = BatchSplitter(lambda _part, _count: None)
         self.eval_parts = BatchSplitter(lambda _part, _count: None)
         self.peak_rate: float = self.args.learning_rate
+        self.waited = 0.0
+        self.loss_units: Tensor | None = None
         self.planned_epochs = 0
+        self._logged_at = 0
         self._schedule_options = dict(self.args.lr_scheduler_kwargs or {})
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -150,7 +155,25 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         norm = getattr(inner_optimizer(self.optimizer), "gradient_norm", None)
         if norm is not None and "grad_norm" in logs:
             logs["grad_norm"] = norm.item()
+        if "loss" in logs and world_size() > 1:
+            logs |= self._compare_ranks(logs)
         super().log(logs, start_time)
+
+    def _compare_ranks(self, logs: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of the ranks: the slowest one, and one that trains other weights or divides its loss otherwise."""
+        steps = max(1, self.state.global_step - self._logged_at)
+        self._logged_at = self.state.global_step
+        whole = [one for one in self.model.parameters() if one.requires_grad and not is_sharded(self.model)]
+        units = None if self.loss_units is None else float(self.loss_units)
+        # The largest sums of bits are longer than a float of JSON holds, so they are compared here.
+        ranks = from_all((self.waited / steps, parameter_sum(whole), (units, logs.get("learning_rate"))))
+        waited, sums, losses = zip(*ranks, strict=True)
+        found = {f"waiting/{rank}": seconds for rank, seconds in enumerate(waited)} if any(waited) else {}
+        self.waited = 0.0
+        for name, values in (("other_weights", sums), ("other_loss", losses)):
+            if others := [rank for rank, value in enumerate(values) if value != values[0]]:
+                found[name] = others[0]
+        return found
 
     def use_result_weights(self) -> None:
         """Give the model the weights of a result, where the optimizer trains others; the next step takes them back."""

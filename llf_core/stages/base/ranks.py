@@ -11,9 +11,11 @@ import torch.distributed as dist
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
 T = TypeVar("T")
+BUCKET = 2**24
+"""Most values of gradients that are summed up in one exchange, as few as one if it is larger; chosen by hand."""
 _control: list[Any] = []
 """The group of small Python values, of the CPU whatever the device: rank 0 must not wait for a GPU to tell them."""
 
@@ -106,3 +108,53 @@ def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
     whole = own.detach().to(device, copy=True)
     dist.all_reduce(whole)
     return whole.to(own.device)
+
+
+def largest_of_ranks(own: Sequence[int]) -> list[int]:
+    """The largest of each of some integers over all ranks, which must all call this."""
+    values = torch.tensor(own)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX, group=_control_group())
+    return values.tolist()
+
+
+def average_gradients(parameters: Sequence[torch.Tensor], present: Sequence[int]) -> None:
+    """Replace the gradients of this rank by the means over all ranks, which must all call this.
+
+    Args:
+        parameters: the trained ones, the same on all ranks.
+        present: whether any rank has a gradient of each; one that no rank has stays None.
+    """
+    missing = [one for one, there in zip(parameters, present, strict=True) if there and one.grad is None]
+    for parameter in missing:
+        parameter.grad = torch.zeros_like(parameter)
+    for gradients in _buckets(one.grad for one in parameters if one.grad is not None):
+        flat = torch.cat([one.reshape(-1) for one in gradients]).div_(world_size())
+        dist.all_reduce(flat)
+        for one, mean in zip(gradients, torch.split(flat, [one.numel() for one in gradients]), strict=True):
+            one.copy_(mean.view_as(one))
+
+
+def _buckets(tensors: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Tensors in their order, in lists of one type and at most `BUCKET` values."""
+    found: list[list[torch.Tensor]] = []
+    size = 0
+    for one in tensors:
+        if not found or found[-1][0].dtype != one.dtype or size + one.numel() > BUCKET:
+            found.append([])
+            size = 0
+        found[-1].append(one)
+        size += one.numel()
+    return found
+
+
+def parameter_sum(parameters: Iterable[torch.Tensor]) -> int:
+    """Sum of the bits of parameters, read as integers of 8 bytes: exact, and the order of additions does not matter."""
+    whole = 0
+    for parameter in parameters:
+        flat = parameter.detach().reshape(-1)
+        if flat.storage_offset() * flat.element_size() % 8:
+            flat = flat.clone()
+        octets = flat.view(torch.uint8)
+        cut = len(octets) // 8 * 8
+        whole += int(octets[:cut].view(torch.int64).sum()) + int(octets[cut:].sum(dtype=torch.int64))
+    return whole

@@ -111,6 +111,32 @@ PATHOLOGIES = {
 }
 
 
+def waiting(*seconds):
+    """Healthy curves of a run whose processes wait for each other, in seconds of each step of 2 s."""
+    series = healthy()
+    steps = series["loss"][0]
+    waits = {f"waiting/{rank}": (steps, np.resize(one, len(steps))) for rank, one in enumerate(seconds)}
+    return series | waits | {"step_seconds": (steps, np.full(len(steps), 2.0))}
+
+
+def test_the_slowest_process_is_named_where_the_others_wait_for_a_fifth_of_a_step():
+    finding = found(vitals(waiting([0.9], [0.1], [0.7])))["slowest_process"]
+    assert finding.message == (
+        "Process 1 of 3 (counted from 0) is the slowest since step 111: the others wait 0.7 s of each step of 2 s for "
+        "it (35%)."
+    )
+    assert not found(vitals(waiting([0.5], [0.2])))  # 15 %
+    assert not found(vitals(waiting([0.9, 0.0], [0.0, 0.9])))  # now the one, now the other
+
+
+def test_a_process_with_other_weights_spoils_the_result():
+    series = healthy()
+    finding = found(vitals(series | {"other_weights": (np.array([40, 41]), np.array([3.0, 3.0]))}))["processes_differ"]
+    assert finding.outcome == (
+        "Process 3 (counted from 0) has other weights than process 0 at step 40. The result is unusable."
+    )
+
+
 @pytest.mark.parametrize("rule", PATHOLOGIES)
 def test_a_pathology_is_named_alone(rule):
     assert list(found(vitals(PATHOLOGIES[rule]))) == [rule]

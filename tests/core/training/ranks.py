@@ -1,6 +1,6 @@
 """One of several processes that train together over gloo on flattened batches; prints what came of it.
 
-First with all the memory there is, then with too little of it in the last process.
+First with all the memory there is, then with room for one document in the last process, then for none.
 """
 
 import json
@@ -32,7 +32,12 @@ trainer, losses = made("plain")
 trainer.train()
 said = {"losses": losses.values, "eval_loss": trainer.evaluate()["eval_loss"], "seen": trainer.seen.tolist()}
 last = rank == world - 1
-trainer, _ = made("cramped", stage=cramped(1) if last else SFT)
+trainer, losses = made("cramped", stage=cramped(1) if last else SFT)
+told = []
+trainer.tell = lambda key, sentence: told.append((key, sentence))
+trainer.train()
+said |= {"split": losses.values, "told": told, "parts": trainer.train_parts.count, "split_seen": trainer.seen.tolist()}
+trainer, _ = made("too-small", stage=cramped(0) if last else SFT)
 try:
     trainer.train()
 except DoesNotFitError as error:

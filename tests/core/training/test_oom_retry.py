@@ -279,7 +279,7 @@ def test_a_real_limit_on_memory(tmp_path):
 
 
 @pytest.mark.usefixtures("warm_python")
-def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, tmp_path):
+def test_two_processes_train_as_one_also_where_one_of_them_has_too_little_memory(make, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     ranks = [
@@ -302,11 +302,19 @@ def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, 
         assert answer["losses"] == pytest.approx(losses.values, rel=1e-5)
         assert answer["eval_loss"] == pytest.approx(expected, rel=1e-5)
         assert answer["seen"] == trainer.seen.tolist()
-    assert re.fullmatch(
-        r"One process ran out of memory on 2 examples \(\d+ tokens\), and a distributed step cannot be "
-        r"repeated in smaller parts\. Train with per_device_train_batch_size 1 and gradient_accumulation_steps "
-        r"4: the result is the same\.",
-        said[1][1]["error"],
+        assert answer["split"] == pytest.approx(losses.values, rel=1e-5)
+        assert answer["split_seen"] == trainer.seen.tolist()
+        assert answer["parts"] == 2
+        ((key, sentence),) = answer["told"]
+        assert key == "per_device_train_batch_size"
+        assert re.match(
+            r"Out of memory on 2 examples \(\d+ tokens\) at once in step 1, in process 1 of 2 \(counted from 0\)\. "
+            r"This step is repeated, and every one after it, with each batch in 2 parts",
+            sentence,
+        )
+    error = said[1][1]["error"]
+    assert re.match(
+        r"Example \d+ of \d+ tokens does not fit in memory, even alone, in process 1 of 2 \(counted from 0\)\.", error
     )
     assert "left" in said[0][1]
 

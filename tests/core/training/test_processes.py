@@ -3,35 +3,45 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 import time
 from itertools import chain
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from llf_core.config import RunConfig
+from llf_core.doctor import Doctor
 from llf_core.estimate.bf16_probe import probe_file, probe_key
 from llf_core.launch import launch
-from llf_core.runs import Checkpoints, RunReader, read_status
+from llf_core.runs import Checkpoints, RunReader, create_run, read_status
 
 pytestmark = [pytest.mark.launches, pytest.mark.timeout(290)]
 ROWS = [{"instruction": f"say {i} " * (1 + i % 5), "output": f"word {i * 7 % 13} " * (1 + i % 4)} for i in range(16)]
 
 
 @pytest.fixture
-def start(tiny_model_dir, tmp_path):
-    """Starts a run in float32, of 13 examples in batches of 4: the last one of an epoch leaves one process none."""
+def settings(tiny_model_dir, tmp_path):
+    """Of a run in float32, of 13 examples in batches of 4: the last one of an epoch leaves one process none."""
     slow = {probe_key(torch.backends.cpu.get_cpu_capability(), threads): 1.0 for threads in (1, 2)}
     probe_file().parent.mkdir(parents=True)
     probe_file().write_text(json.dumps(slow))
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(ROWS))
-    settings = {
+    return {
         "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "finetuning_type": "lora", "lora_rank": 4,
         "cutoff_len": 64, "learning_rate": 1e-3, "max_steps": 9, "logging_steps": 1, "save_steps": 4, "use_cpu": True,
         "val_size": 3, "eval_strategy": "steps", "eval_steps": 4, "per_device_eval_batch_size": 2, "threads": 1,
     }  # fmt: skip
+
+
+@pytest.fixture
+def start(settings):
+    """Starts a run."""
 
     def go(processes, **changes):
         more = {"num_processes": processes, "per_device_train_batch_size": 4 // processes}
@@ -41,7 +51,11 @@ def start(tiny_model_dir, tmp_path):
 
 
 def values(run, name):
-    columns = RunReader(run.folder).metrics()
+    return values_in(run.folder, name)
+
+
+def values_in(folder, name):
+    columns = RunReader(folder).metrics()
     return dict(zip(columns.steps(name).tolist(), columns.values(name).tolist(), strict=True))
 
 
@@ -123,6 +137,68 @@ def test_a_killed_process_is_named_and_ends_the_others(start, rank):
     assert status.state == "failed"
     assert f"Process {rank} of 2 (counted from 0) was terminated by SIGKILL at step" in status.reason
     assert not [one for one in ranks.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_process_that_stands_still_is_named_until_it_goes_on(start):
+    run = start(2, max_steps=100_000, save_steps=100_000, eval_strategy="no", val_size=0)
+    wait_for_step(run, 2)
+    for rank, stopped in ranks_of(run).items():
+        stopped.suspend()
+        began = time.monotonic()
+        while (reason := run.status().reason) is None:
+            assert time.monotonic() - began < 10
+            time.sleep(0.1)
+        assert reason.startswith(f"Process {rank} of 2 (counted from 0) stands still since ")
+        assert f"kill -CONT {stopped.pid} on " in reason
+        step = run.status().step
+        assert run.status().state == "running"
+        stopped.resume()
+        wait_for_step(run, step + 5)
+        while run.status().reason is not None:
+            assert time.monotonic() - began < 60
+            time.sleep(0.1)
+    found = [one for one in run.events() if one["type"] == "finding" and one["rule"] == "stands_still"]
+    assert len(found) == 2
+    assert all(one["until"] > 2 for one in found)
+    run.kill()
+
+
+def faulty(settings, fork_server, *faults):
+    """Folder of a run of two processes, of which the last one has faults, see `faulty_ranks`."""
+    folder = create_run(RunConfig.load(settings).yaml(defaults=True), "faulty")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    command = [str(fork_server.python), str(Path(__file__).with_name("faulty_ranks.py")), str(folder.path)]
+    ranks = [
+        subprocess.Popen(
+            [*command, *map(str, faults)],
+            env=os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [one.communicate(timeout=200)[0].decode() for one in ranks]
+    finally:
+        for one in ranks:
+            one.kill()
+    assert read_status(folder).state == "finished", said
+    return folder
+
+
+def test_the_doctor_names_a_process_that_is_slow_or_differs(settings, fork_server):
+    run = settings | {"num_processes": 2, "per_device_train_batch_size": 2, "max_steps": 14, "eval_strategy": "no"}
+    folder = faulty(run, fork_server, 0.1, 13, 9)
+    found = {one.rule: one.message for one in Doctor(folder).look()}
+    assert found["slowest_process"].startswith("Process 1 of 2 (counted from 0) is the slowest since step 5: ")
+    assert sum(values_in(folder, "waiting/0").values()) >= 10 * 0.1
+    # The weights differ from step 9 on, the divisor at step 13 alone.
+    assert values_in(folder, "other_weights") == dict.fromkeys(range(9, 15), 1.0)
+    assert values_in(folder, "other_loss") == {13: 1.0}
+    assert found["processes_differ"].startswith(
+        "Process 1 (counted from 0) divides its loss by another number than process 0 at step 13."
+    )
+    assert "Process 1" in read_status(folder).finding
 
 
 def assert_the_same_steps(one, other):
