@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llf_core.config.read_config import RequestedConfig
 
 SHARDS = {
-    "full_shard": "fsdp2", "shard_grad_op": "fsdp2", "hybrid_shard": "fsdp2", "hybrid_shard_zero2": "fsdp2",
-    "no_shard": "ddp", "1": "fsdp2", "2": "fsdp2", "3": "ddp", "4": "fsdp2", "5": "fsdp2", "true": "fsdp2",
+    "full_shard": "fsdp2", "shard_grad_op": "zero2", "hybrid_shard": "fsdp2", "hybrid_shard_zero2": "zero2",
+    "no_shard": "ddp", "1": "fsdp2", "2": "zero2", "3": "ddp", "4": "fsdp2", "5": "zero2", "true": "fsdp2",
 }  # fmt: skip
 """Values of `strategy` by those of transformers' `fsdp` and accelerate's `fsdp_sharding_strategy`."""
 OWN_FILE = re.compile(r"ds_z([0-3])(_offload)?_config\.json")
@@ -64,6 +64,10 @@ def translate_engines(requested: RequestedConfig) -> None:
     Args:
         requested: the config as given; changed in place.
     """
+    same = {"zero1": "zero2", "zero3": "fsdp2"}.get(str(requested.values.get("strategy")))
+    if same is not None:
+        given, requested.values["strategy"] = requested.values["strategy"], same
+        tell(requested, "strategy", f"`strategy: {given}` is read as `strategy: {same}`, whose engine is FSDP2.")
     for key, read in (("deepspeed", _engine), ("fsdp", _fsdp), ("fsdp_config", _engine)):
         if key not in requested.values:
             continue
@@ -171,20 +175,20 @@ def _engine(requested: RequestedConfig, key: str, given: object) -> None:
 
 
 def _zero(requested: RequestedConfig, key: str, stage: int) -> None:
-    strategy = "fsdp2" if stage else "ddp"
+    strategy = ("ddp", "zero2", "zero2", "fsdp2")[stage]
     put(requested, key, "strategy", strategy)
-    became = {
-        0: "gradients are added up and nothing is sharded.",
-        1: "FSDP2 shards the optimizer state, and gradients and weights too, with the same result.",
-        2: "FSDP2 shards optimizer state and gradients, and the weights too, with the same result.",
-        3: "FSDP2 shards weights, gradients and optimizer state as ZeRO-3 does, with the same result.",
-    }[stage]
+    became = (
+        "gradients are added up and nothing is sharded.",
+        "FSDP2 shards the optimizer state, and gradients and weights too, with the same result.",
+        "FSDP2 shards optimizer state and gradients, and the weights between two steps, with the same result.",
+        "FSDP2 shards weights, gradients and optimizer state as ZeRO-3 does, with the same result.",
+    )[stage]
     tell(requested, key, f"`{key}` (ZeRO-{stage}) is read as `strategy: {strategy}`: {became} DeepSpeed is not used.")
 
 
 def warn_of_offload(requested: RequestedConfig, key: str) -> None:
     """Warn that what a config offloads stays on the devices."""
-    message = f"`{key}` offloads to memory or disk, which `strategy: fsdp2` does not do: each device holds its shards."
+    message = f"`{key}` offloads to memory or disk, which FSDP2 does not do here: each device holds its shards."
     tell(requested, key, message, warns=True)
 
 
@@ -260,6 +264,8 @@ def _fsdp_options(requested: RequestedConfig, key: str, content: Mapping[str, An
         if str(strategy).lower() not in SHARDS:
             raise RefusedError(f"`sharding_strategy` in `{key}` is {show(strategy)}. Expected FULL_SHARD.")
         put(requested, key, "strategy", SHARDS[str(strategy).lower()])
+    elif flag(options.get("reshard_after_forward", True)) is False:
+        put(requested, key, "strategy", "zero2", default=True)
     if flag(options.get("activation_checkpointing") or False):
         put(requested, key, "gradient_checkpointing", value=True)
     if flag(options.get("offload_params") or False):

@@ -68,12 +68,12 @@ class Launch(Section):
         minimum=1,
         maximum=1024,
     )
-    strategy: Literal["ddp", "fsdp2"] = option(
+    strategy: Literal["ddp", "fsdp2", "zero2"] = option(
         "ddp",
         level="basic",
         label="Strategy",
-        help="With `ddp` each of several processes has the whole model. With `fsdp2` each keeps its part of weights, "
-        "gradients and optimizer state, and a layer is gathered while it computes.",
+        help="What each of several processes has: `ddp` the whole model, `fsdp2` its part of weights, gradients and "
+        "optimizer (ZeRO-3). With `zero2` a gathered layer stays whole until its backward pass.",
         choices=tuple(STRATEGIES),
     )
     sync_to: str | None = option(

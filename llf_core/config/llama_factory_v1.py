@@ -175,8 +175,9 @@ def _strategy(requested: RequestedConfig, key: str, given: object) -> None:
             "each process has a part of every layer, experts too."
         )
     _refuse_others(key, options, ("reshard_after_forward", "offload_params", "pin_memory"))
-    put(requested, key, "strategy", "fsdp2")
-    tell(requested, key, f"`{key}` is read as `strategy: fsdp2`.")
+    strategy = "zero2" if options.get("reshard_after_forward") is False else "fsdp2"
+    put(requested, key, "strategy", strategy)
+    tell(requested, key, f"`{key}` is read as `strategy: {strategy}`.")
     if options.get("offload_params"):
         warn_of_offload(requested, key)
 

@@ -50,6 +50,13 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
                 "communication: each layer is gathered whenever it computes.",
                 on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
             ),
+            Strategy(
+                name="zero2",
+                label="ZeRO-2",
+                summary="Saves memory between two steps, as FSDP2 does. Costs the memory of all weights in a step, and "
+                "less communication than FSDP2: a gathered layer stays whole until its backward pass.",
+                on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
+            ),
         )
     }
 )

@@ -139,7 +139,9 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     layer = (weights - outer) // model.layers
     outer_gradients = outer if step.trains_base and not step.first else 0
     layer_gradients = min(all_gradients, layer) if step.trains_base else all_gradients // model.layers
-    communication = communication_bytes(shares, (outer, outer_gradients), (layer, layer_gradients), all_gradients)
+    communication = communication_bytes(
+        shares, (outer, outer_gradients), (layer, layer_gradients), all_gradients, model.layers
+    )
     divided, ranks = shares.strategy, shares.ranks
     gradients = all_gradients // (ranks if divided.gradients else 1)
     if step.tied and optimizer.gradients >= embedding:  # whole in each process

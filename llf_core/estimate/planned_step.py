@@ -73,7 +73,6 @@ class PlannedStep:
             self.shares,
             link_of(self.device),
             weights=self.base_weights + self.adapter_weights,
-            trained=self.trained * self.gradient_width,
             gradients=gradients,
             layers=self.sizes.model.layers,
             passes=passes,

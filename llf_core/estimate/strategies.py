@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 DDP_BUCKET = 25 << 20
 """Bytes of gradients that DDP sums in one call (torch's `bucket_cap_mb`)."""
-ZERO_BUCKET = 2_000_000_000
-"""Bytes that ZeRO 1 and 2 send in one call: DeepSpeed's `reduce_bucket_size` of 5e8 values, in float32."""
 GATHERED_LAYERS = 2
 """Layers that are whole at a time: the one that computes, and the next one, or the copy that it is received in."""
 BACKWARD = 2 / 3
@@ -25,6 +23,12 @@ BACKWARD = 2 / 3
 class Strategy:
     """Which parts of the state of training each process has only its share of.
 
+    Attributes:
+        weights: whether the weights are divided between two steps.
+        gradients: whether gradients are.
+        optimizer: whether the state of the optimizer is.
+        keeps: whether gathered layers stay whole until their backward pass.
+
     Source:
         ZeRO, arXiv 1910.02054, section 5 and figure 1.
     """
@@ -32,14 +36,13 @@ class Strategy:
     weights: bool = False
     gradients: bool = False
     optimizer: bool = False
+    keeps: bool = False
 
 
 STRATEGIES = {
     "ddp": Strategy(),
     "fsdp2": Strategy(weights=True, gradients=True, optimizer=True),
-    "zero1": Strategy(optimizer=True),
-    "zero2": Strategy(gradients=True, optimizer=True),
-    "zero3": Strategy(weights=True, gradients=True, optimizer=True),
+    "zero2": Strategy(weights=True, gradients=True, optimizer=True, keeps=True),
 }
 
 
@@ -61,25 +64,27 @@ class Shares:
         return STRATEGIES[self.name] if self.ranks > 1 else Strategy()
 
 
-def communication_bytes(shares: Shares, outer: tuple[int, int], layer: tuple[int, int], gradients: int) -> int:
+def communication_bytes(
+    shares: Shares, outer: tuple[int, int], layer: tuple[int, int], gradients: int, layers: int
+) -> int:
     """Bytes of what a process holds for the others, beside its share of weights, gradients and optimizer state.
 
-    DDP: the buckets, which hold all gradients once more. ZeRO 1 and 2: two buckets. Sharded weights: those outside the
-    layers, which stay whole until the backward pass ends, with their gradients and the copy of these that is sent; and
-    `GATHERED_LAYERS` layers.
+    DDP: the buckets, which hold all gradients once more. Sharded weights: those outside the layers, which stay whole
+    until the backward pass ends, with their gradients and the copy of these that is sent; and `GATHERED_LAYERS` layers,
+    or all of them where they are kept.
 
     Args:
         shares: the processes.
         outer: bytes of the weights outside the layers, and of their gradients.
         layer: bytes of the weights of a layer, and of their gradients.
         gradients: bytes of all gradients.
+        layers: number of layers.
     """
     if shares.ranks == 1:
         return 0
     if shares.strategy.weights:
-        return outer[0] + GATHERED_LAYERS * layer[0] + outer[1] + max(outer[1], layer[1])
-    if shares.strategy.optimizer:
-        return 2 * min(gradients, ZERO_BUCKET)
+        gathered = layers if shares.strategy.keeps else GATHERED_LAYERS
+        return outer[0] + gathered * layer[0] + outer[1] + max(outer[1], layer[1])
     return gradients
 
 
@@ -148,16 +153,15 @@ class Traffic:
 
 
 def traffic(  # noqa: PLR0913 - what a step sends
-    shares: Shares, link: Link, *, weights: int, trained: int, gradients: int, layers: int, passes: int
+    shares: Shares, link: Link, *, weights: int, gradients: int, layers: int, passes: int
 ) -> Traffic:
     """What each process sends in a step, and the time it takes, by the ring algorithm.
 
     | strategy | sent, times (N - 1) / N |
     |---|---|
     | ddp | gradients twice: all-reduce |
-    | zero1 | gradients: reduce-scatter; trained weights: all-gather |
-    | zero2 | as zero1, with the gradients of each micro-batch |
-    | fsdp2, zero3 | in each micro-batch all weights twice: all-gather before each pass; and gradients: reduce-scatter |
+    | fsdp2 | in each micro-batch all weights twice: all-gather before each pass; and gradients: reduce-scatter |
+    | zero2 | in each micro-batch all weights once, and gradients: reduce-scatter |
 
     A ring of N processes takes N - 1 hops for a reduce-scatter or an all-gather, and an all-reduce is both; a tree
     takes fewer. A ring leaves a machine once, so that all its ports together carry what one process sends.
@@ -166,8 +170,7 @@ def traffic(  # noqa: PLR0913 - what a step sends
         shares: the processes.
         link: what connects them.
         weights: bytes of all weights.
-        trained: bytes of the trained ones.
-        gradients: bytes of their gradients.
+        gradients: bytes of the gradients.
         layers: number of layers, each of which is gathered alone.
         passes: micro-batches of a step.
 
@@ -187,15 +190,11 @@ def traffic(  # noqa: PLR0913 - what a step sends
     ring, tree = _hops(ranks, link)
     if strategy.weights:
         blocks = layers + 1
-        sent = passes * (2 * weights + gradients)
-        whole = passes * (2 * seconds(weights, blocks * ring) + seconds(gradients, blocks * ring))
+        gathers = 1 if strategy.keeps else 2
+        sent = passes * (gathers * weights + gradients)
+        whole = passes * (gathers * seconds(weights, blocks * ring) + seconds(gradients, blocks * ring))
         first = whole / blocks  # nothing is computed before the first weights are there, and after the last gradients
         return Traffic(round(share * sent), whole, (whole - first) * link.overlaps, window=1.0)
-    if strategy.optimizer:
-        reduced = gradients * (passes if strategy.gradients else 1)
-        buckets = math.ceil(reduced / (ZERO_BUCKET)), math.ceil(trained / (ZERO_BUCKET))
-        hidden, rest = seconds(reduced, buckets[0] * ring), seconds(trained, buckets[1] * ring)
-        return Traffic(round(share * (reduced + trained)), hidden + rest, hidden * link.overlaps)
     buckets_of_ddp = math.ceil(gradients / DDP_BUCKET)
     whole = seconds(2 * gradients, buckets_of_ddp * min(2 * ring, tree))
     hidden = whole * (1 - 1 / max(1, buckets_of_ddp)) * link.overlaps  # all but the last bucket

@@ -23,7 +23,7 @@ HERE = ("local", "torchrun")
 SHARDED_STAGES = ("sft", "pt")
 SHARDED_METHODS = ("full", "freeze", "lora")
 SHARDED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
-"""What strategy fsdp2 was compared with one process for."""
+"""What FSDP2, the engine of all strategies but ddp, was compared with one process for."""
 
 
 def _several(c: ConfigValues) -> bool:
@@ -35,7 +35,7 @@ def _here(c: ConfigValues) -> bool:
 
 
 def _shards(c: ConfigValues) -> bool:
-    return c.launch.strategy == "fsdp2" and _several(c)
+    return c.launch.strategy != "ddp" and _several(c)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -93,7 +93,7 @@ PROCESSES = (
     Rule(
         ("strategy", "stage"),
         lambda c: _shards(c) and c.stage.stage not in SHARDED_STAGES,
-        lambda c: f"Stage {c.stage.stage} does not train with strategy fsdp2 so far; {_listed(SHARDED_STAGES)} do.",
+        lambda c: f"Stage {c.stage.stage} does not train with FSDP2 so far; {_listed(SHARDED_STAGES)} do.",
         DDP,
     ),
     Rule(
@@ -106,7 +106,7 @@ PROCESSES = (
         ("strategy", "finetuning_type"),
         lambda c: _shards(c) and c.method.finetuning_type not in SHARDED_METHODS,
         lambda c: (
-            f"`finetuning_type: {c.method.finetuning_type}` does not train with strategy fsdp2 so far; "
+            f"`finetuning_type: {c.method.finetuning_type}` does not train with FSDP2 so far; "
             f"{_listed(SHARDED_METHODS)} do."
         ),
         DDP,
@@ -114,7 +114,7 @@ PROCESSES = (
     Rule(
         ("strategy", "quantization_bit"),
         lambda c: _shards(c) and c.model.quantization_bit is not None,
-        "Strategy fsdp2 does not shard quantized weights so far: each process would need all of them.",
+        "FSDP2 does not shard quantized weights so far: each process would need all of them.",
         DDP,
     ),
     Rule(
@@ -122,7 +122,7 @@ PROCESSES = (
         lambda c: (
             _shards(c) and c.method.finetuning_type == "lora" and (c.get("lora_init") != "default" or c.get("use_dora"))
         ),
-        "Strategy fsdp2 trains plain LoRA so far: an adapter that begins with parts of the weights, or that measures "
+        "FSDP2 trains plain LoRA so far: an adapter that begins with parts of the weights, or that measures "
         "them in each step (use_dora), needs whole weights.",
         (*DDP, Fix("Use plain LoRA", {"lora_init": "default", "use_dora": False})),
     ),
@@ -130,7 +130,7 @@ PROCESSES = (
         ("strategy", "optim"),
         lambda c: _shards(c) and optimizer_of(c).name not in SHARDED_OPTIMIZERS,
         lambda c: (
-            f"{optimizer_of(c).label} updates whole matrices or has its own kernels, and with strategy fsdp2 each "
+            f"{optimizer_of(c).label} updates whole matrices or has its own kernels, and with FSDP2 each "
             f"process has a part of each matrix. Expected one of {', '.join(SHARDED_OPTIMIZERS)}."
         ),
         (*DDP, Fix("Use adamw_torch_fused", {"optim": "adamw_torch_fused"})),
@@ -138,13 +138,13 @@ PROCESSES = (
     Rule(
         ("strategy", "fp16"),
         lambda c: _shards(c) and c.training.fp16,
-        "Strategy fsdp2 does not scale losses for float16 so far. Expected bf16 or float32.",
+        "FSDP2 does not scale losses for float16 so far. Expected bf16 or float32.",
         (*DDP, Fix("Use bfloat16", {"fp16": False, "bf16": True})),
     ),
     Rule(
         ("strategy", "fp8"),
         lambda c: _shards(c) and bool(c.get("fp8")),
-        "Strategy fsdp2 does not train in FP8 so far. Expected bf16.",
+        "FSDP2 does not train in FP8 so far. Expected bf16.",
         (*DDP, Fix("Use bfloat16", {"fp8": False, "bf16": True})),
     ),
     Rule(

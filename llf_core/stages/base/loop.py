@@ -124,9 +124,10 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
             OptimizerError: the optimizer does not fit the model or the config.
         """
         trained, config = self.model if model is None else model, self.stage.config
-        sharded = config is not None and config.launch.strategy == "fsdp2" and world_size() > 1
+        strategy = "ddp" if config is None or world_size() == 1 else config.launch.strategy
+        sharded = strategy != "ddp"
         if sharded and self.optimizer is None:
-            shard(trained, self.args.device)
+            shard(trained, self.args.device, keeps=strategy == "zero2")
             self.is_distributed_loading_by_transformers = True  # accelerate wraps nothing around such a model
         if config is not None and self.optimizer is None:
             groups = self._parameter_groups(trained)

@@ -20,12 +20,14 @@ FOLDER = "optimizer_shards"
 """Folder of a checkpoint with the optimizer's state as safetensors files, one of each rank."""
 
 
-def shard(model: nn.Module, device: torch.device) -> None:
+def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> None:
     """Split the parameters among the ranks, by layers: a layer is whole only while it computes.
 
     Args:
         model: whole and the same on all ranks, with its adapters.
         device: of this rank.
+        keeps: whether a layer that was gathered stays whole until its backward pass (ZeRO-2), or only while it computes
+            (ZeRO-3).
 
     Raises:
         ModelError: torch has left a parameter whole, or the ranks would compute different numbers of rows.
@@ -36,14 +38,14 @@ def shard(model: nn.Module, device: torch.device) -> None:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     if computes_rows_alone(model):  # each row gathers the layers, and ranks have as many rows as they have padding
-        raise ModelError("strategy fsdp2 does not train models with indexed attention. Set strategy: ddp.")
+        raise ModelError("FSDP2 does not train models with indexed attention. Set strategy: ddp.")
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            fully_shard(module, mesh=mesh)
+            fully_shard(module, mesh=mesh, reshard_after_forward=not keeps)
     fully_shard(model, mesh=mesh)
     if whole := [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]:
-        raise ModelError(f"strategy fsdp2 does not shard {whole[0]} of this model. Set strategy: ddp.")
+        raise ModelError(f"FSDP2 does not shard {whole[0]} of this model. Set strategy: ddp.")
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -80,8 +80,12 @@ def test_every_example_validates_or_says_what_is_not_built(name, files):
     ("content", "read", "said"),
     [
         ({"zero_optimization": {"stage": 0}}, {"strategy": "ddp"}, "nothing is sharded"),
-        ({"zero_optimization": {"stage": 1}}, {"strategy": "fsdp2"}, "gradients and weights too"),
-        ({"zero_optimization": {"stage": 2, "overlap_comm": False}}, {"strategy": "fsdp2"}, "the weights too"),
+        ({"zero_optimization": {"stage": 1}}, {"strategy": "zero2"}, "gradients and weights too"),
+        (
+            {"zero_optimization": {"stage": 2, "overlap_comm": False}},
+            {"strategy": "zero2"},
+            "the weights between",
+        ),
         ({"zero_optimization": {"stage": 3, "sub_group_size": 1e9}}, {"strategy": "fsdp2"}, "as ZeRO-3 does"),
         ({"zero_optimization": {"stage": 3} | OFFLOAD}, {"strategy": "fsdp2"}, "offloads to memory or disk"),
         (
@@ -144,6 +148,7 @@ def test_files_of_llama_factory_are_known_by_name_where_they_are_missing(tmp_pat
             {"strategy": "fsdp2", "gradient_checkpointing": True},
         ),
         (NODES, {"num_processes": 8, "num_nodes": 2, "launch": "torchrun", "launch_target": "192.168.0.1:29500"}),
+        ({"fsdp_config": {"fsdp_version": 2, "fsdp_reshard_after_forward": False}}, {"strategy": "zero2"}),
         ({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": 3}}, {"strategy": "fsdp2"}),
         ({"distributed_type": "MULTI_GPU"}, {"strategy": "ddp", "num_processes": 2}),
         ({"distributed_type": "MEGATRON_LM"}, None),

@@ -107,7 +107,7 @@ def test_gradients_are_those_of_the_examples_alone(tiny_tokenizer):
 
 
 def test_ranks_that_would_wait_for_each_others_rows_are_refused():
-    with pytest.raises(ModelError, match=r"fsdp2 does not train models with indexed attention\. Set strategy: ddp"):
+    with pytest.raises(ModelError, match=r"FSDP2 does not train models with indexed attention\. Set strategy: ddp"):
         shard(tiny("deepseek_v32"), torch.device("cpu"))
 
 

@@ -253,7 +253,14 @@ SHARDED = {
 
 @pytest.mark.parametrize("name", ["all weights", *(pytest.param(one, marks=pytest.mark.long) for one in SHARDED)])
 def test_sharded_weights_train_as_whole_ones_do(start, name):
-    alone, together = start(1, **SHARDED[name]), start(2, strategy="fsdp2", **SHARDED[name])
+    strategies = ("fsdp2", "zero2") if name == "all weights" else ("fsdp2",)
+    alone, *sharded = start(1, **SHARDED[name]), *(start(2, strategy=one, **SHARDED[name]) for one in strategies)
+    for together in sharded:
+        assert_the_same_result(alone, together, samples="watched_prompts" in SHARDED[name])
+
+
+def assert_the_same_result(alone, together, *, samples):
+    """The same losses, weights and answers to watched prompts."""
     states = ended(alone).state, ended(together).state
     assert states == ("finished", "finished"), together.status().reason
     for metric in ("loss", "eval_loss", "grad_norm"):
@@ -270,13 +277,13 @@ def test_sharded_weights_train_as_whole_ones_do(start, name):
                 key: (one.shape, one.dtype) for key, one in others.items()
             }
             assert all(torch.allclose(weights[key], others[key], rtol=0, atol=1e-5) for key in weights)
-    samples = [
+    texts = [
         [(row["step"], row["text"]) for row in map(json.loads, run.folder.samples.read_text().splitlines())]
         for run in (alone, together)
         if run.folder.samples.exists()
     ]
-    assert len(samples) == (2 if "watched_prompts" in SHARDED[name] else 0)
-    assert samples[:1] == samples[1:]
+    assert len(texts) == (2 if samples else 0)
+    assert texts[:1] == texts[1:]
 
 
 @pytest.mark.long

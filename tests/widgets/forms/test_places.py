@@ -143,7 +143,7 @@ def test_strategies_say_what_they_save_and_cost_and_why_not(studio: Studio, monk
     assert row(studio, "num_processes")["messages"] == []
     studio.set(lora_init="pissa")
     assert row(studio, "strategy")["help"] == ddp.summary
-    assert "Strategy fsdp2 trains plain LoRA so far" in reasons(studio, "strategy")["fsdp2"]
+    assert "FSDP2 trains plain LoRA so far" in reasons(studio, "strategy")["fsdp2"]
 
 
 @pytest.mark.parametrize(
