@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 
 from llf_core.launch import Run
 from llf_core.runs import RunFolder
+from tests.ssh_box import SSHD, box  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,6 +168,28 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
     found = re.search(r"Losses\(base=([\d.]+), tuned=([\d.]+), examples=8\)", shown)
     assert float(found[2]) < 0.2 * float(found[1])
     assert re.search(r"Changed while running +3\b", shown)
+
+
+@pytest.mark.usefixtures("warm_kernels")
+@pytest.mark.launches
+@pytest.mark.timeout(1800)
+def test_the_tutorial_on_processes_and_machines_has_equal_losses(tiny_model_dir: Path, request: pytest.FixtureRequest):
+    """With a tiny model, and the host `box` where there is an sshd."""
+    if SSHD:
+        request.getfixturevalue("box")
+    book = with_tiny_model("distributed.ipynb", tiny_model_dir, {'"max_steps": 12': '"max_steps": 40'})
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
+    shown, printed = said(book)
+    assert shown.count("'finished'") == 3
+    assert re.search(r"Stopped at step \d+ of 40", shown)
+    if SSHD:
+        assert re.search(r"^finished$", printed, re.MULTILINE)
+        assert "adapter_model.safetensors" in printed
+    else:
+        assert "then run this cell again" in printed
+    differences = [float(one) for one in re.findall(r"^2\S+ +(\S+)$", shown, re.MULTILINE)]
+    assert len(differences) == (4 if SSHD else 3)
+    assert max(differences) < 2e-3  # 40 steps at a high learning rate; another share of the examples differs by 0.1
 
 
 @pytest.mark.usefixtures("warm_kernels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,29 @@ def test_form_is_filled_in_mended_and_started(page: Any, lab: Lab, tiny_model_di
     runs = [path for path in (lab.home / "runs").iterdir() if path.name.endswith("-clicked")]
     assert len(runs) == 1
     assert "max_steps: 3" in (runs[0] / "config.yaml").read_text()
+
+
+@pytest.mark.launches
+def test_two_processes_are_chosen_trained_and_kept(page: Any, lab: Lab, tiny_model_dir: Path) -> None:
+    form = open_studio(page, lab, "pair.ipynb")
+    for label, text in {"Model": str(tiny_model_dir), "Steps": "3", "Processes": "2"}.items():
+        fill(page, form, label, text)
+    where = form.get_by_role("region", name="Where", exact=True)
+    expect(where).to_contain_text('on="2 processes"')
+    expect(where.get_by_label("Strategy", exact=True)).to_have_value("ddp")
+    expect(where).to_contain_text("Saves time: each process computes its share of a batch.")
+    expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile(r"num_processes: 2\n"))
+    form.get_by_label("Name", exact=True).fill("pair")
+    form.get_by_role("button", name="Start", exact=True).click()
+    monitor = page.locator(".llf-Monitor")
+    monitor.get_by_text("finished").first.wait_for()
+    expect(monitor).to_contain_text("2 processes (DDP)")
+    (run,) = (path for path in (lab.home / "runs").iterdir() if path.name.endswith("-pair"))
+    steps = [json.loads(line) for line in (run / "examples.jsonl").read_text().splitlines()]
+    assert [len(step["number"]) for step in steps] == [8, 8, 8]  # four of each process
+    lab.save(page)
+    page.goto(lab.address("pair.ipynb").replace("&reset", ""))
+    expect(page.locator(".llf-Studio").get_by_label("Processes", exact=True)).to_have_value("2")
 
 
 TYPOS = {
