@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,14 @@ def section_facts(title: str, values: FormProblems) -> tuple[str, ...]:
 
 
 def _training_facts(values: FormValues) -> tuple[str, ...]:
-    batch, times, steps = (
-        values.value(key) for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
-    )
+    factors = [
+        values.value(key)
+        for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes", "num_nodes")
+    ]
+    steps = values.value("max_steps")
     facts = []
-    if isinstance(batch, int) and isinstance(times, int):
-        facts.append(f"{with_unit(batch * times, 'example')} per step")
+    if all(isinstance(factor, int) for factor in factors):
+        facts.append(f"{with_unit(math.prod(factors), 'example')} per step")
     if isinstance(steps, int) and steps > 0:
         facts.append(f"Steps override Epochs: ends after {with_unit(steps, 'step')}")
     return tuple(facts)

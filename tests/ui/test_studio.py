@@ -81,6 +81,7 @@ def test_two_processes_are_chosen_trained_and_kept(page: Any, lab: Lab, tiny_mod
     where = form.get_by_role("region", name="Where", exact=True)
     expect(where).to_contain_text('on="2 processes"')
     expect(where.get_by_label("Strategy", exact=True)).to_have_value("ddp")
+    expect(form.get_by_role("region", name="Forecast")).to_contain_text("in each of 2 processes;")
     expect(where).to_contain_text("Saves time: each process computes its share of a batch.")
     expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile(r"num_processes: 2\n"))
     form.get_by_label("Name", exact=True).fill("pair")

@@ -13,7 +13,7 @@ import { formatBytes, formatDuration, withUnit } from '../../src/numbers';
  * @typedef {{ label: string, cost: string, memory: number }} Change
  * @typedef {{ fits: boolean | null, memory: Record<string, number> | null, devices: Room[],
  *   disk: { needed: number | null, free: number }, time: Duration | null, gradient_checkpointing: boolean,
- *   basis: string[], changes: Change[] }} Fit
+ *   basis: string[], changes: Change[], processes: number }} Fit
  */
 
 const PARTS = [
@@ -155,15 +155,17 @@ function sentence(fit, room) {
   if (fit.memory === null) {
     return 'The memory is not known before the model is on this machine.';
   }
-  const needed = formatBytes(fit.memory.total);
+  const each =
+    fit.processes > 1 ? ` in each of ${fit.processes} processes;` : ' of';
+  const needed = `${formatBytes(fit.memory.total)}${each}`;
   const free = `${formatBytes(room.free)} free`;
   if (room.fits) {
-    return `Fits: ${needed} of ${free} on ${room.device}`;
+    return `Fits: ${needed} ${free} on ${room.device}`;
   }
   const none = fit.changes.length
     ? ''
     : '. No change of the settings is enough';
-  return `Does not fit: ${needed} of ${formatBytes(room.usable)} usable (${free}) on ${room.device}${none}`;
+  return `Does not fit: ${needed} ${formatBytes(room.usable)} usable (${free}) on ${room.device}${none}`;
 }
 
 /** @param {Fit} fit */

@@ -121,7 +121,8 @@ def test_fields_are_shown_where_they_matter(studio: Studio) -> None:
     assert keys(studio) == {"launch", "num_processes", "strategy"}
     type_into(studio, "launch", "torchrun")
     assert keys(studio) == {"launch", "launch_target", "num_processes", "num_nodes", "strategy"}
-    studio.set(launch_target="10.0.0.1:29500", num_nodes=2)
+    studio.set(launch_target="10.0.0.1:29500", num_nodes=2, per_device_train_batch_size=4)
+    assert "16 examples per step" in studio._sections["Training"]._facts
     type_into(studio, "launch", "local")  # its target and machines belonged to the other place
     assert keys(studio) == {"launch", "num_processes", "strategy"}
     assert "launch" not in studio.state.yaml()
