@@ -19,12 +19,16 @@ class Strategy:
         label: its name in forms and views.
         summary: one sentence: what it saves and what it costs.
         on_cpu: one more sentence that holds for processes without a GPU; may be empty.
+        shards: whether each process keeps only its share of weights, gradients and optimizer state.
+        keeps_gathered: whether a layer that was gathered stays whole until its backward pass.
     """
 
     name: str
     label: str
     summary: str
     on_cpu: str = ""
+    shards: bool = False
+    keeps_gathered: bool = False
 
     @property
     def line(self) -> str:
@@ -49,6 +53,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
                 summary="Saves memory: each process keeps its share of weights, gradients and optimizer state. Costs "
                 "communication: each layer is gathered whenever it computes.",
                 on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
+                shards=True,
             ),
             Strategy(
                 name="zero2",
@@ -56,6 +61,8 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
                 summary="Saves memory between two steps, as FSDP2 does. Costs the memory of all weights in a step, and "
                 "less communication than FSDP2: a gathered layer stays whole until its backward pass.",
                 on_cpu="Processes on one CPU share its memory, so together they need at least the memory of one.",
+                shards=True,
+                keeps_gathered=True,
             ),
         )
     }

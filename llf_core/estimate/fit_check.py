@@ -7,6 +7,7 @@ from copy import copy
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import ConfigError
+from llf_core.config.strategies import STRATEGIES
 from llf_core.estimate.available import MEMORY_SHARE
 from llf_core.estimate.cheaper_changes import Change, cheaper_changes
 from llf_core.estimate.devices import device_of, find_devices
@@ -16,7 +17,7 @@ from llf_core.estimate.fit_result import FitCheck, Room, StrategyForecast
 from llf_core.estimate.forecaster import Forecaster
 from llf_core.estimate.loading import forecast_loading
 from llf_core.estimate.past_runs import known_lengths
-from llf_core.estimate.strategies import STRATEGIES, Shares
+from llf_core.estimate.strategies import Shares
 from llf_core.runs import free_bytes, home
 
 if TYPE_CHECKING:

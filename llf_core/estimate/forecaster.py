@@ -87,7 +87,7 @@ class Forecaster:
         if self.step is None:
             return None
         found = self.step.memory(checkpointing=checkpointing)
-        share = self.step.shares.ranks if self.step.shares.strategy.weights else 1
+        share = self.step.shares.parts
         return MemoryParts(
             weights=self.step.base_weights // share,
             adapters=self.step.adapter_weights // share,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.estimate.activations import FLOAT32_BYTES
-from llf_core.estimate.memory_forecast import PROCESS_BYTES, QUANTIZED_PROCESS_BYTES
+from llf_core.estimate.memory_forecast import ALONE, PROCESS_BYTES, QUANTIZED_PROCESS_BYTES
 from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
     Returns:
         The peak; None for a model that is neither sharded nor quantized while it is loaded onto the CPU.
     """
-    if step.shares.strategy.weights:
-        workspace = step.memory(checkpointing=False).base
+    if step.shares.parts > 1:
+        workspace = dataclasses.replace(step, shares=ALONE).memory(checkpointing=False).base
         return Loading(workspace + step.base_weights + step.adapter_weights, 0)
     if step.device.kind != "cpu" or not step.quantized or step.sizes.packed_bytes is not None:
         return None

@@ -140,10 +140,9 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     outer_gradients = outer if step.trains_base and not step.first else 0
     layer_gradients = min(all_gradients, layer) if step.trains_base else all_gradients // model.layers
     communication = communication_bytes(
-        shares, (outer, outer_gradients), (layer, layer_gradients), all_gradients, model.layers
+        shares, weights, (outer, outer_gradients), (layer, layer_gradients), all_gradients
     )
-    divided, ranks = shares.strategy, shares.ranks
-    gradients = all_gradients // (ranks if divided.gradients else 1)
+    gradients = all_gradients // shares.parts
     if step.tied and optimizer.gradients >= embedding:  # whole in each process
         gradients += embedding * gradient_width  # those of the embedding and of the head, before they are added
     stored = activation_bytes(model, step) + (0 if encoder is None else encoder_bytes(encoder, step))
@@ -152,17 +151,18 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     if fills_gaps:
         activations -= PASSED * min(activations, gradients)
     compiled = COMPILED_BYTES if device == "cpu" and step.varies and step.width == HALF else 0
-    together = RANK_BYTES if device == "cpu" and ranks > 1 else 0
-    if device == "cpu" and divided.weights:
-        together += weights - weights // ranks  # of the whole model, which the allocator keeps
+    together = RANK_BYTES if device == "cpu" and shares.ranks > 1 else 0
+    own = weights // shares.parts
+    if device == "cpu":
+        together += weights - own  # of the whole model that was loaded, which the allocator keeps
     return Forecast(
         base=PROCESS_BYTES[device]
         + together
         + compiled
         + (QUANTIZED_PROCESS_BYTES if quantized and device != "cuda" else 0),
-        weights=weights // (ranks if divided.weights else 1),
+        weights=own,
         gradients=gradients + copies,
-        optimizer=int(optimizer.state_bytes) // (ranks if divided.optimizer else 1),
+        optimizer=int(optimizer.state_bytes) // shares.parts,
         activations=int(activations),
         head=head,
         communication=communication,

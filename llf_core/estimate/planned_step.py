@@ -18,7 +18,7 @@ from llf_core.config.weight_shapes import LAYER, count
 from llf_core.estimate.activations import TrainingPass
 from llf_core.estimate.memory_forecast import ALONE, Forecast, training_memory, weight_bytes
 from llf_core.estimate.model_sizes import model_sizes
-from llf_core.estimate.strategies import Shares, Traffic, link_of, traffic
+from llf_core.estimate.strategies import Link, Shares, Traffic, link_of, traffic
 from llf_core.estimate.weight_count import new_token_parameters, trained_parameters
 
 if TYPE_CHECKING:
@@ -66,17 +66,10 @@ class PlannedStep:
     rows: bool = False
     shares: Shares = ALONE
 
-    def traffic(self, passes: int) -> Traffic:
-        """What each process sends in a step of so many micro-batches."""
-        gradients = self.optimizer.gradients * self.gradient_width
-        return traffic(
-            self.shares,
-            link_of(self.device),
-            weights=self.base_weights + self.adapter_weights,
-            gradients=gradients,
-            layers=self.sizes.model.layers,
-            passes=passes,
-        )
+    def traffic(self, passes: int, link: Link | None = None) -> Traffic:
+        """What each process sends in a step of so many micro-batches, over the link of its device or another one."""
+        size = self.base_weights + self.adapter_weights, self.optimizer.gradients * self.gradient_width
+        return traffic(self.shares, link or link_of(self.device), size, self.sizes.model.layers, passes)
 
     def memory(self, *, checkpointing: bool) -> Forecast:
         """Forecast the peak memory of the step, with gradient checkpointing or without, which are then compared.

@@ -165,7 +165,7 @@ def step_seconds(
     done = FORWARD_SHARE * (1 + checkpointing) + (1 - FORWARD_SHARE) * _reached(step)
     seconds += model.layers * done * parts + passes * STEP_SECONDS[kind]
     moved = step.trained * UPDATE_BYTES + 2 * step.optimizer.state_bytes
-    moved /= step.shares.ranks if step.shares.strategy.optimizer else 1
+    moved /= step.shares.parts
     card = card_of(step.device) if kind == "cuda" else None
     seconds += moved / (BYTES_PER_SECOND[kind] if card is None else UPDATE_SHARE * card.bandwidth)
     return StepTime(seconds, basis)

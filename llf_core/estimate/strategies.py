@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.strategies import STRATEGIES
 from llf_core.estimate.cards import card_of
 
 if TYPE_CHECKING:
@@ -20,38 +21,11 @@ BACKWARD = 2 / 3
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """Which parts of the state of training each process has only its share of.
-
-    Attributes:
-        weights: whether the weights are divided between two steps.
-        gradients: whether gradients are.
-        optimizer: whether the state of the optimizer is.
-        keeps: whether gathered layers stay whole until their backward pass.
-
-    Source:
-        ZeRO, arXiv 1910.02054, section 5 and figure 1.
-    """
-
-    weights: bool = False
-    gradients: bool = False
-    optimizer: bool = False
-    keeps: bool = False
-
-
-STRATEGIES = {
-    "ddp": Strategy(),
-    "fsdp2": Strategy(weights=True, gradients=True, optimizer=True),
-    "zero2": Strategy(weights=True, gradients=True, optimizer=True, keeps=True),
-}
-
-
-@dataclass(frozen=True)
 class Shares:
     """The processes of a run and what is divided among them.
 
     Attributes:
-        name: a key of `STRATEGIES`.
+        name: a key of `llf_core.config.strategies.STRATEGIES`.
         ranks: number of processes.
     """
 
@@ -59,33 +33,38 @@ class Shares:
     ranks: int = 1
 
     @property
-    def strategy(self) -> Strategy:
-        """What is divided; nothing in one process."""
-        return STRATEGIES[self.name] if self.ranks > 1 else Strategy()
+    def parts(self) -> int:
+        """In how many parts weights, gradients and optimizer state are divided."""
+        return self.ranks if STRATEGIES[self.name].shards else 1
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a layer that was gathered stays whole until its backward pass."""
+        return STRATEGIES[self.name].keeps_gathered
 
 
 def communication_bytes(
-    shares: Shares, outer: tuple[int, int], layer: tuple[int, int], gradients: int, layers: int
+    shares: Shares, weights: int, outer: tuple[int, int], layer: tuple[int, int], gradients: int
 ) -> int:
     """Bytes of what a process holds for the others, beside its share of weights, gradients and optimizer state.
 
-    DDP: the buckets, which hold all gradients once more. Sharded weights: those outside the layers, which stay whole
-    until the backward pass ends, with their gradients and the copy of these that is sent; and `GATHERED_LAYERS` layers,
-    or all of them where they are kept.
+    DDP: the buckets, which hold all gradients once more. Sharded: the gathered layers, `GATHERED_LAYERS` or all; and
+    the weights outside the layers, which stay whole until the backward pass ends, with their gradients and the copy of
+    these that is sent.
 
     Args:
         shares: the processes.
+        weights: bytes of all weights.
         outer: bytes of the weights outside the layers, and of their gradients.
         layer: bytes of the weights of a layer, and of their gradients.
         gradients: bytes of all gradients.
-        layers: number of layers.
     """
     if shares.ranks == 1:
         return 0
-    if shares.strategy.weights:
-        gathered = layers if shares.strategy.keeps else GATHERED_LAYERS
-        return outer[0] + gathered * layer[0] + outer[1] + max(outer[1], layer[1])
-    return gradients
+    if shares.parts == 1:
+        return gradients
+    gathered = weights + layer[0] if shares.keeps else outer[0] + GATHERED_LAYERS * layer[0]
+    return gathered + outer[1] + max(outer[1], layer[1])
 
 
 @dataclass(frozen=True)
@@ -114,7 +93,7 @@ NVLINK, PCIE = (3.4e-6, 1.2e-6), (5.7e-6, 1.9e-6)
 """Seconds of a hop in a ring and in a tree. Source: NCCL, `src/graph/tuning.cc`, `hwLat`: ring with protocol Simple and
 tree with LL128, over NVLink, PCIe and the network."""
 FASTEST_PCIE = 64e9
-LOOPBACK = Link(bandwidth=0.9e9, network=0.125e9, machine=1 << 20, hop=4e-4, tree_hop=4e-4, overlaps=False)
+LOOPBACK = Link(bandwidth=1.1e9, network=0.125e9, machine=1 << 20, hop=4.6e-3, tree_hop=4.6e-3, overlaps=False)
 """Processes of gloo on the CPU of one machine, measured by `benchmarks.scale` on two cores."""
 OTHER = Link(bandwidth=16e9, network=1.25e9, machine=8, hop=PCIE[0], tree_hop=PCIE[1])
 """Links of a GPU that is not in the table: PCIe 3.0 and 10 Gbit/s, on the safe side."""
@@ -145,23 +124,21 @@ class Traffic:
     sent: int
     seconds: float
     hidden: float
-    window: float = BACKWARD
+    window: float = 1.0
 
     def exposed(self, compute: float) -> float:
         """Seconds in which a process waits for the link, in a step that computes for `compute` seconds."""
         return self.seconds - min(self.hidden, compute * self.window)
 
 
-def traffic(  # noqa: PLR0913 - what a step sends
-    shares: Shares, link: Link, *, weights: int, gradients: int, layers: int, passes: int
-) -> Traffic:
+def traffic(shares: Shares, link: Link, size: tuple[int, int], layers: int, passes: int) -> Traffic:
     """What each process sends in a step, and the time it takes, by the ring algorithm.
 
     | strategy | sent, times (N - 1) / N |
     |---|---|
     | ddp | gradients twice: all-reduce |
-    | fsdp2 | in each micro-batch all weights twice: all-gather before each pass; and gradients: reduce-scatter |
-    | zero2 | in each micro-batch all weights once, and gradients: reduce-scatter |
+    | fsdp2 | in each micro-batch all weights before each pass: all-gather; and gradients: reduce-scatter |
+    | zero2 | the same with one all-gather |
 
     A ring of N processes takes N - 1 hops for a reduce-scatter or an all-gather, and an all-reduce is both; a tree
     takes fewer. A ring leaves a machine once, so that all its ports together carry what one process sends.
@@ -169,8 +146,7 @@ def traffic(  # noqa: PLR0913 - what a step sends
     Args:
         shares: the processes.
         link: what connects them.
-        weights: bytes of all weights.
-        gradients: bytes of the gradients.
+        size: bytes of all weights, and of the gradients.
         layers: number of layers, each of which is gathered alone.
         passes: micro-batches of a step.
 
@@ -178,27 +154,22 @@ def traffic(  # noqa: PLR0913 - what a step sends
         Volumes: ZeRO, arXiv 1910.02054, section 7. Rings: Thakur, Rabenseifner and Gropp, Optimization of Collective
         Communication Operations in MPICH (2005), section 4. Hops: NCCL, `src/graph/tuning.cc`.
     """
-    ranks, strategy = shares.ranks, shares.strategy
+    ranks, (weights, gradients) = shares.ranks, size
     if ranks == 1:
         return Traffic(0, 0.0, 0.0)
     share = (ranks - 1) / ranks
     bandwidth = link.bandwidth if ranks <= link.machine else min(link.bandwidth, link.network)
-
-    def seconds(amount: float, hops: float) -> float:
-        return share * amount / bandwidth + hops
-
     ring, tree = _hops(ranks, link)
-    if strategy.weights:
-        blocks = layers + 1
-        gathers = 1 if strategy.keeps else 2
-        sent = passes * (gathers * weights + gradients)
-        whole = passes * (gathers * seconds(weights, blocks * ring) + seconds(gradients, blocks * ring))
-        first = whole / blocks  # nothing is computed before the first weights are there, and after the last gradients
-        return Traffic(round(share * sent), whole, (whole - first) * link.overlaps, window=1.0)
-    buckets_of_ddp = math.ceil(gradients / DDP_BUCKET)
-    whole = seconds(2 * gradients, buckets_of_ddp * min(2 * ring, tree))
-    hidden = whole * (1 - 1 / max(1, buckets_of_ddp)) * link.overlaps  # all but the last bucket
-    return Traffic(round(share * 2 * gradients), whole, hidden)
+    if shares.parts == 1:
+        sent, buckets = share * 2 * gradients, math.ceil(gradients / DDP_BUCKET)
+        whole = sent / bandwidth + buckets * min(2 * ring, tree)
+        last = whole / max(1, buckets)  # is complete when the backward pass ends
+        return Traffic(round(sent), whole, (whole - last) * link.overlaps, window=BACKWARD)
+    gathers, blocks = 1 if shares.keeps else 2, layers + 1
+    sent = share * passes * (gathers * weights + gradients)
+    whole = sent / bandwidth + passes * (gathers + 1) * blocks * ring
+    first = whole / blocks  # nothing is computed before the first weights are there, and after the last gradients
+    return Traffic(round(sent), whole, (whole - first) * link.overlaps)
 
 
 def _hops(ranks: int, link: Link) -> tuple[float, float]:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import ConfigError, RunConfig
+from llf_core.config.strategies import STRATEGIES
 from llf_core.data.estimate import estimate
 from llf_core.estimate import Device, Forecaster, check_fit
 from llf_core.estimate.cards import card_of, cards, cards_of_place
 from llf_core.estimate.example_lengths import full_length
 from llf_core.estimate.memory_forecast import Forecast
-from llf_core.estimate.strategies import STRATEGIES, Link, Shares, traffic
+from llf_core.estimate.strategies import Link, Shares, traffic
 
 SEVEN_B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -47,26 +48,18 @@ def test_each_strategy_divides_its_parts(seven_b: dict[str, object]) -> None:
     config = RunConfig.load(seven_b)
     whole = parts(config, Shares())
     assert (whole.weights, whole.gradients, whole.optimizer) == (2 * PARAMETERS, 2 * PARAMETERS, 4 * PARAMETERS)
-    divided = {
-        name: tuple(
-            getattr(whole, part) / getattr(parts(config, Shares(name, 8)), part)
-            for part in ("weights", "gradients", "optimizer", "activations", "head")
-        )
-        for name in STRATEGIES
-    }
-    assert divided == {
-        "ddp": (1, 1, 1, 1, 1), "fsdp2": (8, 8, 8, 1, 1), "zero2": (8, 8, 8, 1, 1),
-    }  # fmt: skip
+    parts_of = ("weights", "gradients", "optimizer", "activations", "head")
+    for name, divisor in {"ddp": 1, "fsdp2": 8, "zero2": 8}.items():
+        shared = parts(config, Shares(name, 8))
+        assert [getattr(whole, part) / getattr(shared, part) for part in parts_of] == [divisor] * 3 + [1, 1]
 
 
 def test_what_a_process_holds_for_the_others(seven_b: dict[str, object]) -> None:
     config = RunConfig.load(seven_b)
-    held = {name: parts(config, Shares(name, 8)).communication for name in STRATEGIES}
-    gathered = 2 * (OUTER + 2 * LAYER + OUTER + max(OUTER, LAYER))
-    assert held == {
-        "ddp": 2 * PARAMETERS, "fsdp2": pytest.approx(gathered, abs=64),
-        "zero2": pytest.approx(gathered + 2 * 30 * LAYER, abs=64),
-    }  # fmt: skip
+    sent = OUTER + max(OUTER, LAYER)  # gradients outside the layers, and the copy that is sent
+    values = {"ddp": PARAMETERS, "fsdp2": OUTER + 2 * LAYER + sent, "zero2": PARAMETERS + LAYER + sent}
+    held = {name: parts(config, Shares(name, 8)).communication for name in values}
+    assert held == {name: pytest.approx(2 * count, abs=64) for name, count in values.items()}
     lora = RunConfig.load({**seven_b, "finetuning_type": "lora", "pure_bf16": False, "bf16": True})
     adapters = parts(lora, Shares()).gradients
     found = parts(lora, Shares("fsdp2", 8)).communication
@@ -75,31 +68,27 @@ def test_what_a_process_holds_for_the_others(seven_b: dict[str, object]) -> None
 
 def test_bytes_and_seconds_of_a_step() -> None:
     link = Link(bandwidth=100.0, network=40.0, machine=4, hop=0.0, tree_hop=0.0)
-    size = {"weights": 1000, "gradients": 800, "layers": 9, "passes": 3}
-    found = {name: traffic(Shares(name, 4), link, **size) for name in STRATEGIES}
-    assert {name: one.sent for name, one in found.items()} == {
-        "ddp": 1200,  # 2 x 800 x 3/4
-        "fsdp2": 6300,  # 3 x (2 x 1000 + 800) x 3/4
-        "zero2": 4050,  # 3 x (1000 + 800) x 3/4
-    }  # fmt: skip
+    found = {name: traffic(Shares(name, 4), link, (1000, 800), 9, 3) for name in STRATEGIES}
+    sent = {"ddp": 1200, "fsdp2": 6300, "zero2": 4050}  # 3/4 of 2 x 800, of 3 x (2 x 1000 + 800), of 3 x (1000 + 800)
+    assert {name: one.sent for name, one in found.items()} == sent
     assert {name: one.seconds for name, one in found.items()} == pytest.approx(
-        {name: one.sent / 100 for name, one in found.items()}
+        {name: one / 100 for name, one in sent.items()}
     )
-    assert traffic(Shares("fsdp2", 8), link, **size).seconds == pytest.approx(
-        3 * 2800 * 7 / 8 / 40, rel=1e-4
-    )  # two machines
-    assert traffic(Shares("fsdp2", 1), link, **size).sent == 0
+    machines = traffic(Shares("fsdp2", 8), link, (1000, 800), 9, 3)
+    assert machines.seconds == pytest.approx(3 * 2800 * 7 / 8 / 40, rel=1e-4)
+    assert traffic(Shares("fsdp2", 1), link, (1000, 800), 9, 3).sent == 0
     assert found["fsdp2"].exposed(1000.0) == pytest.approx(6.3)  # one of ten blocks
     assert found["fsdp2"].exposed(50.0) == pytest.approx(13.0)
+    assert found["ddp"].exposed(3.0) == pytest.approx(12.0)  # a single bucket comes last
 
 
 def test_hops_take_longer_the_more_processes_there_are() -> None:
     link = Link(bandwidth=1e12, network=1e12, machine=8, hop=1e-6, tree_hop=5e-7)
-    size = {"weights": 0, "gradients": 1, "layers": 9, "passes": 1}  # 10 blocks, each with 3 calls
-    assert traffic(Shares("fsdp2", 8), link, **size).seconds == pytest.approx(3 * 10 * 7e-6)
+    size = ((0, 1), 9, 1)  # 10 blocks, each with 3 calls
+    assert traffic(Shares("fsdp2", 8), link, *size).seconds == pytest.approx(3 * 10 * 7e-6)
     ring = 14 * 1e-6 + 9.6e-6
-    assert traffic(Shares("fsdp2", 16), link, **size).seconds == pytest.approx(3 * 10 * ring)
-    assert traffic(Shares("ddp", 16), link, **size).seconds == pytest.approx(2 * (7 * 5e-7 + 8.5e-6))
+    assert traffic(Shares("fsdp2", 16), link, *size).seconds == pytest.approx(3 * 10 * ring)
+    assert traffic(Shares("ddp", 16), link, *size).seconds == pytest.approx(2 * (7 * 5e-7 + 8.5e-6))
 
 
 def test_processes_on_a_cpu_share_its_memory_and_those_on_gpus_do_not(seven_b: dict[str, object]) -> None:
