@@ -35,12 +35,12 @@ class Launch(Section):
         minimum=1,
         maximum=1024,
     )
-    launch: Literal["local", "torchrun", "slurm", "ssh"] = option(
+    launch: Literal["local", "torchrun", "slurm", "ray", "ssh"] = option(
         "local",
         level="basic",
-        choices=("local", "torchrun", "slurm", "ssh"),
+        choices=("local", "torchrun", "slurm", "ray", "ssh"),
         label="Run on",
-        help="Where the run runs: `local` is this machine, `torchrun` several machines and `slurm` a "
+        help="Where the run runs: `local` is this machine, `torchrun` several machines, `slurm` and `ray` a "
         "cluster, which share the folder of runs, and `ssh` another host.",
     )
     launch_target: Annotated[str, AfterValidator(_target)] | None = option(
@@ -49,7 +49,7 @@ class Launch(Section):
         unset="none",
         label="Target",
         help="What `launch` starts the run on: HOST:PORT of the first machine for torchrun, a partition for slurm, "
-        "[USER@]HOST[:PORT] for ssh.",
+        "HOST:PORT of the head for ray, [USER@]HOST[:PORT] for ssh.",
     )
     num_processes: int = option(
         1,

@@ -40,7 +40,8 @@ def start_supervisor(
         env: additional environment variables, for example tokens. They are not stored. None for none.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
         mode: `--joins` where another machine's supervisor writes the status (`llf_core.launch.node_supervisor`),
-            `--slurm` and the number of a job where it is supervised there (`llf_core.launch.launchers.slurm_watch`).
+            `--slurm` and the number of a job, or `--ray` and the address of a cluster, where it is supervised there
+            (`llf_core.launch.launchers.slurm_watch`, `ray_watch`), `--held` where it ends with its stdin.
 
     Raises:
         RuntimeError: it did not start, for example since `log.txt` cannot be opened or the system has too many

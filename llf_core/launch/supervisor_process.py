@@ -47,8 +47,28 @@ def main(arguments: list[str]) -> None:
         from llf_core.launch.launchers.slurm_watch import watch_job
 
         watch_job(folder, rest[1], lambda: os.write(write_end, b"."))
+    elif rest[:1] == ["--ray"]:
+        from llf_core.launch.launchers.ray_watch import watch_task
+
+        watch_task(folder, rest[1], rest[3:], lambda: os.write(write_end, b"."))
     else:
+        if rest[:1] == ["--held"]:
+            _stop_with_stdin()
+            rest = rest[1:]
         Supervisor(folder, rest[1:] or None).run(taken_over=lambda: os.write(write_end, b"."))
+
+
+def _stop_with_stdin() -> None:
+    """Stop the run as SIGTERM does once what holds the other end of stdin has ended."""
+    import signal
+    import threading
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config import Problem
 from llf_core.launch.launchers.local import LOCAL
+from llf_core.launch.launchers.ray import RAY
 from llf_core.launch.launchers.slurm import SLURM
 from llf_core.launch.launchers.ssh import SSH
 from llf_core.launch.launchers.torchrun import TORCHRUN
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from llf_core.launch.launchers.launcher import Launcher
     from llf_core.runs import RunFolder
 
-LAUNCHERS: Mapping[str, Launcher] = MappingProxyType({one.name: one for one in (LOCAL, TORCHRUN, SLURM, SSH)})
+LAUNCHERS: Mapping[str, Launcher] = MappingProxyType({one.name: one for one in (LOCAL, TORCHRUN, SLURM, RAY, SSH)})
 """The launchers by name, in the order of a form; the key `launch` has the same names."""
 
 

@@ -7,20 +7,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llf_core.launch.launchers.slurm import HOST, ask, cancel
+from llf_core.launch.launchers.waiting_run import WaitingRun
 from llf_core.launch.queue import enqueue
 from llf_core.launch.resume import resume
-from llf_core.runs import RunWriter, read_status, status
+from llf_core.runs import read_status
 from llf_core.runs.checkpoints import recoverable_message
-from llf_core.runs.control import pending_requests, remove_request
 from llf_core.runs.kill import killed_reason
-from llf_core.runs.process import ProcessId
 from llf_core.runs.shown_status import shown_status
 from llf_core.runs.status import BrokenRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.runs import Request, RunFolder, Status
+    from llf_core.runs import RunFolder, Status
 
 POLL_SECONDS, RUNNING_SECONDS = 1.0, 5.0
 """Seconds between two looks at a job that waits and at one that runs; chosen by hand."""
@@ -45,7 +44,7 @@ def watch_job(folder: RunFolder, job: str, taken_over: Callable[[], object]) -> 
     """
     watch = _Watch(folder, job)
     if folder.queue.exists():
-        watch.heartbeat(read_status(folder).attempt)
+        watch.run.heartbeat(read_status(folder).attempt)
     taken_over()
     pause = POLL_SECONDS
     while True:
@@ -65,6 +64,7 @@ def watch_job(folder: RunFolder, job: str, taken_over: Callable[[], object]) -> 
 class _Watch:
     def __init__(self, folder: RunFolder, job: str) -> None:
         self._folder = folder
+        self.run = WaitingRun(folder, HOST)
         self._job = job
         self._attempt = read_status(folder).attempt
         self._restarts = 0
@@ -83,15 +83,10 @@ class _Watch:
             return self._ends(now, state)
         if state in WAITING:
             return self._waits(now, restarts)
-        kills = self._requests("kill")
+        kills = self.run.requests("kill")
         if kills and time.time() - kills[0].time > KILL_SECONDS and not now.final:
             cancel(self._job)
         return False
-
-    def heartbeat(self, attempt: int) -> None:
-        """Say that the run still waits."""
-        own, beat = ProcessId.own().json(), time.time()
-        status.update(self._folder, of_attempt=attempt, host=HOST, boot_id=None, supervisor=own, heartbeat=beat)
 
     def _ask(self) -> tuple[str, int]:
         """State of the job, and how often Slurm has requeued it."""
@@ -106,19 +101,15 @@ class _Watch:
         state, _, restarts = found.partition("\n")[0].partition(" ")
         return state or "COMPLETED", int(restarts.strip() or 0)
 
-    def _requests(self, *types: str) -> list[Request]:
-        return [one for one in pending_requests(self._folder) if one.type in types]
-
     def _waits(self, now: Status, restarts: int) -> bool:
         """Keep a queued run queued, cancel a stopped or killed one, and queue the next attempt of a requeued one."""
         if now.state == "queued":
-            requests = self._requests("stop", "kill")
+            requests = self.run.requests("stop", "kill")
             if not requests:
-                self.heartbeat(now.attempt)
+                self.run.heartbeat(now.attempt)
                 return False
             cancel(self._job)
-            self._folder.queue.unlink(missing_ok=True)
-            self._close(now, "stopped", "Removed from Slurm's queue before it started. Resume starts it.")
+            self.run.close(now, "stopped", "Removed from Slurm's queue before it started. Resume starts it.")
             return True
         if not now.has_ended:
             return False
@@ -129,7 +120,7 @@ class _Watch:
         enqueue(self._folder)
         resume(self._folder, check_config=False)
         self._attempt = now.attempt + 1
-        self.heartbeat(self._attempt)
+        self.run.heartbeat(self._attempt)
         return False
 
     def _ends(self, now: Status, state: str) -> bool:
@@ -139,18 +130,10 @@ class _Watch:
             return True
         if time.monotonic() - self._ended_at < LAST_SECONDS:
             return False
-        self._folder.queue.unlink(missing_ok=True)
-        if self._requests("kill"):
-            self._close(now, "failed", killed_reason(self._folder, now))
+        if self.run.requests("kill"):
+            self.run.close(now, "failed", killed_reason(self._folder, now))
             return True
         at = f"at step {now.step} of {now.total}" if now.total else "before its first step"
-        self._close(now, "failed", f"Slurm ended job {self._job} ({state}) {at}. {recoverable_message(self._folder)}")
+        told = f"Slurm ended job {self._job} ({state}) {at}."
+        self.run.close(now, "failed", f"{told} {recoverable_message(self._folder)}")
         return True
-
-    def _close(self, now: Status, state: str, reason: str) -> None:
-        writer = RunWriter(self._folder, now.attempt)
-        writer.close(state, reason)
-        for request in self._requests("stop", "kill"):
-            writer.event("answer", id=request.id, request=request.type, ok=True, message=reason)
-            remove_request(request)
-        writer.release()

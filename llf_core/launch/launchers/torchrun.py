@@ -40,13 +40,15 @@ PORT = 29500
 def keys_of_variables(variables: Mapping[str, str]) -> dict[str, object]:
     """The keys of a config that LLaMA-Factory's variables stand for, such as `NNODES` and `MASTER_ADDR`.
 
-    They count where `FORCE_TORCHRUN` is set or `NNODES` is above 1, and then come before the config.
+    They count where `USE_RAY` or `FORCE_TORCHRUN` is set or `NNODES` is above 1, and then come before the config.
 
     Args:
         variables: the environment.
     """
+    if _is_on(variables.get("USE_RAY")):
+        return {"launch": "ray"}
     nodes = int(variables["NNODES"]) if variables.get("NNODES", "").isdecimal() else 1
-    if nodes <= 1 and variables.get("FORCE_TORCHRUN", "0").lower() not in {"1", "true", "y", "yes"}:
+    if nodes <= 1 and not _is_on(variables.get("FORCE_TORCHRUN")):
         return {}
     each = variables.get("NPROC_PER_NODE", "")
     keys: dict[str, object] = {"num_processes": int(each) if each.isdecimal() else gpu_count() or 1}
@@ -54,6 +56,10 @@ def keys_of_variables(variables: Mapping[str, str]) -> dict[str, object]:
         host, port = variables.get("MASTER_ADDR", "127.0.0.1"), variables.get("MASTER_PORT", str(PORT))
         keys |= {"launch": "torchrun", "num_nodes": nodes, "launch_target": f"{host}:{port}"}
     return keys
+
+
+def _is_on(value: str | None) -> bool:
+    return value is not None and value.lower() in {"1", "true", "y", "yes"}
 
 
 def joins(config: Mapping[str, object]) -> bool:

@@ -58,9 +58,9 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch):
 
 
 def test_visible_gpus_are_counted(monkeypatch, tmp_path):
-    monkeypatch.setattr(environment, "has_cuda", lambda: False)
+    monkeypatch.setattr(quantizers, "has_cuda", lambda: False)
     assert environment.gpu_count() == 0
-    monkeypatch.setattr(environment, "has_cuda", lambda: True)
+    monkeypatch.setattr(quantizers, "has_cuda", lambda: True)
     listed = [tmp_path / "0", tmp_path / "1"]
     monkeypatch.setattr(environment.Path, "iterdir", lambda _: iter(listed))
     assert environment.gpu_count() == 2
