@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from llf_core.config import ConfigError, RunConfig
+from llf_core.config import ConfigError, RunConfig, quantizers
 from llf_core.config.field_specs import field
 from llf_core.launch import environment, launch, launchers, on
 from llf_core.launch.launchers import LAUNCHERS, launch_problem
