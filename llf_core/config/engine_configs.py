@@ -146,7 +146,7 @@ def content_of(path: Path) -> Any:
         raise RefusedError(f"{path} cannot be read: {str(error).rstrip('.')}. Expected a YAML or JSON file.") from None
 
 
-def _engine(requested: RequestedConfig, key: str, given: object) -> None:
+def _engine(requested: RequestedConfig, key: str, given: object, *, inner: bool = False) -> None:
     """Read a config of DeepSpeed or of FSDP, or the file of one or of accelerate.
 
     Raises:
@@ -166,7 +166,7 @@ def _engine(requested: RequestedConfig, key: str, given: object) -> None:
         content = content_of(path)
     if not isinstance(content, Mapping):
         raise RefusedError(f"`{key}` is {show(given)}. Expected a mapping, or the path of a JSON or YAML file.")
-    if "distributed_type" in content:
+    if "distributed_type" in content and not inner:
         _accelerate(requested, key, content)
     elif key == "deepspeed":
         _deepspeed(requested, key, content)
@@ -280,10 +280,10 @@ def _accelerate(requested: RequestedConfig, key: str, content: Mapping[str, Any]
     """
     kind = str(content["distributed_type"]).upper()
     if kind == "FSDP":
-        _fsdp_options(requested, key, content.get("fsdp_config") or {})
+        _fsdp_options(requested, key, _mapping(key, content, "fsdp_config"))
         put(requested, key, "strategy", "fsdp2", default=True)
     elif kind == "DEEPSPEED":
-        _accelerate_zero(requested, key, content.get("deepspeed_config") or {})
+        _accelerate_zero(requested, key, _mapping(key, content, "deepspeed_config"))
     elif kind not in {"NO", "MULTI_GPU", "MULTI_CPU"}:
         raise RefusedError(f"`distributed_type` in `{key}` is {show(kind)}. Expected FSDP, DEEPSPEED, MULTI_GPU or NO.")
     _accelerate_machines(requested, key, content)
@@ -297,10 +297,17 @@ def _accelerate(requested: RequestedConfig, key: str, content: Mapping[str, Any]
     tell(requested, key, message)
 
 
+def _mapping(key: str, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = content.get(name) or {}
+    if not isinstance(part, Mapping):
+        raise RefusedError(f"`{name}` in `{key}` is {show(part)}. Expected a mapping.")
+    return part
+
+
 def _accelerate_zero(requested: RequestedConfig, key: str, options: Mapping[str, Any]) -> None:
     file = options.get("deepspeed_config_file")
     if file is not None:
-        _engine(requested, "deepspeed", file)
+        _engine(requested, "deepspeed", file, inner=True)
         return
     parts = {f"offload_{what}": options.get(f"offload_{what}_device") for what in ("optimizer", "param")}
     content: dict[str, Any] = {"zero_optimization": {"stage": options.get("zero_stage", 2)} | parts}

@@ -59,8 +59,8 @@ def translate_v1(requested: RequestedConfig) -> None:
             read(requested, key, given)
         except RefusedError as error:
             requested.problems.append(Problem("invalid", key, given, str(error), line=line, keys=(key,)))
-    if values.get("flash_attn") in ATTENTION:
-        values["flash_attn"] = ATTENTION[values["flash_attn"]]
+    if isinstance(attention := values.get("flash_attn"), str):
+        values["flash_attn"] = ATTENTION.get(attention, attention)
     if second:
         aliases = {"per_device_train_batch_size": "micro_batch_size"}
         for key, value in DEFAULTS.items():
@@ -131,7 +131,7 @@ def _batch_size(requested: RequestedConfig, key: str, given: object) -> None:
 
 
 def _batching(requested: RequestedConfig, key: str, given: object) -> None:
-    if given not in {"normal", "padding_free", "dynamic_batching", "dynamic_padding_free"}:
+    if given not in ("normal", "padding_free", "dynamic_batching", "dynamic_padding_free"):
         raise RefusedError(f"`{key}` is {show(given)}. Expected normal, padding_free or dynamic_batching.")
     if str(given).startswith("dynamic"):
         put(requested, key, "packing", value=True)

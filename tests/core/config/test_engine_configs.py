@@ -192,3 +192,24 @@ def test_the_second_configuration_is_read_with_its_own_defaults(files):
     assert (full.method.finetuning_type, full.get("learning_rate"), full.data.dataset) == ("full", 1e-5, ("llf_demo",))
     changed = RunConfig.load(asked, ["lora_rank=8", "strategy=ddp"], base=files)
     assert (changed.get("lora_rank"), changed.launch.strategy) == (8, "ddp")
+
+
+ODD = (None, True, 0, -1, 2.5, "x", "", [], [1], {}, {"name": []}, {"name": "fsdp2"}, {"distributed_type": []})
+KEYS = (
+    "deepspeed", "fsdp", "fsdp_config", "dist_config", "peft_config", "quant_config", "kernel_config", "optim_config",
+    "train_dataset", "eval_dataset", "global_batch_size", "batching_strategy", "flash_attn", "strategy",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_odd_values_are_problems_and_never_exceptions(tmp_path, key):
+    (tmp_path / "own.yaml").write_text(
+        "distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: own.yaml}"
+    )
+    for value in (*ODD, "own.yaml"):
+        validate({"dataset": "llf_demo", key: value}, base=tmp_path)
+        for outer in ("zero_optimization", "tensor_parallel", "fp16", "offload_optimizer", "num_machines", "path"):
+            validate({"dataset": "llf_demo", key: {"name": "lora", outer: value}}, base=tmp_path)
+        for outer in ("fsdp_config", "deepspeed_config", "num_processes", "main_process_ip", "mixed_precision"):
+            content = {"distributed_type": "FSDP" if outer[0] == "f" else "DEEPSPEED", outer: value}
+            validate({"dataset": "llf_demo", key: content}, base=tmp_path)
