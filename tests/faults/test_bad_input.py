@@ -79,7 +79,7 @@ def check_sentence(text):
         ({"finetuning_type": "lorra"}, ["'lorra'", "lora"]),
         ({"fp16": True, "bf16": True}, ["Both fp16 and bf16", "one of them"]),
         ({"load_best_model_at_end": True}, ["`val_size` is 0", "Expected a share above 0"]),
-        ({"deepspeed": "ds.json"}, ["`deepspeed`", "not supported yet"]),
+        ({"deepspeed": "ds.json"}, ["`deepspeed`", "no such file"]),
         ({"hf_hub_token": "hf_secret"}, ["`hf_hub_token`", "HF_TOKEN"]),
     ],
 )

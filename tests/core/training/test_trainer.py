@@ -52,7 +52,14 @@ def test_only_public_methods_are_overridden():
         "_keep_examples",
         "_record",
     }
-    added |= {"planned_rates", "_parameter_groups", "use_result_weights", "_with_extra_losses"}
+    added |= {
+        "planned_rates",
+        "_parameter_groups",
+        "use_result_weights",
+        "_with_extra_losses",
+        "_average_gradients",
+        "_compare_ranks",
+    }
     assert ours - set(SIGNATURES) == {*added, "save_checkpoint"}
     saving = inspect.signature(Trainer._save_checkpoint).parameters  # what `save_checkpoint` calls
     assert list(saving) == ["self", "model", "trial"]
