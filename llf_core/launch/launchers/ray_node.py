@@ -56,5 +56,8 @@ def supervise(path: str, attempt: int, version: str, command: Sequence[str], var
         )
     if started.wait():
         raise RuntimeError(f"The run's supervisor did not start on the node {host()}.")
+    raylet = os.getppid()
     while not (now := shown_status(folder)).has_ended or (now.supervisor_process and now.supervisor_process.alive()):
+        if os.getppid() != raylet:  # the node has left the cluster, or lost its head: this process may outlive it
+            os._exit(1)
         time.sleep(0.5)

@@ -123,8 +123,12 @@ def test_what_ends_ray_is_told_and_leaves_no_process(config, ray):
     until(lambda: run.status().final, 60)
     assert run.status().state == "failed", run.status().reason
     until(lambda: not processes_of(run.folder.home), 60)
-    run.resume()
-    at_step(run, step + 2)
+
+
+@pytest.mark.long
+def test_a_run_whose_cluster_loses_its_head_is_stopped_with_a_checkpoint(config, ray):
+    run = launch(config | {"max_steps": 100_000, "save_steps": 100_000}, on=f"ray:{ray.address}")
+    at_step(run, 2)
     ray.end_head()
     until(lambda: run.status().final, 120)
     assert run.status().state == "stopped", run.status().reason
