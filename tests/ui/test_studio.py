@@ -93,7 +93,8 @@ def test_two_processes_are_chosen_trained_and_kept(page: Any, lab: Lab, tiny_mod
     steps = [json.loads(line) for line in (run / "examples.jsonl").read_text().splitlines()]
     assert [len(step["number"]) for step in steps] == [8, 8, 8]  # four of each process
     lab.save(page)
-    page.goto(lab.address("pair.ipynb").replace("&reset", ""))
+    page.reload()
+    lab.settle(page)
     expect(page.locator(".llf-Studio").get_by_label("Processes", exact=True)).to_have_value("2")
 
 
