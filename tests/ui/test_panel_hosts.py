@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def far(box: Any, lab: Any, until: Any) -> Iterator[Run]:  # noqa: F811 - fixtur
     attach(f"ssh://box/{run.id}", lab.home)
     yield run
     end([one for one in processes_of(lab.home) if "llf_core.remote.mirror" in one.cmdline()])
+    shutil.rmtree(lab.home / "remote")
 
 
 def test_a_run_of_another_host_is_listed_followed_and_stopped(page: Any, lab: Any, far: Run, until: Any) -> None:  # noqa: F811
