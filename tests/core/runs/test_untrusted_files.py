@@ -17,6 +17,7 @@ KNOWN = {
     "llf_core/runs/process.py": "/proc",
     "llf_core/launch/cgroup.py": "/proc and /sys",
     "llf_core/launch/environment.py": "/proc",
+    "llf_core/launch/launchers/ray.py": "the address that Ray wrote of its cluster",
     "llf_core/launch/local_process.py": "a pidfd",
     "llf_core/launch/supervisor.py": "the folder of the run, to see that it is there",
     "llf_core/runs/evaluation_writer.py": "a new file of its own",

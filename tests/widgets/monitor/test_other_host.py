@@ -15,7 +15,7 @@ def test_a_monitor_shows_a_run_of_another_host_and_says_since_when_it_is_stale(b
     view = Monitor(f"ssh://box/{folder.id}")
     tracker = view._run_view.tracker
     assert view.state == "running"
-    assert tracker.series["loss"][1].tolist() == [2.0]
+    until(lambda: "loss" in tracker.series and tracker.series["loss"][1].tolist() == [2.0])
     writer.metric(2, {"loss": 1.5})
     until(lambda: tracker.series["loss"][1].tolist() == [2.0, 1.5])
     box.cut()
