@@ -32,8 +32,11 @@ MLP_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 WIDTH = 16
 """Attention of a step in 16 bits on a CPU reads a multiple of this number of columns, whose first ones torch then adds
 up in the same order whatever follows: see `attends_alike`."""
-MAX_LENGTHS = 64
-"""Largest number of lengths that `attends_alike` compares."""
+QUERY_ROWS = 4
+"""Query heads of a key head are filled up to a multiple of this number: torch's threads each have a buffer behind the
+other's, and with 3 heads the second one's is not aligned, which changes the order of a sum."""
+TRIED = 16
+"""Number of rows that `attends_alike` compares, of different lengths."""
 # Maximum difference of logits relative to the largest one: rounding is below it, a wrong formula far above. Chosen, not
 # measured: 8 (bfloat16) to some 1000 machine epsilons of the dtype.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -126,12 +129,12 @@ class BlockForward:
                 mixed = torch.zeros_like(query)
                 for row, length in enumerate(cache.lengths):
                     own = slice(0, -(-(length + 1) // WIDTH) * WIDTH)
-                    mixed[row] = F.scaled_dot_product_attention(
+                    mixed[row] = attend_to_past(
                         query[row : row + 1], keys[row : row + 1, :, own], values[row : row + 1, :, own],
-                        attn_mask=None if bias is None else bias[row : row + 1, ..., own], scale=self.scaling,
+                        None if bias is None else bias[row : row + 1, ..., own], self.scaling,
                     )[0]  # fmt: skip
                 return mixed
-            mixed = F.scaled_dot_product_attention(query[:count], keys, values, attn_mask=bias, scale=self.scaling)
+            mixed = attend_to_past(query[:count], keys, values, bias, self.scaling)
             return mixed if count == len(query) else F.pad(mixed, (0, 0, 0, 0, 0, 0, 0, len(query) - count))
 
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
@@ -225,11 +228,31 @@ class BlockForward:
         return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
 
 
+def attend_to_past(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: float | None = None
+) -> Tensor:
+    """Attention of one token of each row, in 16 bits on a CPU the same whichever of torch's threads computes it.
+
+    Args:
+        query: `[rows, key heads, query heads of each, head size]`.
+        keys: `[rows, key heads, columns, head size]`.
+        values: the same.
+        bias: added to the scores, `[rows, 1, 1, columns]`; None for nothing.
+        scale: factor of the scores; None for that of torch.
+    """
+    heads = query.shape[2]
+    exact = heads > 1 and query.device.type == "cpu" and query.dtype.itemsize == 2  # noqa: PLR2004 - bytes
+    if spare := -heads % QUERY_ROWS if exact else 0:
+        query = F.pad(query, (0, 0, 0, spare))
+    mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scale)
+    return mixed[:, :, :heads]
+
+
 @cached
 def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -> bool:
     """Whether attention to `width` columns on this CPU gives shorter rows the numbers of their own columns alone.
 
-    torch takes another kernel for some widths (seen with heads of 128 and 256 numbers on AVX512).
+    torch takes another kernel for some widths (seen from 256 columns on with AVX512).
 
     Args:
         shape: key heads, query heads of each, size of a head.
@@ -237,21 +260,22 @@ def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -
         width: a multiple of `WIDTH`.
     """
     heads, group, size = shape
-    lengths = torch.arange(WIDTH, width + 1, WIDTH)
-    lengths = lengths[:: -(-len(lengths) // MAX_LENGTHS)]
+    lengths = torch.linspace(WIDTH, width, TRIED).div(WIDTH).round().mul(WIDTH)[:, None, None, None]
     generator = torch.Generator().manual_seed(0)
-    query = torch.randn(len(lengths), heads, group, size, generator=generator).to(dtype)
-    keys, values = (torch.randn(1, heads, width, size, generator=generator).to(dtype) for _ in range(2))
-    bias = torch.zeros(len(lengths), 1, 1, width, dtype=dtype)
-    bias.masked_fill_(torch.arange(width) >= lengths[:, None, None, None], -torch.inf)
-    shared = (len(lengths), -1, -1, -1)
-    found = F.scaled_dot_product_attention(query, keys.expand(shared), values.expand(shared), attn_mask=bias)
-    for at, length in enumerate(lengths.tolist()):
-        mask = bias[at : at + 1, ..., :length]
-        alone = F.scaled_dot_product_attention(
-            query[at : at + 1], keys[:, :, :length], values[:, :, :length], attn_mask=mask
-        )
-        if not torch.equal(found[at : at + 1], alone):
+    query = torch.randn(TRIED, heads, group, size, generator=generator).mul_(0.01).to(dtype)  # all columns count
+    keys, values = (torch.randn(1, heads, width, size, generator=generator) for _ in range(2))
+    values *= torch.exp2(torch.randint(-10, 11, values.shape, generator=generator))
+    # The sum of each 16 columns nearly cancels, so that what remains of it shows the order.
+    blocks = values.view(1, heads, -1, WIDTH, size)
+    blocks[:, :, :, WIDTH // 2 :] = -blocks[:, :, :, : WIDTH // 2]
+    keys, values = keys.to(dtype), values.to(dtype)
+    bias = torch.zeros(TRIED, 1, 1, width, dtype=dtype).masked_fill_(torch.arange(width) >= lengths, -torch.inf)
+    rows = (TRIED, -1, -1, -1)
+    found = attend_to_past(query, keys.expand(rows), values.expand(rows), bias)
+    for at, length in enumerate(lengths.flatten().int().tolist()):
+        row, own = slice(at, at + 1), slice(0, length)
+        alone = attend_to_past(query[row], keys[:, :, own], values[:, :, own], bias[row, ..., own])
+        if not torch.equal(found[row], alone):
             return False
     return True
 
