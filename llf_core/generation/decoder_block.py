@@ -252,7 +252,7 @@ def attend_to_past(
 def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -> bool:
     """Whether attention to `width` columns on this CPU gives shorter rows the numbers of their own columns alone.
 
-    torch takes another kernel for some widths (seen from 256 columns on with AVX512).
+    torch takes another kernel for some widths (seen from 208 columns on with AVX512).
 
     Args:
         shape: key heads, query heads of each, size of a head.
