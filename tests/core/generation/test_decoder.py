@@ -171,10 +171,11 @@ def test_in_bfloat16_each_thread_computes_the_same_attention(seed):
     drawn = [torch.randn(1, 3, number, 64, generator=generator).bfloat16() for number in (3, 48, 48)]
     torch.set_num_threads(2)
     try:
-        found = attend_to_past(*(one.expand(4, -1, -1, -1) for one in drawn), None)
+        rows, keys, values = (one.expand(4, -1, -1, -1) for one in drawn)
+        found = attend_to_past(rows, keys, values, None)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found, found[:1].expand_as(found))
-    query, keys, values = (one[0].double() for one in drawn)
-    exact = torch.softmax(query @ keys.mT / 8, dim=-1) @ values
+    query, key, value = (one[0].double() for one in drawn)
+    exact = torch.softmax(query @ key.mT / 8, dim=-1) @ value
     assert (found[0].double() - exact).abs().max() < 0.01
