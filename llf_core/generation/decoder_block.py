@@ -33,8 +33,8 @@ WIDTH = 16
 """Attention of a step in 16 bits on a CPU reads a multiple of this number of columns, whose first ones torch then adds
 up in the same order whatever follows: see `attends_alike`."""
 QUERY_ROWS = 4
-"""Query heads of a key head are filled up to a multiple of this number: torch's threads each have a buffer behind the
-other's, and with 3 heads the second one's is not aligned, which changes the order of a sum."""
+"""The query heads of each key head are filled up to a multiple of this number. The buffers of torch's threads lie one
+behind the other, and with 3 heads that of the second thread is not aligned, which changes the order of a sum."""
 TRIED = 16
 """Number of rows that `attends_alike` compares, of different lengths."""
 # Maximum difference of logits relative to the largest one: rounding is below it, a wrong formula far above. Chosen, not
@@ -262,7 +262,8 @@ def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -
     heads, group, size = shape
     lengths = torch.linspace(WIDTH, width, TRIED).div(WIDTH).round().mul(WIDTH)[:, None, None, None]
     generator = torch.Generator().manual_seed(0)
-    query = torch.randn(TRIED, heads, group, size, generator=generator).mul_(0.01).to(dtype)  # all columns count
+    # Small queries give all columns about the same weight.
+    query = torch.randn(TRIED, heads, group, size, generator=generator).mul_(0.01).to(dtype)
     keys, values = (torch.randn(1, heads, width, size, generator=generator) for _ in range(2))
     values *= torch.exp2(torch.randint(-10, 11, values.shape, generator=generator))
     # The sum of each 16 columns nearly cancels, so that what remains of it shows the order.

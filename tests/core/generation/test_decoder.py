@@ -165,7 +165,7 @@ def test_in_bfloat16_a_row_gets_the_logits_that_it_gets_alone(models, kind, alik
     assert decoder.plain is None
 
 
-@pytest.mark.parametrize("seed", [56135, 58958])  # of 60,000 those that differed, with 3 query rows on AVX512
+@pytest.mark.parametrize("seed", [56135, 58958])  # of 60,000, those that differ without padding (AVX512)
 def test_in_bfloat16_each_thread_computes_the_same_attention(seed):
     threads, generator = torch.get_num_threads(), torch.Generator().manual_seed(seed)
     drawn = [torch.randn(1, 3, number, 64, generator=generator).bfloat16() for number in (3, 48, 48)]
