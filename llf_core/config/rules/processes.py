@@ -78,12 +78,6 @@ PROCESSES = (
         ONE,
     ),
     Rule(
-        ("num_processes", "num_nodes", "streaming"),
-        lambda c: _several(c) and c.data.streaming,
-        lambda c: f"The run has {c.launch.ranks} processes. A streamed data set is read by one process so far.",
-        (*ONE, Fix("Read the data set as a whole", {"streaming": False})),
-    ),
-    Rule(
         ("strategy", "num_processes"),
         lambda c: c.launch.strategy != "ddp" and not _several(c),
         "`strategy` has no effect in one process, which has the whole model. Set num_processes.",

@@ -27,7 +27,6 @@ CASES = [
         "a mean over the tokens of a batch",
     ),
     ("num_processes", "error", {"num_processes": 2, "use_badam": True, "finetuning_type": "full"}, "does not train in"),
-    ("num_processes", "error", {"num_processes": 2, "streaming": True, "max_steps": 3}, "is read by one process"),
     ("num_nodes", "error", {"num_nodes": 2}, "but `launch: local` starts one machine"),
     ("strategy", "note", {"strategy": "fsdp2"}, "no effect in one process"),
     ("launch", "note", {"launch": "slurm"}, "is for this machine, not for the one where the run will run"),

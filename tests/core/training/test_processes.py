@@ -32,6 +32,7 @@ def settings(tiny_model_dir, tmp_path):
     probe_file().write_text(json.dumps(slow))
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(ROWS))
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": row["instruction"]} for row in ROWS]))
     return {
         "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "finetuning_type": "lora", "lora_rank": 4,
         "cutoff_len": 64, "learning_rate": 1e-3, "max_steps": 9, "logging_steps": 1, "save_steps": 4, "use_cpu": True,
@@ -40,10 +41,12 @@ def settings(tiny_model_dir, tmp_path):
 
 
 @pytest.fixture
-def start(settings):
-    """Starts a run."""
+def start(settings, tmp_path):
+    """Starts a run; `dataset` is the name of a file in `tmp_path`."""
 
     def go(processes, **changes):
+        if "dataset" in changes:
+            changes["dataset"] = str(tmp_path / changes["dataset"])
         more = {"num_processes": processes, "per_device_train_batch_size": 4 // processes}
         return launch(settings | more | changes)
 
@@ -230,6 +233,20 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(start, strategy):
     assert receipt["largest"] < 1e-6
 
 
+def test_a_stream_is_shared_and_goes_on_in_another_number_of_processes(start):
+    changes = MOVED | {"streaming": True, "buffer_size": 5, "val_size": 0, "save_steps": 500, "max_steps": 200}
+    whole, moved = start(1, **changes), start(2, **changes)
+    wait_for_step(moved, 6)
+    moved.stop()
+    assert ended(moved).state == "stopped", moved.status().reason
+    moved.resume(num_processes=1)
+    assert ended(whole).state == ended(moved).state == "finished", moved.status().reason
+    losses = values(whole, "loss")
+    assert len(losses) == 200
+    assert values(moved, "loss") == {step: pytest.approx(loss, rel=1e-6) for step, loss in losses.items()}
+    assert values(moved, "tokens") == values(whole, "tokens")
+
+
 @pytest.mark.long
 def test_a_stopped_run_goes_on_in_1_4_and_2_processes(start):
     changes = MOVED | {"max_steps": 60}
@@ -247,7 +264,7 @@ SHARDED = {
     "adapters": {},
     "accumulation": {"gradient_accumulation_steps": 2, "max_grad_norm": 0.05, "gradient_checkpointing": True},
     "all weights": {"finetuning_type": "full", "watched_prompts": ["say 3"]},
-    "texts": {"finetuning_type": "full", "stage": "pt"},
+    "texts": {"finetuning_type": "full", "stage": "pt", "cutoff_len": 16, "dataset": "texts.json"},
 }
 
 
