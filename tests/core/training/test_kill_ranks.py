@@ -1,0 +1,85 @@
+"""SIGKILL of a rank, torchrun's agent or the supervisor at random moments of a run of two processes."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from llf_core.launch import launch
+from tests.core.training.test_processes import ended, ranks_of, settings, values  # noqa: F401 - a fixture
+from tests.processes import processes_of, wait_for_supervisor
+
+pytestmark = [pytest.mark.launches, pytest.mark.long, pytest.mark.timeout(7200)]
+MOMENTS = int(os.environ.get("LLF_TEST_MOMENTS", "20"))
+STEPS, SOON = 40, 10  # seconds within which the end of a run is told
+WHO = ("rank 0", "rank 1", "agent", "supervisor", "agent and supervisor")
+
+
+def victims(run, who):
+    """Ids of the processes to kill, as far as they live by now."""
+    now = run.status()
+    found = {"agent": now.trainer, "supervisor": now.supervisor_process}
+    found |= {f"rank {number}": process for number, process in ranks_of(run).items()}
+    return [found[one].pid for one in who.split(" and ") if found.get(one) is not None]
+
+
+def wait_until_alone(home):
+    """Waits until no process of any run is left; returns the seconds that it took."""
+    began = time.monotonic()
+    while left := processes_of(home):
+        assert time.monotonic() - began < SOON, [one.cmdline() for one in left]
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def kill_and_resume(config, who, wait, home):
+    """One run, killed `wait` seconds after its start and then resumed; its state after the kill, and its losses."""
+    run = launch(config)
+    time.sleep(wait)
+    killed = victims(run, who)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    if who == "supervisor":  # the trainer goes on, and says itself how it ended
+        state = ended(run).state
+    else:
+        while not (now := run.status()).has_ended:
+            assert not killed or time.monotonic() - began < SOON, (who, now)
+            time.sleep(0.05)
+        state = now.state
+    wait_until_alone(home)
+    if state != "finished":
+        run.resume()
+        wait_for_supervisor(run)
+        assert run.state == "finished", (who, wait, run.status().reason)
+        wait_until_alone(home)
+    return state, values(run, "loss")
+
+
+def test_a_run_of_two_processes_that_is_killed_anywhere_is_told_and_goes_on_exactly(settings, llf_home):  # noqa: F811
+    seed = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 2**32))
+    print(f"LLF_TEST_SEED={seed}")  # shown where it fails
+    chance = random.Random(seed)
+    config = settings | {
+        "num_processes": 2, "per_device_train_batch_size": 2, "max_steps": STEPS, "save_steps": 5,
+        "eval_strategy": "no", "val_size": 0,
+    }  # fmt: skip
+    kinds = [{"strategy": strategy, "finetuning_type": kind}
+             for strategy in ("ddp", "fsdp2") for kind in ("lora", "full")]  # fmt: skip
+    whole, seconds = [], []
+    for kind in kinds:
+        began = time.monotonic()
+        run = launch(config | kind)
+        assert ended(run).state == "finished"
+        seconds.append(time.monotonic() - began)
+        whole.append(values(run, "loss"))
+        assert len(whole[-1]) == STEPS
+    for number in range(MOMENTS):
+        which, who = number % len(kinds), WHO[number % len(WHO)]
+        wait = chance.uniform(0, 1.1 * seconds[which])
+        state, losses = kill_and_resume(config | kinds[which], who, wait, llf_home)
+        print(f"{kinds[which]['strategy']} {kinds[which]['finetuning_type']}: {who} after {wait:.1f} s: {state}")
+        assert state in {"finished", "failed", "lost"}
+        assert losses == whole[which], (who, wait)
