@@ -77,8 +77,6 @@ class Side:
     """One server as the client sees it.
 
     Args:
-        client: a client of it.
-        model: name of the model.
         tokenizer: counts the tokens of a stream that does not say how many they are.
     """
 

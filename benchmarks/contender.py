@@ -82,11 +82,8 @@ def train(
     """Trains a contender once.
 
     Args:
-        name: its settings file.
-        bench: rows, model and folders.
         changes: settings that are other ones this time; with `bf16` false a model is in float32. What is a dict belongs
             to a section of that name, beside the arguments.
-        data: which of the rows' files.
         timeout: seconds after which it is ended; None for never.
 
     Returns:

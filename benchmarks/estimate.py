@@ -73,11 +73,8 @@ class Cell:
     """A cell of the paper's table.
 
     Attributes:
-        model: name of the model.
-        method: name of the method.
         paper: GiB that the paper prints; None where it prints that memory did not suffice.
         parts: the forecast by part, in bytes.
-        fits: whether the forecast is that it fits the GPU.
     """
 
     model: str
@@ -98,13 +95,7 @@ class Cell:
 
 
 def forecast(model: str, method: str, folder: Path) -> tuple[MemoryParts, bool]:
-    """Forecast a cell from its config and the model's `config.json`.
-
-    Args:
-        model: one of `MODELS`.
-        method: one of `METHODS`.
-        folder: an empty folder.
-    """
+    """Forecast a cell from its config and the model's `config.json`."""
     (folder / "config.json").write_text(json.dumps(MODELS[model]))
     config = RunConfig.load({**COMMON, **METHODS[method], "model_name_or_path": str(folder)})
     found = check_fit(config, LENGTHS, (A100,))

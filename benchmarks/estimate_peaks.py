@@ -81,7 +81,6 @@ def forecast(run: Mapping[str, Any], folder: Path) -> MemoryParts:
     Args:
         run: what identifies it: model, method, length, batch, checkpointing; and `lengths`, quantiles of the tokens of
             its examples where they differ.
-        folder: an empty folder.
     """
     name = run["model"]
     if name != MODEL:
@@ -111,11 +110,6 @@ def without_past_runs(home: Path) -> Iterator[None]:
 
 def measure(model: Path, settings: dict[str, Any], rows: Path) -> dict[str, Any]:
     """Train a config.
-
-    Args:
-        model: folder of the model.
-        settings: keys of the config.
-        rows: folder of the data set.
 
     Returns:
         What the run has added to the table of past runs: `memory` is the peak of its steps in bytes.

@@ -111,7 +111,6 @@ def errors(found: Case, kind: str) -> list[float]:
     """The relative errors of a case's forecasts in its rounds.
 
     Args:
-        found: the case.
         kind: the forecast `before` or when `measured`.
     """
     return [forecast / seconds - 1 for forecast, seconds in zip(found[kind], found["seconds"], strict=True)]
@@ -125,10 +124,6 @@ def error(found: Case, kind: str) -> float:
 def stolen(before: Any, after: Any) -> float:
     """The share of used time that the host of a virtual machine gave to others between two `psutil.cpu_times()`.
 
-    Args:
-        before: the earlier one.
-        after: the later one.
-
     Returns:
         Stolen time divided by the sum of stolen time and time in which something ran; 0 where the system does not tell.
     """
@@ -141,7 +136,6 @@ def times(config: RunConfig, home: Path) -> dict[str, float]:
     """Forecast, measure, forecast again and train a config.
 
     Args:
-        config: the config.
         home: an empty folder, the `LLF_HOME` of all of it.
 
     Returns:

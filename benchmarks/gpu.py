@@ -41,7 +41,6 @@ class Bounds:
     """How long it may take.
 
     Args:
-        minutes: for everything.
         longest: seconds that one process may take.
     """
 
@@ -60,12 +59,7 @@ class Bounds:
 
 
 class Benchmark:
-    """What is measured, and what came of it.
-
-    Args:
-        asked: the arguments.
-        card: whether there is one.
-    """
+    """What is measured, and what came of it."""
 
     def __init__(self, asked: argparse.Namespace, *, card: bool) -> None:
         self.asked, self.card, self.work = asked, card, Path(asked.work)
@@ -101,11 +95,7 @@ class Benchmark:
         print(f"{self.result['card']['name']}: bfloat16 products at {self.result['tflops']:.1f} TFLOP/s", flush=True)
 
     def go_on(self, file: Path) -> None:
-        """Takes over what was measured before.
-
-        Raises:
-            SystemExit: of something else.
-        """
+        """Takes over what was measured before."""
         before = json.loads(file.read_text())
         if other := [key for key in SAME if before.get(key) != self.result.get(key)]:
             raise SystemExit(f"{file} was measured of another {' and '.join(other)}: leave --add out.")

@@ -169,10 +169,8 @@ class Place:
     """Where a cell is measured.
 
     Attributes:
-        model: its folder.
         rows: what `benchmarks.gpu_rows` wrote down about them.
         card: whether there is one; else it computes on the CPU.
-        steps: optimizer steps.
     """
 
     model: Path
@@ -241,8 +239,6 @@ def flops_per_token(shape: Mapping[str, Any], rank: int, context: float, learned
     weight where a token is learned.
 
     Args:
-        shape: a model's.
-        rank: of LoRA on all linear layers.
         context: the mean length of a token's document.
         learned: the share of tokens that are learned.
     """

@@ -27,10 +27,8 @@ def lengths(longest: int, total: int, count: int, seed: int = 0) -> list[int]:
     """Lengths of examples, in tokens.
 
     Args:
-        longest: of one.
         total: of all together, at least.
         count: of examples, at least.
-        seed: of the drawing.
     """
     draw = random.Random(seed)
     found: list[int] = []

@@ -38,9 +38,7 @@ class Case:
     """A kind of evaluation.
 
     Attributes:
-        name: what is measured.
         draw: statistics `[seeds, examples, 2]` of both models, for a number of seeds and examples.
-        value: the value from the sums of the statistics.
     """
 
     name: str
@@ -53,12 +51,8 @@ class Row:
     """What an interval does.
 
     Attributes:
-        case: kind of evaluation.
-        examples: number of examples.
-        method: name of the interval.
         held: share of the intervals that hold the true difference, 0.
         width: median width, relative to that of the percentile interval.
-        seeds: number of evaluations.
     """
 
     case: str
@@ -128,8 +122,6 @@ def intervals(
 
     Args:
         first: statistics of the first model, of shape `[seeds, examples, 2]`.
-        second: those of the second one.
-        value: the value from the sums of the statistics.
         weights: how often each example is drawn, of shape `[samples, examples]`.
 
     Returns:
@@ -204,11 +196,7 @@ def _quantiles(drawn: Numbers, low: float, high: float) -> tuple[Numbers, Number
 
 
 def measure(seeds: int) -> Iterator[Row]:
-    """The rows of the table.
-
-    Args:
-        seeds: number of evaluations of each kind and size.
-    """
+    """The rows of the table."""
     for case in CASES:
         for examples in SIZES:
             draw = np.random.default_rng(1)
@@ -228,9 +216,6 @@ def measure(seeds: int) -> Iterator[Row]:
 
 def found_better(seeds: int) -> dict[str, float]:
     """How often `difference` calls 5 points on 200 examples better, with what is better by chance left in.
-
-    Args:
-        seeds: number of evaluations of each kind.
 
     Returns:
         The share by kind: right or wrong with no example lost, and graded scores with a noise of 0.12.

@@ -46,12 +46,7 @@ def settings(quantizer: str, bits: int) -> dict[str, Any]:
 
 
 def forecast(case: Mapping[str, Any], folder: Path) -> int:
-    """Forecast the peak of a stored case from the sizes of its model, in bytes.
-
-    Args:
-        case: its model, quantizer and bits.
-        folder: an empty folder.
-    """
+    """Forecast the peak of a stored case from the sizes of its model, in bytes."""
     name = case["model"]
     if name != MODEL:
         (folder / "config.json").write_text(json.dumps(shape(name)))

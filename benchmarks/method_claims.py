@@ -21,8 +21,6 @@ class Checked:
     """A claim with its figure.
 
     Attributes:
-        work: what is compared, in words.
-        figure: the figure.
         must: the largest figure that is good enough.
     """
 

@@ -102,8 +102,6 @@ def write_mixed(folder: Path, count: int, together: int = 0) -> None:
     """Write the data set `train` of instructions as they are, most of them short.
 
     Args:
-        folder: a new folder.
-        count: number of rows.
         together: so many of the longest are moved side by side to the middle, at a multiple of this number.
     """
     folder.mkdir()
@@ -122,8 +120,6 @@ def train(name: str, settings: dict[str, Any], work: Path) -> dict[str, Any]:
     """Trains once, in a process that counts its tensors.
 
     Args:
-        name: of the run.
-        settings: its config.
         work: a folder with `home`, the `LLF_HOME` of the runs.
 
     Returns:
@@ -163,14 +159,7 @@ def measure(model: str, method: str, folder: Path, work: Path, steps: int) -> di
     """Trains a method once.
 
     Args:
-        model: its name here.
-        method: its name here.
-        folder: of the model.
         work: a folder with rows and `home`.
-        steps: optimizer steps.
-
-    Returns:
-        See `train`.
     """
     settings = COMMON | METHODS[method] | {"max_steps": steps, "model_name_or_path": str(folder)}
     settings |= {"dataset": "train", "eval_dataset": "held_out", "dataset_dir": str(work / "rows")}

@@ -19,14 +19,8 @@ def random_model(
     """Makes a folder with a Llama of that shape, random weights in bfloat16, and a base's tokenizer.
 
     Args:
-        folder: is made.
-        base: the folder whose config, tokenizer and template it has otherwise.
         shape: keys of `config.json`.
-        device: where the numbers are drawn.
         timeout: seconds, see `processes.run`.
-
-    Returns:
-        The folder.
     """
     folder.mkdir(parents=True)
     for file in base.iterdir():

@@ -45,7 +45,6 @@ class Server:
 
     Args:
         home: its `LLF_HOME`.
-        scratch: where it may write.
     """
 
     def __init__(self, home: Path, scratch: Path) -> None:
@@ -83,13 +82,7 @@ class Server:
 
 
 class Load:
-    """Clients that ask, and the times of their requests.
-
-    Args:
-        server: that is asked.
-        runs: how many it has.
-        seed: of what is asked for.
-    """
+    """Clients that ask, and the times of their requests."""
 
     def __init__(self, server: Server, runs: int, seed: int = 0) -> None:
         from tornado.httpclient import AsyncHTTPClient
@@ -148,11 +141,7 @@ class Load:
 
 
 async def first_answers(load: Load) -> dict[str, float]:
-    """Seconds of a new server's first list and first search, and until a search sees all runs.
-
-    Raises:
-        SystemExit: the server does not answer.
-    """
+    """Seconds of a new server's first list and first search, and until a search sees all runs."""
     began = time.monotonic()
     while await load.ask("version", "version") is None:
         if time.monotonic() > began + START_SECONDS:

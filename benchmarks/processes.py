@@ -30,7 +30,6 @@ class Done:
 
     Attributes:
         began: when it was started, Unix seconds.
-        seconds: how long it took.
         peak_bytes: sum of the peaks (VmHWM) of all its processes.
     """
 
@@ -65,9 +64,6 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path, timeo
     """Runs a command to its end.
 
     Args:
-        command: what is started.
-        environment: of it.
-        log: takes what it writes.
         timeout: seconds after which it is ended with all that it started; None for never.
 
     Raises:

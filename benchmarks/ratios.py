@@ -63,12 +63,7 @@ class Claim:
     """One row of the table.
 
     Attributes:
-        group: whose runs it is made of.
-        above: contender and what is read of its run.
-        below: the same, of what it is divided by.
         must: what must be reached, and `aim` what should be.
-        better: whether more or less is better.
-        work: what is compared, in words.
     """
 
     group: str

@@ -49,14 +49,7 @@ COMMAND = [sys.executable, "-c", WITHOUT_TORCH]
 
 
 def main() -> int:
-    """Measure all answers.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        CalledProcessError: a command failed, or imported torch.
-    """
+    """Measure all answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=9, help="so many times each (default: 9)")
     times = parser.parse_args().times
@@ -84,11 +77,7 @@ def write_config(folder: Path) -> Path:
 
 
 def command(*words: str) -> None:
-    """Run a command of `llf` to its end.
-
-    Raises:
-        CalledProcessError: it failed, or imported torch.
-    """
+    """Run a command of `llf` to its end."""
     subprocess.run([*COMMAND, *words], check=True, env=plain_environment(), stdout=subprocess.DEVNULL)
 
 

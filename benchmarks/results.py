@@ -51,11 +51,7 @@ SAME = ("code", "changed_files", "rows", "versions", "settings", "machine")
 
 
 def continued(file: Path, name: str, group: dict[str, Any]) -> dict[str, Any]:
-    """The stored group, to which further rounds may be added.
-
-    Raises:
-        SystemExit: there is none, or it was measured of something else.
-    """
+    """The stored group, to which further rounds may be added."""
     stored: dict[str, Any] | None = read(file)["groups"].get(name)
     if stored is None:
         raise SystemExit(f"There are no rounds of {name} to add to: leave --add out.")

@@ -91,12 +91,6 @@ LARGE: dict[str, dict[str, Any]] = {
 def measure(work: Path, model: str, processes: int, **changes: object) -> dict[str, Any]:
     """Train a config in several processes.
 
-    Args:
-        work: keeps models and rows.
-        model: one of `MODELS`.
-        processes: their number.
-        changes: keys of the config.
-
     Returns:
         `seconds` of each step after the first ones, and the largest `peak` of its processes in bytes.
     """

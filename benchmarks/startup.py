@@ -106,7 +106,6 @@ def measure(pairs: int, cli: Path | None = None, before: Path | None = None) -> 
     """Pairs of seconds to the first logged loss, LLF's first, after one pair that is left out.
 
     Args:
-        pairs: how many.
         cli: LLaMA-Factory's command, the other side.
         before: an older checkout of LLF, the other side in its place.
     """

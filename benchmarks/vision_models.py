@@ -33,7 +33,6 @@ def tokenizer_with(signs: str, special: dict[str, str], others: tuple[str, ...] 
     Args:
         signs: what its chat template writes for an image.
         special: these tokens by the names that the processor knows them by.
-        others: further ones.
     """
     from transformers import AutoTokenizer
 

@@ -81,13 +81,7 @@ def write_rows(folder: Path, side: int, images: int) -> None:
 
 
 def forecast(model: Path, settings: dict[str, Any], data: Path) -> int:
-    """The forecast of a case in bytes, with no past run to learn from.
-
-    Args:
-        model: folder of the model.
-        settings: keys of the config.
-        data: folder of the data set.
-    """
+    """The forecast of a case in bytes, with no past run to learn from."""
     config = RunConfig.load(settings | {"model_name_or_path": str(model), "dataset": "train", "dataset_dir": str(data)})
     with tempfile.TemporaryDirectory(prefix="llf-vision-") as home, without_past_runs(Path(home)):
         found = check_fit(config, lengths_from_text(config), (CPU,))

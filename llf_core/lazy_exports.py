@@ -16,7 +16,6 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     A command or a form that needs one name of a package then does not wait for the imports of all its modules.
 
     Args:
-        package: its `__name__`.
         homes: module of each public name, absolute or, as in `.device`, relative to the package.
 
     Returns:

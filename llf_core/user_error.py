@@ -18,7 +18,6 @@ class UserError(Exception):
     """An error with a known cause, reported to the user in sentences and without a traceback.
 
     Attributes:
-        message: what is wrong, which value, what was expected.
         what_to_do: the next step; empty where the message says it already.
         exit_code: of a command or a trainer that it ends: `FAILED` or `BAD_CONFIG`.
     """
@@ -35,11 +34,7 @@ class UserError(Exception):
 
     @property
     def _render_traceback_(self) -> Callable[[], list[str]]:
-        """What IPython calls for the lines of an error in a cell: the sentence, without the code that raised it.
-
-        Raises:
-            AttributeError: the error is not being handled, as in `%tb`, which then shows the traceback.
-        """
+        """What IPython calls for the lines of an error in a cell: the sentence, without the code that raised it."""
         if sys.exc_info()[1] is not self:
             raise AttributeError("_render_traceback_")
         return f"{type(self).__name__}: {self}".splitlines

@@ -39,7 +39,6 @@ def answers(
     printed. Interrupting the cell ends it.
 
     Args:
-        run: a run, its id or its folder.
         prompts: user messages, each a separate conversation; a single text counts as one.
         max_new_tokens: maximum length of a completion in tokens, at least 1.
         trust: whether to allow Python code that comes with the model, permanently.
@@ -49,13 +48,7 @@ def answers(
         stored in the run's `samples.jsonl`.
 
     Raises:
-        RuntimeError: the child process failed, for example since the run does not exist or has no result, there is no
-            prompt, or one has a lone surrogate; the message has the reason.
-        FileNotFoundError: the folder does not exist.
-        TypeError: `run` is neither a run nor an id nor a path, or the prompts are not texts.
         UntrustedCodeError: code would run that you have not allowed.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.answers(run, ["What is the capital of France?"])  # doctest: +SKIP
@@ -73,7 +66,6 @@ def losses(run: Run | RunFolder | Path | str, data: str | Path | None = None, *,
     kernel's memory is not affected. A line of progress is printed. Interrupting the cell ends the process.
 
     Args:
-        run: a run, its id or its folder.
         data: a name of `dataset_info.json`, a file, a folder or a hub id; several separated by commas. None for the
             run's validation data.
         trust: whether to allow Python code that comes with the model or the run, permanently.
@@ -83,13 +75,7 @@ def losses(run: Run | RunFolder | Path | str, data: str | Path | None = None, *,
         or answer), and `.examples`, their number.
 
     Raises:
-        RuntimeError: the child process failed, for example since the run does not exist or has no result or no
-            validation data; the message has the reason.
-        FileNotFoundError: the folder does not exist.
-        TypeError: `run` is neither a run nor an id nor a path, or `data` is no text.
         UntrustedCodeError: code would run that you have not allowed.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.losses(run)  # doctest: +SKIP

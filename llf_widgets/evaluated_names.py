@@ -17,16 +17,8 @@ if TYPE_CHECKING:
 def named_run(run: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
     """Id and `LLF_HOME` of a run in any form in which a user may name it.
 
-    Args:
-        run: the run, its folder or its id.
-
     Returns:
         The id; and the home, None for the environment's, in which the process looks an id up.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        TypeError: the type is not supported.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if isinstance(run, str) and len(Path(run).parts) < 2:  # noqa: PLR2004 - a path has several
         return run, None
@@ -36,9 +28,6 @@ def named_run(run: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
 
 def named_model(model: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
     """A reward model as text: an id, a hub id or a path; and `LLF_HOME` of a run.
-
-    Args:
-        model: a run or its folder; a folder, an id or a hub id.
 
     Returns:
         The text; and the home, None for the environment's.
@@ -56,9 +45,6 @@ def named_model(model: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
 
 def prompt_list(prompts: str | Sequence[str]) -> list[str]:
     """Prompts as a list, also of a single text.
-
-    Args:
-        prompts: the prompts.
 
     Raises:
         TypeError: they are not texts.

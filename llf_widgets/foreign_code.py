@@ -22,9 +22,6 @@ def allow_code(code: Iterable[Mapping[str, Any]]) -> str:
 
     Returns:
         Why the permission could not be stored, to be shown in the view; empty on success.
-
-    Raises:
-        KeyError: an entry lacks `folder` or `sha256`.
     """
     try:
         for one in code:

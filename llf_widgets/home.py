@@ -25,19 +25,12 @@ def home_hash(folder: Path | None = None) -> str:
 
     Args:
         folder: the folder; None for `LLF_HOME` from the environment.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return hashlib.sha256(os.fsencode(real_path(folder or home()))).hexdigest()
 
 
 def display_runs_path() -> str:
-    """The runs folder for display, such as `~/.llf/runs`, so that a user sees which one a process uses.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """The runs folder for display, such as `~/.llf/runs`, so that a user sees which one a process uses."""
     return display_path(real_path(home()) / "runs")
 
 
@@ -63,9 +56,7 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
 
     Raises:
         FileNotFoundError: the run does not exist; for an id the message has the closest one.
-        ValueError: the id is invalid.
         TypeError: the type is not supported.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if isinstance(run, RunFolder):
         return run
@@ -94,10 +85,6 @@ def server_mismatches(server: dict[str, Any]) -> list[str]:
 
     Returns:
         One sentence for each difference, with what to do; empty if there is none.
-
-    Raises:
-        KeyError: the response lacks `llf`, `home` or `folder`.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     problems = []
     if server["llf"] != __version__:

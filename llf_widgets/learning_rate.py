@@ -69,7 +69,6 @@ def find_learning_rate(
     ends it.
 
     Args:
-        config: as for `train`.
         rates: at least two learning rates above 0, in any order; None for 8 from 1e-6 upwards, for adapters from 1e-5,
             as 1, 3, 10, 30 and so on.
         steps: maximum number of steps of each branch, 10 to 1000.
@@ -86,11 +85,7 @@ def find_learning_rate(
         EvaluationError: rates or steps are no numbers or out of range, or the loss of the stage does not say whether a
             rate is good.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: code would run that you have not allowed.
-        OSError: a file cannot be read, or the process cannot be started.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
         Learning rate range test: Smith, arXiv 1506.01186, section 3.3. One-standard-error rule: Breiman, Friedman,
@@ -112,11 +107,7 @@ def _say(sentence: str) -> None:
 
 
 def _curve_png(found: LearningRateSearch) -> bytes:
-    """Draw the loss by learning rate as a PNG: the proposed rate is marked, and rates that diverged are crosses.
-
-    Args:
-        found: the search.
-    """
+    """Draw the loss by learning rate as a PNG: the proposed rate is marked, and rates that diverged are crosses."""
     figure = new_figure(*SIZE, DPI)
     axes = figure.subplots()
     usable = [one for one in found.branches if not one.diverged]

@@ -68,12 +68,10 @@ class LLFMagics(Magics):
 
         Args:
             line: name of the variable that receives the run; may be empty.
-            cell: the config as YAML.
 
         Raises:
             UsageError: the config has errors, the name is invalid, a folder cannot be written, or the supervisor does
                 not start. IPython shows it without a traceback.
-            OSError: too many files are open.
         """
         from llf_widgets.start import train
 
@@ -97,7 +95,6 @@ class LLFMagics(Magics):
 
         Args:
             line: one to four models, as for `llf.Chat`; empty for the newest run beside its base.
-            cell: the question.
 
         Returns:
             A `Chat`, which IPython displays.
@@ -134,11 +131,7 @@ def _arguments(line: str) -> list[str]:
 
 
 def _attach(name: str) -> Run:
-    """Open a run by id; `last` is the newest.
-
-    Raises:
-        ValueError: the run does not exist.
-    """
+    """Open a run by id; `last` is the newest."""
     from llf_core.launch import attach
     from llf_core.runs import list_runs
 

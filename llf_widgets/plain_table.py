@@ -19,7 +19,6 @@ def plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     Bidirectional controls are removed, which could show a text in another order.
 
     Args:
-        heads: the names of the columns.
         rows: the texts of each row, as many as there are columns.
     """
 

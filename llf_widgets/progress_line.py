@@ -29,8 +29,6 @@ class ProgressLine:
         """Show progress.
 
         Args:
-            what: name of the operation.
-            done: completed items.
             total: number of items; 0 shows the name only.
         """
         self._write(f"{what}: {done:,} of {total:,}" if total else f"{what} …")

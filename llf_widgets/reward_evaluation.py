@@ -55,7 +55,6 @@ def win_rate(  # noqa: PLR0913 - each of them is named
     child process, so the kernel's memory is not affected. Interrupting the cell ends it.
 
     Args:
-        run: a run, its id or its folder.
         reward_model: a run of stage rm or its id, a folder, or a hub id.
         prompts: user messages, each a separate conversation; a single text counts as one. None for the run's validation
             data without last answers.
@@ -68,13 +67,7 @@ def win_rate(  # noqa: PLR0913 - each of them is named
         and rewards. Equal rewards count as one half. It is displayed as a table.
 
     Raises:
-        RuntimeError: the child process failed, for example since the run has no result or no validation data, there is
-            no prompt, or the reward model does not exist; the message has the reason.
-        FileNotFoundError: the folder of the run does not exist.
-        TypeError: `run` or `reward_model` is of another type, or the prompts are not texts.
         UntrustedCodeError: code would run that you have not allowed.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
         Ties as one half as in AlpacaEval (github.com/tatsu-lab/alpaca_eval). Interval: E. B. Wilson, Probable
@@ -128,12 +121,7 @@ def reward_accuracy(
         reason. Equal rewards count as wrong.
 
     Raises:
-        RuntimeError: the child process failed, for example since the reward model or data set does not exist, or it
-            holds no pairs; the message has the reason.
-        TypeError: `reward_model` is of another type, or `data` is neither text nor a path.
         UntrustedCodeError: code would run that you have not allowed.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
         Accuracy as in RewardBench, arXiv 2403.13787, section 4.2. Interval: E. B. Wilson, JASA 22 (1927), p. 209.

@@ -114,15 +114,7 @@ def try_rewards(
             data set match no format; a reward function does not exist or cannot be stored.
         EvaluationError: a number is no integer or out of range, or the stage samples no completions.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
-            generator.
-        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
-            signature that cannot be inspected, or a source with a lone surrogate.
-        RuntimeError: the child process failed, as where a function raises an error; the message says why.
         UntrustedCodeError: code would run that you have not allowed.
-        OSError: a file cannot be read, or the process cannot be started.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
         Rank correlation: Spearman, The proof and measurement of association between two things, 1904.
@@ -143,9 +135,6 @@ def _histograms_png(statistics: tuple[RewardStatistics, ...]) -> bytes:
 
     Args:
         statistics: of each reward, at least one.
-
-    Raises:
-        ZeroDivisionError: there is no reward.
     """
     lines = -(-len(statistics) // IN_ROW)
     columns = min(IN_ROW, len(statistics))

@@ -14,7 +14,6 @@ def may_repeat(error: Exception, *, began: bool) -> bool:
     """Whether a view offers to repeat work that failed: without a change of the cell it may then succeed.
 
     Args:
-        error: what ended the work.
         began: whether its process was started. Before, what was requested is checked, and a `ValueError` or `TypeError`
             says what to change.
     """

@@ -39,24 +39,11 @@ def train(
         on: where it runs: `2 processes` or `4 gpus` of this machine, `ssh://host`, or `local`; None for what the
             config says.
 
-    Returns:
-        The run.
-
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
             data set match no format; a reward function does not exist or cannot be stored. `.problems` lists them with
             fixes.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
-            generator.
-        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
-            signature that cannot be inspected, or a source with a lone surrogate.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file that the config names cannot be read, or the run's folder cannot be written.
-        RuntimeError: the supervisor does not start.
-        PluginError: two installed plug-ins declare the same key or name.
-        BrokenRunError: the run's status cannot be read.
 
     Example:
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
@@ -97,18 +84,7 @@ def sweep(
 
     Raises:
         ConfigError: a combination has errors, see `train`; no run was started.
-        ValueError: there are no values, a key has no list of values, or there are more than a hundred combinations; two
-            reward functions have the same name, or one has no name or that of a built-in one, or a signature that
-            cannot be inspected, or a source with a lone surrogate.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        TypeError: `values` is no dict; a reward function is not a function, has no parameter for the answer, or is a
-            coroutine or a generator.
-        OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
-        RuntimeError: a run could not be started; the message says how many are queued.
-        PluginError: two installed packages declare the same name or key.
-        BrokenRunError: the run's status cannot be read.
 
     Example:
         >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP

@@ -51,10 +51,6 @@ def _remove_abandoned() -> None:
     """Remove this user's folders whose process has ended without removing them, so that they do not fill the disk.
 
     Folders younger than `MIN_AGE`, and those on a file system without locks, are left.
-
-    Raises:
-        FileNotFoundError: the system has no writable folder for temporary files.
-        OSError: too many files are open.
     """
     for lock in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
         with suppress(OSError):

@@ -57,9 +57,6 @@ def check() -> Check:
 
     Returns:
         The versions and the problems. A server that does not answer is one of them, no error.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     kernel = {"llf": __version__, "python": platform.python_version(), "runs": display_runs_path()}
     problems = []

@@ -32,9 +32,6 @@ def text(file: Path | str) -> str:
     """The content of what `script` or `stylesheet` returned, read now, so that a rebuilt file needs no server restart.
 
     A widget has it as its `_esm` too: of a path, anywidget would keep every instance for as long as the class.
-
-    Raises:
-        OSError: the file cannot be read.
     """
     return file if isinstance(file, str) else file.read_text(encoding="utf-8")
 

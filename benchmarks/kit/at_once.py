@@ -9,11 +9,7 @@ if TYPE_CHECKING:
 
 
 class AtOnce:
-    """Writes what a test that failed has to say.
-
-    Args:
-        config: pytest's.
-    """
+    """Writes what a test that failed has to say."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config

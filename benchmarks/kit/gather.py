@@ -110,11 +110,7 @@ def described(wheels: Path, roots: list[str], python: str, kit: Mapping[str, Any
 
 
 def told(folder: Path, kit: Mapping[str, Any]) -> str:
-    """What was made, and the command.
-
-    Raises:
-        SystemExit: it is too large.
-    """
+    """What was made, and the command."""
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     total = sum(sizes.values())
     largest = sorted(sizes, key=lambda file: -sizes[file])[:5]

@@ -34,8 +34,6 @@ class Plan:
     """What is to be done.
 
     Attributes:
-        install: the wheels that are needed, by name.
-        there: the versions that are there and do.
         missing: sentences about what neither has.
     """
 
@@ -74,12 +72,6 @@ def plan(
 
     What is there stays where its version does for everyone who asks for it; whatever that requires in its turn is left
     to whoever put it there.
-
-    Args:
-        roots: requirements.
-        offered: the kit's wheels.
-        installed: gives the version of a package that is there.
-        left_out: packages that nobody needs, whatever requires them.
     """
     asked: dict[str, dict[str, Any]] = {}  # by package: who asks, and for which versions
     install: dict[str, Offer] = {}

@@ -19,14 +19,7 @@ The rest is as it was published.
 
 
 def repack(wheel: Path, cuda: Iterable[str]) -> list[str]:
-    """Leaves only the libraries for these versions of CUDA (`130` for 13.0) and for CPUs in a wheel, in place.
-
-    Returns:
-        The names of the files that were left out.
-
-    Raises:
-        SystemExit: it has none for one of the versions.
-    """
+    """Leaves only the libraries for these versions of CUDA (`130` for 13.0) and for CPUs in a wheel, in place."""
     kept = {"cpu", *(f"cuda{version}" for version in cuda)}
     with zipfile.ZipFile(wheel) as old:
         content = {name: old.read(name) for name in old.namelist()}

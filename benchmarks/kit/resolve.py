@@ -29,9 +29,6 @@ class Wheel:
     """One of the packages that everything came to.
 
     Attributes:
-        name: canonical.
-        version: the one that pip chose.
-        taken: whether the image lacks it.
         pure: whether its wheel is for every Python and machine.
     """
 
@@ -97,15 +94,7 @@ class Pip:
         self.command = [sys.executable, str(wheel / "pip")]
 
     def report(self, asked: list[str], held: list[str]) -> dict[str, Any]:
-        """What an installation would come to; a pure package that has no wheel is made into one first.
-
-        Args:
-            asked: requirements.
-            held: constraints.
-
-        Raises:
-            SystemExit: pip found no solution; what it said is the message.
-        """
+        """What an installation would come to; a pure package that has no wheel is made into one first."""
         files = {"requirements": asked, "constraints": held}
         for name, lines in files.items():
             (self.work / f"{name}.txt").write_text("\n".join(lines) + "\n")
@@ -124,11 +113,7 @@ class Pip:
         raise SystemExit(f"pip finds no versions that fit together:\n{done.stderr[-3000:]}")
 
     def build(self, name: str) -> Path:
-        """Makes a wheel of a package of which there is none; it must run on every Python and machine.
-
-        Raises:
-            SystemExit: it does not.
-        """
+        """Makes a wheel of a package of which there is none; it must run on every Python and machine."""
         before = set(self.built.iterdir())
         self._run(self.command, "wheel", "--no-deps", "--wheel-dir", self.built, name)
         (wheel,) = set(self.built.iterdir()) - before

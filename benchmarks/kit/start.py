@@ -44,12 +44,7 @@ def share(name: str, left: float, parts: Sequence[str]) -> float:
 
 
 class Kit:
-    """One run of the command.
-
-    Args:
-        folder: the kit's.
-        asked: its arguments.
-    """
+    """One run of the command."""
 
     def __init__(self, folder: Path, asked: argparse.Namespace) -> None:
         self.folder, self.asked = folder.resolve(), asked
@@ -105,8 +100,6 @@ class Kit:
         """Runs one part to its end or to its limit, and keeps what it came to.
 
         Args:
-            name: of the part.
-            command: run in the folder of the source.
             limit: seconds.
 
         Returns:

@@ -22,14 +22,7 @@ IGNORED = -100
 
 
 class Recorder(TrainerCallback):
-    """Notes the end and the loss of each optimizer step, and the tokens of each micro-batch.
-
-    Args:
-        path: where the record is written when training ends.
-
-    Attributes:
-        more: what is written beside.
-    """
+    """Notes the end and the loss of each optimizer step, and the tokens of each micro-batch."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -23,10 +23,8 @@ class BaseModel:
     """A loaded base model, with all that is needed to put prompts to it.
 
     Attributes:
-        model: the model, on its device.
         tokenizer: its tokenizer, with the chat template that it uses.
         processor: its processor, if it sees pictures; None for others.
-        plan: device and precision.
     """
 
     model: PreTrainedModel
@@ -44,11 +42,6 @@ def plan_base(config: RunConfig) -> DevicePlan:
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
-
-    Raises:
-        ModelError: the config requests a precision that the device does not support.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     from llf_core.models.device import plan_device
 
@@ -68,19 +61,6 @@ def load_base(config: RunConfig, template: str | None, tell: Callable[[str], obj
         config: settings of the model, see `llf_core.chat.target.loading_config`.
         template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
         tell: called with what is being done, before each step of it.
-
-    Raises:
-        ModelError: the model cannot be loaded as configured.
-        DataError: the named template is unknown, or the tokenizer lacks a token of it.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        RuntimeError, MemoryError: out of memory.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: the `output.json` of the run that trained the model or an adapter is not a regular file, or too
-            large; or the system denies access to the cache of the bfloat16 benchmark.
-        OSError: a file cannot be read, or the hub's cache or that of the bfloat16 benchmark cannot be written.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular file.
-        PluginError: two installed packages declare the same plug-in.
     """
     with deferred_imports(config):
         from llf_core.models.adapter_merging import merge_adapters
@@ -108,12 +88,7 @@ def apply_template(config: RunConfig, template: str | None, tokenizer: PreTraine
     """Give a tokenizer the chat template that the settings of a base model name; None if it keeps its own.
 
     Args:
-        config: settings of the model.
         template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
-        tokenizer: its tokenizer.
-
-    Raises:
-        DataError: the named template is unknown, or the tokenizer lacks a token of it.
     """
     from llf_core.data.chat_template import choose_template
 
@@ -130,18 +105,9 @@ def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTo
 
     Args:
         name: its folder or hub id.
-        config: settings of the base model.
 
     Returns:
         Its folder; its tokenizer, with the chat template that it was trained with, or None for that of the base.
-
-    Raises:
-        ModelError: there is no such adapter, or its tokenizer cannot be loaded.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UntrustedCodeError: Python code of the tokenizer would run, and the user has not allowed it.
-        OSError: a file cannot be read, or the hub's cache cannot be written.
-        MemoryError: out of memory.
-        TooMuchCodeError: a file of Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.models.adapter_folder import find_adapter
     from llf_core.models.model_source import ModelSource

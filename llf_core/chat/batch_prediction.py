@@ -43,7 +43,6 @@ class PredictionProgress:
 
     Attributes:
         done: records that have a prediction, also those of an earlier start.
-        total: number of records.
         tokens: tokens generated since the start.
         activity: what the engine does before its first reply; empty from then on.
     """
@@ -59,9 +58,7 @@ class PredictionResult:
     """A finished prediction.
 
     Attributes:
-        file: its file of responses.
         values: what `predict_results.json` has.
-        records: number of records.
         unusable: records of the data that were left out.
         errors: records without a prediction, of those generated now.
         tokens: tokens generated now.
@@ -91,24 +88,10 @@ def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
 
     Args:
         config: its `dataset`, or its validation split, is predicted with its generation settings.
-        target: the model.
         folder: folder of the result; made if it is missing.
-        metrics: the metrics that score the responses.
-        warn: called with a sentence for what was left out.
         on_progress: called before the first reply, after each, and every 0.2 s in which none comes. What it raises
             ends the prediction; the responses so far are kept, and the next call with the same settings continues.
         trust: whether Python code of the model may run that has not been allowed yet.
-
-    Raises:
-        UserError: `num_beams` is above 1, a prompt cannot be rendered, the data has no usable record, the model cannot
-            be loaded or used, a metric failed, or the folder has predictions with other settings.
-        OSError: a file of the data or the model cannot be read, or the result cannot be written.
-        MemoryError: out of memory.
-        PluginError: the implementation of a plug-in cannot be imported, or two packages declare the same one.
-        KeyError: a record is no longer in its data set or can no longer be used, or the format that an entry names is
-            not installed.
-        TypeError, ValueError: a value is not JSON, or a metric's statistics are not finite.
-        Exception: whatever `on_progress` raises.
     """
     loading = loading_config(target.config)
     with started_by_user():

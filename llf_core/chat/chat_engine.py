@@ -98,7 +98,6 @@ class ChatEngine(ABC):
 
     Args:
         config: YAML of the settings with which the base model is loaded; see `llf_core.chat.target.Target.config`.
-        settings: how the service runs it.
         on_state: called in a background thread with each new state.
 
     Attributes:
@@ -137,7 +136,6 @@ class ChatEngine(ABC):
         All adapters share the base's weights, so that a run beside its base needs the memory of one model.
 
         Args:
-            name: its name in requests.
             folder: its folder or hub id. If it cannot be loaded, the requests that name it fail with the reason.
         """
 
@@ -151,15 +149,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def begin(self, number: int, request: ChatRequest) -> None:
-        """Begin a reply; its events go to `dispatch`. `submit` calls it for requests that the engine takes.
-
-        Args:
-            number: the id of the request.
-            request: the request.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
-        """
+        """Begin a reply; its events go to `dispatch`. `submit` calls it for requests that the engine takes."""
 
     @abstractmethod
     def interrupt(self, number: int) -> None:
@@ -167,9 +157,6 @@ class ChatEngine(ABC):
 
         `cancel` calls it, so that the engine does not work for a reader who has gone or has seen enough. It may be
         called more than once, while the model is loading, and for a request that has just ended.
-
-        Args:
-            number: the id of the request.
         """
 
     @abstractmethod
@@ -180,16 +167,9 @@ class ChatEngine(ABC):
         """Ask for a reply. Returns at once, also while the model is still loading.
 
         Args:
-            request: the request.
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
                 engine has ended or has too many requests, it is called with `Failed` at once, in this thread; if the
                 reply is cancelled while the model is loading, in the thread of `cancel`.
-
-        Returns:
-            The id by which it can be cancelled.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
         """
         most = self.settings.max_waiting
         with self.lock:
@@ -242,11 +222,7 @@ class ChatEngine(ABC):
             _call(on_event, event)
 
     def tell(self, state: EngineState) -> None:
-        """Change the state, and tell whoever watches, so that views need not poll. What that raises is logged.
-
-        Args:
-            state: the new state.
-        """
+        """Change the state, and tell whoever watches, so that views need not poll. What that raises is logged."""
         self._state = state
         _call(self._on_state, state)
 

@@ -19,13 +19,11 @@ class ChatMessage:
     """A message of a conversation.
 
     Attributes:
-        id: random id.
         parent: id of the message before it; None for a first message.
         role: `user`, `assistant` or `tool`. The system prompt is one of the conversation's settings.
         content: text, or OpenAI's content parts (`{"type": "text", …}`, `{"type": "image_url", …}`).
         reasoning: what the model thought before its answer.
         tool_calls: calls of functions in OpenAI's form, with `id` and with arguments as JSON text.
-        tool_call_id: of a tool's result, the id of its call.
         target: name of the model that wrote the message, or for which alone the question is; empty for all.
         turn: the same text for all messages that are one question to several models; else empty.
         sampling: sampling parameters of a reply, see `llf_core.chat.request.ChatSampling`.
@@ -84,11 +82,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 def part_text(part: Mapping[str, object]) -> str:
-    """The text of a content part; empty if it has none, or something else in its place: others may have written it.
-
-    Args:
-        part: the part, of any type.
-    """
+    """The text of a content part; empty if it has none, or something else in its place: others may have written it."""
     text = part.get("text")
     return text if isinstance(text, str) else ""
 
@@ -98,18 +92,12 @@ def message_of(values: dict[str, Any]) -> ChatMessage:
 
     Args:
         values: the fields; `has_valid_fields` has accepted them.
-
-    Raises:
-        TypeError: a field is unknown, or one without a default is missing.
     """
     return ChatMessage(**{**values, "tool_calls": tuple(values.get("tool_calls", ()))})
 
 
 def as_record(message: ChatMessage) -> dict[str, Any]:
     """The fields of a message as JSON, for a line of the conversation's file.
-
-    Args:
-        message: the message.
 
     Returns:
         `parent` and `content`, and the other fields that are not empty.
@@ -120,11 +108,7 @@ def as_record(message: ChatMessage) -> dict[str, Any]:
 
 
 def has_valid_fields(values: dict[str, Any]) -> bool:
-    """Whether fields of a message have the right types: lines may be written by others.
-
-    Args:
-        values: fields by name, those of `FIELDS`.
-    """
+    """Whether fields of a message have the right types: lines may be written by others."""
     if any(not isinstance(value, FIELDS[name]) or isinstance(value, bool) for name, value in values.items()):
         return False
     lists = [values.get("tool_calls", [])] + ([values["content"]] if isinstance(values.get("content"), list) else [])

@@ -16,7 +16,6 @@ class CollectedReply:
     """A reply as far as its events have come.
 
     Attributes:
-        content: its text.
         reasoning: what the model thought before.
         finished: the last event of a complete reply; None before.
         failed: the last event of a failed reply; None otherwise.
@@ -29,14 +28,7 @@ class CollectedReply:
         self._calls: dict[int, dict[str, str]] = {}
 
     def take(self, event: Event) -> bool:
-        """Add an event; pieces of text and of calls continue those before, so that whole messages can be kept.
-
-        Args:
-            event: the event.
-
-        Returns:
-            Whether it was the last one.
-        """
+        """Add an event; pieces of text and of calls continue those before, so that whole messages can be kept."""
         if isinstance(event, Piece):
             if event.kind == "reasoning":
                 self.reasoning += event.text

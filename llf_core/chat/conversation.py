@@ -62,10 +62,6 @@ class Conversation(MessageTree):
 
         Args:
             path: the file; it may not exist yet.
-
-        Raises:
-            UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         super().__init__(path.stem)
         self.file = path
@@ -94,10 +90,6 @@ class Conversation(MessageTree):
 
         Returns:
             Ids of the new and changed messages, without duplicates.
-
-        Raises:
-            UnreadableError: it is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         changed: dict[str, None] = {}
         for data, again in self._tail.pieces():
@@ -158,22 +150,9 @@ class Conversation(MessageTree):
         The path of its target (of all models, without one) ends with it until another is chosen.
 
         Args:
-            role: see `ChatMessage`.
-            content: see `ChatMessage`.
             parent: id of the message before it; None for a first message.
             values: further fields of `ChatMessage` except `id` and `created`. A regenerated reply has the parent of the
                 first one; so has an edited question, with `edited_from`.
-
-        Returns:
-            The message as it is in the file, where secrets are redacted.
-
-        Raises:
-            ConversationError: the parent does not exist, a field has another type, the message is too large, or the
-                file was replaced or deleted meanwhile.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
-            TypeError: a field is unknown, or a value is not JSON.
         """
         self.refresh()
         if parent is not None:
@@ -190,19 +169,7 @@ class Conversation(MessageTree):
         Models that were asked the same so far can share a message, and their replies are siblings.
 
         Args:
-            content: see `ChatMessage`.
             targets: names of the models, at least one.
-
-        Returns:
-            The question to each model; the replies have it as their parent.
-
-        Raises:
-            ConversationError: the content is neither text nor a list of parts, the message is too large, or the file
-                was replaced or deleted meanwhile.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
-            TypeError: a value is not JSON.
         """
         names = list(dict.fromkeys(targets))
         self.refresh()
@@ -218,20 +185,9 @@ class Conversation(MessageTree):
 
         An edited question is a new message, see `add`.
 
-        Args:
-            message: id of the message.
-            values: new values.
-
-        Returns:
-            The message as it is in the file, where secrets are redacted.
-
         Raises:
             ConversationError: the message does not exist, a field cannot change or has another type, the message
                 becomes too large, or the file was replaced or deleted meanwhile.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
-            TypeError: a value is not JSON.
         """
         self.refresh()
         self._message(message)
@@ -251,7 +207,6 @@ class Conversation(MessageTree):
         message and invalid values change nothing.
 
         Args:
-            message: id of the message.
             values: new values, see `change`.
         """
         record = redact_nested({"type": "change", "id": message} | values, named=False)
@@ -265,14 +220,7 @@ class Conversation(MessageTree):
 
         Args:
             message: id of the message; None for the beginning, before the first message.
-            target: name of the model whose path it is; empty for the path of all models.
             last: whether the path ends with the message, so that the next question follows it.
-
-        Raises:
-            ConversationError: the message does not exist, or the file was deleted meanwhile.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
         """
         self.refresh()
         if message is not None:
@@ -285,36 +233,15 @@ class Conversation(MessageTree):
         Args:
             title: the title, of which runs of whitespace become one space; empty for the beginning of the first
                 question.
-
-        Raises:
-            ConversationError: the file was deleted meanwhile.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
         """
         self._append({"type": "title", "title": " ".join(title.split())})
 
     def set(self, **settings: object) -> None:
-        """Set settings; the others keep their values. They come back when the conversation is opened again.
-
-        Args:
-            settings: see the attribute.
-
-        Raises:
-            ConversationError: the file was deleted meanwhile.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
-            TypeError: a value is not JSON.
-        """
+        """Set settings; the others keep their values. They come back when the conversation is opened again."""
         self._append({"type": "settings", "settings": settings})
 
     def request_messages(self, path: Iterable[ChatMessage]) -> tuple[dict[str, Any], ...]:
-        """The messages of a path in OpenAI's form with the system prompt before them, for a request.
-
-        Args:
-            path: messages, see `path` and `path_to`.
-        """
+        """The messages of a path in OpenAI's form with the system prompt before them, for a request."""
         system = self.settings.get("system")
         head = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
         return (*head, *(one.openai() for one in path))
@@ -358,11 +285,6 @@ def new_conversation(home: Path | str | None = None) -> Conversation:
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: a file is in place of the folder of conversations, or the system denies access.
-        OSError: too many files are open.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(RANDOM_DIGITS // 2)}"
     return Conversation(home_folder(home) / CHATS / f"{name}.jsonl")
@@ -372,12 +294,10 @@ def conversation_path(conversation_id: str, home: Path | str | None = None) -> P
     """Path of a conversation's file. Only ids are accepted, so that none leads out of the folder of conversations.
 
     Args:
-        conversation_id: its id.
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
         ConversationError: it is not an id, for example because it is a path.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if not CONVERSATION_ID.fullmatch(conversation_id):
         raise ConversationError(
@@ -390,14 +310,10 @@ def open_conversation(conversation_id: str, home: Path | str | None = None) -> C
     """Open a conversation that is in a file, to continue, show or export it.
 
     Args:
-        conversation_id: its id.
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
         ConversationError: there is none with this id.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: it is not a regular file, or the system denies access.
-        OSError: too many files are open.
     """
     path = conversation_path(conversation_id, home)
     if not leads_to_file(path):

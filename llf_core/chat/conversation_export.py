@@ -27,7 +27,6 @@ def as_markdown(conversation: Conversation, target: str = "") -> str:
     """A conversation as Markdown, to read and share it: a heading for each message, thoughts and calls in code blocks.
 
     Args:
-        conversation: the conversation.
         target: name of the model whose path is written; empty for the path of all.
     """
     lines = [f"# {conversation.title or conversation.id}", ""]
@@ -58,7 +57,6 @@ def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
     """A conversation as the JSON of a request to OpenAI's API, which other programs and servers read.
 
     Args:
-        conversation: the conversation.
         target: name of the model whose path is written; empty for the path of all.
 
     Returns:
@@ -78,13 +76,6 @@ def as_row(messages: Iterable[Mapping[str, object]], tools: Sequence[Mapping[str
     Args:
         messages: messages in OpenAI's form, a system prompt first if there is one.
         tools: functions that the model could call, in OpenAI's form.
-
-    Returns:
-        The row: `messages`, and `tools` and `images` if there are any.
-
-    Raises:
-        KeyError: a call of a message has no `function`.
-        TypeError: a tool, or the arguments of a call, are not JSON.
     """
     images: list[str] = []
     rows = [_row_message(message, images) for message in messages]
@@ -100,7 +91,6 @@ def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]
     """A conversation as training rows: one, up to its last reply, since a question alone teaches nothing.
 
     Args:
-        conversation: the conversation.
         target: name of the model whose path is taken; empty for the path of all.
 
     Returns:
@@ -113,14 +103,7 @@ def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]
 
 
 def as_jsonl(rows: Iterable[Mapping[str, object]]) -> str:
-    """Rows as JSON Lines, the format of a data set that a person can read and edit.
-
-    Args:
-        rows: the rows, with JSON values.
-
-    Raises:
-        TypeError: a value is not JSON.
-    """
+    """Rows as JSON Lines, the format of a data set that a person can read and edit."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

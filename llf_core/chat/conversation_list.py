@@ -61,11 +61,8 @@ class ConversationRow:
     """A conversation in a list.
 
     Attributes:
-        id: its id.
-        title: its title.
         messages: number of messages on all branches, as far as the file was read.
         complete: whether the whole file was read; of one above 512 KB only the beginning and the end are.
-        targets: names of the models that have answered.
         created: Unix seconds; 0 if unknown.
         changed: Unix seconds of the last change of the file.
     """
@@ -90,16 +87,10 @@ def list_conversations(
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        offset: number of conversations to skip.
-        limit: maximum number of conversations to return.
 
     Returns:
         The total number of conversations, and the selected ones, last changed first. A file that cannot be read is left
         out of them.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder is not accessible, or a file is in its place.
     """
     found = _files(home)
     rows = []
@@ -114,14 +105,9 @@ def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Ite
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        limit: maximum number of conversations.
 
     Yields:
         The conversations, last changed first. A file that cannot be read is left out.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder is not accessible, or a file is in its place.
     """
     for _, path in _files(home)[:limit]:
         with suppress(OSError):
@@ -129,11 +115,7 @@ def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Ite
 
 
 def answering_models(conversation: Conversation) -> tuple[str, ...]:
-    """Names of the models that have answered in a conversation, in the order of their first replies, for lists.
-
-    Args:
-        conversation: the conversation.
-    """
+    """Names of the models that have answered in a conversation, in the order of their first replies, for lists."""
     messages = conversation.messages.values()
     return tuple(dict.fromkeys(one.target for one in messages if one.role == "assistant" and one.target))
 
@@ -169,18 +151,7 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
     The file's time of change becomes now, from which its age in the bin is counted.
 
     Args:
-        conversation_id: its id.
         home: `LLF_HOME`. Default: from the environment.
-
-    Returns:
-        Its new path; the name without the ending is the id with which it is restored.
-
-    Raises:
-        ConversationError: there is none with this id.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: the file is not a regular file, or the system denies access to it.
-        OSError: the move failed; the conversation is still at its old path.
     """
     path = conversation_path(conversation_id, home)
     target = home_folder(home) / BIN / path.name
@@ -195,15 +166,10 @@ def restore_conversation(conversation_id: str, home: Path | str | None = None) -
     The file's time of change becomes now, so it is the first of the list.
 
     Args:
-        conversation_id: its id.
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
         ConversationError: the bin has none with this id, or the list has one.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: the file is not a regular file, or the system denies access to it.
-        OSError: the move failed, and the conversation is still in the bin; or it was moved, and cannot be read.
     """
     path = conversation_path(conversation_id, home)
     if leads_to_file(path):

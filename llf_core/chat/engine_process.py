@@ -37,11 +37,6 @@ class EngineProcess(ChatEngine):
 
     It ends with its parent, since it reads its requests from a pipe, and by itself after some time without a request.
 
-    Args:
-        config: see `ChatEngine`.
-        settings: see `ChatEngine`.
-        on_state: see `ChatEngine`.
-
     Raises:
         OSError: the process cannot be started.
     """
@@ -68,7 +63,6 @@ class EngineProcess(ChatEngine):
         """Tell the process to load an adapter, once, see `ChatEngine.load_adapter`; it is loaded between two tokens.
 
         Args:
-            name: its name in requests.
             folder: its folder or hub id.
         """
         with self.lock:
@@ -81,11 +75,7 @@ class EngineProcess(ChatEngine):
         self._send({"load_adapter": {"name": name, "folder": folder}})
 
     def unload_adapter(self, name: str) -> None:
-        """Tell the process to remove an adapter and to free its memory, see `ChatEngine.unload_adapter`.
-
-        Args:
-            name: its name.
-        """
+        """Tell the process to remove an adapter and to free its memory, see `ChatEngine.unload_adapter`."""
         with self.lock:
             if name not in self._adapters:
                 return
@@ -97,13 +87,6 @@ class EngineProcess(ChatEngine):
 
         One whose cost the client has chosen, a long one or one with a JSON schema, is prepared first, in a process with
         limits of time and memory.
-
-        Args:
-            number: the id of the request.
-            request: the request.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
         """
         context, longest = self.state.context, self.state.longest_token
         if context is not None and longest and (tokens := characters_of(request) // longest) >= context:
@@ -125,11 +108,7 @@ class EngineProcess(ChatEngine):
             self._send({"request": {"id": number, **found.json()}})
 
     def interrupt(self, number: int) -> None:
-        """Tell the process to end a reply at its next token, see `ChatEngine.interrupt`.
-
-        Args:
-            number: the id of the request.
-        """
+        """Tell the process to end a reply at its next token, see `ChatEngine.interrupt`."""
         if self._preparer.cancel(number):
             self.dispatch(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
         else:

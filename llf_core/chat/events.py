@@ -57,9 +57,7 @@ class Finished:
 
     Attributes:
         reason: `stop` (end-of-sequence token or stop string), `length`, `tool_calls` or `cancelled`.
-        prompt_tokens: see `Started`.
         completion_tokens: number of tokens of the reply, with the end-of-sequence token.
-        cached_tokens: see `Started`.
         first_token_seconds: time from the engine's receipt of the request to its first token; with waiting.
         seconds: time from the engine's receipt of the request to its last token.
     """
@@ -78,7 +76,6 @@ class Failed:
 
     Attributes:
         kind: what failed, for the status code of a server.
-        message: what is wrong, which value, what was expected.
         what_to_do: the next step; empty where the message says it.
     """
 
@@ -92,25 +89,12 @@ _EVENTS = {one.__name__: one for one in (Started, Piece, ToolCallPiece, Embedded
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """An event as JSON, for a pipe or a page.
-
-    Args:
-        event: the event.
-    """
+    """An event as JSON, for a pipe or a page."""
     return {"event": type(event).__name__, **asdict(event)}
 
 
 def read_event(given: dict[str, Any]) -> Event:
-    """The event that `event_json` wrote, on the other side of the pipe.
-
-    Args:
-        given: its JSON.
-
-    Raises:
-        KeyError: the event is missing or unknown, a piece lacks `tokens` or one of these `top`, or an embedding lacks
-            `values`.
-        TypeError: another field is missing, or one is unknown.
-    """
+    """The event that `event_json` wrote, on the other side of the pipe."""
     values = dict(given)
     kind = _EVENTS[values.pop("event")]
     if kind is Piece:

@@ -34,11 +34,7 @@ TRIED_TOKENS = 32
 
 
 class Grammar:
-    """The state of one reply.
-
-    Args:
-        matcher: llguidance's matcher.
-    """
+    """The state of one reply."""
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
@@ -59,9 +55,6 @@ class Grammar:
 
         Args:
             scores: `[vocabulary]`, float32; changed in place.
-
-        Raises:
-            RequestError: no token may come next, or the schema is too complex.
         """
         import torch
 
@@ -82,11 +75,7 @@ class Grammar:
         return np.unpackbits(bits, bitorder="little").astype(bool)
 
     def accept(self, token: int) -> None:
-        """Advance by a token of the reply, on which depends what may come next.
-
-        Args:
-            token: its id.
-        """
+        """Advance by a token of the reply, on which depends what may come next."""
         self._matcher.consume_token(token)
 
 
@@ -94,9 +83,7 @@ class Grammars:
     """Creates grammars for a tokenizer; the table of its tokens is built once.
 
     Args:
-        tokenizer: the model's tokenizer.
         ends: end-of-sequence token ids.
-        vocabulary: number of logits.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], vocabulary: int) -> None:

@@ -47,9 +47,7 @@ class KeptRow:
     """A row that was kept.
 
     Attributes:
-        id: random id.
         file: the data set, as a value of `dataset`.
-        kind: kind of its rows.
         rows: number of rows that the data set has now.
         messages: ids of the messages that the row was made of; the first one is the reply that it teaches.
     """
@@ -66,10 +64,7 @@ class KeptData:
     """A data set of kept rows.
 
     Attributes:
-        name: its name.
         file: its file, as a value of `dataset`.
-        kind: kind of its rows.
-        rows: number of its rows.
     """
 
     name: str
@@ -86,22 +81,7 @@ def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAU
     keeping again replaces it.
 
     Args:
-        conversation: the conversation.
-        reply: id of the reply.
-        dataset: name of the data set.
         text: edited text of the reply; None for its own.
-
-    Returns:
-        The row.
-
-    Raises:
-        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set,
-            the row is too large, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
-            data set is too large to be changed.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or a file cannot be written.
     """
     message = _reply(conversation, reply)
     path = conversation.path_to(reply)[:-1]
@@ -126,25 +106,14 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
     keeping again replaces it.
 
     Args:
-        conversation: the conversation.
-        chosen: id of the better reply.
         rejected: id of the worse reply, or the same id if `chosen_text` is an improved text of it.
-        dataset: name of the data set.
         chosen_text: edited text of the better reply; None for its own.
         rejected_text: edited text of the worse reply; None for its own.
-
-    Returns:
-        The row.
 
     Raises:
         ConversationError: a message does not exist, is no reply or is empty, they answer different questions or are
             equal, the name cannot be one of a data set, the row is too large, or the conversation's file was replaced
             or deleted meanwhile.
-        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
-            data set is too large to be changed.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or a file cannot be written.
     """
     better, worse = _reply(conversation, chosen), _reply(conversation, rejected)
     if better.parent != worse.parent and not _same_question(conversation, better, worse):
@@ -164,24 +133,6 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
     An earlier rating of the reply is replaced.
     The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
     keeping again replaces it.
-
-    Args:
-        conversation: the conversation.
-        reply: id of the reply.
-        good: whether the reply is good.
-        dataset: name of the data set.
-
-    Returns:
-        The row.
-
-    Raises:
-        ConversationError: the message does not exist, is no reply or is empty, the name cannot be one of a data set,
-            the row is too large, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
-            data set is too large to be changed.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or a file cannot be written.
     """
     message = _reply(conversation, reply)
     row = _row(conversation, conversation.path_to(reply)[:-1], _edited(message, None)) | {"label": good}
@@ -194,19 +145,6 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
     """Remove the rows of a reply from a data set, as when it was kept by mistake; nothing happens if it has none.
 
     Of pairs these are all with it as the better reply. An empty data set is removed, and a rating with its row.
-
-    Args:
-        conversation: the conversation.
-        reply: id of the reply; of a pair, the better one.
-        file: the data set, see `KeptRow`.
-
-    Raises:
-        ConversationError: the message does not exist, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
-            data set is too large to be changed.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        TimeoutError: another process held the data set's lock for too long.
-        OSError: a file cannot be written.
     """
     conversation.refresh()
     conversation.path_to(reply)  # raises for a message that does not exist
@@ -229,9 +167,6 @@ def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     folder = home_folder(home) / KEPT
     found = []
@@ -246,11 +181,6 @@ def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
 
 def kept_file(conversation: Conversation, dataset: str, kind: Kind) -> Path:
     """The file of a data set of kept rows, in the `LLF_HOME` that has the conversation. It need not exist.
-
-    Args:
-        conversation: a conversation; its `LLF_HOME` has the data set.
-        dataset: name of the data set.
-        kind: kind of rows.
 
     Raises:
         ConversationError: the name cannot be one of a data set.

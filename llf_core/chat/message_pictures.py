@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def is_picture(part: object) -> bool:
-    """Whether a content part of a message is a picture, in any of the notations that templates know.
-
-    Args:
-        part: the part, which may have been written by others.
-    """
+    """Whether a content part of a message is a picture, in any of the notations that templates know."""
     return isinstance(part, dict) and part.get("type") in IMAGE_TYPES
 
 
@@ -40,14 +36,7 @@ def checked_url(part: dict[str, Any], number: int) -> str:
 
 
 def with_checked_pictures(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with each picture in OpenAI's form, so that a server opens no address that a message names.
-
-    Args:
-        messages: the conversation.
-
-    Raises:
-        RequestError: see `checked_url`.
-    """
+    """The messages with each picture in OpenAI's form, so that a server opens no address that a message names."""
     return [
         message | {"content": [_openai_part(part, number) for part in content]}
         if isinstance(content := message.get("content"), list)

@@ -19,9 +19,6 @@ class ConversationError(UserError, ValueError):
 class MessageTree:
     """Messages with their branches, and which of them were chosen last for each model.
 
-    Args:
-        id: see the attribute.
-
     Attributes:
         id: the conversation's id, for errors.
         messages: all messages by id, in the order in which they were added.
@@ -73,12 +70,6 @@ class MessageTree:
         """Ids of the messages that a view offers in place of a message, such as regenerated replies, oldest first.
 
         They have the same parent, role and target; the message itself is among them.
-
-        Args:
-            message: id of the message.
-
-        Raises:
-            ConversationError: the message does not exist.
         """
         one = self._message(message)
         others = (self.messages[name] for name in self._children[one.parent])
@@ -102,14 +93,7 @@ class MessageTree:
         return tuple(found)
 
     def path_to(self, message: str) -> tuple[ChatMessage, ...]:
-        """The messages from the first one to a message, with it: what a model is sent to answer it.
-
-        Args:
-            message: id of the message.
-
-        Raises:
-            ConversationError: the message does not exist.
-        """
+        """The messages from the first one to a message, with it: what a model is sent to answer it."""
         return self._up_to(self._message(message))
 
     def _up_to(self, message: ChatMessage) -> tuple[ChatMessage, ...]:
@@ -119,11 +103,7 @@ class MessageTree:
         return tuple(reversed(found))
 
     def end(self, target: str = "") -> str | None:
-        """Id of the last message of `path`, which is the parent of the next question; None if the path is empty.
-
-        Args:
-            target: see `path`.
-        """
+        """Id of the last message of `path`, which is the parent of the next question; None if the path is empty."""
         path = self.path(target)
         return path[-1].id if path else None
 
@@ -142,9 +122,7 @@ class _Choice(NamedTuple):
     """A message that was added or chosen.
 
     Attributes:
-        number: number of the event.
         message: the message's id; None for the beginning of the conversation.
-        last: whether the path ends with it.
     """
 
     number: int

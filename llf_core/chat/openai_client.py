@@ -28,10 +28,6 @@ def request_content(model: str, request: ChatRequest) -> dict[str, Any]:
 
     Args:
         model: name of the model or adapter on the server.
-        request: the request.
-
-    Raises:
-        RequestError: a picture of a message is no data URL, is too large, or cannot be read.
     """
     sampling = request.sampling
     content: dict[str, object] = {
@@ -86,9 +82,6 @@ class ReplyReader:
 
         Args:
             chunk: a chunk of OpenAI's stream.
-
-        Raises:
-            AttributeError, KeyError, TypeError, ValueError: it is not in OpenAI's form.
         """
         usage = chunk.get("usage")
         self._usage = usage if isinstance(usage, dict) else self._usage
@@ -167,8 +160,6 @@ def reply_chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]
         response: a response of 200 whose body was not read.
 
     Raises:
-        OSError: the connection broke.
-        http.client.HTTPException: the response is no valid HTTP.
         ValueError: one is no JSON object, or the last one is missing.
     """
     for line in response:
@@ -205,12 +196,7 @@ def failure_in_chunk(chunk: dict[str, Any]) -> Failed:
 
 
 def failure_of_status(status: int, text: str) -> Failed:
-    """The failure that the status of a response tells.
-
-    Args:
-        status: HTTP status.
-        text: the response.
-    """
+    """The failure that the status of a response tells."""
     message = error_message(text)
     if "context length" in message or "maximum context" in message:
         return Failed("too_long", message)

@@ -63,15 +63,7 @@ def picture_bytes(url: object, subject: str = "The picture") -> bytes:
 
 
 def picture_url(data: bytes, subject: str = "The picture") -> str:
-    """The data URL of a picture, as messages have it.
-
-    Args:
-        data: content of a file.
-        subject: what the message calls it, as the beginning of a sentence.
-
-    Raises:
-        PictureError: it is no picture of the `FORMATS`, or has more than `MAX_BYTES` or `MAX_PIXELS`.
-    """
+    """The data URL of a picture, as messages have it."""
     return f"data:image/{_check(data, subject)};base64,{base64.b64encode(data).decode()}"
 
 
@@ -81,7 +73,6 @@ def check_together(length: int, others: int, name: str) -> None:
     Args:
         length: bytes of the picture.
         others: bytes of the pictures that the question has already.
-        name: name of the picture's file.
 
     Raises:
         PictureError: they have more than `MAX_BYTES` together.
@@ -98,7 +89,6 @@ def question_content(text: str, pictures: Sequence[dict[str, Any]]) -> str | lis
 
     Args:
         text: the text; beside pictures it is left out if it is blank.
-        pictures: content parts.
     """
     if not pictures:
         return text
@@ -114,9 +104,6 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
     Raises:
         PictureError: it is an address, no path or of another type, no picture of the `FORMATS`, has more than
             `MAX_BYTES` or `MAX_PIXELS`, or is an image of Pillow that cannot be written as PNG.
-        FileNotFoundError: there is no such file.
-        UnreadableError: it is not a regular file, is too large, or the system denies access.
-        OSError: too many files are open.
     """
     if isinstance(given, str) and given.startswith("data:"):
         picture_bytes(given)
@@ -140,9 +127,6 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
 def image_part(image: Image) -> dict[str, Any]:
     """The content part of an image of Pillow, as PNG, so that it keeps its values.
 
-    Args:
-        image: the image.
-
     Raises:
         PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`, or cannot be written as PNG: it is
             CMYK, empty, closed, or its file is damaged.
@@ -162,9 +146,6 @@ def part_url(part: Mapping[str, object]) -> str:
 
     Args:
         part: of the type `image_url`, or `image` as some templates name it.
-
-    Returns:
-        The URL; empty if no text stands in its place.
     """
     given = part.get("image_url") or part.get("image")
     url = given.get("url") if isinstance(given, dict) else given

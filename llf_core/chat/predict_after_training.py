@@ -39,12 +39,7 @@ class _StoppedError(Exception):
 
 
 class _Watch:
-    """Writes the progress of predictions, answers requests, and ends them when a stop was requested.
-
-    Args:
-        writer: the attempt's writer.
-        step: last step of the training.
-    """
+    """Writes the progress of predictions, answers requests, and ends them when a stop was requested."""
 
     def __init__(self, writer: RunWriter, step: int) -> None:
         self._writer, self._step = writer, step
@@ -55,15 +50,7 @@ class _Watch:
         signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
 
     def __call__(self, at: PredictionProgress) -> None:
-        """Report progress.
-
-        Args:
-            at: how far the predictions are.
-
-        Raises:
-            _StoppedError: a stop was requested.
-            OSError: the disk is full.
-        """
+        """Report progress."""
         if self._progress is None:
             self._progress = ProgressEvents(self._writer, "predictions", at.total, step=self._step)
         if not at.activity:
@@ -93,15 +80,6 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         Exit code 0.
-
-    Raises:
-        ValueError: there is not exactly one argument.
-        BrokenRunError: the folder has no readable status.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: a file of the run is not a regular file, or the system denies access.
-        OSError: the disk is full, and so is the reserve, or another process holds the run's lock.
-        RuntimeError: a later attempt has started.
-        PluginError: two installed packages declare the same plug-in.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))

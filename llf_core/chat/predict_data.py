@@ -47,7 +47,6 @@ class PredictPrompt:
             place of each picture, see `with_pictures`.
         tools: functions that may be called.
         label: the last response of the record: its text, or its calls as JSON.
-        pictures: the pictures of the messages, in order.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -65,8 +64,6 @@ def read_predict_prompts(
     most `max_samples`.
 
     Args:
-        config: the config.
-        tokenizer: tokenizer of the model, by which the validation split is made; else it is not used.
         processor: processor of a vision model; None for a model of text.
 
     Returns:
@@ -78,15 +75,6 @@ def read_predict_prompts(
             no usable record, another kind of data or columns of no known format, has videos or audio, or has pictures
             and the model reads none; or a validation split is streamed, or the tokenizer has no chat template for its
             pictures.
-        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read, or the cache cannot be written.
-        KeyError: a record is no longer in its data set or can no longer be used, or the format that an entry names is
-            not installed.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
-        MemoryError: out of memory.
     """
     if wanted_kind(config) in WITHOUT_RESPONSES:
         raise DataError(
@@ -113,14 +101,6 @@ def with_pictures(
 
     Args:
         messages: messages with a part `{"type": "image"}` in the place of each picture.
-        pictures: the pictures, in order.
-        limits: smallest and largest area.
-
-    Raises:
-        BadExample: a file is missing or damaged, or is no picture.
-        PictureError: a scaled picture is larger than one of a message may be.
-        MemoryError: out of memory.
-        StopIteration: there are fewer pictures than places.
     """
     left = iter(pictures)
     found = [
@@ -139,12 +119,6 @@ def digest_of(prompts: Sequence[PredictPrompt]) -> str:
     """SHA-256 of prompts in hexadecimal digits, by which a continued prediction tells whether the data has changed.
 
     Of the file of a picture, its path, size and time count.
-
-    Args:
-        prompts: the prompts.
-
-    Raises:
-        OSError: the file of a picture was removed, or is not accessible.
     """
     digest = hashlib.sha256()
     for one in prompts:
@@ -203,15 +177,7 @@ def _check_kinds(kinds: set[str], data: str, processor: ProcessorMixin | None) -
 
 
 def _prompt(conversation: Conversation, sign: str = "") -> PredictPrompt:
-    """The prompt of a conversation.
-
-    Args:
-        conversation: with a response.
-        sign: what a text has in the place of a picture, if its messages have no parts.
-
-    Raises:
-        BadExample: its response has a picture, or the file of a picture is missing.
-    """
+    """The prompt of a conversation."""
     *messages, answer = (_with_parts(one, sign) if conversation.media else one for one in conversation.messages)
     if _IMAGE in answer.get("parts", ()):
         raise BadExample("its response has a picture")

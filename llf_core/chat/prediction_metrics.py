@@ -33,17 +33,9 @@ def prediction_metrics(names: Sequence[str], warn: Callable[[str], object]) -> I
 
     Args:
         names: names of metrics and groups, and functions as `file.py:f`, whose files are executed.
-        warn: called with a sentence for each metric that is left out.
 
     Returns:
         A context manager that gives the metrics; the source of functions is kept in a folder until its end.
-
-    Raises:
-        ConfigError: a metric is unknown, its file cannot be run, or two functions have the same name.
-        MetricError: the parameters of a function do not fit.
-        PluginError: two packages declare the same metric, or its implementation cannot be imported.
-        ValueError: the signature of a function cannot be inspected.
-        OSError: a file cannot be written, or no process can be started.
     """
     sources = metric_sources(names)
     with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
@@ -70,23 +62,11 @@ def score_predictions(
     Records without a prediction are left out. Times of an earlier start stay if the prediction was finished then.
 
     Args:
-        metrics: the metrics.
-        place: folder of the prediction.
-        prompts: the prompts in the order of the data.
         times: seconds and speed of a prediction that was made in one go, by the names of `TIMES`; else empty.
 
     Returns:
         What was written: `predict_NAME` of each metric, with the bounds of its 95 % interval as `predict_NAME/low`
         and `predict_NAME/high`, `predict_samples` and the times.
-
-    Raises:
-        MetricError: a metric raised an error, or returned no finite numbers.
-        UnreadableError: `predict_results.json` is not a regular file, or the system denies access.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the result cannot be read, or the values cannot be written.
-        TypeError: a value is not JSON.
-        ValueError: the folder has another number of predictions than there are prompts, or a metric's statistics are
-            not finite.
     """
     rows = list(records(place.result))
     pairs = [(row.get("predict"), prompt) for row, prompt in zip(rows, prompts, strict=True) if "error" not in row]

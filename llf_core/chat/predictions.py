@@ -50,14 +50,7 @@ class PredictionFolder:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder if it is missing, so that its lock can be held before anything is generated.
-
-        Args:
-            folder: the folder.
-
-        Raises:
-            OSError: the folder cannot be made.
-        """
+        """Make the folder if it is missing, so that its lock can be held before anything is generated."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -72,9 +65,6 @@ class PredictionFolder:
 
         Raises:
             PredictionError: another process makes predictions in it.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: its lock is not a regular file, or the system denies access.
-            OSError: its lock cannot be opened.
         """
         with ExitStack() as lock:
             try:
@@ -90,7 +80,6 @@ class PredictionFolder:
 
         Args:
             settings: what the predictions depend on, by the keys of `CHANGED`.
-            total: number of records.
 
         Returns:
             Numbers of the records that have a prediction, and whether the result is written, so that nothing is left.
@@ -98,11 +87,6 @@ class PredictionFolder:
         Raises:
             PredictionError: the folder has predictions with other settings, or with settings that are not known, or a
                 result that LLF did not write.
-            UnreadableError: a file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file cannot be read or written.
-            TypeError: a setting is not JSON.
-            NotPlainError: a setting is nested more than 64 levels deep.
         """
         state = read_object(self.folder / STATE)
         begun = state.get("settings")
@@ -132,14 +116,7 @@ class PredictionFolder:
         """Keep a prediction at once, so that a stop loses none.
 
         Args:
-            index: number of its record.
             record: `prompt`, `predict`, `label`, and `error` if there is no prediction.
-
-        Raises:
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: the disk is full, or the file cannot be written.
-            TypeError: a value of the record is not JSON.
         """
         append(self.folder / PARTIAL, {"index": index, **record}, named=False)
 
@@ -147,14 +124,6 @@ class PredictionFolder:
         """Write the result in the order of the data: predictions were kept in the order in which they ended.
 
         Then the folder counts as finished, and the file of the kept predictions is removed.
-
-        Args:
-            total: number of records.
-
-        Raises:
-            UnreadableError: a file is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or a file cannot be written; the predictions are still there.
         """
         found = {one.pop("index"): one for one in self._partial(total)}
         replace_file(self.result, b"".join(encode(redact_nested(found[at], named=False)) for at in sorted(found)))
@@ -179,8 +148,6 @@ def predict_all(
     """Ask a model for many replies. Several are generated at a time, in the given order, to make use of the device.
 
     Args:
-        service: has the model.
-        name: the model's name.
         requests: the requests with their numbers, each number once, taken as they are sent. Neighbours of a similar
             length make the best use of a batch.
         keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
@@ -191,8 +158,6 @@ def predict_all(
         PredictionError: the model is unknown or cannot be loaded, its code is not allowed, it failed or ran out of
             memory, its process ended, or the service has too many requests. The open replies are cancelled then, as
             after any other error.
-        TypeError: a value of a request is not JSON.
-        Exception: whatever `requests`, `keep` or `on_progress` raises.
     """
     waiting = iter(requests)
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
@@ -235,9 +200,7 @@ def seeded(request: ChatRequest, seed: int, index: int) -> ChatRequest:
     """A request with the seed of its record, so that a prediction that was stopped and continued has the same replies.
 
     Args:
-        request: the request; one that decodes greedily is returned as it is.
         seed: the config's seed, to which `index` is added.
-        index: number of the record.
     """
     if not request.sampling.temperature:
         return request
@@ -245,10 +208,5 @@ def seeded(request: ChatRequest, seed: int, index: int) -> ChatRequest:
 
 
 def by_length(lengths: Sequence[int], left: set[int]) -> list[int]:
-    """Numbers of the records that are left, the longest first, so that a batch has prompts of similar lengths.
-
-    Args:
-        lengths: length of each prompt.
-        left: numbers of the records.
-    """
+    """Numbers of the records that are left, the longest first, so that a batch has prompts of similar lengths."""
     return sorted(left, key=lambda index: (-lengths[index], index))

@@ -37,8 +37,6 @@ class _Job:
     Attributes:
         key: the request without what its prompt does not depend on.
         adapter: folder of the adapter; None for the base model.
-        body: the request as JSON.
-        requests: the requests by their numbers.
     """
 
     key: ChatRequest
@@ -57,8 +55,6 @@ class Preparer:
     The process starts with the first request. All methods may be called in any thread.
 
     Args:
-        config: see `ChatEngine`.
-        settings: see `ChatEngine`.
         on_ready: called with the number of a request and the prepared request, or why it failed, in another thread.
     """
 
@@ -80,14 +76,8 @@ class Preparer:
         """Have a request prepared.
 
         Args:
-            number: its number.
-            request: the request.
             adapter: folder of its adapter; None for the base model.
             context: context length of the model; None if unknown.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
-            OSError: the process cannot be started.
         """
         asked = request
         if has_images(request):  # the engine's processor makes the prompt

@@ -29,7 +29,6 @@ class PromptForm:
     """The form in which a chat template takes messages, which must be that of training.
 
     Attributes:
-        renderer: tokenizer or processor with the template.
         in_parts: whether the template takes content as a list of parts, as those of many vision models do.
         image_sign: what a text has in the place of a picture, for a vision model with a template that takes content as
             text, as all named templates do; empty for other models.
@@ -46,12 +45,6 @@ def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | 
     Args:
         tokenizer: tokenizer of the model or adapter, whose template is used if it has one.
         processor: the model's processor; None for a model of text.
-
-    Returns:
-        The form; for a template that cannot render any message, that of text.
-
-    Raises:
-        MemoryError: out of memory.
     """
     if processor is None:
         return PromptForm(tokenizer)
@@ -73,11 +66,7 @@ def prompt_form(tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | 
 
 
 def has_images(request: ChatRequest) -> bool:
-    """Whether a message has a picture; then the model's processor makes the prompt.
-
-    Args:
-        request: the request.
-    """
+    """Whether a message has a picture; then the model's processor makes the prompt."""
     return any(
         is_picture(part)
         for message in request.messages
@@ -89,14 +78,9 @@ def has_images(request: ChatRequest) -> bool:
 def prompt_text(request: ChatRequest, form: PromptForm) -> str:
     """Render the messages of a request with the chat template, as the model was trained to read them.
 
-    Args:
-        request: has messages.
-        form: the template, and how it takes messages.
-
     Raises:
         RequestError: there is no template, it refuses the messages, they are not of the form that templates take, or
             the last message to continue is not one of the assistant.
-        MemoryError: out of memory.
     """
     try:
         return render_messages(
@@ -120,12 +104,9 @@ def prepare(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form: Prom
 
     Args:
         request: without pictures.
-        tokenizer: the model's tokenizer.
-        form: its template, and how it takes messages.
 
     Raises:
         RequestError: see `prompt_text`, or the prompt has no tokens.
-        MemoryError: out of memory.
     """
     ids: list[int]
     rendered = None

@@ -87,7 +87,6 @@ class ChatRequest:
         rendered: end of the text that the chat template made of the messages; None for plain text.
         adapter: name of a loaded adapter; None for the base model.
         tools: functions that the model may call, in OpenAI's form.
-        sampling: sampling parameters.
         max_tokens: maximum number of tokens of the reply; None for what the context leaves.
         stop: stop strings; the reply ends before them.
         logprobs: whether each token comes with its log-probability.
@@ -147,11 +146,6 @@ class ChatRequest:
 
         Args:
             given: its JSON; keys of `logit_bias` may be text.
-
-        Raises:
-            RequestError: a field is invalid.
-            ValueError: a key of `logit_bias` is not a token id.
-            TypeError: a field is unknown, or a number has another type.
         """
         values = dict(given)
         sampling = dict(values.pop("sampling", {}))

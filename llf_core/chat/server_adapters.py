@@ -30,7 +30,6 @@ class ServerAdapters:
 
     Args:
         load: has the server load the adapter of a name and folder; returns why it does not, or an empty text.
-        unload: has the server remove the adapter of a name.
     """
 
     def __init__(self, load: Callable[[str, str], str], unload: Callable[[str], object]) -> None:
@@ -44,7 +43,6 @@ class ServerAdapters:
         """Have an adapter loaded in place of one of the same name; one that was refused, again.
 
         Args:
-            name: its name in requests.
             folder: its folder or hub id.
         """
         with self._lock:
@@ -57,21 +55,13 @@ class ServerAdapters:
             self._changes.put(partial(self._try, name, adapter))
 
     def remove(self, name: str) -> None:
-        """Have an adapter unloaded, if it was added.
-
-        Args:
-            name: its name in requests.
-        """
+        """Have an adapter unloaded, if it was added."""
         with self._lock:
             if self._adapters.pop(name, None) is not None:
                 self._changes.put(partial(self._unload, name))
 
     def refusal(self, name: str) -> str | None:
-        """Why an adapter cannot be used; empty if it can, None while it is being loaded.
-
-        Args:
-            name: its name in requests.
-        """
+        """Why an adapter cannot be used; empty if it can, None while it is being loaded."""
         with self._lock:
             found = self._adapters.get(name)
         return f"The adapter {name} was removed." if found is None else found.refused

@@ -20,23 +20,11 @@ def base_model(config: RunConfig, server: str, *, trust: bool) -> tuple[str, lis
 
     Its Python code is run by the server only if the user has allowed it.
 
-    Args:
-        config: names the model.
-        server: the server's name, for messages.
-        trust: whether code may run that has not been allowed yet.
-
     Returns:
         The folder, and the argument by which the server runs the model's code, or none.
 
     Raises:
-        UntrustedCodeError: without `trust`: Python code of the model would run, and the user has not allowed it.
-        TooMuchCodeError: without `trust`: a file of that code is larger than a person could review, or not a regular
-            file.
         ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
-        OSError: a file of the model cannot be read, or the hub's cache cannot be written.
     """
     model = config.model
     if model.adapter_name_or_path:
@@ -60,9 +48,6 @@ def further_arguments(given: Mapping[str, object] | None) -> list[str]:
     Args:
         given: values by name; `true` for an argument without a value, `false` and null for one that is left out. None
             for no arguments.
-
-    Raises:
-        TypeError: a value is not JSON.
     """
     found: list[str] = []
     for name, value in (given or {}).items():

@@ -55,15 +55,8 @@ IMAGE_CHECK = "llf_core.chat.image_check"
 class ServerEngine(ChatEngine):
     """Starts a server, and asks it by HTTP. A thread finds the model and starts it, since a download takes minutes.
 
-    Args:
-        config: see `ChatEngine`.
-        settings: see `ChatEngine`.
-        on_state: see `ChatEngine`.
-
     Attributes:
-        title: the server's name, for messages.
         load_path: path of the request that loads an adapter.
-        unload_path: path of the request that unloads one.
         key: the key of its requests, random for each start.
 
     Raises:
@@ -103,21 +96,8 @@ class ServerEngine(ChatEngine):
 
         It is called in the engine's thread. What it raises is why the engine failed.
 
-        Args:
-            config: settings of the base model and options of the engine.
-
         Returns:
             The arguments, and variables for its environment; secrets only in these.
-
-        Raises:
-            ModelError: the server cannot serve this model.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
-                file.
-            OSError: a file of the model cannot be read, or the hub's cache cannot be written.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
         """
 
     def model_name(self, adapter: str | None) -> str:
@@ -132,35 +112,22 @@ class ServerEngine(ChatEngine):
         """Have the server load an adapter once it is ready, see `ChatEngine.load_adapter`; one that it refused, again.
 
         Args:
-            name: its name in requests.
             folder: its folder or hub id.
         """
         self._adapters.add(name, folder)
 
     def unload_adapter(self, name: str) -> None:
-        """Have the server remove an adapter once it is ready, see `ChatEngine.unload_adapter`.
-
-        Args:
-            name: its name.
-        """
+        """Have the server remove an adapter once it is ready, see `ChatEngine.unload_adapter`."""
         self._adapters.remove(name)
 
     def begin(self, number: int, request: ChatRequest) -> None:
-        """Begin a reply in a thread of its own, which reads the server's stream, see `ChatEngine.begin`.
-
-        Args:
-            number: the id of the request.
-            request: the request.
-        """
+        """Begin a reply in a thread of its own, which reads the server's stream, see `ChatEngine.begin`."""
         threading.Thread(target=self._reply, args=(number, request), daemon=True, name="llf-reply").start()
 
     def interrupt(self, number: int) -> None:
         """Close the connection of a reply, at which the server ends it; one that waits is not sent.
 
         See `ChatEngine.interrupt`.
-
-        Args:
-            number: the id of the request.
         """
         with self.lock:
             if number in self.running:  # else nothing would remove it

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ticket:
-    """A request that was submitted.
-
-    Attributes:
-        id: its id in the engine process.
-    """
+    """A request that was submitted."""
 
     id: int
     _process: ChatEngine | None = None
@@ -54,9 +50,6 @@ class ChatService:
         idle_seconds: time without a request after which a process ends and its memory is free.
         max_waiting: maximum number of requests of a process that have not ended; another one fails at once.
         trust: whether Python code of the models may run that has not been allowed yet.
-
-    Attributes:
-        targets: the targets by name.
     """
 
     def __init__(
@@ -78,17 +71,8 @@ class ChatService:
             target: see `find_target`; or a target that was found.
             name: its name here; None for its own. A name that is taken gets a number.
 
-        Returns:
-            The target with its name.
-
         Raises:
             TargetError, ConfigError: see `llf_core.chat.target.find_target`.
-            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
-            TypeError: the target is of another type.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the status of the run cannot be read.
-            OSError: a file cannot be read.
         """
         found = target if isinstance(target, Target) else find_target(target, self._settings.home)
         with self._lock:
@@ -100,11 +84,7 @@ class ChatService:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a model to free its memory; its process ends with its last target, else its adapter is unloaded.
-
-        Args:
-            name: its name; one that is unknown is ignored.
-        """
+        """Remove a model to free its memory; its process ends with its last target, else its adapter is unloaded."""
         with self._lock:
             target = self.targets.pop(name, None)
         if target is not None:
@@ -112,13 +92,6 @@ class ChatService:
 
     def replace(self, name: str, target: Target) -> Target:
         """Put another model in the place of one, such as newer weights of a run; on the same base, its process goes on.
-
-        Args:
-            name: name of the model that is removed, which the other one takes.
-            target: the other model.
-
-        Returns:
-            The other model with its name.
 
         Raises:
             TargetError: there is no such model.
@@ -155,15 +128,9 @@ class ChatService:
     def start(self, name: str) -> None:
         """Begin to load a model in the background, so that its first reply comes sooner.
 
-        Args:
-            name: its name.
-
         Raises:
             TargetError: there is no such model, its engine is not installed, or the service was closed.
             ConfigError: its settings are invalid.
-            PluginError: the engine of another package cannot be imported, or two installed packages declare the same
-                name or key.
-            OSError: the process cannot be started.
         """
         self._process_of(self._target(name))
 
@@ -171,17 +138,12 @@ class ChatService:
         """Ask a model for a reply. Returns at once, also while the model is still loading.
 
         Args:
-            name: its name.
-            request: the request; its adapter is that of the model.
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
                 model is unknown, the service was closed, the process cannot be started or has too many requests, it is
                 called with `Failed` at once, in this thread.
 
         Returns:
             A ticket that can end the reply; of a request that has failed, it does nothing.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
         """
         try:
             target = self._target(name)
@@ -201,15 +163,8 @@ class ChatService:
     def reply(self, name: str, request: ChatRequest) -> list[Event]:
         """Ask a model for a reply, and wait for all of it.
 
-        Args:
-            name: its name.
-            request: the request.
-
         Returns:
             The events in order; the last one is `Finished` or `Failed`.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
         """
         events: list[Event] = []
         done = threading.Event()
@@ -230,9 +185,6 @@ class ChatService:
     def state(self, name: str) -> EngineState:
         """What the process of a model is doing, as views show it.
 
-        Args:
-            name: the model's name.
-
         Returns:
             The state; that of a process that has not started yet has the phase `stopped` and no reason.
 
@@ -247,9 +199,6 @@ class ChatService:
         Args:
             on_state: called with a model's name and its new state: in a background thread, or, for the first state of a
                 process, in the thread whose request starts it.
-
-        Returns:
-            A function that ends it.
         """
         with self._lock:
             self._watchers.append(on_state)
@@ -262,9 +211,6 @@ class ChatService:
 
     def stop(self, name: str) -> None:
         """End the process of a model, for example to train on the device; the next request starts it again.
-
-        Args:
-            name: the model's name.
 
         Raises:
             TargetError: there is no such model.

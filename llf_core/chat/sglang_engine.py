@@ -32,19 +32,6 @@ class SGLangEngine(ServerEngine):
 
         Args:
             config: settings of the base model and `SGLangOptions`.
-
-        Returns:
-            The arguments, and no variables.
-
-        Raises:
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
-                file.
-            ModelError: the base model is missing, or cannot be served by SGLang.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
-            OSError: a file of the model cannot be read, or the hub's cache cannot be written.
         """
         options = config.options(SGLangOptions)
         folder, code = base_model(config, self.title, trust=self.settings.trust)

@@ -61,7 +61,6 @@ class Target:
     """A model to chat with.
 
     Attributes:
-        name: what a service calls it.
         label: what it is, for people: `base model`, `adapter of step 75`.
         config: YAML of the settings with which the base model is loaded; `adapter_name_or_path` lists adapters that are
             merged into it.
@@ -99,11 +98,7 @@ class Target:
         return Path(self.model).name or Path(self.model).absolute().name or self.model  # `.` has no name
 
     def named(self, name: str) -> Target:
-        """The same target under another name, for a service in which its own is taken.
-
-        Args:
-            name: the name.
-        """
+        """The same target under another name, for a service in which its own is taken."""
         return replace(self, name=name)
 
 
@@ -112,11 +107,6 @@ def loading_config(settings: str) -> RunConfig:
 
     Args:
         settings: the target's `config`.
-
-    Raises:
-        ConfigError: the settings are invalid.
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
     return _accepted(validate(settings))
 
@@ -145,15 +135,7 @@ def find_target(
         reward_models: whether the result of a run that trained a reward model is accepted too.
 
     Raises:
-        TargetError: nothing has this name, the run has no such checkpoint or no weights yet, the adapter or config file
-            names no model, or the model generates no text.
-        ConfigError: the config of the run is no longer valid or cannot be read, or the config file is not.
-        UnreadableError: the `adapter_config.json` is too large, or the system denies access.
         TypeError: the target is of another type.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: two installed packages declare the same name or key.
-        BrokenRunError: the status of the run cannot be read.
-        OSError: a file cannot be read.
     """
     folder = target if isinstance(target, RunFolder) else getattr(target, "folder", None)
     if isinstance(folder, RunFolder):
@@ -171,13 +153,8 @@ def find_target(
 def target_of_config(config: RunConfig, name: str = "model") -> Target:
     """The model that a config names, with its adapters merged into it, as predictions use it.
 
-    Args:
-        config: the config.
-        name: name of the target.
-
     Raises:
         TargetError: its stage trains no model that generates text.
-        PluginError: two installed packages declare the same name or key.
     """
     if not stage_of(config).generates:
         raise TargetError(
@@ -236,9 +213,6 @@ def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
 
     Raises:
         TargetError: the file names no model.
-        ConfigError: it is not valid.
-        PluginError: two installed packages declare the same name or key.
-        OSError: it cannot be read.
     """
     report = validate(path, overrides)
     config = _accepted(report)
@@ -251,15 +225,10 @@ def target_of_settings(values: Mapping[str, object], base: Path, name: str) -> T
     """The target of the settings of a file that has others besides: an evaluation's file names its model in this way.
 
     Args:
-        values: settings of the model, as read from the file.
         base: folder that relative paths start from.
-        name: name of the target.
 
     Raises:
         TargetError: the settings name no model.
-        ConfigError: they are not valid.
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
     config = _accepted(validate(dict(values), base=base))
     if "model_name_or_path" not in values:
@@ -275,12 +244,7 @@ def _of_settings(config: RunConfig, name: str) -> Target:
 
 
 def _base_settings(config: RunConfig, merged: list[str]) -> dict[str, object]:
-    """Settings of a config with which its base model is loaded.
-
-    Args:
-        config: the config.
-        merged: adapters that are merged into the model.
-    """
+    """Settings of a config with which its base model is loaded."""
     settings = {name: value for name, value in config.flat().items() if name in _base_keys()}
     settings |= {"model_name_or_path": config.model.model_name_or_path}
     return settings | ({"adapter_name_or_path": merged} if merged else {})
@@ -330,10 +294,7 @@ def _of_run(folder: RunFolder, at: str, path: Path | None = None, *, reward_mode
     """The target of a run.
 
     Args:
-        folder: the run.
         at: a step, `latest` or `base`.
-        path: folder of the weights, if it was named.
-        reward_models: whether a reward model is accepted.
     """
     config = run_config(folder)
     scores = at != BASE and not stage_of(config).generates

@@ -26,16 +26,6 @@ class VLLMEngine(ServerEngine):
 
         Returns:
             The arguments, and the variables with the API key and the permission to load adapters.
-
-        Raises:
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
-                file.
-            ModelError: the base model is missing, or cannot be served by vLLM.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
-            OSError: a file of the model cannot be read, or `LLF_HOME` or the hub's cache cannot be written.
         """
         options = config.options(VLLMOptions)
         folder, code = base_model(config, self.title, trust=self.settings.trust)

@@ -63,7 +63,6 @@ class Refusal:
     Attributes:
         folder: its folder or hub id.
         failed: the error that requests for it get.
-        told: whether one was.
     """
 
     folder: str
@@ -75,7 +74,6 @@ class Worker:
     """Reads messages of the parent, and lets an engine work in between.
 
     Args:
-        output: where lines to the parent are written.
         messages: what the parent has sent; None ends the process.
         start: what the parent sent first: `config`, the settings with which the base model is loaded; `idle_seconds`,
             the time without work after which the parent is told; `template`, the name of a chat template for a base
@@ -100,22 +98,7 @@ class Worker:
         self._building: set[int] = set()
 
     def load(self) -> None:
-        """Load the base model, and tell the parent what it is; each step is told before, since it may take minutes.
-
-        Raises:
-            ModelError: the model cannot be loaded as configured.
-            DataError: the named template is unknown, or the tokenizer lacks a token of it.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            RuntimeError, MemoryError: out of memory.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            UnreadableError: the `output.json` of the run that trained the model or an adapter is not a regular file, or
-                too large.
-            OSError: a file cannot be read, a cache cannot be written, or the parent has ended.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review, or not a regular
-                file.
-            PluginError: two installed packages declare the same plug-in.
-        """
+        """Load the base model, and tell the parent what it is; each step is told before, since it may take minutes."""
         from llf_core.chat.engine import Engine
 
         base = load_base(self._config, self._template, lambda what: self.tell(progress=what))
@@ -136,10 +119,6 @@ class Worker:
         """Serve requests until the parent closes the pipe; call `load` before.
 
         The parent is told when nothing has come for a while, so that it can end the process and free its memory.
-
-        Raises:
-            OSError: too many files are open, or the parent has ended.
-            PluginError: two installed packages declare the same plug-in.
         """
         idle_since, told_idle, works = time.monotonic(), False, False
         while True:
@@ -163,9 +142,6 @@ class Worker:
 
         Args:
             state: attributes of an `EngineState`.
-
-        Raises:
-            OSError: the parent has ended.
         """
         self._told = time.monotonic()
         self._write({"state": state})
@@ -282,11 +258,7 @@ def _yield_processor() -> None:
 
 
 def failure(error: BaseException) -> Failed:
-    """What a request is told about an error of this process that keeps a model or adapter from being loaded.
-
-    Args:
-        error: the error; its traceback is printed to stderr.
-    """
+    """What a request is told about an error of this process that keeps a model or adapter from being loaded."""
     from llf_core.models.errors import first_line
     from llf_core.models.out_of_memory import is_out_of_memory
 
@@ -332,12 +304,6 @@ def main() -> int:
 
     Returns:
         Exit code: 0 after the parent has closed the pipe, 1 if the model could not be loaded.
-
-    Raises:
-        ConfigError: the settings of the base model are invalid.
-        OSError: too many files are open, or the parent has ended.
-        PluginError: two installed packages declare the same plug-in.
-        PanicError: a tokenizer of the Rust library failed with an error that Python does not know.
     """
     output = sys.stdout
     log_to("stderr")

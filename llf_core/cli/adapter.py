@@ -22,13 +22,7 @@ def adapter_shrink(
     to: To,
     as_json: Json = False,
 ) -> None:
-    """Write a LoRA of a smaller rank that is nearest to a given one, and say how much of the change is lost.
-
-    Raises:
-        UserError: the folder holds no plain LoRA, the rank is not below its own, a weight is not finite, the weights
-            are damaged, or the destination is not empty or cannot be written.
-        MemoryError: out of memory.
-    """
+    """Write a LoRA of a smaller rank that is nearest to a given one, and say how much of the change is lost."""
     from dataclasses import asdict
 
     from llf_core.export.adapter_rank import shrink_adapter
@@ -45,13 +39,7 @@ def adapter_extract(
     to: To,
     as_json: Json = False,
 ) -> None:
-    """Write the difference of two whole models as a LoRA, and say how much of the change is lost.
-
-    Raises:
-        UserError: the folders hold no two models of the same shapes that differ, a weight is not finite, the weights
-            are damaged, or the destination is not empty or cannot be written.
-        MemoryError: out of memory.
-    """
+    """Write the difference of two whole models as a LoRA, and say how much of the change is lost."""
     from dataclasses import asdict
 
     from llf_core.export.adapter_rank import extract_adapter

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def attach_run(run_id: str) -> Run:
-    """Open a run by any name that `llf_core.runs.find.find_run` knows, or by its address `ssh://host/run`.
-
-    Raises:
-        UserError: no run or more than one run matches, or the run cannot be read.
-    """
+    """Open a run by any name that `llf_core.runs.find.find_run` knows, or by its address `ssh://host/run`."""
     from llf_core.launch import attach
     from llf_core.remote.address import is_address
     from llf_core.runs.find import find_run

@@ -53,10 +53,6 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     /help lists the commands. Ctrl-C stops a reply, a second one leaves. With --message or a pipe, the command prints
     the replies and stores no conversation.
-
-    Raises:
-        UserError: a target does not exist, an option has an invalid value or does not fit the others, a picture or the
-            text on stdin cannot be read, or there is no reply.
     """
     from llf_core.chat.picture import question_content
     from llf_core.chat.request import ChatSampling, RequestError
@@ -113,11 +109,7 @@ def _once(  # noqa: PLR0913 - what a request needs
     *,
     as_json: bool,
 ) -> None:
-    """Print the replies to one message.
-
-    Raises:
-        UserError: a model gave no reply.
-    """
+    """Print the replies to one message."""
     import queue
 
     from llf_core.chat.request import ChatRequest

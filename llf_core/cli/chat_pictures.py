@@ -91,13 +91,8 @@ class WaitingPictures:
 def check_sight(service: ChatService, names: Iterable[str]) -> None:
     """Refuse pictures for a model that is known to read none: it would refuse each later question too.
 
-    Args:
-        service: has the models.
-        names: names of the models that are asked.
-
     Raises:
         PictureError: a loaded model reads no pictures.
-        TargetError: there is no such model.
     """
     blind = [name for name in names if service.state(name).is_blind]
     if blind:

@@ -51,16 +51,9 @@ class ChatSession:
     """A conversation with one or several models.
 
     Args:
-        service: has the models.
-        names: names of the models, in the order in which they answer.
-        new: begins a conversation.
-        sampling: sampling parameters of the replies.
         max_tokens: maximum number of tokens of a reply; None for what the context leaves.
         pictures: pictures of the first question; None for none.
         conversation: the conversation that is continued; None for a new one.
-
-    Attributes:
-        conversation: the conversation.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a chat
@@ -84,10 +77,6 @@ class ChatSession:
 
         Args:
             read: reads a line after a prompt, as `input` does.
-
-        Raises:
-            RequestError: `max_tokens` is below 1.
-            OSError: the conversation cannot be written, for example on a full disk.
         """
         while True:
             try:
@@ -110,14 +99,9 @@ class ChatSession:
     def command(self, line: str) -> None:
         """Obey a command of `HELP`, typed in place of a question.
 
-        Args:
-            line: the command with its argument.
-
         Raises:
             UserError: the command or its argument cannot be used, the conversation was replaced or deleted meanwhile,
                 or `LLF_HOME_MODE` is not a mode.
-            RequestError: `max_tokens` is below 1.
-            OSError: the conversation cannot be written, for example on a full disk, or a model's file cannot be read.
         """
         name, _, argument = line.partition(" ")
         argument = argument.strip()
@@ -147,16 +131,6 @@ class ChatSession:
         """Ask all models, one after the other, and print their replies while they are written.
 
         The pictures that wait go with the question. They wait on if no model has answered.
-
-        Args:
-            text: the question.
-
-        Raises:
-            UserError: there are pictures, and a model reads none or cannot be started; or `LLF_HOME_MODE` is not a
-                mode.
-            ConversationError: the question is too large, or the conversation was replaced or deleted meanwhile.
-            RequestError: `max_tokens` is below 1.
-            OSError: the conversation cannot be written, for example on a full disk, or a model's file cannot be read.
         """
         pictures = self._pictures.parts
         if pictures:
@@ -168,24 +142,11 @@ class ChatSession:
             err.print("The pictures wait for the next question.")
 
     def again(self) -> None:
-        """Answer the last question again, for another reply; the new replies are branches, and the old ones stay.
-
-        Raises:
-            UserError: there is no question yet, the conversation was replaced or deleted meanwhile, or `LLF_HOME_MODE`
-                is not a mode.
-            RequestError: `max_tokens` is below 1.
-            OSError: the conversation cannot be written, for example on a full disk.
-        """
+        """Answer the last question again, for another reply; the new replies are branches, and the old ones stay."""
         self._answer({name: self._last_question(name) for name in self._names})
 
     def undo(self) -> None:
-        """Go back to the end of the reply before the last question, to ask another one; nothing is deleted.
-
-        Raises:
-            UserError: there is no question yet, the conversation was replaced or deleted meanwhile, or `LLF_HOME_MODE`
-                is not a mode.
-            OSError: the conversation cannot be written, for example on a full disk.
-        """
+        """Go back to the end of the reply before the last question, to ask another one; nothing is deleted."""
         before = {name: self._last_question(name).parent for name in self._names}
         for name, parent in before.items():
             self.conversation.choose(parent, name, last=True)
@@ -193,9 +154,6 @@ class ChatSession:
 
     def save(self, name: str) -> None:
         """Write the conversation to a file in the form that its ending says, to read it or to train on it.
-
-        Args:
-            name: the file.
 
         Raises:
             UserError: there is no name, the file exists already, or it cannot be written.
@@ -282,25 +240,14 @@ class ChatSession:
 
 
 class ReplyPrinter:
-    """Prints a reply while it is written: thoughts dimmed, calls as JSON.
-
-    Attributes:
-        reply: the reply as far as it was printed.
-    """
+    """Prints a reply while it is written: thoughts dimmed, calls as JSON."""
 
     def __init__(self) -> None:
         self.reply = CollectedReply()
         self._last = ""
 
     def take(self, event: Event) -> bool:
-        """Print an event at once, also within a line, so that the user reads along while the model writes.
-
-        Args:
-            event: the event.
-
-        Returns:
-            Whether it was the last one.
-        """
+        """Print an event at once, also within a line, so that the user reads along while the model writes."""
         if isinstance(event, Piece) and event.text:
             if event.kind == "content" and self._last == "reasoning":
                 out.print("\n")
@@ -324,8 +271,6 @@ def collect(
     """Take events until the last one, with a line that says what is loading before the first one.
 
     Args:
-        events: the queue that they come through.
-        take: takes an event, and says whether it was the last one.
         progress: what the model's process is loading; None if nobody watches.
     """
     with err.status("Loading …", spinner_style="dim") as status:

@@ -19,9 +19,6 @@ def chats_list(
     """List conversations, last changed first: id, number of messages, models, title.
 
     `llf chat TARGET --continue ID` continues one. One whose file cannot be read is counted, and not listed.
-
-    Raises:
-        UserError: the folder of conversations is not accessible, or `LLF_HOME` cannot be located.
     """
     from llf_core.chat.conversation_list import list_conversations
     from llf_core.config.number_format import with_unit
@@ -42,11 +39,7 @@ def chats_list(
 
 
 def chats_delete(conversation: ConversationId) -> None:
-    """Move a conversation to the bin. `llf chats restore` restores it, until `llf runs clean` empties the bin.
-
-    Raises:
-        UserError: there is no such conversation, or it cannot be moved.
-    """
+    """Move a conversation to the bin. `llf chats restore` restores it, until `llf runs clean` empties the bin."""
     from llf_core.chat.conversation_list import delete_conversation
 
     with in_a_sentence():
@@ -56,11 +49,7 @@ def chats_delete(conversation: ConversationId) -> None:
 
 
 def chats_restore(conversation: ConversationId) -> None:
-    """Restore a conversation from the bin, to continue it.
-
-    Raises:
-        UserError: the bin has no such conversation, the list has one with its id, or it cannot be moved.
-    """
+    """Restore a conversation from the bin, to continue it."""
     from llf_core.chat.conversation_list import restore_conversation
 
     with in_a_sentence():

@@ -28,13 +28,6 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
         overrides: `key=value`; None for none.
         data: whether the command needs more of the config than model and method. Without it, a missing data set and
             other problems that do not decide what is trained are ignored.
-
-    Raises:
-        Exit: the config has errors; the exit code is `BAD_CONFIG`.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.config import validate as check
     from llf_core.config.trained_keys import only_trained_keys
@@ -47,14 +40,7 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
     """Check the config of a prediction, whose `dataset` then is the data set to predict, before a model is loaded.
 
     Args:
-        values: the values of the config as requested.
         base: folder that relative paths start from.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.config import validate as check
     from llf_core.config.evaluation_keys import prediction_values
@@ -66,14 +52,7 @@ def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
     """Check the config of an evaluation, its model and the data that it names, before a model is loaded.
 
     Args:
-        values: the values of the config as requested.
         base: folder that relative paths start from.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.config import validate as check
     from llf_core.config.evaluation_keys import EVALUATION_KEYS, names_task
@@ -91,12 +70,6 @@ def accepted(report: Report) -> RunConfig:
     """Print the problems of a config to stderr, all at once, and return it if it has no errors.
 
     Of its notes, only those are printed of keys that cannot be resolved before the start or have others' code run.
-
-    Args:
-        report: the report.
-
-    Raises:
-        Exit: the config has errors; the exit code is `BAD_CONFIG`.
     """
     for problem in report.problems:
         if problem.severity != "note" or problem.kind == "unresolved" or problem.key in RUNS_CODE:
@@ -112,13 +85,7 @@ def with_name_checks(report: Report, *, starting: bool = False) -> Report:
     Separate from `validate`, which reads no file and asks no hub.
 
     Args:
-        report: the report to extend.
         starting: whether a run is about to start; a missing path is then an error, not a warning.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config.name_checks import check as check_names
     from llf_core.runs.folder import home, run_ids
@@ -130,12 +97,6 @@ def with_data_checks(report: Report) -> Report:
     """Add the problems found in the first records of the data sets, if the config has no other errors.
 
     Columns that match no format are then reported before a model is loaded.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     if not report.ok:
         return report

@@ -12,12 +12,7 @@ OBJECTS = 50_000
 
 
 def main() -> None:
-    """Run the command line, see `application.main`, unless it can be answered without building it.
-
-    Raises:
-        SystemExit: as that of `application.main`; not after an answer of `llf models`. On Windows, with a sentence.
-        OSError: a system error that no file or disk explains, which is a bug.
-    """
+    """Run the command line, see `application.main`, unless it can be answered without building it."""
     if sys.platform == "win32":
         sys.exit(NO_WINDOWS)
     if sys.argv[1:2] == ["models"] and _answered(sys.argv[2:]):

@@ -8,12 +8,7 @@ from llf_core.cli.terminal import out, print_json
 
 
 def env(as_json: Json = False) -> None:
-    """Show versions, device and folders: what to paste into a bug report.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the disk of `LLF_HOME` cannot be examined.
-    """
+    """Show versions, device and folders: what to paste into a bug report."""
     from llf_core.launch.environment import describe
 
     facts = describe()

@@ -50,23 +50,12 @@ def _refused(error: OSError) -> str:
 
 
 def temporary_folder_message(error: OSError) -> str:
-    """Say what to do if `tempfile` finds no folder that can be written, as on a full disk or a read-only system.
-
-    Args:
-        error: an error that names no file.
-
-    Returns:
-        The sentences; empty for other errors.
-    """
+    """Say what to do if `tempfile` finds no folder that can be written, as on a full disk or a read-only system."""
     if not isinstance(error, FileNotFoundError) or "temporary directory" not in (error.strerror or ""):
         return ""
     return f"{error.strerror}. Free disk space, or set TMPDIR to a folder that can be written."
 
 
 def file_message(error: OSError) -> str:
-    """Say which file the system has refused, and why.
-
-    Args:
-        error: an error that names a file.
-    """
+    """Say which file the system has refused, and why."""
     return f"{error.filename} cannot be opened: {error.strerror}."

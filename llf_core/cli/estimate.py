@@ -20,13 +20,7 @@ def estimate(config: ConfigFile, overrides: Overrides = None, on: Places = None,
     No weights are loaded. Several `--on` print a table of which cards hold the run, and how fast they are.
 
     Raises:
-        Exit: the config has errors.
         ModelSizeError: a file of the model has a size that no model has.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: the `state.json` of a data set of `Dataset.save_to_disk` is not a regular file, or too large.
-        OSError: a file of the model or of the data cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.data.estimate import estimate as forecast
     from llf_core.estimate.fit_result import places_table

@@ -22,9 +22,6 @@ def runs_loss(
     """Compute the evaluation loss of the base model and of the tuned model of a finished run.
 
     The difference says how much the training has improved the model on data that it was not trained on.
-
-    Raises:
-        UserError: no run or more than one matches, it has no result or no data, or the computation fails.
     """
     from dataclasses import asdict
 
@@ -55,9 +52,6 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Compute the win rate: how often a reward model prefers the tuned model to the base model.
 
     It measures whole responses, where the loss measures single tokens.
-
-    Raises:
-        UserError: no run or more than one matches, it has no result or no prompts, or the computation fails.
     """
     from dataclasses import asdict
 

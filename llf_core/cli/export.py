@@ -77,7 +77,6 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
     Raises:
         UserError: an option is not valid, the model cannot be exported, the destination is not empty, what was written
             differs from the model, or the hub refuses the files.
-        ImportError: a package that the format needs is not installed.
     """
     arguments: dict[str, Any] = {
         "format": format,

@@ -26,13 +26,8 @@ def find_learning_rate(  # noqa: PLR0913, PLR0917 - options of a command
     The loss of each rate is compared with that of the untrained model on the same batches. Ctrl-C ends it.
 
     Raises:
-        Exit: the config has errors.
         UserError: a rate is no number or out of range, the loss of the stage does not tell a good rate, or the
             computation fails.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.evaluation.learning_rate_search import find_learning_rate as search
 

@@ -24,16 +24,6 @@ def follow_run(run: Run, *, as_json: bool) -> None:
     """Show progress until the run ends, then exit with 0, 1, 2 or (interrupted) 130.
 
     The first Ctrl-C stops the run with a checkpoint, the second kills it.
-
-    Args:
-        run: the run.
-        as_json: print the summary as JSON instead of progress.
-
-    Raises:
-        Exit: the run did not succeed, or the command was interrupted.
-        UserError: the run's status or, while progress is shown, its metrics cannot be read, or the run can be neither
-            stopped nor killed.
-        OSError: too many files are open, or stdout cannot be written.
     """
     if not as_json:
         err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")

@@ -27,12 +27,8 @@ def inspect(
     A wrong chat template or column is then seen before it costs a run.
 
     Raises:
-        Exit: the config has errors.
         UserError: model or data cannot be loaded, `LLF_HOME` cannot be located, the file cannot be written, or with
             --strict there are unusable records.
-        OSError: a file of the config, the data or the model cannot be read, or the hub's cache or `LLF_HOME` cannot be
-            written.
-        MemoryError: out of memory.
     """
     from llf_core.data import dump_examples, prepare
     from llf_core.models import load_processor, load_tokenizer, resolve_model

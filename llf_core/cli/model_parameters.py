@@ -15,19 +15,6 @@ def parameters(config: ConfigFile, overrides: Overrides = None, as_json: Json = 
 
     Check with it what lora_target or freeze_trainable_layers mean for a model. No weights are loaded, and no data set
     is needed.
-
-    Raises:
-        Exit: the config has errors.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: a file or lock in `LLF_HOME` is not a regular file, or the system denies access.
-        OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
-        ModelError: the model's architecture is not known, or the method does not fit it.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
-            or key.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        MemoryError, RuntimeError: out of memory.
     """
     from llf_core.config.adapter_servers import server_lines, servers_of_config
     from llf_core.runs import home

@@ -23,7 +23,6 @@ def answer(found: Sequence[CatalogModel], as_json: bool) -> str:
 
     Args:
         found: the models that were found, at least one.
-        as_json: whether to format them as JSON with all columns.
 
     Returns:
         A table with what its star means and the number of models, or JSON.
@@ -42,12 +41,6 @@ def table(found: Sequence[CatalogModel]) -> list[str]:
 
     Each column is as wide as its content. If that is too much, license and template are shortened; if ids leave little
     room, the template is left out. An id is never cut, since it is what is copied.
-
-    Args:
-        found: the models.
-
-    Returns:
-        The lines, with the names of the columns first.
     """
     rows = [("model", "size", "context", "license", "template")]
     rows += [

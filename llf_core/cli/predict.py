@@ -35,14 +35,6 @@ def predict(
 
     The data are eval_dataset, the validation split, or dataset of the config; of a run, its validation data. The same
     command continues what was stopped.
-
-    Raises:
-        Exit: the config has errors.
-        UserError: model or data cannot be loaded, `LLF_HOME` cannot be located, a metric fails, or the folder has
-            predictions with other settings or a result that LLF did not write.
-        OSError: a file of the config, the data or the model cannot be read, or the result cannot be written.
-        KeyError: a record is no longer in its data set, or can no longer be used.
-        MemoryError: out of memory.
     """
     asked = _of_config(config, overrides) if Path(config).is_file() else _of_run(config, overrides)
     folder = output or asked.folder
@@ -64,9 +56,7 @@ class _Asked:
 
     Attributes:
         config: the config; its `dataset` is the data set to predict.
-        target: the model.
         folder: folder of the result; None if a config names none.
-        metrics: names of the metrics that score the responses.
     """
 
     config: "RunConfig"
@@ -92,11 +82,7 @@ def _of_config(source: str, overrides: list[str] | None) -> _Asked:
 
 
 def _of_run(name: str, overrides: list[str] | None) -> _Asked:
-    """The config, model and folder of a run. Functions among its metrics are left out: their code came with the run.
-
-    Raises:
-        UserError: there is no such run, or it has no validation data.
-    """
+    """The config, model and folder of a run. Functions among its metrics are left out: their code came with the run."""
     from llf_core.chat.target import find_target
     from llf_core.config.metric_names import declarations_of
     from llf_core.config.read_config import read

@@ -21,10 +21,6 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     """Load the reward functions in a file of the option `--rewards`, by the names that a config uses; none without one.
 
     The file is executed, since only its decorators tell which of its functions are rewards.
-
-    Raises:
-        UserError: the file cannot be read or run, as where a reward function has no parameter for the answer, or it
-            defines no reward function.
     """
     if path is None:
         return {}
@@ -44,20 +40,12 @@ def load_with_rewards(
     Functions of the file that the config does not name are printed, since they have no effect.
 
     Args:
-        source: path of the config.
         overrides: `key=value`; None for none.
         given: functions of the file by name; empty without `--rewards`.
 
     Returns:
         The config; and its reward functions, of which those of the file are functions and the others names. None
         without `--rewards`.
-
-    Raises:
-        Exit: the config has errors.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.config.read_config import read
     from llf_core.rewards import REWARDS

@@ -62,8 +62,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Serve models, runs and adapters to any OpenAI client. Adapters of one base model share its weights.
 
     Raises:
-        UserError: a target does not exist, two have one name, the address is taken or needs an API key, or a package
-            is missing.
+        UserError: a target does not exist, two have one name, the address is taken or needs an API key, or a package is
+            missing.
     """
     try:
         from llf_core.chat.server.app import Server
@@ -108,11 +108,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _access(
     host: str, hosts: list[str] | None, variables: list[str] | None, origins: list[str] | None, generate: bool
 ) -> "tuple[Access, str | None]":
-    """Who may use the server, and the generated key.
-
-    Raises:
-        UserError: an API key is missing or cannot be used.
-    """
+    """Who may use the server, and the generated key."""
     from llf_core.chat.server.guard import ANY_ORIGIN, Access, is_loopback
     from llf_core.chat.server.keys import keys_of, new_key
 
@@ -133,11 +129,7 @@ def _access(
 
 
 def _reward_models(given: list[str]) -> dict[str, str]:
-    """The targets of the reward models by name.
-
-    Raises:
-        UsageError: a name or a target is empty, or a name is given twice.
-    """
+    """The targets of the reward models by name."""
     found: dict[str, str] = {}
     for one in given:
         name, target = _reward_model(one)
@@ -148,11 +140,7 @@ def _reward_models(given: list[str]) -> dict[str, str]:
 
 
 def _reward_model(given: str) -> tuple[str, str]:
-    """Name and target of a reward model; its name is the last part of a path if none is given.
-
-    Raises:
-        UsageError: one of them is empty.
-    """
+    """Name and target of a reward model; its name is the last part of a path if none is given."""
     name, sign, target = given.partition("=")
     if not sign:
         name, target = given.rstrip("/").rpartition("/")[2], given
@@ -162,11 +150,7 @@ def _reward_model(given: str) -> tuple[str, str]:
 
 
 def _check_rewards(service: "ChatService", rewards: dict[str, str]) -> None:
-    """Find the reward models, without loading them.
-
-    Raises:
-        UserError: there is no such reward model, or its name is taken.
-    """
+    """Find the reward models, without loading them."""
     if not rewards:
         return
     from llf_core.config import RunConfig
@@ -182,11 +166,7 @@ def _check_rewards(service: "ChatService", rewards: dict[str, str]) -> None:
 def _named(
     targets: list[str] | None, names: list[str] | None, rewards: list[str] | None
 ) -> list[tuple[str | None, str]]:
-    """The targets with their names; None for a target's own.
-
-    Raises:
-        UsageError: there is no target, an option is not NAME=TARGET, or a name is given twice.
-    """
+    """The targets with their names; None for a target's own."""
     named: list[tuple[str | None, str]] = []
     for one in names or []:
         name, sign, target = one.partition("=")

@@ -23,12 +23,7 @@ class Terminal(Console):
     """A console that escapes control characters in untrusted text (data, names, logs)."""
 
     def print(self, *objects: object, **options: Any) -> None:
-        """Print with control characters escaped, see `visible`: data, names and logs may come from somebody else.
-
-        Args:
-            objects: see `rich.console.Console.print`.
-            options: see `rich.console.Console.print`.
-        """
+        """Print with control characters escaped, see `visible`: data, names and logs may come from somebody else."""
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
 
 
@@ -48,10 +43,6 @@ def print_json(value: object) -> None:
     """Print the result of a command as indented JSON to stdout, for programs, with control characters escaped.
 
     Numbers that are not finite are the strings of `spell_non_finite`, since JSON has none.
-
-    Raises:
-        TypeError: a dict has a key that JSON does not allow.
-        ValueError: the value contains itself.
     """
     text = json.dumps(spell_non_finite(value), ensure_ascii=False, indent=2, allow_nan=False, default=str)
     print(visible_json(text), flush=True)  # noqa: T201 - the result

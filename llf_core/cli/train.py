@@ -26,13 +26,8 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     """Train and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it.
 
     Raises:
-        Exit: the config has errors, the run fails, or the command was interrupted.
         UserError: the reward functions cannot be loaded, the run cannot be started or followed, `LLF_HOME` cannot be
             located, or the config asks for predictions or an evaluation.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read, or the folder of runs is not
-            accessible.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions
     from llf_core.config.read_config import read
@@ -60,10 +55,8 @@ def demo(
     """Fine-tune a small model in about a minute, then compare its responses before and after.
 
     Raises:
-        Exit: the run fails, is stopped, or its loss has not fallen as far as it should; or Ctrl-C was pressed.
         UserError: the run cannot be started or read, there is no run to report on, or the responses cannot be
             generated.
-        OSError: the folder of runs cannot be read, or too many files are open.
     """
     from llf_core.config import RunConfig, preset
     from llf_core.evaluation.demo_report import newest_demo, report_on

@@ -26,13 +26,8 @@ def try_rewards(  # noqa: PLR0913, PLR0917 - options of a command
     Makes no run. Ctrl-C ends it.
 
     Raises:
-        Exit: the config has errors.
         UserError: a number is out of range, the stage samples no completions, a reward function fails, or the model
             cannot be loaded.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.evaluation.reward_preview import try_rewards as preview
 

@@ -21,13 +21,6 @@ def validate(
     """Check a config: unknown keys, names that do not exist, columns that match no format, impossible combinations.
 
     No model is loaded, so that errors are found in seconds.
-
-    Raises:
-        Exit: the config has errors.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json`, a data file or a file of the model cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     from llf_core.config import validate as check
     from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions

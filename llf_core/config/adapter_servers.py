@@ -45,12 +45,9 @@ class Adapter:
     Attributes:
         kind: PEFT's type, such as `LORA`.
         rank: r of its matrices; 0 if it has none.
-        dora: whether it has the magnitudes of DoRA.
         rslora: whether it is scaled by alpha / √r instead of alpha / r.
-        whole_alpha: whether its alpha is saved as an integer.
         whole_modules: whether modules that were trained in full, or rows of embeddings, are saved with it.
         experts: whether it has matrices for experts that are stored as one parameter.
-        reward_head: whether it has the head of a reward model.
         quantized: whether its run quantizes the base (`quantization_bit`).
         base: `model_type` of the base; None if it is unknown.
     """
@@ -72,8 +69,6 @@ class ServerVerdict:
     """Whether a server loads an adapter.
 
     Attributes:
-        server: its name.
-        verdict: see `Verdict`.
         reason: one sentence: how to load it, or why it does not load.
         source: where the rule is from: a file of the server, or a page.
     """
@@ -168,9 +163,6 @@ def server_lines(servers: Mapping[str, Any] | None) -> list[str]:
 def servers_for(adapter: Adapter) -> Servers:
     """Find which servers load an adapter, so that nobody learns it from a server that refuses it.
 
-    Args:
-        adapter: its method and settings.
-
     Returns:
         A verdict for each server, in the order of `adapter_servers.toml`.
     """
@@ -188,10 +180,6 @@ def servers_of_config(config: RunConfig, home: Path | None = None) -> Servers | 
     Returns:
         A verdict for each server, or a sentence about a whole model. None if that is not known: an adapter is continued
         whose config is not on this machine or is damaged, or a plug-in's method does not tell its adapter.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same name.
-        OSError: too many files are open.
     """
     method, base = method_of(config), base_type(config)
     continued = config.model.adapter_name_or_path or ()
@@ -210,7 +198,6 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
     """Find which servers load the result of a run, from its own files alone: they may come from anybody.
 
     Args:
-        config: config of the run.
         output: folder of the result, which need not exist yet.
         home: `LLF_HOME` of the run.
         base: `model_type` of the base; None if it is unknown.
@@ -219,10 +206,6 @@ def servers_of_run(config: RunConfig, output: Path, home: Path, base: str | None
         A verdict for each server, or a sentence about a whole model. None if that is not known: the adapter of another
         folder is continued and has not been saved yet, the saved one is damaged, or a plug-in's method does not tell
         its adapter.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same name.
-        OSError: too many files are open.
     """
     stored = read_object_or_empty(output / "adapter_config.json")
     method = method_of(config)
@@ -244,12 +227,7 @@ def _saves_whole_model(config: RunConfig, home: Path | None) -> bool:
     before each example cannot be merged.
 
     Args:
-        config: the config.
         home: `LLF_HOME`; None if it is not known.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same name.
-        OSError: the working directory was removed.
     """
     method = method_of(config)
     if not method.adapter:
@@ -261,11 +239,7 @@ def _saves_whole_model(config: RunConfig, home: Path | None) -> bool:
 
 
 def base_type(config: RunConfig) -> str | None:
-    """`model_type` of a config's model, by which servers differ; None if no folder on this machine tells it.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """`model_type` of a config's model, by which servers differ; None if no folder on this machine tells it."""
     name = config.model.model_name_or_path
     if name == EMBEDDED:
         return "llama"

@@ -17,16 +17,11 @@ def check_adapter_type(config: ConfigValues, name: str, peft_type: str) -> Probl
     """Check that the config's method continues adapters of a type: PEFT would load others, and train nothing of them.
 
     Args:
-        config: selects the method.
-        name: name of the adapter, for the message.
         peft_type: its type, as in `adapter_config.json`.
 
     Returns:
         An error with fixes: the methods that continue it, and a new adapter on the merged one. None if the method
         continues it, or if its declaration does not tell its type.
-
-    Raises:
-        PluginError: two packages declare the same method.
     """
     method = method_of(config)
     own = method.tuner(config).peft_type if method.tuner else peft_type

@@ -32,19 +32,7 @@ ConfigT = TypeVar("ConfigT", bound="ConfigValues")
 def build(
     values: dict[str, Any], requested: RequestedConfig, config_class: type[ConfigT]
 ) -> tuple[ConfigT, list[Problem]]:
-    """Build a config. A rejected value is replaced by its default, so that the other values are checked too.
-
-    Args:
-        values: the values whose keys are options.
-        requested: where they come from.
-        config_class: the class to build.
-
-    Returns:
-        The config, with absolute paths, and a problem for each rejected value.
-
-    Raises:
-        PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
-    """
+    """Build a config. A rejected value is replaced by its default, so that the other values are checked too."""
     problems: list[Problem] = []
 
     def made(section: type[Section]) -> Section:
@@ -116,16 +104,7 @@ def _refusal(key: str, value: object, reason: str, requested: RequestedConfig) -
 
 
 def setting_fix(spec: FieldSpec, value: object, values: Mapping[str, object]) -> Fix:
-    """A fix that sets a key, whose label says what a default such as -1 means: `Set to -1 (all epochs)`.
-
-    Args:
-        spec: the key.
-        value: its new value.
-        values: the config's values by key, as given.
-
-    Raises:
-        PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
-    """
+    """A fix that sets a key, whose label says what a default such as -1 means: `Set to -1 (all epochs)`."""
 
     def value_of(key: str) -> object:
         other = field(key)
@@ -141,12 +120,6 @@ def absolute_values(requested: RequestedConfig) -> dict[str, Any]:
 
     Values that are invalid stay as they are. The default `dataset_dir` is added if the config's folder has it, as a
     run finds it there.
-
-    Args:
-        requested: the config.
-
-    Raises:
-        PluginError: two plug-ins declare the same key, or one is not declared correctly, see `fields`.
     """
     values = {key: _absolute_value(key, value, requested) for key, value in requested.values.items()}
     spec = field("dataset_dir")

@@ -28,12 +28,6 @@ def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer | Strate
     """The methods, optimizers, quantizers or strategies that a key selects by their names; empty for any other key.
 
     A form shows their labels and summaries in its list.
-
-    Args:
-        key: a key of a config.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     if key == STRATEGY_KEY:
         return STRATEGIES
@@ -41,11 +35,7 @@ def explained_choices(key: str) -> Mapping[str, Declaration | Quantizer | Strate
 
 
 def _plugins(key: str) -> Mapping[str, Declaration]:
-    """The methods or optimizers that a key selects.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
-    """
+    """The methods or optimizers that a key selects."""
     kind = next((one for one in (MethodDeclaration, OptimizerDeclaration) if one.key == key), None)
     return {} if kind is None else declared(kind)
 
@@ -57,14 +47,7 @@ def choice_reasons(config: ConfigValues, key: str) -> dict[str, str]:
     does not exclude it, since they are set once it is chosen.
 
     Args:
-        config: the config as it is.
         key: `finetuning_type`, `optim`, `quantization_method` or `strategy`.
-
-    Returns:
-        The reasons by the names of the values that cannot be chosen; empty for any other key.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
     """
     if key == QUANTIZER_KEY:
         return _quantizer_reasons(config)
@@ -93,9 +76,6 @@ def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
     """Why quantizers cannot be chosen.
 
     One that quantizes is tried with the config's bits, or where it has none or others, with bits of its own.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
     """
     rules = [rule for rule in all_rules() if QUANTIZER_KEY in rule.fields]
     found: dict[str, str] = {}
@@ -110,11 +90,7 @@ def _quantizer_reasons(config: ConfigValues) -> dict[str, str]:
 
 
 def _strategy_reasons(config: ConfigValues) -> dict[str, str]:
-    """Why strategies cannot be chosen.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
-    """
+    """Why strategies cannot be chosen."""
     rules = [rule for rule in all_rules() if STRATEGY_KEY in rule.fields]
     found = {}
     for name in STRATEGIES:

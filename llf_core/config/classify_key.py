@@ -22,16 +22,11 @@ def classify(key: str, value: object, line: int | None) -> Problem | None:
     """Classify a key, before its value is validated, so that no key is ignored without a message.
 
     Args:
-        key: any key.
-        value: its value as it was read.
         line: its line in a file, counted from 1; None if unknown.
 
     Returns:
         None if the key is an option, unless its value is known and not supported; of a known key, None at a value that
         does nothing; else a problem.
-
-    Raises:
-        PluginError: the options cannot be listed, see `fields`.
     """
     spec, listed = field(key), known()
     if spec is not None:
@@ -61,9 +56,6 @@ def is_known(key: str) -> bool:
     """Whether a key is an option, or a known key: not supported, not needed, another name or a secret.
 
     Of the others, which a wrong file has by the thousand, only some are reported one by one.
-
-    Raises:
-        PluginError: the options cannot be listed, see `fields`.
     """
     return field(key) is not None or key in known().keys
 

@@ -55,15 +55,11 @@ class Layout:
         sinks: whether each head has a sink, a learned logit.
         mlp_bias: whether the key `mlp_bias` gives the MLP's projections a bias.
         fused: whether q, k and v are one projection, and gate and up another.
-        fused_mlp: whether gate and up are one projection.
         head_norms: norms of queries and keys: of each head (`head`), of all heads (`all`), or none.
-        norms: names of the norms of a layer.
         head_dim: width of a head where the file does not tell it; None for `hidden_size / num_attention_heads`.
         tied: whether the output head is the embedding where the file does not tell it.
         mlp: name of a layer's MLP or experts.
-        router: name of the router of the experts.
         experts: the key of the number of experts; None for a dense model.
-        expert_size: the key of the width of an expert.
         inputs_first: whether the parameters of all experts are `[experts, in, out]`, and they and the router have
             biases.
         shared: experts that every token passes: one with a gate of its own (`gated`), or so many as the key
@@ -137,9 +133,6 @@ def shapes_from_config(settings: Mapping[str, object]) -> Shapes | None:
 
     Returns:
         Shapes by name; None for a model type that is not in `LAYOUTS`, or if a size is missing.
-
-    Raises:
-        ModelSizeError: a size is no positive integer, or larger than any model's.
     """
     text = settings.get("text_config")
     settings = text if isinstance(text, dict) else settings
@@ -174,13 +167,6 @@ def check_sizes(settings: Mapping[str, object]) -> None:
     """Check the sizes in the `config.json` of a model of any type, and of its encoders, before memory is taken for it.
 
     A type that is not in `LAYOUTS` may write a size as a list, one for each layer, and leave out experts with 0.
-
-    Args:
-        settings: content of the file.
-
-    Raises:
-        ModelSizeError: a size is a text, true or a number that is neither 0 nor a whole one up to that of any model; or
-            the type is in `LAYOUTS`, and a size is no positive integer.
     """
     shapes_from_config(settings)
     parts = (settings, *(settings.get(key) for key in ("text_config", "vision_config", "audio_config")))
@@ -196,7 +182,6 @@ def size_of(settings: Mapping[str, object], key: str) -> int | None:
     """Read a size from a `config.json` and check it, since such a file may come from anybody.
 
     Args:
-        settings: content of the file.
         key: one of `LARGEST`.
 
     Returns:
@@ -204,7 +189,6 @@ def size_of(settings: Mapping[str, object], key: str) -> int | None:
 
     Raises:
         ModelSizeError: it is no positive integer, or larger than any model's.
-        KeyError: the file has a value, and `key` is none of `LARGEST`.
     """
     value = settings.get(key)
     if value is None:
@@ -229,11 +213,7 @@ def _has_experts(settings: Mapping[str, object], layer: int) -> bool:
 
 
 def _attention(layout: Layout, settings: Mapping[str, object], hidden: int, heads: int) -> Shapes | None:
-    """Shapes of the attention and the norms of one layer.
-
-    Raises:
-        ModelSizeError: see `size_of`.
-    """
+    """Shapes of the attention and the norms of one layer."""
     width = size_of(settings, "head_dim") or layout.head_dim or hidden // heads
     queries, keys = heads * width, (size_of(settings, "num_key_value_heads") or heads) * width
     biased = _has_bias(layout, settings)
@@ -262,11 +242,7 @@ def _has_bias(layout: Layout, settings: Mapping[str, object]) -> bool:
 
 
 def _latent_attention(layout: Layout, settings: Mapping[str, object], hidden: int, heads: int) -> Shapes | None:
-    """Shapes of latent attention and the norms of one layer; None if a size is missing.
-
-    Raises:
-        ModelSizeError: see `size_of`.
-    """
+    """Shapes of latent attention and the norms of one layer; None if a size is missing."""
     plain, rotary, values, latent = (
         size_of(settings, key) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
     )
@@ -298,11 +274,7 @@ def _mlp(layout: Layout, settings: Mapping[str, object], path: str, hidden: int,
 
 
 def _experts(layout: Layout, settings: Mapping[str, object], hidden: int) -> Shapes | None:
-    """Shapes of the router and of all experts, which transformers keeps together.
-
-    Raises:
-        ModelSizeError: see `size_of`.
-    """
+    """Shapes of the router and of all experts, which transformers keeps together."""
     number = size_of(settings, layout.experts or "")
     inner = size_of(settings, layout.expert_size)
     if number is None or inner is None:
@@ -322,11 +294,7 @@ def _experts(layout: Layout, settings: Mapping[str, object], hidden: int) -> Sha
 
 
 def _shared_experts(layout: Layout, settings: Mapping[str, object], hidden: int, inner: int) -> Shapes | None:
-    """Shapes of the experts that every token passes; None if their size is missing.
-
-    Raises:
-        ModelSizeError: see `size_of`.
-    """
+    """Shapes of the experts that every token passes; None if their size is missing."""
     if layout.shared == "gated":
         size = size_of(settings, "shared_expert_intermediate_size")
         gate: Shapes = {f"{layout.mlp}.shared_expert_gate.weight": (1, hidden)}

@@ -39,7 +39,6 @@ class Declaration:
 
     Attributes:
         name: the value that selects it, such as `lora`.
-        label: its name in a form.
         summary: one line for the list in the form: what it changes, and when to take it.
         paper: the paper it is from, such as `arXiv 2106.09685`; empty if there is none.
         implementation: `package.module:Class` of the class that does the work; imported when a run needs it.
@@ -82,11 +81,7 @@ class Declaration:
         return self.is_selected_in(config.get)
 
     def is_selected_in(self, value_of: Callable[[str], object]) -> bool:
-        """Whether the values of a form select the plug-in, of which there may be no valid config yet.
-
-        Args:
-            value_of: gives the value of a key.
-        """
+        """Whether the values of a form select the plug-in, of which there may be no valid config yet."""
         return self.selected_by(value_of(self.selector))
 
     def load(self, base: type[ImplementationT]) -> type[ImplementationT]:
@@ -97,9 +92,6 @@ class Declaration:
 
         Returns:
             The class that `implementation` names.
-
-        Raises:
-            PluginError: `implementation` cannot be imported, or is not a subclass of `base`.
         """
         module, _, name = self.implementation.partition(":")
         try:
@@ -217,7 +209,6 @@ class OptimizerMemory:
 
     Attributes:
         state_bytes: bytes of its state.
-        gradients: number of gradient values that exist at a time.
     """
 
     state_bytes: float
@@ -236,7 +227,6 @@ class OptimizerDeclaration(Declaration):
         memory: computes the memory from the config, the shape of each trained parameter by name and the bytes of one of
             their values, where `state_bytes` does not tell it; else None.
         layerwise: whether a config has it update each parameter in the backward pass and free its gradient at once.
-        trains_adapters: whether it can train the matrices of an adapter.
         keeps_masters: whether it keeps float32 copies of what it updates, so that trained weights stay in the dtype of
             the model.
         one_process: whether a config has it update parameters in ways that several processes do not agree on.
@@ -278,17 +268,12 @@ class OptimizerDeclaration(Declaration):
         """Estimate the memory of its state and of the gradients, for the memory forecast.
 
         Args:
-            config: the config.
             shapes: shape of each trained parameter, by name.
             width: bytes of one of their values.
 
         Returns:
             Bytes of the state (`state_bytes` for each parameter, unless the declaration computes it), and the number of
             gradient values that exist at a time.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer, and the declaration asks for another one.
-            KeyError: `optim_args` names an unknown dtype, which a rule reports before.
         """
         if self.memory is not None:
             return self.memory(config, shapes, width)
@@ -301,10 +286,6 @@ def _batches_of_epoch(config: ConfigValues, rows: float) -> int:
     """Number of optimizer steps in which all rows are read once, for the forecast of a run's length.
 
     As transformers' `Trainer` counts them, where batches that are not full count too.
-
-    Args:
-        config: of the run.
-        rows: number of examples or packed rows.
     """
     training = config.training
     batch = training.per_device_train_batch_size * config.launch.ranks
@@ -316,7 +297,6 @@ class StageDeclaration(Declaration):
     """A training objective; implemented by a `LossStage` or a `TrainerStage` of `llf_core.stages.base.stage`.
 
     Attributes:
-        data_kind: what its data sets hold.
         loss_kind: what its loss says, for the doctor: `likelihood` falls and stays above 0, `preference` falls and may
             reach 0, `reward` says nothing, while the reward does.
         likelihood_metric: of a `likelihood` loss, the metric that is one in a config: `loss`, unless it is weighted.
@@ -327,7 +307,6 @@ class StageDeclaration(Declaration):
         perplexity: whether the values of a result's evaluation have the perplexity of its loss, as LLaMA-Factory writes
             it of `pt`.
         has_reward_head: whether the model gets a head that computes one number for each completion.
-        trains_value_function: whether a value function is trained beside the policy.
         generates: whether the trained model is to generate text; else its output head is neither trained nor needed.
         pads: whether it pads its batches whatever the model allows.
         compares: whether it compares log-probabilities with those of a reference model (`pref_beta`, …).
@@ -405,7 +384,6 @@ class MetricDeclaration(Declaration):
     Attributes:
         unit: shown behind a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences are
             shown in points.
-        higher_is_better: whether a higher value is a better one.
         needs_reference: whether it compares an answer with the reference; examples without one are not scored.
         group: another name in `metrics`, which selects all metrics of the group; empty for none.
     """

@@ -20,10 +20,6 @@ MIN_SIMILARITY = 0.6
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Suggest the nearest known name, as the end of a message about an unknown one.
 
-    Args:
-        name: a name that is not known.
-        known: the known names.
-
     Returns:
         The suggestion as a sentence with a leading space, or an empty text if no name is similar.
     """
@@ -32,11 +28,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def any_of(names: Iterable[str]) -> str:
-    """Join names as `a, b or c`, for a sentence that says what was expected.
-
-    Raises:
-        ValueError: there are no names.
-    """
+    """Join names as `a, b or c`, for a sentence that says what was expected."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -48,7 +40,6 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     characters, then a similar one (`MIN_SIMILARITY`).
 
     Args:
-        name: as it was written.
         known: names, those that are meant most often first. If the name has no slash, a hub id is also compared
             by its part after the slash.
 
@@ -76,10 +67,6 @@ def misspelt(name: str, known: Iterable[str]) -> str | None:
     Stricter than `nearest`, so that the result may turn a warning into an error. `model-7b` is not a misspelling of
     `model-3b`: both may exist. Case, and `_` or a space for `-`, do not count as differences.
 
-    Args:
-        name: a name that is not known.
-        known: the known names.
-
     Returns:
         The known name with the fewest differing letters, the first of several; None if there is none.
     """
@@ -99,8 +86,6 @@ def distance(one: str, other: str, limit: int | None = None) -> int:
     apart.
 
     Args:
-        one: a text.
-        other: another text.
         limit: stop early if the distance is larger, since most names are far apart; None computes it in full.
 
     Returns:

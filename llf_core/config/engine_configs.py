@@ -59,11 +59,7 @@ class RefusedError(ValueError):
 
 
 def translate_engines(requested: RequestedConfig) -> None:
-    """Read `deepspeed`, `fsdp` and `fsdp_config` as `strategy` and as the keys that their files set.
-
-    Args:
-        requested: the config as given; changed in place.
-    """
+    """Read `deepspeed`, `fsdp` and `fsdp_config` as `strategy` and as the keys that their files set."""
     same = {"zero1": "zero2", "zero3": "fsdp2"}.get(str(requested.values.get("strategy")))
     if same is not None:
         given, requested.values["strategy"] = requested.values["strategy"], same
@@ -85,13 +81,6 @@ def translate_engines(requested: RequestedConfig) -> None:
 def put(requested: RequestedConfig, source: str, key: str, value: object, *, default: bool = False) -> None:
     """Set a key that another one stands for. An override of the key counts more.
 
-    Args:
-        requested: the config; changed in place.
-        source: the other key.
-        key: the key.
-        value: its value.
-        default: whether every value that the config has counts more.
-
     Raises:
         RefusedError: the config has another value.
     """
@@ -109,10 +98,7 @@ def tell(requested: RequestedConfig, source: str, message: str, *, warns: bool =
     """Add a note, or a warning, about what became of a key.
 
     Args:
-        requested: the config; its problems are changed.
-        source: the key.
         message: one or two sentences.
-        warns: whether it is a warning.
     """
     severity = "warning" if warns else "note"
     requested.problems.append(
@@ -124,7 +110,6 @@ def found_file(requested: RequestedConfig, value: str) -> Path | None:
     """The file of a path in a config of LLaMA-Factory, which counts from the folder that its command was run in.
 
     Args:
-        requested: the config.
         value: a path from the config's folder, one of three folders above it or the working directory.
 
     Returns:
@@ -147,11 +132,7 @@ def content_of(path: Path) -> Any:
 
 
 def _engine(requested: RequestedConfig, key: str, given: object, *, inner: bool = False) -> None:
-    """Read a config of DeepSpeed or of FSDP, or the file of one or of accelerate.
-
-    Raises:
-        RefusedError: it cannot be read, or asks for what does not exist here.
-    """
+    """Read a config of DeepSpeed or of FSDP, or the file of one or of accelerate."""
     content = given
     if isinstance(given, str):
         path = found_file(requested, given)
@@ -237,11 +218,7 @@ def _device(part: object) -> bool:
 
 
 def _fsdp(requested: RequestedConfig, key: str, given: object) -> None:
-    """Read the words of transformers' `fsdp`.
-
-    Raises:
-        RefusedError: a word is none of them.
-    """
+    """Read the words of transformers' `fsdp`."""
     words = str(" ".join(map(str, given)) if isinstance(given, list) else given).lower().split()
     sharding = [SHARDS[word] for word in words if word in SHARDS and not word.isdigit()]
     if len(sharding) != 1 or not set(words) <= {*SHARDS, "auto_wrap", "offload"}:
@@ -273,11 +250,7 @@ def _fsdp_options(requested: RequestedConfig, key: str, content: Mapping[str, An
 
 
 def _accelerate(requested: RequestedConfig, key: str, content: Mapping[str, Any]) -> None:
-    """Read a config of `accelerate launch`, whose values count where the config has none.
-
-    Raises:
-        RefusedError: it asks for what does not exist here.
-    """
+    """Read a config of `accelerate launch`, whose values count where the config has none."""
     kind = str(content["distributed_type"]).upper()
     if kind == "FSDP":
         _fsdp_options(requested, key, _mapping(key, content, "fsdp_config"))

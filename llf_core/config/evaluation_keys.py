@@ -32,20 +32,12 @@ def asks_for_evaluation(values: Mapping[str, object]) -> bool:
 
 
 def names_task(values: Mapping[str, object]) -> bool:
-    """Whether a config names a task in `task`; an empty text or list names none.
-
-    Args:
-        values: the values of the config as requested.
-    """
+    """Whether a config names a task in `task`; an empty text or list names none."""
     return bool(split_names(values.get("task")))
 
 
 def asks_for_predictions(values: Mapping[str, object]) -> bool:
-    """Whether a config asks for predictions alone: `do_predict` without `do_train`, as in LLaMA-Factory.
-
-    Args:
-        values: the values of the config as requested.
-    """
+    """Whether a config asks for predictions alone: `do_predict` without `do_train`, as in LLaMA-Factory."""
     train = values.get("do_train")
     return flag(values.get("do_predict")) is True and (train is None or flag(train) is False)
 

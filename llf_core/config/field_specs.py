@@ -58,15 +58,12 @@ class FieldSpec:
     """Specification of an option, as used by the form, the command line and the reference.
 
     Attributes:
-        key: its name in a file.
         section: the section of `RunConfig` that it is shown in.
         plugin: the name of the plug-in that brings it; None where the section itself holds it.
         owner: that plug-in as `kind.name`; None for a field of a section.
         label: two or three words.
-        help: one sentence.
         unit: shown behind the value; None for none.
         default: the value of a config that does not name it, as plain data.
-        annotation: its Python type.
         type: `bool`, `int`, `float`, `text`, `names` (a comma list) or `object` (a mapping).
         optional: whether it may be unset (null).
         choices: every value that it can take; None where any is fine.
@@ -76,11 +73,7 @@ class FieldSpec:
         above: the value is larger than this; None for no bound.
         below: the value is smaller than this; None for no bound.
         level: `basic` is shown at once, `more` behind a button.
-        source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
-        lines: a text of several lines.
-        stages: stages that use it; none for all.
-        methods: methods that use it; none for all.
         unset: what the default means where it is no value of its own, see `meaning`.
     """
 
@@ -177,11 +170,7 @@ def fields() -> tuple[FieldSpec, ...]:
 
 
 def field(key: str) -> FieldSpec | None:
-    """Look up the specification of an option by its key; None if there is no such option.
-
-    Raises:
-        PluginError: the options cannot be listed, see `fields`.
-    """
+    """Look up the specification of an option by its key; None if there is no such option."""
     return _by_key().get(key)
 
 
@@ -269,13 +258,6 @@ def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
 
     Options that are not used are neither shown in a form nor written with the defaults, and setting one is reported.
     Those of sections that training does not read (`USED_BY_OTHERS`) never count as used.
-
-    Args:
-        spec: the option.
-        config: selects the stage, the method and the plug-ins.
-
-    Raises:
-        PluginError: the plug-ins cannot be listed, see `declared`.
     """
     owner = all_declared()[spec.owner] if spec.owner else None
     selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
@@ -315,9 +297,6 @@ def plain(value: object) -> Any:
 
     That is so of a name with a comma, or with a space at its end, as a new token may have. Values and defaults are
     stored, compared and shown in this form. A config holds names as a tuple of texts.
-
-    Returns:
-        A text or a list for names, the empty text without any; any other value unchanged.
     """
     if not isinstance(value, tuple):
         return value

@@ -22,9 +22,6 @@ def translate(requested: RequestedConfig) -> None:
 
     A config of LLaMA-Factory or of an older transformers then runs unchanged. Notes and conflicts are added to its
     problems.
-
-    Args:
-        requested: the config as given; changed in place.
     """
     translate_v1(requested)
     translate_engines(requested)
@@ -38,9 +35,6 @@ def _rename(requested: RequestedConfig) -> None:
     A config of LLaMA-Factory or of an older transformers then runs unchanged. Each renamed key adds a note to the
     config's problems. Two names of one key with different values, or a `warmup_ratio` outside its range, add an error.
     An alias that is off, such as `adafactor: false`, is removed.
-
-    Args:
-        requested: the config as given; changed in place.
     """
     for old, new in known().translated.items():
         if old not in requested.values:

@@ -17,7 +17,6 @@ class Known:
     """Known keys that are not options.
 
     Attributes:
-        features: by key that is not built, its feature.
         defaults: by key that is not built, the values that do nothing.
         values: by key, the values that are not built and their features.
         not_needed: by key, what happens instead.

@@ -44,9 +44,6 @@ def translate_v1(requested: RequestedConfig) -> None:
     """Read the keys of the second configuration that hold configs of their own, and its defaults.
 
     Plain names, such as `model`, are translated with all others.
-
-    Args:
-        requested: the config as given; changed in place.
     """
     values, second = requested.values, "train_dataset" in requested.values
     for key, read in READERS.items():
@@ -73,11 +70,7 @@ def _is_list_of_sets(value: object) -> bool:
 
 
 def _sets(requested: RequestedConfig, key: str, given: object) -> None:
-    """Read a list of data sets, or the name of one.
-
-    Raises:
-        RefusedError: the list cannot be read, or an entry needs `dataset_info.json`.
-    """
+    """Read a list of data sets, or the name of one."""
     target = "dataset" if key == "train_dataset" else key
     if not isinstance(given, str):
         raise RefusedError(f"`{key}` is {show(given)}. Expected a file, a hub id, or a YAML file that lists them.")
@@ -96,11 +89,7 @@ def _sets(requested: RequestedConfig, key: str, given: object) -> None:
 
 
 def _set(requested: RequestedConfig, key: str, path: Path, name: str, entry: object) -> str:
-    """The file or hub id of an entry of a list of data sets.
-
-    Raises:
-        RefusedError: the entry needs `dataset_info.json`.
-    """
+    """The file or hub id of an entry of a list of data sets."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         raise RefusedError(f"The entry {name!r} of {path} has no path. Expected path: FILE or hub id.")
     for part, usual in SET_PARTS.items():
@@ -141,11 +130,7 @@ def _batching(requested: RequestedConfig, key: str, given: object) -> None:
 
 
 def _named(key: str, given: object) -> tuple[str, dict[str, Any]]:
-    """The name and the options of a plug-in of LLaMA-Factory.
-
-    Raises:
-        RefusedError: there is no name.
-    """
+    """The name and the options of a plug-in of LLaMA-Factory."""
     content = given
     if isinstance(given, str) and given.startswith("{"):
         try:

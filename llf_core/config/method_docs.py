@@ -59,11 +59,7 @@ weight with its scales beside 16-bit values. The output head and the embeddings 
 
 
 def method_page() -> str:
-    """Build the page about methods as Markdown; a test compares it with `docs/methods.md`.
-
-    Raises:
-        PluginError: two installed packages declare the same name.
-    """
+    """Build the page about methods as Markdown; a test compares it with `docs/methods.md`."""
     methods = declared(MethodDeclaration).values()
     rows = [
         (f"`finetuning_type: {one.name}`", _line(one), "frozen" if one.frozen_base else "trained",
@@ -113,15 +109,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the page to the file that is the only argument, by default `docs/methods.md`.
-
-    Args:
-        argv: the arguments; those of the process by default.
-
-    Raises:
-        PluginError: two installed packages declare the same name.
-        OSError: the file cannot be written.
-    """
+    """Write the page to the file that is the only argument, by default `docs/methods.md`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=Path("docs/methods.md"), help="file to write")
     parser.parse_args(argv).file.write_text(method_page(), encoding="utf-8")

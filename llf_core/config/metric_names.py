@@ -10,12 +10,6 @@ def declarations_of(name: str) -> list[MetricDeclaration]:
     """The declarations that a name selects: one metric, all of a group, or none if it is no declared name.
 
     Names that select none are functions of the user, see `function_name`.
-
-    Args:
-        name: a name in `metrics`.
-
-    Raises:
-        PluginError: two packages declare the same name.
     """
     return [one for one in declared(MetricDeclaration).values() if name and name in {one.name, one.group}]
 
@@ -24,9 +18,6 @@ def known_names() -> list[str]:
     """Names of all declared metrics and groups, to suggest and explain valid ones.
 
     Groups and metrics that are in no group come first, then the metrics of groups.
-
-    Raises:
-        PluginError: two packages declare the same name.
     """
     every = declared(MetricDeclaration).values()
     return list(dict.fromkeys([*(one.group or one.name for one in every), *(one.name for one in every)]))

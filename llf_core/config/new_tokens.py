@@ -29,7 +29,6 @@ class NewToken:
     """A token that a config adds.
 
     Attributes:
-        text: the text that it stands for.
         special: whether it is a special token, which is left out of decoded answers.
         description: text whose embeddings its row begins with the mean of; empty if there is none.
     """
@@ -46,14 +45,6 @@ def requested_tokens(config: ConfigValues) -> tuple[NewToken, ...]:
 
     In LLaMA-Factory's order: `add_tokens`, then the special ones, then with `resize_vocab` those that end an answer
     in a named template.
-
-    Args:
-        config: the config.
-
-    Raises:
-        ValueError: the file of descriptions cannot be read or does not map tokens to texts, a token is empty or too
-            long, or there are too many; the message is a sentence.
-        OSError: too many files are open.
     """
     model = config.model
     asked = listed_tokens(config)
@@ -97,12 +88,8 @@ def descriptions(path: str) -> list[NewToken]:
 
     The row of a new token begins with the mean of the embeddings of this text.
 
-    Args:
-        path: the file.
-
     Raises:
         ValueError: it cannot be read, or does not map tokens to texts; the message is a sentence.
-        OSError: too many files are open.
     """
     expected = (
         "Expected a YAML file that maps each token to its description, such as <think>: the model begins to reason."

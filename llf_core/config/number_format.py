@@ -56,7 +56,6 @@ def percent(share: float, decimals: int = 0) -> str:
 
     Args:
         share: the share, 1 for all.
-        decimals: number of decimals.
     """
     return f"{100 * share:.{decimals}f} %"
 
@@ -65,9 +64,6 @@ def for_yaml(value: float) -> str:
     """Format a number for YAML 1.1 like `exact`, but with a point before an exponent: `5.0e-5`.
 
     Most YAML readers follow YAML 1.1, in which `5e-5` is a string.
-
-    Args:
-        value: see `exact`.
     """
     if isinstance(value, Integral):
         return exact(value)

@@ -29,9 +29,6 @@ def assignments(value: str) -> str:
 
     transformers would report a wrong one only after the model is loaded.
 
-    Returns:
-        The text unchanged.
-
     Raises:
         ValueError: a part is not of that form.
     """

@@ -25,9 +25,6 @@ def translate_optimizer(requested: RequestedConfig) -> None:
     Configs of transformers then run unchanged. Its defaults differ from LLaMA-Factory's and are written down. A note
     tells what was read. An unknown option of `optim_args` is an error, and whatever contradicts the key that it means,
     unless that key is an override of what a file says. Other optimizers stay as they are.
-
-    Args:
-        requested: the config as given; changed in place.
     """
     name = requested.values.get("optim")
     entry = known().optimizers.get(name) if isinstance(name, str) else None

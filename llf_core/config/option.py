@@ -50,9 +50,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     """Define a field of a section. Form, CLI help, JSON Schema and reference are generated from what is given here.
 
     Args:
-        default: the value of a config that does not name the key.
         label: its name in a form, two or three words.
-        help: one sentence.
         unit: shown after the value, e.g. `tokens`. None for a number without one.
         choices: all allowed values; None if any value is allowed.
         choices_from: a kind of plug-in whose names are the choices, e.g. `method`. None if the choices are given or
@@ -62,9 +60,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         above: exclusive lower bound; None for no bound.
         below: exclusive upper bound; None for no bound.
         level: `basic` fields are shown at once, the others behind "more".
-        source: project that introduced the key.
         path: how a relative path in it is resolved; None if it is not a path.
-        lines: whether a form shows a text area of several lines.
         trait: a trait of `StageDeclaration`; stages that have it use the option. Empty: all stages do.
         method_trait: a trait of `MethodDeclaration`; methods that have it use the option. Empty: all methods do.
         unset: meaning of a default such as null or -1, for a form: `the epochs end the run`; `{key}` and `{key*2}`
@@ -127,12 +123,7 @@ def flag(value: object) -> bool | None:
 
 
 def same_value(one: object, other: object) -> bool:
-    """Whether two values of a config file mean the same: flags in any words, names as a text or as a list.
-
-    Args:
-        one: a value as it was read.
-        other: another one.
-    """
+    """Whether two values of a config file mean the same: flags in any words, names as a text or as a list."""
     if isinstance(one, bool) or isinstance(other, bool):
         return flag(one) is flag(other)
     return bool(split_names(one) == split_names(other))
@@ -161,17 +152,7 @@ Lines = Annotated[str, BeforeValidator(_join_lines)]
 
 
 def _parse_object(value: object) -> object:
-    """Parse the JSON text of an object, which a form and the command line give; return any other value unchanged.
-
-    Args:
-        value: as it was read.
-
-    Returns:
-        The object, or the value.
-
-    Raises:
-        ValueError: the text begins like a JSON object and is not one.
-    """
+    """Parse the JSON text of an object, which a form and the command line give; return any other value unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json_value(value)
@@ -190,9 +171,6 @@ def _share_or_number(value: float) -> float:
     """Convert a whole number such as 500.0 to an integer; leave a share below 1 unchanged.
 
     The keys of steps hold either, as in transformers, and YAML reads both as float.
-
-    Raises:
-        ValueError: neither a share nor a whole number, or more than `MAX_STEPS`.
     """
     if value > MAX_STEPS:
         raise ValueError(f"Expected an integer of at most {MAX_STEPS:,}, or a share below 1.")

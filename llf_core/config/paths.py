@@ -43,13 +43,8 @@ def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
     (`HANDED_OVER`) if the config is not a file.
 
     Args:
-        value: a path, a name or a hub id.
         kind: what the key may hold, see `option`.
-        base: the folder that relative paths start from; absolute.
         file: whether the config is a file in `base`.
-
-    Returns:
-        The absolute path, or the value itself.
     """
     if kind == "data" and fnmatch.fnmatch(value, HANDED_OVER):
         return str(base / value) if file else value

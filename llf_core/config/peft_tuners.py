@@ -49,10 +49,8 @@ class PeftOption:
     """An option of an adapter: a field of its config class.
 
     Attributes:
-        name: of the field.
         annotation: its type; None if a config cannot hold it, as an object of PEFT's own.
         shown: its type as PEFT's source writes it.
-        has_default: whether it may be left out.
     """
 
     name: str
@@ -67,7 +65,6 @@ class PeftTuner:
 
     Attributes:
         name: its type, such as `IA3`.
-        config_class: name of its config class.
         backends: names of the quantizers whose layers it supports, among other names; `EVERY_BACKEND` for all.
     """
 
@@ -134,10 +131,6 @@ def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
     """Whether an adapter can be trained over quantized layers. Vectors before each example do not touch the layers.
 
     PEFT would refuse it only after the model is loaded.
-
-    Args:
-        found: the adapter.
-        quantizer: of the layers.
     """
     if quantizer.unpacks:
         return True
@@ -148,10 +141,6 @@ def supports(found: PeftTuner, quantizer: Quantizer) -> bool:
 
 def check_options(found: PeftTuner, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Check the names and types of options against PEFT's config class, which would fail after the model is loaded.
-
-    Args:
-        found: the adapter.
-        options: values by name.
 
     Yields:
         The name of each option that does not fit, or that is missing and has no default, and a sentence about it.
@@ -257,11 +246,7 @@ def _options(node: ast.ClassDef) -> Iterator[PeftOption]:
 
 
 def _type(node: ast.expr) -> object:
-    """The type that an annotation means.
-
-    Raises:
-        LookupError: it names a class that is neither plain data nor an enumeration.
-    """
+    """The type that an annotation means."""
     match node:
         case ast.Constant(None):
             return None
@@ -275,11 +260,7 @@ def _type(node: ast.expr) -> object:
 
 
 def _named_type(name: str) -> object:
-    """Plain data, or the values of an enumeration.
-
-    Raises:
-        LookupError: it is neither.
-    """
+    """Plain data, or the values of an enumeration."""
     if name in PLAIN:
         return PLAIN[name]
     members = _members(_classes()[name][0])
@@ -289,11 +270,7 @@ def _named_type(name: str) -> object:
 
 
 def _generic(outer: str, inner: ast.expr) -> object:
-    """`outer[inner]`, such as `list[int]`.
-
-    Raises:
-        LookupError: a config cannot hold it.
-    """
+    """`outer[inner]`, such as `list[int]`."""
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     match outer.lower():
         case "optional" | "union":
@@ -313,11 +290,7 @@ def _generic(outer: str, inner: ast.expr) -> object:
 
 
 def _union(parts: Iterable[ast.expr]) -> object:
-    """A union, without the members that a config cannot hold.
-
-    Raises:
-        LookupError: it can hold none of them.
-    """
+    """A union, without the members that a config cannot hold."""
     found = []
     for part in parts:
         try:

@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset: initial values of a config.
-
-    Attributes:
-        name: how code names it.
-        label: how a form names it.
-        help: one sentence.
-        values: the keys it sets.
-    """
+    """A preset: initial values of a config."""
 
     name: str
     label: str

@@ -45,12 +45,10 @@ class Problem:
     """An error, a warning or a note about a config.
 
     Attributes:
-        kind: which question it answers.
         key: the key it stands beside; empty where it concerns the whole file.
         value: the requested value; None where it is not repeated: of a secret, of a key that is given twice or holds
             text that no key may hold, of an override that cannot be read, and of the whole file.
         message: one or two sentences: what is wrong, with which value, what was expected.
-        fixes: what can be done at once.
         severity: an error stops a start; a warning costs time, memory or quality; a note informs.
         line: the line of the file, counted from 1, where it is known; else None.
         keys: all keys that take part, `key` first; empty if they are unknown.
@@ -107,7 +105,6 @@ class ConfigError(UserError, ValueError):
 
     Attributes:
         problems: all that stands against it, errors first.
-        message: the same in one line.
     """
 
     exit_code = BAD_CONFIG

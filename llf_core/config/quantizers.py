@@ -26,14 +26,11 @@ class Quantizer:
 
     Attributes:
         name: value of `quantization_method`.
-        label: its name in a form.
-        summary: one line on when to use it.
         paper: where it was published, `arXiv …`; may be empty.
         modules: packages that it imports, as Python calls them; by the name that pip calls them.
         packed: bytes of a weight without `scales`, by `quantization_bit`; empty if LLF only loads stored weights.
         scales: values of the unquantized dtype for each weight, by bits: scales and zero points of a group.
         types: values of `quantization_type` that it has beside its usual one, each with the bits that it is for.
-        needs_cuda: whether it needs an NVIDIA GPU.
         adapters: PEFT's types of the adapters that can be trained over it, where PEFT does not know it. Empty: those
             that PEFT's source says, see `llf_core.config.peft_tuners.supports`.
         stored: values of `quant_method` in the `config.json` of models whose weights it has stored.
@@ -72,11 +69,7 @@ class Quantizer:
         """Bytes of a quantized weight with its share of the scales: `packed + scales * width`, for the memory forecast.
 
         Args:
-            bits: one of `bits`.
             width: bytes of an unquantized weight, which scales have too.
-
-        Raises:
-            KeyError: the quantizer does not have these bits.
 
         Source:
             The storage formats of the libraries; of bitsandbytes in 4 bits, double quantization (arXiv 2305.14314,
@@ -85,11 +78,7 @@ class Quantizer:
         return self.packed[bits] + self.scales.get(bits, 0.0) * width
 
     def run_name(self, bits: int) -> str:
-        """How past runs are told apart: `4-bit`, or `3-bit hqq` if not by bitsandbytes.
-
-        Args:
-            bits: one of `bits`.
-        """
+        """How past runs are told apart: `4-bit`, or `3-bit hqq` if not by bitsandbytes."""
         return f"{bits}-bit" if self.name == "bnb" else f"{bits}-bit {self.name}"
 
     def missing_packages(self) -> list[str]:

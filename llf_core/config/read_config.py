@@ -33,7 +33,6 @@ class RequestedConfig:
         lines: the line of each key, counted from 1.
         base: the folder that relative paths start from.
         file: whether the values come from a file in `base`.
-        problems: what could not be read.
         repeated: keys that stand more than once.
         overridden: keys of the overrides, which count more than what other keys of the source say of them.
         spelled_out: keys that another key or its file stands for, such as `strategy` for `deepspeed`.
@@ -91,10 +90,6 @@ def dump_yaml(values: Mapping[str, object]) -> str:
     """Write a flat mapping as YAML, one key per line, in its order: a run stores its config so.
 
     `yaml_value` and other YAML readers, of version 1.1 too, read the same values, tuples as lists.
-
-    Raises:
-        yaml.representer.RepresenterError: a value is not plain data: text, a number, true, false, null, a mapping or a
-            list.
     """
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
@@ -110,12 +105,6 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
         overrides: `key=value`, the value as YAML; they take precedence over the source. A single text is one of them.
         base: folder that relative paths start from, in which a `~` at the beginning stands for the user's home.
             Default: the file's folder, or the working directory.
-
-    Returns:
-        The values, with problems for what could not be read.
-
-    Raises:
-        FileNotFoundError: the working directory was removed, and the path or `base` is relative or not given.
     """
     base = expanded(base).absolute() if base else None
     if isinstance(source, Mapping):

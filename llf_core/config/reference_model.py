@@ -31,9 +31,7 @@ def precomputes_reference(config: ConfigValues, rows: int | None, processes: int
     are where that takes no more work: if each example comes at least once.
 
     Args:
-        config: of the run.
         rows: number of training examples; None if unknown.
-        processes: number of processes that train.
     """
     asked, training = config.stage.precompute_ref_log_probs, config.training
     if asked is not None or config.data.streaming:

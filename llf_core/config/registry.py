@@ -49,7 +49,6 @@ class Broken:
     """A plug-in that cannot be loaded, or that nothing calls.
 
     Attributes:
-        kind: its kind.
         name: the entry point's name.
         reason: one sentence with package and cause.
     """
@@ -66,37 +65,22 @@ def declared(kind: type[D]) -> Mapping[str, D]:
 
     Args:
         kind: one of `DECLARATION_TYPES`.
-
-    Raises:
-        PluginError: two packages declare the same name.
     """
     return _loaded(kind.kind)[0]  # type: ignore[return-value]  # `_loaded` keeps what is of `kind`
 
 
 def all_declared() -> Mapping[str, Declaration]:
-    """Every declaration by `kind.name`, for what holds for all kinds, such as options and rules.
-
-    Raises:
-        PluginError: two packages declare the same name.
-    """
+    """Every declaration by `kind.name`, for what holds for all kinds, such as options and rules."""
     return {f"{kind.kind}.{name}": one for kind in DECLARATION_TYPES for name, one in declared(kind).items()}
 
 
 def method_of(config: ConfigValues) -> MethodDeclaration:
-    """The method that a config selects, whose traits rules and forecasts ask for.
-
-    Raises:
-        PluginError: two packages declare the same name.
-    """
+    """The method that a config selects, whose traits rules and forecasts ask for."""
     return declared(MethodDeclaration)[config.method.finetuning_type]
 
 
 def stage_of(config: ConfigValues) -> StageDeclaration:
-    """The stage that a config selects, whose traits rules and forecasts ask for.
-
-    Raises:
-        PluginError: two packages declare the same name.
-    """
+    """The stage that a config selects, whose traits rules and forecasts ask for."""
     return declared(StageDeclaration)[config.stage.stage]
 
 
@@ -104,9 +88,6 @@ def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
     """The optimizer that a config selects: the first whose switch is on, else that of `optim`.
 
     Rules and forecasts ask for its traits.
-
-    Raises:
-        PluginError: two packages declare the same name.
     """
     optimizers = declared(OptimizerDeclaration)
     switched = (one for one in optimizers.values() if one.is_switched_on(config))
@@ -114,11 +95,7 @@ def optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
 
 
 def base_optimizer_of(config: ConfigValues) -> OptimizerDeclaration:
-    """The optimizer that the selected one is built on, whose moments it keeps; itself if it is built on none.
-
-    Raises:
-        PluginError: two packages declare the same name.
-    """
+    """The optimizer that the selected one is built on, whose moments it keeps; itself if it is built on none."""
     selected = optimizer_of(config)
     if not selected.bases:
         return selected
@@ -135,9 +112,6 @@ def optimizer_packages(config: ConfigValues) -> tuple[str, ...]:
     """Packages that the selected optimizer and its base import, as pip calls them.
 
     A check tells which are missing, before a run starts.
-
-    Raises:
-        PluginError: two packages declare the same name.
     """
     return tuple(dict.fromkeys((*optimizer_of(config).packages, *base_optimizer_of(config).packages)))
 
@@ -152,11 +126,7 @@ def modifiers_of(config: ConfigValues) -> tuple[ModifierDeclaration, ...]:
 
 
 def broken() -> tuple[Broken, ...]:
-    """The installed plug-ins that cannot be loaded, with the reasons. Every config then has a warning, not an error.
-
-    Raises:
-        PluginError: two packages declare the same name.
-    """
+    """The installed plug-ins that cannot be loaded, with the reasons. Every config then has a warning, not an error."""
     return tuple(one for kind in DECLARATION_TYPES for one in _loaded(kind.kind)[1])
 
 
@@ -212,11 +182,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, Declaration], tuple[Broken, ...]]:
 
 
 def _declarations(point: metadata.EntryPoint, kind: type[D]) -> Iterator[D]:
-    """Load the declarations of an entry point: one plug-in, or a tuple of them.
-
-    Raises:
-        PluginError: it is something else.
-    """
+    """Load the declarations of an entry point: one plug-in, or a tuple of them."""
     loaded = point.load()
     for one in loaded if isinstance(loaded, tuple) else (loaded,):
         if not isinstance(one, kind):

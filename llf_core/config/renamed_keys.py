@@ -33,7 +33,6 @@ def without_renamed(values: Mapping[str, object], changes: Mapping[str, object])
     """Leave out the keys that changes set by another name, so that the changes and not the earlier values count.
 
     Args:
-        values: of a config, by any names.
         changes: values by any names. A flag that is off, such as `adafactor: false`, sets its key only where the
             config has the value that the flag stands for.
     """
@@ -70,7 +69,6 @@ def is_off(old: str, given: object) -> bool:
 
     Args:
         old: the alias, one of `known().translated`.
-        given: its value as it was read.
     """
     if old in SWITCHES:
         return given is None or flag(given) is False

@@ -109,7 +109,6 @@ def plan_scaling(kind: str, table: Mapping[str, object], longest: int, tokens: i
         kind: `linear`, `dynamic`, `yarn` or `llama3`.
         table: rotary parameters of the model, one of `tables_to_scale`.
         longest: the model's `max_position_embeddings` in tokens, at least 1.
-        tokens: of the longest text.
 
     Returns:
         The scaling; None if the model reads such texts without it.
@@ -146,12 +145,6 @@ def longest_text(config: RunConfig) -> int:
     """Tokens of the longest text that a run reads: `cutoff_len`, and a completion where the stage samples them.
 
     The scaling has to reach it.
-
-    Args:
-        config: of the run.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
     """
     return config.data.cutoff_len + stage_of(config).completion_tokens(config, 0)
 
@@ -160,12 +153,8 @@ def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> s
     """Say what a `rope_scaling` means for the result of a run; empty if there is nothing to know.
 
     Args:
-        name: of the model.
         scaling: of its rotary embeddings; None if it needs none.
         config: of the run, which sets `rope_scaling`.
-
-    Raises:
-        PluginError: two installed packages declare the same method or stage.
     """
     if scaling is None:
         return (
@@ -190,17 +179,10 @@ def scaling_note(name: str, scaling: RopeScaling | None, config: RunConfig) -> s
 def check_rope_scaling(settings: Mapping[str, object], config: RunConfig) -> tuple[Problem, ...]:
     """Compare `rope_scaling` with a model's `config.json`, as far as that tells, before the model is loaded.
 
-    Args:
-        settings: the model's `config.json`.
-        config: of the run.
-
     Returns:
         An error if the model cannot be scaled so; a note if it needs no scaling, if its adapter will need it, or if the
         scaling follows the longest example of a micro-batch. Nothing if `rope_scaling` is not set or the file does not
         tell the length.
-
-    Raises:
-        PluginError: two installed packages declare the same method or stage.
     """
     text = settings.get("text_config")
     settings = text if isinstance(text, dict) and text else settings

@@ -21,7 +21,6 @@ def no_effect(options: type[Section], key: str, needed: str, when: Callable[[Con
 
     Args:
         options: the section or the plug-in's options that have the key.
-        key: the option.
         needed: the setting with which it is read, such as `pref_loss: simpo`; begins with a key.
         when: whether a config, of a plug-in's option one that selects it, is without that setting.
     """
@@ -41,7 +40,6 @@ class Rule:
 
     Attributes:
         fields: the keys that take part; the first is where the message stands.
-        when: whether a config has the combination.
         reason: one or two sentences, or a function that makes them from the config.
         fix: buttons that mend it, or a function that makes them from the config.
         severity: `error`, `warning` or `note`.
@@ -54,12 +52,7 @@ class Rule:
     severity: Severity = "error"
 
     def check(self, config: ConfigValues) -> Problem | None:
-        """Check a config, and return the problem, or None. Form, command line and trainer use the same rules.
-
-        Raises:
-            KeyError: the first of `fields` is not a key.
-            PluginError: two installed packages declare the same name, and the rule asks for a plug-in's traits.
-        """
+        """Check a config, and return the problem, or None. Form, command line and trainer use the same rules."""
         if not self.when(config):
             return None
         key = self.fields[0]

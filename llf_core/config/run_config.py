@@ -45,8 +45,6 @@ class RunConfig(ConfigValues):
 
         Raises:
             ConfigError: the config cannot be read or has errors; it holds all of them.
-            PluginError: the options cannot be listed, see `fields`.
-            FileNotFoundError: the working directory was removed.
         """
         return validate(source, overrides, base).accepted()
 
@@ -58,9 +56,6 @@ class RunConfig(ConfigValues):
         Args:
             defaults: with the defaults of all sections and selected plug-ins, so that the file also means the same in a
                 later version; else only what differs from them, and always model, stage and method.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
         """
         shown = {}
         for spec in fields():
@@ -74,11 +69,6 @@ class RunConfig(ConfigValues):
 
         Args:
             defaults: see `flat`.
-
-        Raises:
-            yaml.representer.RepresenterError: a mapping such as `lr_scheduler_kwargs` holds a value that is not plain
-                data.
-            PluginError: two installed packages declare the same name or key.
         """
         # A file with `do_predict` and without `do_train` asks for predictions alone.
         more = {"do_train": True} if self.evaluation.do_predict else {}
@@ -92,9 +82,6 @@ class RunConfig(ConfigValues):
         Args:
             variables: names of notebook variables by key, for values that cannot be written: `{"dataset": "rows"}`.
                 They replace the values of the config. Default: none.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
         """
         literals = {key: _literal(value) for key, value in self.flat().items()} | dict(variables)
         lines = [f"        {json.dumps(key)}: {literal}," for key, literal in literals.items()]
@@ -111,8 +98,6 @@ class RunConfig(ConfigValues):
 
         Raises:
             ConfigError: a key is unknown, or the changed config has errors.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
         """
         values = without_renamed(self.flat(), changes) | changes
         reset = {spec.key for spec in fields() if spec.key in changes and changes[spec.key] is None}
@@ -129,7 +114,6 @@ class Report:
 
     Attributes:
         config: the config; where a value was refused, with the default in its place.
-        problems: all of them, errors first.
         lines: the line of each key, counted from 1, where it is known.
         base: the folder that relative paths start from; None for the working directory.
     """
@@ -243,10 +227,6 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
 
     Returns:
         The config and all problems at once, those of the rules included.
-
-    Raises:
-        PluginError: the options cannot be listed, see `fields`.
-        FileNotFoundError: the working directory was removed.
     """
     found = validate_as(source.flat() if isinstance(source, RunConfig) else source, overrides, base, RunConfig)
     return Report(found.config, (), found.lines, found.base).with_problems(found.problems)

@@ -21,9 +21,6 @@ def read_shapes(folder: Path) -> Shapes:
 
     Only the headers are read, so forecasts and checks of module names need not read gigabytes. A file whose header is
     damaged or too large is skipped, and a weight without a shape.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     found: Shapes = {}
     for file in weight_files(folder):
@@ -37,9 +34,6 @@ def read_dtypes(folder: Path) -> set[str]:
 
     Trained weights are loaded in the precision in which they are stored, which determines their memory. A file whose
     header is damaged or too large is skipped.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     entries = (entry for file in weight_files(folder) for entry in _header(file)[0].values())
     return {str(entry["dtype"]) for entry in entries if isinstance(entry, dict) and "dtype" in entry}
@@ -50,9 +44,6 @@ def read_bytes(folder: Path) -> int:
 
     Packed weights take as many bytes in memory as in their files. A file whose header is damaged or too large is
     skipped, and a weight that is not whole in its file, as after a download that was interrupted.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     total = 0
     for file in weight_files(folder):
@@ -74,9 +65,6 @@ def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a folder, sorted by name. Pipes, folders and broken links are skipped.
 
     Reading a pipe would wait forever.
-
-    Raises:
-        OSError: the folder does not allow its files to be examined.
     """
     return [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
 

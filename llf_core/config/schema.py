@@ -22,9 +22,6 @@ def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a flat config file, with which editors complete and check keys.
 
     Older and second names of keys are not in it, nor keys that are not needed, which `validate` accepts with a note.
-
-    Raises:
-        PluginError: the options cannot be listed, see `fields`.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -64,16 +64,12 @@ def check_stored_quantization(config: ConfigValues, settings: Mapping[str, objec
     model is loaded, and transformers keeps the quantization of the files whatever `quantization_bit` says.
 
     Args:
-        config: selects the method.
         settings: the model's `config.json`.
 
     Returns:
         An error if the files cannot be loaded here, the method cannot train beside them, or they cannot be quantized
         again as `quantization_bit` asks; else a note that names their quantizer, or says that `quantization_bit` has no
         effect. None if they are not quantized, or by a quantizer that neither `QUANTIZERS` nor `OTHER_PACKED` has.
-
-    Raises:
-        PluginError: two packages declare the same method.
     """
     found = quantizer_of_files(settings)
     stored = settings.get(KEY)

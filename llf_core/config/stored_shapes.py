@@ -26,9 +26,6 @@ def weight_shapes(name: str) -> Shapes | None:
     Returns:
         Shapes by name, see `loaded_shapes`; None if they are not known without querying a hub or reading a whole
         file.
-
-    Raises:
-        OSError: the folder or a weight file cannot be read.
     """
     if name == EMBEDDED:
         return _embedded()

@@ -16,7 +16,6 @@ class Strategy:
 
     Attributes:
         name: value of `strategy`.
-        label: its name in forms and views.
         summary: one sentence: what it saves and what it costs.
         on_cpu: one more sentence that holds for processes without a GPU; may be empty.
         shards: whether each process keeps only its share of weights, gradients and optimizer state.

@@ -14,11 +14,7 @@ SECTIONS, OWNERS = {"model", "method"}, ("method.", "modifier.")
 
 
 def trained_keys() -> tuple[str, ...]:
-    """Keys that decide what is trained, so that views make their table of layers again only for these.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same key or name.
-    """
+    """Keys that decide what is trained, so that views make their table of layers again only for these."""
     return tuple(
         spec.key
         for spec in fields()
@@ -31,12 +27,6 @@ def only_trained_keys(report: Report) -> Report:
 
     The table of trained parameters and evaluations of a model need no more of a config. Unknown keys and problems of
     the whole file stay.
-
-    Args:
-        report: result of validating a config.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same key or name.
     """
     others = {spec.key for spec in fields()} - set(trained_keys())
     return report.with_problems(problem for problem in report.problems if problem.key not in others)

@@ -57,14 +57,6 @@ def validate_as(
         source: a mapping, YAML or JSON text, or a path to a file of them.
         overrides: `key=value`, the value as YAML.
         base: folder that relative paths start from. Default: the file's folder, or the working directory.
-        config_class: the class to build.
-
-    Returns:
-        The config and its problems.
-
-    Raises:
-        PluginError: the options cannot be listed, see `fields`.
-        FileNotFoundError: the working directory was removed.
     """
     requested = read(source, overrides, base)
     translate(requested)

@@ -30,14 +30,8 @@ class ConfigValues:
     """All values of a config, in sections; `llf_core.config.RunConfig` adds how one is read and written.
 
     Attributes:
-        model: which model, and how it is loaded.
-        data: the data sets, and how they are rendered.
-        method: which parameters are trained.
         optimizer: optimizer, learning rate and schedule.
-        stage: the training objective.
         training: length, batch size, evaluation, checkpoints.
-        generation: how completions are sampled.
-        launch: how the process starts.
         chat: which engine chats with the model; training reads none of it.
         evaluation: which metrics score the answers of an evaluation; training reads none of it.
         plugin_options: options of every plug-in, selected or not, by `kind.name`; `options` reads them.
@@ -56,20 +50,13 @@ class ConfigValues:
     plugin_options: Mapping[str, Section]
 
     def get(self, key: str) -> Any:
-        """The value of a key of any section or plug-in, for code that handles keys by name.
-
-        Raises:
-            KeyError: there is no such key.
-        """
+        """The value of a key of any section or plug-in, for code that handles keys by name."""
         return self._by_key[key]
 
     def options(self, options: type[OptionsT]) -> OptionsT:
         """The options of a plug-in, selected or not, with their types.
 
         Code of a plug-in reads its own options in this way, since sections know only the keys of LLF.
-
-        Args:
-            options: the class of its options, as its declaration names it.
 
         Raises:
             KeyError: no installed plug-in has options of that class.

@@ -64,9 +64,6 @@ def _ends(requested: Collection[str], suffix: str = "") -> tuple[str, ...]:
 def _place(name: str) -> tuple[str, bool, bool]:
     """Where a weight is; kept, since a forecast of several settings asks for each weight of a model again.
 
-    Args:
-        name: its name.
-
     Returns:
         Name of its module, whether `all` reaches it by its name, and whether it is a weight of experts.
     """

@@ -51,9 +51,6 @@ def stages_for(kind: DataKind) -> tuple[str, ...]:
     Returns:
         Stage names, the default stage first, then those without options of their own, since they are the simplest
         choices.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
     """
     matching = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
     simplest = sorted(matching, key=lambda stage: (stage.name != DEFAULT_STAGE, bool(stage.options.model_fields)))
@@ -65,12 +62,6 @@ def formats(kind: DataKind) -> tuple[str, ...]:
 
     Args:
         kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-
-    Returns:
-        Format names, the simplest layout first.
-
-    Raises:
-        PluginError: two installed packages declare the same format.
     """
     layouts = ("text",) if kind == TEXTS else LAYOUTS
     known = declared(FormatDeclaration)
@@ -84,10 +75,6 @@ def format_of(name: str) -> FormatDeclaration:
 
     Args:
         name: name of the format, such as `alpaca`.
-
-    Raises:
-        KeyError: no such format is installed.
-        PluginError: two installed packages declare the same format.
     """
     return declared(FormatDeclaration)[name]
 
@@ -95,16 +82,8 @@ def format_of(name: str) -> FormatDeclaration:
 def roles(name: str, kind: DataKind) -> dict[str, bool]:
     """Column roles of a format for a kind of data, so that a form asks only for the columns that are needed.
 
-    Args:
-        name: name of the format.
-        kind: kind of data that the stage trains on.
-
     Returns:
         For each role, as named in `dataset_info.json`, whether a column must be given for it; required roles first.
-
-    Raises:
-        KeyError: no such format is installed.
-        PluginError: two installed packages declare the same format.
     """
     spec = format_of(name)
     required = [role for role in spec.required if role != "response" or kind in {ANSWERS, UNPAIRED}]
@@ -114,11 +93,7 @@ def roles(name: str, kind: DataKind) -> dict[str, bool]:
 
 
 def wanted_kind(config: RunConfig) -> DataKind:
-    """Kind of data that the stage of a config trains on: it decides how every data set of the config is read.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Kind of data that the stage of a config trains on: it decides how every data set of the config is read."""
     return stage_of(config).data_kind
 
 
@@ -130,7 +105,6 @@ class Reading:
         format: the name of a format, such as `alpaca`.
         columns: LLaMA-Factory's name to the set's own.
         tags: LLaMA-Factory's name of a tag to the set's own.
-        reason: why this format.
         kind: what the set holds, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         fits: share of the rows that were looked at which are read without a flaw.
         renames: keys of messages to rename, and their new names.
@@ -148,15 +122,6 @@ class Reading:
         """Convert a row to a conversation, the common representation from which all examples are made.
 
         Its media are not read, see `add_media`.
-
-        Args:
-            row: one record.
-
-        Raises:
-            BadExample: the row contains no usable conversation; the message is the reason.
-            KeyError: the format is not installed.
-            PluginError: the format's implementation cannot be imported or is no `DatasetFormat`, or two installed
-                packages declare the same format.
         """
         if self.renames:
             row = rename_fields(row, self.columns, dict(self.renames), self._all_tags)
@@ -183,18 +148,11 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
     The columns alone often tell, so that most data sets need no entry; the share of matching rows shows a wrong guess.
 
     Args:
-        source: the data set.
         rows: its first rows, at least one.
-        kind: kind of data that the stage trains on.
-
-    Returns:
-        How rows are converted, with the share of the given rows that can be.
 
     Raises:
         DataError: a column of the entry does not exist, or no format matches the columns.
         OtherKindError: the data set contains another kind of data.
-        KeyError: the entry's format is not installed.
-        PluginError: the format's implementation cannot be imported, or two installed packages declare the same plug-in.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     reading = _propose(source, columns, rows, kind) if source.formatting is None else _named(source, columns, kind)
@@ -205,16 +163,7 @@ def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Rea
 
 
 def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKindError:
-    """Create the error of a data set of another kind than the stage trains on. It names stages that would fit.
-
-    Args:
-        source: the data set.
-        found_kind: kind of data that it contains.
-        kind: kind of data that the stage needs.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Create the error of a data set of another kind than the stage trains on. It names stages that would fit."""
     return OtherKindError(
         f"The data set {source.label} contains {DATA_KINDS[found_kind]}, for stage {any_of(stages_for(found_kind))}. "
         f"Stage {any_of(stages_for(kind))} needs {DATA_KINDS[kind]}.",
@@ -228,7 +177,6 @@ def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
     With it a form refuses a data set that is remote or slow to read, before it is downloaded or read.
 
     Args:
-        source: the data set.
         kind: kind of data that the stage trains on; it decides for a declaration that can be read in more than one way.
 
     Returns:

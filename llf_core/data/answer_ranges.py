@@ -48,21 +48,7 @@ def render_all(
     after the context that the model has when it generates the answer.
 
     Args:
-        template: the template.
         tokenizer: for its special tokens.
-        conversation: ends with an answer.
-        last_only: whether to train on the last answer only.
-
-    Yields:
-        The conversation up to the example's last answer, and its text.
-
-    Raises:
-        BadExample: the conversation is too long, or has one of the characters U+E001 to U+E003, which mark answers in a
-            template that ships with LLF; or the template raises an error, changes the text before an answer, leaves
-            out a part of an answer, a call, or the tools, or has `{% generation %}` blocks and marks no text. As
-            `RewrittenAnswer` if the last answer alone is rewritten too.
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     try:
         yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
@@ -93,22 +79,7 @@ def render_answers(
     that never occurs in generation. An answer that the template leaves without an end gets one of `turn_ends`.
 
     Args:
-        template: the template.
         tokenizer: for its special tokens.
-        conversation: ends with an answer.
-        last_only: whether to find the last answer only.
-
-    Returns:
-        The text, with the range of each answer in characters.
-
-    Raises:
-        RewrittenAnswer: the template writes an answer differently once later turns follow (as templates do that strip
-            earlier reasoning).
-        BadExample: the conversation is too long, or has one of the characters U+E001 to U+E003, which mark answers in a
-            template that ships with LLF; or the template raises an error, changes the text before an answer, leaves
-            out a part of an answer, a call, or the tools, or has `{% generation %}` blocks and marks no text.
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     _length(conversation)
     if template.marked:
@@ -143,18 +114,7 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
     """Render a conversation up to the start of its next answer, for stages that let the model write it.
 
     Args:
-        template: the template.
         tokenizer: for its special tokens.
-        conversation: ends with a message that is not an answer.
-
-    Returns:
-        The text, without answers.
-
-    Raises:
-        BadExample: it is too long, or has one of the characters U+E001 to U+E003, which mark answers in a template that
-            ships with LLF; or the template raises an error.
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     _length(conversation)
     if template.marked:
@@ -170,11 +130,7 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
 
 
 def _length(conversation: Conversation) -> int:
-    """Number of characters of a conversation.
-
-    Raises:
-        BadExample: it is too long for an example.
-    """
+    """Number of characters of a conversation."""
     length = sum(len(message["content"]) for message in conversation.messages)
     if length > MAX_CONVERSATION_LENGTH:
         raise BadExample(f"it has {length:,} characters, expected at most {MAX_CONVERSATION_LENGTH:,}; split it")
@@ -182,11 +138,7 @@ def _length(conversation: Conversation) -> int:
 
 
 def _check_repeats(conversation: Conversation) -> None:
-    """Limit the text that is rendered again for each answer of a conversation.
-
-    Raises:
-        BadExample: the limit is exceeded.
-    """
+    """Limit the text that is rendered again for each answer of a conversation."""
     turns, length = len(conversation.messages), _length(conversation)
     answers = sum(message["role"] == ANSWER for message in conversation.messages)
     if answers > 1 and (answers * turns > MAX_REPEATED_TURNS or answers * length > MAX_REPEATED_LENGTH):
@@ -216,11 +168,7 @@ def _by_markers(
 
 
 def _check_no_markers(conversation: Conversation) -> None:
-    """Refuse texts with a character that marks the places of answers in LLF's templates, also in calls and tools.
-
-    Raises:
-        BadExample: a text has one.
-    """
+    """Refuse texts with a character that marks the places of answers in LLF's templates, also in calls and tools."""
     nested = [*(one for one in conversation.messages if len(one) > PLAIN), *(conversation.tools or ())]
     texts = [message["content"] for message in conversation.messages]
     texts += [json.dumps(one, ensure_ascii=False, default=str) for one in nested]
@@ -297,12 +245,7 @@ def _joined(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 def _check_not_rewritten(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, whole: str
 ) -> None:
-    """Check that answers are written as in generation, when no later turns follow.
-
-    Raises:
-        RewrittenAnswer: the template writes an answer differently once later turns follow.
-        BadExample: the conversation is too long to be rendered for each answer.
-    """
+    """Check that answers are written as in generation, when no later turns follow."""
     _check_repeats(conversation)
     messages = conversation.messages
     for place, message in enumerate(messages[:-1]):

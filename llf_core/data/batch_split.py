@@ -103,8 +103,6 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
 
     Args:
         batch: flattened (`[1, tokens]`), or padded on the right (`[batch, seq]`); see `llf_core.data.Collator`.
-        parts: desired number of batches. A batch with fewer documents is split into one batch per document; a batch
-            with media is not split.
 
     Returns:
         Batches of the same kind, whose `input_ids` and other columns of that shape are views of the given ones.
@@ -149,9 +147,6 @@ def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
 
     Returns:
         `parts + 1` increasing positions, from 0 to `len(lengths)`.
-
-    Raises:
-        ValueError: `lengths` is empty.
     """
     low, high = max(lengths), sum(lengths)
     while low < high:
@@ -214,10 +209,7 @@ def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, A
     """Columns of some groups of a batch of answers, besides the model's inputs.
 
     Args:
-        batch: the whole batch.
-        groups: slice of the groups.
         start: position of their first token in the batch, counted row by row.
-        width: number of columns that are left.
     """
     each = len(batch["ends"]) // batch["groups"]
     first, last = groups.start * each, groups.stop * each

@@ -53,7 +53,6 @@ class EncodingSettings:
         cutoff_len: maximum number of tokens of an example.
         cutoff_strategy: `cut`, `drop` or `split`.
         joins: whether texts are joined, see `llf_core.data.text_blocks`.
-        train_on_prompt: whether the loss includes the prompt.
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one; None leaves it to the template.
         rename_fields: keys of messages to rename, and their new names.
@@ -62,7 +61,6 @@ class EncodingSettings:
         kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         workers: maximum number of processes; None for this process only.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
-        limits: limits of media, for a multimodal model.
     """
 
     cutoff_len: int
@@ -85,10 +83,6 @@ class EncodingSettings:
 
         A cache of prepared data is found by all of them but the number of processes, and by the data sets, the
         tokenizer and the template. A key that changes none of these, such as the learning rate, leaves it valid.
-
-        Raises:
-            PluginError: two installed packages declare the same stage.
-            OSError: too many files are open.
         """
         data = config.data
         return cls(
@@ -129,15 +123,7 @@ class ProgressReporter:
         self._progress = progress
 
     def __call__(self, dataset: str, rows: int) -> None:
-        """Record the number of prepared rows of a data set; reported at most every two seconds.
-
-        Args:
-            dataset: name of the data set.
-            rows: number of its rows prepared so far.
-
-        Raises:
-            OSError: the run's events cannot be written, for example on a full disk.
-        """
+        """Record the number of prepared rows of a data set; reported at most every two seconds."""
         if self._under_way(rows, dataset=dataset) and self._progress is not None:
             self._progress(dataset, rows)
 
@@ -147,10 +133,6 @@ class Builder:
     """Builds the examples of data sets.
 
     Attributes:
-        settings: from the config.
-        tokenizer: tokenizer of the model.
-        template: renders conversations.
-        progress: progress reporter.
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
     """
@@ -168,19 +150,10 @@ class Builder:
         The cache keeps the folder, so that a second run with the same data starts at once. Since the report comes last,
         a folder with a report is complete.
 
-        Args:
-            folder: empty folder to write to.
-            train: data sets to train on.
-            evaluation: data sets to evaluate on.
-
         Raises:
             DataError: a data set cannot be read, contains another kind of data (`OtherKindError`), does not fit the
                 model (see `peek` and `encoder`) or yields no example; the tokenizer fails on a text; or the chat
                 template exceeds its limits.
-            OSError: a file cannot be read, or not written, for example on a full disk.
-            MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                plug-in.
         """
         report = DataReport(template=self.template.name)
         digest = hashlib.sha256()
@@ -202,23 +175,6 @@ class Builder:
         The report gets how it is read, and what the chat template does not render of it.
 
         A few records suffice, so that the check of a wrong format does not wait for a whole data set.
-
-        Args:
-            opened: the data set.
-            report: report to add to.
-
-        Returns:
-            The encoder of its records.
-
-        Raises:
-            DataError: no record can be read, no format matches them, it has media and the model takes only text, it has
-                prompts and the model reads a prompt in both directions, `split_special_tokens` is set and the model is
-                multimodal or its tokenizer slow, or the chat template exceeds its limits.
-            OtherKindError: the data set contains another kind of data than the stage trains on.
-            OSError: a file cannot be opened, for example without permission.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                plug-in.
-            MemoryError: out of memory.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
         peeked = list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS))
@@ -286,14 +242,7 @@ class Builder:
         training itself would not fail for it.
 
         Args:
-            report: report to add to.
-            encoder: encoder of the data set.
             fields: fields of its conversations, see `llf_core.data.template_check.fields_of`.
-
-        Raises:
-            DataError: the template exceeds its limits of steps or length.
-            OSError: too many files are open.
-            MemoryError: out of memory.
         """
         if self.settings.kind == TEXTS:
             return
@@ -341,11 +290,6 @@ def skip_broken(read: Iterable[RecordOrBroken], name: str, broken: list[Broken])
 
     Args:
         read: records and broken lines of a data set; its errors pass through.
-        name: name of the data set.
-        broken: list to which broken lines are added, for the report.
-
-    Yields:
-        The records, in order.
     """
     for entry in read:
         if isinstance(entry, BrokenLine):

@@ -27,9 +27,6 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 (hexadecimal) of everything that determines how a tokenizer splits text, as part of the cache key.
 
     A tokenizer written in Python is known by the files that it saves, such as the merges beside its vocabulary.
-
-    Raises:
-        OSError: the files of a tokenizer written in Python cannot be written to a temporary folder.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     core = backend.to_str() if backend is not None else _saved_vocabulary(tokenizer)
@@ -48,9 +45,6 @@ def _saved_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
 def cache_key(parts: Mapping[str, object]) -> str:
     """Hash everything that determines the examples, and the version of the cache, to the name of their folder.
 
-    Args:
-        parts: values that JSON can represent; others are hashed as text.
-
     Returns:
         32 hexadecimal digits.
     """
@@ -65,18 +59,11 @@ def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = Fal
     at all, so that a killed process leaves nothing that another one could take for complete.
 
     Args:
-        key: from `cache_key`.
         make: fills an empty folder; its last file is `report.json`. Its errors are passed on.
         rebuild: build it again even if it is cached.
 
-    Returns:
-        The folder, and whether it was cached.
-
     Raises:
         ValueError: the key is not one of `cache_key`. Another text could name a folder outside the cache.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the cache cannot be written, or its file system has no locks.
-        UnreadableError: the cache's lock is a link or not a regular file.
     """
     from llf_core.runs.lock import shared_lock
 

@@ -71,18 +71,12 @@ class ChatTemplate:
 
         The end token of a named template becomes the EOS token, at which servers stop. The model's own template is
         kept.
-
-        Args:
-            tokenizer: changed in place.
         """
         if self.name not in {OWN_TEMPLATE, NO_TEMPLATE}:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Token ids at which generation stops: those that end an answer.
-
-        Args:
-            tokenizer: tokenizer of the model.
 
         Returns:
             The ids, without tokens that the tokenizer lacks, which it would read as the unknown token; of the model's
@@ -104,18 +98,11 @@ class ChatTemplate:
 
         Args:
             tokenizer: for its special tokens.
-            messages: the messages.
             tools: functions that may be called, as JSON schemas; None for none.
-            add_generation_prompt: whether to append the header of an answer.
             markers: whether to keep the markers of `llf_core.data.templates` in the text.
 
-        Returns:
-            The text; empty without messages.
-
         Raises:
-            BadExample: the template raises an error, whose message is the reason, or writes invalid Unicode.
             DataError: the template exceeds its limits of steps or length.
-            MemoryError: out of memory.
         """
         if not messages:
             return ""
@@ -161,20 +148,14 @@ def choose_template(
 
     Args:
         name: `template` of the config; None for the tokenizer's own.
-        tokenizer: tokenizer of the model.
         enable_thinking: passed to the template if it uses this variable; None for the template's default.
         preserve_thinking: passed to the template if it uses this variable; keeps the reasoning of earlier answers.
         tool_format: how a named template writes tools and calls; None for the format of its models.
-
-    Returns:
-        The template, for rendering in training and in the saved tokenizer.
 
     Raises:
         DataError: unknown name, a tokenizer without a chat template, with several of which none is the default, or with
             one that exceeds its limits, or a tokenizer without the token that ends an answer, so that the trained model
             would never stop.
-        OSError: there is no such tool format, or too many files are open.
-        MemoryError: out of memory.
     """
     if name is not None:
         named = named_template(name)
@@ -231,7 +212,6 @@ def template_error(error: Exception) -> BadExample:
 
     Raises:
         DataError: the template exceeds a limit, so no further record may be rendered.
-        MemoryError: the error was out of memory, which is not the record's fault.
     """
     from jinja2.exceptions import TemplateError
 
@@ -252,15 +232,8 @@ def with_either_arguments(messages: list[Message], render: Callable[[list[Messag
 
     Most templates take objects. Those of DeepSeek-V3 and R1 concatenate them with text, which raises a `TypeError`.
 
-    Args:
-        messages: messages, whose calls have objects as arguments.
-        render: renders messages.
-
     Returns:
         What `render` returns.
-
-    Raises:
-        Exception: any error of `render`, of the first try if both fail.
     """
     try:
         return render(messages)

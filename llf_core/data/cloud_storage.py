@@ -50,11 +50,6 @@ class CloudFile:
 
         Args:
             mode: `rb`; readers pass it as for a path.
-
-        Raises:
-            DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
-                lacks the password of the URL.
-            OSError: the disk fails, of a `file://` URL.
         """
         import fsspec
 
@@ -80,13 +75,6 @@ def fetch_file(url: str) -> Path:
 
     Returns:
         Path of the local copy. It ends with the file's name, by which readers recognize its type.
-
-    Raises:
-        DataError: unknown protocol, missing package, no such file, no permission, no connection, or the environment
-            lacks the password of the URL.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the cache cannot be written, for example on a full disk, its file system has no hard links, or the
-            file's name is too long for it.
     """
     import fsspec
 
@@ -129,11 +117,6 @@ def _with_and_without_name(url: str, act: Callable[[str, Mapping[str, object]], 
 
     Args:
         url: `protocol://path`.
-        act: called with the protocol and its options.
-
-    Raises:
-        DataError: see `fetch_file`.
-        OSError: a disk is full, read-only or failing.
     """
     protocol, url = url.partition("://")[0], redact(url)
     attempts: list[Mapping[str, object]] = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]

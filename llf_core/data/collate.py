@@ -64,7 +64,6 @@ class Collator:
     Attributes:
         tokenizer: its padding token is used, else its end of sequence, else 0; attention never sees it.
         processor: processor of a multimodal model; it makes the batches that have media. None for a model of text.
-        flatten: whether batches are flattened.
         fill: flattened rows are padded to a multiple of this number of tokens. Rows of similar length then have equal
             length: on a CPU every new length costs memory for products that are compiled for it.
         multiple: padded batches have a multiple of this number of columns.
@@ -97,7 +96,6 @@ class Collator:
             DataError: no token of the batch contributes to the loss, the processor does not accept its media, or a
                 media file has changed since the preparation. The message names up to 5 of the examples. Or the package
                 that decodes videos or audio is not installed.
-            MemoryError: out of memory, for example for a large image.
         """
         examples = [example for feature in features for example in feature.get("examples", (feature,))]
         ids = [np.asarray(example["input_ids"], dtype=np.int64) for example in examples]

@@ -12,10 +12,6 @@ def common_prefix_length(one: Sequence[object], other: Sequence[object]) -> int:
     """Number of elements that two sequences of one type begin with alike.
 
     Texts that a template renders are compared by it, and token ids, whose keys and values can be reused.
-
-    Args:
-        one: a text, or a list or tuple of token ids.
-        other: one of the same type.
     """
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:

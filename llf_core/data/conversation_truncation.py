@@ -30,10 +30,7 @@ class ConversationTruncator:
     Only positions decide what is kept, never a label: positions in place of the labels tell which tokens are left.
 
     Attributes:
-        tokenizer: tokenizer of the model.
-        template: the template that rendered the conversations.
         cutoff_len: maximum number of tokens of a sequence, at least 2.
-        train_on_prompt: whether the loss includes the prompt.
         library: fast implementation of the tokenizer; None for a slow one.
     """
 
@@ -48,18 +45,12 @@ class ConversationTruncator:
 
         What is left is a conversation with a beginning, which tokens cut off at `cutoff_len` would not be.
 
-        Args:
-            conversation: the conversation.
-            tokens: its tokens.
-
         Returns:
             The conversation from a later question on, with its system prompt, and its tokens. They exceed `cutoff_len`
             if the last exchange alone does. Both unchanged if they fit, or if no or several answers are trained on.
 
         Raises:
-            BadExample: the shorter conversation cannot be rendered or encoded.
             DataError: the template exceeds its limits, or the tokenizer fails on the text.
-            MemoryError: out of memory.
         """
         if len(tokens.ids) <= self.cutoff_len or len(tokens.turns) != 1:
             return conversation, tokens
@@ -85,15 +76,9 @@ class ConversationTruncator:
 
         Args:
             conversation: the conversation, from `drop_oldest`.
-            tokens: its tokens.
 
         Returns:
             The tokens that are left; the given ones if they fit.
-
-        Raises:
-            BadExample: there is no room for what is never removed.
-            DataError: the template exceeds its limits, or the tokenizer fails on the text.
-            MemoryError: out of memory.
         """
         if len(tokens.ids) <= self.cutoff_len:
             return tokens
@@ -117,17 +102,7 @@ class ConversationTruncator:
         Otherwise the two responses would follow different prompts, and their probabilities could not be compared.
 
         Args:
-            conversation: the conversation with the chosen response.
-            chosen: tokens of the prompt and the chosen response.
             rejected: tokens of the same prompt and the rejected response; one of the two exceeds `cutoff_len`.
-
-        Returns:
-            Both sequences, without what follows the responses.
-
-        Raises:
-            BadExample: there is no room for what is never removed.
-            DataError: the template exceeds its limits, or the tokenizer fails on the text.
-            MemoryError: out of memory.
         """
         place = len(conversation.messages) - 1
         turn = chosen.turns[0]

@@ -37,7 +37,6 @@ class LimitedFile:
     """The beginning of a decompressed text file, with the methods of a path that readers use.
 
     Attributes:
-        path: path of the file.
         max_bytes: maximum number of bytes to read. Reading beyond it raises a `LongFileError`.
     """
 
@@ -61,9 +60,6 @@ class LimitedFile:
         """Open the file and decompress it. Reading beyond the limit raises a `LongFileError`.
 
         A form checks a large file by its beginning. It is read as bytes, whichever mode is given.
-
-        Raises:
-            OSError: the file cannot be opened.
         """
         return cast("BinaryIO", io.BufferedReader(_Counted(open_unpacked(self.path), self)))
 
@@ -100,7 +96,6 @@ def limit_file(path: Path, max_bytes: int) -> File:
     """Limit the decompressed bytes that are read of a text file, since a small file can decompress to a huge one.
 
     Args:
-        path: the file.
         max_bytes: maximum number of decompressed bytes.
 
     Returns:
@@ -123,10 +118,6 @@ def open_unpacked(path: File) -> BinaryIO:
 
     Returns:
         The file, of which the decompressed bytes are read.
-
-    Raises:
-        OSError: the file cannot be opened, for example without permission.
-        DataError: a file of a cloud cannot be opened.
     """
     suffix = path.suffix.lower()
     file = path.open("rb")
@@ -141,9 +132,6 @@ def open_unpacked(path: File) -> BinaryIO:
 @contextmanager
 def unpacking_errors(path: File) -> Iterator[None]:
     """Context manager that turns errors of a file's broken content into one with a sentence.
-
-    Args:
-        path: the file, for the message.
 
     Raises:
         UnpackingError: the content is broken.

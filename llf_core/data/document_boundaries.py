@@ -31,9 +31,6 @@ def flatten_documents(ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray
     Returns:
         `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and `cu_seq_lens_k`
         (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int).
-
-    Raises:
-        ValueError: there is no document.
     """
     import torch
 

@@ -58,11 +58,7 @@ class Encoder:
     """Encodes rows to tokens. Can be pickled to another process.
 
     Attributes:
-        tokenizer: tokenizer of the model.
-        template: renders conversations.
-        reading: how rows are read.
         cutoff_len: maximum number of tokens of an example.
-        train_on_prompt: whether the loss includes the prompt.
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one; None leaves it to the template.
         cutoff_strategy: what happens to a longer example: `cut`, `drop`, or `split` into several examples.
@@ -71,7 +67,6 @@ class Encoder:
         processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
-        limits: limits of media.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -94,19 +89,12 @@ class Encoder:
         """The tokenizer's fast implementation, which tokenizes a chunk in few calls; None for a slow tokenizer.
 
         With a cache of tokenized words if the tokenizer allows it, see `fast_tokenizer_of`.
-
-        Raises:
-            DataError: special tokens are to be split, and the tokenizer is slow.
         """
         return splitting_tokenizer(self.tokenizer) if self.split_special_tokens else fast_tokenizer_of(self.tokenizer)
 
     @cached_property
     def truncator(self) -> ConversationTruncator:
-        """Truncates the conversations that `truncates` says.
-
-        Raises:
-            DataError: special tokens are to be split, and the tokenizer is slow.
-        """
+        """Truncates the conversations that `truncates` says."""
         return ConversationTruncator(self.tokenizer, self.template, self.cutoff_len, self.train_on_prompt, self.library)
 
     @property
@@ -118,19 +106,6 @@ class Encoder:
         """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised.
 
         One bad record in a million must not end a preparation. Python's garbage collection is off meanwhile.
-
-        Args:
-            records: consecutive records of a data set.
-
-        Returns:
-            The examples, the dropped records, and what the report needs.
-
-        Raises:
-            DataError: the chat template exceeds its limits, special tokens are to be split by a slow tokenizer, or
-                `tokenize` fails: later records would fail too.
-            MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                format.
         """
         # Garbage collection takes a fifth of the time, and none of the millions of small objects is part of a cycle.
         collecting = gc.isenabled()
@@ -147,17 +122,8 @@ class Encoder:
 
         The steps are separate so that a second thread can tokenize while this one renders the next chunk.
 
-        Args:
-            records: consecutive records of a data set.
-
         Returns:
             The chunk, as yet without examples, and the texts to tokenize.
-
-        Raises:
-            DataError: the chat template exceeds its limits, or special tokens are to be split by a slow tokenizer.
-            MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                format.
         """
         chunk = Chunk(rows=len(records))
         rendered_rows: RenderedRows = []
@@ -175,17 +141,8 @@ class Encoder:
     def tokenize(self, rendered_rows: RenderedRows) -> list[Encoded | BadExample]:
         """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL.
 
-        Args:
-            rendered_rows: from `render`.
-
         Returns:
             For each text its tokens and labels, or why it cannot be encoded.
-
-        Raises:
-            DataError: the tokenizer fails on a text, the package that decodes videos or audio is not installed,
-                `audio_sampling_rate` is not the rate of the model's feature extractor, or the processor cannot be run
-                on conversations with such media.
-            MemoryError: out of memory.
         """
         return self._encode([rendered for _, _, rendered in rendered_rows])
 
@@ -196,16 +153,6 @@ class Encoder:
 
         Args:
             chunk: from `render`; examples and dropped records are added.
-            rendered_rows: from `render`.
-            tokens: from `tokenize`.
-
-        Returns:
-            The same chunk.
-
-        Raises:
-            DataError: the chat template exceeds its limits, or the tokenizer fails on a text that is shortened.
-            MemoryError: out of memory.
-            ValueError: `rendered_rows` and `tokens` differ in length.
         """
         texts = zip(rendered_rows, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
@@ -242,12 +189,7 @@ class Encoder:
 
     @property
     def takes_parts(self) -> bool:
-        """Whether contents are rendered as lists of parts, for a multimodal model with a template that takes them.
-
-        Raises:
-            DataError: the template exceeds its limits of steps or length.
-            MemoryError: out of memory.
-        """
+        """Whether contents are rendered as lists of parts, for a multimodal model with a template that takes them."""
         return self.processor is not None and not self._texts_alone
 
     @cached_property
@@ -327,11 +269,6 @@ class Encoder:
 
         Args:
             length: its number of tokens, before truncation; of a pair, of the longer sequence.
-            conversation: its conversation.
-
-        Raises:
-            BadExample: it has media, whose tokens cannot be truncated, or `cutoff_strategy` is `drop`, or `split` and
-                it is a pair.
         """
         if length <= self.cutoff_len:
             return
@@ -344,18 +281,8 @@ class Encoder:
         """Truncate the two sequences of a preference pair to `cutoff_len`, and check that they can be compared.
 
         Args:
-            conversation: the conversation with the chosen response.
             chosen: tokens of the prompt and the chosen response.
             rejected: tokens of the prompt and the rejected response.
-
-        Returns:
-            Both sequences; the given ones if both fit.
-
-        Raises:
-            BadExample: their prompts differ, the pair is too long (see `check_length`), there is no room for its
-                responses, or the two sequences are equal.
-            DataError: the template exceeds its limits, or the tokenizer fails on the text.
-            MemoryError: out of memory.
         """
         start = chosen.turns[0].start
         if rejected.turns[0].start != start or chosen.ids[:start] != rejected.ids[:start]:

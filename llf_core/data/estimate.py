@@ -31,11 +31,6 @@ def estimate(config: object, on: str | None = None) -> FitCheck:
     Raises:
         ConfigError: the config has errors.
         ModelSizeError: a file of the model has a size that no model has.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: a file of the data is not a regular file, or the system denies access.
-        OSError: a file of the model or of the data cannot be read.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     loaded = config if isinstance(config, RunConfig) else RunConfig.load(config)
     lengths = known_lengths(loaded) or lengths_from_text(loaded)

@@ -40,10 +40,8 @@ class Chunk:
     """Result of encoding some records.
 
     Attributes:
-        examples: in the order of the records.
         dropped: index and reason of every record that gives no example, or not one for each of its responses.
         digests: SHA-256 of each valid record, in order; independent of the file format.
-        rows: number of records.
         fields: fields of the conversations beyond role and content, see `fields_of`.
     """
 

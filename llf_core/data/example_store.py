@@ -59,9 +59,6 @@ class ExampleWriter:
             kind: kind of the examples; pairs and unpaired preferences have further columns.
             multimodal: whether the examples are for a multimodal model, which adds the column `seen`, for pairs also
                 `rejected_seen`.
-
-        Raises:
-            OSError: the file cannot be created.
         """
         import pyarrow as pa
 
@@ -79,17 +76,7 @@ class ExampleWriter:
         self._stream = pa.ipc.new_stream(self._file, self._schema)
 
     def write(self, examples: Sequence[Example], number: int) -> None:
-        """Append examples. Their token arrays are copied as bytes, without a Python integer for each token.
-
-        Args:
-            examples: the examples.
-            number: number of their data set.
-
-        Raises:
-            OSError: the file cannot be written, for example on a full disk.
-            KeyError: an example has no column that its kind needs.
-            OverflowError: a token id does not fit in 32 bits.
-        """
+        """Append examples. Their token arrays are copied as bytes, without a Python integer for each token."""
         import pyarrow as pa
 
         lists: dict[str, list[array[int]]] = {
@@ -197,7 +184,6 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
         The examples, memory-mapped, and their counts `[examples, columns]`, int64, see `COUNT_COLUMNS`.
 
     Raises:
-        OSError: a file cannot be read, for example without permission.
         DataError: a file is damaged, for example cut off by a copy of the cache, or missing.
     """
     from datasets import Dataset
@@ -216,12 +202,7 @@ def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
 
 
 def damaged_cache(path: Path, error: Exception) -> DataError:
-    """The error about a file of prepared data that is not as it was written; says how to prepare the data again.
-
-    Args:
-        path: the file.
-        error: error of the library that read it.
-    """
+    """The error about a file of prepared data that is not as it was written; says how to prepare the data again."""
     reason = brief(str(error)).rstrip(".")
     return DataError(
         f"{path} is damaged: {reason}. Set `overwrite_cache: true` to prepare the data again, or remove {path.parent}."
@@ -235,7 +216,6 @@ def split_validation(hashes: NDArray[np.int64], size: float, seed: int) -> tuple
         hashes: `[examples]`, int64, the column `hash` of the counts.
         size: fraction below 1 (rounded, at least one example), or number of examples. A few more are held out if copies
             do not divide evenly.
-        seed: random seed; the same seed gives the same split.
 
     Returns:
         Positions of the training examples `[train]` and of the evaluation examples `[eval]`, int64, both ascending.
@@ -264,12 +244,6 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
 
     Args:
         examples: with `index`, `input_ids`, `labels`.
-        file: text file, open for writing.
-        facts: further keys of each line.
-
-    Raises:
-        OSError: the file cannot be written.
-        TypeError: a value of `facts` is not JSON.
     """
     for batch in examples.iter(batch_size=1000):
         for index, ids, labels in zip(batch["index"], batch["input_ids"], batch["labels"], strict=True):
@@ -283,14 +257,10 @@ def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[in
     It comes from the offsets alone, without reading the tokens.
 
     Args:
-        examples: a data set of examples.
         column: column of token ids.
 
     Returns:
         `[examples]`, int64.
-
-    Raises:
-        KeyError: there is no such column.
     """
     import pyarrow.compute as pc
 

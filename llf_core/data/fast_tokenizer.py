@@ -40,10 +40,6 @@ class Pieces(NamedTuple):
 def split_at(text: str, cuts: Sequence[int]) -> list[str]:
     """Split a text at positions where the tokenizer must not merge across, such as the start of an answer.
 
-    Args:
-        text: the text.
-        cuts: positions in characters, ascending.
-
     Returns:
         `len(cuts) + 1` pieces.
     """
@@ -80,16 +76,11 @@ class FastTokenizer:
         """Tokenize the pieces of texts separately, so that token boundaries are where generation has them.
 
         Args:
-            texts: the texts, in valid Unicode.
             cuts: positions in characters at which each text is split, ascending; two equal positions give an empty
                 piece.
 
         Returns:
             Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `cuts` differ in length.
         """
         whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
         return concatenate(self._encode(whole))
@@ -97,14 +88,8 @@ class FastTokenizer:
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
         """Tokenize each text as a whole, without special tokens, since the chat template writes them.
 
-        Args:
-            texts: the texts, in valid Unicode.
-
         Returns:
             Token ids of each text, `[seq]` each, int32.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
         """
         ids, bounds = self.pieces(texts, [()] * len(texts))
         return [ids[start:end] for start, end in pairwise(bounds)]
@@ -113,16 +98,11 @@ class FastTokenizer:
         """Tokenize each text and find the token ranges of some of its parts, for labels of templates without markers.
 
         Args:
-            texts: the texts, in valid Unicode.
             parts: for each text, parts `[start, end)` in characters.
 
         Returns:
             For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens: all tokens that
             share a character with it.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `parts` differ in length.
         """
         return [
             (ids, tuple(token_range(spans, first, last) for first, last in wanted))
@@ -179,8 +159,6 @@ def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
 
     Args:
         spans: character range of each token, in order.
-        first: start of a part of the text.
-        last: end of the part.
     """
     start = bisect_right(spans, first, key=itemgetter(1))
     return start, bisect_left(spans, last, lo=start, key=itemgetter(0))

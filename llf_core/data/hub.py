@@ -36,7 +36,6 @@ def load_hub_dataset(
     Args:
         source: a source with a `hub_id`.
         cache_dir: cache folder of the client; None for its default.
-        streaming: whether to stream the data set instead of downloading it.
 
     Returns:
         A `datasets.Dataset`, or a `datasets.IterableDataset` if it is streamed.
@@ -44,7 +43,6 @@ def load_hub_dataset(
     Raises:
         DataError: no hub id; no such data set, subset or split; gated or private; no connection and nothing in the
             cache; or a file of the data set or an answer of the hub cannot be read.
-        OSError: the cache cannot be written, for example on a full disk, or a file of the data set is missing.
     """
     import datasets
 
@@ -72,16 +70,8 @@ def download_file(repository: str, name: str) -> Path:
 
     Reading one file does not need a download of the whole data set.
 
-    Args:
-        repository: hub id of the data set.
-        name: path of the file in the repository.
-
-    Returns:
-        Path of the local copy.
-
     Raises:
         DataError: no hub id; no such data set or file; gated or private; or no connection and nothing in the cache.
-        OSError: the cache cannot be written, for example on a full disk.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError

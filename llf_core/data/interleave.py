@@ -41,13 +41,9 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
         shares: sampling probability of each data set, with `interleave_over` and `interleave_once` above 0; empty to
             alternate between them. The share of a data set without examples is divided among the others, which
             alternate if theirs are 0.
-        seed: random seed of the sampling.
 
     Returns:
         Positions `[order]` of examples, int64. Some are repeated or left out, depending on the strategy.
-
-    Raises:
-        KeyError: an unknown strategy, and more than one data set has examples.
     """
     if strategy == "concat" or not len(sets):
         return np.arange(len(sets))
@@ -76,14 +72,9 @@ def interleave_streams(
     Args:
         sets: for each data set, a function that starts it from the beginning.
         strategy: a `mix_strategy`.
-        shares: see `interleave_order`.
-        seed: random seed of the sampling.
 
     Yields:
         Examples. Some are repeated or left out, depending on the strategy.
-
-    Raises:
-        DataError: a data set that had examples has none when it is started again, since its files have changed.
     """
     if strategy == "concat":
         yield from chain.from_iterable(begin() for begin in sets)

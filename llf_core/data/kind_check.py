@@ -29,16 +29,8 @@ DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
 def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
     """Find the data sets of a config that do not fit its stage or that no run could read, before a run starts.
 
-    Args:
-        config: a valid config.
-
     Returns:
         Errors with the field they belong to and suggested fixes; at most one per field.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     kind, found = wanted_kind(config), []
     for key in FIELDS:
@@ -63,9 +55,6 @@ def demo_for_stage(name: object, stage: str) -> str | None:
 
     Returns:
         Name of the demo data set; None if `name` is no demo data set, or there is none for the stage.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
     """
     known = declared(StageDeclaration)
     data_kind = known[stage].data_kind if stage in known else ANSWERS
@@ -77,15 +66,6 @@ def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]
 
     Args:
         config: config of the form; None if it has errors, in which case all names are returned.
-        names: candidates.
-
-    Returns:
-        The names in the same order, without data sets of another kind.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     if config is None:
         return list(names)

@@ -86,16 +86,12 @@ def encode(
 
     Args:
         tokenizer: used without special tokens of its own; the template writes them.
-        batch: rendered conversations.
         train_on_prompt: whether the loss includes every token.
         library: fast implementation of the tokenizer, if the caller has it; None to find it by `fast_tokenizer_of`.
 
     Returns:
         One entry for each conversation. It is a `BadExample` if a tokenizer without offsets splits a text differently
         once the answer follows.
-
-    Raises:
-        DataError: the tokenizer fails on a text.
     """
     library = library or fast_tokenizer_of(tokenizer)
     if any(rendered.cuts is not None for rendered in batch):
@@ -143,7 +139,6 @@ def build_labels(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: boo
 
     Args:
         ids: token ids `[seq]`, int32.
-        turns: ranges of the answers; they do not overlap.
         train_on_prompt: whether the loss includes every token.
 
     Returns:

@@ -33,9 +33,7 @@ class OpenedDataset:
 
     Attributes:
         source: the data set as found.
-        files: its files, in order.
         table: a hub's data set as opened by `datasets` (a split may be a part of its files); else None.
-        streamed: whether it is streamed, so that its content is not hashed.
     """
 
     source: Source
@@ -45,12 +43,7 @@ class OpenedDataset:
 
     @property
     def unit(self) -> str:
-        """Unit in which people count its records, for messages such as `line 8`; see `read_file.record_unit`.
-
-        Raises:
-            OSError: a json file, whose beginning tells the unit, cannot be read.
-            DataError: such a file of a cloud cannot be opened.
-        """
+        """Unit in which people count its records, for messages such as `line 8`; see `read_file.record_unit`."""
         return "row" if self.table is not None else record_unit(self.files)
 
     def identity(self) -> list[object]:
@@ -58,9 +51,6 @@ class OpenedDataset:
 
         Content is hashed completely, unless the data set is streamed. Then the path, size and time of change of each
         local file count, or the URL of a cloud's file.
-
-        Raises:
-            OSError: a file cannot be read.
         """
         source = self.source
         how = [source.label, source.formatting, source.columns, source.tags, source.num_samples, source.ranking]
@@ -86,9 +76,7 @@ def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool
     No record is read yet, so a missing data set is an error before anything is prepared.
 
     Args:
-        source: from `find_sources`.
         cache_dir: cache folder of Hugging Face's client; None for its default.
-        streaming: whether to stream the data set.
 
     Returns:
         The data set, whose records `read_source` reads.
@@ -96,10 +84,6 @@ def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool
     Raises:
         DataError: a file or folder is missing or has files of several kinds; the hub or cloud does not provide the data
             set; or it cannot be streamed.
-        UnreadableError: the `state.json` of a data set that `Dataset.save_to_disk` wrote is not a regular file, or too
-            large.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a download cannot be written, or a folder cannot be listed, for example without permission.
     """
     if streaming and source.num_samples:
         raise DataError(
@@ -160,7 +144,6 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
     Records come one by one, so that a data set of any size needs little memory.
 
     Args:
-        opened: the data set.
         max_samples: maximum number of records, taken from the beginning; None for all.
         seed: random seed of the sampling by `num_samples`.
 
@@ -169,7 +152,6 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
 
     Raises:
         DataError: a file cannot be read, or the data set has no records.
-        OSError: a file cannot be opened, for example without permission, or the connection of a streamed data set ends.
     """
     found = _read_files(opened.files) if opened.table is None else _read_table(opened.table)
     if opened.source.num_samples:
@@ -194,9 +176,6 @@ def no_records_error(label: str, names: str, flaws: Sequence[BrokenLine] = (), u
     """Create the error for a data set without records; a form's quick check and the preparation use the same sentence.
 
     Args:
-        label: name of the data set, as shown to people.
-        names: its files.
-        flaws: its broken lines.
         unit: unit in which people count its records, see `read_file.record_unit`.
     """
     if flaws:

@@ -74,20 +74,8 @@ def add_media(
     placeholders, media come before the first message of a user. This is LLaMA-Factory's convention.
 
     Args:
-        conversation: conversation of the row.
-        row: the record.
-        columns: the data set's column for each of LLaMA-Factory's names.
-        folder: base folder of relative paths.
         placeholders: text for each kind, for a template that takes content as strings only: it is written into the
             content, and no `parts` are added. None for a template that takes lists of parts.
-
-    Returns:
-        A new conversation with its media in the order of their placeholders.
-
-    Raises:
-        BadExample: the number of placeholders differs from the number of media, no user's message can take media, a
-            value is not the path or bytes of a file, the template does not support a kind, or a response of a pair has
-            media.
     """
     given = {
         kind: [_medium(kind, value, folder) for value in _listed(cell_of(row, columns, column))]
@@ -150,9 +138,6 @@ def content_parts(messages: Sequence[Message]) -> list[Message]:
 
     transformers' templates and processors expect them in this form.
 
-    Args:
-        messages: messages, of which those of a multimodal conversation have `parts`.
-
     Returns:
         The messages, without the key `parts`; those without parts are unchanged.
     """
@@ -178,23 +163,11 @@ def encode_multimodal(
     Unless the text has `cuts`, the tokens of its pieces, without media, must be those of the whole text.
 
     Args:
-        processor: processor of the model.
-        library: fast implementation of its tokenizer.
-        rendered: with `media`. If it has `cuts`, the text is tokenized in these pieces.
-        limits: limits of the media.
         train_on_prompt: whether the loss includes every token of the text.
 
     Returns:
         Token ids and labels `[seq]`, int32, including those of the media, whose labels are -100, and the ranges of the
         answers.
-
-    Raises:
-        BadExample: a file cannot be read, the model has no encoder for it, the template leaves out a medium, or the
-            tokenizer splits the prompt differently when the response follows.
-        DataError: the tokenizer fails on the text, the package that decodes videos or audio is not installed,
-            `audio_sampling_rate` is not the rate of the model's feature extractor, or the processor cannot be run on
-            conversations with such media.
-        MemoryError: out of memory.
     """
     _check_kinds(processor, {one.kind for one in rendered.media}, limits)
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
@@ -235,7 +208,6 @@ def placeholder_of(processor: ProcessorMixin, kind: str) -> str:
     """What a text has in the place of a medium, which the processor replaces; empty for one without such a sign.
 
     Args:
-        processor: processor of the model.
         kind: `image`, `video` or `audio`.
     """
     own = getattr(processor, f"{kind}_placeholder_token", None)  # QianfanOCR: another one than the tokens of the image
@@ -243,15 +215,7 @@ def placeholder_of(processor: ProcessorMixin, kind: str) -> str:
 
 
 def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
-    """Refuse a text without media that contains a placeholder token, at which the model would expect media.
-
-    Args:
-        processor: processor of the model.
-        text: rendered text.
-
-    Raises:
-        BadExample: the text contains the placeholder of an image, video or audio.
-    """
+    """Refuse a text without media that contains a placeholder token, at which the model would expect media."""
     for kind in PROCESSOR_ARGUMENTS:
         sign = placeholder_of(processor, kind)
         if sign and sign in text:
@@ -262,9 +226,6 @@ def media_token_ids(processor: ProcessorMixin) -> set[int]:
     """Ids of the tokens that stand for images, videos and audio in a model's input.
 
     Their labels are masked, since no text predicts them, and a view shows a run of them as one entry.
-
-    Args:
-        processor: processor of the model.
     """
     found = [getattr(processor, f"{kind}_token_id", None) for kind in PROCESSOR_ARGUMENTS]
     for kind in PROCESSOR_ARGUMENTS:  # of patches, rows and borders, where an image has tokens of several kinds
@@ -276,7 +237,6 @@ def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
     """Refuse options of image processors that the model's does not have, where they would have no effect.
 
     Args:
-        processor: processor of the model.
         limits: for `crop_to_patches` and `image_do_pan_and_scan`.
 
     Raises:
@@ -318,22 +278,9 @@ def process(
 
     Processors raise errors of many types for one bad file, which must not end a preparation.
 
-    Args:
-        processor: processor of the model.
-        texts: rendered conversations.
-        media: media of each text, in order of their placeholders.
-        limits: limits of the media.
-        options: options of the processor.
-
     Returns:
         The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`;
         those of media have the shapes that the processor gives them.
-
-    Raises:
-        BadExample: a file cannot be read, the processor fails on it, or the processor takes no audio.
-        DataError: the package that decodes videos or audio is not installed, or `audio_sampling_rate` is not the rate
-            of the model's feature extractor.
-        MemoryError: out of memory.
     """
     has_video = any(one.kind == "video" for group in media for one in group)
     if len(texts) > 1 and has_video and type(processor).__name__ in VIDEOS_OF_ONE_LENGTH:
@@ -406,16 +353,7 @@ def _own_options(processor: ProcessorMixin) -> frozenset[str]:
 
 
 def _audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
-    """Sampling rate in Hz that a processor's feature extractor expects of audio, to which files are resampled.
-
-    Args:
-        processor: processor of the model.
-        limits: for `audio_sampling_rate`.
-
-    Raises:
-        BadExample: the processor takes no audio.
-        DataError: `audio_sampling_rate` is another rate.
-    """
+    """Sampling rate in Hz that a processor's feature extractor expects of audio, to which files are resampled."""
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     expected = getattr(extractor, "sampling_rate", None)
     if not expected:

@@ -29,17 +29,7 @@ ADDRESS = re.compile(r" ?<[\w. ]+ object at 0x[0-9a-f]+>")
 
 
 def open_image(medium: Medium, limits: MediaLimits) -> Image:
-    """Open an image in RGB, turned as its EXIF data says, as transformers opens it, and scaled to the limits.
-
-    Args:
-        medium: an image.
-        limits: largest and smallest area.
-
-    Raises:
-        BadExample: there is no such file, or it cannot be opened, is no image, damaged, or so large that Pillow refuses
-            it.
-        MemoryError: out of memory.
-    """
+    """Open an image in RGB, turned as its EXIF data says, as transformers opens it, and scaled to the limits."""
     import PIL.Image
     import PIL.ImageOps
 
@@ -55,13 +45,6 @@ def check_medium(medium: Medium) -> None:
     """Check that a medium is a file and an image has the header of one, without decoding it.
 
     A whole data set is then checked before training in little time. An inline video or audio clip is not checked.
-
-    Args:
-        medium: an image, video or audio clip.
-
-    Raises:
-        BadExample: there is no such file, or it cannot be opened, is no image, so large that Pillow refuses it, or does
-            not fit into memory.
     """
     import PIL.Image
 
@@ -81,18 +64,12 @@ def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], 
     """Decode the frames of a video that the limits select, in RGB, so that the processor samples none itself.
 
     Args:
-        medium: a video.
         limits: number of frames, frames per second, and area of each.
 
     Returns:
         Frames `[frames, height, width, 3]`, uint8, and the keys of transformers' `VideoMetadata`: `fps` of the file, or
         `video_fps` if the file has none, its `total_num_frames`, `frames_indices`, `duration` in seconds, and `width`
         and `height` of the frames in pixels.
-
-    Raises:
-        BadExample: there is no such file, or it cannot be opened, is no video or damaged.
-        DataError: the package that decodes videos is not installed.
-        MemoryError: out of memory.
     """
     import numpy as np
 
@@ -121,17 +98,8 @@ def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], 
 def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
     """Decode audio to one channel, resampled, as feature extractors take it.
 
-    Args:
-        medium: an audio clip.
-        rate: sampling rate in Hz.
-
     Returns:
         Samples `[samples]`, float32, full scale at ±1, which resampling can exceed slightly.
-
-    Raises:
-        BadExample: there is no such file, or it cannot be opened, is no audio or damaged.
-        DataError: the package that decodes audio is not installed.
-        MemoryError: out of memory.
     """
     import numpy as np
 

@@ -40,10 +40,6 @@ def read_header(kind: str, path: Path) -> Header | None:
 
     A forecast needs the size of an image, and how long a video or audio clip is.
 
-    Args:
-        kind: `image`, `video` or `audio`.
-        path: of the file.
-
     Returns:
         The header; None if the file cannot be read, is no regular file, or the package that reads it is not installed.
     """

@@ -37,7 +37,6 @@ class MediaLimits:
         video_max_pixels: `image_max_pixels` of a video's frames.
         video_min_pixels: `image_min_pixels` of a video's frames.
         video_fps: frames per second that are taken from a video.
-        video_maxlen: maximum number of frames of a video.
         audio_sampling_rate: sampling rate of audio in Hz; None for that of the model's feature extractor.
         not_encoded: kinds of media that the model has no encoder for, although its processor takes them.
     """
@@ -58,9 +57,6 @@ class MediaLimits:
         """Take the limits from a config: those of the preparation, of collation and of a forecast must be the same.
 
         Which encoders the model lacks is read from its `config.json`, if that is on this machine.
-
-        Raises:
-            OSError: too many files are open.
         """
         names = [one.name for one in fields(cls) if one.name != "not_encoded"]
         return cls(**{name: getattr(config.data, name) for name in names}, not_encoded=_not_encoded(config))
@@ -69,10 +65,6 @@ class MediaLimits:
         """Width and height of an image within the limits, with its aspect ratio.
 
         With most models a larger image takes more tokens, and so more memory.
-
-        Args:
-            width: of the file's image, in pixels.
-            height: of the file's image, in pixels.
         """
         return scaled(width, height, self.image_min_pixels, self.image_max_pixels)
 
@@ -80,10 +72,6 @@ class MediaLimits:
         """Width and height of a video's frames within the limits, with their aspect ratio.
 
         The limits are those of videos, by default lower than those of an image, since each frame takes tokens.
-
-        Args:
-            width: of the file's frames, in pixels.
-            height: of the file's frames, in pixels.
         """
         return scaled(width, height, self.video_min_pixels, self.video_max_pixels)
 
@@ -115,7 +103,6 @@ def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
     Args:
         width: in pixels, at least 1.
         height: in pixels, at least 1.
-        least: smallest area in pixels.
         most: largest area in pixels; it is at least `least`.
 
     Returns:

@@ -32,17 +32,9 @@ def media_problems(config: RunConfig) -> tuple[Problem, ...]:
 
     A run drops such records one by one, which is noticed late. Of images, only the headers are read.
 
-    Args:
-        config: a valid config.
-
     Returns:
         A warning beside `dataset` or `eval_dataset` with the number of such records and the reason of the first.
         Nothing for data that are not on this machine, and for a model of text, which leaves media out.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     settings = {} if folder is None else config_of(folder)

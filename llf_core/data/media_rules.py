@@ -52,7 +52,6 @@ class Shown(NamedTuple):
     """What a processor makes of a medium.
 
     Attributes:
-        tokens: those of the medium itself.
         positions: patches that the encoder of images sees; 0 for audio.
         text: what the processor writes beside the tokens.
     """
@@ -76,14 +75,7 @@ class MediaSettings:
     parts: Mapping[str, Mapping[str, Any]]
 
     def each(self, row: Mapping[str, Any]) -> int:
-        """Tokens of an image, tile, frame or clip, from the setting that the table names, for the rules of `RULES`.
-
-        Args:
-            row: of the table.
-
-        Raises:
-            ValueError, TypeError: no setting tells it, or the one that does is no number.
-        """
+        """Tokens of an image, tile, frame or clip, from the setting that the table names, for the rules of `RULES`."""
         if "each" in row:
             path, default = row["each"]
             part, name = path.split(".")
@@ -112,7 +104,6 @@ class MediaSettings:
         """Positions of an encoder that sees squares one by one, each with one for the whole of it.
 
         Args:
-            parts: number of squares.
             tokens: returned where the settings do not tell the patches of a square.
         """
         try:
@@ -127,10 +118,6 @@ class MediaSettings:
 
         Args:
             part: `image` or `video`.
-            row: of the table.
-
-        Raises:
-            TypeError, ValueError, AttributeError: a setting has another type than those of transformers' processors.
         """
         own = self.parts[part]
         size = own.get("size") or {}
@@ -145,9 +132,6 @@ class MediaSettings:
         """Indices of the frames that are taken from a video, and its frames per second, by which they get their times.
 
         The rate is `video_fps` of the limits where the file does not tell it.
-
-        Args:
-            header: of the video's file.
         """
         rate = header.rate or self.limits.video_fps
         return self.limits.frame_indices(max(1, header.frames), header.seconds or header.frames / rate), rate

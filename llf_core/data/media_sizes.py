@@ -23,7 +23,6 @@ def merged_grid(width: int, height: int, side: int, least: float, most: float) -
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        side: of a merged patch, in pixels.
         least: smallest area of the scaled image, in square pixels.
         most: largest area of the scaled image, in square pixels.
 
@@ -51,8 +50,6 @@ def bounded_grid(width: int, height: int, side: int, fewest: int, most: int) -> 
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        side: of a merged patch, in pixels.
-        fewest: smallest number of merged patches of the scaled image.
         most: largest number of merged patches of the scaled image, unless it is one patch wide or high.
 
     Source:
@@ -76,10 +73,7 @@ def merged_video_grid(
     Each merged patch is a token.
 
     Args:
-        frames: number of frames.
         size: width and height of a frame, in pixels, at least 1 each.
-        side: of a merged patch, in pixels.
-        step: frames of a patch in time.
         areas: smallest and largest sum of the areas of the frames, in square pixels.
 
     Raises:
@@ -115,8 +109,6 @@ def tile_grid(width: int, height: int, longest: int, tile: int) -> tuple[int, in
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        longest: longest side of the scaled image, in pixels.
-        tile: side of a tile, in pixels.
 
     Source:
         `get_number_of_image_patches` of transformers' `Idefics3ImageProcessorPil`.
@@ -147,9 +139,6 @@ def canvas_grid(width: int, height: int, tile: tuple[int, int], least: int, most
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        tile: width and height of a tile, in pixels.
-        least: smallest number of tiles.
-        most: largest number of tiles.
 
     Source:
         `get_optimal_tiled_canvas` of transformers' `image_processing_pil_got_ocr2`.
@@ -173,9 +162,6 @@ def crop_grid(width: int, height: int, least: int, most: int, ratio: float) -> t
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        least: smallest side of a crop, in pixels.
-        most: largest number of crops.
-        ratio: smallest aspect ratio of an image with crops.
 
     Source:
         `pan_and_scan` of transformers' `Gemma3ImageProcessorPil`.
@@ -195,10 +181,6 @@ def square_grid(width: int, height: int, grids: Sequence[Sequence[int]]) -> tupl
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        grids: heights and widths of the canvases, in pixels.
-
-    Raises:
-        ValueError: there is no canvas.
 
     Source:
         `select_best_resolution` of transformers' `image_processing_utils`.
@@ -219,8 +201,6 @@ def unpadded_tokens(width: int, height: int, columns: int, rows: int) -> int:
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        columns: patches of all squares in a row.
-        rows: rows of patches of all squares.
 
     Source:
         `_get_unpadded_features` of transformers' `LlavaNextProcessor`.
@@ -238,8 +218,6 @@ def pooled_grid(width: int, height: int, side: int, most: int) -> tuple[int, int
     Args:
         width: of the image, in pixels, at least 1.
         height: of the image, in pixels, at least 1.
-        side: of a pooled patch, in pixels.
-        most: largest number of pooled patches.
 
     Raises:
         ValueError: the scaled image has no patch, which the processor refuses.

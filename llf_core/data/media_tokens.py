@@ -58,7 +58,6 @@ class MediaTokens:
         settings: of the model's processor.
         entry: row of the table; empty for a model that takes no media.
         template: text of the model's own chat template; None without one.
-        folder: folder of the model.
     """
 
     settings: MediaSettings
@@ -88,13 +87,9 @@ class MediaTokens:
 
         Args:
             kind: `image`, `video` or `audio`.
-            header: size and length of the file.
 
         Returns:
             The numbers; None if `takes` says no, or the settings or the medium are not as it expects.
-
-        Raises:
-            OSError: too many files are open.
         """
         if not self.takes(kind):
             return None
@@ -126,14 +121,8 @@ class MediaTokens:
 def media_tokens(config: RunConfig) -> MediaTokens | None:
     """Read the settings of a config's model that determine the number of tokens of its media, for a forecast.
 
-    Args:
-        config: names the model and the limits of media.
-
     Returns:
         The counter; None for a model that is not on this machine.
-
-    Raises:
-        OSError: too many files are open.
     """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     if folder is None:
@@ -149,13 +138,6 @@ def surrounding(template: str, sign: str) -> str:
     """Text that a chat template writes directly around a medium's placeholder, such as `<|vision_start|>`.
 
     It is read from the source of the template, without running it: up to the next expression, statement or quote.
-
-    Args:
-        template: Jinja source.
-        sign: the placeholder.
-
-    Returns:
-        The text without the placeholder; empty if the source does not have the placeholder.
 
     Source:
         The options `trim_blocks` and `lstrip_blocks` of transformers' templates, and Jinja's rules of white space.

@@ -14,14 +14,8 @@ def own_template_text(folder: Path) -> str | None:
 
     Forecasts and checks need it before a tokenizer is loaded.
 
-    Args:
-        folder: folder of the model.
-
     Returns:
         The template, of several the one named `default`; None if there is none, or it cannot be read.
-
-    Raises:
-        OSError: too many files are open.
     """
 
     def real(name: str) -> Path:

@@ -45,16 +45,9 @@ class PackedRows:
         Few rows then hold all examples, and little of their capacity stays empty.
 
         Args:
-            examples: examples to pack.
             lengths: `[examples]`, int64, tokens.
             capacity: maximum number of tokens of a row, at least that of the longest example.
             seed: shuffles examples of equal length, so that neighbours in a file sorted by subject do not share rows.
-
-        Returns:
-            The rows, in the order of their first examples in the file.
-
-        Raises:
-            ValueError: there is no example, or one is empty or longer than `capacity`.
         """
         shuffled = np.random.default_rng(seed).permutation(len(lengths))
         rows = pack(lengths[shuffled], capacity)
@@ -72,9 +65,6 @@ class PackedRows:
 
         Args:
             row: index of the row; a negative index counts from the last row.
-
-        Raises:
-            IndexError: there is no such row.
         """
         row = range(len(self))[row]
         start = self.ends[row - 1] if row else 0
@@ -110,7 +100,6 @@ def check_packing(*, packing: bool, flattens: bool, why: str = "") -> None:
     Training would not fail, but each example would be read after unrelated ones.
 
     Args:
-        packing: whether the config enables packing.
         flattens: whether the model takes flattened batches; known once it is loaded.
         why: the reason if it does not, as a sentence.
 

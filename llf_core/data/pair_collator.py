@@ -45,13 +45,9 @@ class PairCollator:
     rows.
 
     Attributes:
-        tokenizer: see `Collator`.
         processor: processor of a multimodal model, which makes the batches that have media. None for a model of text.
-        flatten: see `Collator`.
-        fill: not used.
         fork: whether the common prefix of a group may occur once.
         second: columns of the second answer's token ids and labels.
-        limits: see `Collator`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -75,12 +71,6 @@ class PairCollator:
             `answers` (`[N]`, int64, N trained tokens), `ends` (`[2 * groups]`, int64), `forks` (`[groups, 2]`, int32,
             only if prefixes occur once), `groups` (int); `numbers` (int64) and `good` (bool, `[groups]` each),
             `reference` (`[groups, 2]`, dtype as given) if all groups have them.
-
-        Raises:
-            DataError: without common prefixes, no token of the batch can be predicted, since each sequence is a single
-                token; the processor does not accept its media; a media file has changed since the preparation; or the
-                package that decodes videos or audio is not installed.
-            MemoryError: out of memory, for example for a large image.
         """
         import torch
 

@@ -39,10 +39,6 @@ of thousands of rows.
 def chunks_of(records: Iterable[Record], size: int = CHUNK_ROWS) -> Iterator[list[Record]]:
     """Group records into chunks, large enough to share tokenized words and small enough for memory.
 
-    Args:
-        records: records, read lazily.
-        size: maximum number of records of a chunk; chunks of long records have fewer.
-
     Yields:
         Lists of consecutive records, none of them empty.
     """
@@ -75,20 +71,12 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
     Chunks bound the memory, and the order makes a run reproducible.
 
     Args:
-        encoder: the encoder.
-        records: read as they are needed.
         workers: maximum number of processes; None or 1 for this process only. There are never more than usable cores,
             and this process alone encodes the first `SERIAL_CHUNKS` chunks.
-
-    Yields:
-        Chunks in the order of the records, the same for any number of workers.
 
     Raises:
         DataError: the chat template exceeds its limits, the texts cannot be tokenized, see `Encoder.tokenize`, special
             tokens are to be split by a slow tokenizer, or a process ended before it was done.
-        MemoryError: out of memory.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            format.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())

@@ -61,20 +61,10 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
 
     Nothing is downloaded except `dataset_info.json`, if `dataset_dir` is a repository of the hub (`REMOTE:`).
 
-    Args:
-        config: for the settings of how data sets are read.
-        name: name of the data set, as in `dataset`.
-        kind: kind of data that the stage trains on.
-
     Returns:
         What is known. A data set that is remote, slow to read or not permitted to be read has no rows, and an error
         only if its entry cannot be used, or its format is declared and gives another kind of data. One that is missing
         has neither.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     try:
         (source,) = sources_of(config, (name,))
@@ -100,25 +90,15 @@ def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
     Args:
         config: for the settings of how data sets are read.
         name: name of the data set, as in `dataset`.
-        kind: kind of data that the stage trains on.
 
     Returns:
         The error that training would raise; None if no problem is known.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     return quick_check(config, name, kind).error
 
 
 def _first_rows(source: Source) -> list[Row]:
-    """First records of a local data set; empty if it is remote, slow to read or not permitted to be read.
-
-    Raises:
-        DataError: it cannot be read, or its only file has no record.
-    """
+    """First records of a local data set; empty if it is remote, slow to read or not permitted to be read."""
     if source.path is None:
         return []
     try:

@@ -62,8 +62,6 @@ class Prepared:
         eval: examples with `input_ids`, `labels`, `index`, or None without evaluation. They are never packed: the loss
             is the same, and a batch of `per_device_eval_batch_size` packed rows would need more memory than a training
             step.
-        report: report of the preparation.
-        template: template that rendered the conversations.
         counts: `[examples, columns]`, int64, of the training examples, see `llf_core.data.example_store.COUNT_COLUMNS`.
         eval_counts: `[examples, columns]`, int64, of the evaluation examples.
     """
@@ -85,10 +83,6 @@ class Prepared:
 
         Returns:
             A value in [0, 1]; an estimate if packing is off, and 0 for pairs, which are never packed.
-
-        Raises:
-            ValueError: packing is off, and an example is longer than `cutoff`.
-            AttributeError: the data is streamed.
         """
         if "rejected_ids" in self.examples.column_names:  # pairs are never packed
             return 0.0
@@ -117,7 +111,6 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
 
     Args:
         config: for the data section; the seed determines the held-out examples.
-        tokenizer: tokenizer of the model.
         run: receives an event `data` unless the data is streamed, warnings, and an event `progress` every two seconds
             during the preparation; None outside a run.
         progress: called with a data set's name and the number of rows read so far, at most every two seconds; None if
@@ -127,18 +120,6 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
 
     Returns:
         The examples and the report. Streamed data sets give a `Stream`, whose report grows while it is read.
-
-    Raises:
-        DataError: a data set is missing, empty, of another kind (`OtherKindError`), cannot be downloaded or streamed,
-            or yields no example; a record is unusable and `stop_on_dropped` is true; the template or an option of
-            images does not fit the model; the tokenizer fails on a text; `val_size` leaves no training example; or the
-            cached files are damaged.
-        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, or the cache cannot be written.
-        MemoryError: out of memory.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     data = config.data
     template = template_of(config, tokenizer)
@@ -174,25 +155,13 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
 
 
 def peeked_records(data: Data) -> int:
-    """Maximum number of records of each streamed data set that an inspection reads: `max_samples` or `buffer_size`.
-
-    Args:
-        data: the config's section.
-    """
+    """Maximum number of records of each streamed data set that an inspection reads: `max_samples` or `buffer_size`."""
     limit: int = min(data.max_samples or data.buffer_size, data.buffer_size)
     return limit
 
 
 def write_report_events(run: RunWriter, report: DataReport) -> None:
-    """Write the counts of a run's data to its events, for views and the doctor, and a warning about broken lines.
-
-    Args:
-        run: writer of the run.
-        report: report of the preparation.
-
-    Raises:
-        OSError: the events cannot be written.
-    """
+    """Write the counts of a run's data to its events, for views and the doctor, and a warning about broken lines."""
     run.event("data", **report.counts())
     warning = report.broken_lines_warning()
     if warning:
@@ -203,13 +172,6 @@ def _warn_about_template(run: RunWriter, report: DataReport) -> None:
     """Write one warning about what the chat template loses in training to a run's events, if it loses something.
 
     The run itself would not fail for it, and its result would lack what was not rendered.
-
-    Args:
-        run: writer of the run.
-        report: report of the preparation.
-
-    Raises:
-        OSError: the events cannot be written.
     """
     if report.template_warnings:
         run.event("warning", key="template", message=" ".join(report.template_warnings))
@@ -288,11 +250,7 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
     `eval`). Of a pair it has the chosen answer only.
 
     Args:
-        prepared: the prepared data; not streamed.
         path: file to write, or to replace.
-
-    Raises:
-        OSError: the file cannot be written, or is a named pipe without a reader.
     """
     with open(path, "w", encoding="utf-8", opener=_without_waiting) as file:
         write_jsonl(prepared.examples, file, split="train")
@@ -314,14 +272,6 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
 
     Args:
         config: for `template`, `tool_format`, `enable_thinking`, `preserve_thinking` and the stage.
-        tokenizer: tokenizer of the model.
-
-    Raises:
-        DataError: unknown template, a tokenizer without a chat template or with one that exceeds its limits, or one
-            without the token that ends an answer.
-        PluginError: two installed packages declare the same stage.
-        OSError: too many files are open.
-        MemoryError: out of memory.
     """
     data = config.data
     if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:

@@ -69,7 +69,6 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
     type, such as dates, become text.
 
     Args:
-        config: config of the run.
         prepared: result of `prepare`; not streamed.
         folders: folders to search for relative paths, besides the working directory.
 
@@ -78,12 +77,6 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
 
     Raises:
         DataError: no prompt is left to train on or to evaluate on, or a data set can no longer be read.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file can no longer be opened.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     data = config.data
     train = _Reader(config, data.dataset or (), folders)

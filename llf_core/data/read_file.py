@@ -41,8 +41,6 @@ def read_file(path: File) -> Iterator[RecordOrBroken]:
 
     Raises:
         DataError: the file cannot be read at all, or is of another type.
-        LongFileError: more than the limit of a `LimitedFile` was read.
-        OSError: the file cannot be opened or read, for example without permission, or on a failing disk.
     """
     reader = READERS.get(file_type(path))
     if reader is None or (path.suffix.lower() in COMPRESSED and file_type(path) in TABLE_TYPES):
@@ -58,10 +56,6 @@ def record_unit(files: Sequence[File]) -> str:
     Args:
         files: files of a data set; records are numbered across several files, whose unit is `record`. A compressed json
             file that cannot be unpacked has the unit `record` too.
-
-    Raises:
-        OSError: a json file cannot be opened.
-        DataError: a json file of a cloud cannot be opened.
     """
     if len(files) != 1:
         return "record"

@@ -23,7 +23,6 @@ class Record:
     Attributes:
         index: 0-based index, counting broken records; in a file with one record per line, the index of the line,
             counting empty lines. It is shown to people counted from 1, see `DataReport.where`.
-        row: values by column.
     """
 
     index: int
@@ -37,7 +36,6 @@ class BrokenLine:
     Attributes:
         index: 0-based index that its record would have.
         line: 1-based number of the line in the file.
-        reason: what is wrong.
     """
 
     index: int
@@ -52,7 +50,6 @@ def check_columns(path: File, names: Sequence[str | None]) -> None:
     """Refuse a table with two columns of one name: one of their values would be lost.
 
     Args:
-        path: the table's file, for the message.
         names: its columns; None for one without a name.
 
     Raises:

@@ -29,7 +29,6 @@ def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str]
     """Rename keys of the messages of a record, for chat templates that read the same under another name.
 
     Args:
-        row: one record.
         columns: the row's column for each of LLaMA-Factory's names.
         names: new name of each key to rename. A message that has both keys keeps the value of the new one.
         tags: the data set's name for each of LLaMA-Factory's tags, by which messages in JSON are told from an answer in

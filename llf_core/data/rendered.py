@@ -14,7 +14,6 @@ class Rendered:
     """A rendered conversation.
 
     Attributes:
-        text: the whole text.
         answers: ranges `[start, end)` of the answers in characters: from the end of the generation prompt to the end of
             what the template writes for the turn (the end token and a newline after it).
         cuts: positions at which the text is split before tokenization, including every boundary of an answer; None if

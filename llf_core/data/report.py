@@ -32,9 +32,7 @@ class Truncated(NamedTuple):
     """An example that was truncated to `cutoff_len`.
 
     Attributes:
-        index: index of its record.
         cut: number of removed tokens.
-        dataset: name of the data set.
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
@@ -43,13 +41,7 @@ class Truncated(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A record that yields no example, or not one for each of its responses where each is an example of its own.
-
-    Attributes:
-        index: index of the record.
-        reason: why.
-        dataset: name of the data set.
-    """
+    """A record that yields no example, or not one for each of its responses where each is an example of its own."""
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     reason: str
@@ -57,13 +49,7 @@ class Dropped(NamedTuple):
 
 
 class SplitRecord(NamedTuple):
-    """A record that yields several examples: it is longer than `cutoff_len`, or each of its answers is one.
-
-    Attributes:
-        index: index of the record.
-        parts: number of examples.
-        dataset: name of the data set.
-    """
+    """A record that yields several examples: it is longer than `cutoff_len`, or each of its answers is one."""
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     parts: int
@@ -75,9 +61,6 @@ class Broken(NamedTuple):
 
     Attributes:
         line: 1-based number of the line in its file.
-        reason: what is wrong.
-        dataset: name of the data set.
-        index: index that the record would have.
     """
 
     line: int
@@ -90,9 +73,7 @@ class SetCounts(NamedTuple):
     """Counts of a data set, including held-out examples.
 
     Attributes:
-        dataset: name of the data set.
         records: number of records, including broken lines.
-        examples: number of examples.
         tokens: number of tokens of the examples.
         trained_tokens: number of tokens that contribute to the loss.
         unit: unit in which people count its records: `line`, `row` or `record`.
@@ -110,7 +91,6 @@ class Segment(NamedTuple):
     """A part of an example's text that is either trained on or not.
 
     Attributes:
-        text: the text.
         trained: whether its tokens contribute to the loss.
     """
 
@@ -120,12 +100,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class PreviewExample:
-    """A decoded example.
-
-    Attributes:
-        index: index of its record.
-        segments: its text, in order.
-    """
+    """A decoded example."""
 
     index: int
     segments: tuple[Segment, ...]
@@ -150,21 +125,14 @@ class DataReport:
     """Report of a preparation.
 
     Attributes:
-        examples: number of training examples.
-        eval_examples: number of evaluation examples.
         leaked: number of evaluation examples that are also training examples.
         tokens: number of tokens of the training examples; of streamed data also of those that `val_size` holds out.
         trained_tokens: number of those tokens that contribute to the loss.
-        truncated: every truncated example.
-        dropped: every dropped record.
         broken: every line that could not be read.
         divided: every record that yields several examples.
         sets: counts of each data set, including those for evaluation.
         readings: for each data set, how its rows are read and why.
-        template: name of the template.
-        preview: the first examples, decoded.
         fingerprint: SHA-256 of the conversations, independent of the file format.
-        cached: whether the examples were in the cache.
         streamed: whether examples are made during training; counts cover what has been read so far.
         copies: number of examples that were removed as duplicates.
         repeated: number of training examples that duplicate an earlier one.
@@ -218,15 +186,7 @@ class DataReport:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DataReport:
-        """Read a report that `json` has written, when examples are taken from the cache.
-
-        Args:
-            value: the JSON object.
-
-        Raises:
-            KeyError: a list is missing.
-            TypeError: a key is unknown, as in a report of another version.
-        """
+        """Read a report that `json` has written, when examples are taken from the cache."""
         fields = dict(value)
         for name, kind in LISTS.items():
             fields[name] = [kind(**entry) for entry in value[name]]
@@ -241,7 +201,6 @@ class DataReport:
 
         Args:
             index: its 0-based index.
-            dataset: name of the data set.
         """
         unit = next((counts.unit for counts in self.sets if counts.dataset == dataset), "record")
         return f"{unit} {index + 1:,}"
@@ -273,8 +232,6 @@ class DataReport:
         A preparation calls it for each chunk, since the examples themselves are written and forgotten.
 
         Args:
-            dataset: name of the data set.
-            examples: examples of the chunk.
             dropped: index and reason of each dropped record.
         """
         self.truncated += [Truncated(one.index, one.cut, dataset) for one in examples if one.cut]
@@ -286,9 +243,6 @@ class DataReport:
         """Record what the chat template does with the fields of a data set, for the report's warnings and notes.
 
         What another data set has added already is not repeated.
-
-        Args:
-            found: result of the check of the template.
         """
         unrendered = [one for one in found.fields if one.state != RENDERED]
         self.unrendered += [one for one in unrendered if one not in self.unrendered]
@@ -297,11 +251,7 @@ class DataReport:
             self.add_template_note(note)
 
     def add_template_note(self, note: str) -> None:
-        """Add a sentence about the chat template that needs no action, unless another data set has added it.
-
-        Args:
-            note: the sentence; an empty one is not added.
-        """
+        """Add a sentence about the chat template that needs no action, unless another data set has added it."""
         if note and note not in self.template_notes:
             self.template_notes.append(note)
 
@@ -428,11 +378,7 @@ def decode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Pr
     """Decode a prepared example for people; of a pair, the rejected answer follows the chosen one.
 
     Args:
-        tokenizer: tokenizer of the model.
         row: `index`, `input_ids`, `labels`; of a pair also `rejected_ids`, `rejected_labels` (`[seq]` each).
-
-    Returns:
-        Its text, in parts that are trained on or not.
     """
     shown = decode_example(tokenizer, row["index"], row["input_ids"], row["labels"])
     if "rejected_ids" not in row:
@@ -448,8 +394,6 @@ def decode_example(
     """Decode an example into trained and untrained segments, so that a person sees what is in the loss.
 
     Args:
-        tokenizer: tokenizer of the model.
-        index: index of its record.
         ids: token ids `[seq]`.
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
 

@@ -14,7 +14,6 @@ class Source:
     """A data set that was found but not read yet.
 
     Attributes:
-        name: name in the config.
         label: name as shown to people: the last component of a path, if that is unique.
         path: file or folder; None for a hub's data set.
         hub_id: id of a hub's data set; None for other data sets.
@@ -26,7 +25,6 @@ class Source:
         formatting: `alpaca`, `sharegpt`, `openai`, or None to infer it from the columns.
         columns: the data set's column for each of LLaMA-Factory's names; None for the format's defaults.
         tags: the data set's tag for each of LLaMA-Factory's names.
-        ranking: whether it has preference pairs.
         described: where format and columns are set.
     """
 

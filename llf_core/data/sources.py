@@ -52,15 +52,6 @@ def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, .
         config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
         names: names of data sets, as in `dataset`.
         folders: folders to search for relative paths, besides the working directory.
-
-    Returns:
-        One source per name, in the same order.
-
-    Raises:
-        DataError: a name is no entry, file, folder or hub id, its entry cannot be used, or `dataset_info.json` is not a
-            JSON object or not in the hub's data set.
-        OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
-        PluginError: two installed packages declare the same format.
     """
     data = config.data
     return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
@@ -86,22 +77,12 @@ def find_sources(
     A wrong name is an error at once, before any data is read.
 
     Args:
-        names: as in `dataset`.
         dataset_dir: folder with `dataset_info.json` and its files. As in LLaMA-Factory, `ONLINE` makes all names hub
             ids, and `REMOTE:owner/name` reads the file from a hub's data set.
         folders: folders to search for relative paths, besides the working directory and `dataset_dir`.
         formatting: format of data sets without an entry; None to infer it.
         columns: the data set's column for each of LLaMA-Factory's names, of data sets without an entry; None for the
             format's own names.
-
-    Returns:
-        One source per name, in the same order.
-
-    Raises:
-        DataError: a name is no entry, file, folder or hub id, its entry cannot be used, or `dataset_info.json` is not a
-            JSON object or not in the hub's data set.
-        PluginError: two installed packages declare the same format.
-        OSError: `dataset_info.json` cannot be read, or the hub's cache cannot be written.
     """
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]
@@ -144,10 +125,6 @@ def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, object]]:
 
     Returns:
         Entries by data set name, not checked further; empty if the folder has no such file.
-
-    Raises:
-        DataError: the file is not a JSON object, or the hub does not provide it.
-        OSError: the file cannot be read, or the hub's cache cannot be written.
     """
     if str(dataset_dir).startswith(REMOTE):
         path = download_file(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)

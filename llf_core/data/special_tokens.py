@@ -63,14 +63,8 @@ class SplittingTokenizer(FastTokenizer):
 
         Afterwards they could not be told from those that the chat template writes.
 
-        Args:
-            conversation: as its record gives it.
-
         Returns:
             The conversation with markers in all texts of its messages and tools: contents, reasoning, calls, schemas.
-
-        Raises:
-            BadExample: a text has the private-use character U+E004.
         """
         rejected, tools = conversation.rejected, conversation.tools
         return replace(
@@ -100,15 +94,10 @@ class SplittingTokenizer(FastTokenizer):
         """Tokenize the pieces of texts separately, see `FastTokenizer.pieces`; markers give no token.
 
         Args:
-            texts: the texts, with markers.
             cuts: positions in characters at which each text is split, ascending.
 
         Returns:
             Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `cuts` differ in length.
         """
         found = self._inner.pieces(texts, cuts)
         ids, before = self._without_marks(found.ids)
@@ -118,15 +107,10 @@ class SplittingTokenizer(FastTokenizer):
         """Tokenize each text and find the token ranges of some of its parts, see `FastTokenizer.locate`.
 
         Args:
-            texts: the texts, with markers.
             parts: for each text, parts `[start, end)` in characters, markers included.
 
         Returns:
             For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `parts` differ in length.
         """
         located = []
         for marked, spans in self._inner.locate(texts, parts):
@@ -145,9 +129,6 @@ def splitting_tokenizer(tokenizer: PreTrainedTokenizerBase) -> SplittingTokenize
     """Copy the fast implementation of a tokenizer, as one that drops the markers in special tokens.
 
     A copy, since the marker must not become a token of the tokenizer that is saved with the result.
-
-    Args:
-        tokenizer: tokenizer of the model; unchanged.
 
     Raises:
         DataError: it is a slow tokenizer.

@@ -35,12 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StreamedDataset:
-    """A streamed data set, which starts again when it is exhausted.
-
-    Attributes:
-        opened: the data set.
-        encoder: encodes its records.
-    """
+    """A streamed data set, which starts again when it is exhausted."""
 
     opened: OpenedDataset
     encoder: Encoder
@@ -62,13 +57,7 @@ class Stream:
 
         Args:
             sets: data sets, at least one.
-            config: for the data section and the seed.
-            report: updated while examples are read.
             skip: number of examples at the beginning that are skipped, since they are evaluation data.
-
-        Raises:
-            OSError: a json file, whose beginning tells how its records are counted, cannot be read.
-            DataError: such a file of a cloud cannot be opened.
         """
         self._sets = sets
         self._data = config.data
@@ -106,19 +95,12 @@ class Stream:
     def in_order(self, *, counted: bool = False) -> Iterator[Example]:
         """Make one pass over the data sets, without shuffling: evaluation data and the preview come from its beginning.
 
-        Args:
-            counted: whether to count the records in the report.
-
         Yields:
             Examples, mixed by `mix_strategy`, which may repeat some or leave some out.
 
         Raises:
             DataError: there is no example, or a data set has none when it is started again; a file cannot be read; a
                 record is unusable and `stop_on_dropped` is true; or see `llf_core.data.parallel.encode_all`.
-            OSError: a file cannot be opened, for example without permission.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                format.
-            MemoryError: out of memory.
         """
         first = [counted] * len(self._sets)
 
@@ -181,13 +163,8 @@ def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Gen
     """Shuffle a stream with a buffer, as `datasets.IterableDataset.shuffle` does, since a stream cannot be permuted.
 
     Args:
-        examples: the examples.
         size: size of the buffer, at least 1; each example is drawn from it at random. A larger one shuffles better and
             needs more memory.
-        random: random generator.
-
-    Yields:
-        Every example once.
     """
     held: list[Example] = []
     for example in examples:
@@ -202,9 +179,6 @@ def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Gen
 
 def to_row(example: Example) -> Row:
     """Convert an example to a row by column names, which the collator takes.
-
-    Args:
-        example: the example.
 
     Returns:
         `input_ids`, `labels` (`[seq]` each), `index`, and the further columns of the example.

@@ -28,15 +28,11 @@ MAX_SLICE_BYTES = 64 << 20
 def row_count(path: Path) -> int | None:
     """Number of rows of a Parquet or Arrow file, from its metadata, without reading a row, for a forecast.
 
-    Args:
-        path: the file.
-
     Returns:
         The number; None for files of other types, which must be read to count.
 
     Raises:
         DataError: the file is not valid.
-        OSError: the file cannot be opened.
     """
     if file_type(path) not in TABLE_TYPES or path.suffix.lower() in COMPRESSED:
         return None
@@ -56,9 +52,6 @@ def without_nulls(value: object) -> object:
     """Remove the null fields that Arrow adds inside nested values to give all rows one type.
 
     Otherwise a message would have keys that its record does not have, such as `tool_calls: None`.
-
-    Args:
-        value: a value of a row.
 
     Returns:
         A copy without null fields of dicts; None inside lists stays.
@@ -113,7 +106,6 @@ def read_parquet(path: File) -> Iterator[RecordOrBroken]:
 
     Raises:
         DataError: it is not a valid Parquet file, has a column twice, or a file of a cloud cannot be opened.
-        OSError: the file cannot be opened, or a page of it cannot be decompressed.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -145,7 +137,6 @@ def read_arrow(path: File) -> Iterator[RecordOrBroken]:
 
     Raises:
         DataError: it is not a valid Arrow file, has a column twice, or a file of a cloud cannot be opened.
-        OSError: the file cannot be opened, or is truncated.
     """
     start = 0
     for batch in _batches(path):
@@ -160,11 +151,7 @@ def read_arrow(path: File) -> Iterator[RecordOrBroken]:
 
 
 def _batches(path: File) -> Iterator[pa.RecordBatch]:
-    """Record batches of an Arrow file, memory-mapped.
-
-    Raises:
-        DataError: it is not an Arrow file.
-    """
+    """Record batches of an Arrow file, memory-mapped."""
     import pyarrow as pa
 
     try:

@@ -44,7 +44,6 @@ class FieldCheck(NamedTuple):
 
     Attributes:
         role: role of the messages that have it; empty for `tools`.
-        name: its key.
         state: `rendered`, `dropped`, or `fails` if the template raises an error.
         reason: the template's error; else empty.
         rename: field with the same meaning that the template renders; empty if there is none, or no need.
@@ -67,9 +66,6 @@ class FieldCheck(NamedTuple):
         """Say what happens to the field, and what to do if it matters, in one to three sentences; empty if rendered.
 
         Of an error the template's own message has to tell what to do.
-
-        Args:
-            template: name of the template.
         """
         if self.state == RENDERED:
             return ""
@@ -126,11 +122,7 @@ class TemplateCheck:
         return found
 
     def notes(self, template: str) -> list[str]:
-        """Sentences about what needs no action, for a person who looks at the data.
-
-        Args:
-            template: name of the template.
-        """
+        """Sentences about what needs no action, for a person who looks at the data."""
         others = [f"`{one.name}`" for one in self.fields if not one.matters() and one.state == DROPPED]
         found = [f"Fields that the chat template ({template}) never renders: {', '.join(others)}."] if others else []
         if self.varies_by_day:
@@ -143,9 +135,6 @@ class TemplateCheck:
 
 def fields_of(conversation: Conversation) -> Iterator[Field]:
     """Fields of a conversation beyond role and content, which a template may render or not.
-
-    Args:
-        conversation: a conversation.
 
     Yields:
         Role and key of each that holds a text, a list or an object; `("", "tools")` if it has tools,
@@ -175,17 +164,12 @@ def template_check(
     What a template drops or rewrites is lost to training without an error.
 
     Args:
-        template: the template, with the options of the config.
         tokenizer: for its special tokens.
         fields: fields of the data, as from `fields_of`.
         as_parts: whether contents are lists of parts, as templates of multimodal models take them.
 
     Returns:
         What it does with each field, in the order of role and name; and its properties.
-
-    Raises:
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     probe = _Probe(template, tokenizer, as_parts)
     return TemplateCheck(
@@ -202,18 +186,9 @@ def difference_from_own(template: ChatTemplate, tokenizer: PreTrainedTokenizerBa
 
     Servers use the template that is saved with the result, so both can be right; an instruct model knows its own best.
 
-    Args:
-        template: a named template.
-        tokenizer: tokenizer with a template of its own.
-
     Returns:
         Sentences with the first difference; empty if there is none, or one of the two raises an error for such a
         conversation.
-
-    Raises:
-        DataError: the tokenizer has no template, or its template exceeds its limits of steps or length.
-        OSError: too many files are open.
-        MemoryError: out of memory.
     """
     thinking = dict(template.options).get("enable_thinking")
     own = choose_template(None, tokenizer, enable_thinking=thinking)
@@ -279,9 +254,7 @@ class _Probe:
     """Renders conversations of sentinels.
 
     Attributes:
-        template: the template.
         tokenizer: for its special tokens.
-        as_parts: whether contents are lists of parts.
     """
 
     template: ChatTemplate

@@ -23,15 +23,12 @@ class TemplateFacts:
     """What is known of a published chat template.
 
     Attributes:
-        family: models that bring it.
-        source: where its text was read, with the revision.
         sha256: SHA-256 of its text in UTF-8, without whitespace at its ends.
         stop: token that ends a response within the loss, `eos_token` for the tokenizer's own; empty if there is none.
         rewrites: kinds of conversations whose earlier turns it rewrites.
         dropped: fields that it never renders.
         fails: fields and kinds of conversations for which it raises an error.
         object_arguments: whether arguments of calls may be objects; None if it renders no calls.
-        date: whether it writes the current date.
         next_turn: token that it writes after a response only once the next turn follows; empty if it has a `stop`.
         models: patterns of hub ids of models that bring it, and for which LLaMA-Factory's named template writes a plain
             conversation otherwise.
@@ -66,9 +63,6 @@ def _facts(entry: dict[str, Any]) -> TemplateFacts:
 
 def find_template(jinja: str) -> TemplateFacts | None:
     """Find a published template by its text, to name the models that bring it.
-
-    Args:
-        jinja: the Jinja source of a tokenizer.
 
     Returns:
         Its facts; None if the text is not in the table, as of a changed template.

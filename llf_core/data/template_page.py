@@ -53,17 +53,8 @@ def measure(jinja: str) -> dict[str, Any]:
 
     The entries of `template_facts.toml` are its results.
 
-    Args:
-        jinja: the Jinja source.
-
     Returns:
         `stop`, `next_turn`, `rewrites`, `dropped`, `fails`, `object_arguments` and `date`, as in `TemplateFacts`.
-
-    Raises:
-        BadExample: the template raises an error for a conversation in plain text, and ends no response.
-        DataError: the template exceeds its limits of steps or length.
-        OSError: too many files are open.
-        MemoryError: out of memory.
     """
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
@@ -127,9 +118,6 @@ def main() -> int:
 
     Returns:
         Exit code 0.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="file to write; without it, the page is printed")

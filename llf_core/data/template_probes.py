@@ -28,15 +28,8 @@ def answer_suffix(
     of both texts, followed by the template's turn end for it, if any.
 
     Args:
-        template: the template.
         tokenizer: for its special tokens.
-        conversation: conversation with the answer.
         place: index of the answer among the messages.
-
-    Raises:
-        BadExample: the template raises an error or writes invalid Unicode.
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     text, other = _also_longer(template, tokenizer, conversation, place + 1)
     length = common_prefix_length(text[::-1], other[::-1])
@@ -52,15 +45,8 @@ def answer_header(
     rest of the prompt after the common prefix of both prompts.
 
     Args:
-        template: the template.
         tokenizer: for its special tokens.
-        conversation: conversation with the answer.
         place: index of the answer among the messages.
-
-    Raises:
-        BadExample: the template raises an error or writes invalid Unicode.
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
     return prompt[common_prefix_length(prompt, other) :]
@@ -97,14 +83,6 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
     Other templates raise an error for a list of parts, write its Python representation (`[{'type': 'text', …`), or
     nothing. For them media become placeholders in the text. A template that raises an error for strings too counts as
     one that takes lists.
-
-    Args:
-        template: the one that stands for the tokenizer's own, named "the model's own".
-        tokenizer: tokenizer with the template.
-
-    Raises:
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     message = {"role": "user", "content": MARK}
     try:
@@ -123,17 +101,8 @@ def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase
 
     A named template, which takes strings only, needs it in its text: the processor replaces it with the media tokens.
 
-    Args:
-        template: the one that stands for the tokenizer's own, named "the model's own".
-        tokenizer: tokenizer with the template.
-        kind: `image`, `video` or `audio`.
-
     Returns:
         The placeholder; None if the template does not support this kind.
-
-    Raises:
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     if not accepts_parts(template, tokenizer):
         return None

@@ -43,19 +43,10 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
     The text of the template is searched for the fields of local data (reasoning, calls and tools), so that a form can
     do it after each change; a field that it mentions may still be dropped, which the run finds by rendering.
 
-    Args:
-        config: a valid config.
-
     Returns:
         An error beside `template` if the model has no template, or lacks the token with which the named one ends
         responses. Else a warning beside `dataset` for each field of the first records that the template never reads,
         with a rename if it reads another name. Nothing for data or a model that are not on this machine.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: `dataset_info.json` or a file of the model cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     kind = wanted_kind(config)
     if kind == TEXTS:
@@ -113,11 +104,7 @@ def _problem(config: RunConfig, field: FieldCheck, template: str) -> Problem:
 
 
 def _unusable(config: RunConfig, folder: Path) -> Problem | None:
-    """An error if a model has no template, or its tokenizer cannot end responses as the named one does.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """An error if a model has no template, or its tokenizer cannot end responses as the named one does."""
     name = config.data.template
     try:
         why = (NO_CHAT_TEMPLATE if _has_none(folder) else "") if name is None else why_never_ends_here(config, folder)
@@ -132,11 +119,7 @@ def _unusable(config: RunConfig, folder: Path) -> Problem | None:
 
 
 def _has_none(folder: Path) -> bool:
-    """Whether a tokenizer has no chat template, in its settings or in a file of its own.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Whether a tokenizer has no chat template, in its settings or in a file of its own."""
     settings = Path(os.path.realpath(folder / SETTINGS))
     if not settings.is_file() or any((folder / name).exists() for name in TEMPLATE_FILES):
         return False
@@ -145,11 +128,7 @@ def _has_none(folder: Path) -> bool:
 
 
 def _model_folder(config: RunConfig) -> Path | None:
-    """Folder of the config's model, also of the embedded one; None if it is not on this machine.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """Folder of the config's model, also of the embedded one; None if it is not on this machine."""
     model = config.model
     if model.model_name_or_path == EMBEDDED:
         folder = home() / "models" / EMBEDDED

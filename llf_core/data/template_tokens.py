@@ -38,11 +38,6 @@ State = tuple[tuple[Path, int, int], ...]
 def why_never_ends(name: str, end: str, knows: Callable[[str], bool]) -> str:
     """Say why a model would never learn to stop with a named template: the token that ends responses is none.
 
-    Args:
-        name: name of the template.
-        end: token with which it ends a response.
-        knows: whether the tokenizer has a token.
-
     Returns:
         Sentences with the templates whose tokens it all has; empty if it has the token.
     """
@@ -63,15 +58,10 @@ def why_never_ends_here(config: RunConfig, folder: Path) -> str:
 
     Args:
         config: names the template and the tokens that are added.
-        folder: folder of the model.
 
     Returns:
         See `why_never_ends`. Also empty where the files do not tell: without `tokenizer.json`, or where an adapter, the
         Python code of the model or a tokenizer in Python can add tokens.
-
-    Raises:
-        DataError: there is no template of this name.
-        OSError: too many files are open.
     """
     name, model = config.data.template, config.model
     end = OWN_END if name is None else named_template(name).end
@@ -89,11 +79,7 @@ def why_never_ends_here(config: RunConfig, folder: Path) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _never_ends(name: str, state: State) -> str:
-    """Cached until a file changes, since a form asks after every key press.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Cached until a file changes, since a form asks after every key press."""
     try:
         text = b"".join(read_bytes(file, MAX_TOKENIZER_BYTES) for file, _, _ in state)
     except (UnreadableError, FileNotFoundError):

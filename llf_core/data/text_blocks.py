@@ -28,7 +28,6 @@ def group_ends(texts: int, shards: int | None) -> list[int]:
     """Ends of the groups of texts that are joined: up to `GROUP` texts of a shard, as by `datasets.Dataset.map`.
 
     Args:
-        texts: number of texts.
         shards: `preprocessing_num_workers`: LLaMA-Factory divides the texts among as many processes.
     """
     count = max(1, min(shards or 1, texts))
@@ -47,7 +46,6 @@ def plan_blocks(lengths: NDArray[np.int64], size: int, shards: int | None) -> tu
     Args:
         lengths: `[texts]`, tokens of each text.
         size: `cutoff_len`.
-        shards: see `group_ends`.
     """
     ends, sums = group_ends(len(lengths), shards), np.cumsum(lengths)
     tokens = np.diff(sums[np.array(ends) - 1], prepend=0)
@@ -63,7 +61,6 @@ def write_blocks(
         path: file to create, see `ExampleWriter`.
         texts: the texts, each with its end token, at least one.
         counts: `[texts, columns]`, see `llf_core.data.example_store.COUNT_COLUMNS`.
-        plan: from `plan_blocks`.
         first: token in the place of the first one of each block; None for none.
     """
     ends, size = plan

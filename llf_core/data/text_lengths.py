@@ -60,11 +60,8 @@ class _Texts:
     """Lengths of some of a data set's conversations.
 
     Attributes:
-        tokens: of each sequence.
         media: of each sequence, the paths of its media by kind; empty for one that is not a file.
-        records: number of records that were read.
         total: number of records that the files have, estimated if they were not read to their end.
-        whole: whether all were read.
     """
 
     tokens: tuple[int, ...]
@@ -82,16 +79,8 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
     read again only when it has changed. The number of tokens is a rule of thumb for English (`BYTES_PER_TOKEN` and the
     constants below it), so it can be far off for another script.
 
-    Args:
-        config: the run's config.
-
     Returns:
         Lengths before truncation; None if no data set is on this machine, or none can be read.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, or a folder of data cannot be listed.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     found: list[_Texts] = []
     names = config.data.dataset or ()
@@ -133,14 +122,6 @@ def most_patches(config: RunConfig) -> int:
     """Patches of the images and videos of the example that has most, as positions of an encoder; 0 for data of text.
 
     What the encoder keeps for the backward pass is counted from it, where the data is prepared and where it is not.
-
-    Args:
-        config: the run's config.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, or a folder of data cannot be listed.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     found = lengths_from_text(config)
     return 0 if found is None else found.patches
@@ -153,11 +134,7 @@ def _drawn(texts: _Texts, config: RunConfig) -> float:
 
 
 def _of_source(source: Source, kind: DataKind) -> _Texts | None:
-    """Lengths of a data set's first records; None if it is remote.
-
-    Raises:
-        DataError: its records are of another kind or in no known format.
-    """
+    """Lengths of a data set's first records; None if it is remote."""
     if source.path is None:
         return None
     files = [file for file in open_source(source).files if isinstance(file, Path)]
@@ -171,11 +148,7 @@ def _of_source(source: Source, kind: DataKind) -> _Texts | None:
 
 @functools.lru_cache(maxsize=32)
 def _read(source: Source, kind: DataKind, state: tuple[tuple[Path, int, int], ...]) -> _Texts:
-    """Cached until a file changes, since a form asks after every key press.
-
-    Raises:
-        DataError: the records are of another kind or in no known format.
-    """
+    """Cached until a file changes, since a form asks after every key press."""
     rows: list[Row] = []
     read = held = 0
     whole = True
@@ -260,11 +233,7 @@ def _media(row: Row, columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 def _of_media(
     config: RunConfig, media: list[Mapping[str, tuple[str, ...]]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
-    """Tokens and patches of the media of each sequence, and sentences about them.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Tokens and patches of the media of each sequence, and sentences about them."""
     tokens, patches = np.zeros(len(media), np.int64), np.zeros(len(media), np.int64)
     kinds = [kind for kind in KINDS.values() if any(kind in one for one in media)]
     counter = media_tokens(config) if kinds else None

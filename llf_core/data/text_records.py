@@ -77,11 +77,6 @@ def read_jsonl(path: File) -> Iterator[RecordOrBroken]:
     Yields:
         A `Record`, or a `BrokenLine` for a line that is no JSON object, has a key twice, is not UTF-8 or is above
         `MAX_LINE_BYTES`.
-
-    Raises:
-        LongFileError: more than the limit of a `LimitedFile` was read.
-        DataError: a file of a cloud cannot be opened.
-        OSError: the file cannot be opened, for example without permission.
     """
     with open_unpacked(path) as file:
         for index, line in enumerate(_lines(file)):
@@ -108,12 +103,6 @@ def holds_lines(path: File) -> bool:
 
     Args:
         path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Raises:
-        UnpackingError: its first bytes cannot be decompressed.
-        OSError: the file cannot be opened, for example without permission.
-        LongFileError: the limit of a `LimitedFile` is below 4096 bytes.
-        DataError: a file of a cloud cannot be opened.
     """
     with unpacking_errors(path), open_unpacked(path) as file:
         return file.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
@@ -131,10 +120,8 @@ def read_json(path: File) -> Iterator[RecordOrBroken]:
         A `Record`, or a `BrokenLine` for an entry that is no object; of JSON lines, see `read_jsonl`.
 
     Raises:
-        LongFileError: more than the limit of a `LimitedFile` was read.
         DataError: a list is no valid JSON or not UTF-8, or an object in it has a key twice; the file holds another JSON
             value; or a file of a cloud cannot be opened.
-        OSError: the file cannot be opened, for example without permission.
     """
     if holds_lines(path):
         yield from read_jsonl(path)
@@ -199,11 +186,7 @@ def _widen_cells() -> None:
 
 
 def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
-    """Lines of a table.
-
-    Raises:
-        DataError: a line is above the size limit; where the next row starts is then unknown.
-    """
+    """Lines of a table."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES):
         number += 1
@@ -226,12 +209,6 @@ def read_csv(path: File) -> Iterator[RecordOrBroken]:
 
     Yields:
         A `Record`, or a `BrokenLine` for a row with more cells than columns.
-
-    Raises:
-        LongFileError: more than the limit of a `LimitedFile` was read.
-        DataError: it is no table, is not UTF-8, has a column twice or a line above `MAX_LINE_BYTES`, or a file of a
-            cloud cannot be opened.
-        OSError: the file cannot be opened, for example without permission.
     """
     yield from _read_table(path, ",")
 
@@ -246,10 +223,6 @@ def read_tsv(path: File) -> Iterator[RecordOrBroken]:
 
     Yields:
         A `Record`, or a `BrokenLine` for a row with more cells than columns.
-
-    Raises:
-        LongFileError, DataError: see `read_csv`.
-        OSError: the file cannot be opened, for example without permission.
     """
     yield from _read_table(path, "\t")
 
@@ -264,11 +237,6 @@ def read_txt(path: File) -> Iterator[RecordOrBroken]:
 
     Yields:
         A `Record`, or a `BrokenLine` for a line that is not UTF-8 or above `MAX_LINE_BYTES`.
-
-    Raises:
-        LongFileError: more than the limit of a `LimitedFile` was read.
-        DataError: a file of a cloud cannot be opened.
-        OSError: the file cannot be opened, for example without permission.
     """
     with open_unpacked(path) as file:
         for index, line in enumerate(_lines(file)):

@@ -21,7 +21,6 @@ def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
 
     Args:
         source: tokens of the question, including everything before it.
-        target: tokens of the answer.
         cutoff: budget for both, tokens.
 
     Returns:
@@ -35,7 +34,6 @@ def first_overlong_answer(tokens: Tokens, cutoff: int) -> int | None:
     """Index of the first answer that does not fit completely: `truncate` shortens it and removes what follows.
 
     Args:
-        tokens: the conversation.
         cutoff: `cutoff_len`, tokens.
 
     Returns:
@@ -65,9 +63,6 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
     Returns:
         Token ids and labels `[kept]`, and the ranges of the answers that are left.
-
-    Raises:
-        BadExample: there is no room for the header of the first answer, one token of it and its end.
     """
     number = first_overlong_answer(tokens, cutoff)
     if number is None:
@@ -110,7 +105,6 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
     ```
 
     Args:
-        tokens: of any length.
         cutoff: tokens of a part, at least 2.
 
     Returns:
@@ -132,15 +126,8 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
 def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
     """Split a plain text into blocks, so that pre-training uses all of it; the last block has the remaining tokens.
 
-    Args:
-        tokens: the text.
-        size: number of tokens of a block.
-
     Returns:
         The blocks, `[size]` tokens each but the last.
-
-    Raises:
-        ValueError: `size` is 0.
     """
     return [
         Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())

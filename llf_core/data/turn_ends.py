@@ -53,11 +53,7 @@ class TurnEnds(NamedTuple):
     call: str = ""
 
     def after(self, message: Message) -> str:
-        """The token after a message of the assistant, which rendering appends.
-
-        Args:
-            message: the message.
-        """
+        """The token after a message of the assistant, which rendering appends."""
         return self.call if message.get("tool_calls") else self.reply
 
 
@@ -73,15 +69,6 @@ def find_turn_ends(render: Render, tokenizer: PreTrainedTokenizerBase) -> TurnEn
 
     Args:
         render: renders messages and functions (None for none) to text with the tokenizer's own template.
-        tokenizer: tokenizer of the model.
-
-    Returns:
-        The tokens.
-
-    Raises:
-        DataError: the template exceeds its limits of steps or length.
-        OSError: too many files are open.
-        MemoryError: out of memory.
     """
     stops = _generation_stops(tokenizer)
     return TurnEnds(
@@ -103,16 +90,11 @@ def next_token(
     Args:
         render: renders messages and functions (None for none) to text.
         tokens: tokens to look for.
-        messages: the conversation; its last message follows the response.
         tools: functions that may be called; None for none.
 
     Returns:
         The token; empty if none of `tokens` follows, the response ends with one of them, or the template rewrites it or
         cannot render the conversation.
-
-    Raises:
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     for given in (list(messages), [one | {"parts": [{"type": "text", "text": one["content"]}]} for one in messages]):
         try:
@@ -135,9 +117,6 @@ def _generation_stops(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
     Returns:
         The tokens, without those that the tokenizer does not have.
-
-    Raises:
-        OSError: too many files are open.
     """
     folder = Path(tokenizer.name_or_path or os.devnull)
     ids: list[object] = []

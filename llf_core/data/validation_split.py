@@ -34,24 +34,12 @@ def validation_conversations(
     They are prompts on which a result is compared with its base model: neither was trained on them.
 
     Args:
-        config: config of the run.
-        tokenizer: tokenizer of its model.
         limit: maximum number of conversations, taken from the beginning; None for all.
         processor: processor of its model, if it has one: only then the data may have images, videos or audio.
-
-    Returns:
-        The conversations, one per record, in the order of the evaluation examples.
 
     Raises:
         DataError: there are no evaluation examples, they are plain text, they are streamed, or a data set cannot be
             read.
-        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, or the cache cannot be written.
-        KeyError: a record is no longer in its data set, or can no longer be used.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
-        MemoryError: out of memory.
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):
@@ -80,24 +68,12 @@ def conversations_at(
     Prepared examples have only their tokens, and an evaluation needs messages and the other columns.
 
     Args:
-        config: config by which they were prepared; not streamed.
-        tokenizer: tokenizer by which they were prepared.
-        names: names of their data sets.
         places: number of the data set in `names` and index of the record, of each.
         processor: processor by which they were prepared; None for a model of text.
 
     Returns:
         The conversation and the record of each place. A record that is no longer there, or that has changed since and
         cannot be used any more, is missing.
-
-    Raises:
-        DataError: a data set cannot be read any more.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file can no longer be opened.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
-        MemoryError: out of memory.
     """
     builder = Builder(
         EncodingSettings.of(config),

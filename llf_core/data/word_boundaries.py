@@ -21,18 +21,7 @@ WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202
 
 
 def byte_offsets(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Byte offsets (UTF-8) of each text in the concatenation, and of positions in it.
-
-    Args:
-        texts: texts to concatenate.
-        places: positions in each text, in characters.
-
-    Returns:
-        For each text its first byte, and the byte of each of its positions.
-
-    Raises:
-        ValueError: `texts` and `places` differ in length, or a text is not valid Unicode.
-    """
+    """Byte offsets (UTF-8) of each text in the concatenation, and of positions in it."""
     found, start = [], 0
     for text, own in zip(texts, places, strict=True):
         if text.isascii():

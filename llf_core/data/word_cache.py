@@ -80,15 +80,10 @@ class CachedTokenizer(FastTokenizer):
         Each distinct word is tokenized once, which is faster for texts that repeat words.
 
         Args:
-            texts: the texts.
             cuts: positions in characters at which each text is split, ascending.
 
         Returns:
             Token ids `[tokens]` of all pieces, int32, the same as without the cache, and the bounds of the pieces.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `cuts` differ in length, or a text is not valid Unicode.
         """
         places = byte_offsets(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
@@ -102,16 +97,11 @@ class CachedTokenizer(FastTokenizer):
         Each distinct word is tokenized once, which is faster for texts that repeat words.
 
         Args:
-            texts: the texts.
             parts: for each text, parts `[start, end)` in characters.
 
         Returns:
             For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens, as without the
             cache.
-
-        Raises:
-            DataError: the tokenizer fails on a text.
-            ValueError: `texts` and `parts` differ in length, or a text is not valid Unicode.
         """
         places = byte_offsets(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)
@@ -205,9 +195,6 @@ def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | Non
     """Fast implementation of a tokenizer, with a word cache if its pattern splits texts before spaces.
 
     A preparation calls it instead of the tokenizer, which makes Python objects for each token.
-
-    Args:
-        tokenizer: tokenizer of the model.
 
     Returns:
         The implementation, which gives the same token ids; None for a slow tokenizer.

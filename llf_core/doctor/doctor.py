@@ -21,7 +21,6 @@ class Doctor:
     """Checks a live run for problems, for a view or a command that polls it. Each check reads only new data.
 
     Args:
-        folder: the run.
         memory_limit: available bytes, 0 if unknown; GPU memory is not known here.
     """
 
@@ -45,11 +44,6 @@ class Doctor:
 
         Returns:
             New findings, in the order of `RULES`.
-
-        Raises:
-            BrokenRunError: the run has no readable status.
-            OSError: a file of the run cannot be read.
-            PluginError: two installed packages declare the same plug-in.
         """
         moment = time.monotonic() if now is None else now
         status = self._reader.status()
@@ -63,12 +57,7 @@ class Doctor:
         return found
 
     def outcome(self) -> str | None:
-        """What the curves say against the result of a run that ends now; None if nothing.
-
-        Raises:
-            BrokenRunError: the run has no readable status.
-            OSError: a file of the run cannot be read.
-        """
+        """What the curves say against the result of a run that ends now; None if nothing."""
         metrics = self._read_metrics(self._reader.status(), time.monotonic())
         found = (rule.look(metrics) for rule in RULES if rule.applies_to(metrics.stage))
         return next((finding.outcome for finding in found if finding is not None and finding.outcome), None)

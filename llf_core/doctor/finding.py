@@ -12,8 +12,6 @@ class Finding:
 
     Attributes:
         rule: name of the rule; each rule is reported once per attempt.
-        message: one sentence with the numbers.
-        fix: what to do, one sentence.
         change: changes that can be applied to the live run, see `llf_core.runs.change_journal.check_changes`.
         config: changes for the next run's config.
         until: step from which on it no longer applies; None if it stays.

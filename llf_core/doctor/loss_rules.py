@@ -109,9 +109,6 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
 
     Returns:
         The finding; None if neither holds, or no loss is logged.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     _, trained = metrics.line("trained_tokens")
     _, tokens = metrics.line("tokens")
@@ -136,9 +133,6 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
 
     Returns:
         The finding; None if one of them is above 0, fewer are logged, or no token is in the loss.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     steps, norms = metrics.line("grad_norm")
     if len(norms) < CONSECUTIVE or norms[-CONSECUTIVE:].any() or nothing_learned(metrics):
@@ -176,15 +170,11 @@ def diverged(metrics: RunMetrics, *, known_start: bool = False) -> Finding | Non
     for `CONSECUTIVE` values, and for as many as came before, has diverged whatever the noise.
 
     Args:
-        metrics: metrics of the run.
         known_start: whether the first loss hardly depends on its batch (ln 2 of DPO): a median above `BROKEN` times it
             then suffices.
 
     Returns:
         The finding; None if the loss has not risen so far, or fewer than `CONSECUTIVE + 1` values are logged.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     _, loss = metrics.likelihood()
     ends = range(max(CONSECUTIVE + 1, len(loss) - LOOKBACK), len(loss) + 1)
@@ -243,9 +233,6 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
     Returns:
         The finding; None if one of these does not hold, the run is not at its middle, or fewer than `4 * WINDOW` values
         are logged.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     steps, loss = metrics.likelihood()
     usual = LOW_RATES.get(str(metrics.config.get("finetuning_type")), LOW_RATE)
@@ -272,7 +259,6 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
     Its median is that of the 50 logged values before them.
 
     Args:
-        metrics: metrics of the run.
         fades: whether the norm normally decreases towards 0, so that a hard batch stands out: it must then be `SPIKE`
             times the median of the first 20 values too.
 
@@ -304,15 +290,11 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
     Each must exceed it by the factor `GAP` and by `least`.
 
     Args:
-        metrics: metrics of the run.
         least: minimum rise in the unit of the loss (nats for a likelihood), since relative changes near 0 are noise.
 
     Returns:
         The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps, at least one,
         unless the run ends by then; None if the loss does not rise, or fewer than four evaluations are logged.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     steps, loss = metrics.likelihood("eval_")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
@@ -461,9 +443,6 @@ def stalled(metrics: RunMetrics) -> Finding | None:
 
     Returns:
         The finding; None while the step takes less time, or where the run has ended or its usual speed is unknown.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     usual = metrics.step_seconds
     if metrics.stage is not None and metrics.stage.completion_limit:  # steps that sample completions are longer

@@ -104,7 +104,6 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
     All of the last `WINDOW` values must be above `high` and above `RAN` times the median of the first half.
 
     Args:
-        metrics: metrics of the run.
         high: nats that a good run does not reach.
         of: what the KL is averaged over, for the message: `a completion` (summed over its tokens), or `a token`.
 
@@ -183,9 +182,6 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
 
     Returns:
         The finding; None if one of them is lower, or fewer are logged.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     steps, cut = metrics.line("completions/clipped_ratio")
     if not len(cut):

@@ -22,9 +22,6 @@ def with_loss(*kinds: LossKind) -> Stages:
 
     Args:
         *kinds: values of `StageDeclaration.loss_kind`.
-
-    Returns:
-        A predicate of a stage's declaration.
     """
     return lambda stage: stage.loss_kind in kinds
 

@@ -26,12 +26,8 @@ class RunMetrics:
 
     Attributes:
         series: (steps `[n]`, values `[n]`) by name, as logged; see `metrics.jsonl`.
-        step: completed steps.
-        total: planned steps.
-        running: whether the run is training.
         idle: seconds since the doctor first saw this step, or since the last progress within it.
         step_seconds: recent duration of a step; 0 if unknown.
-        config: the flat config.
         data: the counts of the event `data`.
         learning_rate: current peak of the schedule; 0 if unknown.
         memory_limit: available bytes, 0 if unknown.
@@ -53,9 +49,6 @@ class RunMetrics:
         """The declaration of the run's stage; None if it is a plug-in that is not installed here.
 
         Rules ask it for traits, never for a stage's name.
-
-        Raises:
-            PluginError: two installed packages declare the same stage.
         """
         return declared(StageDeclaration).get(str(self.config.get("stage") or "sft"))
 
@@ -66,9 +59,6 @@ class RunMetrics:
 
         Args:
             prefix: `eval_` for that of the evaluations.
-
-        Raises:
-            PluginError: two installed packages declare the same stage.
         """
         return self.line(prefix + ("loss" if self.stage is None else self.stage.likelihood_metric(self.config)))
 

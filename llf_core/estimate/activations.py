@@ -44,10 +44,7 @@ class TrainingPass:
         autocast: whether weights have another dtype than the compute dtype.
         trains_base: whether weights of the layers themselves are trained, not only adapters.
         rank: LoRA rank; 0 without an adapter.
-        fast: whether the fast path is used.
-        on_cpu: whether attention runs on the CPU.
         first: index of the first trained layer; layers below store no activations.
-        checkpointing: whether gradient checkpointing is on.
         tied: whether the embedding is trained and is the output head too.
         patches: patches of the images of the micro-batch, which are the positions of an encoder.
         trains_encoder: whether the encoder is trained, so that its layers store activations too.
@@ -78,10 +75,6 @@ def activation_bytes(model: Architecture, step: TrainingPass) -> int:
     With gradient checkpointing only the input of each layer is stored, plus the activations of the layer that is being
     recomputed (arXiv 1604.06174, section 4). The formula is ours; its factors are measured, see `OVERHEAD`.
 
-    Args:
-        model: sizes of the model.
-        step: settings of the pass.
-
     Returns:
         Bytes, without the logits (see `head_bytes`); layers below `step.first` count as 0.
     """
@@ -99,13 +92,6 @@ def encoder_bytes(encoder: Architecture, step: TrainingPass) -> int:
 
     A frozen encoder stores nothing, since no gradient passes through it; the activations of its layers have been freed
     before those of the decoder exist.
-
-    Args:
-        encoder: sizes of the encoder.
-        step: settings of the pass.
-
-    Returns:
-        Bytes of its layers, whose attention stores no matrix of probabilities.
     """
     if not step.trains_encoder:
         return 0
@@ -120,12 +106,8 @@ def layer_bytes(model: Architecture, step: TrainingPass) -> float:
     activations, which are float32; plus, on the CPU's fast path, the attention probabilities.
 
     Args:
-        model: sizes of the model.
         step: settings of the pass: `width`, `fast`, `trains_base`, `autocast` and `rank`; on the CPU's fast path
             `longest` too.
-
-    Returns:
-        Bytes per token.
     """
     numbers = model.inner + NORM_STATES * model.hidden
     kept = numbers * step.width * OVERHEAD[step.fast, step.trains_base, step.autocast]
@@ -140,9 +122,6 @@ def kept_keys(longest: int) -> float:
 
     A long document takes less memory a token than a short one, since blocks with more than `KEPT` keys are computed
     again in the backward pass.
-
-    Args:
-        longest: tokens of the document.
 
     Source:
         `llf_core.acceleration.kernels.document_layout`, which divides documents into the same blocks.
@@ -159,7 +138,6 @@ def _transient_bytes(model: Architecture, step: TrainingPass) -> float:
     They exist for one layer at a time, so they are counted once, not per layer.
 
     Args:
-        model: sizes of the model.
         step: settings of the pass; only its `width` is used.
 
     Returns:

@@ -39,11 +39,7 @@ def default_threads() -> int:
 
 
 def probe_file() -> Path:
-    """File of the measurements: `llf_core.models.bf16_benchmark` writes it, so that a forecast needs no torch.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """File of the measurements: `llf_core.models.bf16_benchmark` writes it, so that a forecast needs no torch."""
     return home() / "cache" / "probe.json"
 
 
@@ -55,10 +51,6 @@ def probe_key(flags: str, threads: int) -> str:
 
     Args:
         flags: the instructions that torch uses, such as `AVX512`.
-        threads: number of compute threads.
-
-    Raises:
-        PackageNotFoundError: torch is not installed.
     """
     return f"{cpu_name()} | {flags} | torch {metadata.version('torch')} | {threads} threads"
 
@@ -67,13 +59,6 @@ def cached_speedup(threads: int) -> float | None:
     """Speedup of bfloat16 over float32 as a run has measured it; None before the first one.
 
     Only a measurement of this CPU with the installed version of torch and as many threads counts.
-
-    Args:
-        threads: number of compute threads.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     try:
         begin, _, end = probe_key("\0", threads).partition("\0")

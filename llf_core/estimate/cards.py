@@ -26,13 +26,10 @@ class Card:
 
     Attributes:
         name: as a part of the name that its driver reports.
-        size: GB of its name.
-        memory: MiB.
         flops: dense operations a second in half precision.
         bandwidth: bytes a second of its memory.
         link: bytes a second in one direction to the other cards of its machine.
         network: bytes a second in one direction between machines, all ports of one together.
-        machine: cards of a machine.
     """
 
     name: str

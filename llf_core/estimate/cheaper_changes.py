@@ -29,9 +29,6 @@ class Change:
     """A change of a config that saves memory.
 
     Attributes:
-        label: what it does, as the label of a button.
-        cost: what it costs, as a sentence.
-        changes: values by key.
         memory: bytes that the run needs with it.
     """
 
@@ -55,8 +52,6 @@ class Candidate:
     """A kind of change, before it is known whether it is possible and enough.
 
     Attributes:
-        label: what it does.
-        cost: what it costs.
         values: makes the values by key, the mildest first; none where it does not apply.
     """
 
@@ -72,7 +67,6 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
     in their order until the run fits. A change that the rules of a config refuse is left out.
 
     Args:
-        config: the config that does not fit.
         needed: forecasts the bytes that a config needs; None if they are unknown. A change for which it raises a
             `ConfigError` or another `ValueError` is left out too.
         room: bytes that the run may need.
@@ -80,11 +74,6 @@ def cheaper_changes(config: RunConfig, needed: Callable[[RunConfig], int | None]
     Returns:
         At most `MOST_CHANGES` changes, each of which is enough alone; else one that combines several; empty if nothing
         is enough.
-
-    Raises:
-        Exception: whatever else `needed` raises.
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
     tries = _Tries(config, needed)
     found = []
@@ -123,7 +112,6 @@ class _Tries:
     """Changes of a config with the memory that they need, each of which is forecast once.
 
     Args:
-        config: the config.
         needed: forecasts the bytes that a config needs.
     """
 

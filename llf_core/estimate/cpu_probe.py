@@ -34,10 +34,6 @@ def thread_flops() -> float:
 
     Products of matrices `[64, 64]` are timed, since threads that wait for each other would make larger ones a hundred
     times slower on a busy machine. The fastest are kept in `LLF_HOME/cache/cpu_speed.json`.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     generator = np.random.default_rng(0)
     left, right = (generator.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
@@ -51,10 +47,6 @@ def cpu_values() -> float:
 
     What is not a product in a step, such as norms and activation functions, is bound by this speed: that of caches.
     The fastest is kept in `LLF_HOME/cache/cpu_speed.json`.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     left, right, result = (np.ones(VALUES, np.float32) for _ in range(3))
     return _fastest("sums", VALUES, lambda: np.add(left, right, out=result))
@@ -65,11 +57,6 @@ def _fastest(name: str, amount: int, operate: Callable[[], object]) -> float:
 
     Each process measures once, in 0.05 s or, where an earlier one has, in 0.01 s; what other processes use at that
     moment does not lower it.
-
-    Args:
-        name: name of the operation in the file.
-        amount: what one call does.
-        operate: the operation.
     """
     path = home() / "cache" / "cpu_speed.json"
     key = f"{cpu_name()} | numpy {np.__version__} | {name}"

@@ -28,16 +28,11 @@ def products_per_second(device: Device, threads: int) -> tuple[float, str]:
     Those of a CPU are timed and kept, see `thread_flops`.
 
     Args:
-        device: the device.
         threads: number of compute threads on a CPU; more than its cores are no faster.
 
     Returns:
         The number: on a CPU the fastest float32 products, of which `step_time.CPU_SHARE` remains in a step; elsewhere
         what training reaches in half precision. And where it comes from, as a part of a sentence.
-
-    Raises:
-        OSError: too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if device.kind == "cpu":
         return min(threads, cores()) * thread_flops(), "matrix products timed on this CPU"

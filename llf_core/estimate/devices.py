@@ -49,7 +49,6 @@ class Device:
         total: bytes of memory, limits of a container included.
         free: bytes that a run could allocate now.
         bf16: whether it computes in bfloat16; None where only a measurement tells.
-        count: number of equal devices.
     """
 
     kind: DeviceKind
@@ -67,7 +66,6 @@ class Precision:
     Attributes:
         dtype: compute dtype, `float32`, `bfloat16` or `float16`.
         autocast: whether autocast is used, so that trained weights are float32.
-        reason: one sentence for a person.
     """
 
     dtype: str
@@ -116,11 +114,6 @@ def precision_of(config: RunConfig, device: Device) -> Precision:
 
     Args:
         config: for `pure_bf16`, `bf16`, `fp16` and `threads`.
-        device: the device.
-
-    Raises:
-        OSError: too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     requested = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
     if requested is not None:

@@ -23,17 +23,9 @@ def forecast_disk(config: RunConfig) -> int | None:
 
     Counted are the checkpoints that exist at the same time (weights and the state of the optimizer) and the result.
 
-    Args:
-        config: the run's config.
-
     Returns:
         Bytes, an upper bound without the copy in `output_dir` and without downloads; None if nothing tells the sizes of
         the model, or the method cannot say how many parameters it trains.
-
-    Raises:
-        ModelSizeError: a file of the model has a size that no model has.
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same plug-in.
     """
     sizes = model_sizes(config.model.model_name_or_path, config.model.cache_dir)
     weights = None if sizes is None else sizes.weights

@@ -24,7 +24,6 @@ class ExampleLengths:
     Attributes:
         lengths: `[n]` int64, ascending, tokens before truncation, at least one; all examples, or quantiles of them.
         examples: number of training examples, without those that are held out for evaluation; None if unknown.
-        basis: how they are known, as a sentence.
         exact: whether they were counted by the tokenizer.
         patches: patches of the images and videos of the example that has most, which are the positions of a model's
             encoder.
@@ -56,10 +55,6 @@ class ExampleLengths:
 
         A padded batch is as long as its longest example, and its time goes by that.
 
-        Args:
-            batch: examples of a micro-batch.
-            cutoff: tokens.
-
         Source:
             The expected largest of `batch` independent draws (David and Nagaraja, Order Statistics, section 2.1).
         """
@@ -78,7 +73,6 @@ class ExampleLengths:
 
         Args:
             batch: examples of a micro-batch, at least 1.
-            cutoff: tokens.
         """
         batch = self.rows(batch)
         each = max(1.0, (self.examples or len(self.lengths)) / len(self.lengths))
@@ -95,9 +89,6 @@ def of_lengths(
     Args:
         lengths: `[n]` int64, tokens before truncation, in any order; at least one.
         examples: number of examples; None: `n`.
-        basis: how they are known, as a sentence.
-        exact: whether they were counted by the tokenizer.
-        patches: patches of the images and videos of the example that has most.
 
     Raises:
         ValueError: `lengths` is empty.

@@ -32,10 +32,6 @@ class Kernels:
     """A package with fast kernels.
 
     Attributes:
-        module: name to import.
-        package: name on PyPI.
-        layers: layers that it computes.
-        command: command that installs it.
         types: values of `model_type` that use it.
     """
 
@@ -59,15 +55,11 @@ def kernel_problems(config: RunConfig, devices: tuple[Device, ...] | None = None
     Without them transformers computes the same in PyTorch, without a word and several times slower.
 
     Args:
-        config: a valid config.
         devices: the machine's devices, at least one; None for those that are found.
 
     Returns:
         A warning beside the model, unless it is neither on this machine nor in the catalog; and an error beside
         `flash_attn` if it names a package that is missing. Nothing if the run would use no NVIDIA GPU.
-
-    Raises:
-        OSError: too many files are open.
     """
     if device_of(config, find_devices() if devices is None else devices).kind != "cuda":
         return ()

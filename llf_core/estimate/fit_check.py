@@ -37,19 +37,8 @@ def check_fit(
     products, which are kept in `LLF_HOME/cache`, and reads the headers of the model's files.
 
     Args:
-        config: the run's config.
         lengths: lengths of its examples; None: as a past run counted them, else `cutoff_len`.
         devices: devices of the machine, at least one; None for those that are found.
-
-    Returns:
-        The forecast; without memory and time if the sizes of the model are unknown.
-
-    Raises:
-        ModelSizeError: a file of the model has a size that no model has.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a weight file of the model cannot be read, the disk of `LLF_HOME` cannot be examined, or the working
-            directory was removed.
-        PluginError: two installed packages declare the same method.
     """
     found = find_devices() if devices is None else devices
     device = device_of(config, found)

@@ -23,9 +23,6 @@ class MemoryParts:
 
     Attributes:
         weights: the model's own weights, and those of a frozen second model.
-        adapters: weights of adapters.
-        gradients: gradients of trained weights.
-        optimizer: the optimizer's state.
         activations: what the forward pass keeps for the backward pass.
         logits: logits, their float32 copy and gradient.
         communication: what one of several processes holds for the others, see `strategies.communication_bytes`.
@@ -52,7 +49,6 @@ class Room:
     """Memory of a device beside what a run needs of it.
 
     Attributes:
-        device: its name.
         kind: `cpu`, `cuda` or `mps`.
         free: bytes that are free now.
         usable: bytes of `free` that a run is started with: all but a margin of 10 %.
@@ -83,7 +79,6 @@ class Duration:
         low: seconds that are expected at least; None if unknown.
         high: seconds that are expected at most; None if unknown.
         spread: factor between the forecast and either end of the range.
-        basis: where it comes from, as a sentence.
         computed: seconds of a step without waiting for other processes.
         sent: bytes that each of several processes sends in a step.
         sending: seconds that its link takes for them; most may pass while it computes.
@@ -107,7 +102,6 @@ class StrategyForecast:
     """What each process needs and sends with a strategy.
 
     Attributes:
-        strategy: its name in a config.
         memory: peak memory of a process by part.
         sent: bytes that it sends in an optimizer step.
         sending: seconds that its link takes for them.
@@ -133,14 +127,12 @@ class FitCheck:
         disk: bytes that the run takes at most, see `forecast_disk`; None if unknown.
         disk_free: bytes that are free where runs are kept.
         duration: forecast of time; None where there is none of memory.
-        checkpointing: whether gradient checkpointing would be on.
         precision: dtype of the computation, and why, as a part of a sentence.
         basis: what the forecast is from, a sentence each: model, data, device.
         changes: what would make the run fit, the cheapest first; empty if it fits.
         exact: whether the sizes are the model's own, not those of a typical one.
         state: the run as it would stand in the table of past runs, without measured numbers; None if unknown.
         loading: peak while the model is loaded; None where loading needs no more than training.
-        processes: number of processes; memory is that of each.
         strategies: what each strategy takes of a process; empty with one process.
     """
 

@@ -37,23 +37,12 @@ class Forecaster:
     """The parts of a forecast for one config, lengths and device, from which `check_fit` is put together.
 
     Attributes:
-        config: the run's config.
-        lengths: lengths of its examples.
-        device: where it would run.
-        precision: in which precision.
         sizes: sizes of the model; None if unknown.
         step: the largest step; None if the sizes are unknown, or the method cannot say how many parameters it trains.
     """
 
     def __init__(self, config: RunConfig, lengths: ExampleLengths, device: Device) -> None:
-        """Find the sizes of the model and derive its largest step.
-
-        Raises:
-            ModelSizeError: a file of the model has a size that no model has.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a weight file of the model cannot be read, or too many files are open.
-            PluginError: two installed packages declare the same method.
-        """
+        """Find the sizes of the model and derive its largest step."""
         self.config, self.lengths, self.device = config, lengths, device
         self.precision: Precision = precision_of(config, device)
         self.sizes: ModelSizes | None = model_sizes(config.model.model_name_or_path, config.model.cache_dir)
@@ -107,11 +96,6 @@ class Forecaster:
 
         Returns:
             The parts, None if they are unknown; and whether it is on, which is what the config says if they are.
-
-        Raises:
-            OSError: too many files are open.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         training, model = self.config.training, self.config.model
         requested = training.gradient_checkpointing
@@ -127,16 +111,8 @@ class Forecaster:
 
         Weights, gradients and optimizer state follow from shapes, so only activations, logits and workspace change.
 
-        Args:
-            checkpointing: whether gradient checkpointing is on.
-
         Returns:
             The parts, as computed where no past run has the same settings; None if the step is unknown.
-
-        Raises:
-            OSError: too many files are open.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         found, like = self.uncorrected_memory(checkpointing=checkpointing), self.like(checkpointing=checkpointing)
         if found is None or like is None:
@@ -153,11 +129,7 @@ class Forecaster:
         )
 
     def mean_tokens(self) -> float:
-        """Tokens of a process's optimizer step on average, sampled completions included, which tell its time.
-
-        Raises:
-            PluginError: two installed packages declare the same plug-in.
-        """
+        """Tokens of a process's optimizer step on average, sampled completions included, which tell its time."""
         config, stage = self.config, stage_of(self.config)
         rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
         if packs_examples(config):
@@ -170,9 +142,6 @@ class Forecaster:
 
         With packing it is an estimate from the mean length of the examples and `PACKED_FILL`. The time of a run is that
         of a step times this number.
-
-        Raises:
-            PluginError: two installed packages declare the same plug-in.
         """
         training, data = self.config.training, self.config.data
         if training.max_steps > 0:
@@ -190,16 +159,10 @@ class Forecaster:
         Past runs are compared with it, and it becomes their newest one when the run ends.
 
         Args:
-            checkpointing: whether gradient checkpointing is on.
             tokens: tokens of a step on average; None for `mean_tokens`.
 
         Returns:
             The entry, with the computed time as its `seconds` and 0 as its `memory`; None if the step is unknown.
-
-        Raises:
-            OSError: too many files are open.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         if self.step is None or self.sizes is None:
             return None
@@ -232,16 +195,7 @@ class Forecaster:
         return step_seconds(config, step, computed, self.lengths.mean(cutoff), checkpointing=checkpointing)
 
     def duration(self, *, checkpointing: bool) -> Duration | None:
-        """Forecast the time of the run, corrected by past runs; None if the step is unknown.
-
-        Args:
-            checkpointing: whether gradient checkpointing is on.
-
-        Raises:
-            OSError: too many files are open.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        """
+        """Forecast the time of the run, corrected by past runs; None if the step is unknown."""
         like, sent = self.like(checkpointing=checkpointing), self.traffic
         if like is None or self.step is None or sent is None:
             return None

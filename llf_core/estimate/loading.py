@@ -59,10 +59,6 @@ def forecast_loading(config: RunConfig, step: PlannedStep) -> Loading | None:
     resident beside the quantized weights; they are released when the last layer is quantized. HQQ's solver takes
     memory for the largest layer beside them. An ordinary model is not read before its first step, and needs no more.
 
-    Args:
-        config: for the quantizer.
-        step: the largest step, for the model, its quantized weights and the device.
-
     Returns:
         The peak; None for a model that is neither sharded nor quantized while it is loaded onto the CPU.
     """

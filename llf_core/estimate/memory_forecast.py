@@ -57,11 +57,7 @@ class Forecast:
 
     Attributes:
         base: the process itself: Python, its libraries, and on a CPU the products that it compiles.
-        weights: all weights; trained ones in their own precision.
-        gradients: gradients of the trained weights.
-        optimizer: optimizer state.
         activations: activations stored for the backward pass.
-        head: logits.
         communication: what one of several processes holds for the others: whole layers, buckets of gradients.
     """
 
@@ -110,25 +106,18 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     section 3) with the dtypes of LLF. The constants of this module and of `activations` are measured.
 
     Args:
-        model: sizes of the model.
         step: settings of the pass over its largest micro-batch.
         weights: bytes of all weights as loaded.
-        trained: number of trained parameters.
         optimizer: state and gradients of the optimizer; None for those of Adam.
         gradient_width: bytes of a value of a gradient; 4 for float32.
         device: `cpu`, `mps` or `cuda`.
-        quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter, for which PEFT copies the matrix.
         encoder: sizes of the vision encoder of a multimodal model; None without one.
         shares: the processes that train together, and what is divided among them.
-        parameters: number of parameters of the model; used where there are several processes.
 
     Returns:
         The parts in bytes, of one process. Not included: 8-bit matrix products, and attention that stores the whole
         attention matrix.
-
-    Raises:
-        KeyError: an unknown device.
     """
     optimizer = optimizer or OptimizerMemory(trained * ADAM_BYTES, trained)
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
@@ -174,10 +163,6 @@ def head_bytes(model: Architecture, step: TrainingPass) -> int:
 
     With a large vocabulary this part exceeds all activations, so it is counted apart from them.
 
-    Args:
-        model: sizes of the model.
-        step: settings of the pass.
-
     Returns:
         Bytes of the logits, their float32 copy and their gradient.
     """
@@ -191,8 +176,6 @@ def weight_bytes(model: Architecture, parameters: int, *, width: int, each: floa
     Quantization leaves embedding, output head and other weights outside the layers in the unquantized dtype.
 
     Args:
-        model: sizes of the model.
-        parameters: number of parameters, including those outside the layers.
         width: bytes of an unquantized parameter.
         each: bytes of a quantized weight with its scales, see `Quantizer.bytes_per_weight`; None if not quantized.
     """

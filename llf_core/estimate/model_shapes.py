@@ -34,13 +34,8 @@ class Architecture:
     """Sizes of a decoder.
 
     Attributes:
-        hidden: hidden size.
-        layers: number of transformer layers.
         inner: sum over the linear layers of one layer of the dimension that is not the hidden size.
-        linears: number of linear layers of one layer.
         largest: number of parameters of the largest linear layer.
-        heads: number of attention heads.
-        vocabulary: number of rows of the embedding.
         outer: number of parameters outside the layers.
     """
 
@@ -65,10 +60,6 @@ def language_weights(weights: Shapes, settings: Mapping[str, object]) -> Shapes:
     Args:
         weights: shape of every weight by name.
         settings: content of `config.json`.
-
-    Returns:
-        The weights without those of encoders and projectors; all weights of a model of text alone, or where no layers
-        would be left.
     """
     if not is_multimodal(settings):
         return weights
@@ -129,11 +120,6 @@ def architecture(weights: Shapes, settings: Mapping[str, object] | None = None) 
 
     Returns:
         The sizes; None if the names show no layers or no embedding.
-
-    Raises:
-        ValueError: a number in `settings` is not one.
-        TypeError: likewise.
-        OverflowError: likewise, an infinite number.
     """
     settings = _text(settings or {})
     outer = {name: shape for name, shape in weights.items() if not LAYER.search(name)}

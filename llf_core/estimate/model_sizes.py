@@ -52,9 +52,6 @@ class ModelSizes:
 
     Attributes:
         weights: shape of each weight by name.
-        model: sizes of the decoder.
-        basis: how they are known, as a sentence.
-        exact: whether they are those of the model, not of a typical one of its size.
         float32: whether weights are stored in float32, in which trained ones then are loaded.
         packed_bytes: bytes of the weights if they are quantized in the files and stay so in memory; else None.
         language: shapes of the weights of the language model alone; None for a model of text.
@@ -92,10 +89,6 @@ def model_sizes(name: str, cache_dir: str | None = None) -> ModelSizes | None:
 
     Returns:
         The sizes; None if nothing tells them.
-
-    Raises:
-        ModelSizeError: a file names a size that no model has.
-        OSError: a weight file of the model cannot be read.
     """
     if name == EMBEDDED:
         return _sizes(weight_shapes(name) or {}, read_model_config(name), "The embedded model's published sizes.")
@@ -130,12 +123,7 @@ def named_parameters(name: str) -> float | None:
 
 @functools.lru_cache(maxsize=16)
 def _of_folder(folder: Path, _changed: tuple[tuple[str, int, int], ...]) -> ModelSizes | None:
-    """Cached until a file changes, since a form asks after every key press.
-
-    Raises:
-        ModelSizeError: a file names a size that no model has.
-        OSError: a weight file cannot be read.
-    """
+    """Cached until a file changes, since a form asks after every key press."""
     settings = config_of(folder)
     check_sizes(settings)
     if is_quantized(settings) and (weights := shapes_from_config(settings) or {}):
@@ -160,11 +148,7 @@ def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _sizes(weights: Shapes, settings: dict[str, object], basis: str, *, exact: bool = True) -> ModelSizes | None:
-    """Sizes of the weights; None if they show no decoder.
-
-    Raises:
-        ModelSizeError: there are more parameters than in any model, or `settings` names no numbers.
-    """
+    """Sizes of the weights; None if they show no decoder."""
     total = count(weights)
     if total > MOST_PARAMETERS:
         raise ModelSizeError(

@@ -40,18 +40,13 @@ class PastRun:
 
     Attributes:
         time: when it ended, Unix seconds.
-        device: name of the device.
         method: `finetuning_type`, the quantization if there was one, and `optim`.
-        stage: its stage.
-        parameters: number of parameters of the model.
         tokens: mean tokens of a step.
-        checkpointing: whether gradient checkpointing was on.
         uncorrected_seconds: forecast of a step's seconds without this table, of its true number of tokens.
         seconds: mean seconds of a step, without pauses.
         uncorrected_memory: forecast of the peak memory without this table, bytes; 0 if unknown.
         memory: measured peak, bytes; 0 if unknown.
         data: key of the data set as it was read, see `data_key`.
-        examples: number of training examples.
         quantiles: lengths of the examples before truncation, ascending, tokens.
         measured: whether it was a measurement of a few steps, not a whole run.
         patches: patches of the images and videos of the example that has most.
@@ -85,7 +80,6 @@ class Correction:
     """Factor by which a forecast is multiplied.
 
     Attributes:
-        factor: the factor.
         spread: factor of uncertainty: the truth is expected between the forecast divided by it and times it.
         runs: number of runs it is from; 0 if no run says anything.
     """
@@ -96,11 +90,7 @@ class Correction:
 
 
 def table_file() -> Path:
-    """File of the table, `LLF_HOME/past_runs.json`: runs of one user on one machine share it.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """File of the table, `LLF_HOME/past_runs.json`: runs of one user on one machine share it."""
     return home() / "past_runs.json"
 
 
@@ -109,10 +99,6 @@ def past_runs() -> tuple[PastRun, ...]:
 
     A file that is missing, too large, no regular file (a link too), not JSON or of another `FORMAT` counts as empty.
     Damaged runs in it are left out. Forecasts work without them.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     path = table_file()
     try:
@@ -123,16 +109,7 @@ def past_runs() -> tuple[PastRun, ...]:
 
 
 def add_past_run(run: PastRun) -> None:
-    """Add a run to the table. The file is replaced as a whole under a lock, so that no run is lost and none is half.
-
-    Args:
-        run: the run.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the disk is full, `LLF_HOME` is not writable, or `LLF_HOME_MODE` is not a mode.
-        TimeoutError: another process has held the lock for ten seconds.
-    """
+    """Add a run to the table. The file is replaced as a whole under a lock, so that no run is lost and none is half."""
     path = table_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(".past_runs.lock")):
@@ -179,10 +156,6 @@ def distance(run: PastRun, like: PastRun) -> float | None:
     0 for the same settings; 1 for another method, 0.7 for another stage, 0.5 for twice the parameters, 0.4 for twice
     the tokens of a step and for other checkpointing, added up. The weights are chosen by hand.
 
-    Args:
-        run: the past run.
-        like: the run that is forecast; its measured numbers are not used.
-
     Returns:
         The distance; None if it says nothing, since it ran on another device.
     """
@@ -206,12 +179,7 @@ def correct_seconds(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> C
     a distance of `NEAR`, and grows to `FIRST_SPREAD` at 2 beyond it.
 
     Args:
-        like: the run that is forecast.
         runs: past runs, oldest first; None for the table.
-
-    Raises:
-        OSError: too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Source:
         Kernel regression (Nadaraya 1964; Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd
@@ -244,12 +212,7 @@ def correct_memory(like: PastRun, runs: tuple[PastRun, ...] | None = None) -> Co
     only the least that a run will need, so it never lowers a forecast.
 
     Args:
-        like: the run that is forecast.
         runs: past runs, oldest first; None for the table.
-
-    Raises:
-        OSError: too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     for run in reversed(past_runs() if runs is None else runs):
         apart = distance(run, like)
@@ -264,12 +227,6 @@ def data_key(config: RunConfig) -> str:
 
     By it, the lengths that a past run has counted are found again, unless a file of the data has another size or time
     of change. Of a folder its own files count; of a data set of a hub, its name alone.
-
-    Args:
-        config: the run's config.
-
-    Raises:
-        OSError: the working directory was removed, or too many files are open.
     """
     data = config.data.model_dump(mode="json")
     for name in ("dataset", "cutoff_len", "packing", "eval_dataset", "preprocessing_num_workers", "overwrite_cache"):
@@ -301,12 +258,7 @@ def known_lengths(config: RunConfig, runs: tuple[PastRun, ...] | None = None) ->
     """Lengths of a config's examples as the last run with the same data counted them; None before the first one.
 
     Args:
-        config: the run's config.
         runs: past runs, oldest first; None for the table.
-
-    Raises:
-        OSError: too many files are open, or the working directory was removed.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = data_key(config)
     for run in reversed(past_runs() if runs is None else runs):

@@ -41,15 +41,10 @@ class PlannedStep:
     """The largest step of a run and the model it is made with.
 
     Attributes:
-        sizes: the model.
-        device: where it is made.
         training: settings of the pass, without gradient checkpointing.
         base_weights: bytes of the model's own weights as loaded, and of frozen models beside it.
         adapter_weights: bytes of the weights of adapters.
-        trained: number of trained parameters.
-        optimizer: state and gradients of the optimizer.
         gradient_width: bytes of a value of a gradient.
-        quantized: whether weights are quantized.
         rows: whether single rows of the embedding are trained beside an adapter.
         shares: the processes that train together.
     """
@@ -73,9 +68,6 @@ class PlannedStep:
 
     def memory(self, *, checkpointing: bool) -> Forecast:
         """Forecast the peak memory of the step, with gradient checkpointing or without, which are then compared.
-
-        Args:
-            checkpointing: whether gradient checkpointing is on.
 
         Returns:
             The parts in bytes. `base` is what the process takes on the device before the model is loaded.
@@ -102,20 +94,8 @@ def plan_step(
 ) -> PlannedStep | None:
     """Derive the largest step of a run from its config, so that its memory is known before anything is loaded.
 
-    Args:
-        config: the run's config.
-        sizes: sizes of its model.
-        lengths: lengths of its examples.
-        device: where it would run.
-        precision: in which precision.
-
     Returns:
         The step; None for a method that cannot say without the model how many parameters it trains.
-
-    Raises:
-        OSError: a weight file of a second model cannot be read.
-        ModelSizeError: the `config.json` of a second model has a size that no model has.
-        PluginError: two installed packages declare the same method.
     """
     method, optimizer, stage = method_of(config), optimizer_of(config), stage_of(config)
     weights = sizes.language if sizes.language is not None and _trains_language_alone(config) else sizes.weights
@@ -186,12 +166,7 @@ def largest_step(
     Args:
         config: for the micro-batch, `cutoff_len`, packing, streaming, `fast_path`, the stage, which may compare two
             completions, and the tokens of a completion that it samples.
-        lengths: lengths of the examples.
         padded: whether the model's batches are padded, as those of a multimodal model.
-        unpadded_above: see `ModelSizes`.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     batch, cutoff, stage = config.training.per_device_train_batch_size, config.data.cutoff_len, stage_of(config)
     sequences = 2 if stage.data_kind in {"pairs", "unpaired_preferences"} else 1
@@ -216,13 +191,6 @@ def largest_patches(config: RunConfig, most: int) -> int:
     """Patches of the images of the largest micro-batch; both completions of a pair are read with the images.
 
     They are the positions of the encoder, by which its activations are counted.
-
-    Args:
-        config: for the micro-batch and the stage.
-        most: patches of the images and videos of the example that has most.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     sequences = 2 if stage_of(config).data_kind in {"pairs", "unpaired_preferences"} else 1
     return config.training.per_device_train_batch_size * sequences * most
@@ -232,16 +200,11 @@ def _trained_shapes(config: RunConfig, weights: Shapes, trained: int) -> Shapes:
     """Shape of each trained parameter by name, for the memory of the optimizer.
 
     Args:
-        config: the run's config.
         weights: shape of each weight of the model.
-        trained: number of trained parameters.
 
     Returns:
         The weights of the model, or those that are not frozen; one vector of `trained` values where others are trained;
         empty if the config selects layers that the model does not have.
-
-    Raises:
-        PluginError: two installed packages declare the same method.
     """
     method = method_of(config)
     found = trained_weights(config, weights) if method.selects_blocks else {} if method.frozen_base else weights
@@ -271,15 +234,9 @@ def _further_models(config: RunConfig, sizes: ModelSizes, base: int, width: int,
     """Bytes of the frozen models beside the trained one: a teacher or reward model, and the reference.
 
     Args:
-        config: the run's config.
-        sizes: sizes of the trained model.
         base: bytes of its weights as they are loaded.
         width: bytes of a value of an unquantized frozen weight.
         examples: number of training examples; None if unknown.
-
-    Raises:
-        OSError: a weight file of such a model cannot be read.
-        ModelSizeError: its `config.json` has a size that no model has.
     """
     stage = stage_of(config)
     key, separates = stage.second_model(config), stage.separates_models(config)

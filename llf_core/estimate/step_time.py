@@ -72,14 +72,7 @@ def step_operations(
     loss. The encoder of images is counted by its patches.
 
     Args:
-        config: for method and stage.
-        step: the model and how it is trained.
-        tokens: tokens of the step.
         longest: tokens of an example, on average; its last query sees them all.
-        checkpointing: whether gradient checkpointing is on.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     model, training = step.sizes.model, step.training
     matrices = model.layers * model.inner * model.hidden
@@ -134,18 +127,11 @@ def step_seconds(
 
     Args:
         config: for the number of micro-batches, quantization, method, stage and `threads`.
-        step: the model and how it is trained.
         tokens: tokens of an optimizer step, on average.
         longest: tokens of an example, on average: what attention sees.
-        checkpointing: whether gradient checkpointing is on.
 
     Returns:
         The seconds, and what the speed is known from.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
-        PluginError: two installed packages declare the same plug-in.
     """
     kind = step.device.kind
     threads = threads_of_process(config)

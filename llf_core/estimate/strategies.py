@@ -26,7 +26,6 @@ class Shares:
 
     Attributes:
         name: a key of `llf_core.config.strategies.STRATEGIES`.
-        ranks: number of processes.
     """
 
     name: str = "ddp"
@@ -51,13 +50,6 @@ def communication_bytes(
     DDP: the buckets, which hold all gradients once more. Sharded: the gathered layers, `GATHERED_LAYERS` or all; and
     the weights outside the layers, which stay whole until the backward pass ends, with their gradients and the copy of
     these that is sent.
-
-    Args:
-        shares: the processes.
-        weights: bytes of all weights.
-        outer: bytes of the weights outside the layers, and of their gradients.
-        layer: bytes of the weights of a layer, and of their gradients.
-        gradients: bytes of all gradients.
     """
     if shares.ranks == 1:
         return 0
@@ -74,7 +66,6 @@ class Link:
     Attributes:
         bandwidth: bytes a second in one direction that each process sends within a machine.
         network: bytes a second in one direction between machines, all processes of one together.
-        machine: processes of a machine.
         hop: seconds from one process to the next within a machine, beside the bytes.
         tree_hop: the same in a tree, of messages of few bytes.
         overlaps: whether a process sends while it computes; on a CPU the same cores do both.
@@ -144,11 +135,7 @@ def traffic(shares: Shares, link: Link, size: tuple[int, int], layers: int, pass
     takes fewer. A ring leaves a machine once, so that all its ports together carry what one process sends.
 
     Args:
-        shares: the processes.
-        link: what connects them.
         size: bytes of all weights, and of the gradients.
-        layers: number of layers, each of which is gathered alone.
-        passes: micro-batches of a step.
 
     Source:
         Volumes: ZeRO, arXiv 1910.02054, section 7. Rings: Thakur, Rabenseifner and Gropp, Optimization of Collective

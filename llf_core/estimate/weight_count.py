@@ -17,15 +17,8 @@ if TYPE_CHECKING:
 def trained_parameters(config: RunConfig, weights: Shapes) -> int | None:
     """Count the parameters that a config trains: they determine gradients, optimizer state and checkpoints.
 
-    Args:
-        config: the run's config.
-        weights: shapes of the model's weights by name.
-
     Returns:
         The number; None for a method that cannot say without the model.
-
-    Raises:
-        PluginError: two installed packages declare the same method.
     """
     parameters = method_of(config).trained_parameters
     found = None if parameters is None else parameters(config, weights)
@@ -38,15 +31,8 @@ def new_token_parameters(config: RunConfig, weights: Shapes) -> int:
     Beside an adapter and in a whole model these are the rows of the tokens. `freeze` trains both matrices whole, of
     which `trained_weights` may have counted the old rows.
 
-    Args:
-        config: names the tokens.
-        weights: shapes of the model's weights by name.
-
     Returns:
         The number; 0 without new tokens, or where the tokens or the file that lists them cannot be read.
-
-    Raises:
-        PluginError: two installed packages declare the same method.
     """
     try:
         tokens = len(requested_tokens(config)) if adds_tokens(config) else 0

@@ -27,13 +27,7 @@ EVERY = 0.25  # seconds between two progress reports
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt and the greedy completions of both models.
-
-    Attributes:
-        prompt: user message.
-        base: completion of the base model.
-        tuned: completion of the tuned model.
-    """
+    """A prompt and the greedy completions of both models."""
 
     prompt: str
     base: str
@@ -52,31 +46,13 @@ def answer(
 
     Args:
         folder: run with `output/`.
-        prompts: user messages, each its own conversation.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
         progress: called with a description, the number of generated tokens, and the maximum number; both are 0 while a
             model is loaded.
 
-    Returns:
-        One entry for each prompt, in order.
-
     Raises:
         FileNotFoundError: the run has no result yet.
-        ConfigError: the run's config is no longer valid.
-        ModelError: the base no longer exists, or the run trained a reward model.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        BrokenRunError: the run has no readable status.
         ValueError: there are no prompts, or one has no tokens, as an empty one without a chat template.
-        TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
-        jinja2.TemplateError: the chat template refuses a prompt or exceeds its limits.
-        Exception: any other error of the template's code.
-        RuntimeError: out of memory.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file of a model cannot be read, or the disk is full.
-        MemoryError: out of memory for a model.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        PluginError: two installed packages declare the same name or key.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -123,9 +99,7 @@ class TokenProgress:
         """Report that no token is generated yet.
 
         Args:
-            what: description of the work.
             most: maximum number of tokens.
-            progress: progress callback.
         """
         self._what, self._most, self._progress = what, most, progress
         self._count, self._next = 0, 0.0
@@ -152,19 +126,9 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     """Call `answer` in a child process: the caller loads neither a model nor torch. The completions are stored too.
 
     Args:
-        run_id: id of the run.
-        prompts: user messages, each its own conversation.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
         home: `LLF_HOME`; None for the environment's.
-        progress: see `answer`.
         trust: whether to allow Python code of the model and the run.
-
-    Raises:
-        RuntimeError: the child process failed, or a prompt has a character that it cannot be given; the message says
-            why.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     given = [f"--tokens={max_new_tokens}", "--", run_id, *prompts]
     made = worker_process.run_in_child(MODULE, *given, home=home, progress=progress, trust=trust, of=run_id)
@@ -175,9 +139,6 @@ def main() -> None:
     """Store the completions with the run, and print them or the error: the child process of `answer_in_child`.
 
     Lines of JSON with the progress come before them, as of all of `print_result`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or the completions could not be generated.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")

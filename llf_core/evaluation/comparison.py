@@ -37,10 +37,6 @@ def comparable(base: EvaluationResult, tuned: EvaluationResult) -> bool:
     """Whether two results can be compared example by example: both could be read and are of the same examples.
 
     On other examples a difference would not be that of the models.
-
-    Args:
-        base: a result.
-        tuned: another one.
     """
     return not base.problem and not tuned.problem and base.data.fingerprint == tuned.data.fingerprint
 
@@ -49,7 +45,6 @@ def pairs_of(base: Sequence[ExampleResult], tuned: Sequence[ExampleResult]) -> l
     """Pair the examples that two results have in common, in the order of the first, to compare the models on each.
 
     Args:
-        base: examples of the first result.
         tuned: examples of the second one.
     """
     others = {one.key: one for one in tuned}
@@ -60,13 +55,6 @@ def _measure_named(value: MetricValue) -> StoredMeasure:
     """The measure by which a value of a result was computed, so that the value of other examples can be.
 
     It is the mean of the stored scores where the metric has no statistics of its own or is not installed here.
-
-    Args:
-        value: a metric of a result.
-
-    Raises:
-        MetricError: a package that a metric needs is not installed.
-        PluginError: two packages declare the same name, or an implementation cannot be imported.
     """
     for measure in LOSS_MEASURES:
         if measure.measure.name == value.name:
@@ -81,16 +69,10 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
     """The difference of two results in one metric, by the paired bootstrap, which tells chance from a difference.
 
     Args:
-        value: the metric in one of them.
         pairs: their examples, at least one.
 
     Returns:
         The second less the first, with its interval and verdict.
-
-    Raises:
-        MetricError: a package that the metric needs is not installed.
-        PluginError: two packages declare the same name, or an implementation cannot be imported.
-        ValueError: a loss or score is not finite.
 
     Source:
         Koehn 2004, see `llf_core.metrics.paired.difference`.
@@ -104,12 +86,7 @@ def difference_of(value: MetricValue, pairs: Sequence[ExamplePair]) -> Differenc
 
 
 def score_of(example: ExampleResult, name: str) -> float:
-    """The value of an example in a metric, by which examples are sorted; NaN without one.
-
-    Args:
-        example: the example.
-        name: name of the metric.
-    """
+    """The value of an example in a metric, by which examples are sorted; NaN without one."""
     for measure in LOSS_MEASURES:
         if measure.measure.name == name:
             return measure.of_example(example)
@@ -117,12 +94,7 @@ def score_of(example: ExampleResult, name: str) -> float:
 
 
 def worst_first(examples: Sequence[ExampleResult], value: MetricValue) -> list[ExampleResult]:
-    """Sort examples by a metric, the worst first; those without a value are left out.
-
-    Args:
-        examples: the examples.
-        value: the metric.
-    """
+    """Sort examples by a metric, the worst first; those without a value are left out."""
     found = [(score_of(one, value.name), one) for one in examples]
     sign = 1.0 if value.higher_is_better else -1.0
     kept = [pair for pair in found if not math.isnan(pair[0])]
@@ -130,12 +102,7 @@ def worst_first(examples: Sequence[ExampleResult], value: MetricValue) -> list[E
 
 
 def most_changed_first(pairs: Sequence[ExamplePair], value: MetricValue) -> list[ExamplePair]:
-    """Sort examples by the size of their change in a metric, the largest first; those without a value are left out.
-
-    Args:
-        pairs: the examples.
-        value: the metric.
-    """
+    """Sort examples by the size of their change in a metric, the largest first; those without a value are left out."""
     found = [(abs(score_of(one.tuned, value.name) - score_of(one.base, value.name)), one) for one in pairs]
     kept = [pair for pair in found if not math.isnan(pair[0])]
     return [one for _, one in sorted(kept, key=lambda pair: -pair[0])]

@@ -28,10 +28,8 @@ class EvaluationFile:
     """What a config file asks for.
 
     Attributes:
-        target: its model, with its adapter.
         options: arguments of `llf_core.evaluation.evaluate.evaluate` that the file gives.
         save_dir: folder that gets the results besides that of the model; None for none.
-        notes: what of the file has no effect, in sentences.
     """
 
     target: Target
@@ -44,9 +42,6 @@ def is_config_file(name: str) -> bool:
     """Whether a target on the command line is a config file: a file that ends in `.yaml`, `.yml` or `.json`.
 
     Its keys then say what is measured or exported.
-
-    Args:
-        name: the target.
     """
     path = expanded(name)
     try:
@@ -66,10 +61,6 @@ def read_evaluation(file: Path) -> EvaluationFile:
 
     Raises:
         ConfigError: the file cannot be read, or a key of its model is invalid.
-        TargetError: it names no model.
-        EvaluationError: a value is of another type, or `save_dir` exists.
-        PluginError: two installed packages declare the same name or key.
-        OSError: a path in it cannot be examined, such as one that is too long.
     """
     requested = read(file)
     if requested.problems:

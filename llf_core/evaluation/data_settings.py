@@ -46,14 +46,9 @@ def config_for(  # noqa: PLR0913 - what is read, and how
     Args:
         names: names of the data sets, as in `dataset`.
         run: config of the run; None for defaults.
-        stage: stage whose kind of data they have.
         template: name of the chat template if there is no run; None for the tokenizer's own.
         limit: maximum number of records of each data set, taken from the beginning; None for all.
         dataset_dir: folder of named data sets; None for that of the run.
-
-    Raises:
-        ConfigError: a name or the folder is not valid in a config.
-        PluginError: two installed packages declare the same name or key.
     """
     asked: dict[str, object] = {"stage": stage, "dataset": list(names)} | tokenization_of(run)
     if run is None:

@@ -24,27 +24,15 @@ COLUMN = 44
 
 
 def newest_demo() -> str:
-    """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder of runs cannot be read.
-    """
+    """Id of the newest run on the demo data, so that the report needs no argument; `last` if there is none."""
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
 def stored_answers(run: Run) -> list[Answer]:
     """Read the newest stored completions of base and tuned model for each prompt, without loading a model.
 
-    Args:
-        run: the run.
-
     Returns:
         Prompts that both models have completed; empty if none. Completions without prompt, text or model are left out.
-
-    Raises:
-        OSError: too many files are open.
-        UnreadableError: the stored completions are not a regular file, or the system denies access.
     """
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
@@ -64,20 +52,9 @@ def report_on(run: Run) -> tuple[bool, str]:
     The threshold of its losses is a rule of thumb: a working run falls far below it. Completions that are not stored
     yet are generated in a child process, and stored with the run.
 
-    Args:
-        run: a run that has ended.
-
     Returns:
         Whether it finished with at least 5 logged losses, of which the mean of the last three is below 0.8 times the
         mean of the first three; and the report as text, with completions side by side.
-
-    Raises:
-        BrokenRunError: the run has no readable status.
-        RuntimeError: the process that generates completions failed; the message says why.
-        OSError: the process cannot be started, or too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: the metrics or completions are not a regular file, or the system denies access.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")
@@ -111,9 +88,6 @@ def side_by_side(answers: list[Answer]) -> str:
     """Format completions as plain text for a terminal: base model on the left, tuned model on the right.
 
     Invisible characters are escaped, see `visible`, so that no completion controls the terminal.
-
-    Args:
-        answers: prompts with both completions.
     """
     import textwrap
 

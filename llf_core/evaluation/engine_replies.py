@@ -31,18 +31,11 @@ def collect_replies(
     forgets the prefixes that it keeps.
 
     Args:
-        engine: has the model; it has no other requests.
-        requests: the requests.
-        lengths: length of the prompt of each, in any unit.
         progress: called with the number of replies so far; what it raises is dropped, as of any listener of an engine.
         of_one: kinds of failures that concern a single request, whose reply has them in `failed`.
 
-    Returns:
-        The reply to each request.
-
     Raises:
         EvaluationError: a request failed, as where the model ran out of memory or its logits are not numbers.
-        Exception: whatever the engine raises.
     """
     replies = [CollectedReply() for _ in requests]
     failures: list[Failed] = []

@@ -17,13 +17,7 @@ def check_whole(name: str, value: object, least: int, most: int | None = None) -
     """Check a number that a caller or a file gave, so that a wrong one is a sentence before anything is loaded.
 
     Args:
-        name: name of the parameter, for the message.
-        value: what was given.
-        least: the smallest number.
         most: the largest number; None for no limit.
-
-    Returns:
-        The number.
 
     Raises:
         EvaluationError: it is no integer, or out of range.

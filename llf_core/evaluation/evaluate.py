@@ -44,9 +44,7 @@ class _MeasuredItem(TypedDict):
     """What the child process prints of a complete result.
 
     Attributes:
-        target: number of its target.
         task: number of its task; -1 of data.
-        folder: its folder.
     """
 
     target: int
@@ -98,7 +96,6 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
             their names, or `FILE.py:FUNCTION`.
         tasks: names of tasks, see `llf_core.evaluation.harness.load_tasks.load_tasks`, or files and folders of tasks.
         n_shot: number of solved examples in the prompt of a task; None for the task's own.
-        seed: random seed of the choice of these examples.
         hub: whether the data of tasks may be downloaded from the Hugging Face Hub.
         limit: maximum number of examples of each data set and task, taken from the beginning; None for all.
         max_new_tokens: maximum number of tokens of an answer, at least 1; tasks have their own.
@@ -106,32 +103,15 @@ def evaluate(  # noqa: PLR0913 - what is measured, on what and how
         judge: the judge, see `llf_core.evaluation.judge.judge.judge_of`; None for none.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of models that has not been allowed yet.
-        again: whether to measure again what was measured before.
         progress: called with a description, the number done and the total; an exception in it ends the process.
         on_result: called with the number of a target and each of its results when it is complete, earlier ones first;
             None if nobody waits.
         on_start: called with a function that ends the process, for another thread; `evaluate` then raises
             `RuntimeError`.
 
-    Returns:
-        The results on data in the order of the targets, then those of each task in the same order.
-
     Raises:
-        TargetError: a target is not found, is a reward model, or has no result yet.
-        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, metrics have
-            no answers to score or a judge nothing to compare, or lm-eval is not installed.
-        ValueError: two metrics have the same name, or a function has that of a built-in one.
-        RowsError: the rows are not a table.
-        ConfigError: the config of a run is no longer valid, or a metric is unknown or cannot be stored.
-        RuntimeError: the child process failed; the message says why. Or a path begins with `~`, and the home of that
-            user is unknown.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        OSError: the process cannot be started, or the rows or metrics cannot be written.
-        BrokenRunError: the status of a run cannot be read.
-        UnreadableError: a file of a target is not a regular file.
-        TypeError: a target is of another type, or a metric is no function of an answer.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
+        EvaluationError: there are no targets, a number is out of range, there is no data to measure on, metrics have no
+            answers to score or a judge nothing to compare, or lm-eval is not installed.
     """
     metrics, tasks = _several(metrics), _several(tasks)
     found = tuple(one if isinstance(one, Target) else find_target(one, home_path(home)) for one in _several(targets))
@@ -198,19 +178,6 @@ def with_base(targets: Iterable[str | Path | Run | RunFolder | Target], home: Pa
     Args:
         targets: models, see `llf_core.chat.target.find_target`; a single name needs no list.
         home: `LLF_HOME`; None for the environment's.
-
-    Returns:
-        The base models, each once, then the targets.
-
-    Raises:
-        TargetError: a target is not found, is a reward model, or has no result yet.
-        ConfigError: the config of a run is no longer valid.
-        BrokenRunError: the status of a run cannot be read.
-        UnreadableError: a file of a target is not a regular file.
-        OSError: a file cannot be read.
-        TypeError: a target is of another type.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     found = [one if isinstance(one, Target) else find_target(one, home_path(home)) for one in _several(targets)]
     bases: list[Target] = []
@@ -271,11 +238,7 @@ def _names(on: object, home: Path | str | None) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Measure, and print the results as lines of JSON: the child process of `evaluate`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or the evaluation failed.
-    """
+    """Measure, and print the results as lines of JSON: the child process of `evaluate`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("request")
     asked = parser.parse_args()

@@ -26,9 +26,7 @@ class ExampleReader:
     """Reads the examples of a request, once for each tokenizer and way of rendering.
 
     Args:
-        request: the request.
         first: config of the first run among the targets; None for none.
-        progress: progress callback.
     """
 
     def __init__(self, request: EvaluationRequest, first: RunConfig | None, progress: Progress) -> None:
@@ -43,11 +41,6 @@ class ExampleReader:
 
         Args:
             model: name or folder of the base model; None if its settings name none.
-
-        Raises:
-            ConfigError: the config is not valid without its template.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
         """
         first = self._first
         if first is None or first.data.template is None or first.model.model_name_or_path == model:
@@ -66,24 +59,12 @@ class ExampleReader:
         Read once for each tokenizer, template and rendering, which the targets on one base share.
 
         Args:
-            tokenizer: tokenizer of the base model.
             rendering: config by which they are rendered; None for defaults.
             template: name of the chat template; None for the tokenizer's own.
             processor: processor of a base model that takes images or sound too; None for a model of text.
 
         Raises:
             EvaluationError: there is no validation data, or the data has no answers, or has pictures or sound.
-            ModelError: the tokenizer or processor of the first run is missing or cannot be loaded.
-            UntrustedCodeError: Python code of that model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of that code is larger than a person could review.
-            DataError: the data cannot be read, or yields no example; or the template does not fit.
-            ConfigError: a name or the folder is not valid in a config.
-            UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read, or the cache cannot be written.
-            MemoryError: out of memory.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                plug-in.
         """
         request, first, names = self._request, self._first, self._request.on
         folder = request.dataset_dir

@@ -52,7 +52,6 @@ class EvaluationExample:
     """A record of a data set.
 
     Attributes:
-        source: name of the data set.
         index: number of the record in it, counted from 0.
         parts: its sequences: one, or several if it was split at `cutoff_len`.
         prompt: the messages before the last answer; empty for plain text.
@@ -80,9 +79,6 @@ class EvaluationExamples:
     """The examples that targets are measured on.
 
     Attributes:
-        names: names of the data sets.
-        examples: the examples, in the order of the data.
-        unusable: number of records that gave no example.
         fingerprint: equal for the same records in the same order, whatever tokenizer and template.
         rendering: equal for the same tokens and labels.
     """
@@ -107,21 +103,12 @@ def read_validation(
     The run was not trained on these examples, so their loss says how it does on new text.
 
     Args:
-        run: config of the run.
-        tokenizer: tokenizer of its base model, on which the split depends.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
         progress: called with a data set's name and the number of records read so far; None if nobody watches.
         processor: processor of a model that takes images or sound too; None for a model of text.
 
     Raises:
         EvaluationError: the run has no validation data, it has no answers, or it has pictures or sound.
-        DataError: a data set is missing, or the template does not fit.
-        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, or the cache cannot be written.
-        MemoryError: out of memory.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     if not (run.data.eval_dataset or run.data.val_size):
         raise EvaluationError(
@@ -159,7 +146,6 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
 
     Args:
         names: names of data sets, as in `dataset`.
-        tokenizer: tokenizer of the model.
         run: config of the run that decides how examples are rendered; None for defaults.
         template: name of the chat template if there is no run; None for the tokenizer's own.
         limit: maximum number of examples of each data set, taken from the beginning; None for all.
@@ -167,19 +153,6 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
         held: data set and number of the records that are read; None for all.
         progress: called with a data set's name and the number of records read so far; None if nobody watches.
         processor: processor of a model that takes images or sound too; None for a model of text.
-
-    Raises:
-        EvaluationError: the data has no answers, or has pictures or sound.
-        DataError: a data set is missing, empty, of a kind without answers, or yields no example; or the template does
-            not fit.
-        ConfigError: a name or the folder is not valid in a config.
-        ValueError: `held` has a data set that is not among `names`.
-        UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, or the cache cannot be written.
-        MemoryError: out of memory.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     most = limit if held is None else None
     config, prepared = _prepared(names, tokenizer, run, template, most, dataset_dir, progress, processor)
@@ -188,11 +161,7 @@ def read_examples(  # noqa: PLR0913 - what is read, and how
 
 
 def validation_names(run: RunConfig) -> tuple[str, ...]:
-    """Names of the data sets that a run's validation data is part of, which are read to find its records.
-
-    Args:
-        run: config of the run.
-    """
+    """Names of the data sets that a run's validation data is part of, which are read to find its records."""
     return tuple(run.data.eval_dataset or run.data.dataset or ())
 
 

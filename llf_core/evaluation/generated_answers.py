@@ -50,19 +50,9 @@ def generate_answers(  # noqa: PLR0913 - the engine, the examples and the limits
     it keeps.
 
     Args:
-        engine: has the model.
         adapter: name of a loaded adapter; None for the base model.
-        examples: examples with a prompt.
         max_new_tokens: maximum number of tokens of an answer, at least 1.
-        progress: called with the number of answers so far.
         json_schema: JSON schema that the answers follow; None for free text.
-
-    Returns:
-        The answer of each example, in their order.
-
-    Raises:
-        EvaluationError: the model ran out of memory, or its logits are not numbers.
-        Exception: whatever the engine raises.
     """
     requests = [
         ChatRequest(

@@ -45,7 +45,6 @@ class _BranchItem(TypedDict):
     """What the child process prints of a branch.
 
     Attributes:
-        rate: its learning rate.
         losses: loss of each step; None for one that is not finite.
         untrained: loss of the untrained model on the same batches.
     """
@@ -61,10 +60,8 @@ class LearningRateSearch:
 
     Attributes:
         learning_rate: the proposed learning rate; None if there is none, which `reason` explains.
-        reason: why, as a sentence.
         notes: source of the rule and what to know of the value, a sentence each.
         branches: one for each rate, in ascending order of the rates.
-        steps: maximum number of steps of a branch.
         forecast: seconds that all steps were expected to take, forecast before the start; None if unknown.
         seconds: seconds it took, with loading.
     """
@@ -147,18 +144,11 @@ def find_learning_rate(  # noqa: PLR0913 - what is tried, and who hears of it
         progress: called with a description, the number of steps done and the total. An exception in it, such as an
             interrupt, ends the process and is raised.
 
-    Returns:
-        The proposed rate with its reason, and the losses of each rate.
-
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have.
         EvaluationError: rates or steps are out of range, or the loss of the stage does not say whether a rate is good.
         RowsError: the rows are not a table.
-        RuntimeError: the child process failed; the message says why.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file cannot be read, or the process cannot be started.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     root = home_folder(home)
     with tempfile.TemporaryDirectory(prefix="llf-learning-rate-") as place:
@@ -241,11 +231,7 @@ def _finite(value: float) -> float | None:
 
 
 def main() -> None:
-    """Train the branches, and print each as a line of JSON: the child process of `find_learning_rate`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or a branch failed.
-    """
+    """Train the branches, and print each as a line of JSON: the child process of `find_learning_rate`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("rates", type=json.loads)

@@ -59,14 +59,9 @@ def measure_losses(
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
         parts: the sequences, each of at least one token.
-        progress: called with the number of sequences measured so far.
 
     Returns:
         The losses of each sequence, in the order of `parts`.
-
-    Raises:
-        RuntimeError: a single sequence does not fit into memory.
-        IndexError: a token is not in the vocabulary; on a GPU a `RuntimeError`.
 
     Source:
         Cross-entropy of the model's logits in float32, as in training.
@@ -98,12 +93,7 @@ def batches(lengths: Sequence[int], limit: int, *, equal: bool = False) -> Itera
     is large enough (`MIN_SHARE`).
 
     Args:
-        lengths: length of each sequence.
         limit: maximum number of tokens of a batch, padding included; one longer sequence is a batch of its own.
-        equal: whether all sequences of a batch must have one length.
-
-    Yields:
-        Numbers of the sequences of a batch.
     """
     batch: list[int] = []
     longest = total = 0
@@ -167,14 +157,10 @@ def _token_costs(rows: torch.Tensor, head: Head, targets: torch.Tensor) -> tuple
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
-        head: maps hidden states to logits.
         targets: token ids `[N]`, int64.
 
     Returns:
         Losses `[N]`, float32 (float64 for float64), and booleans `[N]`.
-
-    Raises:
-        RuntimeError: out of memory, or a target is not in the vocabulary.
 
     Source:
         torch's `F.cross_entropy`.

@@ -34,18 +34,9 @@ def load_base_and_tuned(
 
     Args:
         folder: run with `output/`.
-        config: the run's config.
 
     Raises:
         ModelError: the base no longer exists or fits, or the run trained a reward model.
-        ConfigError: the run's config is no longer valid.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        RuntimeError: out of memory.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError, MemoryError: a file of a model cannot be read, a cache cannot be written, or out of memory.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        PluginError: two installed packages declare the same plug-in.
     """
     if not generates(config):
         raise ModelError(

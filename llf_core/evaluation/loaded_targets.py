@@ -29,8 +29,6 @@ class LoadedTarget:
         adapters: the loaded adapters of the base model; its `active` gives the model with one of them.
         adapter: name of the target's adapter there; None for the base model.
         engine: generates its replies; None if nothing is generated.
-        base_tokenizer: tokenizer of the base model.
-        tokenizer: tokenizer with the chat template that it was trained with.
     """
 
     adapters: Adapters
@@ -47,24 +45,9 @@ def loaded_targets(
 
     Args:
         group: at least one entry, all with the same base model; those of one target stand next to each other.
-        generates: whether replies are generated.
-        progress: progress callback.
 
     Yields:
         Each entry with its target, which stays loaded until the next one is asked for.
-
-    Raises:
-        ModelError: a model or adapter cannot be loaded as configured.
-        DataError: the tokenizer lacks a token of the named template.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        RuntimeError, MemoryError: out of memory.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read.
-        UnreadableError: a file is not a regular file.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review.
-        PluginError: two installed packages declare the same plug-in.
-        ConfigError: the name of the base model is not valid in a config.
     """
     from llf_core.acceleration.patching.causal_head import install_head
     from llf_core.chat.engine import Engine

@@ -59,7 +59,6 @@ class PlannedMeasurement(PlannedResult):
     """A target that is measured on examples.
 
     Attributes:
-        examples: what it is measured on.
         max_new_tokens: maximum number of tokens of an answer.
     """
 
@@ -71,28 +70,7 @@ def measure_targets(request: EvaluationRequest, progress: Progress, on_result: C
     """Measure the targets of a request. All data is read and checked before the first model is loaded.
 
     Args:
-        request: the request.
-        progress: progress callback.
         on_result: called with the number of a target and the folder of its result, as soon as it is complete.
-
-    Raises:
-        EvaluationError: there is no data to measure on, a metric needs references that the data does not have, or a
-            model ran out of memory.
-        DataError: the data cannot be read, or yields no example.
-        MetricError: a metric is unknown, cannot be loaded, or returned no numbers.
-        ModelError: a model cannot be loaded as configured.
-        ConfigError: the config of a run is no longer valid.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        RuntimeError, MemoryError: out of memory.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read, or a result cannot be written.
-        BadExample: a prompt cannot be rendered.
-        KeyError: a record is no longer in its data set.
-        ValueError: a loss is not finite, as where the model's logits are not.
-        UnreadableError: a file is not a regular file.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review.
-        PluginError: two installed packages declare the same plug-in.
     """
     code = None if request.code is None else Path(request.code)
     metrics = load_metrics(request.metrics, code)

@@ -37,14 +37,8 @@ class StoredMeasure:
     def value(self, examples: Sequence[ExampleResult]) -> MetricValue | None:
         """The value over examples as a result stores it, with its interval and the value of each data set.
 
-        Args:
-            examples: the examples.
-
         Returns:
             The value; None if no example has one.
-
-        Raises:
-            ValueError: a loss or score is not finite; a perplexity may be infinite.
         """
         statistics, measure = self.statistics(examples), self.measure
         found = interval(statistics, measure)
@@ -68,11 +62,7 @@ class StoredMeasure:
         )
 
     def of_example(self, example: ExampleResult) -> float:
-        """The value of a single example, by which examples are sorted; NaN if it has none.
-
-        Args:
-            example: the example.
-        """
+        """The value of a single example, by which examples are sorted; NaN if it has none."""
         row = self.statistics([example])[0]
         return float(self.measure.total(row)) if row.any() else math.nan
 
@@ -105,9 +95,6 @@ def measure_of_metric(metric: Metric) -> StoredMeasure:
     """The measure of a metric of generated answers, by its own statistics, such as the counts of n-grams of BLEU.
 
     The value of any choice of examples, as in a bootstrap sample, follows from their stored answers and scores.
-
-    Args:
-        metric: the metric.
     """
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
@@ -126,11 +113,7 @@ def measure_of_metric(metric: Metric) -> StoredMeasure:
 
 
 def measure_of_scores(value: MetricValue) -> StoredMeasure:
-    """The measure of a metric of which only the scores are known, such as a function of a cell: their mean.
-
-    Args:
-        value: the metric in a result.
-    """
+    """The measure of a metric of which only the scores are known, such as a function of a cell: their mean."""
 
     def statistics(examples: Sequence[ExampleResult]) -> Numbers:
         return mean_statistics([one.scores.get(value.name) for one in examples])

@@ -28,15 +28,10 @@ class PlannedResult:
     """A target that is measured.
 
     Attributes:
-        number: its number in the request.
-        target: the target.
         config: settings with which its base model is loaded.
         place: where the result goes: its run, or the folder of a model's results.
         shared: folder of the results of this model that other runs may use; None if it is of one run only, and for a
             target without a run, whose `place` it is.
-        named: the target as a result has it.
-        data: the data as a result has it.
-        settings: settings as a result has them.
     """
 
     number: int
@@ -53,13 +48,7 @@ def loading_of(target: Target, template: str | None) -> RunConfig:
     """The settings with which the base model of a target is loaded.
 
     Args:
-        target: the target.
         template: name of the chat template of its run, so that the base reads the same prompts; None for its own.
-
-    Raises:
-        ConfigError: its config is no longer valid.
-        FileNotFoundError: the working directory was removed.
-        PluginError: two installed packages declare the same name or key.
     """
     loading = loading_config(target.config)
     if template is None:
@@ -68,15 +57,7 @@ def loading_of(target: Target, template: str | None) -> RunConfig:
 
 
 def places_of(target: Target) -> tuple[RunFolder | Path, Path | None]:
-    """`PlannedResult.place` and `PlannedResult.shared` of a target, where its result is written and looked for.
-
-    Args:
-        target: the target.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the working directory was removed, or the system does not allow the run's folder to be examined.
-    """
+    """`PlannedResult.place` and `PlannedResult.shared` of a target, where its result is written and looked for."""
     run, shared = run_of(target), shared_place(target)
     return shared if run is None else run, shared if run is not None and target.step is None else None
 
@@ -87,12 +68,8 @@ def named_target(target: Target, model_folder: Path, rendering: str) -> Evaluate
     Tables show it, and a later evaluation finds the result by it.
 
     Args:
-        target: the target.
         model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.
         rendering: equal where the same text becomes the same tokens.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     weights = weights_key(target, model_folder, rendering)
     return EvaluatedTarget(target.name, target.label, target.run_id, target.step, target.base, weights)
@@ -102,13 +79,6 @@ def known_result(plan: PlannedResult) -> Path | None:
     """Folder of an earlier result of the same weights, settings and examples; None if there is none.
 
     A result that another run has shared (`PlannedResult.shared`) is copied to the place of this one.
-
-    Args:
-        plan: what is to be measured.
-
-    Raises:
-        OSError: the disk is full, or a file cannot be read.
-        ModeError: `LLF_HOME_MODE` is not a mode.
     """
     what = plan.named.weights, settings_key(plan.settings), plan.data.fingerprint
     found = find_result(plan.place, *what)
@@ -118,12 +88,7 @@ def known_result(plan: PlannedResult) -> Path | None:
 
 
 def keep_for_others(plan: PlannedResult, result: EvaluationResult) -> None:
-    """Copy the result of a base model to where other runs of this model find it, if the disk permits.
-
-    Args:
-        plan: what was measured.
-        result: its result.
-    """
+    """Copy the result of a base model to where other runs of this model find it, if the disk permits."""
     if plan.shared is not None:
         with suppress(OSError):  # of use for other runs only
             copy_result(result, plan.shared, result.target)

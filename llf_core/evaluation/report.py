@@ -27,12 +27,7 @@ it was 0.445 to 0.457 in bfloat16, by the batch, and 0.454 in float32."""
 
 
 def data_text(result: EvaluationResult, name: str) -> str:
-    """What was measured on, and the half precision if it was one: `200 examples of a.jsonl. Computed in bfloat16`.
-
-    Args:
-        result: the first result of an evaluation.
-        name: the data or the task.
-    """
+    """What was measured on, and the half precision if it was one: `200 examples of a.jsonl. Computed in bfloat16`."""
     data, dtype = result.data, result.settings.get("dtype")
     measured = f"{with_unit(data.examples, 'example')} of {name}"
     if data.unusable:
@@ -48,7 +43,6 @@ class ComparedResult:
     """A result beside the first one.
 
     Attributes:
-        result: the result.
         differences: its difference from the first result by metric; empty if both are of other examples.
         pairs: the examples of both; empty as above.
         judged: its win rate against the first result by each judge whose verdicts are stored.
@@ -72,11 +66,7 @@ class ComparedResult:
 
 
 def by_task(results: Sequence[EvaluationResult]) -> list[list[EvaluationResult]]:
-    """Results of the same task, or of data, together: each is a table of its own.
-
-    Args:
-        results: the results.
-    """
+    """Results of the same task, or of data, together: each is a table of its own."""
     found: dict[str, list[EvaluationResult]] = {}
     for one in results:
         found.setdefault(repr(one.settings.get("task")), []).append(one)  # a file may hold a list
@@ -94,13 +84,6 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
     Returns:
         One entry for each result but the first, without pairs and differences where the two cannot be compared or have
         no example in common.
-
-    Raises:
-        MetricError: a package that a metric needs is not installed.
-        PluginError: two packages declare the same name, or an implementation cannot be imported.
-        UnreadableError: the examples of a result are not a regular file, or the system denies access.
-        OSError: too many files are open.
-        ValueError: a loss or score is not finite.
     """
     first = results[0]
     base = examples_of(first) if len(results) > 1 else []
@@ -114,11 +97,7 @@ def compare_with_first(results: Sequence[EvaluationResult]) -> list[ComparedResu
 
 
 def value_text(value: MetricValue) -> str:
-    """Format a value for a table of results, with its interval if it has one: `5.93 (5.80 to 6.05)`.
-
-    Args:
-        value: the value.
-    """
+    """Format a value for a table of results, with its interval if it has one: `5.93 (5.80 to 6.05)`."""
     shown = amount_text(value.value, value.unit)
     if value.low is None or value.high is None:
         return shown
@@ -126,9 +105,5 @@ def value_text(value: MetricValue) -> str:
 
 
 def label_text(value: MetricValue) -> str:
-    """The label of a value with its unit, as in `Loss (nats)`; a percentage has the unit beside its number instead.
-
-    Args:
-        value: the value.
-    """
+    """The label of a value with its unit, as in `Loss (nats)`; a percentage has the unit beside its number instead."""
     return value.label if value.unit in {"", "%"} else f"{value.label} ({value.unit})"

@@ -22,7 +22,6 @@ class EvaluationRequest:
     """An evaluation.
 
     Attributes:
-        targets: what is measured.
         on: names of data sets; or `validation` alone, the validation data of the first target that is a run; empty to
             measure tasks alone.
         metrics: names of metrics of generated answers; empty to measure losses alone.
@@ -66,12 +65,6 @@ class EvaluationRequest:
         """The request that `json` wrote.
 
         The process that measures gets it as its argument.
-
-        Args:
-            text: its JSON.
-
-        Raises:
-            ValueError, TypeError, KeyError, AttributeError, RecursionError: it is not one.
         """
         given: dict[str, Any] = json.loads(text)
         targets = tuple(Target(**one) for one in given.pop("targets"))

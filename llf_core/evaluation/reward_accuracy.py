@@ -39,7 +39,6 @@ class Accuracy:
         accuracy: fraction of pairs whose chosen completion has the higher reward; equal rewards count as wrong.
         low: lower bound of its 95 % interval (Wilson).
         high: upper bound of the interval.
-        pairs: number of pairs.
         margin: mean reward of the chosen completions minus that of the rejected ones.
         dropped: number of unusable records by reason.
     """
@@ -57,12 +56,6 @@ def accuracy_of(chosen: Sequence[float], rejected: Sequence[float], dropped: dic
 
     Args:
         chosen: rewards of the chosen completions, at least one; all finite.
-        rejected: rewards of the rejected completions, in the same order; all finite.
-        dropped: number of unusable records by reason.
-
-    Raises:
-        ZeroDivisionError: there are no rewards.
-        ValueError: the numbers of rewards differ.
 
     Source:
         Accuracy as in RewardBench, arXiv 2403.13787, section 4.2; interval of `wilson_interval`.
@@ -91,7 +84,6 @@ def reward_accuracy(
         data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
         dataset_dir: folder of named data sets; None for `data`.
         most: maximum number of pairs, at least 1, taken from the beginning; None for all.
-        progress: called with a description, the number of scored completions and the total.
 
     Raises:
         ValueError: `most` is below 1.
@@ -100,11 +92,7 @@ def reward_accuracy(
         DataError: the data set does not exist, has no pairs, or no usable ones.
         ConfigError: `data` or `dataset_dir` is not valid in a config.
         UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
-        RuntimeError: out of memory.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError, MemoryError: a file of the model cannot be read, a cache cannot be written, or out of memory.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        PluginError: two installed packages declare the same name or key.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model_files import config_of_run
@@ -169,17 +157,7 @@ def _pairs(
     dropped: Counter[str],
     kind: Callable[[Reading], Callable[[Record], tuple[T, ...]]],
 ) -> Iterator[tuple[T, ...]]:
-    """Both answers of each pair of a config's data sets, with their prompt. Unusable records are counted by reason.
-
-    Args:
-        config: for the data sets.
-        most: maximum number of pairs.
-        dropped: counts of unusable records, updated.
-        kind: creates the function that reads a record, from a data set's reading.
-
-    Raises:
-        DataError: there are no pairs.
-    """
+    """Both answers of each pair of a config's data sets, with their prompt. Unusable records are counted by reason."""
     from itertools import islice
 
     from llf_core.data import DataError
@@ -229,19 +207,8 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     An interrupt ends the process.
 
     Args:
-        reward_model: see `reward_accuracy`.
-        data: see `reward_accuracy`.
-        dataset_dir: see `reward_accuracy`.
-        most: see `reward_accuracy`.
         home: `LLF_HOME`; None for the environment's.
-        progress: see `reward_accuracy`.
         trust: whether to allow Python code of the model and the run.
-
-    Raises:
-        RuntimeError: the child process failed; the message says why.
-        UntrustedCodeError: Python code of the reward model would run, and the user has not allowed it.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -251,11 +218,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
 
 
 def main() -> None:
-    """Print the accuracy as a line of JSON, or the error: the child process of `reward_accuracy_in_child`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or the accuracy could not be computed.
-    """
+    """Print the accuracy as a line of JSON, or the error: the child process of `reward_accuracy_in_child`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reward_model")
     parser.add_argument("data")

@@ -148,21 +148,12 @@ def try_rewards(  # noqa: PLR0913 - what is tried, and who hears of it
         progress: called with a description, the number of completions done and the total. An exception in it, such as
             an interrupt, ends the process and is raised.
 
-    Returns:
-        Statistics of each function, the completions with their rewards, and notes.
-
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
             not exist or cannot be stored.
         EvaluationError: a number is out of range, or the stage samples no completions.
         RowsError: the rows are not a table.
-        TypeError: a reward function is not a function, or has no parameter for the answer.
-        ValueError: two reward functions have the same name.
-        RuntimeError: the child process failed, as where a function raises an error; the message says why.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file cannot be read, or the process cannot be started.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     functions = None if rewards is None else REWARDS.by_name(rewards)
     root = home_folder(home)
@@ -293,11 +284,7 @@ def _finite(value: float) -> float | None:
 
 
 def main() -> None:
-    """Sample and score completions, and print each batch as a line of JSON: the child process of `try_rewards`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or the config cannot be tried.
-    """
+    """Sample and score completions, and print each batch as a line of JSON: the child process of `try_rewards`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("prompts", type=int)

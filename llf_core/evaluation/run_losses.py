@@ -41,7 +41,6 @@ class Losses:
     Attributes:
         base: loss before training.
         tuned: loss after training.
-        examples: number of evaluation examples.
     """
 
     base: float
@@ -67,18 +66,8 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         DataError: the data set is missing, empty or of another kind.
         DoesNotFitError: a single evaluation example does not fit into memory.
         StopTraining, RewardError: a reward function or endpoint fails, or scores no completion.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file of the data or of a model cannot be read, or the temporary folder cannot be written.
-        MemoryError, RuntimeError: out of memory for a model.
         TooMuchCodeError: the code of the run's reward functions is too long to be shown.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
-            or key.
-        ImportError: a package of an integration in `report_to` is not installed.
-        BrokenRunError: there is no readable status.
         ResolvedError: the run's `resolved.yaml` is broken.
-        BadExample: the chat template of the policy cannot render an answer.
-        re.error: `reward_pattern` is not a regular expression.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run. Wait for it, or resume it.")
@@ -115,13 +104,6 @@ def with_explicit_reference(config: RunConfig) -> RunConfig:
     """Name the model before the first step as the reference model, if the stage's loss uses one.
 
     The result of a run is evaluated as the start of another, whose own reference would be the result itself.
-
-    Args:
-        config: the run's config.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
     if not stage_of(config).uses_reference(config) or names_reference(config):
         return config
@@ -172,27 +154,15 @@ def losses_in_child(run_id: str, data: str | None = None, home: Path | None = No
     """Call `losses` in a child process: the caller loads neither a model nor torch.
 
     Args:
-        run_id: id of the run.
-        data: see `losses`.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model and the run.
-
-    Raises:
-        RuntimeError: the child process failed; the message says why.
-        UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     options = [] if data is None else [f"--data={data}"]
     return Losses(**worker_process.run_in_child(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
 
 
 def main() -> None:
-    """Print the losses as a line of JSON, or the error: the child process of `losses_in_child`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or the losses could not be computed.
-    """
+    """Print the losses as a line of JSON, or the error: the child process of `losses_in_child`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("--data")

@@ -21,12 +21,7 @@ def run_of(target: Target, home: Path | str | None = None) -> RunFolder | None:
     """The run that a target belongs to, in whose folder its results are kept; None for none.
 
     Args:
-        target: the target.
         home: `LLF_HOME`; None for the environment's.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a folder cannot be examined.
     """
     if not target.run_id:
         return None
@@ -43,11 +38,7 @@ def shared_place(target: Target, home: Path | str | None = None) -> Path:
     """Folder of the results of a model that belongs to no run, or that several runs share.
 
     Args:
-        target: the target.
         home: `LLF_HOME`; None for the environment's.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = hashlib.sha256(json.dumps([target.config, target.adapter]).encode()).hexdigest()[:16]
     return model_evaluations(key, home)
@@ -56,14 +47,8 @@ def shared_place(target: Target, home: Path | str | None = None) -> Path:
 def _weights_facts(folder: Path) -> list[object]:
     """What changes with the weights in a folder: the checksums of a run's result, else names, sizes and times of files.
 
-    Args:
-        folder: folder of a model or adapter, or a GGUF file.
-
     Returns:
         Values of JSON, which are compared with those of an earlier result; empty if there is no such folder or file.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     record = folder.parent / "output.json"
     if folder.name == "output" and record.is_file():
@@ -79,15 +64,10 @@ def weights_key(target: Target, model_folder: Path, rendering: str) -> str:
     By it an evaluation finds the stored result of an earlier one, and does not measure the same weights again.
 
     Args:
-        target: the target.
         model_folder: folder of its base model, see `llf_core.models.model_source.ModelSource`.
-        rendering: `EvaluationExamples.rendering`.
 
     Returns:
         16 hexadecimal digits of a SHA-256.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     adapter = target.adapter if target.adapter is not None and is_there(expanded(target.adapter)) else None
     what: list[object] = [target.config, str(model_folder), _weights_facts(model_folder), rendering]

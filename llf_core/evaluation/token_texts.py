@@ -21,7 +21,6 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: 
     A heat map of losses shows them.
 
     Args:
-        tokenizer: tokenizer of the model.
         ids: token ids `[seq]`.
         places: positions of the tokens, ascending.
 
@@ -52,7 +51,6 @@ def text_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], places: S
     The loss for each byte compares models whose tokenizers differ.
 
     Args:
-        tokenizer: tokenizer of the model.
         ids: token ids `[seq]`.
         places: positions of the tokens, ascending.
     """

@@ -34,9 +34,6 @@ class PairwiseComparison:
     """A prompt, the completions of both models, and their rewards.
 
     Attributes:
-        prompt: last message of the prompt.
-        base: completion of the base model.
-        tuned: completion of the tuned model.
         base_score: reward of the base model's completion.
         tuned_score: reward of the tuned model's completion.
     """
@@ -61,7 +58,6 @@ class WinRate:
         losses: number of prompts that the base model wins.
         base: mean reward of the base model's completions.
         tuned: mean reward of the tuned model's completions.
-        contests: the comparison for each prompt.
     """
 
     rate: float
@@ -80,9 +76,6 @@ def win_rate_of(contests: Sequence[PairwiseComparison]) -> WinRate:
 
     Args:
         contests: comparisons, at least one; their rewards are finite.
-
-    Raises:
-        ZeroDivisionError: there are none.
 
     Source:
         Win rate with ties as one half as in AlpacaEval (github.com/tatsu-lab/alpaca_eval); interval of
@@ -125,17 +118,9 @@ def win_rate(  # noqa: PLR0913 - what is generated and who scores it
             reward model, has a chat template that refuses a conversation, or gives a score that is not finite.
         DataError: `prompts` is None and the run has no evaluation data to read; the chat template is missing or exceeds
             its limits; or the tokenizer fails on a text.
-        KeyError: `prompts` is None, and a record of the evaluation data is no longer in its data set.
         ValueError: `prompts` is empty, or `most` is below 1.
         ConfigError: the run's config is no longer valid.
         UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        BadExample: the chat template refuses a prompt.
-        RuntimeError: out of memory.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError, MemoryError: a file of a model cannot be read, a cache cannot be written, or out of memory.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     from llf_core.models.reward_model_files import find_reward_model
@@ -219,20 +204,8 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     An interrupt ends the process.
 
     Args:
-        run_id: id of the run.
-        reward_model: see `win_rate`.
-        prompts: see `win_rate`.
-        max_new_tokens: see `win_rate`.
-        most: see `win_rate`.
         home: `LLF_HOME`; None for the environment's.
-        progress: see `win_rate`.
         trust: whether to allow Python code of the model and the run.
-
-    Raises:
-        RuntimeError: the child process failed; the message says why.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
@@ -244,11 +217,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
 
 
 def main() -> None:
-    """Print the win rate as a line of JSON, or the error: the child process of `win_rate_in_child`.
-
-    Raises:
-        SystemExit: the arguments are wrong, or the win rate could not be computed.
-    """
+    """Print the win rate as a line of JSON, or the error: the child process of `win_rate_in_child`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("reward_model")

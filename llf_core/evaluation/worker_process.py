@@ -41,21 +41,11 @@ OnStart = Callable[[Callable[[], None]], object]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Progress callback that does nothing: the default where nobody watches.
-
-    Args:
-        what: description of the work.
-        done: number of steps done.
-        total: number of steps.
-    """
+    """Progress callback that does nothing: the default where nobody watches."""
 
 
 def no_item(item: object) -> None:
-    """Callback for items that does nothing: the default where nobody waits for them.
-
-    Args:
-        item: the item.
-    """
+    """Callback for items that does nothing: the default where nobody waits for them."""
 
 
 def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
@@ -74,7 +64,6 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
 
     Args:
         module: module to run with `python -m`.
-        arguments: command-line arguments.
         home: `LLF_HOME`; None for the environment's.
         progress: progress callback. An exception in it, such as an interrupt, ends the process and is raised.
         trust: whether to allow Python code of models and runs that has not been allowed yet, and to remember it as
@@ -86,15 +75,10 @@ def run_in_child(  # noqa: PLR0913 - what runs, and who hears of it
         on_start: called when the process has started, with a function that ends it and what it has started. An
             exception in it ends the process and is raised.
 
-    Returns:
-        The value, as JSON.
-
     Raises:
         RuntimeError: the process failed or printed no value, or an argument is too long or has a character that cannot
             be passed to it; the message is one sentence.
         UntrustedCodeError: code would run that the user has not allowed.
-        OSError: the process cannot be started.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     for one in arguments:
         if not _can_be_passed(one):
@@ -214,9 +198,6 @@ def print_result(make: Callable[..., object], *, of: str | None = None) -> None:
             with each item that is passed on before the value, as JSON.
         of: id of the run whose models are loaded, for which only the libraries that they need are imported; None if
             other models are loaded.
-
-    Raises:
-        SystemExit: `make` failed; the error was printed.
     """
     stdout = sys.stdout
     log_to("stderr")

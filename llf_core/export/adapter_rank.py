@@ -70,22 +70,12 @@ def shrink_adapter(adapter: Path, folder: Path, rank: int, progress: Progress = 
     Its file and its memory in a server are smaller, and servers that limit the rank take it.
 
     Args:
-        adapter: folder of a LoRA, as PEFT saves it.
         folder: destination, a new folder; its parent is made.
-        rank: rank of the new LoRA, below that of the given one.
         progress: called with a description of the work, the number of layers done and their total.
-
-    Returns:
-        The error of each layer and of all together.
 
     Raises:
         ExportError: the folder holds no plain LoRA, an alpha or its pattern is not valid, the rank is not positive or
             not below its own, or the destination is not empty or cannot be written.
-        ModelError, UnreadableError: the config of the adapter is damaged or not a regular file.
-        OSError: a file cannot be read or written.
-        SafetensorError: the weights are damaged.
-        RuntimeError, MemoryError: out of memory; the first also if a weight is not finite, or the two matrices of a
-            layer do not fit each other.
 
     Source:
         The largest singular values are the nearest matrix of a rank: Eckart and Young, The approximation of one matrix
@@ -119,10 +109,7 @@ def extract_adapter(
     """Write the difference of two whole models as a LoRA: what a full fine-tuning has changed, in a small file.
 
     Args:
-        base: folder of the base model in safetensors.
-        tuned: folder of the tuned model, of the same architecture.
         folder: destination, a new folder; its parent is made.
-        rank: rank of the LoRA.
         progress: called with a description of the work, the number of weights done and their total.
 
     Returns:
@@ -131,9 +118,6 @@ def extract_adapter(
     Raises:
         ExportError: a folder holds no weights in safetensors, the models have other shapes or no linear layer in which
             they differ, the rank is not positive, or the destination is not empty or cannot be written.
-        OSError: a file cannot be read or written.
-        SafetensorError: the weights are damaged.
-        RuntimeError, MemoryError: out of memory; the first also if a weight is not finite.
 
     Source:
         Randomized SVD with power iterations, arXiv 0909.4061, algorithms 4.4 and 5.1.

@@ -30,17 +30,6 @@ def write_card(source: ExportSource, request: ExportRequest, receipt: Receipt, f
     """Write `README.md` in the format of the Hugging Face Hub, in place of an earlier one.
 
     A reader of the folder, and the hub's page of it, then know what the model is and how it was checked.
-
-    Args:
-        source: what was exported.
-        request: the request.
-        receipt: what was measured.
-        folder: folder of the export.
-
-    Raises:
-        OSError: a file of the run cannot be read, or the file cannot be written.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: two installed packages declare the same name or key.
     """
     facts = run_facts(request.target.run_id)
     parts = [

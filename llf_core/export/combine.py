@@ -35,23 +35,11 @@ def combine_adapters(
     What was trained apart is then one model, which is written as a single adapter or merged.
 
     Args:
-        model: the base with the first adapter; changed in place.
-        folders: folders of all adapters, the first one's too.
         weights: the factor of each adapter, in the order of `folders`.
-        request: for the combination and its density.
-        config: see `find_adapter`.
-
-    Returns:
-        The model with one adapter, frozen.
 
     Raises:
         ExportError: an adapter is no LoRA or has options that PEFT's combination leaves out, or PEFT cannot combine
             them.
-        ModelError: an adapter is missing or damaged, does not fit the model, or is of a type that PEFT does not know.
-        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        RuntimeError, MemoryError: out of memory; the first also if a combination by SVD meets a weight that is not
-            finite.
-        OSError: a file cannot be read.
 
     Source:
         TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; PEFT's `add_weighted_adapter`.

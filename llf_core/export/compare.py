@@ -40,21 +40,13 @@ def compare_all(  # noqa: PLR0913 - what the limits depend on
     They tell whether the files compute what the exported model does.
 
     Args:
-        reference: what was measured of the live model.
-        found: what another program computed.
         compute_dtype: dtype in which both computed: `float32`, `bfloat16` or `float16`.
-        dtype: dtype of the written weights.
         written: logits of the live model after it was rounded to `dtype`, of the shapes of `Reference.logits`; None if
             it was not changed. Those of the export are held against them, and the KL divergence against `reference`.
         lossy: whether the export is an approximation: KL divergence and answers are measured without a limit.
 
     Returns:
         The checks, that of loading first; only this one if the export could not be loaded or lacks weights.
-
-    Raises:
-        KeyError: an unknown dtype.
-        ValueError, RuntimeError: there are no prompts, or one has no positions; the first also if the two differ in the
-            number of prompts. Other prompts in the same number are no error: the checks fail.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:
@@ -86,18 +78,11 @@ def compare_scores(
 
     Args:
         reference: what was measured of the live model; its logits are scores `[1, 1]`.
-        found: what another program computed.
-        compute_dtype: see `compare_all`.
-        dtype: dtype of the written weights.
         written: scores of the live model after it was rounded to `dtype`, see `compare_all`.
 
     Returns:
         The checks, that of loading first; only this one if the export could not be loaded or lacks weights. Those of
         scores fail for a single conversation, see `logits_check`.
-
-    Raises:
-        KeyError: an unknown dtype.
-        ValueError, RuntimeError: there are no conversations; the first also if the two differ in their number.
     """
     checks = [_load_check(found)]
     if not checks[0].passed:
@@ -118,15 +103,7 @@ def _load_check(found: PlainResult) -> ReceiptCheck:
 
 
 def _compare_text(reference: Reference, found: PlainResult) -> list[ReceiptCheck]:
-    """Compare the chat template, its rendering, the tokenizer, and the tokens that end an answer.
-
-    Args:
-        reference: what was measured of the live model.
-        found: what another program computed.
-
-    Returns:
-        Four checks, in this order.
-    """
+    """Compare the chat template, its rendering, the tokenizer, and the tokens that end an answer."""
     same = reference.template == found.template
     checks = [
         ReceiptCheck("chat template", same, "equal" if same else "differs", by=found.by),
@@ -152,10 +129,6 @@ def logits_check(expected: Sequence[Tensor], found: Sequence[Tensor], share: flo
     Returns:
         The check; it fails too if a prompt has another number of positions, or if `expected` is a single value, which
         has no standard deviation.
-
-    Raises:
-        ValueError, RuntimeError: there are no prompts, or one has no positions; the first also if the two differ in the
-            number of prompts.
     """
     import torch
 
@@ -183,9 +156,6 @@ def mean_kl(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
 
     Returns:
         The mean; 0 without positions, infinite or not a number (NaN) if a logit is not finite.
-
-    Raises:
-        ValueError: the two differ in the number of prompts.
     """
     import torch
 
@@ -212,9 +182,6 @@ def kl_check(expected: Sequence[Tensor], found: Sequence[Tensor], limit: float, 
 
     Returns:
         The check; it fails too if a prompt has another number of positions, or a logit is not finite.
-
-    Raises:
-        ValueError: the two differ in the number of prompts.
     """
     if any(one.shape[0] != other.shape[0] for one, other in zip(expected, found, strict=True)):
         return ReceiptCheck("KL divergence", passed=False, measured="other shape", limit=limit, unit="nats", by=by)
@@ -228,14 +195,10 @@ def changed_tokens(reference: Reference, found: Sequence[Tensor]) -> float:
     A reader notices changed tokens, and a KL divergence does not show how many there are.
 
     Args:
-        reference: what was measured of the live model.
         found: logits of what was written, for each prompt `[N, V]`, with the positions of `Reference.logits`.
 
     Returns:
         0 to 1, over all answers; tokens before the N positions are not counted.
-
-    Raises:
-        ValueError: the two differ in the number of prompts.
     """
     changed, total = 0, 0
     for answer, logits in zip(reference.answers, found, strict=True):
@@ -252,13 +215,6 @@ def answers_check(reference: Reference, found: PlainResult) -> ReceiptCheck:
     An answer may differ if, at its first other token, the live model prefers its own by no more than twice the largest
     difference of a logit there: that is how far two logits can move against each other. An answer that only ends
     earlier or later never passes.
-
-    Args:
-        reference: what was measured of the live model.
-        found: what another program computed.
-
-    Raises:
-        ValueError: the two differ in the number of answers.
     """
     changed, unexplained = 0, 0
     for number, (answer, other) in enumerate(zip(reference.answers, found.answers, strict=True)):
@@ -279,10 +235,8 @@ def _is_tie(live: Tensor, made: Tensor, answer: Sequence[int], at: int, token: i
 
     Args:
         live: logits `[N, V]` at the end of prompt and answer; the row before a token predicts it.
-        made: the same of what was written.
         answer: token ids of the live model's answer.
         at: index of the first other token.
-        token: the other token; one that the live model does not have is no tie.
     """
     row = live.shape[0] - 1 - len(answer) + at
     if row < 0 or live.shape[0] != made.shape[0] or token >= live.shape[1]:

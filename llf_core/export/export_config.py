@@ -44,10 +44,6 @@ def read_export_config(source: str, overrides: Sequence[str] = ()) -> ExportConf
     Raises:
         ExportError: the file is not valid, or a key `export_*` has a value that it cannot have or that is not
             supported.
-        TargetError: the file names no model.
-        ConfigError: another key is not valid.
-        PluginError: two installed packages declare the same name or key.
-        OSError: a file cannot be read.
     """
     requested = read(source, overrides)
     if requested.problems:
@@ -84,11 +80,7 @@ def _is_positive(value: object) -> bool:
 
 
 def _checked(values: dict[str, Any], key: str, fits: Callable[[Any], bool], expected: str) -> Any:
-    """The value of a key; None if it is absent or null.
-
-    Raises:
-        ExportError: it does not fit.
-    """
+    """The value of a key; None if it is absent or null."""
     value = values.get(key)
     if value is not None and not fits(value):
         raise ExportError(f"`{key}` is {value!r}. Expected {expected}.")
@@ -96,11 +88,7 @@ def _checked(values: dict[str, Any], key: str, fits: Callable[[Any], bool], expe
 
 
 def _quantization(values: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a quantizing export.
-
-    Raises:
-        ExportError: no format quantizes to these bits.
-    """
+    """Arguments of a quantizing export."""
     bits = values.get("export_quantization_bit")
     if bits is None:
         return {}

@@ -53,8 +53,6 @@ class Export:
     """A finished export.
 
     Attributes:
-        folder: where it is.
-        receipt: what was measured of it.
         url: address of its repository on the hub; empty if it was not pushed.
     """
 
@@ -96,7 +94,6 @@ def export(  # noqa: PLR0913 - what an export has
 
     Args:
         target: what is exported, as `find_target` reads it.
-        format: name of the format, see `FORMATS`.
         folder: the destination; None for `NAME-FORMAT` in the working directory.
         dtype: dtype of the written weights: `auto` (as the base is stored), `float32`, `bfloat16`, `float16`.
         shard_size: maximum size of a weight file of a whole model in safetensors, as `bytes_of_size` reads it: bytes,
@@ -109,17 +106,12 @@ def export(  # noqa: PLR0913 - what an export has
         quantizations: names of the quantizations to write, for formats that have several; empty for the format's
             default.
         device: `cpu`, or `auto` for a GPU if there is one.
-        overwrite: whether an earlier export at the destination is replaced.
         keep_failed: whether an export that failed its receipt is kept, as `FOLDER.failed`.
         hub_model_id: hub id to push the export to, once its receipt has passed; None for nowhere.
         hub_private: whether a new repository there is private; None for the owner's default.
         home: `LLF_HOME`; None for the environment's.
         trust: whether to allow Python code of the model that has not been allowed yet, and to remember it as allowed.
-        progress: progress callback; an exception in it ends the export.
         on_start: called with a function that ends the export, for another thread; `export` then raises `ExportError`.
-
-    Returns:
-        The export, with its receipt.
 
     Raises:
         ExportError: an option is not valid or not one for a reward model, the destination is not empty, the model
@@ -128,14 +120,6 @@ def export(  # noqa: PLR0913 - what an export has
         TargetError: nothing has the target's name.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: the config of the run is no longer valid.
-        UnreadableError: the `adapter_config.json` is not a regular file or too large.
-        BrokenRunError: the status of the run cannot be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: two installed packages declare the same name or key.
-        TypeError: the target is of another type, or an entry of `adapters` is no pair.
-        ValueError: an entry of `adapters` is no pair.
-        ImportError: a package that the format needs is not installed.
-        OSError: a file cannot be read, or the destination cannot be written.
     """
     form = find_format(format)
     found = _target(target, home)
@@ -179,12 +163,7 @@ def _record(request: ExportRequest, receipt: Receipt, home: Path | None) -> None
 
 
 def _run(request: ExportRequest, **child: Any) -> Receipt:
-    """Export in a child process, and rename the result.
-
-    Raises:
-        ExportError: the export failed.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-    """
+    """Export in a child process, and rename the result."""
     work = hidden_folder(request.folder)
     work.mkdir()
     try:

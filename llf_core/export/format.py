@@ -35,9 +35,6 @@ class ExportFormat(ABC):
 
     Attributes:
         name: name in a config and on the command line.
-        label: name for people.
-        help: one sentence on what it is for.
-        reward_models: whether a reward model can be written in it.
         readers: packages that load it by the lines of its card; empty if other programs load it.
         keeps_dtype: whether the files choose the dtype in which they are computed.
     """
@@ -53,13 +50,9 @@ class ExportFormat(ABC):
     def check(self, request: ExportRequest) -> None:
         """Check a request before anything is loaded.
 
-        Args:
-            request: the request.
-
         Raises:
             ExportError: an option does not fit the format or the target, or a package or program of the format is not
                 installed.
-            OSError: too many files are open.
         """
 
     @abstractmethod
@@ -71,22 +64,7 @@ class ExportFormat(ABC):
         Args:
             source: the live model, whose `reference` was measured before. It may be changed in place.
             folder: an empty folder beside the destination, so that an export that fails leaves no half of one there.
-            request: the request.
             progress: called with a description of the work, the number of steps done and their total.
-
-        Returns:
-            The written files.
-
-        Raises:
-            ExportError: the model cannot be written in this format.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            ModelError: the written files differ from the model in memory, or cannot be loaded.
-            UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError, SafetensorError: a file cannot be written, for example on a full disk; the second is for weights.
-            RuntimeError, MemoryError: out of memory.
         """
 
     @abstractmethod
@@ -98,24 +76,7 @@ class ExportFormat(ABC):
         A fault that the writer makes would be made again where it reads its own files.
 
         Args:
-            source: what was exported. Its model was released: only what was measured of it is left.
             folder: what `write` wrote.
-            request: the request.
-            progress: see `write`.
-
-        Returns:
-            One check for each comparison.
-
-        Raises:
-            ExportError: the other program ended without a complete result, or imported LLF; or the disk has no room for
-                the weights of a GGUF base.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            ModelError: the settings of the base cannot be read.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read or written, or a process cannot be started.
-            MemoryError: out of memory.
         """
 
     def table(self, checks: Sequence[ReceiptCheck]) -> list[dict[str, object]]:  # noqa: ARG002 - of quantizing formats
@@ -134,12 +95,8 @@ def find_format(name: str) -> ExportFormat:
 
     A misspelled one is refused before anything is loaded.
 
-    Args:
-        name: name of a format.
-
     Raises:
         ExportError: there is no such format.
-        ImportError: a package that the format needs is not installed.
     """
     if name not in FORMATS:
         meant = did_you_mean(str(name), FORMATS)

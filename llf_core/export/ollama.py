@@ -47,7 +47,6 @@ class ToolTexts:
     Attributes:
         with_system: before the first tool, after each, after the last, where there is a system message; `SYSTEM` stands
             for it.
-        without_system: the same without one.
         call: before the name of a called function, between it and its arguments, and after them.
         result: before and after the result of a call; the latter begins the next answer.
     """
@@ -64,7 +63,6 @@ class TurnTexts:
 
     Attributes:
         system: before and after a system message.
-        no_system: text where there is no system message.
         user: before and after a user message; the latter begins the answer.
         answer: after an answer that another message follows.
         tools: the texts around tools; None if the template has none that Ollama could write.
@@ -238,7 +236,6 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
         from_: what follows FROM: `.` for a folder of safetensors, or a GGUF file.
         tokenizer: has the chat template; one that has no Go template is left out.
         stops: token ids that end an answer; those without a text are left out.
-        generation: values of the generation config, by their names in transformers.
         context: number of tokens that the model was made for, of which `num_ctx` gets at most `CONTEXT`; None if
             unknown, which leaves it out.
         adapter: a GGUF adapter that is applied to the model; empty for none.
@@ -267,22 +264,7 @@ def modelfile(  # noqa: PLR0913 - what a Modelfile has
 def write_modelfile(  # noqa: PLR0913, PLR0917 - what a Modelfile has
     model: Any, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int], folder: Path, from_: str, adapter: str = ""
 ) -> Path:
-    """Write the `Modelfile` of an export, from which `ollama create` makes a model.
-
-    Args:
-        model: the exported model, for its generation config and its length.
-        tokenizer: see `modelfile`.
-        stops: see `modelfile`.
-        folder: folder of the export.
-        from_: see `modelfile`.
-        adapter: see `modelfile`.
-
-    Returns:
-        The file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the `Modelfile` of an export, from which `ollama create` makes a model."""
     config = model.config.get_text_config(decoder=True)
     generation = getattr(model, "generation_config", None)
     text = modelfile(
@@ -312,11 +294,7 @@ def _renderer(tokenizer: PreTrainedTokenizerBase) -> object:
 
 
 def _split(text: str, mark: str) -> tuple[str, str]:
-    """The parts of a text before and after a mark that it has once.
-
-    Raises:
-        ValueError: the mark is not there once.
-    """
+    """The parts of a text before and after a mark that it has once."""
     before, after = text.split(mark)
     return before, after
 

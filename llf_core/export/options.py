@@ -22,10 +22,6 @@ def check_reward_model(request: ExportRequest, supported: bool) -> None:
 
     Without this check it would fail only after the model was loaded, or its head would be lost.
 
-    Args:
-        request: the request; its target is a reward model.
-        supported: whether the format is for reward models.
-
     Raises:
         ExportError: they are not.
     """
@@ -48,9 +44,6 @@ def check_device(request: ExportRequest) -> None:
 
     Any other word would mean `auto`.
 
-    Args:
-        request: the request.
-
     Raises:
         ExportError: it is not one of `DEVICES`.
     """
@@ -60,9 +53,6 @@ def check_device(request: ExportRequest) -> None:
 
 def check_quantizations(request: ExportRequest) -> None:
     """Check that no quantizations are named, for the formats that write none or a single one.
-
-    Args:
-        request: the request.
 
     Raises:
         ExportError: some are.
@@ -75,9 +65,6 @@ def check_dtype(request: ExportRequest) -> None:
     """Check the dtype of the written weights.
 
     A dtype that no file has would be an error only after the model was loaded.
-
-    Args:
-        request: the request.
 
     Raises:
         ExportError: it is not one of `DTYPES`.
@@ -92,9 +79,6 @@ def check_shards(request: ExportRequest) -> None:
 
     A tiny one would make a file of nearly each weight.
 
-    Args:
-        request: the request.
-
     Raises:
         ExportError: it is below `MIN_SHARD`.
     """
@@ -106,9 +90,6 @@ def check_combination(request: ExportRequest) -> None:
     """Check how several adapters are combined.
 
     PEFT would refuse it only after the adapters were loaded.
-
-    Args:
-        request: the request.
 
     Raises:
         ExportError: the combination is unknown, or its density is missing, out of range or not used by it.

@@ -24,30 +24,7 @@ def perform(request: ExportRequest, work: Path, progress: Callable[[str, int, in
     It runs in a process of its own, whose memory is free when the export ends.
 
     Args:
-        request: the request, which the format has checked.
-        work: an empty folder.
         progress: called with a description of the work, the number of steps done and their total.
-
-    Returns:
-        The receipt.
-
-    Raises:
-        ExportError: the model cannot be exported as asked, or another program cannot read it back. Checks that fail
-            are in the receipt.
-        ModelError: the base or an adapter is missing, damaged, or does not fit.
-        DataError: the tokenizer lacks a token of the named template.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        ConfigError: the settings of the base model are invalid.
-        PluginError: two installed packages declare the same plug-in.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        RuntimeError, MemoryError: out of memory.
-        ImportError: a package that the format needs is not installed.
-        ValueError: the tokenizer has no padding token.
-        UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
-        OSError, SafetensorError: a file cannot be read or written, or a process cannot be started; the second is for
-            weights.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
     """
     from llf_core.export.card import write_card
     from llf_core.export.reward_source import RewardSource
@@ -83,12 +60,7 @@ def failure_sentence(receipt: Receipt) -> str:
 
 
 def main() -> None:
-    """Read request and folder from the command line, and print the receipt for `run_in_child`.
-
-    Raises:
-        SystemExit: the export failed; the error was printed.
-        ValueError, RecursionError, TypeError, KeyError: the request is not one of `ExportRequest.json`.
-    """
+    """Read request and folder from the command line, and print the receipt for `run_in_child`."""
     request, work = ExportRequest.read(sys.argv[1]), Path(sys.argv[2])
 
     def make(progress: Callable[[str, int, int], object]) -> dict[str, Any]:

@@ -69,7 +69,6 @@ def rendered(tokenizer: Any, conversations: list[dict[str, Any]]) -> list[str | 
     """The text of each conversation by the chat template, to compare it with what the live tokenizer renders.
 
     Args:
-        tokenizer: has the template.
         conversations: messages, tools, and whether the header of an answer follows.
 
     Returns:
@@ -94,7 +93,6 @@ def stops(model: Any, tokenizer: Any) -> list[int]:
     """Token ids at which `generate` or a server ends an answer, to compare them with those of the live model.
 
     Args:
-        model: for its generation config.
         tokenizer: for its EOS token.
     """
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -112,15 +110,7 @@ def answers(model: Any, job: dict[str, Any], total: int) -> list[list[int]]:
     """The greedy answer to each prompt, as token ids, to be compared with the live model's.
 
     Args:
-        model: causal language model.
         job: has `prompts` (token ids), `max_new_tokens` and `padding` (id of the padding token).
-        total: number of steps of the job, of which these are the last.
-
-    Returns:
-        Token ids of each answer without its prompt, the one that ended it included.
-
-    Raises:
-        RuntimeError, MemoryError: out of memory.
     """
     import torch
 
@@ -190,9 +180,6 @@ def main() -> None:
     """Read the jobs, and write the result of each into its file.
 
     The process has no LLF, so that it reads the files as anybody does.
-
-    Raises:
-        OSError, ValueError, RecursionError: a job cannot be read, or a result cannot be written.
     """
     for path in sys.argv[1:]:
         job = json.loads(Path(path).read_text(encoding="utf-8"))

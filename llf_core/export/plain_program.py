@@ -31,20 +31,7 @@ def run_plain(source: ExportSource, folder: Path, *, base: Path | None = None, s
     What plain transformers computes is what everybody else will get.
 
     Args:
-        source: what was exported.
-        folder: folder of the export.
         base: folder of the base, if the export is an adapter; None for a whole model.
-        step: see `run_steps`.
-
-    Raises:
-        ExportError: the process ended without a complete result, for example because it ran out of memory, or imported
-            LLF.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the temporary folder cannot be written, or the process cannot be started.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        ModelError: the settings of `base` cannot be read.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-        PluginError: two installed packages declare the same plug-in; only with `base`.
     """
     return run_plain_on(source, [folder], base=base, step=step)[0]
 
@@ -54,15 +41,8 @@ def run_plain_on(
 ) -> list[PlainResult]:
     """`run_plain` for several folders, one after the other in one process.
 
-    Args:
-        source: what was exported.
-        folders: folders of exports of it.
-        base: see `run_plain`.
-        step: see `run_steps`.
-
     Raises:
-        ExportError, HomeError, OSError, UntrustedCodeError, ModelError, TooMuchCodeError, PluginError: see
-            `run_plain`.
+        ExportError: see `run_plain`.
     """
     with tempfile.TemporaryDirectory(prefix="llf-receipt-") as work:
         places = [Path(work) / str(number) for number in range(len(folders))]

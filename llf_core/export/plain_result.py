@@ -14,7 +14,6 @@ class PlainResult:
     """What plain transformers computed with an export.
 
     Attributes:
-        by: programs and versions.
         error: why it could not be loaded or computed; empty if it could.
         missing: names of weights that the files lack.
         template: source of the chat template; None for none.
@@ -22,7 +21,6 @@ class PlainResult:
         tokens: token ids of each of `TEXTS`.
         stops: token ids that end an answer.
         answers: token ids of the greedy answers.
-        logits: see `Reference`.
     """
 
     by: str

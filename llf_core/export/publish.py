@@ -26,13 +26,11 @@ def check_destination(folder: Path, *, overwrite: bool) -> None:
     """Check that an export can take a folder's name, before a model is loaded; its parent folder is made.
 
     Args:
-        folder: the destination, an absolute path.
         overwrite: whether an earlier export there is replaced. Nothing else ever is.
 
     Raises:
         ExportError: it is a file or a link, is not empty and `overwrite` is false, holds files that no export wrote or
             a damaged receipt, or its parent cannot be written.
-        OSError: the disk cannot be read.
     """
     if os.path.lexists(folder):
         if folder.is_symlink() or not folder.is_dir():
@@ -70,11 +68,7 @@ def _foreign(folder: Path) -> str:
 
 
 def hidden_folder(folder: Path) -> Path:
-    """A new name beside the destination, for an export that is being written by this process.
-
-    Args:
-        folder: the destination, an absolute path.
-    """
+    """A new name beside the destination, for an export that is being written by this process."""
     return folder.with_name(f"{_prefix()}{os.getpid()}-{secrets.token_hex(4)}")
 
 
@@ -90,9 +84,6 @@ def remove_left_over(parent: Path) -> None:
 
     Args:
         parent: the folder beside whose entries exports are written.
-
-    Raises:
-        OSError: the folder cannot be read.
     """
     for path in parent.glob(f"{_prefix()}*"):
         pid = path.name.removeprefix(_prefix()).partition("-")[0]
@@ -114,11 +105,9 @@ def put(work: Path, folder: Path) -> None:
     """Give a finished export its name; an earlier export there is removed afterwards.
 
     Args:
-        work: the finished export.
         folder: the destination; `check_destination` has accepted it.
 
     Raises:
-        OSError: it cannot be renamed, see `replace_folder`.
         ExportError: files that no export wrote, or a damaged receipt, have come there in the meantime.
     """
     foreign = _foreign(folder) if folder.is_dir() and any(folder.iterdir()) else ""

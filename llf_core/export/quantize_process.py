@@ -25,14 +25,8 @@ def group_size(folder: Path) -> int:
 
     A row that is not a multiple of it stays as it is with torchao, without a word.
 
-    Args:
-        folder: the merged model.
-
     Returns:
         `GROUP`, or `SMALL_GROUP` where a row of a layer's matrix is not a multiple of it.
-
-    Raises:
-        OSError, SafetensorError: a file cannot be read.
     """
     from safetensors import safe_open
 
@@ -52,12 +46,6 @@ def quantize_by_torchao(job: dict[str, Any]) -> None:
         job: `format` (`int8` or `int4`), `folder` of the merged model, `target` folder, `loader` (class of
             transformers), `trust` (whether the model's own code is used) and `shard_bytes` (maximum size of a weight
             file, in bytes).
-
-    Raises:
-        ImportError: a package is not installed.
-        OSError, SafetensorError: a file cannot be read or written.
-        ValueError: the model cannot be quantized.
-        AssertionError, RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
     """
     import transformers
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
@@ -82,12 +70,6 @@ def _quantize_by_auto_round(job: dict[str, Any]) -> None:
 
     Args:
         job: as for `quantize_by_torchao`, with the `format` `gptq` or `awq`.
-
-    Raises:
-        ImportError: a package is not installed.
-        OSError, SafetensorError: a file cannot be read or written.
-        ValueError: the model cannot be quantized.
-        RuntimeError, MemoryError: out of memory.
     """
     import transformers
     from auto_round import AutoRound
@@ -114,14 +96,7 @@ def _quantize_by_auto_round(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Read the job, quantize, and write an empty result: its file tells `gguf.program.run` that the work is done.
-
-    Raises:
-        ImportError: a package is not installed.
-        OSError, SafetensorError, ValueError, RecursionError: a file cannot be read or written, or the model cannot be
-            quantized.
-        AssertionError, RuntimeError, MemoryError: out of memory, or there is no GPU for 4 bits.
-    """
+    """Read the job, quantize, and write an empty result: its file tells `gguf.program.run` that the work is done."""
     import torch
 
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -28,8 +28,6 @@ class ReceiptCheck:
 
     Attributes:
         name: what was compared, e.g. `logits`.
-        passed: whether it is within the limit.
-        measured: the measured value; a text where it is no number.
         limit: the largest value that passes; None where both sides must be equal, or where a loss is only measured.
         unit: unit of `measured` and `limit`, e.g. `nats`; empty for none.
         by: program and version that read the files.
@@ -66,16 +64,12 @@ class Receipt:
     """The receipt of an export.
 
     Attributes:
-        format: name of the format.
         source: what was exported, see `ExportSource.facts`: run and step, base, adapters with their weights, and the
             dtype in which the live model computed.
-        checks: what was compared.
         files: written files but the receipt: `bytes` and `sha256` by path relative to the folder.
         table: one row for each quantization: `quantization`, `bytes`, `kl` (nats) and `changed_greedy` (share of
             tokens); of GGUF files `perplexity` and `tokens_per_second` too, and the same measured by transformers.
         made: time, as ISO 8601.
-        seconds: duration of the export.
-        version: version of this structure.
     """
 
     format: str
@@ -131,12 +125,6 @@ def checksums_of_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size in bytes and SHA-256 of each file of a folder, by its path relative to it; the receipt itself is left out.
 
     A receipt lists them, by which a later export knows its own files.
-
-    Args:
-        folder: the folder; one that is not there has none.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     found: dict[str, dict[str, object]] = {}
     for path in sorted(folder.rglob("*")):
@@ -155,13 +143,6 @@ def write_receipt(receipt: Receipt, folder: Path) -> None:
     """Write `receipt.json`.
 
     It says how the export was made and checked, and by it a later export knows the files as its own.
-
-    Args:
-        receipt: the receipt.
-        folder: folder of the export.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     text = json.dumps(spell_non_finite(receipt.json()), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / RECEIPT).write_text(f"{text}\n", encoding="utf-8")
@@ -171,9 +152,6 @@ def read_receipt(folder: Path) -> Receipt:
     """Read the receipt of an export.
 
     Views show it, and an export replaces only files that it lists.
-
-    Args:
-        folder: folder of the export.
 
     Raises:
         ExportError: the folder has no receipt, or a damaged one.
@@ -189,11 +167,8 @@ def receipt_of(values: dict[str, Any]) -> Receipt:
 
     Files and processes hold receipts as JSON.
 
-    Args:
-        values: of `Receipt.json`.
-
     Raises:
-        TypeError, KeyError: the values are not those of a receipt.
+        TypeError: the values are not those of a receipt.
     """
     checks = tuple(
         ReceiptCheck(**one | {"measured": _number_or_text(one["measured"]), "limit": _number_or_text(one.get("limit"))})
@@ -226,12 +201,7 @@ def _number_or_text(value: object) -> object:
 
 
 class FailedReceiptError(ExportError):
-    """What was written differs from the live model.
-
-    Args:
-        message: which check failed, and what was measured.
-        receipt: the receipt, for views that show all checks.
-    """
+    """What was written differs from the live model."""
 
     def __init__(self, message: str, receipt: Receipt) -> None:
         super().__init__(message)

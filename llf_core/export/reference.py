@@ -55,15 +55,10 @@ def measure_reference(
 
     Args:
         model: causal language model, wrapped by PEFT or not, in evaluation mode.
-        tokenizer: its tokenizer.
         progress: called with a description of the work, the number of steps done and their total.
 
     Returns:
         Its greedy answers, logits `[N, V]`, tokens and texts.
-
-    Raises:
-        RuntimeError: out of memory.
-        ValueError: the tokenizer has no padding token.
     """
     what = "Measuring the live model"
     total = 2 * len(PROMPTS)
@@ -92,13 +87,9 @@ def logits_of(model: Any, sequences: Sequence[Sequence[int]], on_done: Callable[
     Args:
         model: causal language model, wrapped by PEFT or not.
         sequences: token ids, none empty.
-        on_done: called with the number of sequences done.
 
     Returns:
         For each sequence `[N, V]` float32 on the CPU: N positions, at most `MAX_POSITIONS`, and V tokens.
-
-    Raises:
-        RuntimeError: out of memory.
     """
     import torch
 
@@ -118,10 +109,6 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
     They are those of the text alone without a template, with several of which none is the default, or where it refuses
     a single user message: a model of any template can be exported.
-
-    Args:
-        tokenizer: the tokenizer.
-        text: the message, of valid Unicode.
     """
     message = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
     prompt = rendered(tokenizer, message)
@@ -133,7 +120,6 @@ def rendered(tokenizer: PreTrainedTokenizerBase, conversation: dict[str, Any]) -
     """Text of a conversation by the chat template, to compare templates.
 
     Args:
-        tokenizer: the tokenizer.
         conversation: `messages`, `add_generation_prompt` and, if there are any, `tools`, as in `CONVERSATIONS`.
 
     Returns:

@@ -37,7 +37,6 @@ class WeightedAdapter:
     Attributes:
         adapter: folder or hub id.
         weight: factor of its change to the base's weights; negative values subtract it.
-        name: what the receipt calls it.
     """
 
     adapter: str
@@ -51,8 +50,6 @@ class ExportRequest:
 
     Attributes:
         target: the model, from `find_target`.
-        format: name of the format.
-        folder: the destination, an absolute path.
         adapters: adapters on the target's base, the target's own among them; empty for a whole model.
         combination: how several adapters are combined, one of `COMBINATIONS`.
         density: share of the values that pruning combinations (TIES, DARE, magnitude) keep, in (0, 1]; None for the
@@ -87,12 +84,6 @@ class ExportRequest:
         """The request of a text of `json`.
 
         The process that exports gets it as its argument.
-
-        Args:
-            text: JSON.
-
-        Raises:
-            ValueError, RecursionError, TypeError, KeyError: it is not such a text.
         """
         values = json.loads(text)
         values["target"] = Target(**values["target"])
@@ -104,9 +95,6 @@ class ExportRequest:
 
 def plain_name(name: str) -> str:
     """A name in a file name and in a `Modelfile`, which a space or a line break would end.
-
-    Args:
-        name: name of a model, which a folder may have given it.
 
     Returns:
         Its letters, digits and `_.@-`, with `-` in place of others; `model` if nothing is left.

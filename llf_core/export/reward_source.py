@@ -34,17 +34,6 @@ class RewardSource(ExportSource):
         """Merge the adapter into the weights, in place; afterwards `model` is a classifier.
 
         If there was an adapter, `merging` compares the scores with those of the live model.
-
-        Args:
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The classifier.
-
-        Raises:
-            ExportError: PEFT cannot merge this type of adapter.
-            ModelError: transformers has no sequence classifier for the architecture.
-            RuntimeError, MemoryError: out of memory.
         """
         self._merge_adapters(progress)
         self.model = build_classifier(self.model).eval()
@@ -56,15 +45,6 @@ class RewardSource(ExportSource):
 
         Args:
             found: what another program computed with the export.
-            dtype: dtype of the written weights.
-            lossy: not used: such formats refuse reward models.
-
-        Returns:
-            The checks, that of loading first.
-
-        Raises:
-            KeyError: an unknown dtype.
-            ValueError, RuntimeError: see `compare_scores`.
         """
         return compare_scores(
             self.reference, found, compute_dtype=self.compute_dtype, dtype=dtype, written=self.written
@@ -81,20 +61,10 @@ class RewardSource(ExportSource):
         return None
 
     def save_modelfile(self, folder: Path, from_: str, adapter: str = "") -> None:
-        """Write nothing: Ollama runs no reward models.
-
-        Args:
-            folder: folder of the export.
-            from_: what would follow FROM.
-            adapter: what would follow ADAPTER.
-        """
+        """Write nothing: Ollama runs no reward models."""
 
     def save_generation_config(self, folder: Path) -> None:
-        """Write nothing: a reward model generates no text.
-
-        Args:
-            folder: the folder.
-        """
+        """Write nothing: a reward model generates no text."""
 
     def _with_adapters(self, base: object, names: list[str]) -> object:
         add_reward_head(base, None if self.base.kind == "gguf" else self.base.folder)

@@ -25,7 +25,6 @@ class RunFacts:
     """What is shown of a run.
 
     Attributes:
-        config: its config.
         curve: steps with the values of `NAMES` that were logged there.
         evaluations: the newest results that could be read, at most `RESULTS`.
     """
@@ -45,11 +44,6 @@ def run_facts(run_id: str) -> RunFacts | None:
 
     Returns:
         The facts; None if the id is empty, there is no such run, or its config is no longer valid.
-
-    Raises:
-        OSError: a file of it cannot be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: two installed packages declare the same name or key.
     """
     if not run_id:
         return None

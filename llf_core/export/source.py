@@ -67,15 +67,10 @@ class ExportSource:
     from rounding.
 
     Attributes:
-        request: what was asked for.
-        config: the config with which the base was loaded.
         base: the base model's files.
         model: the live model: a transformers model, or a `PeftModel` with the adapters active. `release` removes it.
-        tokenizer: its tokenizer.
         processor: its processor; None for a model of text.
-        adapter_folders: folders of the adapters.
         compute_dtype: dtype in which the model computes, e.g. `float32`; what was written is computed in it too.
-        threads: number of compute threads.
         loader: name of transformers' class that loads the model.
         merged_before: adapters that were merged into the base before those of the export.
         reference: what was measured of the live model.
@@ -88,23 +83,7 @@ class ExportSource:
         """Load the model and measure it.
 
         Args:
-            request: the request.
             progress: called with a description of the work, the number of steps done and their total.
-
-        Raises:
-            ExportError: the base has only quantized weights, or the adapters cannot be combined.
-            ModelError: the base or an adapter is missing, damaged, or does not fit.
-            DataError: the tokenizer lacks a token of the named template.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            ConfigError: the settings of the base model are invalid.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            RuntimeError, MemoryError: out of memory.
-            ValueError: the tokenizer has no padding token.
-            UnreadableError: a file of the run that trained an adapter is not a regular file, or too large.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError, SafetensorError: a file cannot be read; the second is for damaged weights of a further adapter.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
         """
         self.request = request
         progress("Finding the model", 0, 0)
@@ -139,17 +118,6 @@ class ExportSource:
 
         Its generation config ends an answer at the tokens at which the chat does. If there were adapters, `merging`
         compares the result with the live model, before its weights are rounded.
-
-        Args:
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The model.
-
-        Raises:
-            ExportError: PEFT cannot merge this type of adapter.
-            ModelError: transformers has no sequence classifier for the architecture of a reward model.
-            RuntimeError, MemoryError: out of memory.
         """
         self._merge_adapters(progress)
         add_end_tokens(self.model, end_tokens(self.model, self.tokenizer) or [])
@@ -169,17 +137,7 @@ class ExportSource:
             self.merging = replace(logits_check(self.reference.logits, made, share, ""), name="merging")
 
     def load_written(self, folder: Path) -> None:
-        """Replace the live adapter by a written one, which differs from it by a conversion or by rounding.
-
-        Args:
-            folder: the adapter.
-
-        Raises:
-            ModelError: it cannot be loaded.
-            UnreadableError: a file of the run that trained it is not a regular file, or too large.
-            RuntimeError, MemoryError: out of memory.
-            OSError: a file cannot be read.
-        """
+        """Replace the live adapter by a written one, which differs from it by a conversion or by rounding."""
         base = self.model.unload()
         for key in ("peft_config", "_hf_peft_config_loaded"):
             base.__dict__.pop(key, None)
@@ -187,14 +145,7 @@ class ExportSource:
         self.model.eval()
 
     def measure_written(self, progress: Callable[[str, int, int], object]) -> None:
-        """Measure the model again after it was changed to what is written, before it is released, as `written`.
-
-        Args:
-            progress: see `ExportFormat.write`.
-
-        Raises:
-            RuntimeError: out of memory.
-        """
+        """Measure the model again after it was changed to what is written, before it is released, as `written`."""
         self.written = self._logits("Measuring what is written", progress)
 
     def _measure(self, progress: Callable[[str, int, int], object]) -> Reference:
@@ -205,20 +156,7 @@ class ExportSource:
         return logits_of(self.model, self.reference.sequences, lambda done: progress(what, done, total))
 
     def compare(self, found: PlainResult, dtype: str, *, lossy: bool = False) -> list[ReceiptCheck]:
-        """Compare what plain transformers computed with what was measured of the live model, by `compare_all`.
-
-        Args:
-            found: what another program computed with the export.
-            dtype: dtype of the written weights.
-            lossy: whether the export is an approximation.
-
-        Returns:
-            The checks, that of loading first.
-
-        Raises:
-            KeyError: an unknown dtype.
-            ValueError, RuntimeError: see `compare_all`.
-        """
+        """Compare what plain transformers computed with what was measured of the live model, by `compare_all`."""
         return compare_all(
             self.reference,
             found,
@@ -263,12 +201,7 @@ class ExportSource:
         """Write Ollama's `Modelfile`, see `write_modelfile`.
 
         Args:
-            folder: folder of the export.
-            from_: what follows FROM.
             adapter: what follows ADAPTER; empty for a whole model.
-
-        Raises:
-            OSError: the file cannot be written.
         """
         write_modelfile(self.model, self.tokenizer, self.reference.stops, folder, from_, adapter)
 
@@ -276,12 +209,6 @@ class ExportSource:
         """Write the tokenizer with its chat template, or the processor that has it.
 
         Every format needs it beside the weights.
-
-        Args:
-            folder: the folder.
-
-        Raises:
-            OSError: a file cannot be written.
         """
         (self.processor or self.tokenizer).save_pretrained(folder)
 
@@ -309,10 +236,6 @@ class ExportSource:
 
         `auto` is that in which the base is stored, and bfloat16 for a GGUF file or another dtype than those of
         `TORCH_NAMES`.
-
-        Raises:
-            ModelError: a weight file of the base is truncated or damaged.
-            OSError: a weight file cannot be opened.
         """
         if self.request.dtype != "auto":
             return self.request.dtype
@@ -321,23 +244,11 @@ class ExportSource:
         return TORCH_NAMES.get(stored_dtype(self.base.folder) or "", "bfloat16")
 
     def trusts_code(self) -> bool:
-        """Whether the model's own Python code is used, which the user has allowed.
-
-        Raises:
-            UntrustedCodeError: the user has not.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read.
-            TooMuchCodeError: a file of it is larger than a person could review.
-        """
+        """Whether the model's own Python code is used, which the user has allowed."""
         return resolve_trust_remote_code(self.base, self.config)
 
     def rope_changes(self) -> dict[str, Any]:
-        """What `rope_scaling` sets in the text config of the base, which an adapter's file does not say.
-
-        Raises:
-            ModelError, UntrustedCodeError, HomeError, OSError, TooMuchCodeError, PluginError: see
-                `scaled_architecture`.
-        """
+        """What `rope_scaling` sets in the text config of the base, which an adapter's file does not say."""
         if self.config.model.rope_scaling is None:
             return {}
         scaled, scaling = scaled_architecture(self.base, self.config)
@@ -351,10 +262,6 @@ class ExportSource:
 
         Raises:
             ExportError: the disk has no room for the weights of a GGUF file.
-            ModelError: the GGUF file is damaged, or transformers does not know its architecture.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read or written.
-            MemoryError: out of memory.
         """
         if self.base.kind != "gguf":
             return self.base.folder
@@ -432,7 +339,6 @@ def bytes_of_weights(model: Any, itemsize: int) -> int:
     The room on the disk is checked with it before anything is written.
 
     Args:
-        model: transformers model.
         itemsize: bytes of a floating-point value in the file.
     """
     unique = {id(one): one for one in model.state_dict(keep_vars=True).values()}.values()
@@ -443,12 +349,10 @@ def check_room(folder: Path, needed: int) -> None:
     """Check that an export fits on the disk before it is written.
 
     Args:
-        folder: a folder on the disk.
         needed: bytes of the weights; `BESIDES_WEIGHTS` is added.
 
     Raises:
         ExportError: the disk has too little space.
-        OSError: the disk cannot be asked.
     """
     needed += BESIDES_WEIGHTS
     free = shutil.disk_usage(folder).free

@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 def save_as_lora(source: ExportSource, folder: Path, rank: int) -> None:
     """Write the active adapter as a LoRA, by PEFT: the nearest product of that rank for each matrix (by its SVD).
 
-    Args:
-        source: the live model with its adapter.
-        folder: where it is written.
-        rank: rank of the LoRA.
-
     Raises:
         ExportError: PEFT cannot convert this type of adapter.
-        OSError, SafetensorError: a file cannot be written; the second is for weights.
-        RuntimeError, MemoryError: out of memory; the first also if a weight is not finite.
     """
     import peft
 

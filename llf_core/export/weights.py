@@ -16,7 +16,6 @@ def cast_weights(model: Any, dtype: torch.dtype) -> None:
 
     Args:
         model: transformers model without adapters.
-        dtype: floating-point dtype to cast to.
     """
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
     kept += getattr(model, "_keep_in_fp32_modules_strict", None) or ()

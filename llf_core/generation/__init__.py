@@ -23,9 +23,6 @@ def prepare_weights(model: nn.Module) -> None:
 
     Args:
         model: causal language model, wrapped by PEFT or not; it must not be trained afterwards.
-
-    Raises:
-        RuntimeError: out of memory: a group of joined matrices needs its own size while it is moved.
     """
     from llf_core.generation.bf16_weights import add_bf16_copies
     from llf_core.generation.few_rows import speed_up_few_rows

@@ -28,9 +28,7 @@ class BatchGenerator:
 
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
-        tokenizer: its tokenizer.
         ends: end-of-sequence token ids.
-        stops: stop strings.
         on_text: called with the index of a prompt and each new piece of its completion; None if nobody watches.
         cancelled: polled after each token; true ends generation.
 
@@ -68,7 +66,6 @@ class BatchGenerator:
 
         Args:
             prompts: token ids of each prompt, none empty.
-            sampling: sampling parameters.
             max_new_tokens: maximum number of tokens of a completion, at least 1.
             batch_size: prompts per batch, at least 1.
             on_done: called after each batch with the number of prompts of all batches so far; what it raises passes
@@ -76,11 +73,6 @@ class BatchGenerator:
 
         Returns:
             One completion for each prompt, in order; empty for prompts that were not reached before `cancelled`.
-
-        Raises:
-            ValueError: a sampling parameter is out of range, or `batch_size` is 0.
-            NotFiniteError: logits to sample from are NaN or infinite.
-            RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
         """
         answers = [""] * len(prompts)
         done = 0
@@ -112,7 +104,6 @@ class BatchGenerator:
 
         Args:
             prompts: token ids of each prompt, none empty.
-            sampling: sampling parameters.
             limits: maximum number of tokens of each completion, at least 1; as many as prompts.
             batch_size: prompts per batch, at least 1.
             on_token: called after each token with the number of completed prompts and the length of the token's
@@ -125,8 +116,6 @@ class BatchGenerator:
         Raises:
             ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer
                 limits than prompts.
-            NotFiniteError: logits to sample from are NaN or infinite.
-            RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
         """
         if len(limits) != len(prompts) or min(limits, default=1) < 1:
             raise ValueError(f"limits is {list(limits)}. Expected {len(prompts)} integers of at least 1.")

@@ -34,12 +34,6 @@ def add_bf16_copies(model: nn.Module) -> int:
     Only on a CPU, for weights of at least `MIN_VALUES` values, and up to half of the free memory. A copy is used as
     long as its weight is neither modified in place nor moved; weights created in inference mode get none, since their
     changes cannot be seen. Call it after `join_weights`, so that joined weights have joined copies.
-
-    Args:
-        model: must not be trained afterwards.
-
-    Returns:
-        Bytes of the copies.
     """
     from llf_core.models.step_forecast import free_memory
 
@@ -129,9 +123,6 @@ class Bf16Matrix:
 
         Returns:
             `[out]`, float32.
-
-        Raises:
-            RuntimeError: shapes or dtypes do not fit, `x` needs a gradient, or out of memory.
         """
         result = x.new_empty(self._out)
         for block, rows in self._blocks():
@@ -148,9 +139,6 @@ class Bf16Matrix:
 
         Returns:
             `[batch, out]`, float32.
-
-        Raises:
-            RuntimeError: shapes or dtypes do not fit, `x` needs a gradient, or out of memory.
         """
         result = x.new_empty(len(x), self._out)
         for block, rows in self._blocks():
@@ -163,9 +151,6 @@ class Bf16Matrix:
         Args:
             y: `[out]`, float32; changed in place.
             x: `[in]`, float32, without a gradient.
-
-        Raises:
-            RuntimeError: shapes or dtypes do not fit, or out of memory.
         """
         for block, rows in self._blocks():
             y[rows].addmv_(block, x)

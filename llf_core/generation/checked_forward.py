@@ -60,9 +60,6 @@ class CheckedForward:
 
         Returns:
             Logits after the last token, `[batch, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         short = len(tokens) == 1 and mask is None and 1 < tokens.shape[1] <= MAX_PROMPT
         if short and self._fast is not None and self._reads_prompts:
@@ -97,7 +94,6 @@ class CheckedForward:
 
         Args:
             tokens: token ids `[rows]`, int64.
-            cache: their rows.
 
         Returns:
             Logits after these tokens, `[rows, vocabulary]`.

@@ -32,16 +32,10 @@ def decode(  # noqa: PLR0913 - the settings of a completion
         decoder: has just read `prompts`.
         logits: logits `[batch, vocabulary]` that its `read` returned.
         prompts: token ids of each row, which the repetition penalty counts as occurred.
-        sampling: sampling parameters.
         max_new_tokens: maximum number of tokens of a row, at least 1.
         put: called with a row and its new token; returns whether the row ends with it; what it raises passes through.
         cancelled: polled after each step; true ends generation; what it raises passes through.
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
-
-    Raises:
-        ValueError: a sampling parameter is out of range.
-        NotFiniteError: logits to sample from are NaN or infinite.
-        RuntimeError: out of memory.
     """
     rows = list(range(len(prompts)))
     of = list(rows if numbers is None else numbers)

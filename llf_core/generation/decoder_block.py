@@ -52,10 +52,6 @@ class Block:
         q_norm: norm of the queries; None if there is none.
         k_norm: norm of the keys; None if there is none.
         o: output projection of attention.
-        mlp_norm: norm before the MLP.
-        gate_up: joined gate and up projections.
-        act: activation function.
-        down: down projection.
         inner: intermediate size of the MLP.
     """
 
@@ -80,13 +76,6 @@ class BlockForward:
 
     Attributes:
         embed: token embedding.
-        rotation: rotary position embedding.
-        blocks: decoder blocks.
-        norm: final norm.
-        head: output head.
-        heads: number of query heads.
-        kv_heads: number of key-value heads.
-        head_dim: size of a head.
         scaling: factor of the attention scores.
     """
 
@@ -154,10 +143,6 @@ class BlockForward:
 
         Returns:
             Logits after the last token, `[1, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
-            ValueError: the cache has more or fewer layers than the model.
         """
         past, new = int(cache.layers[0].get_seq_length()), len(tokens)
         columns = torch.arange(past + new, device=tokens.device)
@@ -220,9 +205,6 @@ class BlockForward:
         Args:
             found: logits `[batch, vocabulary]` of the fast forward.
             expected: logits `[batch, vocabulary]` of the model's own forward; their dtype selects the tolerance.
-
-        Raises:
-            KeyError: there is no tolerance for the dtype of `expected`.
         """
         distance = (found.float() - expected.float()).abs().max()
         return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
@@ -236,7 +218,6 @@ def attend_to_past(
     Args:
         query: `[rows, key heads, query heads of each, head size]`.
         keys: `[rows, key heads, columns, head size]`.
-        values: the same.
         bias: added to the scores, `[rows, 1, 1, columns]`; None for nothing.
         scale: factor of the scores; None for that of torch.
     """
@@ -256,7 +237,6 @@ def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -
 
     Args:
         shape: key heads, query heads of each, size of a head.
-        dtype: of queries, keys and values.
         width: a multiple of `WIDTH`.
     """
     heads, group, size = shape

@@ -31,13 +31,9 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, ma
         x: `[..., in]`.
         weight: `[out, in]`, of the dtype of `x`.
         bias: `[out]`, or None.
-        max_rows: largest number of rows that is reordered.
 
     Returns:
         `[..., out]`; its rows may not be contiguous.
-
-    Raises:
-        RuntimeError: the shapes or dtypes do not fit, or out of memory.
     """
     rows = x.numel() // max(x.shape[-1], 1)
     if (
@@ -61,12 +57,6 @@ def speed_up_few_rows(model: nn.Module) -> int:
     """Let a model's linear layers compute by `few_rows_linear`, so that batches are decoded faster.
 
     Only bfloat16 layers on a CPU change, and only how they compute; layers that PEFT wraps later are among them.
-
-    Args:
-        model: any module, which is not trained afterwards.
-
-    Returns:
-        Number of layers that changed.
     """
     changed = 0
     for module in model.modules():

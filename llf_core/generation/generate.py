@@ -58,15 +58,6 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     Returns:
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
 
-    Raises:
-        ValueError: a sampling parameter is out of range, `batch_size` is 0, a prompt has no tokens, or the tokenizer
-            has no padding token.
-        TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
-        jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
-        Exception: any other error of the template's code.
-        NotFiniteError: logits to sample from are NaN or infinite.
-        RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
-
     Source:
         The order of the sampling parameters is that of transformers' `generate`; nucleus sampling: arXiv 1904.09751;
         repetition penalty: arXiv 1909.05858, section 4.1.
@@ -107,13 +98,10 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
     """Generate completions as text after tokenized prompts, for callers with a chat template of their own.
 
     Args:
-        model: see `generate`.
-        tokenizer: decodes the completions.
         prompts: token ids of each prompt, none empty.
         sampling: sampling parameters; None for greedy decoding with the repetition penalty of the generation config.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
         ends: further end-of-sequence token ids.
-        stop: see `generate`.
         batch_size: prompts per batch, at least 1.
         on_text: see `generate`; what it raises passes through.
         on_done: called after each batch with the number of prompts of all batches so far; what it raises passes
@@ -122,11 +110,6 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
 
     Returns:
         One completion for each prompt, in order, without special tokens and surrounding whitespace.
-
-    Raises:
-        ValueError: a sampling parameter is out of range, or `batch_size` is 0.
-        NotFiniteError: logits to sample from are NaN or infinite.
-        RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
     """
     from llf_core.generation.batches import BatchGenerator
     from llf_core.generation.sampling import Sampling
@@ -153,10 +136,7 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
     """Generate completions as token ids after tokenized prompts, for the stages that train on them.
 
     Args:
-        model: see `generate`.
-        tokenizer: its tokenizer.
         prompts: token ids of each prompt, none empty.
-        sampling: sampling parameters.
         max_new_tokens: maximum number of tokens of a completion, at least 1; one for all, or one for each prompt.
         batch_size: prompts per batch, at least 1.
         on_token: called after each token with the number of completed prompts and the length of the token's completion;
@@ -164,12 +144,6 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
 
     Returns:
         Token ids of each completion, at least one, including the end-of-sequence token if it was reached.
-
-    Raises:
-        ValueError: a sampling parameter or `max_new_tokens` is out of range, `batch_size` is 0, or there are more or
-            fewer of `max_new_tokens` than prompts.
-        NotFiniteError: logits to sample from are NaN or infinite.
-        RuntimeError: out of memory; or such logits, where `model.generate` samples (see `unsupported`).
     """
     from llf_core.generation.batches import BatchGenerator
 
@@ -195,7 +169,6 @@ def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
     """Repetition penalty to use: some models degenerate without the one of their generation config.
 
     Args:
-        model: for its generation config.
         asked: the requested penalty; None for the one of the generation config, or 1.
     """
     configured = getattr(model.generation_config, "repetition_penalty", None)
@@ -217,9 +190,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
 
     Raises:
         ValueError: a prompt has no tokens, or the tokenizer has no padding token.
-        TypeError: a prompt has a lone surrogate, which tokenizers cannot encode.
-        jinja2.TemplateError: the chat template refuses the messages or exceeds its limits.
-        Exception: any other error of the template's code.
     """
     if tokenizer.chat_template:
         first = [] if system is None else [{"role": "system", "content": system}]
@@ -242,10 +212,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
     """End-of-sequence token ids of the tokenizer and of the model's generation config; chat models often end by both.
 
-    Args:
-        model: for its generation config.
-        tokenizer: the tokenizer.
-
     Returns:
         Token ids; None if there are none.
     """
@@ -261,7 +227,6 @@ def add_end_tokens(model: PreTrainedModel, ids: Sequence[int]) -> None:
 
     Args:
         model: changed in place; one without a generation config is left as it is.
-        ids: token ids.
     """
     generation = getattr(model, "generation_config", None)
     if generation is None or not ids:

@@ -17,11 +17,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
     A step writes one position instead of copying all earlier ones; a full buffer doubles its size.
 
-    Args:
-        room: number of positions of the first buffer.
-
     Attributes:
-        room: the same.
         keys: `[batch, heads, length, head_dim]`; None before the first `update`.
         values: `[batch, heads, length, head_dim]`; None before the first `update`.
     """
@@ -42,14 +38,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         Args:
             key_states: new keys `[batch, heads, new, head_dim]`.
             value_states: new values `[batch, heads, new, head_dim]`.
-            *_: not used.
-            **__: not used.
 
         Returns:
             All keys and values, `[batch, heads, length, head_dim]` each.
-
-        Raises:
-            RuntimeError: the shapes do not fit those of earlier calls, or out of memory.
         """
         past = self.get_seq_length()
         length = past + key_states.shape[-2]
@@ -78,10 +69,5 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
 
 def growing_cache(layers: int, room: int) -> Cache:
-    """Create a cache of growing layers, in transformers' type, so that models accept it.
-
-    Args:
-        layers: number of layers.
-        room: number of positions of the first buffers.
-    """
+    """Create a cache of growing layers, in transformers' type, so that models accept it."""
     return Cache(layers=[GrowingLayer(room) for _ in range(layers)])

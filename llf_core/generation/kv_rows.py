@@ -60,7 +60,6 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
 
         Args:
             key_states: `[rows, heads, 1, head_dim]`.
-            value_states: the same.
 
         Returns:
             All keys and values, `[rows, heads, width, head_dim]` each, see `RowsCache.begin`.
@@ -102,7 +101,6 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers ships no types
     """A cache of `RowsLayer`, in transformers' type, so that models accept it.
 
     Args:
-        layers: number of layers.
         device: device of the token embedding.
 
     Attributes:

@@ -30,9 +30,6 @@ def context_length(model: PreTrainedModel) -> int | None:
 
     None where its config has neither `max_position_embeddings` nor `n_positions`, as with ALiBi, which any length fits.
     Chats and metrics of answers refuse a prompt that leaves no room for a reply within it.
-
-    Args:
-        model: the base model.
     """
     config = model.config.get_text_config(decoder=True)
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
@@ -40,11 +37,7 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:
-    """Whether a chat template takes tools, by the word `tools` in it; another one would leave them out silently.
-
-    Args:
-        renderer: tokenizer with the template.
-    """
+    """Whether a chat template takes tools, by the word `tools` in it; another one would leave them out silently."""
     return "tools" in str(renderer.chat_template or "")
 
 
@@ -62,21 +55,14 @@ def render_messages(  # noqa: PLR0913 - what a template takes
 
     Args:
         messages: the conversation, in OpenAI's form.
-        renderer: tokenizer or processor with the template.
         tools: functions that may be called, in OpenAI's form.
-        continue_last: whether the reply continues the last message.
-        in_parts: whether the template takes content as a list of parts, as those of vision models do.
         image_sign: what the text has in the place of a picture, for a template of a vision model that takes content as
             text; empty for models without pictures.
         options: further variables of the template; None for none.
 
-    Returns:
-        The text of the prompt.
-
     Raises:
-        PromptError: there is no template, it refuses the messages, they are not of the form that templates take, or
-            the last message to continue is not one of the assistant.
-        MemoryError: out of memory.
+        PromptError: there is no template, it refuses the messages, they are not of the form that templates take, or the
+            last message to continue is not one of the assistant.
     """
     if not getattr(renderer, "chat_template", None):
         raise PromptError(

@@ -39,9 +39,6 @@ class ModelForward:
 
         Returns:
             Logits after the last token, `[batch, vocabulary]`.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         inputs = {"input_ids": tokens, "attention_mask": mask, self._cache: cache, "use_cache": True}
         if self._positions:

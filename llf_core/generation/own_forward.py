@@ -16,9 +16,6 @@ def without_accelerate(model: PreTrainedModel) -> Iterator[None]:
     """Context manager that removes accelerate's wrapper from a model's forward while it generates.
 
     With mixed precision the wrapper autocasts to half precision and copies every output to float32, for each token.
-
-    Args:
-        model: a model, prepared by accelerate or not.
     """
     wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     if wrapped is None or own is None:

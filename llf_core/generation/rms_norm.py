@@ -16,7 +16,6 @@ class RMSNorm:
 
     Args:
         weight: `[width]`, including the offset of Gemma's norms.
-        eps: epsilon.
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
@@ -37,9 +36,6 @@ class RMSNorm:
 
         Returns:
             Same shape and dtype; its rows may not be contiguous.
-
-        Raises:
-            RuntimeError: the last dimension is not `width`, or out of memory.
 
         Source:
             arXiv 1910.07467, equation 4.

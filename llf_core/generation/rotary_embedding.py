@@ -52,10 +52,6 @@ class RotaryMatrix:
 
         Calling the model's own embedding instead of recomputing it keeps every scaling of frequencies.
 
-        Args:
-            rotary: the model's rotary embedding.
-            head_dim: head size of queries and keys.
-
         Returns:
             The rotation; None if the embedding has no frequencies, too many for `head_dim`, or some that depend on the
             length of the text.

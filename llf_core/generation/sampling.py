@@ -72,9 +72,7 @@ class TokenSampler:
     """Chooses the next token of each row, with one random generator per prompt.
 
     Args:
-        sampling: sampling parameters.
         rows: index of each row among all prompts.
-        device: device of the logits.
 
     Raises:
         ValueError: a sampling parameter is out of range.
@@ -102,7 +100,6 @@ class TokenSampler:
 
         Raises:
             NotFiniteError: logits to sample from are NaN or infinite.
-            KeyError: tokens are sampled, and a row is none of those given before.
         """
         scores = scores.float()
         if self._penalty is not None:

@@ -33,11 +33,7 @@ SUPPORTED_SETTINGS = {
 
 
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model inside a PEFT model, or the model itself: PEFT hides its class and config.
-
-    Args:
-        model: a model, wrapped by PEFT or not.
-    """
+    """The transformers model inside a PEFT model, or the model itself: PEFT hides its class and config."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -26,9 +26,6 @@ class TextStream:
         on_text: called with each new piece by `put` and `close`; the concatenated pieces are `text`, and what it raises
             passes through. None if nobody watches.
         keep_special: whether special tokens are part of the text, for a parser of tool calls.
-
-    Attributes:
-        text: the completion so far.
     """
 
     def __init__(

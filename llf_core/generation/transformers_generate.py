@@ -57,10 +57,6 @@ def decode_with_transformers(  # noqa: PLR0913 - the settings of a completion
         cancelled: polled after each step, and before each further row that is sampled; true ends generation; what it
             raises passes through.
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
-
-    Raises:
-        ValueError: a sampling parameter or `max_new_tokens` is out of range, or there is no prompt.
-        RuntimeError: out of memory, or logits to sample from are NaN or infinite.
     """
     of = list(numbers) if numbers is not None else list(range(len(prompts)))
     if sampling.do_sample and len(prompts) > 1:

@@ -43,9 +43,6 @@ def read_linear(module: Any) -> LinearWeights | None:
 
     The fast forward multiplies weights directly and would ignore whatever else the layer does, such as dequantizing
     4-bit weights or DoRA's norms.
-
-    Args:
-        module: any module.
     """
     if is_plain_linear(module):
         return LinearWeights(module.weight, module.bias)
@@ -92,9 +89,6 @@ class JoinedLinear:
 
     Adapters are not merged: their small matrices are multiplied joined, so that all layers with the same input cost
     only two more small products. `join_adapters` joins them without copies; else copies are made here.
-
-    Args:
-        layers: in the order of their outputs.
     """
 
     def __init__(self, layers: Sequence[LinearWeights]) -> None:
@@ -124,9 +118,6 @@ class JoinedLinear:
 
         Returns:
             `[out]` or `[batch, out]`, the outputs of the layers one after the other.
-
-        Raises:
-            RuntimeError: shapes or dtypes do not fit, or out of memory.
 
         Source:
             `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
@@ -184,9 +175,6 @@ class JoinedLinear:
         Args:
             y: `[out]`; changed in place.
             x: `[in]`.
-
-        Raises:
-            RuntimeError: shapes or dtypes do not fit, or out of memory.
 
         Source:
             LoRA, arXiv 2106.09685, equation 3.
@@ -271,12 +259,6 @@ def join_weights(model: nn.Module) -> int:
 
     Args:
         model: causal language model, wrapped by PEFT or not.
-
-    Returns:
-        Number of joined groups.
-
-    Raises:
-        RuntimeError: out of memory: a group needs its own size while it is moved.
     """
     joined = 0
     for parts in _with_one_input(model):
@@ -315,12 +297,6 @@ def join_adapters(model: nn.Module) -> int:
 
     Args:
         model: causal language model, wrapped by PEFT.
-
-    Returns:
-        Number of joined groups.
-
-    Raises:
-        RuntimeError: out of memory: a group needs its own size while it is moved.
     """
     joined = 0
     for parts in _with_one_input(model):

@@ -52,7 +52,6 @@ def replay(folder: RunFolder, trust: bool | str = False, *, env: Mapping[str, st
     The curve of a run that was steered by hand can then be reproduced, which its config alone does not allow.
 
     Args:
-        folder: the run to repeat.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
         env: additional environment variables of its processes; None for none.
 
@@ -60,16 +59,8 @@ def replay(folder: RunFolder, trust: bool | str = False, *, env: Mapping[str, st
         The new run's folder, not started yet.
 
     Raises:
-        ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
-        FileNotFoundError: it is a branch, and its parent no longer exists.
         ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not name
             it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
-        UntrustedCodeError: it was created elsewhere or changed since, and its code would run.
-        TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
-        UnreadableError: one of its files cannot be read.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the folder cannot be written.
-        PluginError: two installed packages declare the same name or key.
     """
     check_run(folder, trust, _how_to_allow(folder, "replay"))
     name = f"{read_meta(folder)['name'] or folder.id} again"
@@ -129,20 +120,6 @@ def branch(  # noqa: PLR0913 - each of them is optional
             step.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
         env: additional environment variables of its processes; None for none.
-
-    Returns:
-        The new run's folder, not started yet.
-
-    Raises:
-        ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch or is out
-            of range; `data/` or `code/` is a link.
-        ConfigError: the changed config has errors, or `LLF_URLS` lacks a URL with credentials.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the folder cannot be written.
-        UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
-        UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
-        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
-        PluginError: two installed packages declare the same name or key.
     """
     check_run(folder, trust, _how_to_allow(folder, "branch"))
     step = _checkpoint(folder, step)
@@ -194,11 +171,7 @@ def _branch(
 
 
 def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Config keys that differ in the branch.
-
-    Raises:
-        ValueError: a key cannot differ in a branch.
-    """
+    """Config keys that differ in the branch."""
     changed = {key: value for key, value in changes.items() if key not in LIVE_SETTINGS}
     for key, value in changed.items():
         if key not in BRANCH_KEYS:
@@ -227,14 +200,7 @@ def _checkpoint(folder: RunFolder, step: int | None) -> int:
 
 
 def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
-    """Copy a checkpoint, and the best checkpoint it refers to.
-
-    Returns:
-        The planned last step at that time.
-
-    Raises:
-        ValueError: it was removed meanwhile.
-    """
+    """Copy a checkpoint, and the best checkpoint it refers to."""
     own = Checkpoints(new)
     Checkpoints(folder).check()
     best = _state(Checkpoints(folder).path(step)).get("best_global_step")

@@ -37,9 +37,6 @@ def to_table(rows: object) -> pa.Table:
             `datasets.Dataset`, or a pyarrow table. Types are recognized by their methods, so that none of these
             libraries is imported.
 
-    Returns:
-        The table, without metadata of its source.
-
     Raises:
         RowsError: the type is not supported, there are no rows or no columns, a row contains itself, a column has mixed
             types, or two have one name.
@@ -105,15 +102,8 @@ def fingerprint(path: Path) -> str:
 
     The content is hashed, so the library that created the rows and the version of pyarrow do not matter.
 
-    Args:
-        path: the file.
-
     Returns:
         The first 16 hex digits of the SHA-256.
-
-    Raises:
-        OSError: the file cannot be read.
-        pyarrow.ArrowException: it is not a Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -148,15 +138,10 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
     """Write rows atomically to `rows-<fingerprint>.parquet`. The same rows get the same name, so they are stored once.
 
     Args:
-        rows: see `to_table`.
         folder: created if missing.
-
-    Returns:
-        The file and the fingerprint.
 
     Raises:
         RowsError: see `to_table`; or Parquet cannot hold a value, such as an empty dict.
-        OSError: the file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -184,16 +169,8 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
 def temporary_rows(rows: object, root: Path) -> Iterator[tuple[Path, str]]:
     """Write rows to a temporary file below `LLF_HOME`, on the disk of the run that will receive them.
 
-    Args:
-        rows: see `to_table`.
-        root: `LLF_HOME`.
-
     Yields:
         The file, which exists until the block ends, and the fingerprint.
-
-    Raises:
-        RowsError: see `write_rows`.
-        OSError: the file cannot be written.
     """
     (root / "cache").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as folder:

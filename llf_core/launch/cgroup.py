@@ -19,7 +19,6 @@ class Cgroup:
     """The control groups of a process.
 
     Args:
-        root: mount point.
         own: file that names the process's groups.
     """
 

@@ -46,9 +46,6 @@ def start_supervisor(
     Raises:
         RuntimeError: it did not start, for example since `log.txt` cannot be opened or the system has too many
             processes; the run is `failed`, and the message has the cause.
-        BrokenRunError: the run's status cannot be read.
-        OSError: too many files are open.
-        UnreadableError: it did not start, and the log cannot be read.
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *mode, *(("--", *command) if command else ())]

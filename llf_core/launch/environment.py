@@ -32,10 +32,6 @@ def describe() -> dict[str, Any]:
     Returns:
         `llf`, `python` and `platform`; `packages` and `device`, see the functions of these names; `threads`, the usable
         cores; `home`, the folder of runs; `free`, the free space on its disk as text.
-
-    Raises:
-        OSError: the disk of `LLF_HOME` cannot be examined.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return {
         **_versions(),
@@ -61,16 +57,12 @@ def start_facts(
     """Collect the facts about a run that the launcher knows, for `env.json`: they explain later why results differ.
 
     Args:
-        config: the run's config.
         notebook: `path` of the notebook and id of the `cell` that starts the run; None outside a notebook.
         fingerprint: fingerprint of rows from a cell; None for other data.
 
     Returns:
         `llf`, `python`, `platform`, `packages` and `device` as `describe`; `command`, `cwd`, `notebook`; `git`, see
         `git_state`; `data` with the `fingerprint`, if there is one; `seed`; and `threads`, the number for the trainer.
-
-    Raises:
-        OSError: the working directory was removed or is not accessible.
     """
     here = Path.cwd()
     return {
@@ -157,15 +149,9 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     `dirty` is None if `git status` fails or takes longer than a second, or if the repository's config names programs
     that git would run: it may have come with the notebook.
 
-    Args:
-        folder: any folder of a repository.
-
     Returns:
         `commit` and `dirty`; None outside a repository, in one without commits, without git or the folder, or if
         finding the commit takes longer than a second.
-
-    Raises:
-        OSError: the folder is not accessible, or no process can be started.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")

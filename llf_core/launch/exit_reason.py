@@ -28,8 +28,6 @@ class ProcessEnd:
 
     Attributes:
         exit_code: exit code; negative for a signal.
-        kill_requested: whether the user requested a kill.
-        stop_requested: whether a stop was pending.
         out_of_memory: whether the OOM killer ended a process of the run.
         memory_limit: memory limit of the container in bytes; None if there is none.
     """
@@ -42,20 +40,7 @@ class ProcessEnd:
 
 
 def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[str, str]:
-    """Explain why a trainer exited without a final status, in one or two sentences with what to do.
-
-    Args:
-        folder: the run.
-        status: as stored, not final.
-        ending: how its trainer ended.
-
-    Returns:
-        The final state and its reason.
-
-    Raises:
-        UnreadableError: the run's events or log cannot be read.
-        OSError: too many files are open.
-    """
+    """Explain why a trainer exited without a final status, in one or two sentences with what to do."""
     at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
     safe = recoverable_message(folder)
     if ending.kill_requested:

@@ -51,10 +51,6 @@ def fetch(url: str, *, home: Path | str | None = None, progress: Callable[[int, 
     Raises:
         SyncError: there is no complete state, another machine still trains the run, the place cannot be read, or its
             package is missing.
-        RuntimeError: this machine trains the run.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the run does not fit on the disk, or cannot be written.
     """
     store = RunStore(url)
     states = store.states()

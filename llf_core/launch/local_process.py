@@ -75,9 +75,6 @@ def threads_of(folder: RunFolder) -> int | None:
     """Number of threads of a run as recorded by its launcher; None if unknown.
 
     A resumed attempt uses as many, since another number changes the last bits of sums.
-
-    Raises:
-        OSError: too many files are open.
     """
     threads = read_object_or_empty(folder.env).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
@@ -87,11 +84,6 @@ class Trainer:
     """A trainer process that waits until `go` is called. It leads its own process group.
 
     It waits, so that nothing runs before its process id is stored: a run is killed and found lost by that id.
-
-    Args:
-        command: program and arguments.
-        environment: complete environment.
-        log: destination of stdout and stderr.
 
     Raises:
         OSError: no process can be started, for example because the system has too many.
@@ -113,11 +105,7 @@ class Trainer:
         return self._process.pid
 
     def go(self) -> None:
-        """Let the process start its program, once its process id is stored.
-
-        Raises:
-            ValueError: it was called before.
-        """
+        """Let the process start its program, once its process id is stored."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         try:
             self._process.stdin.write(b"go\n")
@@ -126,29 +114,15 @@ class Trainer:
             return  # killed at the gate: its exit code tells
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the trainer, unless it has ended: its process id may belong to another process then.
-
-        Args:
-            number: signal number.
-            group: whether to signal the whole process group.
-
-        Raises:
-            OSError: the system refuses the signal, for example to a process of another user.
-        """
+        """Send a signal to the trainer, unless it has ended: its process id may belong to another process then."""
         if self._process.returncode is None:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, seconds: float) -> int | None:
         """Wait for the trainer to end. Data loader workers that a killed trainer leaves behind are killed too.
 
-        Args:
-            seconds: maximum time to wait.
-
         Returns:
             Exit code (negative for a signal), or None while it is alive.
-
-        Raises:
-            OSError: too many files are open.
         """
         if self._process.returncode is not None:  # its process id may be another process's by now
             return self._process.returncode

@@ -25,15 +25,7 @@ END_SECONDS = 10.0
 
 
 def supervise_node(folder: RunFolder, taken_over: Callable[[], object]) -> None:
-    """Start the ranks of this machine, and end them when the run has ended, is lost or is removed.
-
-    Args:
-        folder: the run, whose attempt the first machine has begun.
-        taken_over: called once the ranks are started.
-
-    Raises:
-        OSError: no process can be started.
-    """
+    """Start the ranks of this machine, and end them when the run has ended, is lost or is removed."""
     attempt = read_status(folder).attempt
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -42,18 +42,10 @@ def sweep(
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: there are no values, a key has no list of them, or there are more than `MAX_RUNS` runs; two reward
-            functions have the same name, or one has no name or that of a built-in one, or a signature that cannot be
-            inspected, or a source with a lone surrogate.
         TypeError: `values` has no keys; a reward function is not a function, has no parameter for the answer, or is a
             coroutine or a generator.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
         RuntimeError: a run could not be started; the message says how many are queued.
-        PluginError: two installed packages declare the same name or key.
-        BrokenRunError: the run's status cannot be read.
     """
     from llf_core.config import RunConfig
     from llf_core.config.renamed_keys import without_renamed

@@ -19,11 +19,7 @@ SECONDS = 10.0  # between two printed lines, at least
 
 
 class ProgressLine:
-    """Shows the progress of one run on stdout.
-
-    Args:
-        reader: the run's reader.
-    """
+    """Shows the progress of one run on stdout."""
 
     def __init__(self, reader: RunReader) -> None:
         self._reader = reader
@@ -37,10 +33,6 @@ class ProgressLine:
 
         Elsewhere than in a terminal, where each line stays, one is printed only if the state has changed, or if 5 % of
         the steps and ten seconds have passed since the last one.
-
-        Raises:
-            UnreadableError: the run's metrics cannot be read.
-            OSError: too many files are open, or stdout cannot be written.
         """
         pace = read_pace(self._reader.folder, status)
         if self._bar is not None:

@@ -27,12 +27,7 @@ POLL_SECONDS, MAX_POLL_SECONDS = 2.0, 30.0
 
 
 def enqueue(folder: RunFolder) -> None:
-    """Put a run that has not started into the queue: its supervisor then waits for its turn.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the file cannot be written.
-    """
+    """Put a run that has not started into the queue: its supervisor then waits for its turn."""
     replace_file(folder.queue, json_bytes({"v": 1, "since": time.time()}))
 
 
@@ -41,11 +36,6 @@ class RunAhead:
     """A run that must end before another one starts.
 
     Attributes:
-        id: the run's id.
-        name: display name.
-        waits: whether it is queued itself.
-        step: completed steps.
-        total: planned steps.
         remaining: estimated seconds to its end; None if unknown.
     """
 
@@ -84,11 +74,7 @@ class MachineLoad:
         self._ended: dict[str, int] = {}  # when the status of an ended run was written
 
     def ahead(self) -> list[RunAhead]:
-        """Runs that a newly queued run would wait for, in order. The form shows them before Start.
-
-        Raises:
-            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
-        """
+        """Runs that a newly queued run would wait for, in order. The form shows them before Start."""
         running, queued = self.running_and_queued()
         return [*running, *(one for _, one in queued)]
 
@@ -96,15 +82,6 @@ class MachineLoad:
         """Running runs, and queued runs with their positions, in order.
 
         One pass over the folders of runs gives both, which the queue and the form need.
-
-        Args:
-            exclude: id of a run to leave out.
-
-        Returns:
-            The running runs; and for each queued run its position (time of creation, id) and the run.
-
-        Raises:
-            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         running: list[RunAhead] = []
         queued: list[QueuedRun] = []
@@ -132,11 +109,7 @@ class MachineLoad:
 
 
 class QueuePosition:
-    """Decides when a queued run may start: when no other run is active and none has waited longer.
-
-    Args:
-        folder: the run.
-    """
+    """Decides when a queued run may start: when no other run is active and none has waited longer."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -146,22 +119,13 @@ class QueuePosition:
         """Runs ahead of it: active runs, then those that have waited longer.
 
         Every supervisor of a queued run computes it by itself, so the queue needs no process of its own.
-
-        Raises:
-            BrokenRunError: the run's own status cannot be read.
-            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
         """
         mine = self._place()
         running, queued = self._machine.running_and_queued(exclude=self._folder.id)
         return [*running, *(one for place, one in queued if place < mine)]
 
     def behind(self) -> int:
-        """Number of queued runs behind it, for the monitor's "position 2 of 5".
-
-        Raises:
-            BrokenRunError: the run's own status cannot be read.
-            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
-        """
+        """Number of queued runs behind it, for the monitor's "position 2 of 5"."""
         mine = self._place()
         return sum(place > mine for place, _ in self._machine.running_and_queued(exclude=self._folder.id)[1])
 
@@ -181,15 +145,6 @@ class QueuePosition:
 
         Args:
             attempt: attempt to start; nothing happens if a later one has started.
-
-        Returns:
-            Whether the run may start.
-
-        Raises:
-            BrokenRunError: the run's own status cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the folder of runs is not accessible, the disk fails while the metrics of a run are read, the
-                status or a lock file cannot be written, or `queue.json` cannot be removed.
         """
         if self.ahead():
             return False

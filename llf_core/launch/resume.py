@@ -49,7 +49,6 @@ def resume(  # noqa: PLR0913 - each of them is optional
     It continues from the newest complete checkpoint; without one it starts from the beginning.
 
     Args:
-        folder: the run.
         env: additional environment variables of its processes; None for none.
         rewards: fixed reward functions, which replace those of the same names; None to keep all.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
@@ -59,18 +58,6 @@ def resume(  # noqa: PLR0913 - each of them is optional
     Raises:
         RuntimeError: it has not ended, or it has finished; another process has resumed it, or another machine trains
             it; a process of the last attempt does not exit; the disk is full.
-        ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer valid;
-            `LLF_URLS` lacks a URL with credentials.
-        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
-            generator.
-        ValueError: these processes cannot make the same steps; two reward functions have the same name, or one has no
-            name or that of a built-in one, or a signature that cannot be inspected, or a source with a lone surrogate.
-        UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
-        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
-        BrokenRunError: the run's status cannot be read.
-        OSError: a file of the run cannot be read or written, another process holds the run's lock, or `LLF_HOME_MODE`
-            is not a mode.
-        PluginError: two installed packages declare the same name or key.
     """
     now = shown_status(folder)
     if now.state == "finished":
@@ -134,12 +121,7 @@ def _begin_attempt(folder: RunFolder, last: Status, fields: Mapping[str, object]
     """Write the status and the event of the next attempt; of a full disk the attempt fails at once.
 
     Args:
-        folder: the run.
-        last: status of the last attempt.
         fields: further fields of the event `resumed`.
-
-    Raises:
-        RuntimeError: the disk is full, or another process has begun the attempt.
     """
     checkpoints, attempt = Checkpoints(folder), last.attempt + 1
     steps = checkpoints.list()

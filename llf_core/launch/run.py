@@ -36,18 +36,12 @@ def attach(run_id: str, home: Path | str | None = None) -> Run:
 
     Raises:
         RemoteError: the other host cannot be reached, or has no such run.
-        ValueError: the id is invalid.
-        FileNotFoundError: the run does not exist, or its folder is a link.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return Run(open_mirror(run_id, home) if is_address(run_id) else open_run(run_id, home))
 
 
 class Run(RunControl):
     """A handle on a run. It holds no state of its own, so that several of them, in several processes, always agree.
-
-    Args:
-        folder: its folder.
 
     Example:
         >>> run = attach("20261124-142530-smollm2-sft-lora")
@@ -65,8 +59,6 @@ class Run(RunControl):
 
         Raises:
             RemoteError: it is a run of this machine, it has no result yet, or its host cannot be reached.
-            BrokenRunError: the run's status cannot be read.
-            OSError: the result cannot be written.
         """
         return fetch_result(self.folder)
 
@@ -85,10 +77,6 @@ class Run(RunControl):
 
         Raises:
             ConfigError: the config cannot be read or is no longer valid.
-            ValueError: a stored function cannot be parsed, or its name is no identifier.
-            UnreadableError: a file of the run cannot be read.
-            OSError: a stored function cannot be read.
-            PluginError: two installed packages declare the same name or key.
         """
         from llf_core.user_functions.definition_cell import definition_cell
 
@@ -116,22 +104,10 @@ class Run(RunControl):
             command: program with its arguments, to start instead of the trainer; None for the trainer.
             trust: see `resume`.
 
-        Returns:
-            The new run.
-
         Raises:
             ConfigError: its config is no longer valid, or `LLF_URLS` lacks a URL with credentials.
-            FileNotFoundError: it is a branch, and its parent no longer exists.
-            ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not
-                name it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
             UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: it was created elsewhere, and has more code than a person could review.
-            UnreadableError: one of its files cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the new folder cannot be written.
-            RuntimeError: the supervisor does not start.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the run's status cannot be read.
         """
         new = replay(self.folder, trust, env=env)
         start_run(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
@@ -162,21 +138,10 @@ class Run(RunControl):
             trust: see `resume`.
             more: changes as keyword arguments, which take precedence over `changes`.
 
-        Returns:
-            The new run.
-
         Raises:
-            ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch or is
-                out of range; `data/` or `code/` is a link.
             ConfigError: the changed config has errors, or `LLF_URLS` lacks a URL with credentials.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the folder cannot be written.
-            RuntimeError: the supervisor does not start.
-            UnreadableError: a file of the run cannot be read, for example a checkpoint behind a link.
             UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the run's status cannot be read.
 
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
@@ -209,25 +174,13 @@ class Run(RunControl):
             num_processes: number of processes that go on, with the same examples in each step; None for as many as
                 before.
 
-        Returns:
-            This run.
-
         Raises:
             RuntimeError: it has not ended, or it has finished; another process has resumed it; a process of the last
                 attempt does not exit; the disk is full; the supervisor does not start.
             ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer
                 valid; `LLF_URLS` lacks a URL with credentials.
-            TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
-                generator.
-            ValueError: these processes cannot make the same steps; two reward functions have the same name, or one has
-                no name or that of a built-in one, or a signature that cannot be inspected, or a source with a lone
-                surrogate.
             UntrustedCodeError: the run was created elsewhere or changed since, and its code would run.
             TooMuchCodeError: the run was created elsewhere, and has more code than a person could review.
-            BrokenRunError: the run's status cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file of the run cannot be read or written, or another process holds the run's lock.
-            PluginError: two installed packages declare the same name or key.
         """
         mirror = read_status(self.folder).mirror
         if mirror is not None:
@@ -250,11 +203,6 @@ class Run(RunControl):
 
         Returns:
             `[steps, names]`, float64, by ascending step; without rows and columns before the first metric.
-
-        Raises:
-            ModuleNotFoundError: pandas is not installed.
-            UnreadableError: the metrics file cannot be read.
-            OSError: too many files are open.
         """
         try:
             import pandas as pd
@@ -273,10 +221,6 @@ class Run(RunControl):
         """All events so far, in order: states, requests and answers, checkpoints, evaluations, warnings, errors.
 
         They tell what happened to a run, for views and for code. Of more than 50,000 events or 32 MiB, the last ones.
-
-        Raises:
-            UnreadableError: the events file cannot be read.
-            OSError: too many files are open.
         """
         return RunReader(self.folder).events()
 
@@ -288,10 +232,6 @@ class Run(RunControl):
 
         Returns:
             The lines, joined by line breaks; empty before the first output.
-
-        Raises:
-            UnreadableError: the log cannot be read.
-            OSError: too many files are open.
         """
         return self._reader.log_tail(lines)
 
@@ -305,10 +245,6 @@ class Run(RunControl):
             and `counted`, the key metrics among them; `folder` and `output`, paths, the second None without a result;
             `checkpoints`, the steps of complete ones; `trained` and `servers`, the values of
             `llf_core.runs.trained.trained_json`; `bytes` of the folder.
-
-        Raises:
-            UnreadableError: the metrics or the events cannot be read.
-            OSError: too many files are open.
         """
         from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row

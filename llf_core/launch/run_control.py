@@ -20,11 +20,7 @@ POLL_SECONDS = 0.2
 
 
 class RunControl:
-    """The state of a run, waiting for its end, and requests to its processes; `Run` adds results and further runs.
-
-    Args:
-        folder: its folder.
-    """
+    """The state of a run, waiting for its end, and requests to its processes; `Run` adds results and further runs."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -37,22 +33,13 @@ class RunControl:
 
     @property
     def state(self) -> str:
-        """The current state, read anew each time; `lost` if no process is alive and there is no final status.
-
-        Raises:
-            BrokenRunError: the run's status cannot be read.
-            OSError: too many files are open.
-        """
+        """The current state, read anew each time; `lost` if no process is alive and there is no final status."""
         return self.status().state
 
     def status(self) -> Status:
         """Read state, step, processes and reason, as shown by views.
 
         It is read from the folder at each call, since other processes change it.
-
-        Raises:
-            BrokenRunError: the run's status cannot be read.
-            OSError: too many files are open.
         """
         return self._reader.status()
 
@@ -70,17 +57,7 @@ class RunControl:
         Args:
             timeout: maximum seconds to wait; the returned status may then be live. 0, a negative number and NaN look
                 once. None for no limit.
-            progress: whether to show progress.
             interrupt: `leave` prints how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
-
-        Returns:
-            The status at the end of the waiting.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C or *Interrupt*, with `interrupt="raise"`.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `progress`, the run's metrics cannot be read.
-            OSError: too many files are open, or with `progress`, stdout cannot be written.
         """
         until = None if timeout is None else time.monotonic() + timeout
         watch = ProgressLine(self._reader) if progress else None
@@ -110,19 +87,14 @@ class RunControl:
         A queued run leaves the queue.
 
         Args:
-            wait: whether to wait until the run has ended.
             grace: seconds after which a trainer that does not respond gets SIGTERM; None, and a number that is negative
                 or not finite, for 120.
-            by: who requested it.
 
         Returns:
             Id of the request; None if the run had ended before.
 
         Raises:
             RuntimeError: the run is lost: no process is left to stop.
-            BrokenRunError: the run's status cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
         """
         now = self.status()
         if now.final:
@@ -137,20 +109,8 @@ class RunControl:
     def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
         """Request a checkpoint after the current step, for example before a risky change; see `ask`.
 
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
         """
         return self.ask("checkpoint", wait=wait, by=by)
 
@@ -159,20 +119,8 @@ class RunControl:
 
         The validation loss of a moment is then known without waiting.
 
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
         """
         return self.ask("evaluate", wait=wait, by=by)
 
@@ -181,20 +129,8 @@ class RunControl:
 
         Answers show what a loss does not.
 
-        Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
-
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
         """
         return self.ask("sample", wait=wait, by=by)
 
@@ -204,23 +140,11 @@ class RunControl:
         A run with a rate that is too high need not be started again.
 
         Args:
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
             changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule),
                 `watch` (a prompt to answer at every checkpoint and evaluation), `evaluate` (True: one evaluation now).
 
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.
-
-        Raises:
-            ValueError: no setting is given, one cannot be changed in a live run, or a value is of another type or out
-                of range.
-            RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
-                ends before it is handled.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
 
         Example:
             >>> run.set(learning_rate=1e-4)
@@ -243,8 +167,6 @@ class RunControl:
             type: one of `llf_core.runs.control.REQUEST_TYPES`.
             args: arguments of the type, for example `grace` in seconds for `stop`; None for none. The trainer checks
                 them, and refuses wrong ones in its answer.
-            wait: whether to wait for the trainer's answer.
-            by: who requested it.
 
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.
@@ -252,12 +174,6 @@ class RunControl:
         Raises:
             RuntimeError: the run has ended or is lost; with `wait`, also if the trainer refuses the request or the run
                 ends before it is handled.
-            ValueError: the type is unknown, or the request has more than 64 KiB.
-            TypeError: an argument is not JSON.
-            BrokenRunError: the run's status cannot be read.
-            UnreadableError: with `wait`, the run's events cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request cannot be written.
         """
         now = self.status()
         if now.has_ended:
@@ -279,19 +195,7 @@ class RunControl:
     def kill(self, by: str = "code") -> Status:
         """Kill the run immediately, if it does not respond to a stop; progress since its last checkpoint is lost.
 
-        Args:
-            by: who requested it.
-
         Returns:
             The new status, `failed` also of a lost run; unchanged if the run had a final state before.
-
-        Raises:
-            RuntimeError: it runs on another machine, where nothing answers the request, or its status names a process
-                that does not belong to it.
-            TimeoutError: a process does not end (for example in a driver call), or another process holds the run's
-                lock.
-            BrokenRunError: the run's status cannot be read.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the request, the status or the event cannot be written, or a process belongs to another user.
         """
         return kill_run(self.folder, by)

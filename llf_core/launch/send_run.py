@@ -58,11 +58,7 @@ def config_there(config: RunConfig) -> RunConfig:
 
 @contextmanager
 def place_of_folder(config: RunConfig, root: Path) -> Iterator[Path]:
-    """The `LLF_HOME` in which a new run's folder is made: of one that is sent, a folder that is removed afterwards.
-
-    Raises:
-        OSError: the folder cannot be made.
-    """
+    """The `LLF_HOME` in which a new run's folder is made: of one that is sent, a folder that is removed afterwards."""
     if not is_sent(config):
         yield root
         return
@@ -72,11 +68,7 @@ def place_of_folder(config: RunConfig, root: Path) -> Iterator[Path]:
 
 
 def add_data(new: RunFolder, config: RunConfig) -> None:
-    """Copy the data files of this machine that a config names into the folder of a run that is sent.
-
-    Raises:
-        OSError: a file cannot be copied.
-    """
+    """Copy the data files of this machine that a config names into the folder of a run that is sent."""
     changes: dict[str, object] = {}
     for key in ("dataset", "eval_dataset"):
         names = [str(name) for name in config.get(key) or ()]
@@ -105,13 +97,6 @@ def send_run(
         root: `LLF_HOME` of this machine.
         env: additional environment variables of the run, which go through ssh's stdin and are not stored.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
-
-    Returns:
-        The mirror.
-
-    Raises:
-        RemoteError: the host cannot be reached, or refuses the run.
-        AddressError: the target is not a host.
     """
     host, _ = parse_address(f"ssh://{target}")
     there = str(ask(host, {"do": "receive"}, module=START_SENT)["folder"])
@@ -128,11 +113,7 @@ def resume_there(
     command: Sequence[str] | None,
     num_processes: int | None,
 ) -> None:
-    """Resume a mirrored run on its host, and follow it again.
-
-    Raises:
-        RemoteError: the host cannot be reached, or refuses to.
-    """
+    """Resume a mirrored run on its host, and follow it again."""
     host, _ = parse_address(f"ssh://{target}")
     request = {
         "do": "resume",

@@ -64,27 +64,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
-        data_check: see `load_checked_config`.
         on: where it runs, see `llf_core.launch.on.keys_of_place`; None for what LLaMA-Factory's variables say, else the
             config.
-
-    Returns:
-        The run.
-
-    Raises:
-        ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
-            not exist or cannot be stored; `data_check` finds an error.
-        RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        TypeError: a reward function is not a function, has no parameter for the answer, or is a coroutine or a
-            generator.
-        ValueError: two reward functions have the same name, or one has no name or that of a built-in one, or a
-            signature that cannot be inspected, or a source with a lone surrogate.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file that the config names cannot be read, or the folder cannot be written.
-        RuntimeError: the supervisor does not start; the run stays in the list as `failed`, with the reason.
-        PluginError: two installed plug-ins declare the same key or name.
-        BrokenRunError: the run's status cannot be read.
     """
     from llf_core.rewards import REWARDS
 
@@ -157,15 +138,7 @@ def _join(config: RunConfig, root: Path, env: Mapping[str, str] | None) -> Run:
 
 
 def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Split a config into the stored version and its full URLs with credentials, which go into the environment.
-
-    Returns:
-        The config with redacted URLs, and the full ones.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
-    """
+    """Split a config into the stored version and its full URLs with credentials, which go into the environment."""
     changes, whole = split_url_secrets(config.flat())
     return (config.replace(**changes) if changes else config), whole
 
@@ -190,12 +163,6 @@ def load_checked_config(
         command: see `launch`; another trainer may accept other names.
         data_check: finds problems in the first records of the data sets of a config without other errors, such as
             columns that match no format: `llf_core.data.kind_check.dataset_problems`; None checks names only.
-
-    Raises:
-        ConfigError: the config has errors, or refers to something this machine does not have; `data_check` finds one.
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed plug-ins declare the same key or name.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     from llf_core.config import Problem, validate
     from llf_core.config.name_checks import check

@@ -21,15 +21,8 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
     It is also refused if the environment lacks a URL with credentials.
 
     Args:
-        folder: the run.
         what: verb for the message: `resume`.
         env: additional environment variables; None for none.
-
-    Raises:
-        ConfigError: the config has errors; it holds each with file, line and fix. Or `LLF_URLS` lacks a URL, or it
-            cannot be started where it says.
-        PluginError: two installed plug-ins declare the same key or name.
-        FileNotFoundError: the working directory was removed.
     """
     config = stored_config(folder, what)
     check_urls(config.flat(), what, env)
@@ -54,13 +47,10 @@ def stored_config(folder: RunFolder, what: str) -> RunConfig:
     """The config of a run, refused with a sentence for its user if it is no longer valid.
 
     Args:
-        folder: the run.
         what: verb for the message: `resume`.
 
     Raises:
         ConfigError: the config has errors; it holds each with file, line and fix.
-        PluginError: two installed plug-ins declare the same key or name.
-        FileNotFoundError: the working directory was removed.
     """
     from llf_core.config import ConfigError, validate
 
@@ -75,7 +65,6 @@ def check_urls(values: Mapping[str, object], what: str, env: Mapping[str, str] |
     """Refuse a stored config with URLs whose credentials the environment lacks, before a run is made of it.
 
     Args:
-        values: its values by key.
         what: verb for the message: `resume`.
         env: additional environment variables; None for none.
 

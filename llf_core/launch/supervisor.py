@@ -88,10 +88,6 @@ class Supervisor:
 
         Args:
             taken_over: called once the status names this process, before anything is started.
-
-        Raises:
-            Exception: whatever fails here, after it was recorded as the run's reason; requests that were left from
-                before are refused first, without such a record.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)

@@ -18,9 +18,6 @@ def main(arguments: list[str]) -> None:
 
     Args:
         arguments: the run's folder, and after `--` a command that replaces the trainer.
-
-    Raises:
-        Exception: see `Supervisor.run`.
     """
     read_end, write_end = os.pipe()
     if os.fork() != 0:

@@ -49,15 +49,7 @@ CHECK_SECONDS = 60.0
 
 
 def start_sync(folder: RunFolder, log: IO[bytes]) -> subprocess.Popen[bytes] | None:
-    """Start the process that copies a run; None if the run has no `sync_to`.
-
-    Args:
-        folder: the run.
-        log: destination of stdout and stderr.
-
-    Raises:
-        OSError: no process can be started.
-    """
+    """Start the process that copies a run; None if the run has no `sync_to`."""
     if not read_config(folder.config).get(KEY):
         return None
     return subprocess.Popen(  # noqa: S603 - our own module
@@ -77,9 +69,6 @@ def ask_place(action: str, place: str) -> str:
 
     Returns:
         A sentence that stands against it; empty if nothing does.
-
-    Raises:
-        OSError: no process can be started.
     """
     command = [sys.executable, "-P", "-m", "llf_core.launch.sync_process", f"--{action}", place]
     try:

@@ -15,13 +15,6 @@ def settings_of_processes(config: RunConfig, processes: int) -> dict[str, int]:
     2 processes with batches of 2:  4 processes with batches of 1, or 1 with batches of 2 and 2 accumulation steps
     ```
 
-    Args:
-        config: of the run so far.
-        processes: number of processes that go on.
-
-    Returns:
-        The keys of the config that change.
-
     Raises:
         ValueError: these processes cannot make the same steps.
     """

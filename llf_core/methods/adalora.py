@@ -25,15 +25,7 @@ class AdaLoRA(PeftTuner):
     """PEFT's AdaLoRA with its penalty and its schedule of ranks, which PEFT leaves to the training loop."""
 
     def apply(self, model: PreTrainedModel) -> PeftModel:
-        """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`.
-
-        Raises:
-            ModelError: see `PeftTuner.apply`.
-            OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
-            PluginError: two installed packages declare the same plug-in.
-            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            MemoryError, RuntimeError: out of memory.
-        """
+        """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`."""
         wrapped = super().apply(model)
         for name, parameter in wrapped.named_parameters():
             if ".ranknum." in name:  # the rank that the adapter is divided by; PEFT does not save it
@@ -47,12 +39,6 @@ class AdaLoRA(PeftTuner):
 
         As in PEFT, which adds it to the loss that a model returns; the trainer does not use that loss. These are
         Frobenius norms; arXiv 2303.10512, eq. 4, has the sum of their squares.
-
-        Args:
-            scale: factor of the gradients under loss scaling.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         import torch
 
@@ -80,10 +66,6 @@ class AdaLoRA(PeftTuner):
 
         Args:
             step: number of the step, from 1.
-            total: number of all steps.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         settings = self._tuner.peft_config[self._tuner.trainable_adapter_name]
         options = self.config.options(AdaLoRAOptions)
@@ -124,9 +106,6 @@ class AdaLoRA(PeftTuner):
 
         Args:
             state: tensors by name, of the shapes that `state` says.
-
-        Raises:
-            KeyError: a tensor belongs to no matrix of this model.
         """
         allocator = self._tuner.rankallocator
         of = dict(self._tuner.model.named_parameters())

@@ -91,10 +91,8 @@ def adapter_targets(
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
         requested: list of names of modules or of experts' parameters (last part or whole path), or with `all`.
-        key: the config key that names them, for messages.
         plain: whether the adapter has neither dropout, DoRA nor an initialization from the weights, which PEFT cannot
             apply to a parameter.
-        parameters: whether PEFT can put this kind of adapter on a parameter at all.
 
     Returns:
         The targets, with sentences on what `all` leaves out.
@@ -175,15 +173,8 @@ def saved_modules(model: nn.Module, requested: Sequence[str]) -> list[str]:
 
     A name that the model does not have is an error here, where PEFT would train nothing for it.
 
-    Args:
-        model: the base model.
-        requested: the names in `additional_target`.
-
     Returns:
         The names, for PEFT's `modules_to_save`.
-
-    Raises:
-        ModelError: the model has no such module.
     """
     modules = [path for path, _ in model.named_modules() if path]
     unknown = [name for name in requested if not any(_is_requested(path, (name,)) for path in modules)]

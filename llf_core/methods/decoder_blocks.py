@@ -84,11 +84,6 @@ def outer_modules(parameters: Iterable[str]) -> set[str]:
 def require_known(key: str, requested: Iterable[str], known: set[str]) -> None:
     """Check that the model has all named modules: a misspelled one would stay frozen without a message.
 
-    Args:
-        key: the config key that names them.
-        requested: the names.
-        known: names of the model's modules.
-
     Raises:
         ModelError: some do not exist. The message lists them and the possible names.
     """

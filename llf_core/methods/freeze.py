@@ -27,8 +27,6 @@ class Freeze(Method):
 
         Raises:
             ModelError: no such layers or modules, the message lists the choices; or nothing would be trained.
-            PluginError: two installed packages declare the same plug-in.
-            RuntimeError: out of memory: trained parameters are copied to float32.
         """
         options = self.config.options(FreezeOptions)
         try:

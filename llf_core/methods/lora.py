@@ -44,13 +44,6 @@ class LoRA(PeftTuner):
         Raises:
             ModelError: an initialisation does not fit the model or the run, DoRA beside weights in 8 bits on a CPU; and
                 see `PeftTuner.apply`.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file of the model or of an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be
-                written.
-            PluginError: two installed packages declare the same plug-in.
-            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            MemoryError, RuntimeError: out of memory.
         """
         quantized = self.config.model
         eight = (quantized.quantization_bit, quantized.quantization_method) == (EIGHT_BITS, "bnb")
@@ -77,11 +70,6 @@ class LoRA(PeftTuner):
 
         Args:
             model: a `PreTrainedModel`, not yet wrapped.
-            tuner: the adapter and its options.
-
-        Raises:
-            ModelError: see `PeftTuner.settings`; or CorDA has no examples, as for a model beside the trained one.
-            RuntimeError: out of memory.
 
         Source:
             EVA with the same rank everywhere (`rho` 1): arXiv 2410.07170. CorDA in its mode `kpm`, which keeps what the
@@ -117,16 +105,11 @@ class LoRA(PeftTuner):
         vectors at `loraplus_lr_ratio` times it, adapters of embeddings at `loraplus_lr_embedding`.
 
         Args:
-            model: the model under training.
             groups: the trained parameters: those with weight decay, and norms and biases without.
 
         Returns:
             The same parameters in more groups, each with its learning rate `lr`; the given groups if
             `loraplus_lr_ratio` is not set.
-
-        Raises:
-            IndexError: `loraplus_lr_ratio` is set, and there is no group.
-            KeyError: a parameter of a group is not one of the model.
         """
         options = self.config.options(LoRAOptions)
         ratio = options.loraplus_lr_ratio
@@ -152,9 +135,6 @@ class LoRA(PeftTuner):
         Only an initialisation that took its start from the base (PiSSA, OLoRA, CorDA) needs it. The update is
         B A - B₀ A₀, which is one product of [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C), so that plain
         PEFT loads the result on the model as it is published.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         if not self._initial:
             return
@@ -193,11 +173,7 @@ class LoRA(PeftTuner):
                 yield path, module
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        """Some examples of the training data, one a batch.
-
-        Raises:
-            ModelError: no data is at hand, as for a model beside the trained one.
-        """
+        """Some examples of the training data, one a batch."""
         if self.sample is None:
             others = " and ".join(sorted(READS_DATA))
             raise ModelError(
@@ -207,12 +183,7 @@ class LoRA(PeftTuner):
         yield from self.sample()
 
     def _init_from_activations(self, wrapped: Any) -> None:
-        """EVA (arXiv 2410.07170): A begins as the principal components of each layer's inputs.
-
-        Raises:
-            ModelError: the examples have fewer tokens than the rank, or their components do not settle. PEFT would
-                go through the batches without end.
-        """
+        """EVA (arXiv 2410.07170): A begins as the principal components of each layer's inputs."""
         from peft import initialize_lora_eva_weights
 
         rank = self.config.options(LoRAOptions).lora_rank
@@ -251,11 +222,7 @@ class LoRA(PeftTuner):
                 layer.lora_A[DEFAULT_ADAPTER].weight.data = (root[:, None] * right[:rank]).contiguous()
 
     def _stored_weight(self, path: str, wrapped: Any) -> Tensor:
-        """The unquantized weight `[out, in]` of a layer, from the model's files.
-
-        Raises:
-            ModelError: the files have no weight of that name.
-        """
+        """The unquantized weight `[out, in]` of a layer, from the model's files."""
         source = resolve_model(self.config.model.model_name_or_path, self.config)
         name = f"{path.removeprefix('base_model.model.')}.weight"
         short = name.removeprefix(f"{wrapped.get_base_model().base_model_prefix}.")
@@ -279,10 +246,6 @@ def joined(examples: Iterable[dict[str, Tensor]], tokens: int) -> list[dict[str,
 
     Returns:
         Batches `[examples, tokens]`, padded at the end; none if all examples together have fewer tokens.
-
-    Raises:
-        KeyError: an example has no `input_ids`, or lacks a key of the first one of its batch.
-        ModelError: what an iterator of `examples` raises passes through, such as that the data gives no example.
     """
     from torch.nn.utils.rnn import pad_sequence
 
@@ -303,7 +266,6 @@ class _Passes:
     """Batches that can be read a limited number of times, for a reader that repeats them until it is satisfied.
 
     Args:
-        batches: of one pass.
         message: of the error after `EVA_PASSES` passes.
     """
 

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 class Method(ABC):
-    """Base class of fine-tuning methods; declared by a `llf_core.config.declaration.MethodDeclaration`.
-
-    Args:
-        config: the run's config.
-    """
+    """Base class of fine-tuning methods; declared by a `llf_core.config.declaration.MethodDeclaration`."""
 
     sample: Callable[[], Iterator[dict[str, Tensor]]] | None = None
     """Some examples of the training data, one a batch of tensors `[1, tokens]`; set before `apply`.
@@ -41,20 +37,8 @@ class Method(ABC):
         A method whose declaration is an `adapter` begins with `llf_core.methods.peft_adapter.begin_adapter`, which
         continues with an adapter of `adapter_name_or_path` where there is one.
 
-        Args:
-            model: all parameters as they were loaded.
-
         Returns:
             The model, or the PEFT model around it, with `requires_grad` set on every parameter.
-
-        Raises:
-            ModelError: the method does not fit the model.
-            UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
-                could not review it.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
-            PluginError: two installed packages declare the same plug-in.
-            MemoryError, RuntimeError: out of memory.
         """
 
     def after_backward(self, scale: float = 1.0) -> None:  # noqa: B027 - a hook that not all need
@@ -69,7 +53,6 @@ class Method(ABC):
 
         Args:
             step: number of the step, from 1.
-            total: number of all steps, which can change while a run trains.
         """
 
     def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:  # noqa: ARG002
@@ -78,7 +61,6 @@ class Method(ABC):
         Some methods converge faster with a higher rate for a part of their parameters.
 
         Args:
-            model: the model under training.
             groups: the trained parameters: those with weight decay, and norms and biases without.
 
         Returns:
@@ -102,9 +84,6 @@ class Method(ABC):
 
         Args:
             state: tensors of any shape by name.
-
-        Raises:
-            KeyError, RuntimeError: a tensor belongs to no part of this model, or has another shape than its part.
         """
 
 
@@ -113,10 +92,6 @@ def make_method(config: RunConfig) -> Method:
 
     Args:
         config: selects the method with `finetuning_type`.
-
-    Raises:
-        PluginError: its implementation cannot be imported or is no `Method`, or two installed packages declare the
-            same method.
     """
     return method_of(config).load(Method)(config)
 
@@ -125,20 +100,6 @@ def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel |
     """Apply the fine-tuning method that the config selects, for callers that need no hooks of it, see `Method.apply`.
 
     Args:
-        model: the base model.
         config: selects the method with `finetuning_type`.
-
-    Returns:
-        The model with its trainable parameters.
-
-    Raises:
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            method.
-        ModelError: the method does not fit the model.
-        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
-            could not review it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file of a model or an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
-        MemoryError, RuntimeError: out of memory.
     """
     return make_method(config).apply(model)

@@ -26,7 +26,6 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
 
     Args:
         model: a `PreTrainedModel`, all parameters as they were loaded; changed in place.
-        config: the run's config.
         make: given the model with frozen weights, wraps it with a new adapter; what it raises passes through.
 
     Returns:
@@ -35,10 +34,6 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
 
     Raises:
         ModelError: an adapter that does not fit, or of a type that the method does not continue.
-        OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
-        PluginError: two installed packages declare the same plug-in.
-        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        MemoryError, RuntimeError: out of memory.
     """
     from llf_core.models.adapter_config import adapter_settings
     from llf_core.models.adapter_folder import find_adapter
@@ -80,13 +75,9 @@ def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        requested: the names in `additional_target`.
 
     Returns:
         Their names, for PEFT's `modules_to_save`.
-
-    Raises:
-        ModelError: the model has no module of a name in `additional_target`.
     """
     own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in requested else []
     return saved_modules(model, requested) + own
@@ -101,10 +92,6 @@ def check_left_for_adapters(
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        targets: names of the target modules.
-        whole: names of the modules that are trained whole.
-        key: the config key of the targets, for the message.
-        requested: its value.
 
     Raises:
         ModelError: none is left.
@@ -126,7 +113,6 @@ def trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool:
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        modules: names of the modules that are trained whole.
     """
     tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     pair = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
@@ -139,7 +125,6 @@ def new_rows(model: PreTrainedModel, whole: Sequence[str]) -> dict[str, list[int
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        whole: names of the modules that are trained whole, in which new rows are trained too.
 
     Returns:
         Token ids by the path of the module; empty if there are no new tokens. The head of a reward model has none.
@@ -167,10 +152,6 @@ def check_rows_tied(wrapped: PeftModel, *, tied: bool) -> None:
 
     New tokens would be read with their trained rows and written with the initial ones.
 
-    Args:
-        wrapped: the model with its new adapter.
-        tied: whether embedding and head had one weight before.
-
     Raises:
         ModelError: PEFT has not tied them, so that logits would keep the initial rows.
     """
@@ -195,13 +176,6 @@ def _check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
     """Check that a continued adapter has the rows of all tokens that are new to the base: PEFT adds none to it.
 
     An adapter that trains modules in full is not checked, since these have all rows.
-
-    Args:
-        model: the model with the adapter.
-        config: for the messages.
-
-    Raises:
-        ModelError: it has not.
     """
     added = getattr(model.get_base_model(), "llf_new_rows", None)
     settings = model.peft_config[model.active_adapter]

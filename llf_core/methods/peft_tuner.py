@@ -50,14 +50,6 @@ class PeftTuner(Method):
             A `PeftModel` in which only the adapter, `additional_target`, rows of new tokens and the head of a reward
             model are trainable: in float32, in bfloat16 with `pure_bf16`, and as they were made with an optimizer that
             `keeps_masters`. `llf_notes` on its base are sentences on what `all` leaves out.
-
-        Raises:
-            ModelError: a module that the model does not have, options that do not fit its shapes, a type of adapter
-                that the installed PEFT does not have, or an adapter that does not fit.
-            OSError: a file of an adapter cannot be read, or the hub's cache cannot be written.
-            PluginError: two installed packages declare the same plug-in.
-            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            MemoryError, RuntimeError: out of memory.
         """
         self._model = begin_adapter(model, self.config, self._wrap)
         return self._model
@@ -98,13 +90,11 @@ class PeftTuner(Method):
 
         Args:
             model: a `PreTrainedModel`, not yet wrapped. Its `llf_notes` become what was left out of linear layers.
-            tuner: the adapter and its options.
 
         Raises:
             ModelError: a module that the model does not have, no linear layer for an adapter, an `additional_target`
                 that leaves none, modules or new tokens that this adapter cannot train, options that PEFT refuses, or a
                 type of adapter that the installed PEFT does not have.
-            RuntimeError: out of memory, in a method that runs examples for it.
         """
         from peft import TaskType
 
@@ -159,9 +149,6 @@ class PeftTuner(Method):
 
         Args:
             state: weights of a prompt's encoder by name, of any shape.
-
-        Raises:
-            RuntimeError: a weight is missing, or has another shape.
         """
         encoder = encoded_prompt(self._model)
         if encoder is not None:
@@ -169,11 +156,7 @@ class PeftTuner(Method):
 
 
 def _config_class(peft_type: str) -> Any:
-    """PEFT's class of the configs of a type of adapter.
-
-    Raises:
-        ModelError: the installed PEFT does not have the type.
-    """
+    """PEFT's class of the configs of a type of adapter."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import PeftType
 

@@ -27,16 +27,6 @@ class PromptTuning(PeftTuner):
 
         Raises:
             ModelError: `prompt_init_text` has no tokens; and see `PeftTuner.apply`.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file of the model or of an adapter cannot be read, or the hub's cache or `LLF_HOME` cannot be
-                written.
-            PluginError: two installed packages declare the same plug-in.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            MemoryError, RuntimeError: out of memory.
         """
         wrapped: Any = super().apply(model)
         text = self.config.options(PromptOptions).prompt_init_text

@@ -18,14 +18,6 @@ def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
     bfloat16 has 8 significant bits, so an update below about 1/256 of a weight would be lost. Therefore masters are
     float32, and autocast computes in the plan's dtype. With an optimizer that `keeps_masters`, weights stay as they are
     loaded.
-
-    Args:
-        model: changed in place; frozen parameters stay as they are.
-        config: the run's config.
-
-    Raises:
-        PluginError: two installed packages declare the same optimizer.
-        RuntimeError: out of memory: a copy of a parameter in the other precision is made.
     """
     import torch
 

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 class MetricError(UserError):
-    """A metric is unknown or cannot compute its scores. The sentence is for the user.
-
-    Attributes:
-        name: name of the metric.
-    """
+    """A metric is unknown or cannot compute its scores. The sentence is for the user."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -76,16 +72,11 @@ class Metric(ABC):
         Callers use `llf_core.metrics.score_answers`, which checks the result.
 
         Args:
-            answers: the generated texts.
             examples: what was asked and expected, one for each answer; each has a reference if the declaration says
                 `needs_reference`.
 
         Returns:
             One finite number for each answer; None where the metric does not apply.
-
-        Raises:
-            MetricError: it cannot score an answer; `score_answers` turns any other exception into one.
-            ValueError: the numbers of answers and examples differ, which `score_answers` refuses before.
         """
 
     def statistics(
@@ -99,8 +90,6 @@ class Metric(ABC):
         Intervals and comparisons draw examples anew, for which sums of statistics suffice.
 
         Args:
-            answers: the generated texts.
-            examples: what was asked and expected.
             scores: what `scores` returned for them.
 
         Returns:
@@ -127,12 +116,7 @@ def library(metric: Metric, module: str, package: str) -> ModuleType:
     """Import a library that a metric computes with: only when it is used, since nothing else needs it.
 
     Args:
-        metric: the metric.
         module: module to import, such as `rouge_score.rouge_scorer`.
-        package: the name by which pip installs it.
-
-    Returns:
-        The module.
 
     Raises:
         MetricError: the package is not installed, or its installation is damaged.

@@ -30,14 +30,7 @@ class Bleu(Metric):
     """
 
     def __init__(self, declaration: MetricDeclaration) -> None:
-        """Import sacrebleu.
-
-        Args:
-            declaration: name, label and unit.
-
-        Raises:
-            MetricError: sacrebleu is not installed.
-        """
+        """Import sacrebleu."""
         super().__init__(declaration)
         bleu = library(self, "sacrebleu.metrics", "sacrebleu").BLEU
         self._western, self._chinese = (bleu(effective_order=True, tokenize=name) for name in ("13a", "zh"))
@@ -52,15 +45,8 @@ class Bleu(Metric):
 
         They show which answers are far from their reference.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-
         Returns:
             Scores from 0 to 100.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         return [float(self._sentence(*pair).score) for pair in zip(answers, examples, strict=True)]
 
@@ -74,16 +60,8 @@ class Bleu(Metric):
 
         The corpus score follows from their sums, and not from the scores of sentences.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-            scores: not used.
-
         Returns:
             Counts of shape `[answers, 10]`.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         found = [self._sentence(*pair) for pair in zip(answers, examples, strict=True)]
         rows = [(one.sys_len, one.ref_len, *one.counts, *one.totals) for one in found]

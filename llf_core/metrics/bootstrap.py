@@ -57,14 +57,9 @@ def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Nu
 
     Args:
         statistics: of shape `[examples, statistics]`.
-        seed: seed of the draws.
-        samples: number of times.
 
     Returns:
         Sums of shape `[samples, statistics]`.
-
-    Raises:
-        ValueError: there is no example.
 
     Source:
         Efron, Bootstrap methods: another look at the jackknife, The Annals of Statistics 7 (1979).

@@ -29,14 +29,7 @@ class ChrF(Metric):
     """
 
     def __init__(self, declaration: MetricDeclaration) -> None:
-        """Import sacrebleu.
-
-        Args:
-            declaration: name, label and unit.
-
-        Raises:
-            MetricError: sacrebleu is not installed.
-        """
+        """Import sacrebleu."""
         super().__init__(declaration)
         self._ngrams = library(self, "sacrebleu.metrics.helpers", "sacrebleu").extract_all_char_ngrams
 
@@ -45,15 +38,8 @@ class ChrF(Metric):
 
         They show which answers are far from their reference.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-
         Returns:
             Scores from 0 to 100.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         return [float(one) for one in self.total(self.statistics(answers, examples, ()))]
 
@@ -67,16 +53,8 @@ class ChrF(Metric):
 
         The corpus score follows from their sums, and not from the scores of sentences.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-            scores: not used.
-
         Returns:
             Counts of shape `[answers, 18]`. Those of the answer are 0 where the reference is shorter than the n-gram.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         rows = [
             [

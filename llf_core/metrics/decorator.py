@@ -57,19 +57,11 @@ def metric(
 
     Args:
         function: the decorated function; None where the decorator is called with options.
-        name: name to register, a Python identifier. Default: the function's name.
         unit: shown behind a value. `%` is for scores from 0 to 1, which are shown times 100. Default: none.
-        higher_is_better: whether a higher value is a better one. Default: True.
 
     Returns:
         The function, with `unit` and `higher_is_better` as attributes where they are given; called with options, the
         decorator.
-
-    Raises:
-        TypeError: it is not a function, has no parameter for the answer, takes arguments by position only, or is a
-            coroutine or a generator.
-        ValueError: the name belongs to a built-in metric or is no identifier, or the signature cannot be inspected.
-        PluginError: two packages declare the same metric.
 
     Example:
         >>> @metric(unit="words", higher_is_better=False)

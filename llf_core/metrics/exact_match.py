@@ -21,15 +21,8 @@ class ExactMatch(Metric):
 
         Only the whole answer counts, as where it is a number or a name.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-
         Returns:
             1.0 or 0.0 for each answer.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         pairs = zip(answers, examples, strict=True)
         return [float(squad_words(answer) == squad_words(one.reference or "")) for answer, one in pairs]

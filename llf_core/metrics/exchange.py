@@ -26,17 +26,11 @@ def exchange_p_value(
 
     Args:
         first: statistics of the first model, of shape `[examples, statistics]`.
-        second: those of the second one.
         total: the value from the sum of the statistics; what it raises passes through.
-        seed: seed of the exchanges.
-        samples: number of random exchanges.
 
     Returns:
         The two-sided p-value, at least 1 / (samples + 1); 1 if the difference is not finite, as without
         examples.
-
-    Raises:
-        ValueError: the two have other numbers of statistics, or of examples where neither has one.
 
     Source:
         Approximate randomization: E. Noreen, Computer-intensive methods for testing hypotheses (1989); for metrics of

@@ -22,15 +22,8 @@ class F1(Metric):
 
         Words in common count where an answer is longer than its reference.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-
         Returns:
             From 0 to 1.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         pairs = zip(answers, examples, strict=True)
         return [_f1_of_words(squad_words(answer), squad_words(one.reference or "")) for answer, one in pairs]
@@ -38,10 +31,6 @@ class F1(Metric):
 
 def _f1_of_words(answer: Sequence[str], reference: Sequence[str]) -> float:
     """Harmonic mean of precision and recall of words, each counted as often as it occurs.
-
-    Args:
-        answer: words of the answer.
-        reference: words of the reference.
 
     Returns:
         From 0 to 1. If one has no words: 1 if the other has none either, else 0, as in the script of SQuAD 2.0 (arXiv

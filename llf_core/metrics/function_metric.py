@@ -24,14 +24,9 @@ class FunctionMetric(Metric):
         """Inspect the function.
 
         Args:
-            name: its name in results.
             function: the function, with `unit` and `higher_is_better` as attributes where they differ from the default.
             file: source file as named in messages; empty for a function of this process.
             path: file name in Python's tracebacks.
-
-        Raises:
-            TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
-            ValueError: its signature cannot be inspected, as of some functions in C.
         """
         self._function, self._file, self._path = function, file, path
         self._signature = Signature.of(function, name, PARAMETERS)
@@ -48,16 +43,8 @@ class FunctionMetric(Metric):
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float | None]:
         """Call the function for each answer.
 
-        Args:
-            answers: the generated texts.
-            examples: what was asked and expected.
-
         Returns:
             One finite number for each answer; None where the function does not apply.
-
-        Raises:
-            MetricError: the function raised an error or returned no finite number, or the data has no such column.
-            ValueError: the numbers of answers and examples differ.
         """
         return [self._score(*pair) for pair in zip(answers, examples, strict=True)]
 

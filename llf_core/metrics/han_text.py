@@ -29,12 +29,6 @@ def segment(text: str) -> list[str]:
 
     Metrics of words then count them, as LLaMA-Factory's do; Chinese has no blanks between them. The first call reads
     jieba's dictionary, and leaves only warnings in jieba's log.
-
-    Args:
-        text: text of Han characters alone.
-
-    Returns:
-        The words in their order.
     """
     return [str(word) for word in _jieba().lcut(text)] if can_segment() else list(text)
 

@@ -27,7 +27,6 @@ class Interval:
         low: lower bound of its 95 % interval. None without an example, for a single one unless the value is a
             proportion, and if the value is not finite.
         high: upper bound; None as for `low`.
-        count: number of examples that have a score.
     """
 
     value: float | None
@@ -52,14 +51,7 @@ def interval(
         values: scores, one for each example, None where there is none; or sufficient statistics of shape
             `[examples, statistics]`, zeros where there are none.
         measure: how the value follows from the statistics, such as `Metric.measure`.
-        seed: seed of the bootstrap.
         samples: number of bootstrap samples, at least 1.
-
-    Returns:
-        The value with its interval.
-
-    Raises:
-        ValueError: a value is not finite, or the shape is another one.
     """
     statistics = as_statistics(values)
     statistics = statistics[has_statistics(statistics)]

@@ -26,12 +26,6 @@ def load_metrics(names: Iterable[str], code: Path | None = None) -> list[Metric]
 
     Returns:
         The metrics in the order of their names, each once; a group gives all of its metrics.
-
-    Raises:
-        MetricError: a metric is unknown, its file cannot be executed, its parameters do not fit, or a package that it
-            needs is not installed.
-        PluginError: two packages declare the same name, or an implementation cannot be imported.
-        ValueError: a function's signature cannot be inspected.
     """
     found: dict[str, Metric] = {}
     for name in names:

@@ -39,9 +39,6 @@ def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
 
     Returns:
         Quotients of shape `[…]`.
-
-    Raises:
-        ValueError: the shapes do not fit.
     """
     found: Numbers = np.full(np.broadcast(upper, lower).shape, otherwise, float)
     np.divide(upper, lower, out=found, where=np.asarray(lower) != 0)
@@ -51,14 +48,8 @@ def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
 def mean_statistics(scores: Sequence[float | None]) -> Numbers:
     """Sufficient statistics of a mean: each score and 1, or two zeros for None.
 
-    Args:
-        scores: one for each example.
-
     Returns:
         Numbers of shape `[examples, 2]`; `ratio` of their sum is the mean.
-
-    Raises:
-        OverflowError: a score is an integer beyond the range of a float.
     """
     return np.array([(0.0, 0.0) if one is None else (one, 1.0) for one in scores], float).reshape(-1, 2)
 
@@ -68,11 +59,8 @@ class Measure:
     """A value over examples, as intervals, comparisons and tables see it.
 
     Attributes:
-        name: name in results.
-        label: name in a table.
         unit: shown behind a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences are
             shown in points.
-        higher_is_better: whether a higher value is a better one.
         total: the value from the sum of the sufficient statistics of examples, from shape `[…, statistics]` to `[…]`.
     """
 

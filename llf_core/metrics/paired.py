@@ -110,11 +110,7 @@ def difference(
             shape `[examples, statistics]`, zeros where there are none, as of BLEU or the perplexity.
         tuned: those of the second model on the same examples, in the same order.
         measure: how the value follows from the statistics and which values are better, such as `Metric.measure`.
-        seed: seed of the bootstrap.
         samples: number of bootstrap samples, at least 1.
-
-    Returns:
-        The difference with its interval and verdict.
 
     Raises:
         ValueError: a value is not finite, or the models have other numbers of examples or statistics.

@@ -25,9 +25,6 @@ def share_interval(statistics: Numbers) -> Interval:
     Returns:
         The share with the interval of `ratio_interval`, cut off at 0 and 1. Wilson's, as `interval` has it, if each
         example has one unit.
-
-    Raises:
-        ValueError: each example has one unit, and their sum of counted ones is far out of range.
     """
     rows = np.asarray(statistics, float).reshape(-1, 2)
     rows = rows[rows[:, 1] > 0]

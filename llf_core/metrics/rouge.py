@@ -24,22 +24,12 @@ class Rouge(Metric):
 
     Text in Latin letters is split by rouge-score's own tokenizer; Chinese into words by jieba; other scripts at blanks
     and punctuation.
-
-    Attributes:
-        kind: its name in rouge-score.
     """
 
     kind: ClassVar[str]
 
     def __init__(self, declaration: MetricDeclaration) -> None:
-        """Import rouge-score.
-
-        Args:
-            declaration: name, label and unit.
-
-        Raises:
-            MetricError: rouge-score is not installed.
-        """
+        """Import rouge-score."""
         super().__init__(declaration)
         self._split = library(self, "rouge_score.tokenize", "rouge-score").tokenize
         self._scorer = library(self, "rouge_score.rouge_scorer", "rouge-score").RougeScorer([self.kind], tokenizer=self)
@@ -51,9 +41,6 @@ class Rouge(Metric):
 
         Args:
             text: an answer or a reference.
-
-        Returns:
-            Its words in lower case.
         """
         found: list[str] = []
         for part in PARTS.finditer(text.lower()):
@@ -66,15 +53,8 @@ class Rouge(Metric):
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
         """Compute the F measure of each answer. `notes` tells if Chinese was split into characters, for want of jieba.
 
-        Args:
-            answers: the generated texts.
-            examples: their references.
-
         Returns:
             From 0 to 1.
-
-        Raises:
-            ValueError: the numbers of answers and examples differ.
         """
         pairs = [(one.reference or "", answer) for answer, one in zip(answers, examples, strict=True)]
         if NO_JIEBA not in self.notes and not can_segment() and any(has_han(text) for pair in pairs for text in pair):

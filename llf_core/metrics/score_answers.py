@@ -26,7 +26,6 @@ class MetricScores:
         scores: one for each answer; None where the metric does not apply.
         statistics: sufficient statistics, of shape `[answers, statistics]`; zeros where it does not apply.
         value: the value over all answers; None if it applies to none.
-        count: number of answers that have a score.
     """
 
     scores: tuple[float | None, ...]
@@ -39,14 +38,6 @@ def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[Sco
     """Score answers and check the result, so that no wrong value reaches a table.
 
     A metric that compares with the reference is not asked about examples that have none.
-
-    Args:
-        metric: the metric.
-        answers: the generated texts.
-        examples: what was asked and expected, one for each answer.
-
-    Returns:
-        The scores and the value over all of them.
 
     Raises:
         MetricError: the metric raised an error, or returned NaN, another type or shape, or another number of scores.

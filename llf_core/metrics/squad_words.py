@@ -22,9 +22,6 @@ def squad_words(text: str) -> list[str]:
     Args:
         text: an answer or a reference.
 
-    Returns:
-        The words in their order.
-
     Source:
         Rajpurkar et al., SQuAD: 100,000+ questions for machine comprehension of text, arXiv 1606.05250;
         `evaluate-v1.1.py`.

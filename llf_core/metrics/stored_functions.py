@@ -27,14 +27,9 @@ def metric_sources(names: Iterable[str], given: Mapping[str, UserFunction | None
         names: names in `metrics`; relative paths start from the working directory.
         given: functions passed by the caller, by name; others are looked up in the registry. None for none.
 
-    Returns:
-        Module source by function name.
-
     Raises:
         ConfigError: a metric is unknown or cannot be stored, its file cannot be run, or two functions have the same
             name.
-        PluginError: two packages declare the same metric.
-        OSError: no process can be started to look for a module that a function imports.
     """
     functions: dict[str, UserFunction] = {}
     for name in dict.fromkeys(names):
@@ -55,12 +50,6 @@ def unknown_metric(name: str) -> str:
     """Sentence about a name that is no metric.
 
     Config checks and evaluations then name the same choices.
-
-    Args:
-        name: the name in `metrics`.
-
-    Raises:
-        PluginError: two packages declare the same metric.
     """
     known = [*known_names(), *METRICS.registered]
     return (

@@ -18,10 +18,6 @@ def wilson_interval(successes: float, count: int) -> tuple[float, float]:
     Returns:
         Lower and upper bound, in [0, 1].
 
-    Raises:
-        ZeroDivisionError: `count` is 0.
-        ValueError: `successes` is far out of range.
-
     Source:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), p. 209.
     """

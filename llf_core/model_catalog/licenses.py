@@ -12,13 +12,7 @@ FILE = Path(__file__).with_name("licenses.toml")
 
 @dataclass(frozen=True, slots=True)
 class License:
-    """A license with conditions.
-
-    Attributes:
-        title: its name.
-        conditions: a sentence on what it asks for.
-        url: where its text is.
-    """
+    """A license with conditions."""
 
     title: str
     conditions: str

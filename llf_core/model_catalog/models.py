@@ -18,8 +18,6 @@ class CatalogModel:
     Attributes:
         id: hub id, `owner/name`.
         names: LLaMA-Factory's names of it.
-        family: family of models.
-        modelscope: id on ModelScope.
         type: architecture, `model_type` of transformers.
         parameters: number of parameters in billions; None if unknown.
         active: parameters that compute one token, in billions, of a mixture of experts; None for other models.

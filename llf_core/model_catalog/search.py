@@ -23,9 +23,6 @@ def search_models(words: Iterable[str]) -> tuple[CatalogModel, ...]:
 
     Args:
         words: words in any order, all of which must match.
-
-    Returns:
-        The models in which each word matches, in the order of the catalog; all models if there are no words.
     """
     patterns = [re.compile(_PART + re.escape(_plain(word))) for text in words for word in text.split()]
     return tuple(
@@ -36,11 +33,7 @@ def search_models(words: Iterable[str]) -> tuple[CatalogModel, ...]:
 
 
 def unmatched_words(words: Iterable[str]) -> tuple[str, ...]:
-    """List the words that match no model at all, to say which word of a search is wrong.
-
-    Args:
-        words: see `search_models`.
-    """
+    """List the words that match no model at all, to say which word of a search is wrong."""
     return tuple(word for text in words for word in text.split() if not search_models([word]))
 
 

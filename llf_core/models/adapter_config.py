@@ -37,12 +37,8 @@ def adapter_settings(folder: Path) -> Any:
     Args:
         folder: contains `adapter_config.json`.
 
-    Returns:
-        A `peft.PeftConfig`.
-
     Raises:
         ModelError: the config is damaged, may not be read, has a value of a wrong type, or is none that PEFT knows.
-        OSError: the folder is missing or cannot be listed, or the disk fails.
     """
     from peft import PeftConfig, TaskType
 
@@ -81,7 +77,6 @@ def check_stored_weights(settings: object, folder: Path) -> None:
 
     Raises:
         ModelError: the file is damaged, has integers, or holds fewer numbers than a rank.
-        OSError: the file cannot be read.
     """
     tensors = read_header(folder / SAFETENSORS_FILE)
     whole = next((name for name, tensor in tensors.items() if tensor.dtype in INTEGERS), None)

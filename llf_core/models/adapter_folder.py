@@ -31,8 +31,6 @@ def find_adapter(name: str, config: RunConfig) -> Path:
     Raises:
         ModelError: there is no such adapter, it has no config, no weights or no subfolder `adapter_folder`, the hub
             does not give it, or its weights exist only as pickle and `allow_pickle` is off.
-        OSError: the hub's cache cannot be written, for example on a full disk, or a folder cannot be read, for example
-            without permission.
     """
     folder = expanded(name)
     if not name.strip() or not is_there(folder):
@@ -60,14 +58,8 @@ def find_adapter(name: str, config: RunConfig) -> Path:
 def check_pickle(folder: Path, name: str, config: RunConfig) -> None:
     """Refuse an adapter that has its weights only as pickle, unless the config allows that.
 
-    Args:
-        folder: of the adapter.
-        name: its name, for the message.
-        config: for `allow_pickle`.
-
     Raises:
         ModelError: it is not allowed.
-        OSError: the folder cannot be read, for example without permission.
     """
     if (folder / SAFETENSORS_FILE).is_file() or not (folder / PICKLE_FILE).is_file() or config.model.allow_pickle:
         return
@@ -98,17 +90,8 @@ def _subfolder(folder: Path, name: str, config: RunConfig) -> Path:
 def without_adapter_folder(config: RunConfig) -> RunConfig:
     """Replace the adapters of a config by the subfolders that `adapter_folder` selects, so that others can be added.
 
-    Args:
-        config: names the adapters.
-
     Returns:
         A config without `adapter_folder`; the given one if it has none.
-
-    Raises:
-        ModelError: an adapter does not exist, see `find_adapter`.
-        OSError: the hub's cache cannot be written, or a folder cannot be read.
-        ConfigError: the path of an adapter is not valid in a config.
-        PluginError: two installed packages declare the same name or key.
     """
     if config.model.adapter_folder is None:
         return config

@@ -38,17 +38,9 @@ def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, traina
     Args:
         model: base model, quantized or not; changed in place.
         name: path or hub id of the adapter.
-        config: see `find_adapter`.
-        trainable: whether the adapter is trained further; else it is frozen.
 
     Returns:
         The wrapped model, with the adapter's weights as stored.
-
-    Raises:
-        ModelError: the adapter is missing or damaged, or does not fit the model.
-        UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
-        OSError: a file cannot be read, or the hub's cache cannot be written.
-        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     from peft import PeftModel
 
@@ -72,16 +64,7 @@ def load_beside(model: PeftModel, name: str, label: str, config: RunConfig) -> N
     """Load a further adapter beside the first one of a model, verified as by `load_adapter`; the first stays active.
 
     Args:
-        model: the model with its first adapter; changed in place.
         name: path or hub id of the adapter.
-        label: PEFT's name for it, unlike the others.
-        config: see `find_adapter`.
-
-    Raises:
-        ModelError: the adapter is missing or damaged, or does not fit the model.
-        UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
-        OSError: a file cannot be read, or the hub's cache cannot be written.
-        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     folder, _ = _checked(name, model.get_base_model(), config)
     with _named_errors(folder, name, config):
@@ -137,11 +120,7 @@ def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
 
 
 def _prompt_to_train(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
-    """Wrap a model with a stored prompt or prefix and train it further, which PEFT's `from_pretrained` refuses.
-
-    Raises:
-        ModelError: PEFT saved only what an encoder computed, and not the encoder.
-    """
+    """Wrap a model with a stored prompt or prefix and train it further, which PEFT's `from_pretrained` refuses."""
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     settings.inference_mode = False

@@ -28,7 +28,6 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
     Args:
         model: unquantized base model; changed in place.
         names: paths or hub ids of the adapters, in the order in which they are merged.
-        config: see `find_adapter`.
 
     Returns:
         The model. If there were adapters, its attribute `llf_merged` lists them, so that it is not taken for its base.
@@ -36,9 +35,6 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
     Raises:
         ModelError: an adapter is missing, damaged, does not fit or is of a type that cannot be merged, or the model is
             quantized.
-        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        OSError: a file cannot be read, or the hub's cache cannot be written.
-        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     if names and is_quantized(model):
         raise ModelError(
@@ -76,19 +72,7 @@ def load_frozen_adapters(
     """Load frozen adapters, as of a reference model: merged, or a single one kept separate if the model is quantized.
 
     Args:
-        model: base model; changed in place.
         names: paths or hub ids of the adapters.
-        config: see `find_adapter`.
-
-    Returns:
-        The model with merged adapters, or a `PeftModel`.
-
-    Raises:
-        ModelError: an adapter is missing, damaged, does not fit or is of a type that cannot be merged, or several are
-            given for a quantized model.
-        UnreadableError: the `output.json` of the run that trained an adapter is not a regular file, or too large.
-        OSError: a file cannot be read, or the hub's cache cannot be written.
-        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     if len(names) == 1 and is_quantized(model):
         return load_adapter(model, names[0], config)
@@ -102,9 +86,6 @@ def can_merge(model: Any) -> bool:
 
     Args:
         model: a `PeftModel`; its weights are the same afterwards.
-
-    Raises:
-        RuntimeError: out of memory for a copy of one layer's weight.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

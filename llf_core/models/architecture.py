@@ -20,18 +20,12 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     It is checked before any weight is loaded, so that an unsupported model costs no time and memory.
 
     Args:
-        source: the model's files.
         trust_remote_code: whether Python code of the model may run.
-
-    Returns:
-        The config, as an instance of the architecture's own class.
 
     Raises:
         ModelError: `config.json` is not valid, is no regular file, may not be read or names a hub kernel; transformers
             does not know the architecture; or the architecture needs code of its own, generates no text or cannot be
             trained (`refusal`).
-        FileNotFoundError: there is no `config.json`.
-        OSError: the disk fails, or too many files are open.
     """
     import transformers
     from transformers import AutoConfig
@@ -73,9 +67,6 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
 def auto_class(config: PretrainedConfig) -> Any:
     """Choose the class of transformers that loads a model: for text, for images with text, or for sound with text.
 
-    Args:
-        config: the model's config.
-
     Returns:
         One of transformers' `AutoModelFor…`; None if transformers maps the config to no model that generates text.
     """
@@ -93,11 +84,7 @@ def auto_class(config: PretrainedConfig) -> Any:
 
 
 def is_multimodal(config: PretrainedConfig) -> bool:
-    """Whether a model takes images or sound as well as text, so that it needs a processor.
-
-    Args:
-        config: the model's config.
-    """
+    """Whether a model takes images or sound as well as text, so that it needs a processor."""
     from transformers import AutoModelForCausalLM
 
     return auto_class(config) not in {None, AutoModelForCausalLM} and bool(config.sub_configs)

@@ -26,10 +26,6 @@ def bf16_speedup(threads: int) -> float:
     Returns:
         Time in float32 divided by time in bfloat16, rounded to two digits after the point: above 1 only if bfloat16
         is faster.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     import torch
 

@@ -80,7 +80,6 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
     Args:
         tokenizer: as loaded; slow tokenizers, written in Python, are not checked.
-        name: name of the model, for the message.
 
     Raises:
         ModelError: names the part of the tokenizer and the growth factor or the failure.
@@ -117,13 +116,6 @@ def _growth_bound(part: dict[str, Any]) -> tuple[float, int]:
 
     Args:
         part: the component's entry in `tokenizer.json`.
-
-    Returns:
-        Growth factor, and number of added characters.
-
-    Raises:
-        AttributeError, TypeError: the entry is not an object, or a part of it is of another type than it should be.
-        RecursionError: sequences are nested too deeply.
     """
     kind = part.get("type")
     if kind == "Sequence":

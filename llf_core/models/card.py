@@ -104,23 +104,14 @@ def model_card(  # noqa: PLR0913 - what it tells
     A result is often shared without its run, so the card says what it is and how to load it.
 
     Args:
-        source: the base model.
-        config: config of the run.
         metrics: last values by name, e.g. `loss` and `eval_loss`.
-        adapter: whether the result is an adapter; else it is a whole model.
-        chat: whether the tokenizer has a chat template.
-        loader: name of the class of transformers that loads the model.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
-        routed: whether blocks of the model have routers of Mixture-of-Depths.
         rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
         resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
 
     Returns:
         Markdown with YAML front matter. Absolute paths are shortened, since a card is often published.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
     """
     base = source.portable_name
     front: dict[str, object] = {
@@ -178,16 +169,10 @@ def load_lines(  # noqa: PLR0913 - what it tells
     Only the routers of Mixture-of-Depths need LLF, since transformers does not know them.
 
     Args:
-        source: the base model.
-        adapter: whether the result is an adapter.
-        loader: name of the class of transformers that loads the model.
         classifier_arguments: keyword arguments with which a reward model's classifier is loaded; None if the model
             generates.
-        routed: whether blocks of the model have routers of Mixture-of-Depths.
         rope: what RoPE scaling has set in the text config of an adapter's base; None without scaling.
         resized: whether the run has added tokens, so that an adapter needs further rows in the base's embedding.
-        stops: whether an adapter has a generation config of its own.
-        trust: whether the model's own Python code is needed.
         base: folder of an adapter's base, in place of its public name; None for the name.
     """
     code = ", trust_remote_code=True" if trust else ""
@@ -213,12 +198,7 @@ def load_lines(  # noqa: PLR0913 - what it tells
 
 
 def use_lines(*, chat: bool, scores: bool) -> str:
-    """Python lines that generate, or score, a text with `model` and `tokenizer`.
-
-    Args:
-        chat: whether the tokenizer has a chat template.
-        scores: whether it is a reward model.
-    """
+    """Python lines that generate, or score, a text with `model` and `tokenizer`."""
     if scores:
         return SCORE_SNIPPET if chat else SCORE_PLAIN_SNIPPET
     return GENERATE_SNIPPET if chat else GENERATE_PLAIN_SNIPPET
@@ -232,11 +212,7 @@ def _place(source: ModelSource) -> str:
 
 
 def display_name(name: str) -> str:
-    """Last component of a path or hub id, to show to people without the folders of this machine.
-
-    Args:
-        name: path or hub id.
-    """
+    """Last component of a path or hub id, to show to people without the folders of this machine."""
     return name.rstrip("/").rpartition("/")[2]
 
 
@@ -244,12 +220,6 @@ def shared_config(config: RunConfig) -> str:
     """The config as YAML, with absolute paths cut to their last component and URLs without secrets.
 
     It is a part of the model card, which is often published.
-
-    Args:
-        config: config of a run.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
     """
     values = {}
     for key, written in config.flat().items():

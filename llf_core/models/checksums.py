@@ -51,8 +51,6 @@ class Difference(NamedTuple):
     """A tensor that differs from what was saved.
 
     Attributes:
-        name: name of the tensor.
-        expected: checksum when it was saved.
         found: checksum now; None if the tensor is missing.
     """
 
@@ -77,10 +75,6 @@ def checkpoint_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] =
 
     Frozen weights of a base come from the base's own files.
 
-    Args:
-        model: the model under training.
-        auxiliary_models: other models that are trained with it, of which the trained tensors count.
-
     Returns:
         Tensors of any shape by name, not copied.
     """
@@ -97,10 +91,6 @@ def named_tensors(model: nn.Module, auxiliary_models: Sequence[nn.Module] = ()) 
     """All parameters and persistent buffers, by the names that `checkpoint_tensors` uses.
 
     With them a loaded checkpoint is compared, also in tensors that are no longer trained.
-
-    Args:
-        model: the model under training.
-        auxiliary_models: other models that are trained with it; tensors that they share with the model count once.
 
     Returns:
         Tensors of any shape by name, not copied.
@@ -129,12 +119,6 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
 
     Args:
         tensors: tensors of any shape by name, on any device.
-
-    Returns:
-        Checksums by name.
-
-    Raises:
-        RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
 
@@ -151,10 +135,6 @@ def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[
 
     Returns:
         The tensors that differ or are missing, with both checksums; empty if all are equal bit by bit.
-
-    Raises:
-        ModelError: an entry of `expected` is no checksum.
-        RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     import torch
 
@@ -166,11 +146,7 @@ def differences(expected: Mapping[str, Sequence[str | float]], tensors: Mapping[
 
 
 def list_first(parts: Sequence[str]) -> str:
-    """Format the first parts of a list, and how many more there are, for a message that stays short.
-
-    Args:
-        parts: names or descriptions.
-    """
+    """Format the first parts of a list, and how many more there are, for a message that stays short."""
     more = f" and {len(parts) - MAX_NAMED:,} more" if len(parts) > MAX_NAMED else ""
     return ", ".join(parts[:MAX_NAMED]) + more
 
@@ -183,9 +159,6 @@ def bitwise_equal(one: Tensor, other: Tensor) -> bool:
     Args:
         one: of any shape.
         other: of the same shape as `one`, else they are not equal.
-
-    Raises:
-        RuntimeError: out of memory on the CPU, or a tensor has no values, as on the device `meta`.
     """
     import torch
 
@@ -198,13 +171,6 @@ def _read_checksums(folder: Path) -> dict[str, Sequence[str | float]]:
 
     Args:
         folder: `output` of a run, or any other folder.
-
-    Returns:
-        Checksums by name; empty if the folder is not the result of a run, or of a run without checksums.
-
-    Raises:
-        UnreadableError: the run's `output.json` is not a regular file, is too large, or may not be read.
-        OSError: the disk fails, or too many files are open.
     """
     run = RunFolder(folder.parent)
     tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
@@ -220,12 +186,9 @@ def check_checksums(model: nn.Module, folder: Path, adapter: str = DEFAULT_ADAPT
     Args:
         model: loaded from `folder`, perhaps wrapped.
         folder: `output` of a run; for any other folder nothing is checked.
-        adapter: PEFT's name of the adapter that was loaded from it, where a model has several.
 
     Raises:
         ModelError: a tensor differs.
-        UnreadableError: the run's `output.json` is not a regular file, is too large, or may not be read.
-        OSError: the disk fails, or too many files are open.
     """
     record = _read_checksums(folder)
     tensors = named_tensors(model) if record else {}
@@ -246,16 +209,7 @@ def check_checksums(model: nn.Module, folder: Path, adapter: str = DEFAULT_ADAPT
 
 
 def write_checksums(run: RunFolder, written: Mapping[str, Checksum]) -> None:
-    """Store the checksums of a run's result in its `output.json`, with which `check_checksums` verifies it later.
-
-    Args:
-        run: folder of the run.
-        written: checksums by name.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the file cannot be written, for example on a full disk.
-    """
+    """Store the checksums of a run's result in its `output.json`, with which `check_checksums` verifies it later."""
     replace_file(run.output_record, json_bytes({"format": 1, "tensors": written}), sync=True)
 
 

@@ -29,11 +29,7 @@ _lock = threading.Lock()
 
 
 def can_defer(config: RunConfig) -> bool:
-    """Whether a run can defer these modules: it compiles nothing, runs no code of a model, and is a single process.
-
-    Args:
-        config: config of the run.
-    """
+    """Whether a run can defer these modules: it compiles nothing, runs no code of a model, and is a single process."""
     compiles = any(config.get(f"torch_compile{name}") for name in ("", "_backend", "_mode"))
     return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANK_VARIABLES))
 
@@ -83,15 +79,6 @@ def import_real(name: str) -> ModuleType:
     """Import the real module once one of its names is needed that the stand-in does not have.
 
     Its stand-in, and those of its parents and submodules, are removed.
-
-    Args:
-        name: dotted name of the module.
-
-    Returns:
-        The real module.
-
-    Raises:
-        ImportError: the module cannot be imported.
     """
     with _lock:
         top = name.split(".")

@@ -27,8 +27,6 @@ class DevicePlan:
         device: `cuda`, `mps` or `cpu`.
         dtype: dtype of frozen weights; trained weights are float32 unless `pure_bf16` is set.
         autocast: dtype of autocast; None where all weights have one dtype.
-        threads: number of CPU compute threads.
-        reason: one sentence for a person.
     """
 
     device: Device
@@ -66,13 +64,8 @@ def plan_device(config: RunConfig) -> DevicePlan:
     Args:
         config: for `use_cpu`, `bf16`, `fp16`, `pure_bf16` and `threads`.
 
-    Returns:
-        Device and precision, with the reason as a sentence.
-
     Raises:
         ModelError: the config requests a precision that the device does not support.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: too many files are open.
     """
     import torch
 

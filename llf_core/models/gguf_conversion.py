@@ -25,18 +25,6 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
     Later loads need neither GGUF's library nor dequantization. The ids of special tokens are written to the model's
     configs too: GGUF stores them for the tokenizer only.
-
-    Args:
-        gguf: the GGUF file.
-        folder: folder to write to.
-
-    Raises:
-        ModelError: it is not a GGUF file, or it is truncated or damaged.
-        PanicError: the tokenizers library has panicked.
-        OSError: a file cannot be read or written.
-        ValueError: transformers does not know the architecture or its settings, or the package gguf cannot dequantize a
-            format.
-        MemoryError, RuntimeError: out of memory.
     """
     import torch
     from safetensors import SafetensorError
@@ -62,14 +50,10 @@ def read_gguf_model(gguf: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Read a GGUF file as a model with ordinary weights, which can be trained and saved as safetensors.
 
     Args:
-        gguf: the GGUF file.
         dtype: of the weights; the package gguf dequantizes to float32, so no other is exact for all files.
 
     Raises:
-        OSError: a file cannot be read.
-        ImportError: the package gguf is not installed.
         ValueError: transformers does not know the architecture, or the package gguf cannot dequantize a format.
-        MemoryError, RuntimeError: out of memory.
     """
     from transformers import AutoModelForCausalLM
 
@@ -97,9 +81,6 @@ def cached_gguf_reader() -> Iterator[None]:
     transformers parses the whole file for the tokenizer, the config and the weights, and rebuilds the table of weight
     names for every module of a model. With both cached, reading a model takes a third to a fifth of the time (measured
     with SmolLM2-135M in Q8_0).
-
-    Raises:
-        ImportError: the package gguf is not installed.
     """
     import gguf
     import numpy as np

@@ -59,15 +59,11 @@ def read_gguf_header(path: Path) -> GgufHeader:
     All sizes are checked against the size of the file, before a library allocates memory by them. The format is
     specified in ggml's `docs/gguf.md`.
 
-    Args:
-        path: the file.
-
     Returns:
         The metadata without lists, and the shape of each tensor.
 
     Raises:
         ModelError: it is not a GGUF file, or it is truncated or damaged.
-        OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
         if file.read(4) != MAGIC:

@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointingChoice:
-    """Decision about gradient checkpointing.
-
-    Attributes:
-        on: whether activations are recomputed.
-        reason: one sentence for a person.
-    """
+    """Decision about gradient checkpointing."""
 
     on: bool
     reason: str
@@ -42,17 +37,12 @@ def choose_checkpointing(
 
     Args:
         config: for `gradient_checkpointing` and `disable_gradient_checkpointing`.
-        model: the loaded model.
         baseline: memory forecast of a step without checkpointing; None if the model's sizes are unknown.
         checkpointed: memory forecast of a step with checkpointing; None if the model's sizes are unknown.
         available: free bytes, with the model loaded.
 
-    Returns:
-        The decision, with its reason as a sentence.
-
     Raises:
         ModelError: checkpointing is requested, and the architecture does not support it.
-        PluginError: two installed packages declare the same method.
     """
     requested = config.training.gradient_checkpointing
     off = "as set by disable_gradient_checkpointing" if config.model.disable_gradient_checkpointing else ""
@@ -99,9 +89,6 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
         model: after its method is applied; changed in place. PEFT would make the output of the embeddings require
             gradients if it wrapped the model later, which would include the frozen layers in the backward pass.
         config: for `use_reentrant_gc` and `gradient_checkpointing_kwargs`.
-
-    Raises:
-        ValueError: the architecture does not support gradient checkpointing.
     """
     options = {"use_reentrant": config.model.use_reentrant_gc} | (config.training.gradient_checkpointing_kwargs or {})
     base = model.get_base_model() if hasattr(model, "peft_config") else model

@@ -52,7 +52,6 @@ def check_sizes(folder: Path) -> None:
         ModelError: a size exceeds what the weights allow; a value of the config is invalid; weights are integers
             without a quantization_config; the config names a hub kernel; or a file is damaged, too large or not
             regular, or may not be read.
-        OSError: `config.json` is missing, the disk fails, or too many files are open.
     """
     check_text_files(folder)
     config = read_config(folder)
@@ -148,9 +147,6 @@ def damaged_json(folder: Path) -> str:
     Returns:
         Sentence that names the first such file, or the first that may not be read; empty if all are valid. What is
         missing or no file, such as a broken link or a folder, is left out: `check_text_files` refuses broken links.
-
-    Raises:
-        OSError: the folder cannot be searched, or the disk fails.
     """
     try:
         for path in (folder / name for name in JSON_FILES):

@@ -48,10 +48,6 @@ def hub_model(name: str, config: RunConfig | None = None, *, weights: bool = Tru
 
     Returns:
         The source, with the commit as its revision; of a mirror, a folder.
-
-    Raises:
-        ModelError: no such model, gated or private, no connection, or no weights that may be loaded.
-        OSError: the cache cannot be written, for example on a full disk, or a file in it cannot be read.
     """
     pickle_allowed = bool(config and config.model.allow_pickle)
     revision = config.model.model_revision if config else "main"
@@ -80,13 +76,6 @@ def hub_adapter(name: str, config: RunConfig) -> Path:
     Args:
         name: hub id, `owner/name`; its revision `main` is used.
         config: for `hub` and `cache_dir`, and for `adapter_folder`, whose files are downloaded where there are any.
-
-    Returns:
-        Folder of the repository in the cache.
-
-    Raises:
-        ModelError: not a hub id, no such adapter, gated or private, or no connection and nothing in the cache.
-        OSError: the cache cannot be written, for example on a full disk.
     """
     start = f"{(config.model.adapter_folder or '').strip('/')}/".lstrip("/")
 
@@ -106,13 +95,6 @@ def _files_to_download(files: list[str], *, code: bool) -> list[str]:
     """Select the files of a repository that loading needs, all from its top folder.
 
     Repositories also have weights in other formats and results of tests, often larger than the model.
-
-    Args:
-        files: file names of the repository.
-        code: whether to include Python files.
-
-    Returns:
-        Names of the files to download. Pickles are among them only if there are no safetensors.
     """
     top = [name for name in files if "/" not in name and not name.startswith(".")]
     kinds = FILE_TYPES + ((".py",) if code else ())

@@ -60,9 +60,6 @@ def deferred_imports(config: RunConfig | None) -> Iterator[None]:
 
     Args:
         config: config of the run; None if it cannot be read, so that nothing will be trained.
-
-    Raises:
-        PluginError: two installed packages declare the same optimizer.
     """
     collecting = gc.isenabled()
     gc.disable()  # garbage collection during the imports takes half a second and finds nothing
@@ -98,12 +95,6 @@ def needed_quantizers(config: RunConfig) -> set[str]:
     """Packages of quantizers that a run may need; the imports of the others are skipped.
 
     They are needed for quantized weights, for some optimizers, and possibly for a model whose config is not available.
-
-    Args:
-        config: config of the run.
-
-    Raises:
-        PluginError: two installed packages declare the same optimizer.
     """
     needed = quantizer_modules().intersection(optimizer_packages(config))
     if config.model.quantization_bit is not None:
@@ -135,11 +126,7 @@ def _stored_config(config: RunConfig) -> dict[str, object] | None:
 
 
 def _config_file(config: RunConfig) -> Path | None:
-    """Path of the model's `config.json` on this disk; None for a GGUF file, which has none.
-
-    Raises:
-        FileNotFoundError: the model is not on this disk.
-    """
+    """Path of the model's `config.json` on this disk; None for a GGUF file, which has none."""
     name = config.model.model_name_or_path
     if Path(name).is_dir():
         return Path(name) / "config.json"

@@ -69,13 +69,6 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     Raises:
         ModelError: unknown architecture, missing or broken weights, a package of the quantizer or of attention kernels
             that is not installed, or new tokens for which the embedding cannot be resized.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        UnreadableError: the model is the result of a run whose `output.json` is not a regular file, or too large.
-        MemoryError: out of memory; on a GPU, torch's error for it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file is missing or cannot be read.
-        PluginError: two installed packages declare the same plug-in.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM
@@ -148,20 +141,9 @@ def with_new_tokens(model: PreTrainedModel, source: ModelSource, config: RunConf
 
     Args:
         model: as loaded, or on the device `meta`; changed in place.
-        source: where its tokenizer is.
-        config: names tokens and adapters.
 
     Returns:
         The model, see `add_rows`.
-
-    Raises:
-        ModelError: the tokenizer cannot be loaded, new tokens are not valid, or the embedding cannot be resized.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read.
-        MemoryError, RuntimeError: out of memory.
-        PluginError: two installed packages declare the same method.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     if not adds_tokens(config) and not config.model.adapter_name_or_path:
         return model
@@ -177,13 +159,7 @@ def _stored_settings(architecture: object) -> dict[str, object]:
 
 
 def _files(source: ModelSource, bits: Any, dtype: torch.dtype) -> tuple[Path, dict[str, Any]]:
-    """Folder to load from, and arguments of `from_pretrained` that depend on the files and on the quantization.
-
-    Raises:
-        ModelError: a GGUF file is truncated, damaged or of an unknown architecture, or gguf is not installed.
-        OSError: a file cannot be read.
-        MemoryError: out of memory.
-    """
+    """Folder to load from, and arguments of `from_pretrained` that depend on the files and on the quantization."""
     quantization = {} if bits is None else {"quantization_config": bits}
     if source.kind == "gguf":
         cached = dequantized_folder(source.path, dtype)
@@ -198,20 +174,10 @@ def scaled_architecture(source: ModelSource, config: RunConfig) -> tuple[Pretrai
     """Read a model's config and scale its rotary embeddings by `rope_scaling`, for the longest text of a run.
 
     Args:
-        source: the model's files.
         config: for `rope_scaling`, `trust_remote_code`, `cutoff_len` and the completions of its stage.
 
     Returns:
         The config, and the scaling; None if the model needs none.
-
-    Raises:
-        ModelError: `config.json` is not valid, transformers does not know the architecture, or its embeddings cannot be
-            scaled in this way.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file of the model is missing or cannot be read.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        PluginError: two installed packages declare the same stage.
     """
     architecture, kind = read_architecture(source, config), config.model.rope_scaling
     if kind is None:
@@ -224,15 +190,10 @@ def read_architecture(source: ModelSource, config: RunConfig) -> PretrainedConfi
     """Read a model's own config, also that of a GGUF file, to know its architecture without loading it.
 
     Args:
-        source: the model's files.
         config: for `trust_remote_code`.
 
     Raises:
         ModelError: `config.json` is not valid, or transformers does not know the architecture.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file of the model is missing or cannot be read.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     from transformers import AutoConfig
 
@@ -248,11 +209,7 @@ def read_architecture(source: ModelSource, config: RunConfig) -> PretrainedConfi
 
 
 def _random_model(kind: Any, source: ModelSource, config: RunConfig, arguments: dict[str, Any]) -> PreTrainedModel:
-    """A model with random weights, which are the same for the same seed, whatever was drawn before.
-
-    Raises:
-        ModelError: the source has no `config.json`, or no model of its architecture can be made.
-    """
+    """A model with random weights, which are the same for the same seed, whatever was drawn before."""
     import torch
     from transformers import AutoConfig
 
@@ -289,13 +246,8 @@ def check_forward(model: PreTrainedModel, source: ModelSource) -> None:
 
     Otherwise the error would come only after the data is prepared, and from inside a step.
 
-    Args:
-        model: as loaded; its training mode is the same afterwards.
-        source: where it was loaded from, for the message.
-
     Raises:
         ModelError: the forward pass raises an exception, other than out of memory.
-        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     import torch
     import transformers
@@ -332,17 +284,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     plan's dtype.
 
     Args:
-        source: for the stored dtypes.
         config: for the method, `train_from_scratch` and `pure_bf16`.
-        plan: device and precision.
-
-    Returns:
-        The dtype of all weights.
-
-    Raises:
-        ModelError: a weight file is truncated or damaged.
-        OSError: a weight file cannot be opened.
-        PluginError: two installed packages declare the same method.
     """
     import torch
 
@@ -360,9 +302,6 @@ def fix_generation_config(model: PreTrainedModel) -> None:
     """Enable sampling where a model's `generation_config.json` sets sampling parameters without `do_sample`.
 
     transformers refuses to save such a model, which would be noticed only at the first checkpoint.
-
-    Args:
-        model: changed in place.
     """
     generation = getattr(model, "generation_config", None)  # a classifier has none
     if generation is not None and not generation.do_sample:

@@ -51,15 +51,6 @@ def mirror_model(name: str, config: RunConfig, choose: Choose, *, weights: bool)
         name: id of the model, `owner/name`.
         config: for `hub`, `model_revision`, `cache_dir` and `allow_pickle`.
         choose: the files to download, from all of them; it refuses a repository without usable files.
-        weights: whether the weights are needed.
-
-    Returns:
-        The source: a folder, by whose path an adapter names it.
-
-    Raises:
-        ModelError: no such model or revision, no access, no connection and nothing in the cache, no weights that may be
-            loaded, or a damaged file.
-        OSError: the cache cannot be written, for example on a full disk, or a file in it cannot be read.
     """
     folder = mirror_folder(name, config.model.model_revision, config, choose)
     files = [file.name for file in folder.iterdir()]
@@ -79,14 +70,9 @@ def mirror_folder(name: str, revision: str, config: RunConfig, choose: Choose) -
         name: id of the repository, `owner/name`.
         revision: branch, tag or commit; `main` is the mirror's own main branch.
         config: for `hub` and `cache_dir`.
-        choose: the files to download, from all of them.
-
-    Returns:
-        Folder of the files.
 
     Raises:
         ModelError: see `mirror_model`.
-        OSError: the cache or `LLF_HOME/locks` cannot be written, for example on a full disk.
     """
     mirror = mirror_of(config.model.hub)
     if mirror is None or not may_be_hub_id(name) or "/" not in name or not REVISION.fullmatch(revision):

@@ -17,9 +17,6 @@ def autocast_mixed_dtypes(model: nn.Module) -> AbstractContextManager[object]:
     During training, trained weights are float32 and a frozen base is bfloat16; without autocast a product of both
     fails.
 
-    Args:
-        model: any module.
-
     Returns:
         Autocast to the half-precision dtype (bfloat16 or float16) that some of the floating-point weights have; a null
         context if none has one, or all have the same. Quantized weights of integers do not count.

@@ -54,9 +54,6 @@ def read_settings(config: object) -> RoutingSettings | None:
 
     Loading needs it, since transformers builds the model without routers.
 
-    Args:
-        config: the model's config.
-
     Raises:
         ModelError: the entry is not one that LLF writes.
     """
@@ -95,7 +92,6 @@ class Routing:
     """What the routed blocks of a model share.
 
     Attributes:
-        settings: of the routers.
         batch: arguments `BATCH` of the decoder in the current forward pass, tensors or None; empty before the first.
         documents: of the current batch, once a router has asked; None before.
         losses: `(loss, agreeing)` of each router in the current forward pass, scalars; only in training.
@@ -110,14 +106,6 @@ class Routing:
         """Remember what a batch is made of: a forward pre-hook of the decoder.
 
         Routers choose within each document, and blocks are not told where the documents are.
-
-        Args:
-            module: the decoder.
-            args: its positional arguments.
-            kwargs: its keyword arguments.
-
-        Raises:
-            TypeError: the arguments do not fit the decoder's forward.
         """
         if args:
             kwargs = inspect.signature(module.forward).bind(*args, **kwargs).arguments
@@ -133,15 +121,9 @@ class Routing:
 
         Args:
             weights: `[batch, seq]`, of the router.
-            training: whether the block is in training.
 
         Returns:
             `[batch, seq]`, bool.
-
-        Raises:
-            ValueError: see `documents_of`.
-            RuntimeError, IndexError: the weights have another shape than the batch, the sequence is empty, or out of
-                memory.
 
         Source:
             arXiv 2404.02258, section 3.5, the first method.
@@ -178,19 +160,12 @@ def routing_of(model: nn.Module) -> Routing | None:
     """The routing of a model with routed blocks, wrapped or not; None of any other model.
 
     It has the auxiliary loss of a training step; and a model with it needs LLF to be loaded, and keeps no cache.
-
-    Args:
-        model: any module.
     """
     return next((vars(module)[ROUTING] for module in model.modules() if ROUTING in vars(module)), None)
 
 
 def routers_of(model: nn.Module) -> list[nn.Module]:
-    """The routers of a model, in the order of its layers, to train them with their blocks; empty without any.
-
-    Args:
-        model: any module.
-    """
+    """The routers of a model, in the order of its layers, to train them with their blocks; empty without any."""
     return [module.get_submodule(ROUTER) for module in model.modules() if ROUTING in vars(module)]
 
 
@@ -203,11 +178,9 @@ def attach_routers(model: PreTrainedModel, blocks: str, settings: RoutingSetting
     Args:
         model: a decoder-only model of transformers; changed in place.
         blocks: name of the list of its blocks, such as `model.layers`.
-        settings: of the routers.
 
     Raises:
         ModelError: the model has no such layers.
-        AttributeError: it has no module of that name.
     """
     from torch import nn
 
@@ -241,14 +214,9 @@ def restore_routers(model: PreTrainedModel, folder: Path | str) -> bool:
 
     Args:
         model: loaded from `folder`; changed in place.
-        folder: with the model's safetensors.
-
-    Returns:
-        Whether the model has routers.
 
     Raises:
         ModelError: the config names routers whose weights are missing, damaged or do not fit.
-        OSError: a file cannot be opened.
     """
     import torch
 
@@ -303,14 +271,10 @@ def router_weights(router: nn.Linear, hidden: Tensor) -> Tensor:
     """Weights of the tokens, in float32 or wider, since rounding would change the order of close ones.
 
     Args:
-        router: of a block.
         hidden: `[batch, seq, hidden]`.
 
     Returns:
         `[batch, seq]`, float32, or float64 for hidden states of this dtype.
-
-    Raises:
-        RuntimeError: the hidden states have another size, or out of memory.
 
     Source:
         arXiv 2404.02258, section 3.4: a linear projection of the token's embedding.
@@ -327,18 +291,8 @@ def routed_forward(self: Any, *args: Any, **kwargs: Any) -> object:
     """Forward of a routed block: the tokens that its router chooses pass the block, the others skip it.
 
     Args:
-        self: the block.
         *args: arguments of the block's own forward; the first are the hidden states `[batch, seq, hidden]`.
         **kwargs: arguments of the block's own forward, or the hidden states as `hidden_states`.
-
-    Returns:
-        What the block's own forward returns.
-
-    Raises:
-        ValueError: a cache of keys and values is given, or see `documents_of`.
-        KeyError: no hidden states are given.
-        RuntimeError, IndexError: shapes do not fit, the sequence is empty, or out of memory.
-        Exception: what the block's own forward raises.
 
     Source:
         arXiv 2404.02258, equation 1.

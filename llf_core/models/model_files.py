@@ -129,12 +129,6 @@ def decode_structure(exports: dict[str, Any]) -> dict[Any, Any]:
 
     Args:
         exports: from `encode_structure`.
-
-    Returns:
-        The import structure.
-
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError: the object is none of `encode_structure`.
     """
     needs = {frozenset(key): {name: set(names) for name, names in modules.items()} for key, modules in exports["needs"]}
     return {**needs, **{name: decode_structure(one) for name, one in exports["folders"].items()}}

@@ -47,8 +47,6 @@ def check_files(name: str, names: Iterable[str], *, allow_pickle: bool, weights:
     """Refuse a folder that cannot be loaded as a model, by its file names, before anything is downloaded or read.
 
     Args:
-        name: name of the model, for the message.
-        names: its files, relative to its folder.
         allow_pickle: the config's `allow_pickle`.
         weights: whether weights are needed; not where training starts with random ones.
 
@@ -97,7 +95,6 @@ def check_shards(folder: Path) -> None:
     Raises:
         ModelError: the index is not valid or may not be read; or names the first file that is missing or no safetensors
             file.
-        OSError: the folder cannot be searched, or the disk fails.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -126,13 +123,9 @@ def check_text_files(folder: Path) -> None:
 
     Libraries would wait for a pipe forever, or read all of a huge file into memory.
 
-    Args:
-        folder: folder of the model or adapter.
-
     Raises:
         ModelError: a file is not regular, is too large, is a broken link, or may not be read; names the file and what
             was expected.
-        OSError: the folder does not exist or cannot be listed, or too many files are open.
     """
     for path in sorted(folder.iterdir()):
         if path.name.endswith(TEXT_SUFFIXES) and not path.is_dir():
@@ -143,11 +136,7 @@ def check_text_files(folder: Path) -> None:
 
 
 def _opened(path: Path) -> int:
-    """Open a text file of a model's folder. Links are followed, since a hub's cache consists of links.
-
-    Raises:
-        ModelError: it is not a regular file, too large, or a link to itself.
-    """
+    """Open a text file of a model's folder. Links are followed, since a hub's cache consists of links."""
     most = MODEL_SETTINGS_BYTES if path.name in SETTINGS_FILES else MAX_LIST_BYTES
     try:
         descriptor = open_file(path.resolve())
@@ -170,8 +159,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: the file contains anything else, is not a regular file, is too large, or may not be read.
-        FileNotFoundError: there is no such file.
-        OSError: the disk fails, or too many files are open.
     """
     descriptor = _opened(path)
     try:
@@ -191,14 +178,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Code from the network does not run without the user's consent.
 
-    Args:
-        folder: folder of the model.
-
     Raises:
         ModelError: it is not a JSON object, may not be read, or names a kernel that transformers would download from a
             hub and run, which no config of a run can allow.
-        FileNotFoundError: there is no `config.json`.
-        OSError: the disk fails, or too many files are open.
     """
     path = folder / "config.json"
     config = read_json_object(path)
@@ -224,9 +206,6 @@ def _implementations(config: dict[str, object]) -> Iterator[str]:
 
 def card_license(folder: Path) -> str | None:
     """License named in the front matter of the model card, for the card of the result.
-
-    Args:
-        folder: folder of the model.
 
     Returns:
         The license as its author names it; None if no card can be read, or it names none.

@@ -18,7 +18,6 @@ class ModelSource:
     Attributes:
         name: as in the config: the name of the embedded model, a path or a hub id.
         path: folder with config, weights and tokenizer; for `gguf` the file itself.
-        kind: kind of source.
         revision: commit of a hub's model; None for other models.
         sha256: checksum of the file that the model was converted from, where it was verified; else None.
         license: as its author names it, e.g. `apache-2.0`. None if unknown.

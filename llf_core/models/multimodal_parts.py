@@ -92,9 +92,6 @@ def trained_parts(model: nn.Module) -> frozenset[str]:
     """Parts of a model that are trained: `LANGUAGE` alone, unless `choose_parts` has recorded others.
 
     Methods freeze the other parts, and gradient checkpointing must reach the ones that are trained.
-
-    Args:
-        model: not wrapped by PEFT.
     """
     parts: frozenset[str] = getattr(model, "llf_trained_parts", frozenset((LANGUAGE,)))
     return parts

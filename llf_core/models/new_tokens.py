@@ -32,7 +32,6 @@ class NewRows:
     """Tokens that a run has added to a tokenizer, and whose rows in the embedding are new.
 
     Attributes:
-        tokens: in the order of their ids.
         ids: their token ids.
         known: tokens that the config asks for and the tokenizer had already.
     """
@@ -62,7 +61,6 @@ def add_new_tokens(tokenizer: PreTrainedTokenizerBase, config: RunConfig, furthe
     """Add the tokens that a config asks for to a tokenizer; `add_rows` then gives them embeddings.
 
     Args:
-        tokenizer: tokenizer of a model; changed in place.
         config: names the tokens, see `requested_tokens`.
         further: tokens that are added before them, as of an adapter that is continued.
 
@@ -93,11 +91,6 @@ def tokens_of_adapter(tokenizer: PreTrainedTokenizerBase, stored: PreTrainedToke
     """Tokens that the tokenizer saved with an adapter has and its base has not, in the order of their ids.
 
     Added in this order they get the same ids again, for which the adapter has trained rows.
-
-    Args:
-        tokenizer: tokenizer of the base.
-        stored: tokenizer that was saved with the adapter.
-        name: of the adapter, for the message.
 
     Raises:
         ModelError: the adapter's tokenizer is not that of the base with further tokens behind it.
@@ -132,8 +125,6 @@ def add_rows(
 
     Args:
         model: changed in place; on the device `meta` rows are added without values.
-        tokenizer: with the new tokens.
-        added: from `add_new_tokens`.
         config: for `init_special_tokens`, `seed`, `resize_vocab` and the method.
 
     Returns:
@@ -141,8 +132,6 @@ def add_rows(
 
     Raises:
         ModelError: the embedding of the model cannot be resized, or a description has no tokens.
-        PluginError: two installed packages declare the same method.
-        MemoryError, RuntimeError: out of memory.
     """
     import torch
 

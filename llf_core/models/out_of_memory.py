@@ -21,9 +21,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     A `RuntimeError` counts by its message, since torch raises a plain one where it has no error of its own, and so does
     an error of safetensors.
-
-    Args:
-        error: exception of torch or Python.
     """
     import torch
 

@@ -25,9 +25,6 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
     Args:
         model: any module, wrapped by PEFT or not.
-
-    Returns:
-        Number of parameters, and number of trainable parameters.
     """
     total = trainable = 0
     for parameter in model.parameters():
@@ -50,9 +47,6 @@ def unpacked_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """Shape of the weight that a parameter stands for; of a packed one, that of the weight as it was.
 
     The architecture of a quantized model is derived from it, as its packed bytes have another shape.
-
-    Args:
-        parameter: of a model, quantized or not.
     """
     packed = getattr(parameter, "quant_state", None)
     return tuple(getattr(parameter, "unpacked_shape", parameter.shape) if packed is None else packed.shape)
@@ -74,9 +68,6 @@ def packed_weight(module: nn.Module) -> nn.Parameter | None:
     """The weight of a linear layer of any quantizer, packed or not, in any shape; None if a module has none.
 
     Quantizers name it differently, and PEFT must know whether a layer is quantized, and which layers share a weight.
-
-    Args:
-        module: any module.
     """
     found = (getattr(module, name, None) for name in PACKED_NAMES)
     return next((one for one in found if one is not None), None)
@@ -97,9 +88,6 @@ def is_quantized_layer(module: nn.Module) -> bool:
     """Whether a module is a linear layer of a quantizer with a class of its own, such as HQQ's or GPTQ's.
 
     A search for `nn.Linear` finds those of bitsandbytes, torchao and quanto, which are subclasses of it, and not these.
-
-    Args:
-        module: any module.
     """
     if not (hasattr(module, "in_features") and hasattr(module, "out_features")) or hasattr(module, "base_layer"):
         return False
@@ -137,12 +125,6 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Adapters and quantization, which work on linear layers, need to know them. They are recognized by their first
     dimension, which equals a number of experts among the attributes of their module.
-
-    Args:
-        model: wrapped or not.
-
-    Returns:
-        Parameters by path.
     """
     return {
         path: parameter
@@ -155,12 +137,6 @@ def expert_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     """Find weights of all experts that are stored as one matrix, `[experts * out, in]`, as in DBRX.
 
     Another module slices them, so PEFT cannot put an adapter on them.
-
-    Args:
-        model: wrapped or not.
-
-    Returns:
-        Parameters by path.
     """
     return {
         path: parameter

@@ -37,14 +37,8 @@ def check_patterns(settings: PeftConfig, names: Iterable[str], folder: Path) -> 
 
     PEFT would match them in this process, where a regular expression cannot be interrupted.
 
-    Args:
-        settings: the adapter's `PeftConfig`.
-        names: names of the model's modules.
-        folder: the adapter's folder, for the message.
-
     Raises:
         ModelError: names the file and the patterns.
-        OSError: the process of the check cannot be started.
     """
     patterns = _patterns(settings)
     if not patterns:

@@ -24,16 +24,8 @@ def prepare_folder(
 
     Args:
         folder: the folder; replaced if it is there and not whole.
-        is_whole: whether a folder is complete and up to date.
         make: given an empty folder to work in, makes the files and returns the folder inside it that has them.
-        lock: name of the lock under which they are made.
         waiting: message logged once if another process makes them.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the folder cannot be written, for example on a full disk, or its file system has no locks.
-        Exception: what `make` raises.
     """
     if is_whole(folder):
         return

@@ -32,10 +32,6 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
     Raises:
         ModelError: the folder has no processor or one that cannot be loaded, the tokenizer lacks a token that the
             processor needs, or a required package is not installed, which the message names.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, for example without permission.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None

@@ -13,9 +13,6 @@ def encoded_prompt(model: Any) -> Any:
 
     PEFT saves the vectors that it computes and not the encoder: the result can be used, but not trained further.
 
-    Args:
-        model: a `PeftModel`, or any other model.
-
     Returns:
         The encoder, or None where the trained vectors themselves are saved.
     """

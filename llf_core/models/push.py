@@ -25,11 +25,6 @@ def find_destination(repo: str, *, private: bool | None = None, revision: str | 
 
     Args:
         repo: `owner/name`, or `name` for the user's own; after `modelscope:` one on ModelScope.
-        private: see `Destination`.
-        revision: see `Destination`.
-
-    Returns:
-        The destination, whose id has an owner.
 
     Raises:
         PushError: the id is not valid, nobody is logged in, the owner is neither the user nor one of their
@@ -62,12 +57,7 @@ def push_folder(folder: Path, to: Destination, message: str) -> str:
     Others then load it by its id.
 
     Args:
-        folder: the folder.
         to: from `find_destination`.
-        message: message of the commit.
-
-    Returns:
-        Address of the repository.
 
     Raises:
         PushError: the hub refused the upload or does not answer, there is no such folder, or the client of the hub is

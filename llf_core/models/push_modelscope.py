@@ -30,9 +30,6 @@ def owned(repo: str) -> str:
     Args:
         repo: `owner/name`, or `name` for the user's own.
 
-    Returns:
-        `owner/name`.
-
     Raises:
         PushError: the client is not installed, the token is not set or not known, or ModelScope does not answer.
     """
@@ -50,12 +47,8 @@ def push_to_modelscope(folder: Path, to: Destination, message: str) -> str:
     Others then load it by its id.
 
     Args:
-        folder: the folder; nothing is written into it.
         to: the destination, whose id begins with `MODELSCOPE`.
         message: message of the commit; a large folder takes several.
-
-    Returns:
-        Address of the repository.
 
     Raises:
         PushError: the client is not installed, or ModelScope refused the upload or does not answer.

@@ -33,10 +33,6 @@ def quantization_config(config: RunConfig, plan: DevicePlan) -> Any:
 
     The model as it was then never has to fit into memory.
 
-    Args:
-        config: for the quantizer, its bits and options.
-        plan: for the compute dtype.
-
     Returns:
         The config; None if the model is not quantized, or by HQQ, see `quantize_with_hqq`.
 
@@ -77,9 +73,6 @@ def unpacking_config(quantizer: Quantizer) -> Any:
 
     Every method can then train them, and adapters can be merged into them.
 
-    Args:
-        quantizer: of the files.
-
     Returns:
         The config; None if the weights stay packed.
     """
@@ -118,14 +111,6 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
     Args:
         model: with ordinary weights; changed in place, and put on the plan's device.
-        config: for the quantizer and its bits.
-        plan: device and compute dtype.
-
-    Returns:
-        Whether it was quantized.
-
-    Raises:
-        MemoryError, RuntimeError: out of memory.
     """
     bits = config.model.quantization_bit
     if bits is None or config.model.quantization_method != "hqq":
@@ -149,12 +134,7 @@ def quantize_with_hqq(model: PreTrainedModel, config: RunConfig, plan: DevicePla
 
 
 def _mark_quantized(model: nn.Module, name: str) -> None:
-    """Note that a model's weights are quantized, where transformers does not know it, for `is_quantized`.
-
-    Args:
-        model: changed in place.
-        name: of the quantizer.
-    """
+    """Note that a model's weights are quantized, where transformers does not know it, for `is_quantized`."""
     model.llf_quantizer = name  # type: ignore[assignment]  # an attribute of ours
 
 
@@ -194,9 +174,6 @@ def release_files(model: nn.Module) -> None:
 
     Args:
         model: as quantized by `from_pretrained`; changed in place.
-
-    Raises:
-        MemoryError, RuntimeError: out of memory for a copy of the largest tensor.
     """
     import torch
 

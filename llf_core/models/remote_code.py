@@ -17,14 +17,7 @@ def resolve_trust_remote_code(source: ModelSource, config: RunConfig, *, trusted
 
     Args:
         source: a model, adapter or result. A GGUF file contains no code.
-        config: for `trust_remote_code`.
         trusted: whether code may run that has not been allowed yet, for a program that asks nobody, as a server.
-
-    Raises:
-        UntrustedCodeError: code would run in a process that only views the model, and the user has not allowed it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the model's code cannot be read, for example without permission.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     if source.kind == "gguf":
         return False

@@ -38,9 +38,6 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
     Raises:
         ModelError: no such model, no weights, weights only as pickle, gated, or no connection. The message says what to
             do.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
     """
     if name == EMBEDDED:
         return embedded_model()
@@ -63,14 +60,8 @@ def resolve_model(name: str, config: RunConfig | None = None, *, weights: bool =
 def _portable_path(path: Path) -> str | None:
     """Return the path as the name of a base model that others can load.
 
-    Args:
-        path: folder of a model.
-
     Returns:
         The path; None under `LLF_HOME`, which may be cleaned, so that an adapter of it would lose its base.
-
-    Raises:
-        OSError: `LLF_HOME` begins with `~`, and the home folder of that user is unknown.
     """
     real, base = real_path(path), real_path(home())
     return None if real == base or base in real.parents else str(path)

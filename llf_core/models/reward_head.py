@@ -23,11 +23,7 @@ HEAD_WEIGHT = f"{HEAD_NAME}.weight"
 
 
 def generates(config: RunConfig) -> bool:
-    """Whether the run trains the model to generate; one that scores texts has a reward head and is saved with it.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Whether the run trains the model to generate; one that scores texts has a reward head and is saved with it."""
     return stage_of(config).generates
 
 
@@ -44,7 +40,6 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
 
     Raises:
         ModelError: transformers has no sequence classifier for the architecture, or the stored head has several labels.
-        OSError: a weight file cannot be opened.
     """
     import torch
     from torch import nn
@@ -77,10 +72,6 @@ def score_hidden_states(model: nn.Module, rows: Tensor) -> Tensor:
 
     Returns:
         Scores `[N]`, float32: half precision would lose small differences of rewards.
-
-    Raises:
-        AttributeError: the model has no reward head.
-        RuntimeError: the hidden states have another size, or out of memory.
     """
     causal: Any = model
     while (inner := getattr(causal, "module", None)) is not None:
@@ -98,9 +89,6 @@ def apply_head(head: Any, rows: Tensor) -> Tensor:
 
     Returns:
         Scores `[N]`, float32.
-
-    Raises:
-        RuntimeError: the hidden states have another size or device than the head.
     """
     import torch
 
@@ -111,9 +99,6 @@ def apply_head(head: Any, rows: Tensor) -> Tensor:
 
 def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
     """Parameters of the output head, which a reward model never uses: they need no training and may be missing.
-
-    Args:
-        causal: causal language model.
 
     Returns:
         The parameters: weight `[V, H]`, unless it is tied to the embedding, and bias `[V]` if there is one; empty if
@@ -175,14 +160,8 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     token; also where the template refuses a conversation of one question and answer. Without a chat template, texts are
     taken to end with the EOS token.
 
-    Args:
-        tokenizer: with its chat template, if it has one.
-
     Returns:
         The id; None if there is none, or texts end with it or may do so.
-
-    Raises:
-        MemoryError: out of memory.
     """
     padding: int | None = tokenizer.pad_token_id
     if not tokenizer.chat_template:
@@ -200,15 +179,8 @@ def classifier_pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def stored_reward_head(folder: Path) -> Tensor | None:
     """Read the head from a classifier's weights in a folder, to continue a reward model.
 
-    Args:
-        folder: folder of the model.
-
     Returns:
         Weight of the head `[labels, H]`, in the stored dtype; None if there is no head.
-
-    Raises:
-        ModelError: a weight file is truncated or damaged.
-        OSError: a weight file cannot be opened.
     """
     from safetensors import safe_open
 

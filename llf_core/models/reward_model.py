@@ -29,7 +29,6 @@ class RewardModel:
 
     Attributes:
         model: the classifier, or the causal model, perhaps with adapters.
-        tokenizer: tokenizer of the reward model.
         head: linear layer from hidden states `[H]` to a scalar; None if the model is a classifier.
         adapter: adapter that computes scores, where the model is shared; else None.
         ignored_token_id: padding token id that the reward model was trained with; a score is never read at it. None for
@@ -56,10 +55,6 @@ class RewardModel:
 
         Returns:
             Scores `[batch]`, float32, detached.
-
-        Raises:
-            RuntimeError: out of memory, or both are on another device than the model.
-            IndexError: a token id is beyond the embedding.
         """
         import torch
 
@@ -81,18 +76,7 @@ class RewardModel:
         Args:
             texts: conversations that end with the answer to score, as messages with `role` and `content`; a string is
                 scored as it is.
-            batch_size: texts per forward pass.
             progress: called with the number of scored texts and the total; what it raises passes through.
-
-        Returns:
-            A score per text, in order; empty without texts.
-
-        Raises:
-            ModelError: a conversation is given, and the tokenizer has no chat template, or one that refuses it; a text
-                has no tokens; or a score is not finite.
-            TypeError: a text has a lone surrogate, which tokenizers cannot encode.
-            ValueError: `batch_size` is less than 1.
-            RuntimeError: out of memory.
         """
         return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
 
@@ -106,16 +90,11 @@ class RewardModel:
 
         Args:
             ids: token ids `[seq]` of the reward model's tokenizer, one sequence of at least one token per text.
-            batch_size: texts per forward pass.
             progress: called with the number of scored texts and the total; what it raises passes through.
-
-        Returns:
-            A score per text, in order; empty without texts.
 
         Raises:
             ModelError: a score is not finite.
             ValueError: `batch_size` is less than 1.
-            RuntimeError: out of memory.
         """
         import torch
 
@@ -154,7 +133,6 @@ class RewardModel:
         Raises:
             ModelError: a conversation is given, and the tokenizer has no chat template, or one that refuses it; or the
                 text has no tokens.
-            TypeError: the text has a lone surrogate, which tokenizers cannot encode.
         """
         rendered = text if isinstance(text, str) else self._rendered(text)
         # A chat template writes special tokens itself.

@@ -42,7 +42,6 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
     """Find the folder of a reward model and check its files, without loading it, so that a mistake is found early.
 
     Args:
-        name: see `load_reward_model`.
         config: for `hub`, `cache_dir` and `allow_pickle`.
 
     Returns:
@@ -51,8 +50,6 @@ def find_reward_model(name: str, config: RunConfig) -> Path:
     Raises:
         ModelError: there is none, its files have no reward head, are damaged or too large for its config, or are
             pickles and not allowed.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, or the hub's cache cannot be written.
     """
     folder = _folder_of(name, config)
     adapter = (folder / "adapter_config.json").is_file()
@@ -103,17 +100,8 @@ def _local(name: str) -> Path:
 def config_of_run(name: str) -> RunConfig | None:
     """Config of the run that trained a reward model, to evaluate on the data that it was trained on.
 
-    Args:
-        name: see `load_reward_model`.
-
     Returns:
         The config; None if there is no such run or reward model.
-
-    Raises:
-        ConfigError: the config can no longer be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder of the run cannot be searched, or the disk fails.
-        PluginError: two installed packages declare the same name or key.
     """
     folder = _local(name)
     run = RunFolder(folder)
@@ -128,11 +116,6 @@ def _config_of_result(folder: Path) -> RunConfig | None:
 
     Returns:
         The config; None if it is not the result of a run.
-
-    Raises:
-        ConfigError: the config can no longer be read.
-        OSError: the folder of the run cannot be searched, or the disk fails.
-        PluginError: two installed packages declare the same name or key.
     """
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
@@ -144,20 +127,11 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
     If it is, both share one base in memory.
 
     Args:
-        name: see `load_reward_model`.
-        config: for the hub.
         base: expected base model. It is returned if the adapter names it or its folder.
-
-    Returns:
-        `base`, or the other base model.
 
     Raises:
         ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
         ConfigError: it is the result of a run whose config can no longer be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read, or a cache cannot be written.
-        PluginError: two installed packages declare the same name or key.
     """
     folder = find_reward_model(name, loading_config(config, None))
     if not (folder / "adapter_config.json").is_file():
@@ -180,17 +154,11 @@ def reward_model_base(name: str, config: RunConfig, base: ModelSource) -> ModelS
 def base_of_adapter(folder: Path) -> str:
     """Name of the base model of an adapter, with which the adapter is loaded.
 
-    Args:
-        folder: folder of the adapter.
-
     Returns:
         For the result of a run, the name in the run's config; else the one in the adapter's config.
 
     Raises:
         ModelError: the adapter does not name its base, or its config is damaged or may not be read.
-        ConfigError: it is the result of a run whose config can no longer be read.
-        OSError: the folder is missing or cannot be listed, or the disk fails.
-        PluginError: two installed packages declare the same name or key.
     """
     config = _config_of_result(folder)
     if config is not None:
@@ -202,11 +170,7 @@ def base_of_adapter(folder: Path) -> str:
 
 
 def whole_model_error(name: str) -> ModelError:
-    """Error for a whole model where only an adapter can share the policy's base.
-
-    Args:
-        name: the reward model, as it was named.
-    """
+    """Error for a whole model where only an adapter can share the policy's base."""
     return ModelError(f"{name} is a whole model, so it cannot be loaded as an adapter.")
 
 
@@ -216,11 +180,6 @@ def loading_config(config: RunConfig | None, quantization_bit: int | None) -> Ru
     Args:
         config: config of the run, whose number of threads torch already has; None for the defaults.
         quantization_bit: bits of the weights, 4 or 8; None if not quantized.
-
-    Raises:
-        ConfigError: a value is not valid in a config.
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
     import torch
 

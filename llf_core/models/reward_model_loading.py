@@ -55,21 +55,12 @@ def load_reward_model(
         shared_model: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another
             adapter of it, which saves the memory of a second base, and its head is kept separate. The active adapter
             does not change.
-        adapter: name of that adapter.
         quantization_bit: bits of the weights of a separate model, 4 or 8; None if not quantized.
-
-    Returns:
-        The reward model, frozen.
 
     Raises:
         ModelError: the reward model does not exist, is no reward model, or does not fit the model it is loaded onto.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
         ConfigError: it is the result of a run whose config can no longer be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read, or a cache cannot be written.
-        MemoryError: out of memory; on a GPU, torch's error for it.
-        PluginError: two installed packages declare the same name or key.
         TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     alone = loading_config(config, quantization_bit)
@@ -148,11 +139,7 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
 
 
 def _adapter_weights(name: str, folder: Path) -> dict[str, Tensor]:
-    """Weights of an adapter by their names in PEFT's files, of any shape.
-
-    Raises:
-        ModelError: the file is damaged, or a pickle contains more than tensors.
-    """
+    """Weights of an adapter by their names in PEFT's files, of any shape."""
     from pickle import UnpicklingError
 
     from peft import load_peft_weights

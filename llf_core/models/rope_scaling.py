@@ -24,8 +24,6 @@ def scale_architecture(
     A model of that config is made on the device `meta`, to see whether its rotary embeddings are scaled.
 
     Args:
-        architecture: the model's config.
-        name: of the model, for messages.
         kind: value of `rope_scaling`.
         tokens: number of tokens of the longest text.
         trust_remote_code: whether Python code of the model may run.

@@ -37,15 +37,10 @@ def load_balancing_loss(logits: Iterable[Tensor], top_k: int, real: Tensor | Non
 
     Args:
         logits: of each router, `[tokens, experts]`; at least one.
-        top_k: number of experts for each token.
         real: `[tokens]`, bool: false for padding; None if there is none.
 
     Returns:
         A float32 scalar; NaN if there are no tokens, or all are padding.
-
-    Raises:
-        ZeroDivisionError: there is no router.
-        RuntimeError: there are fewer than `top_k` experts, shapes do not fit, or out of memory.
 
     Source:
         Switch Transformer, arXiv 2101.03961, equations 4 to 6, over all layers together as in transformers.
@@ -75,9 +70,7 @@ class RouterOutputs:
     Attributes:
         top_k: number of experts for each token.
         batch: arguments of the decoder that tell padding apart.
-        shape: batch and seq.
         logits: by router, what it returned: one tensor for each of its calls, `[…, experts]`.
-        hooks: that record it.
     """
 
     top_k: int
@@ -90,15 +83,6 @@ class RouterOutputs:
         """Remember the batch of a training forward pass: a forward pre-hook of the decoder.
 
         `take_loss` leaves out padding, which routers cannot tell from tokens.
-
-        Args:
-            module: the decoder.
-            args: its positional arguments.
-            kwargs: its keyword arguments.
-
-        Raises:
-            TypeError: the arguments do not fit the decoder's forward.
-            KeyError: there are neither `input_ids` nor `inputs_embeds`.
         """
         if not _trains(module):
             return
@@ -113,12 +97,8 @@ class RouterOutputs:
         """Keep what a router returned in a training forward pass, for `take_loss`.
 
         Args:
-            router: a router.
             index: place of the logits among its outputs.
             output: what its forward returned: the logits `[…, experts]`, or a tuple or list with them.
-
-        Raises:
-            IndexError: the router returned fewer outputs.
         """
         if _trains(router):
             self.logits.setdefault(router, []).append(output[index] if isinstance(output, tuple | list) else output)
@@ -131,7 +111,6 @@ class RouterOutputs:
 
         Raises:
             ModelError: the routers were not called once for each token, as where they see only a part of the tokens.
-            RuntimeError: out of memory.
         """
         import torch
 
@@ -167,12 +146,8 @@ def watch_routers(model: Any) -> RouterOutputs:
     Args:
         model: a causal language model of transformers, without PEFT's wrapper.
 
-    Returns:
-        The outputs, with the hooks to remove.
-
     Raises:
         ModelError: the model has no routers, or transformers has no such loss for its architecture.
-        MemoryError: out of memory; on a GPU, torch's error for it.
     """
     name = type(model).__name__
     routers = _routers(model)

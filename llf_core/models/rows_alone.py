@@ -16,9 +16,6 @@ def compute_rows_alone(model: nn.Module) -> None:
     """Have indexed attention compute each row of a padded batch without its padding, as it computes the row alone.
 
     Among tokens of equal score, its indexer chooses by the number of columns.
-
-    Args:
-        model: as loaded; other architectures stay as they are.
     """
     for module in _decoders(model):
         module.forward = MethodType(_alone(inspect.signature(type(module).forward)), module)

@@ -59,27 +59,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     Args:
         model: the trained model, wrapped by PEFT or not. If the whole model is saved, adapters are merged and weights
             are cast to the dtype of the base's files, both in place: do not train it further.
-        tokenizer: tokenizer of the run; for a multimodal model, its processor.
         folder: output folder, created if missing.
         source: base model, from `resolve_model`.
-        config: config of the run.
-        metrics: last values by name, for the model card.
-
-    Returns:
-        Checksums of the saved tensors, by their names in a loaded model.
-
-    Raises:
-        ModelError: the saved weights differ from the trained ones, for example because of a failing disk; the base of
-            a quantized model cannot be loaded again to merge the adapter; or transformers has no sequence classifier
-            for the architecture of a reward model.
-        UntrustedCodeError: that base has Python code, and the user has not allowed it.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError, SafetensorError: a file cannot be written or read again, as on a full disk; the second is for weights.
-        MemoryError: out of memory while the base of a quantized model is loaded again; on a GPU torch's RuntimeError,
-            also while an adapter is merged.
-        PluginError: two installed packages declare the same name or key.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not generates(config)
@@ -130,17 +111,8 @@ def check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Check
     transformers saves some weights under other names and in other shapes. Of those only the number of values is
     compared.
 
-    Args:
-        model: the model that was saved.
-        folder: the folder.
-        adapter: whether only its adapter was saved.
-
-    Returns:
-        Checksums of the tensors in memory, by name.
-
     Raises:
         ModelError: the files differ from the memory.
-        OSError, SafetensorError: a file cannot be read.
     """
     own = model.state_dict().keys()  # without tensors that a stage has attached to the model
     kept = {name: tensor for name, tensor in named_tensors(model).items() if name in own}
@@ -211,15 +183,8 @@ def save_whole_model(model: Any, folder: Path, source: ModelSource | None, max_s
 
     Args:
         model: the model; its generation config is made valid, see `fix_generation_config`.
-        folder: the folder.
         source: the base model; None for a classifier, which needs its own padding token.
         max_shard_size: maximum size of a weight file, in bytes, or a text such as `5GB`.
-
-    Raises:
-        ModelError: the base's `config.json`, or the one that was written, is not a JSON object or names a kernel of a
-            hub.
-        OSError, SafetensorError: a file cannot be read or written; the second is for weights.
-        ValueError: `max_shard_size` is a text and no size.
     """
     fix_generation_config(model)
     model.save_pretrained(folder, max_shard_size=max_shard_size)

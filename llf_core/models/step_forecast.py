@@ -46,19 +46,13 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
 
     Args:
         model: after its method is applied.
-        config: for the optimizer.
-        plan: device and precision.
         tokens: tokens of the largest micro-batch, including padding.
         longest: tokens of its longest example.
-        fast: whether the fast path is used.
         patches: patches of the images of the micro-batch, which are the positions of an encoder.
         varies: whether batches have different numbers of tokens.
 
     Returns:
         Both forecasts in bytes; None for a model in which no layers are found.
-
-    Raises:
-        PluginError: two installed packages declare the same optimizer.
     """
     settings = model.config.to_dict()
     sees, base = is_multimodal(settings), getattr(model, "get_base_model", lambda: model)()
@@ -121,9 +115,6 @@ def free_memory(device: str) -> int:
 
     Args:
         device: `cuda`, `mps` or `cpu`.
-
-    Raises:
-        RuntimeError, AssertionError: torch finds no such device or was built without it.
     """
     import torch
 
@@ -139,10 +130,6 @@ def _in_adapter(model: nn.Module, name: str) -> bool:
     """Whether a parameter is a weight of an adapter, of any type that PEFT has.
 
     The forecast of memory tells adapters from weights of the model itself by it.
-
-    Args:
-        model: a `PeftModel`, or any other model.
-        name: of one of its parameters.
     """
     if not hasattr(model, "peft_config"):
         return False
@@ -160,9 +147,6 @@ def base_shapes(model: nn.Module) -> Shapes:
 
     Args:
         model: wrapped by PEFT or not.
-
-    Returns:
-        Shapes by name; packed weights count unpacked.
     """
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():

@@ -33,7 +33,6 @@ class StoredTensor:
 
     Attributes:
         dtype: as the format names it, e.g. `F32`, `BF16`.
-        shape: sizes of its dimensions.
     """
 
     dtype: str
@@ -49,16 +48,6 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Read names, dtypes and shapes of all tensors in a folder's `*.safetensors`, except those of adapters.
 
     Only headers are read: a few kilobytes of a model of any size.
-
-    Args:
-        folder: folder of a model.
-
-    Returns:
-        Tensors by name; empty without safetensors.
-
-    Raises:
-        ModelError: a file is truncated or is not a safetensors file.
-        OSError: a file cannot be opened.
     """
     return {
         name: tensor
@@ -71,15 +60,8 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def stored_dtypes(folder: Path) -> set[str]:
     """Dtypes of the stored weights, to keep float32 weights in float32 when they are trained.
 
-    Args:
-        folder: folder of a model.
-
     Returns:
         Names of the format, e.g. `F32`; empty without safetensors.
-
-    Raises:
-        ModelError: a file is truncated or is not a safetensors file.
-        OSError: a file cannot be opened.
     """
     return {tensor.dtype for tensor in stored_tensors(folder).values()}
 
@@ -87,15 +69,8 @@ def stored_dtypes(folder: Path) -> set[str]:
 def stored_dtype(folder: Path) -> str | None:
     """Dtype of most of the stored values, in which the result is saved, so that it has the size of its base.
 
-    Args:
-        folder: folder of a model.
-
     Returns:
         Name of the format, e.g. `BF16`; None if there are no safetensors.
-
-    Raises:
-        ModelError: a file is truncated or is not a safetensors file.
-        OSError: a file cannot be opened.
     """
     counts: Counter[str] = Counter()
     for tensor in stored_tensors(folder).values():
@@ -108,15 +83,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
     The format is specified in the README of Hugging Face's `safetensors`.
 
-    Args:
-        path: the file.
-
-    Returns:
-        Tensors by name.
-
     Raises:
         ModelError: the file is truncated, or is not a regular file or not a safetensors file.
-        OSError: the file cannot be opened.
     """
     if not path.is_file():  # a pipe would be waited for
         raise ModelError(f"{path} is not a regular file. Expected a safetensors file. {REDOWNLOAD}")
@@ -143,7 +111,6 @@ def _wrong(tensors: dict[str, Any], notes: object, size: int) -> str:
     """Description of what is wrong with a header; empty if it is valid.
 
     Args:
-        tensors: entries by name.
         notes: the header's `__metadata__`.
         size: number of bytes after the header.
     """

@@ -42,13 +42,8 @@ def real_tokens(shape: Sequence[int], batch: Mapping[str, Any], device: torch.de
     loss of its router.
 
     Args:
-        shape: batch and seq.
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]` or `attention_mask` `[batch, seq]`,
             if there is one.
-        device: of the result.
-
-    Raises:
-        RuntimeError: out of memory.
     """
     import torch
 
@@ -74,12 +69,10 @@ def documents_of(shape: Sequence[int], batch: Mapping[str, Any], capacity: float
         batch: keyword arguments of the decoder: `cu_seq_lens_q` `[documents + 1]`, `attention_mask` and `position_ids`
             `[batch, seq]`, as far as there are any.
         capacity: share of the tokens of each document that pass, see `RoutingSettings`; rounded down, at least one.
-        device: of the result.
 
     Raises:
         ValueError: there is no `cu_seq_lens_q`, and `attention_mask` is not two-dimensional, so that it does not tell
             the documents apart.
-        RuntimeError, IndexError: the arguments have another shape than `shape`, or that is empty.
     """
     import torch
 
@@ -119,13 +112,9 @@ def highest_of_each(weights: Tensor, documents: Documents) -> Tensor:
 
     Args:
         weights: `[batch, seq]`, floating point.
-        documents: of the batch.
 
     Returns:
         `[batch, seq]`, bool.
-
-    Raises:
-        RuntimeError, IndexError: the weights are of another batch than the documents.
 
     Source:
         Expert-choice routing: arXiv 2404.02258, section 3.3.
@@ -151,19 +140,12 @@ def pass_chosen(
     `x + r f(x)` for a chosen token with router weight `r`, `x` for any other; `f(x)` is what the block adds to `x`.
 
     Args:
-        block: the block; its own forward is called.
         args: arguments of its forward, see `routed_forward`.
-        kwargs: arguments of its forward.
         weights: router weights, `[batch, seq]`.
         chosen: `[batch, seq]`, bool.
 
     Returns:
         What the block's own forward returns, with hidden states of all tokens.
-
-    Raises:
-        KeyError: no hidden states are given.
-        RuntimeError: shapes do not fit, or out of memory.
-        Exception: what the block's own forward raises.
 
     Source:
         arXiv 2404.02258, equation 1.
@@ -197,7 +179,6 @@ class Gathered:
         columns: `[batch, longest]`, int64: the place of each in its row; 0 in slots without a token.
         filled: `[batch, longest]`, bool: whether a slot has a token; the others stand behind.
         slots: `[chosen]`, int64: the slot of each chosen token, in the order of rows and columns.
-        tokens: seq of the batch.
     """
 
     columns: Tensor
@@ -213,9 +194,6 @@ class Gathered:
             rows: `[chosen]`, int64, ascending; at least one token.
             columns: `[chosen]`, int64, ascending in each row.
             hidden: `[batch, seq, hidden]`.
-
-        Raises:
-            RuntimeError, IndexError: rows and columns differ in length, or lie outside of the batch.
         """
         import torch
 

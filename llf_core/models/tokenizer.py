@@ -41,15 +41,6 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
     Returns:
         The tokenizer, checked: each id has an embedding, which `load_model` makes for new tokens, and its chat
         template has limits.
-
-    Raises:
-        ModelError: it cannot be loaded, fails on some texts, has token ids without an embedding in the model, or new
-            tokens are not valid.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        MemoryError: out of memory.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder cannot be searched, or the disk fails.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     return load_with_new_tokens(source, config)[0]
 
@@ -57,15 +48,8 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
 def load_with_new_tokens(source: ModelSource, config: RunConfig) -> tuple[PreTrainedTokenizerBase, NewRows]:
     """`load_tokenizer`, with the tokens that it has added for the config, for which the model gets new rows.
 
-    Args:
-        source: see `load_tokenizer`.
-        config: see `load_tokenizer`.
-
-    Returns:
-        The tokenizer and the tokens.
-
     Raises:
-        ModelError, UntrustedCodeError, MemoryError, HomeError, OSError, TooMuchCodeError: see `load_tokenizer`.
+        ModelError: see `load_tokenizer`.
     """
     trusted = resolve_trust_remote_code(source, config)
     try:
@@ -119,20 +103,9 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: obje
     limits in this process from then on, see `limit_templates`.
 
     Args:
-        folder: the model's folder, or the folder of the GGUF file.
         gguf_file: name of the GGUF file in the folder; None to read the tokenizer's own files.
         **arguments: further arguments of `AutoTokenizer.from_pretrained`, such as `use_fast` and `trust_remote_code`.
             Settings of the tokenizer are saved with it.
-
-    Returns:
-        The tokenizer, which pads on the right.
-
-    Raises:
-        PanicError: the tokenizers library has panicked.
-        ModelError: the GGUF file is truncated or damaged.
-        OSError: there is no tokenizer, as transformers reports it.
-        ValueError: the files are not valid, as transformers reports it; the tokenizers library raises a plain
-            `Exception`.
     """
     from transformers import AutoTokenizer
 
@@ -193,9 +166,6 @@ def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     Uses the tokenizer's own padding token, else a token that its vocabulary has for the purpose, else the unknown
     token. A vocabulary without any of these, or with one token for unknown text and the end of sequence, as GPT-2's,
     pads with the end of sequence, and has no padding token without that.
-
-    Args:
-        tokenizer: changed in place.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return

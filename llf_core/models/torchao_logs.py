@@ -18,11 +18,7 @@ def silence_torchao() -> None:
 
 
 class _Dropped(logging.Filter):
-    """Filter that drops messages with a certain beginning.
-
-    Args:
-        start: the beginning.
-    """
+    """Filter that drops messages with a certain beginning."""
 
     def __init__(self, start: str) -> None:
         super().__init__()

@@ -25,11 +25,7 @@ class FP8(Modifier):
     """Replaces linear layers by torchao's, which scale the rows of their operands to 8-bit floats."""
 
     def apply(self, model: nn.Module) -> None:
-        """Have the linear layers compute in 8-bit floats, see `convert`; a model without weights stays as it is.
-
-        Raises:
-            ModelError: the GPU has no products of 8-bit floats, or the model has no layer that can be converted.
-        """
+        """Have the linear layers compute in 8-bit floats, see `convert`; a model without weights stays as it is."""
         causal = causal_of(model)
         if causal.device.type == "meta":  # only the parameters are counted, which stay the same
             return
@@ -39,9 +35,6 @@ class FP8(Modifier):
 
 def check_card(device: torch.device) -> None:
     """Refuse a device without products of 8-bit floats, before the model is converted for it.
-
-    Args:
-        device: of the model.
 
     Raises:
         ModelError: the message names the device and what it lacks.
@@ -71,9 +64,6 @@ def convert(model: nn.Module) -> int:
 
     Args:
         model: a causal language model, perhaps wrapped by PEFT; changed in place.
-
-    Returns:
-        Number of converted layers.
 
     Raises:
         ModelError: no layer can be converted.

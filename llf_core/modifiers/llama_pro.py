@@ -30,10 +30,6 @@ class LLaMAPro(Modifier):
         """Insert blocks if `llama_pro_insert` is true, as many as `freeze_trainable_layers`; else the model has them.
 
         This precedes the method, since `freeze` selects the inserted blocks by their place.
-
-        Raises:
-            ModelError: see `insert_blocks`.
-            RuntimeError: out of memory for the copies or the comparison.
         """
         if self.config.options(LLaMAProOptions).llama_pro_insert:
             insert_blocks(model, int(self.config.get("freeze_trainable_layers")))
@@ -50,12 +46,10 @@ def insert_blocks(model: PreTrainedModel, number: int) -> None:
 
     Args:
         model: changed in place, with its config, also where it then computes something else.
-        number: blocks to insert; a divisor of the number of blocks.
 
     Raises:
         ModelError: `number` is no divisor, the model's config does not tell its number of blocks, it keeps them in no
             list, or it computes something else than before.
-        RuntimeError: out of memory for the copies or the comparison.
 
     Source:
         Block expansion, arXiv 2401.02415, section 3.2 and figure 3.

@@ -65,12 +65,7 @@ class MixtureOfDepths(Modifier):
         _check_windows(model, settings, self.config)
 
     def apply(self, model: nn.Module) -> None:
-        """Train all routers, whichever layers the method selects: an untrained one would choose tokens at random.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-            RuntimeError: out of memory.
-        """
+        """Train all routers, whichever layers the method selects: an untrained one would choose tokens at random."""
         for router in routers_of(model):
             router.requires_grad_(requires_grad=True)
         keep_trained_weights_exact(model, self.config)
@@ -96,17 +91,12 @@ def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSetti
     others, with their own positions.
 
     Args:
-        model: changed in place, with its config.
         capacity: share of the tokens of a document that pass a routed block in training.
         every: 2 for the second, the fourth, … block.
-
-    Returns:
-        What its config now says.
 
     Raises:
         ModelError: it has routers already, no list of blocks or too few, or its blocks cannot be given a part of the
             tokens.
-        ValueError: `every` is 0.
 
     Source:
         arXiv 2404.02258, section 3: routing every other block, with a capacity of 12.5 %, is best.
@@ -211,11 +201,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def _check_windows(model: PreTrainedModel, settings: RoutingSettings, config: RunConfig) -> None:
-    """Refuse documents longer than a routed block's window, where the fast path would count chosen tokens alone.
-
-    Raises:
-        ModelError: a routed block has a window, a document may be longer, and batches may be flattened.
-    """
+    """Refuse documents longer than a routed block's window, where the fast path would count chosen tokens alone."""
     text = model.config.get_text_config()
     kinds = getattr(text, "layer_types", None)
     sizes = {"sliding_attention": getattr(text, "sliding_window", None),

@@ -32,11 +32,7 @@ class ExtraLoss:
 
 
 class Modifier(ABC):
-    """A change to the loaded model; declared by a `llf_core.config.declaration.ModifierDeclaration`.
-
-    Args:
-        config: the run's config.
-    """
+    """A change to the loaded model; declared by a `llf_core.config.declaration.ModifierDeclaration`."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -47,12 +43,6 @@ class Modifier(ABC):
         Called for the model in training, and for a second copy of it that is compared with it. A resumed run calls it
         before it loads its checkpoint, so it must do the same each time. It is called on an object of its own: what it
         sets on `self` is not there in `apply`.
-
-        Args:
-            model: the base model, as it was loaded.
-
-        Raises:
-            ModelError: the model does not allow the change.
         """
 
     @abstractmethod
@@ -61,20 +51,12 @@ class Modifier(ABC):
 
         Args:
             model: a causal language model, perhaps wrapped by PEFT.
-
-        Raises:
-            ModelError: the model does not allow the change.
-            PluginError: two installed packages declare the same name or key.
-            MemoryError, RuntimeError: out of memory.
         """
 
     def extra_loss(self) -> ExtraLoss | None:
         """What to add to the loss of the last training forward pass; called before its backward pass. Default: None.
 
         The trainer divides it by the tokens of the whole optimizer step. The logged loss does not include it.
-
-        Raises:
-            ModelError: the forward pass did not compute what it is made of.
         """
         return None
 
@@ -86,13 +68,11 @@ def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
     """Refuse a modifier that works with flattened batches alone, for a model that needs padding.
 
     Args:
-        config: selects the modifiers.
         flattens: whether the model takes flattened batches; known once it is loaded.
         why: the reason if it does not, as a sentence.
 
     Raises:
         ModelError: the message names the modifier's key and the reason.
-        PluginError: two installed packages declare the same modifier.
     """
     padded = [] if flattens else [one.switch for one in modifiers_of(config) if one.flattened]
     if padded:
@@ -100,17 +80,7 @@ def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
 
 
 def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
-    """Have the modifiers that the config selects change a loaded model, before its method is applied.
-
-    Args:
-        model: changed in place.
-        config: selects the modifiers.
-
-    Raises:
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            modifier.
-        ModelError: the model does not allow the change.
-    """
+    """Have the modifiers that the config selects change a loaded model, before its method is applied."""
     for one in modifiers_of(config):
         one.load(Modifier)(config).before_method(model)
 
@@ -119,19 +89,6 @@ def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]
     """Apply the modifiers that the config selects, in the order of `modifiers_of`.
 
     The order is fixed, so that a resumed run has the same model.
-
-    Args:
-        model: changed in place.
-        config: selects the modifiers.
-
-    Returns:
-        The modifiers, so that they can be removed.
-
-    Raises:
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same name
-            or key.
-        ModelError: the model does not allow the change.
-        MemoryError, RuntimeError: out of memory.
     """
     modifiers = tuple(one.load(Modifier)(config) for one in modifiers_of(config))
     for modifier in modifiers:

@@ -37,9 +37,6 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
             trainers do. The lengths come from its `cu_seq_lens_q` or `attention_mask`; without both, from the row.
         alpha: strength of the noise; 5 is usual.
 
-    Returns:
-        The hooks, which end the noise when they are removed.
-
     Source:
         NEFTune, arXiv 2310.05914, algorithm 1.
     """
@@ -77,9 +74,6 @@ def _document_lengths(batch: dict[str, Tensor]) -> Tensor:
 
     Returns:
         `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one; integers.
-
-    Raises:
-        KeyError: the batch has neither `cu_seq_lens_q` nor `attention_mask`.
     """
     if "cu_seq_lens_q" in batch:
         sizes = batch["cu_seq_lens_q"].diff()

@@ -20,10 +20,6 @@ class RouterLoss(Modifier):
         """Find the routers, whose outputs are recorded from now on.
 
         Their load balancing loss is computed from them.
-
-        Raises:
-            ModelError: the model has no routers, or transformers has no such loss for its architecture.
-            MemoryError, RuntimeError: out of memory.
         """
         self.outputs = watch_routers(causal_of(model))
         self.coefficient = self.config.options(RouterLossOptions).moe_aux_loss_coef or 0.0
@@ -36,9 +32,6 @@ class RouterLoss(Modifier):
 
         Returns:
             Scalars; `aux_loss` is without the coefficient. None without a training forward pass since the last call.
-
-        Raises:
-            ModelError: the routers were not called once for each token.
         """
         found = self.outputs.take_loss()
         if found is None:

@@ -39,14 +39,7 @@ class UpcastNorms(Modifier):
 
 
 def upcast_norms(model: nn.Module) -> list[str]:
-    """Convert the one-dimensional parameters of normalization layers to float32: half precision rounds their scales.
-
-    Args:
-        model: changed in place.
-
-    Returns:
-        Names of the parameters that were of another dtype.
-    """
+    """Convert the one-dimensional parameters of normalization layers to float32: half precision rounds their scales."""
     import torch
 
     changed = []

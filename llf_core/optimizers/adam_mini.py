@@ -32,11 +32,6 @@ class AdamMini(Optimizer):
 
         Args:
             model: the model under training; its config has the sizes of its heads.
-            groups: its trained parameters.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-            ValueError: there is no parameter to train.
         """
         names, head = names_of(model), _head_size(model)
         split: list[dict[str, object]] = []
@@ -54,7 +49,6 @@ def block_of(name: str, parameter: Tensor, head: int) -> str:
     These are the dense blocks of the Hessian, within which one learning rate suffices.
 
     Args:
-        name: of the parameter.
         parameter: of any shape.
         head: rows of a head; 0 where they are not known.
 
@@ -81,10 +75,6 @@ class AdamMiniOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, `exp_avg` of the parameter's shape, and `exp_avg_sq`: `[heads, 1]`, `[..., rows, 1]` or a
                 scalar, one value for each block; of the parameter's shape where each value has its own.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2406.16793, algorithms 1 and 3.

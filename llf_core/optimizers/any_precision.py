@@ -23,15 +23,7 @@ class AnyPrecisionAdamW(Optimizer):
     """AdamW with moments in chosen dtypes."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, with the options of `optim_args` that transformers has for it.
-
-        Args:
-            model: not used.
-            groups: the trained parameters.
-
-        Raises:
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer, with the options of `optim_args` that transformers has for it."""
         del model
         options = optimizer_options(self.config.optimizer.optim_args)
         defaults = self.adam | {
@@ -53,11 +45,6 @@ class AnyPrecisionOptimizer(PerParameterOptimizer):
             parameter: of any shape.
             gradient: of the same shape.
             state: `step`, and `exp_avg`, `exp_avg_sq` and `compensation` of the same shape, each in its dtype.
-            group: its group.
-
-        Raises:
-            AttributeError: a dtype of the group is not one of torch.
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             `AnyPrecisionAdamW` of torchdistx.

@@ -36,14 +36,6 @@ class Apollo(Optimizer):
         """Build the optimizer: matrices that `apollo_target` means are projected, all others have AdamW.
 
         The moments of projected gradients take little memory.
-
-        Args:
-            model: the model under training.
-            groups: its trained parameters.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-            ValueError: there is no parameter to train.
         """
         options = self.config.options(ApolloOptions)
         settings = {
@@ -77,8 +69,6 @@ class ApolloOptimizer(PerParameterOptimizer):
         Args:
             groups: with the settings that `Apollo.build` gives where gradients are projected.
             defaults: of all groups: `lr`, `betas`, `eps`.
-            seed: of the random projections.
-            layerwise: see `PerParameterOptimizer`.
         """
         super().__init__(groups, defaults, layerwise=layerwise)
         members = [parameter for group in self.param_groups for parameter in group["params"]]
@@ -92,11 +82,6 @@ class ApolloOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`; `exp_avg` and `exp_avg_sq` of the projected gradient, `[..., r, columns]` (left) or
                 `[..., rows, r]` (right); `norm` of the last update, `[..., 1, 1]`; and the projection of an SVD.
-            group: its group.
-
-        Raises:
-            OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2412.05270, algorithm 1; the limit of growth: arXiv 2410.01623, equation 8.
@@ -134,15 +119,10 @@ class ApolloOptimizer(PerParameterOptimizer):
             parameter: `[..., rows, columns]`.
             gradient: of the same shape; every `interval` steps a new projection is found from it by SVD.
             state: its `step`, and a projection of an SVD under the name of the side, where a new one is stored.
-            group: its group.
             side: `left` or `right`.
 
         Returns:
             `[..., rows, r]` (left) or `[..., r, columns]` (right).
-
-        Raises:
-            OptimizerError: the gradient is not finite in a step that finds a projection by SVD.
-            RuntimeError: out of memory.
         """
         step = state.get("step", 0)
         if not group["random"]:

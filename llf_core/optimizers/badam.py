@@ -39,13 +39,6 @@ class BAdam(Optimizer):
 
         Embeddings and the output head are not trained, as in the authors' package; in the mode `layer` nor is anything
         else outside the layers but a reward head, which is part of every block.
-
-        Args:
-            model: the model under training; what is not trained at first is frozen.
-            groups: its trained parameters; those that are frozen for good are removed from them.
-
-        Raises:
-            ValueError: there is no parameter to train.
         """
         options, names = self.config.options(BAdamOptions), names_of(model)
         if options.badam_mode == "ratio":
@@ -108,13 +101,9 @@ class BlockOptimizer(PerParameterOptimizer):
         """Create the optimizer and freeze all blocks but the first.
 
         Args:
-            groups: parameter groups with all parameters of all blocks.
             defaults: of all groups: `lr`, `betas`, `eps`.
-            blocks: parameters of each block by name.
-            start: number of the first block; unset, what the mode begins with.
             mode: `badam_switch_mode`.
             interval: `badam_switch_interval`.
-            seed: of the order of blocks drawn at random.
             verbose: `badam_verbose`.
         """
         super().__init__(groups, defaults, layerwise=False)
@@ -138,10 +127,6 @@ class BlockOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `step`, `exp_avg` and `exp_avg_sq` since its block began, and `master` where it has fewer bits;
                 float32, of the parameter's shape.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2404.02827, algorithm 1.
@@ -167,9 +152,6 @@ class BlockOptimizer(PerParameterOptimizer):
 
         Returns:
             The closure's loss; None without one.
-
-        Raises:
-            RuntimeError: a gradient has another shape or device than its parameter, or out of memory.
         """
         loss = super().step(closure)
         progress = self.param_groups[0][PROGRESS]
@@ -181,14 +163,7 @@ class BlockOptimizer(PerParameterOptimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state, and train the block that it names, as the run that saved it would have.
-
-        Args:
-            state_dict: of `state_dict()`.
-
-        Raises:
-            ValueError: it is of other parameter groups.
-        """
+        """Load a saved state, and train the block that it names, as the run that saved it would have."""
         super().load_state_dict(state_dict)
         self._freeze_others()
 
@@ -227,11 +202,7 @@ class ShareOptimizer(PerParameterOptimizer):
         """Create the optimizer.
 
         Args:
-            groups: parameter groups.
             defaults: of all groups: `lr`, `betas`, `eps`.
-            share: of the values of a parameter.
-            scatter: whether they are drawn at random, not adjacent.
-            seed: of what is drawn.
         """
         super().__init__(groups, defaults, layerwise=False)
         self._share, self._scatter = share, scatter
@@ -246,10 +217,6 @@ class ShareOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `steps` in all, `step` and the moments `[values]` of the share, and its `index` `[values]` (int64)
                 where it is drawn at random.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient is on another device than the parameter, or out of memory.
 
         Source:
             The ratio mode of the authors' package `badam`.

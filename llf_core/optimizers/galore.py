@@ -36,15 +36,6 @@ class GaLore(Optimizer):
         """Build the optimizer: matrices that `galore_target` means are projected, all other parameters are not.
 
         The moments of projected gradients take little memory.
-
-        Args:
-            model: the model under training.
-            groups: its trained parameters.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-            KeyError: `optim` names an optimizer that GaLore is not built on, which a rule reports before.
-            ValueError: there is no parameter to train.
         """
         options = self.config.options(GaLoreOptions)
         settings = {
@@ -83,7 +74,6 @@ class ProjectedOptimizer(PerParameterOptimizer):
             groups: with `rank`, `interval`, `scale`, `side` and `randomized` where gradients are projected.
             defaults: of all groups: `lr`, `betas`, `eps`.
             direction: computes the update of a projected gradient.
-            layerwise: see `PerParameterOptimizer`.
         """
         super().__init__(groups, defaults, layerwise=layerwise)
         self._direction = direction
@@ -96,11 +86,6 @@ class ProjectedOptimizer(PerParameterOptimizer):
             gradient: of the same shape.
             state: `left` `[..., rows, r]` and `right` `[..., r, columns]`, one or both of them, and what `direction`
                 keeps of the projected gradient.
-            group: its group.
-
-        Raises:
-            OptimizerError: the gradient is not finite in a step that finds a projection.
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2403.03507, algorithm 2, in the order of the package `galore-torch`.

@@ -28,15 +28,7 @@ class GrokAdamW(Optimizer):
     """AdamW that amplifies slow gradients."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, with the options of `optim_args` that transformers has for it.
-
-        Args:
-            model: not used.
-            groups: the trained parameters.
-
-        Raises:
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer, with the options of `optim_args` that transformers has for it."""
         del model
         options = optimizer_options(self.config.optimizer.optim_args)
         defaults = self.adam | {
@@ -59,7 +51,6 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
         """Create the optimizer.
 
         Args:
-            groups: parameter groups.
             defaults: of all groups: `lr`, `betas`, `eps`, `alpha`, `lamb`, `gamma` and `clipping`.
         """
         super().__init__(groups, defaults, layerwise=False)
@@ -72,10 +63,6 @@ class GrokAdamWOptimizer(PerParameterOptimizer):
             parameter: of any shape.
             gradient: of the same shape.
             state: `step`, `slow` (s), `exp_avg` and `exp_avg_sq`, of the same shape.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2405.20233, section 2; as in the package `grokadamw`.

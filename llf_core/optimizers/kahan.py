@@ -16,9 +16,6 @@ def add_exactly(parameter: Tensor, update: Tensor, compensation: Tensor) -> None
         update: of the same shape.
         compensation: of the same shape: what was lost so far; changed in place.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, their shapes do not broadcast, or out of memory.
-
     Source:
         Kahan, Further remarks on reducing truncation errors, CACM 8(1), 1965; for training in bfloat16: arXiv
         2010.06192.

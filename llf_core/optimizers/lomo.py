@@ -27,15 +27,7 @@ class LOMO(Optimizer):
     """SGD fused into the backward pass."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept.
-
-        Args:
-            model: not used.
-            groups: the trained parameters.
-
-        Raises:
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept."""
         del model
         return LOMOOptimizer(groups, {"lr": self.config.optimizer.learning_rate}, layerwise=True)
 
@@ -44,15 +36,7 @@ class AdaLOMO(Optimizer):
     """Adafactor with grouped normalization, fused into the backward pass."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept.
-
-        Args:
-            model: not used.
-            groups: the trained parameters.
-
-        Raises:
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept."""
         del model
         return AdaLOMOOptimizer(groups, {"lr": self.config.optimizer.learning_rate}, layerwise=True)
 
@@ -67,10 +51,6 @@ class LOMOOptimizer(PerParameterOptimizer):
             parameter: of any shape.
             gradient: of the same shape.
             state: stays empty.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2306.09782, algorithm 1.
@@ -91,10 +71,6 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
             parameter: of any shape.
             gradient: of the same shape.
             state: `step` and the factors of the second moment, float32, see `moments.adafactor_direction`.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2310.10195, algorithm 1.

@@ -36,9 +36,6 @@ def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
-
-    Raises:
-        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     return adam_ratio(gradient, state, group).mul_(bias_correction(state["step"], group))
 
@@ -50,14 +47,10 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Args:
         gradient: of any shape.
-        state: see `adam_direction`.
         group: `betas`, each below 1, and `eps`.
 
     Returns:
         A tensor of the gradient's shape.
-
-    Raises:
-        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -83,14 +76,10 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Args:
         gradient: of any shape.
-        state: see `adam_direction`.
         group: `betas`, each below 1, and `eps`.
 
     Returns:
         A tensor of the gradient's shape.
-
-    Raises:
-        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -115,10 +104,6 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
     Returns:
         A tensor of the gradient's shape.
-
-    Raises:
-        ImportError: bitsandbytes is not installed, and the gradient is not small.
-        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     if gradient.numel() < SMALLEST_8BIT:
         return adam_direction(gradient, state, group)
@@ -157,13 +142,9 @@ def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
         gradient: `[..., rows, columns]`, or `[n]` or a scalar, where the second moment is not factored.
         state: `step`, and float32 `exp_avg_sq_row` `[..., rows]` and `exp_avg_sq_col` `[..., columns]`, or `exp_avg_sq`
             of the gradient's shape; filled at the first call.
-        group: not used.
 
     Returns:
         A tensor of the gradient's shape.
-
-    Raises:
-        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     del group
     state["step"] = state.get("step", 0) + 1
@@ -180,14 +161,9 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
 
     Args:
         gradient: float32, a scalar, `[n]`, or `[..., rows, columns]`, of which the last two dimensions are factored.
-        state: see `adafactor_direction`.
-        decay: `β₂ₜ`.
 
     Returns:
         A tensor of the gradient's shape.
-
-    Raises:
-        RuntimeError: the gradient has another shape or device than the state, or out of memory.
     """
     squares = gradient.square().add_(ADAFACTOR_EPSILON)
     if gradient.dim() < 2:  # noqa: PLR2004 - dimensions of a matrix

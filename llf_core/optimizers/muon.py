@@ -34,16 +34,7 @@ class Muon(Optimizer):
     """Muon for hidden matrices, AdamW for embeddings, heads, norms and biases."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer: Muon for the matrices that `is_hidden` selects, AdamW for all other parameters.
-
-        Args:
-            model: the model under training.
-            groups: its trained parameters.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer: Muon for the matrices that `is_hidden` selects, AdamW for all other parameters."""
         hidden = {one for one, name in names_of(model).items() if is_hidden(name, tuple(one.shape))}
         return MuonOptimizer(split_groups(groups, hidden, {"momentum": MOMENTUM}), self.adam, layerwise=self.layerwise)
 
@@ -60,10 +51,6 @@ class MuonOptimizer(PerParameterOptimizer):
             parameter: `[rows, columns]` in a group with a `momentum`, else of any shape.
             gradient: of the same shape.
             state: `momentum_buffer` of the parameter's shape; of AdamW's parameters, see `moments.adam_direction`.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             Moonlight, arXiv 2502.16982, equations 1 and 4, with the momentum of `torch.optim.Muon`; NS is
@@ -91,9 +78,6 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     Returns:
         `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2. Those that are 0, or far smaller than the
         largest one, stay small.
-
-    Raises:
-        RuntimeError: out of memory.
 
     Source:
         Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024: kellerjordan.github.io/posts/muon

@@ -55,29 +55,16 @@ class Optimizer(ABC):
                 of it. Those that update in the backward pass put hooks on the parameters.
             groups: the trained parameters: those with weight decay, and norms and biases without. BAdam takes out those
                 that it never trains.
-
-        Raises:
-            OptimizerError: it cannot train this model.
-            PluginError: two installed packages declare the same optimizer.
-            ValueError: there is no parameter to train.
         """
 
     @property
     def base(self) -> str:
-        """Name of the optimizer that this one is built on, whose moments it keeps.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-        """
+        """Name of the optimizer that this one is built on, whose moments it keeps."""
         return base_optimizer_of(self.config).name
 
     @property
     def layerwise(self) -> bool:
-        """Whether each parameter is updated in the backward pass, and its gradient freed, which saves their memory.
-
-        Raises:
-            PluginError: two installed packages declare the same optimizer.
-        """
+        """Whether each parameter is updated in the backward pass, and its gradient freed, which saves their memory."""
         return optimizer_of(self.config).layerwise(self.config)
 
     @property
@@ -96,7 +83,6 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
     Args:
         model: the model under training, which the optimizer may change, see `Optimizer.build`.
-        config: the run's config.
         groups: the trained parameters, which the optimizer may change, see `Optimizer.build`.
 
     Returns:
@@ -104,9 +90,6 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
     Raises:
         OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
-        PluginError: two installed packages declare the same optimizer, or its implementation cannot be imported or is
-            no `Optimizer`.
-        ValueError: there is no parameter to train, or the environment variable `WORLD_SIZE` is no integer.
     """
     declaration = optimizer_of(config)
     check_packages(config)
@@ -128,7 +111,6 @@ def check_packages(config: RunConfig) -> None:
 
     Raises:
         OptimizerError: one is missing; the message has the command that installs it.
-        PluginError: two installed packages declare the same optimizer.
     """
     if missing := missing_packages(config):
         raise OptimizerError(f"{optimizer_of(config).label} needs {missing[0]}.", install_command(config))
@@ -145,14 +127,6 @@ def split_groups(
     """Split each group into the parameters that are chosen, with further settings, and the others.
 
     An optimizer that treats some parameters differently tells them by the settings of their group.
-
-    Args:
-        groups: parameter groups.
-        chosen: some of their parameters.
-        settings: further values of the groups of these.
-
-    Returns:
-        Groups for torch, none of them empty.
     """
     split: list[dict[str, object]] = []
     for group in groups:

@@ -33,13 +33,9 @@ class PerParameterOptimizer(torch.optim.Optimizer):
         """Create the optimizer.
 
         Args:
-            groups: parameter groups of torch.
             defaults: `lr` and further values of groups that do not name them.
             layerwise: whether each parameter is updated as soon as the backward pass has its gradient, which is freed
                 then, so that there are never all gradients at once. One backward pass is a step.
-
-        Raises:
-            ValueError: there is no parameter, a parameter is in two groups, or is not a leaf.
         """
         own: list[dict[str, Any]] = [dict(group) for group in groups if group["params"]]
         super().__init__(own, dict(defaults))
@@ -61,22 +57,10 @@ class PerParameterOptimizer(torch.optim.Optimizer):
             gradient: of the same shape; it is not needed afterwards and may be changed.
             state: of this parameter, empty at its first update.
             group: its group, with the learning rate of this step as `lr`.
-
-        Raises:
-            OptimizerError: the gradient is not finite, and the update needs one that is.
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
-            ZeroDivisionError: an option or the learning rate is 0, and the update divides by it.
         """
 
     def begin(self, group: Group) -> None:
-        """Prepare a group for a step, once before its first update, as to compute its rate. Default: nothing.
-
-        Args:
-            group: its settings; changed in place.
-
-        Raises:
-            ZeroDivisionError: the learning rate is 0, and the subclass divides by it.
-        """
+        """Prepare a group for a step, once before its first update, as to compute its rate. Default: nothing."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -88,11 +72,6 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
         Returns:
             The closure's loss; None without one.
-
-        Raises:
-            OptimizerError: a gradient is not finite, and the update needs one that is.
-            RuntimeError: a gradient has another shape or device than its parameter, or out of memory.
-            ZeroDivisionError: an option or the learning rate is 0, and the update divides by it.
         """
         loss = None
         if closure is not None:
@@ -125,14 +104,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
         self.update(parameter, gradient, self.state[parameter], group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state, each tensor in the dtype it was saved in; torch would cast it to the parameter's.
-
-        Args:
-            state_dict: of `state_dict()`.
-
-        Raises:
-            ValueError: it is of other parameter groups.
-        """
+        """Load a saved state, each tensor in the dtype it was saved in; torch would cast it to the parameter's."""
         super().load_state_dict(state_dict)
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, parameter in zip(saved["params"], group["params"], strict=True):
@@ -145,9 +117,6 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
 
     Args:
         tensor: of any shape.
-
-    Raises:
-        RuntimeError: out of memory.
     """
     parts = [torch.linalg.vector_norm(part.float()) for part in torch.split(tensor.reshape(-1), PART)]
     return torch.stack(parts).square().sum()

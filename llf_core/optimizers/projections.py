@@ -22,13 +22,8 @@ def projected_groups(
     """Split each group into the weights whose gradients are projected, with further settings, and the others.
 
     Args:
-        model: the model under training.
-        groups: its trained parameters.
         targets: parts of the names of projected weights, or `all`, see `low_rank.is_target`.
         settings: further values of the groups of projected weights; `rank` is that of the projections.
-
-    Returns:
-        Groups for torch, none of them empty.
     """
     names = names_of(model)
     trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
@@ -59,7 +54,6 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
 
     Raises:
         OptimizerError: the gradient is not finite.
-        RuntimeError: out of memory.
     """
     side = projected_side(gradient, side)
     try:
@@ -78,11 +72,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
 
 
 def _singular_vectors(matrix: Tensor, rank: int, *, randomized: bool) -> tuple[Tensor, Tensor]:
-    """Left and right singular vectors of a float32 matrix; at least `rank` of them.
-
-    Raises:
-        torch.linalg.LinAlgError: the matrix is not finite.
-    """
+    """Left and right singular vectors of a float32 matrix; at least `rank` of them."""
     if randomized:
         u, v = randomized_svd(matrix, rank)
     else:
@@ -99,9 +89,6 @@ def _single_thread(device: torch.device) -> Iterator[None]:
 
     LAPACK makes thousands of products for one matrix. Several threads hardly speed them up, and where other processes
     use the cores, each product waits for the slowest thread.
-
-    Args:
-        device: device of the matrix; with any other than a CPU, the number of threads is not changed.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -125,10 +112,6 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, the same for the same matrix.
-
-    Raises:
-        torch.linalg.LinAlgError: the matrix is not finite, so that the decomposition does not converge.
-        RuntimeError: out of memory.
     """
     *outer, rows, columns = matrix.shape
     generator = torch.Generator(matrix.device).manual_seed(0)

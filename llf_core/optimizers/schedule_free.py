@@ -25,15 +25,7 @@ class ScheduleFree(Optimizer):
     """A schedule-free optimizer, by the name in `optim`."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer that `optim` names, with the options of `optim_args`.
-
-        Args:
-            model: not used.
-            groups: the trained parameters.
-
-        Raises:
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer that `optim` names, with the options of `optim_args`."""
         del model
         kind = self.config.optimizer.optim.rpartition("_")[2]
         options = optimizer_options(self.config.optimizer.optim_args)
@@ -59,7 +51,6 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
         """Create the optimizer, in training mode.
 
         Args:
-            groups: parameter groups.
             defaults: of all groups: `lr`, `betas`, `eps`, `power` (r) and `lr_power` (p).
             kind: `sgd`, `adamw` or `radam`.
         """
@@ -74,9 +65,6 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
         Args:
             group: its `rate`, `rectified` and `share` are set, and `steps`, `lr_max` and `weight_sum` carried on.
-
-        Raises:
-            ZeroDivisionError: `lr_power` is negative, and no step has had a rate above 0.
 
         Source:
             The share: arXiv 2405.15682, algorithm 1. RAdam's rectification: arXiv 1908.03265, algorithm 2.
@@ -101,10 +89,6 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
             parameter: y, of any shape.
             gradient: of the same shape.
             state: `z`, and except for `sgd` `exp_avg_sq`, of the same shape.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
 
         Source:
             arXiv 2405.15682, algorithm 1.
@@ -131,10 +115,6 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
         Losses and results are those of `x`; `y` is kept, so that `train` brings it back to the last bit. β₁ must not be
         0, which a rule of the config checks.
-
-        Raises:
-            ZeroDivisionError: β₁ is 0.
-            RuntimeError: out of memory for a copy of the parameters.
         """
         for group in self.param_groups:
             for parameter in group["params"] if group["trains"] else ():

@@ -23,15 +23,7 @@ class StableAdamW(Optimizer):
     """AdamW whose rate falls where a gradient is larger than its moments say."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, with the options of `optim_args` that transformers has for it.
-
-        Args:
-            model: not used.
-            groups: the trained parameters.
-
-        Raises:
-            ValueError: there is no parameter to train.
-        """
+        """Build the optimizer, with the options of `optim_args` that transformers has for it."""
         del model
         options = optimizer_options(self.config.optimizer.optim_args)
         defaults = self.adam | {
@@ -56,11 +48,6 @@ class StableAdamWOptimizer(PerParameterOptimizer):
             parameter: of any shape.
             gradient: of the same shape.
             state: `step`, `exp_avg` and `exp_avg_sq`, and `compensation` in low precision, of the same shape.
-            group: its group.
-
-        Raises:
-            RuntimeError: the gradient has another shape or device than the parameter, or out of memory.
-            ZeroDivisionError: `decouple_lr` is set, and `max_lr` is 0.
 
         Source:
             arXiv 2304.13013, algorithm 2.
@@ -88,11 +75,7 @@ def unbiased_decay(beta: float, step: int) -> float:
     """Decay rate with which a running mean has no bias: `(βᵗ - β) / (βᵗ - 1)`, 0 at the first step.
 
     Args:
-        beta: β.
         step: t, counted from 1.
-
-    Raises:
-        ZeroDivisionError: β is 1.
 
     Source:
         Equal to Adam's bias correction (arXiv 1412.6980, section 3), as part of the decay: Adafactor, arXiv 1804.04235,

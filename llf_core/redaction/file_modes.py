@@ -34,9 +34,6 @@ def folder_mode() -> int | None:
     """Permissions of run folders: 0700, or the octal digits in `LLF_HOME_MODE`; None if that is `umask`.
 
     Runs hold data and prompts of their user, which other accounts of a shared machine should not read.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is neither `umask` nor octal digits that give the owner full access.
     """
     said = os.environ.get(VARIABLE, "").strip()
     if not said:
@@ -52,11 +49,7 @@ def folder_mode() -> int | None:
 
 
 def file_mode() -> int:
-    """Permissions of new files of a run: what its folders permit to read and write, 0666 if the umask decides.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
-    """
+    """Permissions of new files of a run: what its folders permit to read and write, 0666 if the umask decides."""
     mode = folder_mode()
     return 0o666 if mode is None else mode & 0o666
 
@@ -67,9 +60,6 @@ def make_private(folder: Path) -> None:
     Libraries create files with the permissions of the umask. So this is called when a run begins and when an attempt
     ends. Files that cannot be changed are left as they are. Nothing happens if `LLF_HOME_MODE` is `umask`, or there is
     no such folder.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode, see `folder_mode`.
     """
     mode = folder_mode()
     if mode is None:
@@ -85,13 +75,6 @@ def make_folder(folder: Path) -> None:
     """Make a folder with the permissions of run folders, for what is as private: conversations, settings of forms.
 
     An existing one, or a file in its place, is left as it is.
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the folder cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     mode = folder_mode()

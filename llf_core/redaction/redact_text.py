@@ -50,13 +50,9 @@ def redact(text: str, *, named: bool = True) -> str:
     is not searched, see `MIN_ARRAY_CHARACTERS`.
 
     Args:
-        text: the text.
         named: whether the patterns of `named_secrets` apply. They can match ordinary prose, code and closing quotes,
             so what a model reads or writes (the prompts of a stored config, conversations, predictions) is redacted
             without them, and so a config stays valid YAML.
-
-    Returns:
-        The text; without secrets the same object.
     """
     return _replace_secrets(text, _environment_secrets(), named=named)
 

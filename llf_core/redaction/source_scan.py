@@ -85,14 +85,6 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
     Args:
         source: Python source. Lines with the comment `# llf: allow-secret` are skipped.
-
-    Returns:
-        At most one secret per line, in the order of the lines.
-
-    Raises:
-        SyntaxError: the source cannot be parsed.
-        ValueError: the source holds a NUL character (a `SyntaxError` in newer versions of Python) or a lone surrogate.
-        RecursionError: an expression has hundreds of nested operators.
     """
     try:
         tree = ast.parse(source)
@@ -151,10 +143,6 @@ def is_secret(name: str, value: object) -> bool:
     """Whether an unknown setting may be a secret: judged by its value, or for a string by its name alone.
 
     Stricter than `secret_kind`: the value of an unknown config key would otherwise be repeated in messages.
-
-    Args:
-        name: name of the setting.
-        value: its value.
     """
     if secret_kind(name, value):
         return True
@@ -239,7 +227,6 @@ def _value(node: ast.AST, known: dict[int, Any]) -> Any:
     """The constant value of an expression; for an f-string its fixed parts. None if it is not constant.
 
     Args:
-        node: the expression.
         known: values by `id` of their expression, to which it is added: that of a long sum takes the sum of its parts.
     """
     if id(node) not in known:

@@ -28,10 +28,6 @@ class RedactedStream(io.TextIOWrapper):
 
         Returns:
             The length of the original text, as callers of `write` expect.
-
-        Raises:
-            OSError: the underlying file cannot be written, for example because the disk is full.
-            ValueError: the stream is closed, or its encoding and error handler refuse a character.
         """
         super().write(redact(self._outside_keys(text) if self._key_lines or BEGIN in text else text))
         return len(text)

@@ -63,7 +63,6 @@ def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, 
 
     Args:
         values: config values by key: strings, in which commas separate several, or lists of them; others have no URL.
-        environment: environment of the run's processes.
         what: verb for the message, for example `resume`.
 
     Returns:

@@ -49,9 +49,6 @@ class Host:
 
         Args:
             home: `LLF_HOME`; None for the environment's.
-
-        Raises:
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         return home_folder(home) / "remote" / str(self)
 

@@ -57,9 +57,6 @@ def main(arguments: list[str]) -> None:
 
     Args:
         arguments: the address and `LLF_HOME`.
-
-    Raises:
-        OSError: the mirror cannot be written.
     """
     address, home = arguments
     read_end, write_end = os.pipe()
@@ -91,7 +88,6 @@ class Mirror:
     """The local copy of a run of another host.
 
     Args:
-        host: the host.
         run: id of the run, or an abbreviation of it.
         home: the folder whose `runs/` has the copy.
         opened: called with the copy's folder as soon as that has the run's status.
@@ -105,13 +101,7 @@ class Mirror:
         self._sent: set[str] = set()
 
     def follow(self) -> None:
-        """Copy until the run has ended and everything is there. A broken connection is made again.
-
-        Raises:
-            RemoteError: the host refuses the request.
-            LinkError: there is no connection, and no earlier copy of the run.
-            OSError: the copy cannot be written.
-        """
+        """Copy until the run has ended and everything is there. A broken connection is made again."""
         attempt = 0
         while True:
             before = self._heard
@@ -190,11 +180,7 @@ class Mirror:
         return True
 
     def _hold(self, folder: RunFolder) -> RunFolder:
-        """Hold the copy's lock as long as this process lives.
-
-        Raises:
-            AlreadyMirroredError: another process holds it.
-        """
+        """Hold the copy's lock as long as this process lives."""
         self._lock = open_lock(folder.path / ".mirror.lock")
         try:
             # A process that has everything of an ended run is about to end, and the run may have been resumed.
@@ -256,11 +242,7 @@ class Mirror:
 
 
 class Link:
-    """One connection to `on_host`, as a `with` block that ends it.
-
-    Args:
-        host: the host.
-    """
+    """One connection to `on_host`, as a `with` block that ends it."""
 
     def __init__(self, host: Host) -> None:
         self._host, self._buffer = host, bytearray()
@@ -320,11 +302,7 @@ class Link:
     def message(self, seconds: float) -> tuple[dict[str, Any] | None, bytes]:
         """The next message and the bytes that follow it; None if none came.
 
-        Args:
-            seconds: maximum time to wait for it.
-
         Raises:
-            LinkError: the connection ended.
             RemoteError: the message is none, or says that the request is refused.
         """
         until = time.monotonic() + seconds
@@ -372,11 +350,7 @@ def _digest(path: Path) -> tuple[int, str]:
 
 
 def _append(path: Path, at: int, data: bytes) -> None:
-    """Append to a file of the copy; the host replaces it if `at` is 0.
-
-    Raises:
-        LinkError: the file has another size, because something else wrote it; the next connection compares it.
-    """
+    """Append to a file of the copy; the host replaces it if `at` is 0."""
     if at == 0:
         replace_file(path, data)
         return

@@ -45,9 +45,6 @@ def serve(handle: Callable[[dict[str, Any], Iterator[bytes], Send], None]) -> No
 
     Args:
         handle: gets the request, the lines that follow it, and what sends a message with the bytes that follow it.
-
-    Raises:
-        OSError: stdout cannot be written.
     """
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
@@ -108,7 +105,6 @@ def files_of_result(folder: RunFolder) -> dict[str, tuple[int, str]]:
 
     Raises:
         ValueError: there is no result yet.
-        UnreadableError: a file cannot be read.
     """
     if not (folder.output / "").is_dir() or folder.output.is_symlink():
         raise ValueError(f"{folder.id} has no result yet: it is {shown_status(folder).state}.")
@@ -116,11 +112,7 @@ def files_of_result(folder: RunFolder) -> dict[str, tuple[int, str]]:
 
 
 def digests(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 (hex) of each regular file below a folder, by its path in it.
-
-    Raises:
-        UnreadableError: a file cannot be read.
-    """
+    """Size in bytes and SHA-256 (hex) of each regular file below a folder, by its path in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
@@ -149,7 +141,6 @@ class Feed:
     """Sends what is new in a run's files.
 
     Args:
-        folder: the run.
         have: size and SHA-256 (hex) of the appended files that the other side has, by name.
         send: sends a message and the bytes that follow it.
     """
@@ -167,10 +158,6 @@ class Feed:
 
         Returns:
             Whether the run has ended, its supervisor has exited, and everything was sent.
-
-        Raises:
-            BrokenRunError: the run's status cannot be read.
-            OSError: a file cannot be read, or the connection is gone.
         """
         state, shown = read_status(self._folder).state, shown_status(self._folder)
         guard = shown.supervisor_process

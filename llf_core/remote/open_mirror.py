@@ -31,7 +31,6 @@ def open_mirror(address: str, home: Path | str | None = None) -> RunFolder:
         AddressError: it is not the address of a run.
         RemoteError: the host cannot be reached and there is no earlier copy, it has no LLF of this version, or it has
             no such run.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     host, run = parse_address(address)
     if not run:
@@ -57,11 +56,7 @@ def list_remote(host: Host, **query: object) -> dict[str, Any]:
     """The runs of a host: `total`, `runs` (see `Row.json`), and `lines`, a table for a terminal.
 
     Args:
-        host: the host.
         query: `offset`, `limit`, `state`, `query` as of `llf_core.runs.list_runs`, and `width` of the lines.
-
-    Raises:
-        RemoteError: the host cannot be reached, has no LLF of this version, or refuses the query.
     """
     return ask(host, {"do": "list", **query})
 
@@ -69,17 +64,12 @@ def list_remote(host: Host, **query: object) -> dict[str, Any]:
 def fetch_result(folder: RunFolder) -> Path:
     """Copy the result of a mirrored run to this machine by sftp. It is there when complete, and checked by content.
 
-    Args:
-        folder: the local copy of the run.
-
     Returns:
         The result's folder, `output/` of the copy.
 
     Raises:
         RemoteError: it is not a mirrored run, there is no result yet, the host cannot be reached, or what came is not
             what the host has.
-        BrokenRunError: the copy has no readable status.
-        OSError: it cannot be written.
     """
     mirror = read_status(folder).mirror
     if mirror is None:

@@ -47,9 +47,6 @@ def ask(
     """Send one request to a module of LLF on a host, and return its answer.
 
     Args:
-        host: the host.
-        request: the request, see `on_host`.
-        module: the module, which is started as a program.
         timeout: maximum seconds to wait.
 
     Raises:
@@ -144,7 +141,6 @@ def sftp(host: Host, commands: Sequence[tuple[str, ...]]) -> None:
     """Transfer files by sftp, in one connection.
 
     Args:
-        host: the host.
         commands: words of sftp's commands, such as `("get", "-r", path, path)`, which are quoted here.
 
     Raises:

@@ -50,12 +50,6 @@ def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
 
     Args:
         pattern: regular expression; a dot also matches line breaks. Default: `<think>…</think><answer>…</answer>`.
-
-    Returns:
-        A function of the answer's text.
-
-    Raises:
-        re.error: the pattern is not a regular expression, or repeats more than Python can count.
     """
     try:
         form = re.compile(pattern, re.DOTALL)
@@ -77,7 +71,6 @@ def correct(answer: str, expected: str | None) -> float | None:
     equals a hyphen.
 
     Args:
-        answer: the generated text.
         expected: the expected answer; None or white space if the data set has none.
 
     Returns:
@@ -139,7 +132,6 @@ def final_answer(text: str, *, numbers: bool = True) -> str | None:
 
     Args:
         text: a completion, or the expected answer of a data set.
-        numbers: whether to fall back to the last number.
 
     Returns:
         The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`, unless that is empty), else of the
@@ -178,9 +170,6 @@ def parse_number(text: str) -> Fraction | None:
 
     Currency signs (of dollar, euro, pound, yen and rupee, also between sign and digits), a percent sign, thousands
     separators and a full stop are dropped; `1/2` and `\frac{1}{2}` are fractions.
-
-    Args:
-        text: the text.
 
     Returns:
         The value; None if the text is not a number, its exponent exceeds `MAX_EXPONENT`, or it has more

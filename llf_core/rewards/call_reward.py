@@ -26,7 +26,6 @@ class Completion:
 
     Attributes:
         messages: conversation before the answer, `{"role", "content"}` each.
-        answer: the generated text.
         tokens: token ids of the answer.
         row: record of the data set.
         expected: expected answer in the data set; None if there is none.
@@ -65,7 +64,6 @@ class RewardError(UserError):
     """A reward function raised an error or returned no number. The message is for the user.
 
     Attributes:
-        name: name of the function.
         message: which function, on which prompt, and what happened.
         what_to_do: empty, until a trainer says how the run goes on.
     """
@@ -80,8 +78,6 @@ class Reward:
     """A named reward function.
 
     Attributes:
-        name: name in the config.
-        function: the function.
         file: source file as named in messages; empty for a built-in reward.
         path: file name in Python's tracebacks.
         expects: whether it needs the expected answer of the data set.
@@ -95,12 +91,7 @@ class Reward:
 
     @property
     def signature(self) -> Signature:
-        """The function's parameters, which decide what it is called with.
-
-        Raises:
-            TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
-            ValueError: the signature cannot be inspected, as of some functions in C.
-        """
+        """The function's parameters, which decide what it is called with."""
         return Signature.of(self.function, self.name, PARAMETERS)
 
     def score(
@@ -120,8 +111,6 @@ class Reward:
         Raises:
             RewardError: the function raised an error, or returned anything but such a number or None; with TRL's
                 interface, anything but a list with one of these for each completion.
-            TypeError: the function has no parameter for the answer, or is a coroutine or a generator.
-            ValueError: the function's signature cannot be inspected, as of some functions in C.
         """
         signature = self.signature
         if not signature.batched:

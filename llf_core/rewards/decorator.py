@@ -45,15 +45,9 @@ def reward(function: RewardFunction | None = None, *, name: str | None = None) -
 
     Args:
         function: the decorated function; None where the decorator is called with options.
-        name: name to register, a Python identifier. Default: the function's name.
 
     Returns:
         The unchanged function; called with options, the decorator.
-
-    Raises:
-        TypeError: it is not a function, has no parameter for the answer, takes arguments by position only, or is a
-            coroutine or a generator.
-        ValueError: the name belongs to a built-in reward or is no identifier, or the signature cannot be inspected.
 
     Example:
         >>> @reward

@@ -23,14 +23,8 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
         folder: the run's `code/`.
         options: config values for built-in rewards: `reward_pattern`, `max_completion_length`.
 
-    Returns:
-        One reward per name, in the same order.
-
     Raises:
         RewardError: a function does not exist, its file cannot be executed, or its parameters do not fit.
-        re.error: `reward_pattern` is not a regular expression.
-        ValueError: a function's signature cannot be inspected.
-        KeyError: `options` lacks a value that a built-in reward needs.
     """
     found = []
     for name in names:

@@ -25,8 +25,6 @@ class RewardedCompletion:
 
     Attributes:
         group: number of its prompt, from 0; all completions of a prompt are a group.
-        prompt: last message of the prompt.
-        text: the completion.
         tokens: length of the completion in tokens.
         truncated: whether it reached the longest length without an end token.
         reward: the weighted sum or score; None if no function applies.
@@ -48,12 +46,8 @@ class RewardStatistics:
 
     Attributes:
         name: name of the function, or `reward` for the sum that is trained on.
-        scored: number of completions that it applies to.
-        skipped: number of completions that it does not apply to.
         mean: arithmetic mean; NaN where it applies to none, as the four numbers that follow.
         std: standard deviation over the completions.
-        low: lowest value.
-        high: highest value.
         length_correlation: Spearman's rank correlation with the length in tokens, -1 to 1; NaN where either is
             constant.
         counts: number of completions in each bin of the histogram; empty where it applies to none.
@@ -79,10 +73,6 @@ def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequenc
         name: name of the function, or `reward`.
         values: value of each completion; None where the function does not apply.
         tokens: length of each completion in tokens.
-
-    Raises:
-        ValueError: `values` and `tokens` differ in length, a value is not finite, or the range of the values is no
-            finite number.
     """
     kept = [(value, length) for value, length in zip(values, tokens, strict=True) if value is not None]
     if not kept:
@@ -124,9 +114,6 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
 
     Returns:
         -1 to 1; NaN where either is constant or empty.
-
-    Raises:
-        ValueError: the lengths differ, and neither is constant or empty.
 
     Source:
         Spearman, The proof and measurement of association between two things, 1904.

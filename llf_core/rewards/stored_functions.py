@@ -29,7 +29,6 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     """Extract the source of all functions that a config names and that are not built in, for the run's `code/`.
 
     Args:
-        config: names them in `reward_functions`.
         given: functions passed by the caller; others are looked up in the registry. None for none.
 
     Returns:
@@ -38,8 +37,6 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
     Raises:
         ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that uses
             no rewards.
-        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-        OSError: no process can be started to look for a module that a function imports.
     """
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:
@@ -68,21 +65,10 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
     The sources that the attempt has used are kept in `code/attempt-N/`, so that the history of the run stays complete.
 
     Args:
-        folder: the ended run.
         rewards: the new functions; names of functions, without new code, change nothing.
-        attempt: number of the attempt that used the old ones.
-
-    Returns:
-        Names of the functions whose source changed.
 
     Raises:
         ConfigError: the run has no reward function of a name, or the source of one cannot be extracted.
-        TypeError: one is not a function, has no parameter for the answer, or is a coroutine or a generator.
-        ValueError: two have the same name, one has no name or that of a built-in reward, or a signature cannot be
-            inspected.
-        UnreadableError: a stored source is a link, no regular file, too large or not UTF-8, or the system denies
-            access.
-        OSError: a file cannot be written, or no process can be started to look for a module that a function imports.
     """
     functions = {name: function for name, function in REWARDS.by_name(rewards).items() if function is not None}
     known = reward_names(folder)

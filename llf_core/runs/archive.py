@@ -66,23 +66,12 @@ def export_run(  # noqa: PLR0913 - what a zip has
 
     Args:
         run_id: id of a run that has ended, was stopped or failed, or is lost.
-        file: the zip file.
-        checkpoints: whether to include the checkpoints, with which the run can be resumed.
-        overwrite: whether to replace an existing file.
         home: `LLF_HOME`. Default: from the environment.
         progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
-
-    Returns:
-        `file`.
 
     Raises:
         ArchiveError: the run has not ended, its status cannot be read, or its config is missing or a link; the file
             exists or is a folder, or the disk has too little space.
-        FileNotFoundError: there is no such run.
-        ValueError: `run_id` is not a valid id.
-        UnreadableError: a file of the run is not a regular file, or the system denies access.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read or written.
     """
     run = open_run(run_id, home)
     _check_ended(run)
@@ -125,20 +114,11 @@ def import_run(
     has allowed it.
 
     Args:
-        file: the zip file.
         home: `LLF_HOME`. Default: from the environment.
         progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
 
-    Returns:
-        The run.
-
     Raises:
         ArchiveError: the file is no zip of a run or is damaged, or the run does not fit on the disk.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: the system denies access to it.
-        NotADirectoryError: a file exists in place of the folder of runs; a sentence.
-        OSError: it cannot be read, or the run cannot be written.
     """
     if (said := blocked_path_message(home)) is not None:
         raise NotADirectoryError(said)
@@ -178,11 +158,7 @@ def is_of_run(name: str) -> bool:
 
 
 def _check_ended(run: RunFolder) -> None:
-    """Refuse a run that still writes its files.
-
-    Raises:
-        ArchiveError: it has not ended, or its status cannot be read.
-    """
+    """Refuse a run that still writes its files."""
     try:
         state = shown_status(run).state
     except BrokenRunError as error:
@@ -199,11 +175,7 @@ def _check_room(place: Path, needed: int, what: str) -> None:
 
 
 def _entries(archive: zipfile.ZipFile, file: Path, archive_bytes: int) -> tuple[str, list[zipfile.ZipInfo], int]:
-    """The run's id, the files of an archive, which are such as `export_run` writes, and the bytes that they take.
-
-    Raises:
-        ArchiveError: it is no zip of a run.
-    """
+    """The run's id, the files of an archive, which are such as `export_run` writes, and the bytes that they take."""
     entries = archive.infolist()
     names = [one.filename.partition("/") for one in entries]
     tops = {top for top, _, _ in names}
@@ -240,11 +212,7 @@ def _unpack(
     file: Path,
     progress: Callable[[int, int], object] | None,
 ) -> None:
-    """Write the files, and refuse one with another size than the archive says.
-
-    Raises:
-        ArchiveError: a file cannot be read, or is shorter than the archive says.
-    """
+    """Write the files, and refuse one with another size than the archive says."""
     done, total = 0, sum(one.file_size for one in entries)
     for one in entries:
         path = work.joinpath(*PurePosixPath(one.filename).parts[1:])
@@ -260,11 +228,7 @@ def _unpack(
 
 
 def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> Iterator[bytes]:
-    """The bytes of a file of an archive, about 1 MiB at a time.
-
-    Raises:
-        ArchiveError: it cannot be read.
-    """
+    """The bytes of a file of an archive, about 1 MiB at a time."""
     try:
         with archive.open(entry) as source:
             while data := source.read(CHUNK):

@@ -46,7 +46,6 @@ class DeletedRun:
     """A run in the bin.
 
     Attributes:
-        row: the run as listed.
         deleted: time of deletion, Unix seconds.
         bytes: sum of the sizes of its files.
     """
@@ -79,19 +78,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     id in the bin can no longer be restored once the run is there; `clean` removes it.
 
     Args:
-        run_id: the run's id.
         home: `LLF_HOME`. Default: from the environment.
-
-    Returns:
-        The run's new path.
-
-    Raises:
-        ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the run does not exist, or its folder is a link.
-        RuntimeError: the run has not ended.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the bin is not a folder or not writable, the move failed, see `moving.move`, another process holds the
-            lock, or `LLF_HOME_MODE` is not a mode.
     """
     with _bin_lock(home) as bin_folder:
         folder = open_run(run_id, home)
@@ -120,11 +107,7 @@ def _attempt_lock(folder: RunFolder) -> Iterator[None]:
 
 
 def _check_ended(folder: RunFolder) -> None:
-    """Raise an error if the run has not ended.
-
-    Raises:
-        RuntimeError: the run has not ended.
-    """
+    """Raise an error if the run has not ended."""
     try:
         state = "lost" if special_file(folder.path) else shown_status(folder).state
     except BrokenRunError:
@@ -139,19 +122,10 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     It can then be resumed or compared as before.
 
     Args:
-        run_id: the run's id.
         home: `LLF_HOME`. Default: from the environment.
 
-    Returns:
-        The run at its new path.
-
     Raises:
-        ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the bin does not hold this run, or holds a link in its place.
         FileExistsError: a run with this id exists in `runs`.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the bin is not a folder or not writable, the move failed, see `moving.move`, another process holds the
-            lock, or `LLF_HOME_MODE` is not a mode.
     """
     with _bin_lock(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)
@@ -171,15 +145,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
     It is renamed first, so that nobody restores half of it meanwhile.
 
     Args:
-        run_id: the run's id.
         home: `LLF_HOME`. Default: from the environment.
-
-    Raises:
-        ValueError: `run_id` is not a valid id.
-        FileNotFoundError: the bin does not hold this run, or holds a link in its place.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the bin is not a folder or not writable, a file cannot be removed, another process holds the lock, or
-            `LLF_HOME_MODE` is not a mode.
     """
     with _bin_lock(home) as bin_folder:
         aside = _rename_before_removal(_in_bin(bin_folder, run_id))
@@ -191,15 +157,9 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        offset: number of runs to skip.
-        limit: maximum number of runs to return.
 
     Returns:
         The total number of runs in the bin (0 if there is no bin), and the selected ones, last deleted first.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the bin is not a folder or not accessible.
     """
     found = []
     with suppress(FileNotFoundError), os.scandir(home_folder(home) / "bin") as entries:
@@ -254,14 +214,9 @@ def find_cleanable(
         home: `LLF_HOME`. Default: from the environment.
         days: of the runs in the bin, only those deleted at least this many days ago.
         checkpoints: also the complete checkpoints of finished runs whose result is in `output/`.
-        keep_latest: of these checkpoints, keep the newest of each run.
 
     Returns:
         The files and folders, and their size; links count 0.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a folder is not accessible.
     """
     items = _cleanable(home_folder(home), days, checkpoints=checkpoints, keep_latest=keep_latest)
     return RemovedItems(tuple(items), sum(map(_bytes, items)))
@@ -276,17 +231,6 @@ def clean(
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        days: see `find_cleanable`.
-        checkpoints: see `find_cleanable`.
-        keep_latest: see `find_cleanable`.
-
-    Returns:
-        What was removed, at the paths that it had.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the bin is not a folder or not writable, a file cannot be removed, another process holds the lock, or
-            `LLF_HOME_MODE` is not a mode. Removed files stay removed.
     """
     with _bin_lock(home) as bin_folder:
         found = _cleanable(bin_folder.parent, days, checkpoints=checkpoints, keep_latest=keep_latest)

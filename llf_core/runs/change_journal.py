@@ -33,7 +33,6 @@ class Change:
     Attributes:
         step: last optimizer step before the change takes effect.
         changes: new values by name, see `check_changes`.
-        id: id of the request.
     """
 
     step: int
@@ -54,12 +53,9 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
         changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule), `watch`
             (a sample prompt to add), `evaluate` (true).
 
-    Returns:
-        The validated changes.
-
     Raises:
-        ValueError: there are none, a name is unknown, or a value is of another type or out of range; the message is
-            for the user.
+        ValueError: there are none, a name is unknown, or a value is of another type or out of range; the message is for
+            the user.
     """
     if not changes:
         raise ValueError(f"No change was given. Expected one of {', '.join(CHECKS)}.")
@@ -131,10 +127,6 @@ def read_changes(folder: RunFolder) -> list[Change]:
 
     A change by the user cancels scheduled changes of the same setting. Changes that a replaying run has not reached yet
     are included, so that a branch of it repeats them too.
-
-    Raises:
-        UnreadableError: the run's events or `replay.json` cannot be read.
-        OSError: the disk fails, or too many files are open.
     """
     changes = ActiveChanges(_planned_changes(folder))
     for event in records(folder.events):
@@ -143,11 +135,7 @@ def read_changes(folder: RunFolder) -> list[Change]:
 
 
 class ActiveChanges:
-    """The changes that remain active after a sequence of events. Updated incrementally.
-
-    Args:
-        planned: changes that are scheduled already.
-    """
+    """The changes that remain active after a sequence of events. Updated incrementally."""
 
     def __init__(self, planned: Iterable[Change] = ()) -> None:
         self._found: dict[str, Change] = {change.id: change for change in planned}
@@ -187,7 +175,6 @@ class ActiveChanges:
 
         Args:
             name: name of the setting, see `check_changes`.
-            step: number of optimizer steps done.
         """
         self.active()
         steps, values = self._values_by_name.get(name, ([], []))
@@ -196,15 +183,7 @@ class ActiveChanges:
 
 
 def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:
-    """Schedule changes in a run that has not started, at the steps at which another run made them.
-
-    Args:
-        folder: the run.
-        changes: the changes.
-
-    Raises:
-        OSError: the file cannot be written, or `LLF_HOME_MODE` is not a mode.
-    """
+    """Schedule changes in a run that has not started, at the steps at which another run made them."""
     replace_file(folder.replay, json_bytes({"v": 1, "changes": [change.json() for change in changes]}))
 
 

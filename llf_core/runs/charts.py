@@ -29,7 +29,6 @@ class Chart:
     """A chart, or with other words: metrics that are shown together.
 
     Attributes:
-        title: heading.
         help: one sentence: what it measures, and how it develops in a good run. Small charts do not show it.
         lines: label by metric name, in display order; `*` in a name matches any word, which replaces `*` in the label.
         form: number format of axis, labels and hover text.
@@ -39,7 +38,6 @@ class Chart:
             every run, also before it has logged anything. Rows at the top and at the bottom have one metric.
         log: whether a logarithmic axis is useful.
         level: reference value marked in the chart, in the units of its axis; None for none.
-        level_label: label of the reference value.
         maximum: maximum possible value, in the units of its axis, if the axis should always reach it; None for an axis
             that ends with the curve.
         aside: replaces `help` if another metric is the primary one.

@@ -34,11 +34,7 @@ Steps = list[int]  # an alias, since the class has a method `list`
 
 
 class Checkpoints:
-    """The checkpoints of a run.
-
-    Args:
-        folder: the run.
-    """
+    """The checkpoints of a run."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._root, self._run = folder.checkpoints, folder.path
@@ -51,9 +47,6 @@ class Checkpoints:
         """Flush the files of a checkpoint to disk, ahead of `finish`, which then has little left to wait for.
 
         Nothing happens if there is no such checkpoint.
-
-        Raises:
-            OSError: a file or folder cannot be opened, or the disk is full or fails.
         """
         path = self.path(step)
         for name in _files(path):
@@ -67,11 +60,6 @@ class Checkpoints:
 
         Returns:
             Size of its files in bytes, without `complete.json`.
-
-        Raises:
-            OSError: there is no such checkpoint, or it is a link, a file or folder cannot be opened, the disk is full
-                or fails, or `LLF_HOME_MODE` is not a mode. The checkpoint is then incomplete, unless only the last
-                flush failed.
         """
         path = self.path(step)
         list_folder(path, self._run)  # nothing is written through a link
@@ -90,9 +78,6 @@ class Checkpoints:
         """Whether a checkpoint is complete: every listed file exists with its recorded size.
 
         Others are never resumed from.
-
-        Raises:
-            OSError: too many files are open.
         """
         path = self.path(step)
         facts = read_object_or_empty(path / COMPLETE, root=self._run)
@@ -108,13 +93,7 @@ class Checkpoints:
         return all(there.get(name) == size for name, size in files.items())
 
     def check(self) -> None:
-        """Refuse links in place of checkpoint folders: a run that ignored them would lose what they point to.
-
-        Raises:
-            UnreadableError: `checkpoints`, or an entry of it with the name of a checkpoint, is a link, no folder or not
-                accessible; one sentence that names the first.
-            OSError: too many files are open.
-        """
+        """Refuse links in place of checkpoint folders: a run that ignored them would lose what they point to."""
         with suppress(FileNotFoundError):
             for name in sorted(filter(NAME.fullmatch, list_folder(self._root, self._run))):
                 list_folder(self._root / name, self._run)
@@ -123,18 +102,11 @@ class Checkpoints:
         """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read.
 
         A run can be resumed or branched from each of them.
-
-        Raises:
-            OSError: too many files are open.
         """
         return [step for step in self._steps() if self.complete(step)]
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, from which a resume continues; None if there is none.
-
-        Raises:
-            OSError: too many files are open.
-        """
+        """The newest complete checkpoint, from which a resume continues; None if there is none."""
         for step in reversed(self._steps()):
             if self.complete(step):
                 return self.path(step)
@@ -148,12 +120,6 @@ class Checkpoints:
         Args:
             keep: number of newest checkpoints to keep; None keeps all. At least one is always kept.
             best: step of one more checkpoint to keep; None for none.
-
-        Returns:
-            Steps of the complete checkpoints that were removed.
-
-        Raises:
-            OSError: a file cannot be removed.
         """
         complete = self.list()
         if not complete:
@@ -177,11 +143,7 @@ class Checkpoints:
                 shutil.rmtree(self.path(step))
 
     def remove(self, step: int) -> None:
-        """Remove a checkpoint. `complete.json` is removed first, so that a partial checkpoint never counts.
-
-        Raises:
-            OSError: a file cannot be removed, or the checkpoint does not exist or is a link.
-        """
+        """Remove a checkpoint. `complete.json` is removed first, so that a partial checkpoint never counts."""
         path = self.path(step)
         list_folder(path, self._run)  # nothing is removed through a link
         (path / COMPLETE).unlink(missing_ok=True)
@@ -199,11 +161,7 @@ class Checkpoints:
 
 
 def recoverable_message(folder: RunFolder) -> str:
-    """Describe what can be used of an ended run, as the last sentence of its reason.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Describe what can be used of an ended run, as the last sentence of its reason."""
     if leads_to_file(folder.trained):
         return "The result is complete: resume makes the remaining predictions."
     latest = Checkpoints(folder).latest()
@@ -213,14 +171,7 @@ def recoverable_message(folder: RunFolder) -> str:
 
 
 def has_weights(folder: RunFolder) -> bool:
-    """Whether a run has a result or a complete checkpoint, so that views offer to chat with it or to export it.
-
-    Args:
-        folder: the run.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Whether a run has a result or a complete checkpoint, so that views offer to chat with it or to export it."""
     return is_folder(folder.output) or Checkpoints(folder).latest() is not None
 
 

@@ -30,10 +30,6 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
 
     Args:
         folder: where to search; nothing is found if it does not exist.
-        exclude: folders to skip.
-
-    Yields:
-        The files, those of a folder before those of its subfolders.
 
     Raises:
         TooMuchCodeError: there are more than `MAX_FILES` files or `MAX_FOLDERS` folders, which nobody could review.

@@ -22,7 +22,6 @@ def read_config(path: Path, *, named: bool = True) -> dict[str, Any]:
     Without validation, so that runs of other versions are listed and compared too. Keys that are no texts are left out.
 
     Args:
-        path: the file.
         named: see `redact`; False for code that trains with the values.
     """
     try:
@@ -37,8 +36,6 @@ def run_config(folder: RunFolder) -> RunConfig:
 
     Raises:
         ConfigError: the config cannot be read or is no longer valid.
-        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: too many files are open.
     """
     from llf_core.config import ConfigError, Problem, RunConfig
 
@@ -81,16 +78,11 @@ def non_default_config(folder: RunFolder, config: RunConfig | None = None) -> di
     """Settings of a run that differ from the defaults, for summaries and comparisons.
 
     Args:
-        folder: the run.
         config: its `run_config`; None to load it.
 
     Returns:
         Values by key, without secrets, always with model, stage and method; all keys of the file if the config is no
         longer valid, and none if it cannot be read.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: too many files are open.
     """
     from llf_core.config import ConfigError
 
@@ -108,12 +100,7 @@ def formatted_config(folder: RunFolder, config: RunConfig | None = None) -> dict
     JavaScript, which receives it, would write `0.00005`.
 
     Args:
-        folder: the run.
         config: its `run_config`; None to load it.
-
-    Raises:
-        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: too many files are open.
     """
     from llf_core.config.number_format import exact
 

@@ -34,7 +34,6 @@ class Request:
         args: arguments of the type, for example `grace` in seconds for `stop`; a list or an object among them is None.
         by: who sent it, recorded in the event; at most 200 characters.
         time: Unix seconds; 0 if the file has none.
-        path: file of the request.
     """
 
     id: str
@@ -51,7 +50,6 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
     The caller checks first that the run is live.
 
     Args:
-        folder: the run.
         type: one of `REQUEST_TYPES`.
         args: numbers, texts and truth values by name, in which secrets are replaced; None for none. The reader takes a
             list or an object as None.
@@ -62,9 +60,6 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
 
     Raises:
         ValueError: the type is unknown, or the request has more than `REQUEST_BYTES`.
-        TypeError: an argument is neither JSON nor a numpy or torch scalar.
-        OSError: there is no such run, its `control/` is not a folder or is not writable, the disk is full, or
-            `LLF_HOME_MODE` is not a mode.
     """
     if type not in REQUEST_TYPES:
         raise ValueError(f"Unknown request {type!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
@@ -88,7 +83,6 @@ class Inbox:
     The trainer's inbox leaves `kill` to the supervisor, which can act while the trainer is blocked.
 
     Args:
-        folder: the run.
         ignored_types: request types handled by another process.
     """
 
@@ -123,20 +117,12 @@ class Inbox:
         return requests
 
     def done(self, request: Request) -> None:
-        """Remove an answered request, so that the next attempt does not answer it again.
-
-        Raises:
-            OSError: the file cannot be removed.
-        """
+        """Remove an answered request, so that the next attempt does not answer it again."""
         remove_request(request)
 
 
 def remove_request(request: Request) -> None:
-    """Remove the file of a request, if it still exists, so that it is answered once. A folder in its place stays.
-
-    Raises:
-        OSError: the file cannot be removed.
-    """
+    """Remove the file of a request, if it still exists, so that it is answered once. A folder in its place stays."""
     try:
         request.path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):

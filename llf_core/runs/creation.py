@@ -42,13 +42,6 @@ def create_run(
 
     Returns:
         The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … appended if taken.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the folder cannot be written; for a full disk a sentence with what to do.
-        NotADirectoryError: a file exists in place of the folder of runs; a sentence.
-        Exception: whatever `fill` raises.
     """
     if (said := blocked_path_message(home)) is not None:
         raise NotADirectoryError(said)
@@ -76,15 +69,7 @@ def create_run(
 
 
 def write_config(folder: RunFolder, config_yaml: str) -> None:
-    """Write the config of a new run without secrets; see `named` of `redact`.
-
-    Args:
-        folder: the run.
-        config_yaml: the config as YAML, with defaults.
-
-    Raises:
-        OSError: it cannot be written, or `LLF_HOME_MODE` is not a mode.
-    """
+    """Write the config of a new run without secrets; see `named` of `redact`."""
     replace_file(folder.config, redact(config_yaml, named=False).encode())
 
 
@@ -94,15 +79,7 @@ def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
     The rename is atomic and fails on a non-empty folder, so two processes never get the same id.
 
     Args:
-        new: the finished folder, on the same disk as the runs.
-        runs: the folder of all runs.
         wanted: the id; `-2`, `-3` … are appended if it is taken, in place of its end if it would become too long.
-
-    Returns:
-        The folder under its id.
-
-    Raises:
-        OSError: it cannot be renamed, for example because the folder of runs is not writable.
     """
     number = 1
     while True:

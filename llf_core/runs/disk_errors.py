@@ -84,12 +84,6 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
     Args:
         folder: the run. Call `remove_partial_files` first.
         error: the error; None to judge by the state of the disk.
-
-    Returns:
-        What happened, and what to do, as sentences for the user.
-
-    Raises:
-        OSError: too many files are open.
     """
     safe = recoverable_message(folder)
     limit = _file_limit(folder, error)
@@ -127,7 +121,6 @@ def command_message(error: OSError, place: Path) -> str:
     The system's own message names neither the disk nor the missing bytes.
 
     Args:
-        error: the error, see `is_disk_error`.
         place: a folder on the disk, used if the error names no file.
     """
     what, remedy = _describe(_error_folder(error) or place, error_number(error), 0, "")
@@ -141,8 +134,6 @@ def _describe(place: Path, number: int | None, needed: int, who: str, purpose: s
         place: a folder on the disk; the nearest parent that exists stands in for one that does not.
         number: the error number; None if unknown.
         needed: required bytes.
-        who: subject that needs them, for the message.
-        purpose: what they are needed for.
     """
     place = _nearest(place)
     mount, facts = _mount(place), _facts(place)

@@ -13,7 +13,6 @@ def duplicates_warning(copies: int, examples: int) -> str | None:
 
     Args:
         copies: number of examples with the same tokens as an earlier one.
-        examples: number of all training examples.
 
     Returns:
         One sentence, the same in log, monitor and Inspect.

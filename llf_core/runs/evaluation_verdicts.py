@@ -25,15 +25,12 @@ class JudgedPair:
 
     Attributes:
         source: data set of the example.
-        index: number of its record.
         pair: equal for the same two answers to the same prompt.
         judge: key of the judge, equal for the same model with the same rubric.
-        name: what the judge is, for people.
         orders: the outcome by each order of the answers, that of the first model first; None where the reply had no
             verdict. Empty for equal answers, of which the judge was not asked.
         replies: the replies, or why there is none.
         base: `EvaluatedTarget.weights` of the first model; empty where it is not known.
-        base_name: name of the first model.
     """
 
     source: str
@@ -71,7 +68,6 @@ def pair_key(base: ExampleResult, tuned: ExampleResult) -> str:
     """A digest of a prompt, the expected answer and two answers, by which a stored verdict is found again.
 
     Args:
-        base: what the first model made of an example.
         tuned: what the second one made of it.
 
     Returns:
@@ -86,11 +82,6 @@ def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
 
     Args:
         result: result of the second model.
-        verdict: the verdict; secrets in it are replaced.
-
-    Raises:
-        OSError: the file is not a regular file or cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a
-            mode.
     """
     append(
         result.folder / VERDICTS,
@@ -122,10 +113,6 @@ def verdicts_of(
 
     Returns:
         The last verdict on each example by its key, for each judge; judges in the order of their last verdict.
-
-    Raises:
-        UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, the disk fails, or too many files are open.
     """
     found: dict[str, dict[tuple[str, int], JudgedPair]] = {}
     if not (result.folder / VERDICTS).exists():
@@ -144,16 +131,9 @@ def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
 
     Invalid lines are left out.
 
-    Args:
-        result: result of the model that is judged.
-
     Returns:
         For each judge and model that it was compared with, the last verdict on each example, at least one; in the
         order of their first verdict. Empty if nothing was judged.
-
-    Raises:
-        UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the disk fails, or too many files are open.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
     for line in records(result.folder / VERDICTS):

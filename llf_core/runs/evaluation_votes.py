@@ -19,15 +19,10 @@ def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, i
     """Store a vote; it replaces an earlier one on the same example beside the same base.
 
     Args:
-        result: result of the model that is judged.
-        base: result of the model that it is compared with.
-        key: see `ExampleResult.key`.
         vote: the vote; None withdraws it.
 
     Raises:
         ValueError: there is no such vote.
-        OSError: the file is not a regular file or cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a
-            mode.
     """
     if vote is not None and vote not in get_args(Vote):
         raise ValueError(f"{vote!r} is no vote. Expected win, tie or lose.")
@@ -41,16 +36,8 @@ def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str
     Lines without an example or on another base are skipped. A line whose vote is none of `Vote` withdraws the earlier
     ones on its example, as `add_vote` with None does.
 
-    Args:
-        result: result of the model that is judged.
-        base: result of the model that it is compared with.
-
     Returns:
         The last vote on each example, by `ExampleResult.key`; empty if there is no file.
-
-    Raises:
-        UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the disk fails, or too many files are open.
     """
     found: dict[tuple[str, int], Vote] = {}
     for one in records(result.folder / VOTES):

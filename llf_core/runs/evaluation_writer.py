@@ -35,14 +35,8 @@ ABANDONED_SECONDS = 86_400.0
 def settings_key(settings: Mapping[str, object]) -> str:
     """Key of the settings of an evaluation, equal for equal settings, by which a result is found again.
 
-    Args:
-        settings: the settings, as JSON.
-
     Returns:
         The first 16 hexadecimal digits of the SHA-256 of their JSON text with sorted keys.
-
-    Raises:
-        TypeError: a value is not JSON.
     """
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -55,9 +49,6 @@ class EvaluationWriter:
 
     Args:
         place: the run, or the folder of a model's results (`model_evaluations`).
-        target: what is measured.
-        data: what it is measured on.
-        settings: how it is measured, as JSON.
     """
 
     def __init__(
@@ -69,12 +60,7 @@ class EvaluationWriter:
         self._files: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> Self:
-        """Make the folder.
-
-        Raises:
-            OSError: it cannot be made, or a file or a link is in place of the folder of results.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-        """
+        """Make the folder."""
         mode = folder_mode()
         with suppress(FileExistsError):
             self._place.mkdir(parents=True)
@@ -90,15 +76,7 @@ class EvaluationWriter:
         shutil.rmtree(self._new, ignore_errors=True)
 
     def example(self, one: ExampleResult) -> None:
-        """Add an example at once, so that memory does not grow with their number.
-
-        Args:
-            one: the example; secrets in it are replaced.
-
-        Raises:
-            OSError: the disk is full, the file cannot be created, or `LLF_HOME_MODE` is not a mode.
-            TypeError: a value of a message is not JSON.
-        """
+        """Add an example at once, so that memory does not grow with their number."""
         self._write(EXAMPLES, one.json())
 
     def token_losses(self, one: TokenLosses) -> None:
@@ -106,9 +84,6 @@ class EvaluationWriter:
 
         Args:
             one: the losses; secrets in its tokens are replaced.
-
-        Raises:
-            OSError: the disk is full, the file cannot be created, or `LLF_HOME_MODE` is not a mode.
         """
         self._write(TOKEN_LOSSES, one.json())
 
@@ -116,18 +91,8 @@ class EvaluationWriter:
         """Write the summary, and make the result visible; all files are on the disk before.
 
         Args:
-            metrics: the metrics in the order in which they are shown.
             seconds: duration of the measurement in seconds, without loading the model.
             tokens: number of tokens that the model has read and generated.
-
-        Returns:
-            The result as a reader sees it.
-
-        Raises:
-            OSError: the disk is full or fails. Leaving the block removes an incomplete result. If only flushing the
-                folder failed, the result is complete and visible.
-            TypeError: a setting is not JSON.
-            ModeError: `LLF_HOME_MODE` is not a mode.
         """
         for file in self._files.values():
             file.flush()
@@ -166,16 +131,7 @@ def copy_result(result: EvaluationResult, place: RunFolder | Path, target: Evalu
     Verdicts and votes on it are not copied.
 
     Args:
-        result: a valid result.
         place: the run, or the folder of a model's results.
-        target: what was measured, as this run calls it.
-
-    Returns:
-        The copy, with the time of the original.
-
-    Raises:
-        OSError: the disk is full, or a file cannot be read; an incomplete copy is removed.
-        ModeError: `LLF_HOME_MODE` is not a mode.
     """
     with EvaluationWriter(place, target, result.data, result.settings) as writer:
         new = writer._new  # noqa: SLF001 - of this module

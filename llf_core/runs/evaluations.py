@@ -33,13 +33,9 @@ class MetricValue:
 
     Attributes:
         name: name in the settings and in `ExampleResult.scores`.
-        label: name for people.
-        value: the value.
         low: lower bound of its 95 % interval; None if there is none.
         high: upper bound of the interval; None if there is none.
-        count: number of examples that it is computed from.
         unit: unit for people; empty for none.
-        higher_is_better: whether a higher value is better.
         by_source: the value for the examples of each data set.
         standard_error: standard error of the value; None where the interval comes from a bootstrap.
     """
@@ -61,11 +57,9 @@ class EvaluatedTarget:
     """What was measured.
 
     Attributes:
-        name: name of the target.
         label: what it is, for people: `base model`, `adapter of step 75`.
         run: id of the run that it belongs to; empty for none.
         step: step of its weights; None for a base model and what is not of a run.
-        base: name of its base model.
         weights: equal for targets with the same weights and chat template.
     """
 
@@ -82,9 +76,7 @@ class EvaluatedData:
     """What it was measured on.
 
     Attributes:
-        names: names of the data sets.
         fingerprint: equal for the same examples in the same order.
-        examples: number of examples.
         unusable: number of records that gave no example.
     """
 
@@ -99,16 +91,9 @@ class EvaluationResult:
     """A result, or a damaged one with the reason.
 
     Attributes:
-        id: name of its folder.
         made: time in ISO 8601 with offset.
-        target: what was measured.
-        data: what it was measured on.
-        settings: how it was measured.
-        settings_key: equal for the same settings.
-        metrics: the metrics in the order in which they are shown.
         seconds: duration of the measurement, without loading the model.
         tokens: number of tokens that the model has read and generated.
-        folder: its folder.
         problem: why it cannot be read; empty for a valid result.
     """
 
@@ -125,11 +110,7 @@ class EvaluationResult:
     problem: str = ""
 
     def metric(self, name: str) -> MetricValue | None:
-        """A metric by its name, for tables of several results; None if it was not measured.
-
-        Args:
-            name: its name.
-        """
+        """A metric by its name, for tables of several results; None if it was not measured."""
         return next((one for one in self.metrics if one.name == name), None)
 
     def json(self) -> dict[str, Any]:
@@ -155,11 +136,9 @@ class ExampleResult:
 
     Attributes:
         index: number of its record in its data set, counted from 0.
-        source: its data set.
         prompt: the messages before the answer; empty for plain text.
         reference: the expected answer; None if the data has none.
         answer: the model's answer; None if none was generated.
-        scores: score by metric.
         tokens: number of tokens whose loss was measured.
         nll: sum of their losses in nats (negative log-likelihood); None if it was not measured.
         bytes: number of bytes in UTF-8 of the text of these tokens.
@@ -202,7 +181,6 @@ class TokenLosses:
     Attributes:
         index: `ExampleResult.index` of the example.
         tokens: text of each token.
-        losses: its loss in nats.
         source: data set of the example.
     """
 
@@ -230,7 +208,6 @@ def model_evaluations(key: str, home: Path | str | None = None) -> Path:
 
     Raises:
         ValueError: `key` is not a key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if not MODEL_KEY.fullmatch(key):
         raise ValueError(f"{key!r} is not the key of a model. Expected 16 hexadecimal digits in lower case.")
@@ -258,7 +235,6 @@ def find_result(place: RunFolder | Path, weights: str, settings_key: str, finger
     """Find the newest result of the same weights, settings and examples, which need not be measured again.
 
     Args:
-        place: see `results_of`.
         weights: `EvaluatedTarget.weights`.
         settings_key: `EvaluationResult.settings_key`.
         fingerprint: `EvaluatedData.fingerprint`.
@@ -274,11 +250,7 @@ def find_result(place: RunFolder | Path, weights: str, settings_key: str, finger
 
 
 def read_result(folder: Path) -> EvaluationResult:
-    """Read the summary of a result. One that is damaged has the reason in `problem`, so that it breaks no list.
-
-    Args:
-        folder: folder of the result.
-    """
+    """Read the summary of a result. One that is damaged has the reason in `problem`, so that it breaks no list."""
     try:
         value = json_value(read_bytes(folder / SUMMARY, root=folder.parent))
         return _result(value, folder)
@@ -295,18 +267,7 @@ def read_result(folder: Path) -> EvaluationResult:
 
 
 def examples_of(result: EvaluationResult) -> list[ExampleResult]:
-    """Read the examples of a result as they were written, to list and compare them; invalid lines are left out.
-
-    Args:
-        result: the result.
-
-    Returns:
-        The examples; none if the file is missing.
-
-    Raises:
-        UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the disk fails, or too many files are open.
-    """
+    """Read the examples of a result as they were written, to list and compare them; invalid lines are left out."""
     found = (_read_line(line, _example) for line in records(result.folder / EXAMPLES))
     return [one for one in found if one is not None]
 
@@ -314,15 +275,8 @@ def examples_of(result: EvaluationResult) -> list[ExampleResult]:
 def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
     """Read the token losses of a result example by example, since all of them may not fit into memory.
 
-    Args:
-        result: the result.
-
     Yields:
         The losses of an example; invalid lines are left out, and nothing comes of a result without the file.
-
-    Raises:
-        UnreadableError: the file is not a regular file, or the system denies access.
-        OSError: the disk fails, or too many files are open.
     """
     for line in records(result.folder / TOKEN_LOSSES):
         if (one := _read_line(line, _token_losses)) is not None:

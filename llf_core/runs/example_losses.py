@@ -44,9 +44,7 @@ class ExampleLoss:
         last: loss when it was last trained on, in nats per token.
         excess: mean over all visits of its loss minus the median of its neighbors, in nats per token; NaN where no
             neighbor has a finite loss.
-        seen: number of visits.
         tokens: number of trained tokens.
-        step: step of the last visit.
     """
 
     number: int
@@ -66,11 +64,7 @@ class ExampleLoss:
 
 
 class ExampleLosses:
-    """Reads `examples.jsonl` incrementally. For a repeated step the last attempt counts.
-
-    Args:
-        folder: the run.
-    """
+    """Reads `examples.jsonl` incrementally. For a repeated step the last attempt counts."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._tail = Tail(folder.examples)
@@ -86,10 +80,6 @@ class ExampleLosses:
 
         Returns:
             Whether there were new lines, also invalid ones. A file that was replaced is read from its beginning.
-
-        Raises:
-            UnreadableError: `examples.jsonl` cannot be read.
-            OSError: the disk fails, or too many files are open.
         """
         found = False
         for data, again in self._tail.pieces():
@@ -138,9 +128,6 @@ class ExampleLosses:
         """All examples, by number, with losses over all their visits.
 
         The view Examples lists and searches them.
-
-        Args:
-            only: numbers to select. Default: all.
         """
         if not self._records:
             return []

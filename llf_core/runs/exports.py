@@ -24,9 +24,7 @@ class RecordedExport:
 
     Attributes:
         folder: where it was written; it may have been moved since.
-        format: name of its format.
         made: time, as ISO 8601.
-        passed: whether its receipt passed.
         bytes: size of its files in bytes; 0 if it is unknown.
         step: step of the exported weights; None for the result of a run whose steps are unknown.
     """
@@ -45,15 +43,7 @@ class RecordedExport:
 
 
 def record_export(run: RunFolder, export: RecordedExport) -> None:
-    """Add an export to the list of its run.
-
-    Args:
-        run: the run.
-        export: the export; secrets in it are replaced.
-
-    Raises:
-        OSError: the file cannot be written, for example on a full disk, or `LLF_HOME_MODE` is not a mode.
-    """
+    """Add an export to the list of its run."""
     append(run.path / FILE, asdict(export))
 
 
@@ -62,15 +52,6 @@ def exports_of(run: RunFolder) -> list[RecordedExport]:
 
     Lines without the fields of an export, or with one of another type, are skipped, and of a long file only the last
     `MAX_BYTES` are read.
-
-    Args:
-        run: the run.
-
-    Returns:
-        The exports; none if the file is missing.
-
-    Raises:
-        OSError: the file cannot be read.
     """
     found = [_read(line) for line in records(run.path / FILE, MAX_BYTES)]
     return [one for one in reversed(found) if one is not None]

@@ -31,16 +31,9 @@ def replace_file(
     """Write `data` to a temporary file in the same folder, then rename it to `path`, so that no reader sees half of it.
 
     Args:
-        path: the file to create or replace.
-        data: the complete content.
         sync: whether to flush file and folder to disk before returning.
         temporary: name of the temporary file, used by no other writer at the same time; None for one of this process.
         point: name of the fault point. Default: the file name without its suffix.
-
-    Raises:
-        OSError: the disk is full, the folder is missing or not writable, a folder has the path, or `LLF_HOME_MODE` is
-            not a mode; the old content is kept, and the temporary file is removed. With `sync` also: the new content is
-            in place, and flushing the folder failed.
     """
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
@@ -62,23 +55,12 @@ def replace_file(
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a regular file for appending, and create it if missing; a link in a run folder is never written through.
-
-    Returns:
-        A buffered binary file, which the caller closes.
-
-    Raises:
-        OSError: it is not a regular file, cannot be opened or created, or `LLF_HOME_MODE` is not a mode.
-    """
+    """Open a regular file for appending, and create it if missing; a link in a run folder is never written through."""
     return os.fdopen(create_file(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file to disk, so that it survives a power failure.
-
-    Raises:
-        OSError: the file cannot be opened, or the disk fails.
-    """
+    """Flush a file to disk, so that it survives a power failure."""
     descriptor = open_file(path)
     try:
         os.fsync(descriptor)
@@ -87,11 +69,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename in it survives a power failure.
-
-    Raises:
-        OSError: the folder cannot be opened, or the disk fails.
-    """
+    """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -103,9 +81,6 @@ def json_bytes(value: Mapping[str, object]) -> bytes:
     """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings.
 
     All small files of a run are written with it, so that none holds a secret.
-
-    Raises:
-        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     text = json.dumps(spell_non_finite(redact_nested(dict(value))), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
@@ -158,12 +133,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     different times there too, but this is not guaranteed.
 
     Args:
-        path: the lock file.
         seconds: maximum time to wait for the lock, in seconds.
-
-    Raises:
-        TimeoutError: another process held the lock for `seconds`.
-        OSError: the file cannot be opened or created, is not a regular file, or `LLF_HOME_MODE` is not a mode.
     """
     descriptor = open_lock(path)
     try:

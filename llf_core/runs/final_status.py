@@ -27,11 +27,6 @@ def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
     """Keep the reason of an attempt's end outside its folder, unless one is kept already. Never raises an OSError.
 
     Called when the run's disk is full, so that the user still learns why the run ended.
-
-    Args:
-        folder: the run.
-        attempt: number of the attempt.
-        reason: sentences for the user.
     """
     if kept_reason(folder, attempt) is not None:
         return
@@ -44,12 +39,7 @@ def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
 
 
 def kept_reason(folder: RunFolder, attempt: int) -> str | None:
-    """The reason kept by `keep_reason`, for a run whose status has none; None if there is none.
-
-    Args:
-        folder: the run.
-        attempt: number of the attempt.
-    """
+    """The reason kept by `keep_reason`, for a run whose status has none; None if there is none."""
     try:
         place = _place()
         if not _is_own(place):

@@ -27,15 +27,10 @@ def find_run(
     Args:
         text: an id, a prefix of one, prefix and suffix with `…` or `...` between, or `last`, the newest.
         folder: `LLF_HOME`. Default: from the environment.
-        binned: whether to search the bin.
         other_names: further names to suggest if no run matches, such as models; called only then.
-
-    Returns:
-        The id.
 
     Raises:
         ValueError: no run matches, or several do; the message names those that match, or the closest id.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
     if text == "last":
@@ -60,13 +55,6 @@ def short_id(run_id: str, known: Sequence[str]) -> str:
     """Abbreviate an id to its timestamp, plus its suffix if several runs share that second; `find_run` resolves it.
 
     A line of a terminal has no room for whole ids.
-
-    Args:
-        run_id: the id.
-        known: all ids.
-
-    Returns:
-        The abbreviation; the whole id if no suffix tells it apart.
     """
     stamp = run_id[:STAMP]
     same = [one for one in known if one.startswith(stamp) and one != run_id]

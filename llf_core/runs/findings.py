@@ -18,26 +18,13 @@ def is_active(event: Mapping[str, object], state: str, step: int) -> bool:
     """Whether a warning or finding still applies, so that views show no old ones.
 
     One with `until` applies before that step, while the run has not ended; one without it always applies.
-
-    Args:
-        event: the warning or finding.
-        state: the run's state.
-        step: the run's current step.
     """
     until = event.get("until")
     return not isinstance(until, int) or (state not in ENDED_STATES and step < until)
 
 
 def advice(event: Mapping[str, object], state: str) -> str:
-    """What to do about a finding: as stated while the run is live, afterwards only changes for the next run.
-
-    Args:
-        event: the warning or finding.
-        state: the run's state.
-
-    Returns:
-        Sentences for the user; empty if there is no advice.
-    """
+    """What to do about a finding: as stated while the run is live, afterwards only changes for the next run."""
     if state not in ENDED_STATES:
         return str(event.get("fix") or "")
     config = event.get("config")

@@ -26,12 +26,7 @@ class HomeError(UserError, OSError):
 
 
 def home() -> Path:
-    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute, since runs outlive processes.
-
-    Raises:
-        HomeError: the path begins with `~`, and the home of that user is unknown; or it is relative, and the working
-            directory was removed.
-    """
+    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`; absolute, since runs outlive processes."""
     return _absolute(os.environ.get("LLF_HOME") or "~/.llf")
 
 
@@ -39,10 +34,6 @@ def home_folder(given: Path | str | None) -> Path:
     """`LLF_HOME` as given in a call, or from the environment if None.
 
     It is absolute, since runs outlive the working directory of the process that starts them.
-
-    Raises:
-        HomeError: the path begins with `~`, and the home of that user is unknown; or it is relative, and the working
-            directory was removed.
     """
     return home() if given is None else _absolute(given)
 
@@ -72,11 +63,7 @@ def check_run_id(run_id: str) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, with one path per file. Creating this object does not access the disk.
-
-    Args:
-        path: the folder.
-    """
+    """A run's folder, with one path per file. Creating this object does not access the disk."""
 
     path: Path
 
@@ -224,9 +211,6 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `home_folder`.
     """
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
@@ -239,13 +223,10 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """Open the folder of an existing run, and refuse links to folders elsewhere, which could lead anywhere.
 
     Args:
-        run_id: its id, never a path.
         home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        ValueError: `run_id` is not a valid id.
         FileNotFoundError: there is no such folder, or it is a link; the message has the closest id, if one is similar.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):
@@ -265,7 +246,6 @@ def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[st
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        binned: whether to list the bin.
     """
     try:
         return list_run_folders(home_folder(home) / ("bin" if binned else "runs"))[0]
@@ -278,15 +258,9 @@ def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
 
     Entries that are no runs are returned too, since a view shows them as broken rather than hide them.
 
-    Args:
-        place: the folder.
-
     Returns:
         Names of the run folders, sorted, and thus oldest first; and the reason for each other entry why it is not a
         run, by name.
-
-    Raises:
-        OSError: the folder cannot be listed.
     """
     found, odd = [], {}
     with os.scandir(place) as entries:

@@ -49,11 +49,7 @@ class UntrustedCodeError(UserError, RuntimeError):
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The code as views show it, see `ForeignCode.json`.
-
-        Raises:
-            TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
-        """
+        """The code as views show it, see `ForeignCode.json`."""
         return [*self._found, *(one.json() for one in self.code)]
 
 
@@ -64,7 +60,6 @@ class ForeignCode:
     Attributes:
         owner: what the code belongs to, as the subject of a sentence: `the model data/model`.
         folder: its location; permission is granted per folder.
-        files: Python files by display name.
         references: what `auto_map` names in JSON files, as `file: AutoModel module.Class`; of a config that is not read
             the reason and its hash.
     """
@@ -76,11 +71,7 @@ class ForeignCode:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of file names, contents and references: a permission holds for exactly this version.
-
-        Raises:
-            TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
-        """
+        """Hash of file names, contents and references: a permission holds for exactly this version."""
         digest = hashlib.sha256()
         for name, path in self.files:
             digest.update(f"{name}\0{hashlib.sha256(read_code(path)).hexdigest()}\n".encode("utf-8", "replace"))
@@ -94,9 +85,6 @@ class ForeignCode:
         Returns:
             `owner`, `folder`, `sha256`; `files`, the first `SHOWN_FILES`, each with `name`, `path` and `lines`; `more`,
             the number of others; and `references`, the first `SHOWN_FILES` classes that `auto_map` names.
-
-        Raises:
-            TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
         """
         files = [{"name": name, "path": str(path), "lines": _head(path)} for name, path in self.files[:SHOWN_FILES]]
         return {
@@ -123,10 +111,6 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     Args:
         folder: folder of the model or adapter, or a file in it. A path that does not exist counts as a file.
         name: the user's name for it, shown unless it is the folder; None for none.
-
-    Raises:
-        TooMuchCodeError: there is more code than a person could review.
-        OSError: the folder is not accessible, or a JSON file in it cannot be read.
     """
     folder = folder if folder.is_dir() else folder.parent
     references: list[str] = []
@@ -147,11 +131,7 @@ def code_of_functions(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCo
     The user reads them before a run of somebody else is trained or evaluated again.
 
     Args:
-        folder: the run.
         names: functions named in the config, metrics also as `file.py:function`.
-
-    Raises:
-        TooMuchCodeError: there is more code than a person could review.
     """
     wanted = [folder.code / f"{function_name(name)}.py" for name in names]
     paths = [*python_files(folder.code), *(path for path in wanted if leads_to_file(path))]
@@ -164,11 +144,6 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
     Args:
         folder: the run, possibly created by someone else.
-
-    Raises:
-        TooMuchCodeError: there is more code than a person could review.
-        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: a folder or a JSON file of a model is not accessible.
     """
     from llf_core.config import ConfigError
 
@@ -188,11 +163,6 @@ def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
 
     Returns:
         One entry per folder with code, and one without files per model that is not on this machine yet.
-
-    Raises:
-        TooMuchCodeError: there is more code than a person could review.
-        OSError: a folder or a JSON file of a model is not accessible.
-        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
     """
     from llf_core.config.field_specs import fields
 
@@ -222,21 +192,12 @@ def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
     """Find the code that the user must allow before the run can be trained again; none if it is signed.
 
     Allowing a run signs it. One without code needs no signature.
-
-    Raises:
-        TooMuchCodeError: there is more code than a person could review.
-        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: a folder or a JSON file of a model is not accessible.
     """
     return () if is_signed(folder) else code_of_run(folder)
 
 
 def code_as_json(code: Iterable[ForeignCode]) -> dict[str, Any]:
-    """Code as shown by views: `code`, and the combined hash `sha256` by which the user allows it.
-
-    Raises:
-        TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
-    """
+    """Code as shown by views: `code`, and the combined hash `sha256` by which the user allows it."""
     code = tuple(code)
     return {"sha256": combined_hash(code) if code else "", "code": [one.json() for one in code]}
 
@@ -247,17 +208,11 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
     A run folder from somebody else could otherwise run anything with the user's permissions.
 
     Args:
-        folder: the run.
         trust: True to allow its code; a prefix of the hash that was displayed, of at least 12 characters, to allow
             exactly that code; False or an empty text to allow none.
-        how: the call that allows it, for the message.
 
     Raises:
         UntrustedCodeError: the run was created elsewhere or modified since, and its code would run.
-        TooMuchCodeError: the run was created elsewhere, and has more code than a person could review, or a file of it
-            cannot be read.
-        PluginError: two installed plug-ins declare the same key or name, or one declares its options wrongly.
-        OSError: a folder or a JSON file of a model is not accessible.
     """
     code = code_to_allow(folder)
     if not code or trust is True:
@@ -274,11 +229,7 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
 
 
 def combined_hash(code: Iterable[ForeignCode]) -> str:
-    """One hash of several pieces of code, by which a view hands the user's permission back.
-
-    Raises:
-        TooMuchCodeError: a file cannot be read, or is larger than `code_files.MAX_BYTES`.
-    """
+    """One hash of several pieces of code, by which a view hands the user's permission back."""
     return hashlib.sha256("\n".join(one.sha256 for one in code).encode()).hexdigest()
 
 
@@ -347,11 +298,7 @@ def _is_code_allowed(code: ForeignCode, home: Path) -> bool:
     """Whether the user has allowed this code in its current version, see `allow_code`, so that it may run unasked.
 
     Args:
-        code: the code.
         home: `LLF_HOME`.
-
-    Raises:
-        TooMuchCodeError: a file of the code cannot be read.
     """
     return is_allowed(code.folder, code.sha256, home)
 
@@ -360,13 +307,7 @@ def allow_code(code: ForeignCode, home: Path) -> None:
     """Record that the user allows this code in its current version; changed code needs a new permission.
 
     Args:
-        code: the code.
         home: `LLF_HOME`.
-
-    Raises:
-        PermissionError: this `LLF_HOME` has no key of this user.
-        OSError: the file cannot be written, another process holds the lock, or `LLF_HOME_MODE` is not a mode.
-        TooMuchCodeError: a file of the code cannot be read.
     """
     allow(code.folder, code.sha256, home)
 
@@ -392,13 +333,11 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
     Code that training runs is recorded as allowed, so that views do not ask again.
 
     Args:
-        code: code that would run.
         home: `LLF_HOME`.
         run: run that contains the code; code of a signed run needs no permission. None for code outside a run.
 
     Raises:
         UntrustedCodeError: the code is not allowed.
-        TooMuchCodeError: this is no training process, and a file of the code cannot be read.
     """
     if os.environ.get(VARIABLE) == RUN_VALUE:
         with suppress(OSError, ValueError):
@@ -420,18 +359,11 @@ def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
     allowed, see `may_run`.
 
     Args:
-        folder: folder of the model.
         home: `LLF_HOME`.
-        trust_remote_code: value in the config.
-
-    Returns:
-        False if the config forbids it or there is no code.
 
     Raises:
         UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it, or there is
             more than a person could review.
-        TooMuchCodeError: a file of the code cannot be read in a process that only inspects.
-        OSError: the folder or a JSON file of the model is not accessible.
     """
     if not trust_remote_code:
         return False

@@ -54,13 +54,6 @@ def fixed(value: float, decimals: int) -> str:
     """Format a finite number with a fixed number of decimals, as `numbers.ts` does in the page.
 
     Halves round away from 0, as in JavaScript; Python's own formats round them to even.
-
-    Args:
-        value: the number.
-        decimals: number of decimals.
-
-    Raises:
-        decimal.InvalidOperation: the number is infinite.
     """
     return f"{Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, ALL_DIGITS):,}"
 
@@ -69,13 +62,6 @@ def exponent(value: float, decimals: int) -> str:
     """Format a number in scientific notation without trailing zeros: `5e-5`, `4.2e-4`, `1.2e9`.
 
     Python's own has a padded exponent: `5.0e-05`.
-
-    Args:
-        value: the number, finite.
-        decimals: maximum number of decimals of the mantissa.
-
-    Raises:
-        ValueError: the number is not finite.
     """
     mantissa, power = f"{value:.{decimals}e}".split("e")
     if "." in mantissa:
@@ -99,7 +85,6 @@ def amount_text(amount: float, unit: str) -> str:
 
     Args:
         amount: the value, a share from 0 to 1 if the unit is `%`.
-        unit: unit of the metric.
     """
     return f"{100 * amount:.1f} %" if unit == "%" and math.isfinite(amount) else number(amount)
 
@@ -113,12 +98,7 @@ def count(value: float) -> str:
 
 
 def value(amount: float, form: Form) -> str:
-    """Format a metric as its chart defines, in every view: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`.
-
-    Args:
-        amount: the value.
-        form: number format of the chart.
-    """
+    """Format a metric as its chart defines, in every view: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`."""
     return _WRITERS[form](amount)
 
 
@@ -147,10 +127,6 @@ def duration(seconds: float) -> str:
     """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`: no view shows more than it needs.
 
     A negative duration counts as 0.
-
-    Raises:
-        ValueError: the number is NaN.
-        OverflowError: the number is infinite.
     """
     whole = max(0, round(seconds))
     if whole >= 2 * DAY:

@@ -48,11 +48,7 @@ def as_number(value: object) -> float | None:
 
 
 def encode(record: Mapping[str, object]) -> bytes:
-    """Encode a record as one line of valid JSON, with non-finite numbers as strings, since JSON has none.
-
-    Raises:
-        TypeError: a value is neither JSON nor a numpy or torch scalar.
-    """
+    """Encode a record as one line of valid JSON, with non-finite numbers as strings, since JSON has none."""
     try:
         text = _dumps(dict(record))
     except ValueError:
@@ -98,11 +94,7 @@ def spell_non_finite(value: object) -> Any:
 
 
 class Appender:
-    """An append-only file that is kept open. Several threads and processes may append to the same file.
-
-    Args:
-        path: the file; created on the first append.
-    """
+    """An append-only file that is kept open. Several threads and processes may append to the same file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -115,11 +107,6 @@ class Appender:
 
         While another process writes a line, the file may grow page by page and look incomplete. The kernel serializes
         the writes, so at worst an empty line appears between two complete ones; readers skip it.
-
-        Raises:
-            OSError: its folder does not exist, it is not a regular file or cannot be written, the disk is full, a file
-                size limit was exceeded, or `LLF_HOME_MODE` is not a mode. Earlier records are intact.
-            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         line = encode(record)
         with self._lock:
@@ -149,14 +136,7 @@ def append(path: Path, record: Mapping[str, object], *, named: bool = True) -> N
     """Append one record, without secrets, to a file that is not kept open: for processes that write only now and then.
 
     Args:
-        path: the file.
-        record: the record.
         named: see `redact`; False for texts that a model reads, such as a conversation.
-
-    Raises:
-        OSError: its folder does not exist, it is not a regular file or cannot be written, the disk is full, a file size
-            limit was exceeded, or `LLF_HOME_MODE` is not a mode.
-        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     appender = Appender(path)
     try:
@@ -180,12 +160,7 @@ def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
     Invalid lines are skipped, since a killed writer leaves half a line.
 
     Args:
-        path: the file.
         most: read only this many bytes from the end. Default: all.
-
-    Raises:
-        UnreadableError: it is not a regular file, or the system denies access.
-        OSError: the disk fails, or too many files are open.
     """
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
@@ -211,15 +186,7 @@ class Tail:
         self._head = b""
 
     def pieces(self) -> Iterator[tuple[bytes, bool]]:
-        """Read all new complete lines in chunks of some megabytes, so that a large file needs little memory.
-
-        Yields:
-            See `read`.
-
-        Raises:
-            UnreadableError: it is not a regular file, or the system denies access.
-            OSError: the disk fails, or too many files are open.
-        """
+        """Read all new complete lines in chunks of some megabytes, so that a large file needs little memory."""
         while True:
             data, again = self.read()
             if data or again:
@@ -236,10 +203,6 @@ class Tail:
         Returns:
             The bytes, and whether the file was truncated, replaced or removed since the last read, so that all earlier
             data is invalid.
-
-        Raises:
-            UnreadableError: it is not a regular file, or the system denies access.
-            OSError: the disk fails, or too many files are open.
         """
         try:
             descriptor = open_file(self._path)
@@ -272,9 +235,7 @@ def _whole_lines(descriptor: int, offset: int, size: int, most: int) -> tuple[by
     """The bytes from `offset` to the last newline within the next `most` bytes, and their start.
 
     Args:
-        descriptor: the file.
         offset: start position; moved past a line that is too long.
-        size: file size.
         most: maximum bytes; exceeded if no line ends within them.
     """
     wanted = most

@@ -31,20 +31,12 @@ ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 def kill_run(folder: RunFolder, by: str = "") -> Status:
     """Kill a run through its supervisor, or directly if that is gone, so that no process of it keeps the device.
 
-    Args:
-        folder: the run.
-        by: who requested it.
-
     Returns:
         The new status: `failed`, unless the run had ended before or ended by itself meanwhile.
 
     Raises:
         RuntimeError: the run is on another machine where nothing answers the request, or its status names a process
             that does not belong to it.
-        TimeoutError: a process does not end (for example in a driver call), or another process holds the run's lock.
-        BrokenRunError: the run's status cannot be read.
-        OSError: the request, the status or the event cannot be written, a process belongs to another user, or
-            `LLF_HOME_MODE` is not a mode.
     """
     status = read_status(folder)
     if status.final:
@@ -97,10 +89,6 @@ def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
 
     The process's arguments (supervisor and default trainer) or its variable `LLF_RUN` (any trainer) must name the run's
     folder. False for a process that has ended or that the system does not show to this user.
-
-    Args:
-        process: the process.
-        folder: the run.
     """
     own = os.path.realpath(folder.path)
     try:
@@ -117,15 +105,6 @@ def _kill_group(process: ProcessId, seconds: float = 10.0) -> None:
     """Send SIGKILL to a process, and to its group if it is the leader; wait until it is gone.
 
     Data loader workers, which are in its group, would go on otherwise.
-
-    Args:
-        process: the process.
-        seconds: maximum time to wait.
-
-    Raises:
-        TimeoutError: the process does not end (for example in a driver call).
-        PermissionError: the process belongs to another user.
-        OSError: too many files are open.
     """
     if not process.alive():
         return
@@ -142,13 +121,5 @@ def _kill_group(process: ProcessId, seconds: float = 10.0) -> None:
 
 
 def killed_reason(folder: RunFolder, status: Status) -> str:
-    """The reason of a run that the user killed, with what can be recovered, as views show it beside the state.
-
-    Args:
-        folder: the run.
-        status: its status.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """The reason of a run that the user killed, with what can be recovered, as views show it beside the state."""
     return f"Killed by the user at step {status.step} of {status.total}. {recoverable_message(folder)}"

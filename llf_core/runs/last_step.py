@@ -20,13 +20,6 @@ def last_logged_step(folder: RunFolder, status: Status) -> int:
     """The last step of an attempt according to its status, metrics and checkpoints.
 
     The status alone is up to a heartbeat behind; after a crash it would name an earlier step.
-
-    Args:
-        folder: the run.
-        status: as stored; defines the attempt.
-
-    Raises:
-        OSError: too many files are open.
     """
     steps = [status.step, *Checkpoints(folder).list()[-1:]]
     try:

@@ -28,14 +28,10 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
     from which a later one resumed do not count.
 
     Args:
-        descriptor: the open metrics file.
         names: metrics to search for before the last 64 KiB, in addition to evaluation metrics.
 
     Returns:
         Value by name: every metric in the last 64 KiB, and those of `names` and evaluation metrics in the last 8 MiB.
-
-    Raises:
-        OSError: the file cannot be read.
     """
     found: dict[str, float] = {}
     keys = {name: f'"{name}":'.encode() for name in names}
@@ -57,9 +53,6 @@ def last_loss(folder: RunFolder) -> float | None:
     """The last logged loss of a run, by which lists are sorted; None if there is none or the file cannot be opened.
 
     Only the last 8 MiB are searched. See `latest_values` for runs with several attempts.
-
-    Raises:
-        OSError: the disk fails while the file is read.
     """
     try:
         descriptor = open_file(folder.metrics)
@@ -80,9 +73,6 @@ def last_evaluation(folder: RunFolder) -> dict[str, float]:
     """The values of the last evaluation of a run by name, by which lists are sorted; empty if there is none.
 
     The bounds of intervals are left out. Only the last 8 MiB are searched. See `latest_values` for several attempts.
-
-    Raises:
-        OSError: the disk fails while the file is read.
     """
     try:
         descriptor = open_file(folder.metrics)
@@ -119,10 +109,6 @@ class AttemptStarts:
         """Process a record, while the file is read backwards. Returns False if a later attempt began before its step.
 
         The later attempt repeated that step, so the values of such a record no longer count.
-
-        Args:
-            step: step of the record.
-            attempt: attempt of the record.
         """
         self._first[attempt] = min(step, self._first.get(attempt, step))
         return not any(first < step for other, first in self._first.items() if other > attempt)
@@ -144,17 +130,10 @@ def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = N
     `MAX_RECORD_BYTES`.
 
     Args:
-        descriptor: the open file.
         wanted: called before each chunk of 64 KiB but the last of the file, returns byte strings to search for in it.
             Iteration ends if it returns an empty list. A chunk without any of them yields only its first record, which
             shows its attempt, or all records if the attempt differs from the last record's. None to yield all records;
             what it raises passes through.
-
-    Yields:
-        The objects.
-
-    Raises:
-        OSError: the file cannot be read.
     """
     end = size = os.fstat(descriptor).st_size
     rest = b""  # the end of a line that starts in the previous chunk

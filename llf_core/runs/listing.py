@@ -43,7 +43,6 @@ class Row:
     What is None or empty is unknown.
 
     Attributes:
-        step: last optimizer step.
         total: planned steps; 0 if unknown.
         ended: when the attempt ended; None while it has not.
         heartbeat: when its processes last wrote its status; None if unknown.
@@ -111,14 +110,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SortMetric:
-    """A metric of evaluations by which runs can be sorted.
-
-    Attributes:
-        name: as logged.
-        label: display label.
-        form: number format.
-        better: which values come first.
-    """
+    """A metric of evaluations by which runs can be sorted."""
 
     name: str
     label: str
@@ -131,8 +123,6 @@ class Page:
     """Some of the matching runs, and the number of all.
 
     Attributes:
-        total: number of matching runs.
-        rows: the selected rows.
         reading: number of indexed runs and of all runs, until all are indexed; None once they are, and for a query that
             needs no index.
         metrics: the metrics of evaluations that the indexed runs have, and whose better values are known.
@@ -166,12 +156,8 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     """Read one run for a list, without secrets. Never raises for a broken folder; the row has the reason.
 
     Args:
-        folder: the run.
         curve: whether to read the metrics and to look for weights too; otherwise the row has no curve, losses and key
             metrics, and `weights` is None.
-
-    Raises:
-        OSError: the disk fails while the metrics are read, or too many files are open.
     """
     special = special_file(folder.path)
     if special:
@@ -249,10 +235,6 @@ def free_bytes(given: Path | str | None = None) -> int:
 
     Args:
         given: the folder, in which a `~` at the beginning stands for the user's home; None for `LLF_HOME`.
-
-    Raises:
-        HomeError: the folder cannot be located, see `llf_core.runs.home`.
-        OSError: the disk cannot be examined.
     """
     path = home_folder(given)
     while not path.exists():

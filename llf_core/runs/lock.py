@@ -26,13 +26,7 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
     It waits without a limit. The system releases the lock when its process ends, so that a killed one blocks nobody.
 
     Args:
-        name: name of the resource.
         waiting: message logged once if another process holds the lock.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the lock file cannot be opened or created, the file system has no locks, or `LLF_HOME_MODE` is not a
-            mode.
     """
     descriptor = open_lock(lock_path(home(), name))
     try:
@@ -50,13 +44,6 @@ def lock_path(root: Path, name: str) -> Path:
     """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`, since they share its caches.
 
     Folder and file are created.
-
-    Args:
-        root: `LLF_HOME`.
-        name: name of the resource.
-
-    Raises:
-        OSError: the folder cannot be created.
     """
     folder = root / "locks"
     if not folder.exists():

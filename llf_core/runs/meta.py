@@ -41,7 +41,6 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
     """Change name, tags or note, and increment the revision, by which two views notice that they edit the same run.
 
     Args:
-        folder: the run.
         seen: revision that the change is based on. Default: whichever is current.
         changes: new values of `name`, `tags` and `note`.
 
@@ -51,9 +50,6 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 
     Raises:
         StaleError: the revision has changed; nothing was written.
-        OSError: the file cannot be read or written, another process holds the run's lock, or
-            `LLF_HOME_MODE` is not a mode.
-        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     with locked(folder.status_lock):
         meta = _whole(folder, read_object(folder.meta))
@@ -68,18 +64,9 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
     """Add facts to `env.json`, which launcher and trainer both write; a dict is merged into an existing dict.
 
-    Args:
-        folder: the run.
-        facts: values by key.
-
     Returns:
         All facts, the new ones as they were given. In the file, secrets are replaced, and numbers that are not finite
         are strings.
-
-    Raises:
-        OSError: the file cannot be read or written, another process holds the run's lock, or
-            `LLF_HOME_MODE` is not a mode.
-        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     with locked(folder.status_lock):
         env = {"format": 1, **read_object(folder.env)}

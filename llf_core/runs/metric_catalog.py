@@ -55,13 +55,7 @@ NOTHING_DECLARED: Mapping[str, bool] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class KeyMetric:
-    """A metric that shows the quality of a run.
-
-    Attributes:
-        name: as logged.
-        label: display label.
-        form: number format.
-    """
+    """A metric that shows the quality of a run."""
 
     name: str
     label: str
@@ -96,9 +90,6 @@ def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
     """Key metrics with their last values as JSON: `{"name", "label", "form", "value"}`, evaluation before training.
 
     The sidebar, `llf runs show` and the monitor show the same list.
-
-    Args:
-        values: last values by name, as logged.
     """
     found = []
     for one in key_metrics(values):

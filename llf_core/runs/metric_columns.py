@@ -55,9 +55,6 @@ class Columns:
     def times(self, attempt: int | None = None) -> tuple[Ints, Floats]:
         """Steps and their times, from which the speed of a run is computed.
 
-        Args:
-            attempt: only records of this attempt. Default: all.
-
         Returns:
             Steps `[n]`, int64, and Unix seconds `[n]`, float64; NaN where a record has no time.
         """
@@ -86,9 +83,6 @@ class Columns:
         """Add complete lines of `metrics.jsonl`, so that a view of a live run parses only what is new.
 
         Invalid lines are skipped.
-
-        Returns:
-            Whether they contained a record.
         """
         found = False
         for block in parse_lines(data):
@@ -157,11 +151,7 @@ class _Series:
         return view
 
     def keep(self, holds: Callable[[Ints, NDArray[np.int32]], NDArray[np.bool_]]) -> None:
-        """Remove replaced values.
-
-        Args:
-            holds: returns the mask of values to keep.
-        """
+        """Remove replaced values."""
         held = holds(self._steps[: self._count], self._attempts[: self._count])
         if not held.all():
             for name in ("_steps", "_values", "_attempts"):

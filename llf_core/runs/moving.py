@@ -27,9 +27,6 @@ def move(source: Path, target: Path) -> None:
     Args:
         source: what to move: a file, a folder, or a link, which stays one.
         target: its new path, which must not exist.
-
-    Raises:
-        OSError: the move failed. The source is unchanged, and there is no target.
     """
     try:
         source.rename(target)
@@ -68,10 +65,6 @@ def check_free_space(source: Path, place: Path) -> None:
 
     Args:
         source: a file or folder. Links take no space.
-        place: the folder that it would be copied into.
-
-    Raises:
-        OSError: the disk has too little space; a sentence with the missing bytes. Or a file cannot be examined.
     """
     files = source.rglob("*") if source.is_dir() and not source.is_symlink() else (source,)
     needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
@@ -79,16 +72,7 @@ def check_free_space(source: Path, place: Path) -> None:
 
 
 def check_free_bytes(needed: int, place: Path, what: str) -> None:
-    """Check that a disk has room for some bytes.
-
-    Args:
-        needed: the bytes.
-        place: a folder of the disk.
-        what: what needs them, as the subject of a sentence.
-
-    Raises:
-        OSError: the disk has too little space; a sentence with the missing bytes. Or a file cannot be examined.
-    """
+    """Check that a disk has room for some bytes."""
     disk = shutil.disk_usage(place)
     if needed > disk.free:
         missing, free, total = (" ".join(size(amount)) for amount in (needed - disk.free, disk.free, disk.total))
@@ -105,13 +89,8 @@ def copy_folder(
     """Copy the regular files and folders of a folder. Pipes, sockets and devices are skipped: reading one could block.
 
     Args:
-        source: the folder.
         target: its new path, which must not exist.
         copy: function that copies one file, by its old and new path; what it raises passes through.
-        links: whether to copy links as links; else they are skipped.
-
-    Raises:
-        OSError: something cannot be read or written; what was copied before is left.
     """
     failed: list[OSError] = []
 

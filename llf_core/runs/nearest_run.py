@@ -17,7 +17,6 @@ def nearest_run_hint(text: str, known: Sequence[str], others: Iterable[str] = ()
     """Suggest the run whose id or slug is most similar, as the end of an error message.
 
     Args:
-        text: the user's input.
         known: all ids, oldest first. Of equally similar ones the newest is suggested.
         others: further names that may be meant, such as models.
 

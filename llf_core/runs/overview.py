@@ -46,18 +46,9 @@ def overview(  # noqa: PLR0913 - what it shows
     """Format a run summary as lines `Label  value`, which ends with the commands that the run accepts now.
 
     Args:
-        facts: `Run.summary()`.
-        changed: settings that differ from the defaults.
-        findings: warnings and findings about the run.
         called: abbreviation of the id for commands. Default: the full id.
         width: line width in characters, at least 33, at which values are wrapped. Long words and commands exceed it.
         now: Unix seconds. Default: the current time.
-
-    Returns:
-        The lines.
-
-    Raises:
-        KeyError: `facts` lacks an entry.
     """
     lines: list[str] = []
 

@@ -26,7 +26,6 @@ class Pace(NamedTuple):
     """Where a run is and how fast it goes.
 
     Attributes:
-        step: its newest step.
         per_step: current seconds per step; None if unknown.
     """
 
@@ -41,7 +40,6 @@ def newest_step(status: Status, logged: Sequence[int] | NDArray[np.int64]) -> in
     the one and the loss from the other would show two steps.
 
     Args:
-        status: the run's status.
         logged: `[n]` logged steps of its current attempt, ascending.
     """
     return max(status.step, int(logged[-1])) if status.state in STEPPING_STATES and len(logged) else status.step
@@ -61,9 +59,6 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
 
     Returns:
         Seconds per step, or None if unknown.
-
-    Raises:
-        IndexError: there are fewer times than steps.
     """
     steps, times = steps[-RECENT:], times[-RECENT:]
     made = took = 0.0
@@ -80,12 +75,6 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
 
     None if the run is not training, its speed or number of steps is unknown, or all steps are done: how long the last
     evaluation and saving take is not known.
-
-    Args:
-        state: the run's state.
-        step: current step.
-        total: planned steps.
-        per_step: seconds per step, see `seconds_per_step`.
     """
     if state not in STEPPING_STATES or not 0 <= step < total or per_step is None:
         return None
@@ -96,13 +85,6 @@ def read_pace(folder: RunFolder, status: Status) -> Pace:
     """Newest step and speed of a run, read from the end of its metrics, so that lists stay fast.
 
     Of a run that is not training, or whose metrics cannot be opened, those of its status.
-
-    Args:
-        folder: the run.
-        status: its effective status.
-
-    Raises:
-        OSError: the disk fails while the metrics are read.
     """
     told = Pace(status.step, status.step_seconds)
     if status.state not in STEPPING_STATES:

@@ -32,13 +32,7 @@ NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 @dataclass
 class _Module:
-    """What is known of the modules of one name.
-
-    Attributes:
-        states: for each layer, the texts of its states.
-        parameters: number of parameters.
-        trained: number of trained parameters.
-    """
+    """What is known of the modules of one name."""
 
     states: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     parameters: int = 0
@@ -52,8 +46,6 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
 
     Args:
         rows: `map` of the event `model`, or `rows` of `llf parameters --json`.
-        parameters: number of parameters.
-        trained: number of trained parameters.
 
     Returns:
         `share`, a sentence; `stacks`, a table for each list of layers with its `name`, its `columns` (`module` and
@@ -111,7 +103,6 @@ def share_text(part: int, whole: int) -> str:
     """A share in percent with three digits, such as `2.5 %`; `above 99.9 %` where rounding would say that it is all.
 
     Args:
-        part: number of some.
         whole: number of all, above 0 and below 2^53.
     """
     text = f"{100 * part / whole:.3g}"
@@ -122,7 +113,6 @@ def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
     """Name layers by their runs, since a list of all would be long: `0 to 29`, `3`, `0 to 3, 5 to 8`.
 
     Args:
-        layers: rising numbers.
         limit: maximum number of runs to name, at least 2: of more, the first ones, the last one and the number of
             layers are named. Default: all.
     """

@@ -27,8 +27,6 @@ def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, obje
     """What a run does once all its steps are done, as a sentence for views; empty before that, or after its end.
 
     Args:
-        state: the run's state.
-        step: current step.
         total: planned steps; 0 if unknown.
         phase: the last event `phase` of its attempt; None for none.
     """
@@ -40,11 +38,7 @@ def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, obje
 
 
 def is_after_training(phase: Mapping[str, object]) -> bool:
-    """Whether a `phase` event tells what a run does after its last step.
-
-    Args:
-        phase: the event, perhaps of a run of somebody else.
-    """
+    """Whether a `phase` event tells what a run does after its last step."""
     name = phase.get("name")
     return isinstance(name, str) and name in AFTER_TRAINING
 
@@ -53,12 +47,8 @@ def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
     """Record the start of a phase, which ends the previous one: the monitor shows what a run without steps does.
 
     Args:
-        writer: the attempt's writer.
         name: `environment`: imports; `model`; `data`: preparing examples; `first step`: creating the optimizer, and the
             step; `evaluation` and `saving` after the last step; `predictions`: the result answers the evaluation data.
         what: activity within the phase: `find` the model (download and convert it), later `load` it.
-
-    Raises:
-        OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
     """
     writer.event("phase", name=name, **({"what": what} if what else {}))

@@ -21,9 +21,6 @@ def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
     """A copy of an environment that asks processes for no colors: escape sequences would be unreadable in `log.txt`.
 
     It has `NO_COLOR`, see https://no-color.org, and none of the variables that force colors.
-
-    Args:
-        base: environment variables.
     """
     return {key: value for key, value in base.items() if key not in COLOR_VARIABLES} | {"NO_COLOR": "1"}
 

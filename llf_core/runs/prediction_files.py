@@ -28,7 +28,6 @@ class FinishedPredictions:
     """Predictions of all records of the data.
 
     Attributes:
-        records: number of records.
         predicted: records that have a prediction, and not an error; None until they are scored, and if it is damaged.
     """
 
@@ -44,9 +43,6 @@ def finished_predictions(folder: Path) -> FinishedPredictions | None:
 
     Returns:
         Their numbers; None if there are none, some are missing, or `STATE` is damaged.
-
-    Raises:
-        OSError: too many files are open.
     """
     state = read_object_or_empty(folder / STATE)
     records: Any = state.get("total")

@@ -22,7 +22,6 @@ class ProcessId:
     """Identity of a process that survives reuse of its pid.
 
     Attributes:
-        pid: process id.
         started: start time in Unix seconds, as reported by psutil. Shifts when the system clock is set.
         ticks: on Linux, clock ticks from boot to start, which never shift; None elsewhere.
     """
@@ -36,12 +35,6 @@ class ProcessId:
         """The process that currently has this pid, with its start time.
 
         By both, a later process with the same pid is not mistaken for it.
-
-        Raises:
-            psutil.NoSuchProcess: there is none.
-            psutil.AccessDenied: the system hides it.
-            ValueError: the pid is negative.
-            OSError: too many files are open.
         """
         return cls(pid, psutil.Process(pid).create_time(), _start_ticks(pid))
 
@@ -50,9 +43,6 @@ class ProcessId:
         """The current process.
 
         Trainer and supervisor store it in the run's status.
-
-        Raises:
-            OSError: too many files are open.
         """
         return cls.of(os.getpid())
 
@@ -78,9 +68,6 @@ class ProcessId:
         """Whether this process still runs on this machine; a zombie does not count, since it computes nothing.
 
         A process of another user that the system hides counts, so that nobody takes over its run.
-
-        Raises:
-            OSError: too many files are open.
         """
         try:
             process = psutil.Process(self.pid)
@@ -112,11 +99,7 @@ def host() -> str:
 
 @cache
 def boot_id() -> str:
-    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:

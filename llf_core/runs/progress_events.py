@@ -27,7 +27,6 @@ class ProgressEvents:
 
         Args:
             writer: the attempt's writer; None disables events.
-            what: name of the operation, for which the monitor has a label.
             of: total number of items, if known.
             more: further fields of every event.
         """
@@ -37,16 +36,7 @@ class ProgressEvents:
         self._has_written = False
 
     def __call__(self, rows: int, **more: object) -> bool:
-        """Report the number of completed items. Returns True if an event was due.
-
-        Args:
-            rows: completed items.
-            more: further fields of the event.
-
-        Raises:
-            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
-            TypeError: a field is neither JSON nor a numpy or torch scalar.
-        """
+        """Report the number of completed items. Returns True if an event was due."""
         now = time.monotonic()
         if now < self._next and not (self._has_written and rows == self.of):
             return False

@@ -23,11 +23,7 @@ LINE_BYTES = 4096  # estimated bytes of a log line
 
 
 class RunReader:
-    """Reads a run incrementally: each call costs only what is new.
-
-    Args:
-        folder: the run.
-    """
+    """Reads a run incrementally: each call costs only what is new."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -39,12 +35,7 @@ class RunReader:
         self._to_skip = {"events": 0, "samples": 0}
 
     def status(self) -> Status:
-        """The effective status, as views show it: `lost` if the processes are gone without a final status.
-
-        Raises:
-            BrokenRunError: there is no readable status.
-            OSError: too many files are open.
-        """
+        """The effective status, as views show it: `lost` if the processes are gone without a final status."""
         return shown_status(self.folder)
 
     def meta(self) -> dict[str, Any]:
@@ -56,10 +47,6 @@ class RunReader:
 
         Returns the same object each time, updated with new lines, since views ask twice a second; a new one after the
         file was replaced or removed. It is empty while there is no file.
-
-        Raises:
-            UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: the disk fails, or too many files are open.
         """
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
@@ -77,10 +64,6 @@ class RunReader:
 
         Of more than `MAX_RECORDS` events or `MAX_NEW_BYTES` bytes, the last ones. Non-finite numbers in `values` are
         floats. Invalid fields are removed, see `event_fields`, and events without a type left out.
-
-        Raises:
-            UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: the disk fails, or too many files are open.
         """
         events = [valid_fields(event) for event in self._new("events", self._events)]
         for event in events:
@@ -96,10 +79,6 @@ class RunReader:
 
         Of more than `MAX_RECORDS` samples or `MAX_NEW_BYTES` bytes, the last ones. Views append them to those that they
         show already.
-
-        Raises:
-            UnreadableError: the file is not a regular file, or the system denies access.
-            OSError: the disk fails, or too many files are open.
         """
         return self._new("samples", self._samples)
 
@@ -108,10 +87,6 @@ class RunReader:
 
         Args:
             lines: maximum number of lines; none if it is not above 0.
-
-        Raises:
-            UnreadableError: it is not a regular file, the system denies access, or the disk fails.
-            OSError: too many files are open.
         """
         return log_tail(self.folder, lines)
 
@@ -143,12 +118,7 @@ def log_tail(folder: RunFolder, lines: int = 20) -> str:
     and 4 MiB in all are read: of very long lines fewer are returned, and the first may lack its beginning.
 
     Args:
-        folder: the run.
         lines: maximum number of lines; none if it is not above 0.
-
-    Raises:
-        UnreadableError: it is not a regular file, the system denies access, or the disk fails.
-        OSError: too many files are open.
     """
     if lines <= 0:
         return ""

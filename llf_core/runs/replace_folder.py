@@ -24,15 +24,8 @@ def replace_folder(new: Path, folder: Path) -> Path | None:
     A process that is killed leaves an earlier folder and the new one complete under `NAME`, `NAME.previous` and
     `NAME.new`; where names can be exchanged, `NAME` is always one of them.
 
-    Args:
-        new: the complete folder, beside the other one.
-        folder: the name that it takes.
-
     Returns:
         The earlier folder, as `NAME.previous` (or `NAME.previous-2`, …); None if there was none, or an empty one.
-
-    Raises:
-        OSError: it cannot be renamed, and both folders have their names as before; or flushing to disk failed.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         new.rename(folder)

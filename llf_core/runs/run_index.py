@@ -101,17 +101,10 @@ class RunIndex:
         """List runs, after a scan of all runs if the query needs their content; see `list_runs`.
 
         Args:
-            offset: number of runs to skip.
-            limit: maximum number of runs to return.
             state: only runs in this state; None for any.
             query: only runs that contain these words; None for all.
             sort: sort order, see `list_runs`.
             is_cancelled: called now and then; True cancels the query; what it raises passes through.
-
-        Raises:
-            ValueError: `sort` is unknown, or the query is too long.
-            QueryCancelledError: `is_cancelled` returned True.
-            OSError: the folder of runs is not accessible, or the disk fails while a run is read.
         """
         run_query = RunQuery(state, query, sort)
         if not run_query.is_unfiltered:
@@ -127,14 +120,10 @@ class RunIndex:
         the rows of the page are read.
 
         Args:
-            offset: number of runs to skip.
-            limit: maximum number of runs to return.
-            query: filter and sort order.
             is_cancelled: see `page`; what it raises passes through.
 
         Raises:
             QueryCancelledError: `is_cancelled` returned True.
-            OSError: the folder of runs is not accessible, or the disk fails while a run is read.
         """
         names = self.names()
         found = names if query.is_unfiltered else self._find(names, query, is_cancelled)
@@ -168,9 +157,6 @@ class RunIndex:
         """The row of a run, read again if its files have changed; that of a run that is gone says so, as broken.
 
         A list that is refreshed every few seconds then reads only runs that train.
-
-        Raises:
-            OSError: the disk fails while its metrics are read, or too many files are open.
         """
         return self._row(name)
 
@@ -182,9 +168,6 @@ class RunIndex:
         """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed.
 
         The server asks for them at every refresh of the sidebar.
-
-        Raises:
-            OSError: the folder of runs is not accessible.
         """
         signature = _signature(self._runs)
         known = self._names
@@ -332,11 +315,7 @@ class RunIndex:
         return sorted(found, key=lambda one: order(one[1]))
 
     def _find(self, names: tuple[str, ...], query: RunQuery, is_cancelled: Callable[[], bool]) -> tuple[str, ...]:
-        """Ids that match a query, in order; cached until an entry changes.
-
-        Raises:
-            QueryCancelledError: `is_cancelled` returned True.
-        """
+        """Ids that match a query, in order; cached until an entry changes."""
         search, state = query.search, query.state
         key = (search.words, search.first, state, query.sort)
         with self._lock:
@@ -397,8 +376,6 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        offset: number of runs to skip.
-        limit: maximum number of runs to return.
         state: only runs in this state, `lost` and `broken` included; None for any.
         query: only runs that contain these words, see `Search`; None for all.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
@@ -407,11 +384,6 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
     Returns:
         The page, without rows if there is no run yet. Entries of the folder that are no runs come last, as `broken`.
-
-    Raises:
-        ValueError: `sort` is unknown, or the query has too many words or characters.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder of runs is not accessible, or the disk fails while a run is read.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
 
@@ -423,10 +395,6 @@ def active_runs(home: Path | str | None = None) -> list[Row]:
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder of runs is not accessible, or too many files are open.
     """
     index = RunIndex(home)
     rows = (listing.read_row(index.folder(name), curve=False) for name in reversed(index.names()))

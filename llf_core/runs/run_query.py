@@ -21,11 +21,7 @@ class Entry:
 
     Attributes:
         text: `searched_text` of its row.
-        state: effective state.
-        name: name in lower case.
         order: sort key by loss.
-        output: whether it has a result.
-        evaluated: last values of the metrics of its evaluations, by name.
         directions: of these metrics, whether a higher value is better; those that nothing declares are missing.
     """
 

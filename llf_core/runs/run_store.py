@@ -60,11 +60,7 @@ class SyncedState:
     """A complete state of a run at a place.
 
     Attributes:
-        number: its number; later ones are higher.
-        run: id of the run.
-        attempt: attempt that wrote it.
         step: step of its newest checkpoint; 0 without one.
-        host: machine that wrote it.
         files: size in bytes and SHA-256 of each file, by its path below the run's folder.
     """
 
@@ -119,22 +115,14 @@ class RunStore:
         self._hashes: dict[tuple[int, int, int, int], str] = {}
 
     def states(self) -> list[SyncedState]:
-        """The complete states, the newest first: all of their files are there with their sizes.
-
-        Raises:
-            SyncError: the place cannot be read.
-        """
+        """The complete states, the newest first: all of their files are there with their sizes."""
         with _told(self.url, "cannot be read"):
             sizes = self._sizes()
             found = [self._read_state(number) for number in sorted(self._numbers(), reverse=True)]
         return [one for one in found if one and all(sizes.get(sha) == size for size, sha in one.files.values())]
 
     def is_begun(self) -> bool:
-        """Whether any state was written here, complete or not.
-
-        Raises:
-            SyncError: the place cannot be read.
-        """
+        """Whether any state was written here, complete or not."""
         with _told(self.url, "cannot be read"):
             return bool(self._numbers())
 
@@ -144,13 +132,8 @@ class RunStore:
         Then states are removed except this one and the newest of an earlier checkpoint, with contents that no state
         names.
 
-        Args:
-            run: the run; it may be training.
-            attempt: its attempt.
-
         Raises:
             TakenOverError: a later attempt has written a state.
-            SyncError: the place cannot be read or written.
         """
         before = self.states()
         if before and before[0].attempt > attempt:
@@ -183,11 +166,7 @@ class RunStore:
         return Sent(state, count, sent)
 
     def beat(self, now: Status) -> None:
-        """Write which machine trains the run, and that it does at this moment.
-
-        Raises:
-            SyncError: the place cannot be written.
-        """
+        """Write which machine trains the run, and that it does at this moment."""
         processes = [one.json() for one in (now.supervisor_process, now.trainer) if one is not None]
         fields = {"host": host(), "boot_id": boot_id(), "state": now.state, "time": time.time(), "step": now.step}
         with _told(self.url, "cannot be written"):
@@ -197,11 +176,7 @@ class RunStore:
             )
 
     def training_message(self) -> str:
-        """Which machine trains the run at this moment, as a sentence with what to do; empty if none does.
-
-        Raises:
-            SyncError: the place cannot be read.
-        """
+        """Which machine trains the run at this moment, as a sentence with what to do; empty if none does."""
         with _told(self.url, "cannot be read"):
             self._files.invalidate_cache()
             try:
@@ -216,7 +191,6 @@ class RunStore:
         Raises:
             TornError: a file is missing, or its content differs.
             SyncError: the place cannot be read.
-            OSError: the disk is full.
         """
         done, total = 0, sum(size for size, _ in state.files.values())
         for name, (size, sha) in state.files.items():
@@ -342,11 +316,7 @@ def check_writable(place: str) -> None:
 
 
 def runs_at(place: str) -> list[str]:
-    """Ids of the runs below a place, to name them where a run was meant.
-
-    Raises:
-        SyncError: the place cannot be read.
-    """
+    """Ids of the runs below a place, to name them where a run was meant."""
     files, path = open_place(place)
     with _told(place, "cannot be read"):
         try:

@@ -26,13 +26,9 @@ def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | No
     whose curves speak against its result.
 
     Args:
-        rows: the runs.
         known: ids of all runs, to abbreviate ids unambiguously.
         width: line width in characters. Names are shortened in the middle; lines may still exceed it.
         now: Unix seconds. Default: the current time.
-
-    Returns:
-        The lines.
     """
     moment = time.time() if now is None else now
     cells = [HEAD, *(_cells(row, known, moment) for row in rows)]
@@ -68,10 +64,6 @@ def age(seconds: float) -> str:
 
     Args:
         seconds: the age; a negative one counts as 0, since clocks of machines differ.
-
-    Raises:
-        ValueError: the age is NaN.
-        OverflowError: the age is infinite.
     """
     whole = max(0, int(seconds))
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
@@ -84,7 +76,6 @@ def middle_cut(text: str, width: int) -> str:
     """Shorten a text in the middle with `…`, since names differ at their ends.
 
     Args:
-        text: the text.
         width: maximum number of characters, at least 1.
     """
     if len(text) <= width:
@@ -97,7 +88,6 @@ def _end_cut(text: str, width: int) -> str:
     """Put a text on one line, shortened at the end with `…`, since the cause of a failure comes first.
 
     Args:
-        text: the text.
         width: maximum number of characters, at least 1.
     """
     first = " ".join(text.split())

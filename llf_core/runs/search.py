@@ -46,9 +46,7 @@ class Search:
         """Whether one of the words matches a run, by its cached text: thousands are searched at each key press.
 
         Args:
-            word: one of `words`.
             text: `searched_text` of its row.
-            run_id: its id.
         """
         return word in text or (word == self.first and run_id.startswith(word))
 

@@ -21,10 +21,6 @@ def shown_status(folder: RunFolder) -> Status:
 
     A run that waits in the queue is `queued`. A lost run, whose processes could not write a reason, has the one that
     was kept elsewhere (`final_status`), or a sentence with its last step and what can be recovered.
-
-    Raises:
-        BrokenRunError: there is no readable status.
-        OSError: too many files are open.
     """
     status = effective_status(read_status(folder))
     if status.mirror is not None:  # what its host says

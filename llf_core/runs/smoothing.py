@@ -65,7 +65,6 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
 
     Raises:
         ValueError: `window` is not greater than 0, or `steps` or `values` have texts that are no numbers.
-        IndexError: there are fewer steps than values.
     """
     if not window > 0:
         raise ValueError(f"window is {window}. Expected an integer above 0.")

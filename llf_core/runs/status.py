@@ -43,7 +43,6 @@ class Status:
     Attributes:
         format: version of the file's format.
         state: one of `STATES`; in an effective status also `lost`, in a shown one also `queued`.
-        step: last optimizer step.
         total: planned steps; 0 before they are known.
         pid: process id of the trainer; None before it was started.
         started: start time of the trainer's process; None before it was started.
@@ -56,7 +55,6 @@ class Status:
         finding: what its curves say against the result of a finished run, in sentences; None if nothing.
         attempt: number of the attempt, from 1.
         supervisor: process of the supervisor, see `ProcessId.json`; None before it has registered itself.
-        created: when the run was created.
         ended: when the attempt ended; None while it has not.
         device: device of the trainer; None before it was chosen.
         step_seconds: duration of the last step in seconds; None before the first.
@@ -112,11 +110,7 @@ class Status:
 
     @property
     def is_on_this_host(self) -> bool:
-        """Whether its processes belong to this machine and boot, so that their pids are valid.
-
-        Raises:
-            OSError: too many files are open.
-        """
+        """Whether its processes belong to this machine and boot, so that their pids are valid."""
         return self.host == host() and self.boot_id == boot_id()
 
     def json(self) -> dict[str, object]:
@@ -156,10 +150,6 @@ def read_status(folder: RunFolder) -> Status:
     """Read `status.json` as stored: a run without live processes is not reported as `lost`.
 
     Invalid fields are replaced by their defaults, so that one of them does not hide the run; unknown ones are left out.
-
-    Raises:
-        BrokenRunError: the file is missing, unreadable or invalid, or has another format than 1.
-        OSError: too many files are open.
     """
     try:
         value = json_value(read_bytes(folder.status))
@@ -203,11 +193,7 @@ def effective_status(status: Status, now: float | None = None) -> Status:
     itself, the run counts as live for `START_SECONDS`. Both durations are choices of this project.
 
     Args:
-        status: as stored.
         now: Unix seconds. Default: the current time.
-
-    Raises:
-        OSError: too many files are open.
     """
     now = time.time() if now is None else now
     if status.mirror is not None:
@@ -247,12 +233,7 @@ def _mirrored(status: Status, mirror: Mapping[str, object], now: float) -> Statu
 
 
 def is_never_started(folder: RunFolder, status: Status) -> bool:
-    """Whether an attempt ended before its disk could store any process id: its status would be `created` forever.
-
-    Args:
-        folder: the run.
-        status: as stored.
-    """
+    """Whether an attempt ended before its disk could store any process id: its status would be `created` forever."""
     unnamed = not status.final and status.trainer is None and status.supervisor_process is None
     return unnamed and kept_reason(folder, status.attempt) is not None
 
@@ -264,9 +245,6 @@ def first_status(now: float) -> dict[str, object]:
 
     Args:
         now: Unix seconds.
-
-    Raises:
-        OSError: too many files are open.
     """
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 
@@ -293,19 +271,8 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
     resets it.
 
     Args:
-        folder: the run.
         of_attempt: the caller's attempt; if a later one has started, nothing is changed. None to change it in any case.
         changes: fields by name, in which secrets are replaced. A final `state` also sets `ended`.
-
-    Returns:
-        The status after the call.
-
-    Raises:
-        TypeError: a field is unknown, or a value is neither JSON nor a numpy or torch scalar.
-        ValueError: `state` is none of `STATES`.
-        BrokenRunError: there is no readable status.
-        OSError: the file cannot be written, as on a full disk (for a final state, the run's reserve was used first),
-            the run's lock is not a regular file or another process holds it, or `LLF_HOME_MODE` is not a mode.
     """
     check_fields(changes)
     with locked(folder.status_lock):
@@ -338,20 +305,9 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
     This is the only way out of a final state. The caller starts the processes. The last attempt's reason is no longer
     kept elsewhere (`final_status`), and a missing reserve is made again.
 
-    Args:
-        folder: the run.
-        attempt: number of the attempt: one more than that of the last.
-        step: step at which it continues. Default: where the last attempt ended.
-
-    Returns:
-        The new status.
-
     Raises:
         RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process
             has started this attempt first.
-        BrokenRunError: there is no readable status.
-        OSError: the file cannot be written, as on a full disk, the run's lock is not a regular file or another process
-            holds it, or `LLF_HOME_MODE` is not a mode.
     """
     with locked(folder.status_lock):
         old = read_status(folder)
@@ -404,9 +360,6 @@ def give_back_reserve(folder: RunFolder) -> bool:
 
     Returns:
         Whether it existed, so that another write may succeed.
-
-    Raises:
-        OSError: it cannot be removed.
     """
     try:
         os.unlink(folder.reserve)  # noqa: PTH108 - tells whether this call removed it

@@ -32,9 +32,6 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
 
     Types and ranges are checked, since a checkpoint may come from somebody else. What is missing counts as not stored.
 
-    Args:
-        checkpoint: folder of the checkpoint.
-
     Returns:
         `seen` (tokens processed and trained on), `threads`, `processes`; batch sizes after out-of-memory retries:
         `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; `held`, the active live changes;
@@ -43,7 +40,6 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CountersError: the file is missing or cannot be read, is no JSON object, or a value has another type or is out
             of range.
-        OSError: too many files are open.
     """
     name = f"{checkpoint.name}/{COUNTERS}"
     try:
@@ -62,11 +58,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """Step of a checkpoint folder `checkpoint-N`, as transformers names it, for callers that have only its path.
-
-    Raises:
-        ValueError: what follows the last `-` of the name is no integer.
-    """
+    """Step of a checkpoint folder `checkpoint-N`, as transformers names it, for callers that have only its path."""
     return int(Path(checkpoint).name.rpartition("-")[2])
 
 

@@ -29,7 +29,6 @@ def line(series: Series, name: str) -> Line:
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
-        name: metric, as logged.
 
     Returns:
         Steps `[n]`, int64, and values `[n]`, float64; empty arrays if nothing was logged.
@@ -44,7 +43,6 @@ def last(series: Series, name: str) -> float | None:
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
-        name: metric, as logged.
     """
     _, values = line(series, name)
     return float(values[-1]) if values.size else None
@@ -55,7 +53,6 @@ def first(series: Series, name: str) -> float | None:
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
-        name: metric, as logged.
     """
     _, values = line(series, name)
     return float(values[0]) if values.size else None
@@ -87,7 +84,6 @@ def median(series: Series, name: str) -> float | None:
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
-        name: metric, as logged.
     """
     _, values = line(series, name)
     finite = values[np.isfinite(values)]
@@ -99,7 +95,6 @@ def highest(series: Series, name: str) -> float | None:
 
     Args:
         series: what the run logged: steps `[n]` and values `[n]` by name.
-        name: metric, as logged.
     """
     _, values = line(series, name)
     finite = values[np.isfinite(values)]
@@ -131,10 +126,6 @@ def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
 
     Returns:
         Smoothed values `[n]` by name, aligned with the series of that name.
-
-    Raises:
-        ValueError: `window` is negative.
-        IndexError: a series has fewer steps than values.
     """
     names = {name for one in logged_charts(series) for name in one.lines} & series.keys()
     return {name: smooth(*series[name], window) if window else series[name][1] for name in names}

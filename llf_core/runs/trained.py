@@ -23,16 +23,12 @@ def trained_json(
     """What a run trains, for a view.
 
     Args:
-        folder: the run.
         event: its last event `model`; None before the model is loaded.
         config: its `run_config`; None to load it.
 
     Returns:
         `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if it is not known.
         `servers` is None too for a run that has ended without a result or a checkpoint, which no server can load.
-
-    Raises:
-        OSError: too many files are open.
     """
     from llf_core.config.adapter_servers import named_type, servers_of_run
 

@@ -73,7 +73,6 @@ def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
     Code that the user has read and allowed once runs again without asking.
 
     Args:
-        folder: location of the code.
         sha256: hash of the code, see `llf_core.runs.foreign_code`.
         home: `LLF_HOME`.
     """
@@ -86,13 +85,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
     The list is signed with this home's key: one that somebody else packed allows nothing.
 
     Args:
-        folder: location of the code.
-        sha256: hash of the code that the user was shown.
         home: `LLF_HOME`.
-
-    Raises:
-        PermissionError: this `LLF_HOME` has no key of this user.
-        OSError: the file cannot be written, another process holds the lock, or `LLF_HOME_MODE` is not a mode.
     """
     home.mkdir(parents=True, exist_ok=True)
     key = _key(home, make=True)

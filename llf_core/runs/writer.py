@@ -31,7 +31,6 @@ class RunWriter:
     """Appends metrics, events and samples, and updates the status. All methods are thread-safe.
 
     Args:
-        folder: the run.
         attempt: the writer's attempt. Once a later attempt has started, its status updates are ignored.
     """
 
@@ -52,13 +51,7 @@ class RunWriter:
         """Append the metrics of a step, from which all charts are drawn.
 
         Args:
-            step: optimizer step.
             values: numbers by name; non-finite ones are stored as the texts `NaN`, `Infinity` and `-Infinity`.
-
-        Raises:
-            OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
-                are intact.
-            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
@@ -66,14 +59,8 @@ class RunWriter:
         """Append one event, without secrets: what the monitor lists besides the curves.
 
         Args:
-            type: type of the event.
             fields: its fields, as JSON; numbers that are not finite are stored as texts. `v`, `time` and `attempt`
                 replace those of the record.
-
-        Raises:
-            OSError: the file cannot be written, as on a full disk (for final events (`state`, `error`, `answer`) the
-                reserve was used first), or `LLF_HOME_MODE` is not a mode.
-            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
@@ -88,10 +75,6 @@ class RunWriter:
 
         Args:
             key: config key or name of what it is about.
-            message: a sentence.
-
-        Raises:
-            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
         """
         self.event("warning", key=key, message=message)
         logger.info(message)
@@ -103,11 +86,6 @@ class RunWriter:
             fields: `step`; `kind`, `answer` for a response to a sample prompt, or `completion` for one that a stage
                 learns from; `prompt` and `text`; `of` an answer, the model that gave it (`base` or `tuned`); of a
                 completion `reward` and `rewards`, the latter by function.
-
-        Raises:
-            OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
-                are intact.
-            TypeError: a value is neither JSON nor a numpy or torch scalar.
         """
         self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
 
@@ -115,15 +93,9 @@ class RunWriter:
         """Append the losses of the examples of a step, by which the view Examples finds wrong and useless data.
 
         Args:
-            step: optimizer step.
             numbers: `[examples]`, `number` of each in the prepared training set.
             losses: `[examples]`, summed loss of each in nats; its mean over the tokens is stored with five digits.
             tokens: `[examples]`, number of trained tokens of each.
-
-        Raises:
-            ValueError: `numbers`, `losses` and `tokens` differ in length; nothing is written.
-            OSError: the file cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode. Earlier records
-                are intact.
         """
         several = zip(numbers, losses, tokens, strict=True)
         means = [float(f"{loss / max(count, 1):.5g}") for _, loss, count in several]
@@ -134,13 +106,6 @@ class RunWriter:
         """Change fields of the status: a new state at once, other fields with the next heartbeat, to spare the disk.
 
         Without a heartbeat (`start_heartbeat`) every field is written at once.
-
-        Raises:
-            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
-                `LLF_HOME_MODE` is not a mode, and the change could not wait.
-            BrokenRunError: there is no readable status, and the change could not wait.
-            TypeError: a field is unknown, or a value is neither JSON nor a numpy or torch scalar.
-            ValueError: `state` is none of `status.STATES`.
         """
         statuses.check_fields(changes)
         with self._lock:
@@ -155,11 +120,6 @@ class RunWriter:
 
         Returns:
             The status in the file after the call; unchanged if a later attempt has begun.
-
-        Raises:
-            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
-                `LLF_HOME_MODE` is not a mode; the changes stay pending.
-            BrokenRunError: there is no readable status; the changes are lost.
         """
         with self._flushing:
             with self._lock:
@@ -182,9 +142,6 @@ class RunWriter:
 
         Raises:
             RuntimeError: a later attempt has started.
-            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
-                `LLF_HOME_MODE` is not a mode.
-            BrokenRunError: there is no readable status.
         """
         own = ProcessId.own()
         self._changes |= {"pid": own.pid, "started": own.started, "ticks": own.ticks}
@@ -196,13 +153,7 @@ class RunWriter:
         self._thread.start()
 
     def stop_heartbeat(self) -> None:
-        """Write what is pending, and end the heartbeat: another process of this attempt takes over.
-
-        Raises:
-            OSError: the file cannot be written, as on a full disk, another process holds the run's lock, or
-                `LLF_HOME_MODE` is not a mode.
-            BrokenRunError: there is no readable status.
-        """
+        """Write what is pending, and end the heartbeat: another process of this attempt takes over."""
         self._end_thread()
         self.flush()
 
@@ -235,10 +186,6 @@ class RunWriter:
 
         Raises:
             ValueError: the state is not final; nothing is done.
-            OSError: the status cannot be written, as on a full disk whose reserve is used up, another process holds the
-                run's lock, or `LLF_HOME_MODE` is not a mode. The reason is kept in memory if that is possible, see
-                `final_status`.
-            BrokenRunError: there is no readable status.
         """
         if state not in FINAL:
             raise ValueError(f"A run cannot end as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
@@ -318,17 +265,6 @@ def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) ->
     """Append one event to a run that this process does not train; see `RunWriter.event`.
 
     The launcher records what it did to the run in this way, for example that it was resumed.
-
-    Args:
-        folder: the run.
-        attempt: number of the attempt.
-        type: type of the event.
-        fields: see `RunWriter.event`.
-
-    Raises:
-        OSError: the file cannot be written, as on a full disk (for final events (`state`, `error`, `answer`) the
-            reserve was used first), or `LLF_HOME_MODE` is not a mode.
-        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     writer = RunWriter(folder, attempt)
     try:

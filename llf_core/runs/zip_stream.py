@@ -23,13 +23,6 @@ def files_below(root: Path) -> list[Path]:
 
     Each file is opened once, because an error can be reported only before a download begins. Folders that cannot be
     listed are skipped. A folder that is a link or does not exist has none.
-
-    Args:
-        root: the folder.
-
-    Raises:
-        OSError: a file cannot be opened.
-        UnreadableError: a file is not a regular one any more, or the system denies access.
     """
     if root.is_symlink():
         return []
@@ -53,16 +46,11 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
     """Bytes of an uncompressed zip, since weights hardly compress. Neither memory nor disk has to hold all of it.
 
     Args:
-        root: folder of the files.
         files: files to include, see `files_below`.
         top: name of the only folder in the archive; its files have the paths that they have below `root`.
 
     Yields:
         The bytes in order, about 1 MiB at a time.
-
-    Raises:
-        OSError: a file cannot be read.
-        UnreadableError: a file is not a regular one any more, or the system denies access.
     """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:

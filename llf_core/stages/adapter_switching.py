@@ -19,14 +19,11 @@ def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mappi
     """Add a frozen adapter to a PEFT model, so that reference or reward model need no second copy of the base weights.
 
     Args:
-        model: a PEFT model. From now on it saves the trained adapter only.
-        name: of the new adapter.
         settings: its `PeftConfig`; set to inference mode.
         weights: its weights by the names that PEFT saves them under, each of the shape of its layer.
 
     Raises:
         ValueError: the adapter has weights for which the model has no layer, or PEFT refuses its config.
-        RuntimeError: weights have another shape than the model's layers.
     """
     from peft import set_peft_model_state_dict
 
@@ -57,11 +54,7 @@ def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     Afterwards the trained adapter is active again, with `requires_grad` of all parameters as before.
 
     Args:
-        model: a PEFT model.
         name: of an adapter; None disables all.
-
-    Raises:
-        ValueError: the model has no adapter of this name.
     """
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

@@ -14,7 +14,6 @@ class AugmentedDataset:
     """Map-style data set that adds columns to each example of another, without copying that one.
 
     Attributes:
-        examples: the other data set.
         extra_columns: returns the added columns of the example at an index.
     """
 

@@ -30,26 +30,13 @@ def load_auxiliary(
     """Load a frozen model that reads the same batches as the trained one: a reference model or a teacher.
 
     Args:
-        context: the training context.
         what: config key that names the model, for messages. Without a value it is the model that the run starts from,
             whose weights are random with `train_from_scratch`; those of another one are read.
-        name: of the model.
         adapters: merged into it, one after the other; a single one is kept separate if the model is quantized.
         bits: 4 or 8 for a quantized model; None for the precision of the run.
 
     Returns:
         The model in evaluation mode, on the device of the trained one; none of its parameters is trained.
-
-    Raises:
-        ModelError: it cannot be loaded, has another tokenizer, does not support the batches of the trained model, or an
-            adapter does not fit.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError, RuntimeError: memory does not suffice.
-        ConfigError: the name or the number of bits is not valid in a config.
-        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     config = context.config.replace(
         model_name_or_path=name,
@@ -69,21 +56,6 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
     """Load the trained model's initial weights a second time, frozen, as its reference.
 
     Needed by methods that change the weights in place, since their initial state is gone after the first step.
-
-    Args:
-        context: the training context; its model has made no step and has no checkpoint's weights.
-
-    Returns:
-        The model before its first step, in evaluation mode.
-
-    Raises:
-        ModelError: the model or its adapter can no longer be loaded.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError, RuntimeError: memory does not suffice.
-        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same plug-in.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     with torch.random.fork_rng():
         unchanged = load_model(context.source, context.config, context.plan)
@@ -98,17 +70,6 @@ def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: 
     """Freeze an auxiliary model and put it into evaluation mode, patched for the batches of the trained model.
 
     It reads the same batches as the trained model, so it needs the same attention, and no gradients or dropout.
-
-    Args:
-        model: the auxiliary model; changed in place.
-        context: the training context.
-        called: name of the model in messages.
-
-    Returns:
-        `model`.
-
-    Raises:
-        ModelError: it does not support these batches.
     """
     model.requires_grad_(requires_grad=False)
     model.eval()
@@ -118,11 +79,6 @@ def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: 
 
 def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: str) -> None:
     """Patch a model with the fast forward wherever the trained model has it, since both read the same batches.
-
-    Args:
-        model: changed in place.
-        context: the training context.
-        called: name of the model in messages.
 
     Raises:
         ModelError: it does not support these batches.
@@ -138,11 +94,6 @@ def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: st
 
 def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
     """Check that a model has the run's tokenizer: with other ids for the same text its outputs would be meaningless.
-
-    Args:
-        context: the training context.
-        tokenizer: the model's tokenizer.
-        called: name of the model in messages.
 
     Raises:
         ModelError: the vocabularies differ.
@@ -175,12 +126,6 @@ def autocast(context: TrainingContext) -> AbstractContextManager[object]:
     """Context manager: autocast in the precision of the training forward pass.
 
     Log-probabilities of the trained model and of the auxiliary one are then comparable.
-
-    Args:
-        context: the training context; its plan has the device and the precision.
-
-    Returns:
-        The context manager; it does nothing where training uses no autocast.
     """
     plan = context.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

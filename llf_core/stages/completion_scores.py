@@ -66,7 +66,6 @@ class PromptScoring:
 
     Attributes:
         prompts: indices of the prepared examples whose completions can be scored.
-        score: scores completions of these prompts.
     """
 
     prompts: Sequence[int]
@@ -78,15 +77,12 @@ class FunctionScoring:
 
     Attributes:
         indices: prompts that can be scored, as indices of the prepared examples.
-        eval_indices: the same for the evaluation set.
     """
 
     def __init__(self, weighted_sum: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
         """Bind reward functions.
 
         Args:
-            weighted_sum: the functions with their weights.
-            prompts: messages and columns of each prompt, which the functions receive.
             text: converts token ids of a completion to text.
         """
         self.indices, self.eval_indices = prompts.places, prompts.eval_places
@@ -100,7 +96,6 @@ class FunctionScoring:
 
         Raises:
             StopTraining: a function failed, or returned no number.
-            KeyError: a completion is of a prompt that cannot be scored.
         """
         scored = [ScoredCompletion(self._answered(one)) for one in completions]
         for reward in self._weighted_sum.rewards:
@@ -123,24 +118,6 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
     """Load the reward functions of a run, for stages that call them without TRL's trainers.
 
     Their source is executed, and an event warns of prompts that are left out.
-
-    Args:
-        context: the training context; its folder has the sources of the functions.
-
-    Returns:
-        The scoring of the run's prompts.
-
-    Raises:
-        DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
-            reference answers that are missing, or what only TRL provides.
-        RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
-        re.error: `reward_pattern` is not a regular expression.
-        ValueError: the signature of a function cannot be inspected.
-        PluginError: the implementation of a format cannot be used, or two installed packages declare the same plug-in.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is
-            not valid.
     """
     config, stage = context.config, context.config.stage
     limit = stage_of(config).completion_tokens(config, 0)
@@ -159,13 +136,8 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
 def report_left_out(context: TrainingContext, prompts: Prompts) -> None:
     """Warn of prompts that are left out, or refuse them if `stop_on_dropped` is true, as any other unusable record.
 
-    Args:
-        context: the training context.
-        prompts: of the run.
-
     Raises:
         DataError: some are left out, and `stop_on_dropped` is true.
-        OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
     """
     if not prompts.left_out:
         return
@@ -183,16 +155,10 @@ def check_finite(
     """Check that all scores are finite in float32: a single NaN would spread to every parameter in the next step.
 
     Args:
-        scores: of the completions.
-        completions: the completions, for the message.
         text: converts token ids to text; what it raises passes through.
-
-    Returns:
-        `scores`.
 
     Raises:
         StopTraining: a score is NaN, infinite, or beyond the range of float32.
-        ValueError: `scores` and `completions` differ in length.
     """
     for score, one in zip(scores, completions, strict=True):
         if score.total is not None and not abs(score.total) <= LARGEST:
@@ -211,16 +177,7 @@ def _shown(text: str) -> str:
 
 
 def _check_parameters(rewards: Sequence[Reward]) -> None:
-    """Check that no reward function needs a value of TRL's trainers where none of them calls it.
-
-    Args:
-        rewards: the reward functions.
-
-    Raises:
-        DataError: a function needs one.
-        TypeError: a function has no parameter for the answer, or is a coroutine or a generator.
-        ValueError: the signature of a function cannot be inspected.
-    """
+    """Check that no reward function needs a value of TRL's trainers where none of them calls it."""
     for reward in rewards:
         wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
         if wanted:
@@ -235,14 +192,8 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
 
     They are called only once completions are sampled, which takes minutes.
 
-    Args:
-        prompts: of the run.
-        rewards: the reward functions.
-
     Raises:
         DataError: a column is missing, or the reference answers are.
-        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
-        ValueError: the signature of a function cannot be inspected.
     """
     columns = ", ".join(prompts.columns)
     for reward in rewards:
@@ -262,17 +213,8 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
 def last_messages(context: TrainingContext) -> dict[int, str]:
     """Texts by which a person knows the training prompts of a run again: the last message of each.
 
-    Args:
-        context: the training context.
-
     Returns:
         By index of the prepared example; empty if no record can be read as messages.
-
-    Raises:
-        PluginError: the implementation of a format cannot be used, or two installed packages declare the same plug-in.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        OSError: a file of the prompts can no longer be opened, or the folder `LLF_HOME` cannot be located.
     """
     try:
         found = prompts_of(context.config, context.data, (context.folder.path,))

@@ -29,18 +29,7 @@ class KD(LossStage):
     """Knowledge distillation: learns a teacher's next-token distributions on completions, and the completions."""
 
     def __init__(self, context: TrainingContext) -> None:
-        """Load the teacher.
-
-        Raises:
-            ModelError, UntrustedCodeError: see `load_auxiliary`.
-            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
-                not valid.
-            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the teacher is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            MemoryError: memory does not suffice for the teacher.
-        """
+        """Load the teacher."""
         super().__init__(context)
         options = context.config.options(KDOptions)
         self.alpha, self.temperature, self.beta = options.kd_alpha, options.kd_temperature, options.kd_beta
@@ -63,7 +52,6 @@ class KD(LossStage):
         0, KL(student ‖ teacher) for 1, and the generalized Jensen-Shannon divergence between, see `divergence_sum`.
 
         Args:
-            model: see `LossStage.loss_sum`.
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
             record_losses: called with the loss of each document and its tokens, `[examples]` each; None if nobody needs
@@ -71,10 +59,6 @@ class KD(LossStage):
 
         Returns:
             A float32 scalar with a graph.
-
-        Raises:
-            RuntimeError: out of memory, or a label is not in the vocabulary.
-            ValueError: `kd_temperature` or `kd_beta` is out of range, which the config refuses before.
 
         Source:
             arXiv 1503.02531, section 2 (α, T); arXiv 2306.13649, equation 1 (the divergence).

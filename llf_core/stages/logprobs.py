@@ -40,15 +40,11 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
     memory.
 
     Args:
-        model: see `llf_core.acceleration.patching.causal_head.forward`.
         batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs; `predictors`, `targets` and `answers`
             (`[N]`); `ends` (`[completions]`).
 
     Returns:
         Those of the tokens and their sums, see `Answers`; in float32 (float64 for float64), with a graph.
-
-    Raises:
-        RuntimeError: out of memory, or a target is not in the vocabulary.
     """
 
     def objective(hidden: Tensor, head: Head) -> Tensor:

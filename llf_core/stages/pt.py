@@ -37,9 +37,6 @@ class PT(LossStage):
         Returns:
             A float32 scalar with a graph.
 
-        Raises:
-            RuntimeError: out of memory, or a label is not in the vocabulary.
-
         Source:
             transformers' `ForCausalLMLoss`, summed.
         """

@@ -93,18 +93,6 @@ class Reference:
         Args:
             context: the training context; its model has made no step and has no checkpoint's weights.
             collator: creates the function that makes batches, given the arguments of `Collator`.
-
-        Raises:
-            ModelError, UntrustedCodeError: see `reference_policy`.
-            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
-                not valid.
-            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
-                or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            MemoryError: memory does not suffice for the reference model.
-            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
         """
         self._context = context
         self._collate = collator(
@@ -126,21 +114,6 @@ class Reference:
 
         Args:
             examples: the training set or the evaluation set.
-            held_out: whether they are the evaluation set.
-
-        Raises:
-            ModelError: a log-probability is not finite, or the reference model does not exist or fit.
-            DataError: the prepared data is damaged, media of an example are missing, have changed or cannot be decoded,
-                or no token of a batch can be predicted.
-            UntrustedCodeError: Python code of the reference model would run, and the user has not allowed it.
-            OSError: a file of the reference model cannot be read, `LLF_HOME/cache` or the run's events cannot be
-                written, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
-            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes; the first
-                also if a target is not in its vocabulary.
         """
         if not self.precomputed:
             return examples
@@ -251,9 +224,6 @@ class Reference:
 
         Returns:
             `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are neighbours.
-
-        Raises:
-            RuntimeError: out of memory, or a target is not in the vocabulary.
         """
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()
@@ -277,9 +247,6 @@ def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
 
     Args:
         examples: prepared examples, of which `seen` and `rejected_seen` name the media.
-
-    Raises:
-        DataError: the prepared data is damaged.
     """
     texts = (example.get(name) for example in examples for name in ("seen", "rejected_seen"))
     media = (one for text in texts if text for one in stored_media(text)[1])

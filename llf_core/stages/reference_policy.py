@@ -31,8 +31,6 @@ class ReferencePolicy:
     """Reference model that is evaluated in every step.
 
     Attributes:
-        model: the reference model, or the policy with other adapters.
-        is_policy: whether it is the policy, with other adapters.
         adapter: the adapter that is active for the reference; None for none.
     """
 
@@ -57,18 +55,6 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
     Args:
         context: the training context; its model has made no step and has no checkpoint's weights.
         shares: whether the policy may serve as the reference too.
-
-    Raises:
-        ModelError: the model or an adapter does not exist, can no longer be loaded, or does not fit.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError, RuntimeError: memory does not suffice.
-        ValueError, RuntimeError: PEFT does not load the policy's own adapter a second time.
-        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
-            key, or one declares its options wrongly.
-        ConfigError: the name or the number of bits of the reference model is not valid in a config.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     policy: PeftModel = context.model
     if names_reference(context.config):
@@ -82,21 +68,7 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
 
 
 def named_reference(context: TrainingContext) -> PreTrainedModel:
-    """Load the model that the config names as the reference, such as a larger one or that of an earlier run, frozen.
-
-    Args:
-        context: the training context.
-
-    Raises:
-        ModelError: the model or an adapter of it does not exist, or does not fit.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError, RuntimeError: memory does not suffice.
-        PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-        ConfigError: the name or the number of bits of the reference model is not valid in a config.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-    """
+    """Load the model that the config names as the reference, such as a larger one or that of an earlier run, frozen."""
     bits = context.config.get("ref_model_quantization_bit")
     return load_auxiliary(context, "ref_model", model_name(context.config), adapter_names(context.config), bits)
 
@@ -123,9 +95,6 @@ def add_frozen_copy(policy: PeftModel) -> None:
 
     Args:
         policy: a PEFT model whose trained adapter is `DEFAULT_ADAPTER`.
-
-    Raises:
-        ValueError, RuntimeError: PEFT does not load the adapter's own weights again.
     """
     from peft import get_peft_model_state_dict
 

@@ -36,9 +36,6 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
     Returns:
         `[pairs]`.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         Bradley-Terry preferences: arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1 (one pair a
         prompt). Centring: arXiv 2312.09244, equation 2.
@@ -62,9 +59,6 @@ class RM(LossStage):
 
         Args:
             options: the arguments of `llf_core.data.Collator`.
-
-        Raises:
-            RuntimeError: the stage was made without a context.
         """
         return PairCollator(**options, fork=self.context.forks)
 
@@ -91,16 +85,11 @@ class RM(LossStage):
         Args:
             model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
             batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs and `ends` (`[2 * pairs]`).
-            label_smoothing: not used; a rule refuses it.
             record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`, since it is the loss of a
                 pair and not a sum over tokens; None if nobody needs them.
 
         Returns:
             A float32 scalar with a graph.
-
-        Raises:
-            RuntimeError: out of memory.
-            AttributeError: the model has no reward head.
 
         Source:
             arXiv 2203.02155, equation 1.

@@ -40,7 +40,6 @@ def nll_of_batch(
     Args:
         model: a causal language model, perhaps wrapped.
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-        label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
         record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody needs
             them.
         accuracy: counts the tokens that are the most likely ones; None if nobody needs them.
@@ -48,9 +47,6 @@ def nll_of_batch(
     Returns:
         A float32 scalar in nats with a graph: the sum, not the mean, so that the caller can weight by tokens over
         accumulation and ranks. 0 if no token is supervised.
-
-    Raises:
-        RuntimeError: out of memory, or a label is not in the vocabulary.
 
     Source:
         transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7.
@@ -72,19 +68,7 @@ class SFT(LossStage):
     """Supervised fine-tuning: trains on the completions of conversations; prompts are read and have no loss."""
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Choose the loss, and load the reference model of ASFT.
-
-        Raises:
-            ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, or a cache cannot be written.
-            PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-                name or key.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            MemoryError: memory does not suffice for the reference model.
-            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        """
+        """Choose the loss, and load the reference model of ASFT."""
         super().__init__(context)
         options = SFTOptions() if context is None else context.config.options(SFTOptions)
         self.weights = token_weights(options)
@@ -107,16 +91,12 @@ class SFT(LossStage):
         Args:
             model: a causal language model, perhaps wrapped.
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
             record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody
                 needs them.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
             accumulation and ranks.
-
-        Raises:
-            RuntimeError: out of memory, or a label is not in the vocabulary.
 
         Source:
             Plain likelihood: transformers' `ForCausalLMLoss`, summed. ASFT: arXiv 2509.23753, equation 10. The weights:
@@ -160,9 +140,6 @@ class NLLMeasure:
 
     Attributes:
         total: sum of the losses so far in nats, a float32 scalar; the number 0 before the first.
-
-    Args:
-        weights: the weights.
     """
 
     def __init__(self, weights: TokenWeights) -> None:

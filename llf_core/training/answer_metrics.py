@@ -37,9 +37,7 @@ class AnsweredPrompt:
 
     Attributes:
         ids: its token ids.
-        text: the rendered prompt.
         tools: functions that may be called.
-        example: what metrics see of it.
         source: name of its data set in the names of metrics.
     """
 
@@ -56,7 +54,6 @@ class AnswerMetrics:
     The answers are those of an evaluation (`llf_core.evaluation`) of the same weights on the same examples.
 
     Attributes:
-        metrics: the loaded metrics.
         directions: by name of what `measure` may return, whether a higher value is better.
     """
 
@@ -64,17 +61,6 @@ class AnswerMetrics:
         """Read and render the prompts: the first validation examples of each data set, see `first_of_each`.
 
         Those that cannot be rendered or are too long are left out; a warning event says how many.
-
-        Args:
-            context: the training context, with validation data of conversations.
-            metrics: the metrics.
-
-        Raises:
-            PluginError: two packages declare the same name, or an implementation cannot be imported.
-            DataError: a data set cannot be read any more.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
-            OSError: a file can no longer be opened, or the disk is full.
-            MemoryError: out of memory.
         """
         config = context.config
         self.metrics = tuple(metrics)
@@ -96,16 +82,10 @@ class AnswerMetrics:
         Users see with them at each evaluation whether the answers get better, which the loss does not tell. What fails
         is written as a warning, once for each cause, and the run continues.
 
-        Args:
-            step: completed steps, for the warning.
-
         Returns:
             The value of each metric that could be computed, by name, with the bounds of its 95 % interval (see
             `llf_core.metrics.interval`) as `name/low` and `name/high`; with `eval_on_each_dataset` also those of the
             answers of each data set, as `set_name`.
-
-        Raises:
-            OSError: the disk is full, so that the warning cannot be written.
         """
         try:
             answers = self._answers()
@@ -132,7 +112,6 @@ class AnswerMetrics:
         """Value and interval of a metric over all answers, and over those of each data set.
 
         Args:
-            metric: the metric.
             statistics: its sufficient statistics of each answer, `[answers, statistics]`.
         """
         found: dict[str, float] = {}
@@ -208,7 +187,6 @@ def first_of_each(places: Sequence[tuple[int, int]], most: int) -> list[tuple[in
     """The first records of each data set, as many of each, so that a large one does not take the place of others.
 
     Args:
-        places: number of the data set and of the record, of each example in order.
         most: maximum number of records of all data sets together, at least 1; with more data sets each gives one.
 
     Returns:

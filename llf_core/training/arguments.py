@@ -36,19 +36,9 @@ def training_arguments(  # noqa: PLR0913 - what the run's folder and device deci
     distributed run.
 
     Args:
-        config: the run's config.
-        plan: device and precision on this machine.
         folder: the run's folder; checkpoints are saved there, whatever `output_dir` is.
-        evaluates: whether there is an evaluation split.
         resume_from: path of the checkpoint to resume from; None at the start.
         max_steps: last step, for a run whose last step was changed; None for that of the config.
-        kind: the trainer's class of arguments.
-        more: further values of that class.
-
-    Raises:
-        ValueError: transformers refuses a value or a combination of values.
-        PluginError: two plug-ins declare the same key.
-        TypeError: the class has none of `more`.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}

@@ -46,17 +46,10 @@ def check_reloaded(
 
     Args:
         trainer: the trainer after loading the checkpoint, before its first step.
-        counters: counters of the checkpoint.
-        checkpoints: checkpoints of the run.
-        step: step of the checkpoint.
         model_alone: whether only the model was loaded, without auxiliary models that the stage trains.
-
-    Returns:
-        A sentence if the checkpoint has no checksums; else empty.
 
     Raises:
         ModelError: a tensor differs, is missing or was not saved, or the stored checksums are not valid.
-        OSError: too many files are open.
     """
     expected = counters.get(TENSORS)
     name = checkpoints.path(step).name
@@ -87,13 +80,8 @@ def check_archives(checkpoints: Checkpoints, step: int) -> None:
     torch stores checksums (of optimizer, scheduler and RNG state) but does not verify them on loading, so a damaged
     optimizer state would go unnoticed. A checkpoint without such files has nothing to verify.
 
-    Args:
-        checkpoints: checkpoints of the run.
-        step: step of the checkpoint.
-
     Raises:
         ModelError: a part is corrupt, a file of `torch.save` is no zip archive, or one of safetensors has no header.
-        OSError: a file cannot be read.
     """
     folder = checkpoints.path(step)
     for path in sorted(path for pattern in ARCHIVES for path in folder.glob(pattern)):
@@ -126,13 +114,8 @@ def _check_headers(checkpoints: Checkpoints, step: int) -> None:
 def trainer_state(checkpoint: Path) -> TrainerState:
     """Read the Trainer's state of a checkpoint, before the Trainer does, whose errors would not name the file.
 
-    Args:
-        checkpoint: folder of the checkpoint.
-
     Raises:
         ModelError: the file is damaged, or nested more deeply than any state of the Trainer.
-        UnreadableError: it is a link or another kind of file, or larger than `HISTORY_BYTES`.
-        OSError: it cannot be read.
     """
     try:
         return TrainerState(**json_value(read_bytes(checkpoint / TRAINER_STATE, HISTORY_BYTES)))
@@ -146,13 +129,8 @@ def as_damaged(checkpoint: Path, what: str) -> Iterator[None]:
 
     A checkpoint may come from somebody else, and whoever reads a part of it has no name for the whole.
 
-    Args:
-        checkpoint: folder of the checkpoint.
-        what: what is read, as the subject of a sentence.
-
     Raises:
         ModelError: what is read lacks a value, or has one of another type or shape.
-        RuntimeError: out of memory.
     """
     try:
         yield
@@ -164,12 +142,7 @@ def as_damaged(checkpoint: Path, what: str) -> Iterator[None]:
 
 
 def damaged_state(checkpoint: Path, error: Exception) -> ModelError:
-    """The error of a checkpoint whose `trainer_state.json` is not the Trainer's, for whoever reads a part of it.
-
-    Args:
-        checkpoint: folder of the checkpoint.
-        error: what is wrong with the file.
-    """
+    """The error of a checkpoint whose `trainer_state.json` is not the Trainer's, for whoever reads a part of it."""
     return ModelError(f"{checkpoint.name}/{TRAINER_STATE} is damaged: {first_line(error).rstrip('.')}. {WHAT_TO_DO}")
 
 
@@ -184,15 +157,9 @@ def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
 
     Args:
         trainer: the trainer after its last step.
-        checkpoints: checkpoints of the run.
 
     Returns:
         See `check_reloaded`; empty if the run ends with its last weights.
-
-    Raises:
-        ModelError: see `check_reloaded`.
-        CountersError: the counters of the best checkpoint are missing or broken.
-        OSError: too many files are open.
     """
     best = trainer.state.best_model_checkpoint
     if not trainer.args.load_best_model_at_end or not best:

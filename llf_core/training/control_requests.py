@@ -21,11 +21,6 @@ class ControlRequests:
 
     A request is answered when it has had its effect, so one for a checkpoint or a stop waits for the checkpoint.
 
-    Args:
-        folder: the run's folder.
-        writer: the attempt's writer.
-        live_changes: carries out changes of settings and evaluations.
-
     Attributes:
         stop_wanted: whether the run stops after the current step.
     """
@@ -48,13 +43,7 @@ class ControlRequests:
 
         Args:
             control: the Trainer's control object, whose flags are set.
-            step: the step that has ended.
             watched: the sample prompts; None if there are none.
-
-        Raises:
-            OSError: the disk is full.
-            PluginError: two installed packages declare the same stage.
-            BrokenRunError: there is no readable status.
         """
         takers = {
             "stop": self._stop,
@@ -76,28 +65,13 @@ class ControlRequests:
             control.should_save = not self._checkpoints.complete(step)
 
     def answer_checkpoint(self, step: int) -> None:
-        """Answer the requests that waited for the now complete checkpoint: their clients wait for this answer.
-
-        Args:
-            step: step of the checkpoint.
-
-        Raises:
-            OSError: the disk is full.
-        """
+        """Answer the requests that waited for the now complete checkpoint: their clients wait for this answer."""
         for request in self._waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is complete.")
         self._waiting.clear()
 
     def answer_evaluation(self, metrics: dict[str, float], step: int) -> None:
-        """Answer the requests for an evaluation with its result: the mean reward of completions, else the loss.
-
-        Args:
-            metrics: evaluation metrics by name.
-            step: step of the evaluation.
-
-        Raises:
-            OSError: the disk is full.
-        """
+        """Answer the requests for an evaluation with its result: the mean reward of completions, else the loss."""
         what, value = "evaluation loss", metrics.get("eval_loss", math.nan)
         if "eval_reward" in metrics:
             what, value = "mean reward on the evaluation set", metrics["eval_reward"]

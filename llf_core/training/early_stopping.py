@@ -24,7 +24,6 @@ def early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallb
 
     Raises:
         ModelError: the checkpoint's `trainer_state.json` is damaged.
-        OSError: it cannot be read.
     """
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:

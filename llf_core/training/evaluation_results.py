@@ -24,17 +24,10 @@ def evaluation_results(config: RunConfig, state: TrainerState) -> dict[str, floa
 
     They stand beside the weights in `eval_results.json`, where users of LLaMA-Factory look for them.
 
-    Args:
-        config: the run's config.
-        state: of the Trainer, with its log.
-
     Returns:
         By the names of the log: `eval_loss` and so on, and `epoch`. Of a stage with `perplexity` also
         `eval_perplexity`, and `eval_NAME_perplexity` of each data set with a loss of its own; infinite for losses above
         709.78 nats. Empty if these weights were not evaluated.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
 
     Source:
         LLaMA-Factory's `run_pt`: the exponential of the loss, for each data set where each is evaluated.

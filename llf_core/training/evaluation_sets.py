@@ -18,16 +18,9 @@ if TYPE_CHECKING:
 def positions_by_set(config: RunConfig, data: Prepared) -> dict[str, list[int]]:
     """Positions of the evaluation examples of each data set, for `eval_on_each_dataset`.
 
-    Args:
-        config: of the run.
-        data: its data.
-
     Returns:
         By the name of the data set in metrics, see `evaluation_sets`; without data sets of which no example was held
         out. Empty if they are not evaluated one by one.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
     """
     if not config.evaluation.eval_on_each_dataset or no_sets_reason(config) or data.eval is None:
         return {}

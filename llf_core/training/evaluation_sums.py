@@ -39,9 +39,6 @@ class EvaluationSums:
         """Means of the stage's metrics by name, and the differences of two of them; without those that have no value.
 
         Logs of training and of evaluations show them.
-
-        Args:
-            differences: see `LossStage.differences`.
         """
         means = {name: total / count for name, (total, count) in self.measures.items() if count}
         for name, parts in differences.items():
@@ -56,12 +53,6 @@ class EvaluationSums:
         The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.ratio_interval`; there are none
         where too few examples were recorded, and none of a loss that is not finite or not of the recorded examples.
         A stage's own `loss`, such as a mean over the completions that could be scored, counts instead of the other.
-
-        Args:
-            differences: see `LossStage.differences`.
-
-        Raises:
-            ZeroDivisionError: no example has a supervised token.
         """
         found = {"loss": self.loss[0] / self.loss[1]} | self.means(differences)
         accuracy = share_interval(np.array(self.accuracy, float))

@@ -23,8 +23,6 @@ class Failure:
     """Why a run failed.
 
     Attributes:
-        message: what happened, with the value.
-        what_to_do: the next step.
         exit_code: 2 for a config, data or model that the user must change, else 1.
         expected: whether the cause is known; other errors are recorded with their traceback.
     """
@@ -68,17 +66,9 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
     """Explain the cause of a failure and how to fix it, for a user who does not read tracebacks.
 
     Args:
-        error: the error that ended the trainer.
         config: the run's config; None if it could not be read.
         folder: the run. If the disk is full, partial files are removed from it, to make room for the final state. None
             for a process that is none's, such as an evaluation, which has no log.
-
-    Returns:
-        The message and the exit code.
-
-    Raises:
-        OSError: too many files are open.
-        PluginError: two installed packages declare the same plug-in.
     """
     if folder is not None and is_disk_error(error):
         remove_partial_files(folder)

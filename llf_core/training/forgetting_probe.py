@@ -51,13 +51,7 @@ class ForgettingProbe:
     """
 
     def __init__(self, writer: RunWriter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Tokenize the questions.
-
-        Args:
-            writer: the attempt's writer.
-            model: the model in training.
-            tokenizer: its tokenizer, with the run's template.
-        """
+        """Tokenize the questions."""
         self._writer, self._model = writer, model
         self._examples = _probe_examples(tokenizer)
         self._last = -1
@@ -73,9 +67,6 @@ class ForgettingProbe:
         Returns:
             `forgetting/loss` and `forgetting/kl` (with an adapter, and 0 before the first step), in nats per token of
             the answers; NaN if no question has a token in its answer. Empty if nothing was written.
-
-        Raises:
-            OSError: the disk is full.
         """
         if step <= self._last:
             return {}
@@ -128,9 +119,6 @@ def probe_set() -> list[dict[str, str]]:
 
 def _probe_examples(tokenizer: PreTrainedTokenizerBase) -> list[ProbeExample]:
     """Tokenize the questions by the chat template, or as plain text where there is none or it refuses them.
-
-    Args:
-        tokenizer: the model's tokenizer.
 
     Returns:
         The questions of `probe_set` in their order, without those in which question or answer gets no token of its

@@ -25,13 +25,7 @@ class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._is_first = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Release the memory after the first step of this process; the gradients are freed by now.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
-        """
+        """Release the memory after the first step of this process; the gradients are freed by now."""
         del args, state, control
         if self._is_first:
             self._is_first = False

@@ -18,11 +18,7 @@ class GpuLoad:
     """Queries NVIDIA's driver (package nvidia-ml-py) about the run's GPU, which other processes may use too."""
 
     def __init__(self, device: torch.device) -> None:
-        """Select the GPU.
-
-        Args:
-            device: the run's device; devices other than CUDA have no values.
-        """
+        """Select the GPU."""
         self._device = device
         self._next = 0.0
         self._queries: dict[str, Callable[[], float]] = {}

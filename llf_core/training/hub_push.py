@@ -20,15 +20,10 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
     """Where the result of a run is pushed to, checked before the first step.
 
     Args:
-        config: the run's config.
         folder: the run; its name, made fit for a file, is that of the repository without `hub_model_id`.
 
     Returns:
         The destination; None without `push_to_hub`.
-
-    Raises:
-        PushError: `hub_model_id` is not valid, nobody is logged in, the repository is not theirs, the hub does not
-            answer, or its client is not installed.
     """
     training = config.training
     if not training.push_to_hub:
@@ -38,16 +33,5 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
 
 
 def push_result(folder: RunFolder, to: Destination) -> str:
-    """Push `output/` to a hub, where others find it, once the run has finished and its result is safe in its folder.
-
-    Args:
-        folder: the run, with a result.
-        to: from `push_destination`.
-
-    Returns:
-        A sentence about what was done.
-
-    Raises:
-        PushError: the hub refuses the upload or does not answer, or there is no result; what there is stays in the run.
-    """
+    """Push `output/` to a hub, where others find it, once the run has finished and its result is safe in its folder."""
     return f"Pushed the result to {push_folder(folder.output, to, commit_message(['the result', folder.id]))}."

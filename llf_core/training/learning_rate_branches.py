@@ -54,23 +54,8 @@ def train_branches(
         config: the config. Its learning rate decides only the proportions between groups of parameters.
         home: an empty folder for what a trainer writes, which the caller removes.
         rates: the learning rates, at least one.
-        steps: maximum number of steps of a branch. One that diverges is stopped.
         on_step: called after each step with the rate (0 for the untrained model) and the number of steps made; what it
             raises passes through.
-
-    Yields:
-        The branches, in the order of the rates.
-
-    Raises:
-        UserError: model, data or config do not allow a run, or the weights cannot be set back; the message says what to
-            do.
-        OSError: a file cannot be read, or the disk is full.
-        RuntimeError: a device is out of memory, or a library fails.
-        ValueError: the data has no example, or transformers refuses a value or a combination of values.
-        MemoryError: memory does not suffice for the data or the model.
-        ImportError: a package is not installed.
-        re.error: `reward_pattern` is not a regular expression.
-        BadExample: the chat template of the policy cannot render an answer.
     """
     short = config.replace(
         **SETTINGS
@@ -168,12 +153,7 @@ class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
 
 class _Start:
-    """The trained weights, the buffers and the states of method and stage before the first step, in main memory.
-
-    Args:
-        context: the training context.
-        stage: the stage.
-    """
+    """The trained weights, the buffers and the states of method and stage before the first step, in main memory."""
 
     def __init__(self, context: TrainingContext, stage: LossStage | TrainerStage) -> None:
         self._model, self._method, self._stage = context.model, context.method, stage

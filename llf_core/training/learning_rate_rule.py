@@ -33,7 +33,6 @@ class Branch:
     """Losses of one learning rate, and of the untrained model on the same batches.
 
     Attributes:
-        rate: the learning rate.
         losses: loss of each step, at least one; fewer than `untrained` where the branch was stopped because it
             diverged.
         untrained: loss of each batch by the model before its first step.
@@ -72,8 +71,6 @@ class Proposal:
 
     Attributes:
         rate: the proposed learning rate; None if none of them lowers the loss measurably.
-        reason: why, as a sentence.
-        notes: what to know of it, a sentence each.
     """
 
     rate: float | None
@@ -89,7 +86,6 @@ def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
     not above 0, of which there is no multiple to compare with.
 
     Args:
-        losses: loss of each step so far.
         untrained: loss of each batch by the untrained model, at least as many.
     """
     if not all(math.isfinite(loss) for loss in losses):

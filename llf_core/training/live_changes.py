@@ -31,12 +31,7 @@ class LiveChanges:
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter) -> None:
-        """Bind to a run. Call `begin` before the first step.
-
-        Args:
-            folder: the run.
-            writer: the attempt's writer.
-        """
+        """Bind to a run. Call `begin` before the first step."""
         self.held: dict[str, Any] = {}
         self._folder = folder
         self._writer = writer
@@ -52,14 +47,8 @@ class LiveChanges:
         A resumed run continues with what was changed, and repeats later changes at their steps.
 
         Args:
-            trainer: the trainer.
             watched: the sample prompts; None if no completions are sampled.
-            held: changed settings in the checkpoint.
             step: step of the checkpoint; 0 at the start.
-
-        Raises:
-            UnreadableError: the run's events or `replay.json` cannot be read.
-            OSError: too many files are open.
         """
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
@@ -74,15 +63,6 @@ class LiveChanges:
 
         A resumed or replayed run then has the same losses. A change that is not possible now is recorded with the
         reason; the run continues without it.
-
-        Args:
-            step: current step.
-            control: the Trainer's control object.
-
-        Raises:
-            OSError: the disk is full.
-            PluginError: two installed packages declare the same stage.
-            BrokenRunError: there is no readable status.
         """
         due = [change for change in self._plan if change.step == step]
         self._plan = [change for change in self._plan if change.step > step]
@@ -101,19 +81,6 @@ class LiveChanges:
 
         Args:
             changes: new values, see `check_changes`.
-            step: current step.
-            id: id of the request.
-            control: the Trainer's control object.
-
-        Returns:
-            A sentence about what was changed, which answers the request.
-
-        Raises:
-            ValueError: a name is unknown, a value is out of range, or the run cannot make the change now. Nothing was
-                changed.
-            OSError: the disk is full.
-            PluginError: two installed packages declare the same stage.
-            BrokenRunError: there is no readable status.
         """
         checked = check_changes(changes)
         said = self._make(checked, step, control)
@@ -142,9 +109,6 @@ class LiveChanges:
         """Write the learning rates planned from here on as an event, for the monitor's chart of what is to come.
 
         A schedule without a plan, such as one that follows the evaluation loss, gives no event.
-
-        Raises:
-            OSError: the disk is full.
         """
         assert self._trainer is not None  # noqa: S101 - for the type checker
         steps, rates = self._trainer.planned_rates()
@@ -212,18 +176,6 @@ def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     """Active changes of a run that resumes from a checkpoint, including the changed settings of a branch.
 
     Needed before the trainer exists, since `max_steps` is one of its arguments.
-
-    Args:
-        folder: the run.
-        checkpoint: folder of the checkpoint.
-
-    Returns:
-        Values by the name of the setting.
-
-    Raises:
-        CountersError: the counters of the checkpoint are missing, or are not those of LLF.
-        UnreadableError: the events cannot be read.
-        OSError: too many files are open.
     """
     held: dict[str, object] = read_counters(checkpoint).get("held", {})
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

@@ -64,27 +64,9 @@ def load_context(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: 
     The weights are loaded after the data is prepared, so that errors in the data are found before. The process's random
     generators are seeded, and status, phases and facts are written to the run.
 
-    Args:
-        folder: the run's folder.
-        config: the run's config.
-        writer: the attempt's writer.
-        plan: device and precision on this machine.
-
-    Returns:
-        The training context of the attempt.
-
     Raises:
         ModelError: the model, its tokenizer or an adapter does not exist or does not fit, or nothing in it would be
             trained.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        DataError: a data set is missing, empty or of another kind, rows are packed for a model that cannot keep their
-            documents apart, or an example is longer than the model's table of positions.
-        PluginError: the method or a modifier of another package cannot be imported, or two installed packages declare
-            the same plug-in.
-        OSError: a file of the data or the model cannot be read, or the disk is full.
-        MemoryError, RuntimeError: memory does not suffice for the data or the model.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
-        BrokenRunError: there is no readable status.
     """
     logger.info(plan.reason)
     writer.status(device=plan.device)
@@ -229,11 +211,6 @@ def _tell_properties(settings: Mapping[str, object], config: RunConfig, writer: 
 
     Args:
         settings: the model's `config.json`.
-        config: the run's config.
-        writer: the attempt's writer.
-
-    Raises:
-        ModelError: the architecture cannot be trained correctly.
     """
     for told in properties_of(settings, config):
         if told.severity == "error":
@@ -242,11 +219,7 @@ def _tell_properties(settings: Mapping[str, object], config: RunConfig, writer: 
 
 
 def _tell_rope_scaling(source: ModelSource, config: RunConfig, writer: RunWriter) -> None:
-    """Refuse a model whose rotary embeddings cannot be scaled, before its data is prepared; else log the scaling.
-
-    Raises:
-        ModelError: the message says why.
-    """
+    """Refuse a model whose rotary embeddings cannot be scaled, before its data is prepared; else log the scaling."""
     _, scaling = scaled_architecture(source, config)
     if scaling is not None:
         logger.info(

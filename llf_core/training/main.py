@@ -35,12 +35,6 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 finished or stopped, 1 failed, 2 bad config.
-
-    Raises:
-        ValueError: there is not exactly one argument.
-        BrokenRunError: the folder has no readable status.
-        OSError: the disk is full, and so is the reserve.
-        PluginError: two installed packages declare the same plug-in.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     if "TORCHELASTIC_RUN_ID" in os.environ:

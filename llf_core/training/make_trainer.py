@@ -52,29 +52,11 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
     The stage's state is restored first, since the length of its data may depend on it. `progress` gets the trainer.
 
     Args:
-        context: the training context.
-        stage: the stage.
-        progress: the metrics callback.
         checkpoint: checkpoint to resume from; None to start from the beginning.
-        evaluates: create a trainer for evaluation only.
         answers: metrics of generated answers, computed at each evaluation; None for none.
 
     Raises:
-        DataError: the stage cannot train on these examples, or there are too few.
-        ModelError: the reference model does not exist or fit, its log-probabilities are not finite, or a file that the
-            stage has written into the checkpoint is not one of this run.
-        RewardError, TypeError, re.error: a reward function or `reward_pattern` cannot be used.
-        ValueError: transformers or TRL refuse a value or a combination of values.
-        OSError: the checkpoint or `LLF_HOME/cache` cannot be read or written.
         CountersError: the counters of the checkpoint, or the state of the stage in them, are missing or broken.
-        UnreadableError: a file of the run cannot be read.
-        pickle.UnpicklingError: a file that the stage has written into the checkpoint holds more than tensors.
-        RuntimeError, ImportError: the package of a tracker in `report_to` is not installed.
-        PluginError: two installed packages declare the same name or key.
-        ConfigError: the reference model is not valid in a config.
-        UntrustedCodeError, TooMuchCodeError: Python code of the reference model would run, and the user has not allowed
-            it, or could not review it.
-        MemoryError: out of memory.
     """
     folder, config = context.folder, context.config
     callbacks: list[TrainerCallback] = [progress]
@@ -144,14 +126,10 @@ def metric_directions(config: RunConfig, answers: AnswerMetrics | None) -> dict[
     """Which values of the metrics of a run's evaluations are better, as the metrics declare it.
 
     Args:
-        config: of the run.
         answers: metrics of generated answers, whose functions declare it themselves; None for none.
 
     Returns:
         By name without `eval_`, whether a higher value is better.
-
-    Raises:
-        PluginError: two installed packages declare the same name.
     """
     found = evaluation_metrics(config) | ({} if answers is None else answers.directions)
     return {name: better for name, better in found.items() if better is not None}

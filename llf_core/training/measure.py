@@ -56,9 +56,6 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 measured, 1 failed; the reason is printed.
-
-    Raises:
-        ValueError: there is not exactly one argument.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     log_to("stderr")
@@ -83,21 +80,10 @@ def measure(config: RunConfig, home: Path) -> PastRun | None:
     What is being done is printed as JSON lines `{"phase"}`. The process's random generators are seeded.
 
     Args:
-        config: the config.
         home: an empty folder for the run, which the caller removes.
 
     Returns:
         What was added to the table; None if there were too few steps to time.
-
-    Raises:
-        UserError: model, data or config do not allow a run; the message says what to do.
-        OSError: a file cannot be read, or the disk is full.
-        RuntimeError: a device is out of memory, a tracker in `report_to` is not installed, or a library fails.
-        ValueError: the data has no example, or transformers refuses a value or a combination of values.
-        MemoryError: memory does not suffice for the data or the model.
-        ImportError: a package that the config needs is not installed.
-        re.error: `reward_pattern` is not a regular expression.
-        BadExample: the chat template of the policy cannot render an answer.
     """
     short = config.replace(**SETTINGS)
     folder = create_run(short.yaml(defaults=True), "measurement", home)

@@ -41,19 +41,7 @@ def decide_checkpointing(
     decision in its `resolved.yaml`: another one would change its losses in the last bits. An event `memory` is written.
 
     Args:
-        context: the training context with model and data.
         beside: auxiliary models that are trained too; they get the same setting.
-        resumes: whether the run resumes from a checkpoint.
-
-    Returns:
-        The decision and its reason, for `resolved.yaml`.
-
-    Raises:
-        ModelError: it is requested, and the architecture does not support it.
-        UnreadableError, ResolvedError: the run resumes, and its `resolved.yaml` is broken.
-        OSError: `resolved.yaml` cannot be read, or the disk is full.
-        ValueError: the training set has no example, or the architecture refuses to be checkpointed.
-        PluginError: two installed packages declare the same plug-in.
     """
     config = context.config
     batch = config.training.per_device_train_batch_size
@@ -125,13 +113,9 @@ def largest_batch(
 
     Args:
         train: examples, or packed rows; for a stream every example may have `cutoff_len` tokens.
-        batch: examples (or rows) per micro-batch.
         flattens: whether examples are concatenated without padding.
         twice: whether each is joined with the completion of another one, which may be as long as the longest.
         drawn: maximum number of tokens sampled after each example.
-
-    Raises:
-        ValueError: there is no example.
     """
     if isinstance(train, Stream):
         longest = train.capacity + drawn

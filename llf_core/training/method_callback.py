@@ -25,8 +25,6 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
     """Calls `Method.after_step`, and writes `Method.state` into each checkpoint before it counts as complete.
 
     Args:
-        method: the method of the run.
-        checkpoints: of the run.
         resumed: checkpoint to restore the state from; None for a new run.
     """
 
@@ -42,16 +40,6 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
 
         AdaLoRA, for example, continues with the ranks and importances that it had. Nothing happens in a new run, or if
         the checkpoint has no such file.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
-
-        Raises:
-            OSError: the file of the state cannot be read.
-            ModelError: it is damaged, or of another model, see `Method.restore`.
-            RuntimeError: out of memory.
         """
         del args, state, control
         if self._resumed is not None and (self._resumed / FILE).is_file():
@@ -72,16 +60,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
         self._method.after_step(state.global_step + 1, state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Write the method's state, with which a resumed run continues, as `method.safetensors`, if it has one.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
-
-        Raises:
-            OSError, SafetensorError: the disk is full or cannot be written.
-        """
+        """Write the method's state, with which a resumed run continues, as `method.safetensors`, if it has one."""
         del args, control
         if found := self._method.state():
             save_file(

@@ -62,14 +62,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     No step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
 
     Attributes:
-        writer: the attempt's writer.
-        requests: control requests of the run.
-        checkpoints: checkpoints of the run.
         keep: number of checkpoints to keep besides the best; None keeps all.
         trainer: the trainer; set after it was created, since it is created with its callbacks.
         watched: the sample prompts; set before training.
         forgetting: the probe of what the model forgets; None if it is not measured.
-        live_changes: changes of the live run.
         resume_warnings: sentences why a resumed run may differ from an uninterrupted one.
     """
 
@@ -77,8 +73,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         """Bind the callback to a run.
 
         Args:
-            folder: the run's folder.
-            writer: the attempt's writer.
             keep: number of checkpoints to keep besides the best; None keeps all.
         """
         self.writer = writer
@@ -110,17 +104,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         model answers the sample prompts, unless that can wait for the first logged loss.
 
         Args:
-            args: the Trainer's arguments.
             state: the Trainer's state; intervals and best checkpoint are set to this run's.
-            control: the Trainer's control object.
-
-        Raises:
-            ModelError: a loaded tensor differs from the one that was saved.
-            CountersError: the counters of the checkpoint are missing, or are not those of LLF.
-            UnreadableError: the events, the metrics or `replay.json` of the run cannot be read.
-            OSError: the disk is full.
-            PluginError: two installed packages declare the same stage.
-            BrokenRunError: there is no readable status.
         """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
@@ -179,16 +163,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         """Measure the step's duration, then apply live changes and handle control requests, between two steps.
 
         Requests wait for this moment, since model and optimizer are consistent only between steps.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object; requests set its flags.
-
-        Raises:
-            OSError: the disk is full.
-            PluginError: two installed packages declare the same stage.
-            BrokenRunError: there is no readable status.
         """
         now = time.perf_counter()
         if self.trainer is not None and len(self.trainer.pending_losses) >= MAX_PENDING_STEPS:
@@ -215,14 +189,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         loss the base model answers the sample prompts, if it has waited for that.
 
         Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
             logs: metrics by name; None for none.
-
-        Raises:
-            OSError: the disk is full.
-            BrokenRunError: there is no readable status.
         """
         logs = logs or {}
         self._write_examples()
@@ -271,13 +238,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         The duration of all this does not count as training time.
 
         Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
             metrics: evaluation metrics by name; None for none.
-
-        Raises:
-            OSError: the disk is full.
         """
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
         self.requests.answer_evaluation(metrics or {}, state.global_step)
@@ -291,16 +252,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk. Then
         the model answers the sample prompts and is measured for forgetting.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
-
-        Raises:
-            OSError: the disk is full; the checkpoint stays incomplete and does not count.
-            BrokenRunError: there is no readable status.
-            RuntimeError, SafetensorError: a file of the stage cannot be written, for example on a full disk.
         """
         step = state.global_step
         trainer = self.trainer
@@ -365,10 +316,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         """Write a checkpoint of a run that cannot continue, so that a resume loses nothing.
 
         Does nothing without a trainer, if no step was made, or if this step has a checkpoint.
-
-        Raises:
-            OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.
-            BrokenRunError: there is no readable status.
         """
         trainer = self.trainer
         if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
@@ -428,10 +375,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
         Args:
             message: why; does nothing if empty.
-
-        Raises:
-            OSError: the disk is full.
-            BrokenRunError: there is no readable status.
         """
         if message:
             self.resume_warnings.append(message)

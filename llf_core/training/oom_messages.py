@@ -25,7 +25,6 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        count: number of parts per batch from now on.
         step: the step, counted from 1.
         size: `per_device_train_batch_size` in the config.
         accumulation: `gradient_accumulation_steps` in the config.
@@ -52,7 +51,6 @@ def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_depend
 
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        count: number of parts per batch from now on.
         size: `per_device_eval_batch_size` in the config.
         batch_dependent: whether the stage's loss compares the examples of a micro-batch.
     """
@@ -74,18 +72,13 @@ def smaller_size(size: int, count: int) -> int:
     """Number of examples per part, rounded up: the batch size that messages and checkpoints name after a retry.
 
     Args:
-        size: examples of a batch.
         count: number of parts, at least 1.
     """
     return math.ceil(size / count)
 
 
 def _reduce_token_memory(*, checkpointed: bool) -> str:
-    """Advice on how to reduce the memory per token, for batches that are as small as they can be.
-
-    Args:
-        checkpointed: whether gradient checkpointing is on.
-    """
+    """Advice on how to reduce the memory per token, for batches that are as small as they can be."""
     on = "" if checkpointed else "turn gradient_checkpointing on, "
     return f"Lower cutoff_len, {on}or use a smaller model."
 
@@ -96,7 +89,6 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
     Args:
         part: a batch with only this example, `[1, tokens]`.
         dataset: the data set, which is searched for the example's number; an iterator is used up by it.
-        checkpointed: whether gradient checkpointing is on.
     """
     tokens = int(token_count(part))
     example = _example_of(part, dataset) or {}
@@ -113,9 +105,7 @@ def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed
 
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        size: batch size in the config.
         accumulation: `gradient_accumulation_steps` in the config.
-        checkpointed: whether gradient checkpointing is on.
     """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
     return DoesNotFitError(f"Out of memory on {_amount(part)} with their images, which cannot be split.", remedy)
@@ -130,9 +120,7 @@ def multi_process_error(
 
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        size: batch size in the config.
         accumulation: `gradient_accumulation_steps` in the config.
-        checkpointed: whether gradient checkpointing is on.
         batch_dependent: whether the stage's loss compares the examples of a micro-batch.
     """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
@@ -149,8 +137,6 @@ def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) ->
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         step: the step, counted from 1.
-        size: batch size in the config.
-        checkpointed: whether gradient checkpointing is on.
     """
     remedy = _reduce_token_memory(checkpointed=checkpointed)
     return DoesNotFitError(

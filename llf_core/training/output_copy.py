@@ -46,15 +46,10 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
 
     Its parent folders are created and stay, since only that shows whether they can be created.
 
-    Args:
-        config: the run's config.
-        folder: the run.
-
     Raises:
         ConfigError: it contains files that are not an unchanged LLF result; is or contains something never replaced
             (what the config reads, the home or working directory, folders of LLF); is a link or no folder; or cannot be
             created or written. See `refusal`.
-        PluginError: two installed packages declare the same name or key.
     """
     output_dir = config.training.output_dir
     if not output_dir:
@@ -72,17 +67,12 @@ def copy_output(config: RunConfig, folder: RunFolder) -> str:
 
     Args:
         config: the run's config, with an `output_dir`.
-        folder: the run, with a result.
-
-    Returns:
-        A sentence about what was done.
 
     Raises:
         OutputCopyError: `output_dir` must not be replaced, for example since it contains other files by now (see
             `check_output_dir`); the disk is full, or a file cannot be read or written. The folder is as before; only if
             the disk fails after the renames, or another run took its place, the earlier result is kept as
             `<name>.previous`.
-        PluginError: two installed packages declare the same name or key.
     """
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)
@@ -113,15 +103,11 @@ def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> 
     A file that the marker lacks counts as somebody else's, and later runs would not replace the folder.
 
     Args:
-        config: the run's config.
-        folder: the run, whose result was copied.
         files: the files, whose names are those of the copies; at least one.
 
     Raises:
         OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written;
             the folder is then as before, unless the disk fails during the renames.
-        OSError: too many files are open.
-        PluginError: two installed packages declare the same name or key.
     """
     if not config.training.output_dir:
         return
@@ -191,11 +177,7 @@ def _put(new: Path, target: Path) -> str:
 
 
 def _remove(previous: Path) -> bool:
-    """Remove an earlier result: files that match its marker, and folders that become empty.
-
-    Returns:
-        Whether everything was removed.
-    """
+    """Remove an earlier result: files that match its marker, and folders that become empty."""
     known = recorded(previous)
     entries = list(walk(previous))
     try:

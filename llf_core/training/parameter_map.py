@@ -37,8 +37,6 @@ class ModuleRow:
         module: path inside a layer, such as `self_attn.q_proj`; of a module outside the layers its whole path.
         stack: path of the list that holds the layers, such as `model.layers`; empty outside the layers.
         states: for each state the layers in it; a module outside the layers has the layer -1.
-        parameters: number of parameters, those of adapters included.
-        trained: number of trained parameters.
         quantized: whether its weights are quantized, under an adapter or not.
     """
 
@@ -52,13 +50,7 @@ class ModuleRow:
 
 @dataclass(frozen=True)
 class ParameterMap:
-    """Which parameters are trained.
-
-    Attributes:
-        rows: in the order of the model.
-        parameters: number of parameters, those of adapters included.
-        trained: number of trained parameters.
-    """
+    """Which parameters are trained."""
 
     rows: tuple[ModuleRow, ...]
     parameters: int
@@ -90,11 +82,7 @@ class ParameterMap:
 
 
 def layer_ranges(layers: list[int]) -> list[tuple[int, int]]:
-    """Runs of layers as first and last one, so that a map stays short: `[0, 1, 2, 5]` is `[(0, 2), (5, 5)]`.
-
-    Args:
-        layers: rising numbers.
-    """
+    """Runs of layers as first and last one, so that a map stays short: `[0, 1, 2, 5]` is `[(0, 2), (5, 5)]`."""
     runs: list[tuple[int, int]] = []
     for layer in layers:
         if runs and runs[-1][1] == layer - 1:
@@ -106,16 +94,7 @@ def layer_ranges(layers: list[int]) -> list[tuple[int, int]]:
 
 @dataclass
 class _Module:
-    """What is known of one module.
-
-    Attributes:
-        parameters: number of parameters.
-        trained: number of trained parameters.
-        adapted: whether an adapter changes it.
-        own: whether its own weights are trained.
-        quantized: whether its weights are quantized.
-        matrix: whether it has a matrix.
-    """
+    """What is known of one module."""
 
     parameters: int = 0
     trained: int = 0
@@ -214,18 +193,6 @@ def map_of_config(config: RunConfig) -> ParameterMap:
 
     Args:
         config: the run's config. Its data may be missing.
-
-    Raises:
-        ModelError: the model does not exist, is a GGUF file or has no `config.json`, no such architecture can be made,
-            or the method or a modifier does not fit it.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        OSError: a file of the model cannot be read, or the hub's cache or `LLF_HOME` cannot be written.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        PluginError: the implementation of a plug-in cannot be imported, or two installed packages declare the same
-            plug-in.
-        MemoryError, RuntimeError: out of memory.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     model = _on_meta(config)
     change_before_method(model, config)

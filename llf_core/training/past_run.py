@@ -44,14 +44,6 @@ def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
     """Write the forecast of time and memory as an event, with which the monitor compares what happens.
 
     Nothing is written where the device is not known or no duration can be forecast.
-
-    Args:
-        context: the training context with model and data.
-        checkpointing: whether gradient checkpointing is on.
-
-    Raises:
-        OSError: the disk is full.
-        PluginError: two installed packages declare the same stage.
     """
     forecast = _forecaster(context)
     duration = None if forecast is None else forecast.duration(checkpointing=checkpointing)
@@ -75,15 +67,11 @@ def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured:
 
     Args:
         context: the training context; its steps are read from the run's metrics.
-        checkpointing: whether gradient checkpointing is on.
         measured: whether only a few steps were made to measure them, the first with the longest examples.
 
     Returns:
         What was added; None if nothing was: after such an error, with too few steps, in one of several processes, or
         where no device or too little about the model is known to forecast.
-
-    Raises:
-        ValueError: `WORLD_SIZE` is no integer.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
@@ -137,9 +125,6 @@ def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> f
     Args:
         seconds: of each logged step, by its number; at least one.
         tokens: of these steps; those that are missing are left out if any is there.
-
-    Raises:
-        ValueError: there is no step (`statistics.StatisticsError`).
     """
     known = [step for step in seconds if tokens.get(step, 0) > 0]
     if not known:
@@ -166,9 +151,6 @@ def prepared_lengths(context: TrainingContext) -> ExampleLengths:
     They are not known of streamed data, and without any example.
 
     The forecast of a run that is about to train uses them in place of the estimate from the text.
-
-    Args:
-        context: the training context.
     """
     counts = context.data.counts
     if isinstance(context.data.train, Stream) or not len(counts):
@@ -181,9 +163,6 @@ def patches_of(context: TrainingContext) -> int:
     """Patches of the images and videos of the example that has most.
 
     The memory of a vision model grows with them. It is 0 for a model of text, or if the data cannot be read again.
-
-    Args:
-        context: the training context.
     """
     if context.processor is None:
         return 0

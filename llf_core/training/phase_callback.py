@@ -19,11 +19,7 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
     """Writes a `phase` event when an evaluation after the last step begins, and when it has ended."""
 
     def __init__(self, writer: RunWriter) -> None:
-        """Create the callback.
-
-        Args:
-            writer: the attempt's writer.
-        """
+        """Create the callback."""
         self._writer = writer
         self._last: Phase | None = None
 
@@ -32,9 +28,6 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
 
         Args:
             name: `evaluation` or `saving`.
-
-        Raises:
-            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
         """
         if name != self._last:
             self._last = name
@@ -47,16 +40,7 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
         control: TrainerControl,  # noqa: ARG002
         **_: object,
     ) -> None:
-        """Record an evaluation that the Trainer itself makes after the last step, with its first batch.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
-
-        Raises:
-            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
-        """
+        """Record an evaluation that the Trainer itself makes after the last step, with its first batch."""
         if 0 < state.max_steps <= state.global_step:
             self.begin("evaluation")
 
@@ -67,15 +51,6 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
         control: TrainerControl,  # noqa: ARG002
         **_: object,
     ) -> None:
-        """Record that an evaluation after the last step has ended: what follows saves a checkpoint or the result.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state.
-            control: the Trainer's control object.
-
-        Raises:
-            OSError: the event cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
-        """
+        """Record that an evaluation after the last step has ended: what follows saves a checkpoint or the result."""
         if self._last == "evaluation":
             self.begin("saving")

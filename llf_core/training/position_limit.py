@@ -32,17 +32,8 @@ def check_positions(context: TrainingContext) -> None:
     positions of its own for pictures: both pass. Prompts that reward functions would score and that are left out, such
     as truncated ones, do not count.
 
-    Args:
-        context: the training context.
-
     Raises:
         DataError: one has more; no prompt remains, or a data set can no longer be read.
-        UnreadableError: a data set of `Dataset.save_to_disk` has become a link or not a regular file.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file of prompts can no longer be opened.
-        PluginError: two installed packages declare the same plug-in, or the implementation of a format cannot be
-            imported.
     """
     data = context.data
     limit = None if context.processor is not None else position_limit(context.model)

@@ -50,12 +50,7 @@ def write_resolved(
     `resolved.yaml`, and a reader sees what the config became on this machine.
 
     Args:
-        context: the training context.
-        checkpointing: the decision about gradient checkpointing.
         directions: by name of each metric of the evaluations, whether a higher value is better.
-
-    Raises:
-        OSError: the disk is full, a file cannot be read, or another process holds the run's lock.
     """
     config, folder = context.config, context.folder
     plan, source, data = context.plan, context.source, context.data
@@ -107,9 +102,6 @@ def cuda_facts() -> dict[str, Any]:
     """The GPU of this process for `env.json`, which tells on what a run was made: `type`, `name`, `count`, `memory`.
 
     `memory` is in bytes.
-
-    Raises:
-        RuntimeError, AssertionError: torch finds no GPU or was built without CUDA.
     """
     import torch
 
@@ -120,12 +112,7 @@ def cuda_facts() -> dict[str, Any]:
 def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
     """Read the `resolved.yaml` of the previous attempt, whose precision a resume keeps; None if it did not write one.
 
-    Args:
-        folder: the run.
-
     Raises:
-        OSError: the file cannot be read, is not regular or is too large (all as `UnreadableError`), or too many files
-            are open.
         ResolvedError: it is not plain YAML, or a value that a resume needs is missing or of another type.
     """
     try:
@@ -148,17 +135,7 @@ def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str) -> None:
-    """Warn if a resumed run has other training examples than before, so that its position in them is meaningless.
-
-    Args:
-        folder: the run.
-        writer: the attempt's writer.
-        fingerprint: fingerprint of the examples.
-
-    Raises:
-        OSError: `resolved.yaml` cannot be read, or the disk is full.
-        ResolvedError: see `read_resolved`.
-    """
+    """Warn if a resumed run has other training examples than before, so that its position in them is meaningless."""
     kept = read_resolved(folder)
     if kept is not None and kept["data"]["fingerprint"] != fingerprint:
         writer.event(
@@ -174,16 +151,8 @@ def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
 
     The fastest precision is measured, and a resumed run must not change it.
 
-    Args:
-        folder: the run.
-        plan: device and precision as measured now.
-
     Returns:
         `plan`, with the previous precision; unchanged if there is no previous attempt, or it had another device.
-
-    Raises:
-        OSError: `resolved.yaml` cannot be read.
-        ResolvedError: see `read_resolved`.
     """
     kept = read_resolved(folder)
     if kept is None:

@@ -21,8 +21,6 @@ class ResumeCheck:
 
     Args:
         folder: the run, before this attempt has logged.
-        writer: the attempt's writer.
-        step: step of the checkpoint.
         tolerance: maximum relative difference explained by the device's rounding.
         processes: how many have made the logged steps, and how many repeat them; None for the same number.
 
@@ -55,15 +53,8 @@ class ResumeCheck:
 
         A difference shows what no checksum does: other versions, thread counts, or data.
 
-        Args:
-            step: the step.
-            loss: its logged loss.
-
         Returns:
             A sentence if the losses differ by more than the tolerance; else empty.
-
-        Raises:
-            OSError: the disk is full.
         """
         expected = self._expected.pop(step, None)
         if expected is not None:

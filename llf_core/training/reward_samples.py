@@ -33,7 +33,6 @@ class ScoredBatch:
     """Completions of a batch.
 
     Attributes:
-        completions: the completions with their rewards.
         sampling_seconds: seconds that sampling took.
         scoring_seconds: seconds that scoring took.
     """
@@ -52,28 +51,9 @@ def sample_rewards(
     The process's random generators are seeded.
 
     Args:
-        config: the config, of a stage that samples completions.
         folder: a run folder of the config, with the sources of its functions; events and status are written there.
-        prompts: maximum number of prompts.
-        group_size: completions of each prompt.
         on_token: called after each token with the number of completions so far, and the number there will be; what it
             raises passes through.
-
-    Yields:
-        The completions, batch by batch.
-
-    Raises:
-        UserError: model, data, config or reward functions do not allow a run, or the stage samples no completions; the
-            message says what to do.
-        OSError: a file cannot be read, or the disk is full.
-        RuntimeError: a device is out of memory, or a library fails.
-        ValueError: transformers refuses a value or a combination of values.
-        MemoryError: memory does not suffice for the data or the model.
-        ImportError: a package is not installed.
-        TypeError: a reward function has no parameter for the answer, or is a coroutine or a generator.
-        re.error: `reward_pattern` is not a regular expression.
-        KeyError: a record of the prepared data is no longer in its data set.
-        BadExample: the chat template of the policy cannot render an answer.
     """
     context = load_context(folder, config, RunWriter(folder, 1), plan_device(config))
     scoring = make_stage(config, context).scoring()

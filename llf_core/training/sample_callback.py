@@ -31,7 +31,6 @@ class SamplePrompts:
     """Writes greedy completions of fixed prompts to `samples.jsonl`, without random numbers: losses do not change.
 
     Attributes:
-        added: prompts added while the run trains.
         last: step of the last complete sampling; -1 before the first.
     """
 
@@ -44,20 +43,7 @@ class SamplePrompts:
         tokenizer: PreTrainedTokenizerBase,
         added: Sequence[str] = (),
     ) -> None:
-        """Read what earlier attempts wrote, so that the base model is not sampled twice.
-
-        Args:
-            folder: the run.
-            writer: the attempt's writer.
-            config: the run's config.
-            model: the model in training.
-            tokenizer: its tokenizer.
-            added: prompts added in earlier attempts.
-
-        Raises:
-            OSError: too many files are open.
-            UnreadableError: the stored completions are not a regular file, or the system denies access.
-        """
+        """Read what earlier attempts wrote, so that the base model is not sampled twice."""
         self.added = list(added)
         lines = (config.generation.watched_prompts or "").splitlines()
         self._configured = [line.strip() for line in lines if line.strip()]
@@ -85,9 +71,6 @@ class SamplePrompts:
     def add(self, prompt: str) -> bool:
         """Add a prompt, which every later sampling answers; a checkpoint stores it.
 
-        Args:
-            prompt: text of the user's message.
-
         Returns:
             False if it is one of the prompts already, else True.
         """
@@ -103,14 +86,10 @@ class SamplePrompts:
         warning is written and the run continues.
 
         Args:
-            step: completed steps.
             only: sample just this prompt, also if the step was sampled already; None for all.
 
         Returns:
             Number of prompts that were sampled; 0 if there are none, the step was sampled already, or it failed.
-
-        Raises:
-            OSError: the disk is full, so that even the warning cannot be written.
         """
         try:
             return self._answer(step, only)

@@ -29,24 +29,10 @@ def save_run_result(context: TrainingContext, trainer: TrainingLoop) -> str:
     The modifiers and the method undo what they changed for training, so the model is not trained further.
 
     Args:
-        context: the training context.
         trainer: the trainer after its last step and evaluation.
 
     Returns:
         Why the copy failed, as a warning since the result is safe; else empty.
-
-    Raises:
-        ModelError: the saved weights differ from the trained ones, or the base of a quantized model cannot be loaded
-            again, see `save_output`.
-        UntrustedCodeError, TooMuchCodeError: that base has Python code, and the user has not allowed it, or could not
-            review it.
-        FileNotFoundError: the run's folder was removed.
-        UnreadableError: the events of the run are no regular file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError, SafetensorError: a file cannot be written or read again, as on a full disk; the second is for weights.
-        MemoryError: out of memory while a base is loaded again; on a GPU torch's RuntimeError.
-        PluginError: two installed packages declare the same name or key.
     """
     folder, writer, config = context.folder, context.writer, context.config
     partial = folder.path / ".output"

@@ -78,11 +78,6 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     Returns:
         Exit code: 0 finished, stopped or left to the predictions, 1 failed, 2 a config, data set or model that must be
         changed.
-
-    Raises:
-        OSError: the disk is full, and so is the reserve; the reason is kept in memory, see `runs.final_status`.
-        PluginError: two installed packages declare the same plug-in.
-        BrokenRunError: there is no readable status.
     """
     log_to_run()
     if not is_main():

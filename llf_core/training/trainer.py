@@ -50,11 +50,7 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         self._stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Rows of the stream, which has no end.
-
-        Raises:
-            DataError: while iterating, a data set cannot be read, or no example is left for training.
-        """
+        """Rows of the stream, which has no end."""
         return iter(self._stream)
 
 
@@ -88,10 +84,6 @@ class RunTrainer(TrainingLoop):
         Args:
             stage: the stage whose `loss_sum` is minimized.
             kwargs: arguments of `transformers.Trainer`.
-
-        Raises:
-            ValueError: the Trainer refuses a value or a combination of values.
-            RuntimeError, ImportError: the package of a tracker in `report_to` is not installed.
         """
         super().__init__(stage=stage, **kwargs)
         self.label_names = list(stage.label_names)
@@ -118,22 +110,8 @@ class RunTrainer(TrainingLoop):
 
         The loss of each micro-batch is divided by that count, so that the step is one mean however it is split.
 
-        Args:
-            epoch_iterator: the data loader's iterator.
-            num_batches: maximum number of micro-batches.
-            device: device of the count.
-
         Returns:
             The micro-batches, and the number of loss units as a scalar; None if there are no micro-batches.
-
-        Raises:
-            StopTraining, NotFiniteError: the stage samples its own data and cannot, see `LossStage.batches`.
-            DataError: a streamed data set cannot be read further, media of an example are missing, have changed or
-                cannot be decoded, or no token of a batch contributes.
-            RuntimeError, MemoryError: out of memory.
-            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
-            PluginError: two installed packages declare the same plug-in.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -160,19 +138,12 @@ class RunTrainer(TrainingLoop):
         that of a run with small parts from there on.
 
         Args:
-            model: the (wrapped) model.
             inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             num_items_in_batch: see `compute_loss`, a scalar.
 
         Returns:
             A scalar: at the last batch of an optimizer step the loss of the whole step, 0 before, since earlier batches
             may be recomputed. The Trainer adds them up.
-
-        Raises:
-            DoesNotFitError: a single document does not fit into memory, a batch with images does not, or memory ran out
-                in one of several processes that cannot repeat their step.
-            RuntimeError: no loss depends on a trained parameter, or a kernel fails.
-            ValueError, ModelError: see `compute_loss`.
         """
         micro_step = super().training_step
         if not self._batches:
@@ -254,23 +225,12 @@ class RunTrainer(TrainingLoop):
         Micro-batches with more tokens count more, as they would in one large batch.
 
         Args:
-            model: the (wrapped) model.
             inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             return_outputs: set by the Trainer in evaluation; no logits are returned.
             num_items_in_batch: loss units of the step on all ranks, a scalar; None means this batch only.
 
         Returns:
             A float32 scalar; with `return_outputs` also an empty dict.
-
-        Raises:
-            DoesNotFitError: in evaluation, a single document does not fit into memory, a batch with images does not, or
-                memory ran out in one of several processes whose examples are compared.
-            StopTraining, NotFiniteError: in evaluation, the stage cannot sample completions or score them.
-            RuntimeError: in training, out of memory; the step is then computed again in smaller parts.
-            MemoryError: out of memory.
-            ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
-            ModelError: the forward pass did not compute what a modifier adds to the loss.
-            OSError: the disk is full.
 
         Source:
             transformers' `num_items_in_batch`: sum of losses by the number of items of all micro-batches and ranks.
@@ -310,7 +270,6 @@ class RunTrainer(TrainingLoop):
 
         Args:
             loss: of the stage, a scalar.
-            tokens: of the whole optimizer step on all ranks.
         """
         for modifier in self.stage.modifiers:
             extra = modifier.extra_loss()
@@ -354,11 +313,6 @@ class RunTrainer(TrainingLoop):
 
         Args:
             logs: metrics by name; with a `loss`, the stage's own are added to this dict.
-            start_time: see `transformers.Trainer.log`.
-
-        Raises:
-            OSError: a callback cannot write, since the disk is full.
-            BrokenRunError: there is no readable status.
         """
         if "loss" in logs:
             logs |= self._sums().means(self.stage.differences)
@@ -379,18 +333,9 @@ class RunTrainer(TrainingLoop):
 
         It adds a value without which the Trainer could not choose the best checkpoint, see below.
 
-        Args:
-            args: see `transformers.Trainer.evaluate`.
-            kwargs: see `transformers.Trainer.evaluate`.
-
         Returns:
             The metrics by name. A metric of answers that could not be computed and decides which checkpoint is best is
             NaN, which is never the best; nothing logs it, and early stopping does not count it.
-
-        Raises:
-            DoesNotFitError, MemoryError, ModelError, NotFiniteError, OSError, RuntimeError, StopTraining, ValueError,
-                ZeroDivisionError: see `evaluation_loop`.
-            BrokenRunError: there is no readable status.
         """
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         best = (self.args.metric_for_best_model or "").removeprefix("eval_")
@@ -409,21 +354,9 @@ class RunTrainer(TrainingLoop):
         The Trainer takes the mean of batch means, in which a batch with few tokens counts as much as others, so that
         its loss depends on the batch size. With `evaluation_sets` the loop runs once for each data set.
 
-        Args:
-            dataloader: all evaluation examples.
-            args: see `transformers.Trainer.evaluation_loop`.
-            metric_key_prefix: prefix of the metrics' names.
-            kwargs: see `transformers.Trainer.evaluation_loop`.
-
         Returns:
             The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics, the accuracy of tokens and
             the metrics of answers added; those of a single data set are `<prefix>_<data set>_loss` and so on.
-
-        Raises:
-            DoesNotFitError, MemoryError, NotFiniteError, OSError, ValueError, ModelError: see `compute_loss`.
-            RuntimeError: shapes or devices do not fit, as of a method of another package.
-            StopTraining: the stage ends a run whose evaluation is void, see `LossStage.evaluated`.
-            ZeroDivisionError: no example of the evaluation set, or of one of the data sets, has a supervised token.
         """
         loop = partial(super().evaluation_loop, metric_key_prefix=metric_key_prefix)
         self.stage.commit()

@@ -65,21 +65,10 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     would wait forever.
 
     Args:
-        path: the file.
         root: folder that must contain the file. No part of the path below it may be a link or `..`. Default: the
             file's own folder.
         flags: flags for `os.open`.
         mode: permissions of a file that the flags create; see `create_file`.
-
-    Returns:
-        The file descriptor. The caller closes it.
-
-    Raises:
-        FileNotFoundError: the file or a folder on its path does not exist.
-        UnreadableError: it is not a regular file, a part of its path below `root` is a link, `..` or no folder, it
-            exists and the flags contain `os.O_EXCL`, its name is too long, or the system denies access.
-        OSError: the disk is full, or too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     _check_below(path, root)
     with _open_parent(path, root) as (folder, name):
@@ -99,9 +88,6 @@ def real_path(path: Path) -> Path:
 
     Args:
         path: a path. One that is relative stays as it is if the working directory was removed.
-
-    Raises:
-        ValueError: the path has a character that no path can have.
     """
     try:
         return Path(os.path.realpath(path))
@@ -129,19 +115,7 @@ def create_file(path: Path, flags: int) -> int:
     """Open a regular file, and create it with the permissions of a run's files if it is missing, as a log is.
 
     Args:
-        path: the file.
         flags: flags for `os.open` beside `os.O_CREAT`.
-
-    Returns:
-        The file descriptor. The caller closes it.
-
-    Raises:
-        FileNotFoundError: its folder does not exist.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        UnreadableError: it is not a regular file, it exists and the flags contain `os.O_EXCL`, or the system denies
-            access.
-        OSError: the disk is full, or too many files are open.
-        ValueError: the path has a character that no path can have.
     """
     return open_file(path, flags=flags | os.O_CREAT, mode=file_mode())
 
@@ -152,16 +126,8 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
     A status or a request of gigabytes would fill the memory of the server.
 
     Args:
-        path: the file.
         max_bytes: maximum file size in bytes.
         root: folder below which links are not followed, see `open_file`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a part of its path below `root` is a link, `..` or no folder, it is
-            larger than `max_bytes`, the system denies access, or the disk fails.
-        OSError: too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     descriptor = open_file(path, root)
     try:
@@ -181,16 +147,8 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
     """Read a regular file as UTF-8 text, if it is no larger than its kind may be, since it may come from anybody.
 
     Args:
-        path: the file.
         max_bytes: maximum file size in bytes.
         root: folder below which links are not followed, see `open_file`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a part of its path below `root` is a link, `..` or no folder, it is
-            larger than `max_bytes` or not valid UTF-8, the system denies access, or the disk fails.
-        OSError: too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         return read_bytes(path, max_bytes, root).decode("utf-8")
@@ -203,16 +161,8 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
     """Read the last `max_bytes` bytes of a regular file, or all of a smaller one; a log of any size then shows at once.
 
     Args:
-        path: the file.
         max_bytes: maximum number of bytes to read, below 2 to the power of 31.
         root: folder below which links are not followed, see `open_file`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UnreadableError: it is not a regular file, a part of its path is no folder or, below `root`, a link or `..`, the
-            path is too long, the system denies access, or the disk fails.
-        OSError: too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     descriptor = open_file(path, root)
     try:
@@ -229,15 +179,8 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
     A run may come from anybody, and a link in it could list any folder of the reader.
 
     Args:
-        path: the folder.
         root: folder below which links are not followed, see `open_file`. Default: the folder's parent, so that the
             folder itself is not a link.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-        UnreadableError: it is not a folder, lies behind a link or `..` below `root`, or cannot be read.
-        OSError: too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     _check_below(path, root)
     with _open_parent(path / "*", root or path.parent) as (folder, _):
@@ -253,11 +196,7 @@ def is_folder(path: Path, root: Path | None = None) -> bool:
     Views use it before they offer what is in the folder.
 
     Args:
-        path: the folder.
         root: folder below which links are not followed, see `open_file`. Default: the folder's parent.
-
-    Raises:
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         _check_below(path, root)
@@ -268,23 +207,14 @@ def is_folder(path: Path, root: Path | None = None) -> bool:
 
 
 def _check_below(path: Path, root: Path | None) -> None:
-    """Refuse a path that leads out of its root by `..`, as one that is not below it.
-
-    Raises:
-        UnreadableError: it has `..` below the root.
-    """
+    """Refuse a path that leads out of its root by `..`, as one that is not below it."""
     if root is not None and ".." in (parts := path.relative_to(root).parts):
         raise UnreadableError(errno.EINVAL, "/".join(parts), "leads out by `..`. Expected a path without it.")
 
 
 @contextmanager
 def _open_parent(path: Path, root: Path | None) -> Iterator[tuple[int | None, str]]:
-    """Open a file's parent folder one path component at a time from `root`; None if the parent is `root` itself.
-
-    Raises:
-        FileNotFoundError: a folder on the path does not exist.
-        UnreadableError: a path component is not a folder.
-    """
+    """Open a file's parent folder one path component at a time from `root`; None if the parent is `root` itself."""
     if root is None or path.parent == root:
         yield None, path.name
         return

@@ -30,19 +30,9 @@ def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: fl
     Args:
         url: `http` or `https`; the caller has checked it.
         body: sent by POST; None for a GET.
-        headers: headers of the request.
         timeout: seconds for the connection, for each read from it, and after which no further part of the body is
             read.
         largest: maximum number of bytes of the answer.
-
-    Returns:
-        The body of the answer.
-
-    Raises:
-        urllib.error.HTTPError: the status is not of a success, or it is a redirect.
-        OSError: there is no connection, the answer is too long, or the time is over.
-        http.client.HTTPException, ValueError: what came is no HTTP or not the whole answer, or the URL or a header is
-            invalid.
     """
     until = time.monotonic() + timeout
     method = "GET" if body is None else "POST"
@@ -55,13 +45,8 @@ def read_answer(answer: http.client.HTTPResponse | urllib.error.HTTPError, until
     """Read the body of an answer, also that of an error, which often says why.
 
     Args:
-        answer: the open answer.
         until: time of `time.monotonic` at which to give up.
         largest: maximum number of bytes.
-
-    Raises:
-        OSError: it is too long, the time limit has passed, or the connection broke.
-        http.client.HTTPException: what came is no HTTP, or the connection ended before the whole body had come.
     """
     parts, size = [], 0
     while part := answer.read1(65536):

@@ -50,9 +50,6 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[
         pairs: builds the dict of an object from its pairs of key and value, to see keys that occur twice, like
             `object_pairs_hook` of `json.loads`; None for a plain dict. Its `ValueError` becomes a `NotPlainError`.
 
-    Returns:
-        The parsed value.
-
     Raises:
         NotPlainError: the text is not valid JSON, is nested deeper than `MAX_DEPTH`, or holds an integer with thousands
             of digits.
@@ -95,15 +92,8 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
     A run folder without `meta.json` is normal, and a damaged file must not hide the rest of the run.
 
     Args:
-        path: the file.
         max_bytes: maximum file size in bytes.
         root: folder below which links are not followed, see `open_file`.
-
-    Raises:
-        UnreadableError: the file is not a regular file, a part of its path below `root` is a link, `..` or no folder,
-            it is larger than `max_bytes`, the system denies access, or the disk fails.
-        OSError: too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         value = json_value(read_bytes(path, max_bytes, root))
@@ -118,13 +108,8 @@ def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | 
     For lists of runs, where one run's unreadable file must not end the whole list.
 
     Args:
-        path: the file.
         max_bytes: maximum file size in bytes.
         root: folder below which links are not followed, see `open_file`.
-
-    Raises:
-        OSError: too many files are open.
-        ValueError: the path is not below `root` or has a character that no path can have.
     """
     try:
         return read_object(path, max_bytes, root)
@@ -139,7 +124,6 @@ def too_deep(value: object, limit: int = MAX_DEPTH) -> bool:
     whatever a program passes.
 
     Args:
-        value: any value; others than mappings, lists and tuples have no depth.
         limit: maximum depth, at least 1.
     """
     level = [value] if isinstance(value, CONTAINERS) else []

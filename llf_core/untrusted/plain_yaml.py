@@ -50,15 +50,7 @@ class Loader(yaml.SafeLoader):
         An alias counts as much as what it stands for: a few lines of nested aliases could expand to gigabytes.
 
         Args:
-            parent: the parent node, see PyYAML.
             index: key node or position in the parent, see PyYAML.
-
-        Returns:
-            The node.
-
-        Raises:
-            yaml.composer.ComposerError: a limit is exceeded, or an alias has no anchor.
-            yaml.MarkedYAMLError: the text is not valid YAML.
         """
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
@@ -84,16 +76,7 @@ class Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} levels deep", mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping, with duplicate keys refused: PyYAML would keep the last value without a message.
-
-        Args:
-            node: the mapping node.
-            deep: whether children are constructed at once, see PyYAML.
-
-        Raises:
-            yaml.constructor.ConstructorError: a key occurs twice or cannot be a dict key, or a value has an unknown tag
-                or is too large a number.
-        """
+        """Construct a mapping, with duplicate keys refused: PyYAML would keep the last value without a message."""
         made = super().construct_mapping(node, deep=deep)
         if len(made) < len(node.value):
             seen: set[Any] = set()
@@ -171,7 +154,6 @@ class Document:
     """One YAML document within the limits, with the lines of its keys for messages.
 
     Args:
-        text: the document.
         max_bytes: maximum size in bytes.
 
     Raises:
@@ -192,12 +174,7 @@ class Document:
         return node is None or (node.tag == f"{TAG}null" and node.value == "")  # the second begins with `---`
 
     def value(self) -> Any:
-        """The parsed value; None for an empty document.
-
-        Raises:
-            NotPlainError: a key occurs twice or is a list or mapping, or a key or value has an unknown tag, is not of
-                its tag's type, or is too large a number.
-        """
+        """The parsed value; None for an empty document."""
         return (
             None if self._node is None else self._guarded(lambda: self._loader.construct_object(self._node, deep=True))
         )
@@ -206,10 +183,6 @@ class Document:
         """Key, value and line (counted from 1) of each top-level entry; None if the document is not a mapping.
 
         Duplicate keys of the top level are included, so that a message can name both lines.
-
-        Raises:
-            NotPlainError: a value has a duplicate key, or one that is a list or mapping; or a key or value has an
-                unknown tag, is not of its tag's type, or is too large a number.
         """
         if not isinstance(self._node, yaml.MappingNode):
             return None
@@ -249,13 +222,9 @@ def yaml_value(text: str, max_bytes: int = STATE_BYTES) -> Any:
     The values of overrides and the configs of runs are read with it.
 
     Args:
-        text: the document.
         max_bytes: maximum size in bytes.
 
     Returns:
         The parsed value; None for an empty document.
-
-    Raises:
-        NotPlainError: the text is not valid YAML, or exceeds a limit.
     """
     return Document(text, max_bytes).value()

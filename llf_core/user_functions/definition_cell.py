@@ -24,16 +24,11 @@ def definition_cell(folder: RunFolder) -> str:
 
     A module whose names conflict with another one is wrapped in a function.
 
-    Args:
-        folder: the run.
-
     Returns:
         Python source; empty if the run stores no functions.
 
     Raises:
         ValueError: a stored module cannot be parsed, or its name is no identifier.
-        UnreadableError: a stored module is a link, no regular file, too large, or not UTF-8.
-        OSError: a stored module cannot be read.
     """
     paths = sorted(folder.code.glob("*.py"))
     if not paths:

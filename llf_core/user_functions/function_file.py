@@ -23,10 +23,6 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
     In a notebook the functions are in cells; this is the way to bring them from a terminal. The file can import modules
     of its own folder.
 
-    Args:
-        path: the file; its code runs in this process.
-        kind: which functions.
-
     Returns:
         The functions that it registered, in the order in which their names were registered first.
 
@@ -47,10 +43,6 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
 
 def run_file(path: Path, kind: FunctionKind) -> ModuleType:
     """Execute a Python file of the user in this process, which registers the functions in it.
-
-    Args:
-        path: the file.
-        kind: which functions it is expected to define, for messages.
 
     Returns:
         Its module, which stays in `sys.modules` under a name that begins with `llf_`, so that it hides no module of the

@@ -25,9 +25,6 @@ class FunctionKind:
 
     Attributes:
         decorator: name of its decorator, such as `reward` for `@llf.reward`.
-        key: the config key with the names of such functions.
-        parameters: what its functions can be given.
-        is_built_in: whether a name is that of a built-in one.
         registered: the latest function of each name; running a cell again replaces its functions.
     """
 
@@ -46,11 +43,9 @@ class FunctionKind:
         """Record a function, for configs that name it.
 
         Args:
-            function: the function.
             name: a Python identifier. Default: the function's name.
 
         Raises:
-            TypeError: it is not a function, has no parameter for the answer, or is a coroutine or a generator.
             ValueError: the name belongs to a built-in one, or is no identifier; the signature cannot be inspected.
         """
         self._check_type(function)
@@ -63,11 +58,7 @@ class FunctionKind:
     def name_of(self, function: object) -> str:
         """Name under which a function is registered, else its own name: the config refers to a function by it.
 
-        Args:
-            function: the object that was given as a function.
-
         Raises:
-            TypeError: it is not a function.
             ValueError: its name is no identifier, as that of a lambda.
         """
         self._check_type(function)
@@ -89,7 +80,6 @@ class FunctionKind:
             Function by name; None for those given by name.
 
         Raises:
-            TypeError: one is not a function, has no parameter for the answer, or is a coroutine or a generator.
             ValueError: two have the same name, one has no name or that of a built-in one, or a signature cannot be
                 inspected.
         """
@@ -119,13 +109,6 @@ class FunctionKind:
 
 
 def registers_functions(decorator: Decorator) -> Decorator:
-    """Mark a function as a decorator that registers functions, so that copied sources leave it out.
-
-    Args:
-        decorator: the decorator.
-
-    Returns:
-        The unchanged decorator.
-    """
+    """Mark a function as a decorator that registers functions, so that copied sources leave it out."""
     DECORATORS.append(decorator)
     return decorator

@@ -45,16 +45,11 @@ def source_of(function: UserFunction, noun: str, name: str | None = None) -> str
     Args:
         function: a Python function, perhaps wrapped by decorators that use `functools.wraps`.
         noun: what it is in messages, such as `reward function`.
-        name: its name in the module. Default: its own.
-
-    Returns:
-        Python source.
 
     Raises:
         SourceError: the source is not available, is nested too deeply or contains a secret, or the function uses an
             undefined name, a module that the trainer cannot import, a value that cannot be copied, or one that looks
             like a secret.
-        OSError: no process can be started to look for a module.
     """
     module = _Module()
     name = name or function.__name__
@@ -73,10 +68,7 @@ class _Module:
     """Collected parts of the module.
 
     Attributes:
-        imports: import statements, unordered.
-        constants: source text of the value, by name.
         functions: sources, dependencies first.
-        known: value by name.
     """
 
     imports: set[str] = field(default_factory=set)
@@ -92,13 +84,7 @@ class _Module:
         return "\n\n\n".join([*parts, *self.functions]) + "\n"
 
     def add_function(self, name: str, function: UserFunction, users: tuple[str, ...]) -> None:
-        """Add a function after its dependencies.
-
-        Args:
-            name: name in the module.
-            function: the function.
-            users: the noun of the outermost function, and the functions that use this one, that one first.
-        """
+        """Add a function after its dependencies."""
         if self._have(name, function, users):
             return
         inner = inspect.unwrap(function)
@@ -130,11 +116,7 @@ class _Module:
             self._constant(name, value, users)
 
     def _have(self, name: str, value: object, users: tuple[str, ...]) -> bool:
-        """Whether the name was added before.
-
-        Raises:
-            SourceError: the name has a different value elsewhere.
-        """
+        """Whether the name was added before."""
         if name not in self.known:
             self.known[name] = value
             return False
@@ -188,7 +170,6 @@ class _Definition:
     """The definition of a function.
 
     Attributes:
-        name: the name it binds.
         text: its source without the decorators that register it.
     """
 
@@ -197,15 +178,7 @@ class _Definition:
 
     @classmethod
     def of(cls, function: FunctionType, users: tuple[str, ...]) -> _Definition:
-        """Read the source of a function.
-
-        Args:
-            function: the function.
-            users: functions that use it, for messages.
-
-        Raises:
-            SourceError: there is no source, or it is not a statement of its own.
-        """
+        """Read the source of a function."""
         try:
             text = inspect.getsource(function)
         except (OSError, TypeError):
@@ -234,14 +207,7 @@ class _Definition:
         raise SourceError(f"{users[-1]} is a lambda inside another statement. Write it as a function: def f(answer): …")
 
     def names(self, users: tuple[str, ...]) -> Iterator[tuple[str, set[str]]]:
-        """Global names that it uses, each with the dotted names that start with it.
-
-        Args:
-            users: functions that use it, for messages.
-
-        Raises:
-            SourceError: it is no function without the one around it.
-        """
+        """Global names that it uses, each with the dotted names that start with it."""
         tree = ast.parse(self.text)
         for node in ast.walk(tree):  # annotations are not evaluated
             if isinstance(node, ast.arg):
@@ -383,12 +349,6 @@ def _check_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, 
 
     Args:
         source: source that `tree` was parsed from.
-        shift: number of lines before the function.
-        tree: empty if the source cannot be parsed.
-        users: functions that use it, the function itself last.
-
-    Raises:
-        SourceError: names the line, and how to allow it.
     """
     found = secrets_in(source) if tree.body else []
     if found:

@@ -51,9 +51,7 @@ def raised(error: BaseException, path: str = "", file: str = "") -> str:
     innermost one in the function's file, and is left out if there is none.
 
     Args:
-        error: the exception.
         path: file name of the function in tracebacks; empty if it has none of its own.
-        file: file name in the message.
     """
     lines = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

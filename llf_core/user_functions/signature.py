@@ -38,7 +38,6 @@ class Signature:
 
     Attributes:
         batched: whether it takes lists, like TRL's reward functions, or one completion at a time.
-        names: names of its parameters.
         required: parameters without a default.
         rest: whether it accepts any further name (`**row`).
         fixed: parameter names with a fixed meaning, which are no columns.
@@ -61,9 +60,6 @@ class Signature:
     def select(self, offered: dict[str, object]) -> dict[str, object]:
         """Select the arguments that the function accepts, since it declares only those that it needs.
 
-        Args:
-            offered: all arguments by name.
-
         Returns:
             The arguments of the call; `offered` itself for a function with `**row`.
         """
@@ -75,15 +71,9 @@ class Signature:
 
         A mistake is found when the function is registered, not hours later when it is first called.
 
-        Args:
-            function: a plain Python function.
-            name: its name in messages.
-            parameters: what functions of its kind can be given.
-
         Raises:
             TypeError: it has no parameter for the answer, takes arguments by position only, or is a coroutine or a
                 generator.
-            ValueError: its signature cannot be inspected, as of some functions in C.
         """
         noun = parameters.noun
         kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)

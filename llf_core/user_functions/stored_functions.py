@@ -22,16 +22,8 @@ def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) 
 
     A form or command then shows it beside the key.
 
-    Args:
-        functions: functions by name.
-        kind: their kind.
-
-    Returns:
-        Module source by name.
-
     Raises:
         ConfigError: the source of one cannot be extracted.
-        OSError: no process can be started to look for a module that a function imports.
     """
     found = {}
     for name, function in functions.items():
@@ -43,16 +35,7 @@ def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) 
 
 
 def write_code(folder: Path, code: Mapping[str, str]) -> None:
-    """Write modules to a run's `code/`, one file `NAME.py` each, from which another process loads them.
-
-    Args:
-        folder: the folder, created if there is a module to write.
-        code: source by name.
-
-    Raises:
-        OSError: a file cannot be written.
-        UnicodeEncodeError: a source holds a lone surrogate.
-    """
+    """Write modules to a run's `code/`, one file `NAME.py` each, from which another process loads them."""
     for name, text in code.items():
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
@@ -62,10 +45,6 @@ def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, 
     """Sources of a run's reward functions and metrics by name, as `write_code` stores them.
 
     One function may be both. Two that differ would overwrite each other's file.
-
-    Args:
-        rewards: sources of the reward functions by name.
-        metrics: sources of the metrics by name.
 
     Raises:
         ConfigError: a reward function and a metric with the same name differ.
@@ -78,11 +57,7 @@ def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, 
 
 
 class StoredFunctionError(Exception):
-    """A stored function cannot be loaded. The message says why, without its final full stop.
-
-    Attributes:
-        missing: whether there is no file of its name.
-    """
+    """A stored function cannot be loaded. The message says why, without its final full stop."""
 
     def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)

@@ -34,20 +34,11 @@ def keep(  # noqa: PLR0913 - both replies, and an edited text
     """Keep a reply as a row of a data set, as the buttons beside it do.
 
     Args:
-        conversation: the conversation.
-        turn: the question.
-        model: the model that wrote the reply.
         what: `example`; `pair` for a reply that is better than another one; `good` or `bad`.
         other: of a pair, the model with the worse reply; empty if `text` is an improved text of the reply itself.
         text: edited text of the reply; empty for its own.
 
     Raises:
-        ConversationError: there is no such reply, it is empty, the replies of the pair are identical, or the
-            conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set is not a regular file, is too large to be changed, or the system denies access.
-        TimeoutError: another process held the data set's lock for too long.
-        OSError: the disk is full, or the file cannot be written.
-        TypeError: a value is not JSON.
         ValueError: `what` is unknown.
     """
     reply = _reply(turn, model)
@@ -65,20 +56,6 @@ def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None
     """Remove the rows of a reply from a data set, as the button for a row that was kept does.
 
     Nothing happens if the reply has no such row.
-
-    Args:
-        conversation: the conversation.
-        turn: the question.
-        model: the model that wrote the reply.
-        kind: kind of row.
-
-    Raises:
-        ConversationError: there is no such reply, or the conversation's file was replaced or deleted meanwhile.
-        UnreadableError: the data set or the conversation's file is not a regular file or denied by the system, or the
-            data set is too large to be changed.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        TimeoutError: another process held the data set's lock for too long.
-        OSError: a file cannot be written.
     """
     undo_kept(conversation, _reply(turn, model), kept_file(conversation, DEFAULT, kind))
 
@@ -88,13 +65,9 @@ def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
 
     Args:
         home: `LLF_HOME`; None for the environment's.
-        target: the model to train on them.
 
     Returns:
         For each data set a `text` with its number of rows, and `code` of a cell that opens a form with it.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     return [
         {

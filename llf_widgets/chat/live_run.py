@@ -22,7 +22,6 @@ def is_live(target: Target, home: Path | None) -> bool:
     """Whether the run of a model can save further checkpoints, so that the page offers to request one.
 
     Args:
-        target: the model.
         home: `LLF_HOME`; None for the environment's.
     """
     if not target.follows_run:
@@ -37,17 +36,10 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
     """Request a checkpoint of the run of a model, to chat with what it has learned so far.
 
     Args:
-        target: the model.
         home: `LLF_HOME`; None for the environment's.
-
-    Returns:
-        The run.
 
     Raises:
         ValueError: the model belongs to no run or stands for a checkpoint or the base, or the run is not running.
-        FileNotFoundError: the run does not exist.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the request cannot be written.
     """
     folder = open_run(target.run_id, home)
     if not is_live(target, home):
@@ -64,18 +56,12 @@ def wait_for_checkpoint(
     A run that ends meanwhile is followed to its result.
 
     Args:
-        folder: the run.
-        after: step after which it must be.
         seconds: maximum seconds to wait.
         is_closed: whether nobody waits any more, since the view was closed; asked every second.
 
     Returns:
         Whether there is one, or the result of the run; False if it ended without either, the time has passed, or nobody
         waits.
-
-    Raises:
-        BrokenRunError: the status of the run cannot be read.
-        OSError: too many files are open.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end and not is_closed():

@@ -22,14 +22,7 @@ if TYPE_CHECKING:
 
 
 class SharedModels:
-    """The models of all chats with one `LLF_HOME`.
-
-    Args:
-        service: holds the engines.
-
-    Attributes:
-        service: holds the engines.
-    """
+    """The models of all chats with one `LLF_HOME`."""
 
     def __init__(self, service: ChatService) -> None:
         self.service = service
@@ -44,18 +37,6 @@ class SharedModels:
         Args:
             target: see `llf_core.chat.target.find_target`; or a target that was found.
             home: `LLF_HOME`; None for the environment's.
-
-        Returns:
-            The target by which the service knows it.
-
-        Raises:
-            TargetError, ConfigError: see `llf_core.chat.target.find_target`.
-            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
-            TypeError: the target is of another type.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the status of the run cannot be read.
-            OSError: a file cannot be read.
         """
         found = target if isinstance(target, Target) else find_target(target, home)
         with self._lock:
@@ -88,20 +69,7 @@ class SharedModels:
         All chats that have the model then answer with them, under the same name.
 
         Args:
-            target: a model of a run that a chat has.
             home: `LLF_HOME`; None for the environment's.
-
-        Returns:
-            The model with the newest weights; the same one if it has them.
-
-        Raises:
-            TargetError: the run has no weights any more, or the model was removed.
-            ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the status of the run cannot be read.
-            OSError: a file cannot be read.
         """
         found = find_target(target.run_id, home)
         current = self.service.targets.get(target.name, target)
@@ -118,9 +86,6 @@ def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
     Args:
         home: `LLF_HOME`; None for the environment's.
         trust: whether Python code of the models may run that has not been allowed yet.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     key = (home or environment_home(), trust)
     with _shared_lock:
@@ -133,8 +98,6 @@ def model_json(target: Target, state: EngineState, home: Path | None) -> dict[st
     """A model and its engine as the page shows them above a column: what it is, what it does, what it can.
 
     Args:
-        target: the model.
-        state: what its engine does.
         home: `LLF_HOME`; None for the environment's.
 
     Returns:

@@ -34,10 +34,7 @@ class AddedPictures:
         were added first are forgotten while all have more than `MAX_WAITING_BYTES`.
 
         Args:
-            key: its key.
-            name: name of the file.
             url: data URL of the picture; or its number of bytes, if the page has not sent it since it is too large.
-            beside: keys of the pictures that the question has already.
 
         Raises:
             PictureError: it is no picture, or is too large, by itself or with the others.
@@ -53,9 +50,6 @@ class AddedPictures:
     def urls(self, keys: Iterable[str]) -> list[str]:
         """The data URLs of pictures, for the question to which they were added.
 
-        Args:
-            keys: their keys.
-
         Raises:
             PictureError: one of them is not there any more.
         """
@@ -67,21 +61,13 @@ class AddedPictures:
             ) from None
 
     def discard(self, keys: Iterable[str]) -> None:
-        """Forget pictures that were sent or removed, to free their memory.
-
-        Args:
-            keys: their keys; unknown ones are ignored.
-        """
+        """Forget pictures that were sent or removed, to free their memory."""
         for key in keys:
             self._found.pop(key, None)
 
 
 def picture_keys(message: ChatMessage) -> list[str]:
-    """Keys of the pictures of a message, by which the page asks for them.
-
-    Args:
-        message: the message.
-    """
+    """Keys of the pictures of a message, by which the page asks for them."""
     return [f"{message.id}-{place}" for place in range(len(pictures_of(message)))]
 
 
@@ -89,7 +75,6 @@ def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> l
     """Content parts of a message that are pictures, to show them or to send them again with an edited question.
 
     Args:
-        message: the message.
         keys: keys of the same question, to any model: only the pictures in these places; None for all.
     """
     parts = message.content if isinstance(message.content, list) else []
@@ -101,15 +86,7 @@ def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> l
 
 
 def shown_url(conversation: Conversation, key: str) -> str:
-    """The data URL of a picture in a conversation, for its page.
-
-    Args:
-        conversation: the conversation, which others may have written.
-        key: the picture's key.
-
-    Returns:
-        The URL; empty if there is no such picture, or it is none that a question may have.
-    """
+    """The data URL of a picture in a conversation, for its page."""
     message = conversation.messages.get(key.rpartition("-")[0])
     found = pictures_of(message, [key]) if message is not None else []
     try:

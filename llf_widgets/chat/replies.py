@@ -40,12 +40,8 @@ class Writing:
     """A reply that is being written.
 
     Attributes:
-        id: id of its message in the conversation.
-        model: name of the model.
         ticket: its request; None until it was submitted.
         sequence: number of updates that the page was sent.
-        state: what it is doing.
-        text: its text so far.
         thinking: what the model has thought so far.
         calls: its tool calls so far, in OpenAI's form.
         tokens: its tokens so far, as the page shows them: text, log-probability, likely tokens.
@@ -71,14 +67,7 @@ class Writing:
     _sent: tuple[int, int, int] = (0, 0, 0)
 
     def take(self, event: Event) -> bool:
-        """Add what an event brings; `update` then has it for the page.
-
-        Args:
-            event: the event.
-
-        Returns:
-            Whether it was the last one.
-        """
+        """Add what an event brings; `update` then has it for the page."""
         if isinstance(event, Started):
             return False
         if isinstance(event, Piece):
@@ -152,7 +141,6 @@ def reply_json(  # noqa: PLR0913, PLR0917 - what a page shows of a reply
     """A reply for the page. One without a reason for its end that nobody writes was cut off by the end of its kernel.
 
     Args:
-        message: the reply in the conversation.
         writing: what has been written of it so far; None if it is not being written.
         version: its place among its versions, from 1, and their number.
         tokens: its tokens with their probabilities, if they are known; see `Writing.tokens`.
@@ -227,9 +215,6 @@ def _error(given: dict[str, object]) -> dict[str, object]:
 
 def kept_json(message: ChatMessage) -> list[dict[str, str]]:
     """What a reply was kept as, with which the page offers to undo it.
-
-    Args:
-        message: the reply.
 
     Returns:
         For each data set its `kind`, a `label`, and the corrected `text`; it is empty without one.

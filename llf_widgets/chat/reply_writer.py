@@ -31,7 +31,6 @@ class ReplyWriter:
     """Asks models for replies, keeps what they generate, and tells the page what is new.
 
     Args:
-        service: has the models.
         lock: held while a reply changes; the caller of a method may hold it.
         send: sends updates of replies to the page, see `Writing.update`.
         on_end: called with a reply whose last event has come, while the lock is held; it calls `end`.
@@ -58,11 +57,7 @@ class ReplyWriter:
         self._sender = UpdateSender(self._send_updates)
 
     def is_busy(self, model: str) -> bool:
-        """Whether a model is writing a reply, so that it is not asked for another one.
-
-        Args:
-            model: name of the model.
-        """
+        """Whether a model is writing a reply, so that it is not asked for another one."""
         return any(one.model == model for one in self.writing.values())
 
     def add(
@@ -74,21 +69,8 @@ class ReplyWriter:
     ) -> list[tuple[Writing, list[ChatMessage]]]:
         """Add an empty reply of each model to a conversation, which the page shows before anything is generated.
 
-        Args:
-            conversation: the conversation.
-            questions: the question to each model.
-            settings: settings of the page.
-            left_out: number of the oldest turns that are not sent.
-
         Returns:
             Each reply, which is in `writing` from here on, with the messages that its model is sent, for `submit`.
-
-        Raises:
-            ConversationError: the file was replaced or deleted meanwhile.
-            UnreadableError: the file of the conversation is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
-            TypeError: a value is not JSON.
         """
         sampling = {name: settings[name] for name in SAMPLING if settings[name]}
         begun = []
@@ -109,12 +91,7 @@ class ReplyWriter:
         """Ask the models for the replies that `add` has added; the reply to an invalid request ends with the reason.
 
         Args:
-            conversation: the conversation.
             begun: what `add` returned.
-            settings: settings of the page.
-
-        Raises:
-            TypeError: a value of the request is not JSON.
         """
         tools = conversation.settings.get("tools")
         for writing, history in begun:
@@ -143,11 +120,7 @@ class ReplyWriter:
                 ticket.cancel()
 
     def stop_model(self, model: str) -> None:
-        """Stop the replies of a model, which is removed.
-
-        Args:
-            model: name of the model.
-        """
+        """Stop the replies of a model, which is removed."""
         for writing in [one for one in self.writing.values() if one.model == model]:
             self.stop(writing.id)
 
@@ -157,10 +130,6 @@ class ReplyWriter:
         `on_problem` is called with the reason why it cannot be saved.
 
         If the disk is full, the reply stays in memory and is saved with the next message.
-
-        Args:
-            conversation: the conversation.
-            writing: the reply.
         """
         if not self._save(conversation, writing):
             conversation.change_unsaved(writing.id, **writing.fields())

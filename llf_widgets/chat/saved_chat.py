@@ -27,14 +27,7 @@ def conversation_of(name: str | None, models: Sequence[str], home: Path | None) 
 
     Args:
         name: its id; None for the last one.
-        models: names of the models, in any order.
         home: `LLF_HOME`; None for the environment's.
-
-    Raises:
-        ConversationError: there is none with this id.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: it is not a regular file, or the system denies access.
-        OSError: the folder of conversations is not accessible, or a file is in its place.
     """
     if name is not None:
         return open_conversation(name, home)
@@ -52,11 +45,7 @@ def _has_models(conversation: Conversation, models: Sequence[str]) -> bool:
 
 
 def saved_settings(conversation: Conversation) -> dict[str, Any]:
-    """The settings of a conversation, as the page shows them; those that are missing or invalid are the defaults.
-
-    Args:
-        conversation: the conversation, which others may have written.
-    """
+    """The settings of a conversation, as the page shows them; those that are missing or invalid are the defaults."""
     saved = conversation.settings
     fields = saved.get("fields")
     given = {**(fields if isinstance(fields, dict) else {}), "system": saved.get("system") or ""}
@@ -69,17 +58,7 @@ def save_settings(
     """Keep the settings of a chat in its conversation, with which it is opened again, if they differ from those there.
 
     Args:
-        conversation: the conversation.
-        settings: settings of the page.
-        models: names of the models.
         tools: schemas of the functions of the cell; without any, the conversation keeps its own.
-
-    Raises:
-        ConversationError: the file was deleted meanwhile.
-        UnreadableError: the file of the conversation is not a regular file, or the system denies access.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the disk is full, or the file cannot be written.
-        TypeError: a value is not JSON.
     """
     wanted = {
         "system": settings["system"],

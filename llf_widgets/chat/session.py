@@ -51,12 +51,8 @@ class ChatSession(SavedView):
 
     Args:
         models: the models, which were acquired; the chat releases them when it is closed.
-        conversation: the conversation to continue.
         settings: system prompt and sampling, as texts of fields; see `llf_widgets.chat.settings`.
         tools: functions of the cell that the models may call.
-
-    Attributes:
-        models: names of the models.
 
     Raises:
         TargetError: another view has closed the service.
@@ -117,13 +113,6 @@ class ChatSession(SavedView):
         Raises:
             ValueError: there is neither text nor a picture, replies are still being written, or the chat is closed.
             TypeError: the question is no text.
-            PictureError: a picture cannot be read or is too large, or a model reads no pictures.
-            FileNotFoundError: there is no such file.
-            TargetError: another view has closed the service.
-            ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
-            UnreadableError: the file of the conversation is not a regular file, or the system denies access.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: the disk is full, or the file cannot be written.
         """
         if not isinstance(text, str):
             raise TypeError(f"The question is {str(text)[:80]}. Expected a text.")
@@ -172,12 +161,6 @@ class ChatSession(SavedView):
         """Begin a new conversation, which models answer without the old one, unless replies are being written.
 
         The old one stays in its file.
-
-        Raises:
-            ConversationError: the file of the conversation was replaced.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            UnreadableError: the system denies access.
-            OSError: too many files are open.
         """
         with self._lock:
             if not self._writing:
@@ -187,23 +170,8 @@ class ChatSession(SavedView):
     def add(self, target: str | Path | Run | RunFolder) -> str:
         """Add a model to compare with the others; it answers from the next question on.
 
-        Args:
-            target: see `Chat`.
-
-        Returns:
-            Its name.
-
         Raises:
             ValueError: there are four models already, or the chat is closed.
-            ConversationError: the file of the conversation was replaced.
-            TargetError: nothing has this name, the run has no weights yet, or the model generates no text.
-            ConfigError: the config of the run is no longer valid, or the config file is not.
-            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
-            TypeError: the target is of another type.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the status of a run cannot be read.
-            OSError: a file cannot be read.
         """
         with self._lock:
             if self._closed:
@@ -223,11 +191,6 @@ class ChatSession(SavedView):
 
         Args:
             name: its name; one that is unknown, or the only one, is left as it is.
-
-        Raises:
-            ConversationError: the file of the conversation was replaced.
-            TargetError: another view has closed the service.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         with self._lock:
             if name not in self._view_models.targets or len(self._view_models.targets) == 1:
@@ -245,19 +208,8 @@ class ChatSession(SavedView):
     def use_newest(self, name: str) -> None:
         """Answer with the newest weights of a run from the next question on, to see what it has learned meanwhile.
 
-        Args:
-            name: name of a model that stands for a run.
-
         Raises:
             ValueError: there is no such model, or it is writing a reply.
-            ConversationError: the file of the conversation was replaced.
-            TargetError: the run has no weights any more.
-            ConfigError: the config of the run is no longer valid.
-            UnreadableError: the `adapter_config.json` is too large, or the system denies access.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
-            BrokenRunError: the status of the run cannot be read.
-            OSError: a file cannot be read.
         """
         with self._lock:
             self._view_models.run_target(name)
@@ -323,12 +275,7 @@ class ChatSession(SavedView):
         self._note = sentence
 
     def _begin(self, questions: dict[str, ChatMessage], left_out: int = 0) -> None:
-        """Ask models for replies.
-
-        Args:
-            questions: the question to each model.
-            left_out: number of the oldest turns that are not sent.
-        """
+        """Ask models for replies."""
         begun = self._writer.add(self._conversation, questions, self._settings, left_out)
         self._show_turns()
         self._note = ""

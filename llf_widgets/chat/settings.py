@@ -40,12 +40,8 @@ def changed(settings: Mapping[str, object], changes: Mapping[str, object]) -> tu
     """Apply changes of the page to settings; an invalid number becomes a sentence beside its field and changes nothing.
 
     Args:
-        settings: valid settings.
         changes: new values by name; unknown names are ignored, and an unknown value of `thinking` leaves it to the
             template.
-
-    Returns:
-        The settings with the valid changes, and a sentence by name for each invalid one.
     """
     applied, problems = dict(settings), {}
     for name in changes.keys() & DEFAULTS.keys():
@@ -64,15 +60,7 @@ def changed(settings: Mapping[str, object], changes: Mapping[str, object]) -> tu
 
 
 def sampling_of(settings: Mapping[str, Any]) -> ChatSampling:
-    """The sampling parameters of valid settings, which are texts as the page has them.
-
-    Args:
-        settings: valid settings.
-
-    Raises:
-        RequestError: a parameter is out of range.
-        ValueError: a text is not a number.
-    """
+    """The sampling parameters of valid settings, which are texts as the page has them."""
     return ChatSampling(
         temperature=float(settings["temperature"]),
         top_p=float(settings["top_p"]),
@@ -84,13 +72,7 @@ def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...]
     """The request for a reply with the settings of the page.
 
     Args:
-        settings: valid settings.
-        messages: see `ChatRequest`.
         values: further fields of `ChatRequest`.
-
-    Raises:
-        RequestError: a field is invalid.
-        ValueError: a text of the settings is not a number.
     """
     return ChatRequest(
         messages=messages,

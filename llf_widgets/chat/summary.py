@@ -16,12 +16,7 @@ STYLE = "white-space:pre-wrap;margin:0 0 8px"
 
 
 def summary_html(call: str, turns: Iterable[Mapping[str, object]]) -> str:
-    """A conversation as HTML without scripts, for notebooks that are read without a kernel; all text is escaped.
-
-    Args:
-        call: code that opens the view.
-        turns: see `llf_widgets.chat.turns.turn_json`.
-    """
+    """A conversation as HTML without scripts, for notebooks that are read without a kernel; all text is escaped."""
     lines = [f'<p style="{STYLE}"><b>{escape(who)}</b><br>{escape(text)}</p>' for who, text in _lines(turns)]
     return strip_bidi(
         f'<div class="llf-Static">{"".join(lines)}<p>Run <code>{escape(call)}</code> to continue the chat.</p></div>'
@@ -29,12 +24,7 @@ def summary_html(call: str, turns: Iterable[Mapping[str, object]]) -> str:
 
 
 def summary_text(call: str, turns: Iterable[Mapping[str, object]]) -> str:
-    """A conversation as plain text, for hosts that show no HTML.
-
-    Args:
-        call: code that opens the view.
-        turns: see `llf_widgets.chat.turns.turn_json`.
-    """
+    """A conversation as plain text, for hosts that show no HTML."""
     return visible("\n\n".join([call, *(f"{who}:\n{text}" for who, text in _lines(turns))]))
 
 

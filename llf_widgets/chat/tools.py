@@ -20,11 +20,7 @@ _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list:
 class CellTools:
     """The functions of a cell, which answer the calls of models without the user.
 
-    Args:
-        functions: functions whose parameters can be passed by name.
-
     Attributes:
-        functions: the functions by name; of two with one name the last.
         schemas: each in OpenAI's form, see `tool_schema`.
 
     Raises:
@@ -67,12 +63,8 @@ def tool_schema(function: Callable[..., object]) -> dict[str, Any]:
 
     The model reads it to decide whether and how to call the function.
 
-    Args:
-        function: a function whose parameters can be passed by name.
-
     Raises:
         ValueError: it has a parameter that cannot be passed by name, or Python knows no signature of it.
-        TypeError: it cannot be called or has no name, as a `functools.partial`.
     """
     called = _name(function)
     try:
@@ -105,11 +97,6 @@ def _name(function: Callable[..., object]) -> str:
 
 def call_tool(functions: Mapping[str, Callable[..., object]], name: str, arguments: str) -> str:
     """Call a function as a model asks, and return what the model is told, also of errors, which it may correct.
-
-    Args:
-        functions: the functions by name.
-        name: name of the function.
-        arguments: its arguments as a JSON object.
 
     Returns:
         The result, as JSON unless it is text, at most `MAX_RESULT` characters; for an error its type and message.

@@ -25,20 +25,7 @@ def edit_question(
     """Add a question in other words as a new version of it, which becomes part of each model's path.
 
     Args:
-        conversation: the conversation.
-        turn: the question.
-        text: its new text.
         kept: keys of the pictures that it keeps; None for all.
-
-    Returns:
-        The new question to each model; models that share a message share the new one too.
-
-    Raises:
-        ConversationError: the question is too large, or the file was replaced or deleted meanwhile.
-        UnreadableError: the file of the conversation is not a regular file, or the system denies access.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the disk is full, or the file cannot be written.
-        TypeError: a value is not JSON.
     """
     new: dict[str, ChatMessage] = {}
     name = secrets.token_hex(8) if turn.first.turn else ""
@@ -65,16 +52,7 @@ def choose_question(conversation: Conversation, turn: Turn, step: int) -> None:
     """Go to another version of a question, with the replies to it; the first and the last one have no further ones.
 
     Args:
-        conversation: the conversation.
-        turn: the question.
         step: 1 for the next version, -1 for the one before.
-
-    Raises:
-        ConversationError: the file was replaced or deleted meanwhile.
-        UnreadableError: the file of the conversation is not a regular file, or the system denies access.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the disk is full, or the file cannot be written.
-        TypeError: a value is not JSON.
     """
     for model, question in turn.questions.items():
         conversation.choose(sibling(conversation, question, step), model)
@@ -84,32 +62,13 @@ def choose_reply(conversation: Conversation, turn: Turn, model: str, step: int) 
     """Go to another version of a reply, with what follows it; the first and the last one have no further ones.
 
     Args:
-        conversation: the conversation.
-        turn: the question.
-        model: the model that wrote the reply; it has answered the question.
         step: 1 for the next version, -1 for the one before.
-
-    Raises:
-        ConversationError: the file was replaced or deleted meanwhile.
-        UnreadableError: the file of the conversation is not a regular file, or the system denies access.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the disk is full, or the file cannot be written.
-        TypeError: a value is not JSON.
     """
     conversation.choose(sibling(conversation, turn.replies[model][0], step), model)
 
 
 def shortened(conversation: Conversation, turn: Turn, model: str) -> int:
-    """Number of the oldest turns to leave out, so that a prompt that was too long becomes shorter: half of the rest.
-
-    Args:
-        conversation: the conversation.
-        turn: the question.
-        model: the model that was asked.
-
-    Raises:
-        ConversationError: the file was replaced, and the question is not in it.
-    """
+    """Number of the oldest turns to leave out, so that a prompt that was too long becomes shorter: half of the rest."""
     path = conversation.path_to(turn.questions[model].id)
     earlier = sum(one.role == "user" for one in sent_messages(path, 0)) - 1
     replies = turn.replies[model]

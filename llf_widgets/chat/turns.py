@@ -49,9 +49,6 @@ class Turn:
     def calls(self, model: str) -> list[dict[str, Any]]:
         """The calls of tools of a model with their results, for the page.
 
-        Args:
-            model: its name.
-
         Returns:
             `id`, `name`, `arguments` (JSON text), and `result`, which is None until there is one.
         """
@@ -70,12 +67,7 @@ class Turn:
 
 
 def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
-    """The questions on the chosen paths of models, in the order in which they were asked: one row of the page each.
-
-    Args:
-        conversation: the conversation.
-        models: names of the models.
-    """
+    """The questions on the chosen paths of models, in the order in which they were asked: one row of the page each."""
     turns: dict[str, Turn] = {}
     for model in models:
         turn: Turn | None = None
@@ -99,18 +91,12 @@ def turn_json(
     """A question with its replies for the page, which shows what this says and keeps no copy of the conversation.
 
     Args:
-        conversation: the conversation.
-        turn: the question.
-        writing: the replies that are being written, by id.
         tokens: tokens with their probabilities of replies, by id.
         paused: number of rounds of calls before replies whose calls wait until the user lets them go on, by id.
 
     Returns:
         `id`, `text`, `pictures` (their keys), `version` (place and number of versions), and `replies`, see
         `llf_widgets.chat.replies.reply_json`.
-
-    Raises:
-        ConversationError: the message is not of this conversation.
     """
     question = turn.first
     return {
@@ -143,12 +129,7 @@ def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
     """Id of the version that is a step away from a message, within those that there are, for the page's arrows.
 
     Args:
-        conversation: the conversation.
-        message: the message.
         step: number of versions to go on; negative for earlier ones.
-
-    Raises:
-        ConversationError: the message is not of this conversation.
     """
     versions = conversation.siblings(message.id)
     return versions[min(max(versions.index(message.id) + step, 0), len(versions) - 1)]
@@ -159,10 +140,6 @@ def sent_messages(path: Sequence[ChatMessage], left_out: int = 0) -> list[ChatMe
 
     Chat templates expect an answer after each question, and a long prompt fits once old turns are left out. A turn has
     an answer if one of its replies has content or calls a tool; thoughts alone, of a reply that was cut off, are none.
-
-    Args:
-        path: messages that end with a question.
-        left_out: number of the oldest turns with an answer to leave out.
     """
     turns: list[list[ChatMessage]] = []
     for message in path:

@@ -56,9 +56,6 @@ class Chat(ChatSession):
         trust: whether Python code of the models may run that has not been allowed yet.
         home: `LLF_HOME`; None for the environment's.
 
-    Attributes:
-        models: names of the models, in the order of their columns.
-
     Raises:
         ValueError: there is no target, there are too many, or a tool has a parameter that cannot be passed by name.
         TargetError: nothing has a target's name, the run has no such checkpoint or no weights yet, or the model
@@ -198,8 +195,6 @@ class Chat(ChatSession):
         """Ask a question in other words, as a new version of it.
 
         Args:
-            turn: id of the question.
-            text: its new text.
             kept: keys of the pictures that it keeps; None for all.
         """
         with self._lock:

@@ -46,9 +46,6 @@ class TableRow:
     """One row of the table.
 
     Attributes:
-        label: what it shows.
-        cells: one text per group of runs.
-        best: indices of the best groups.
         code: whether the label is a config key.
     """
 
@@ -67,9 +64,7 @@ class TableSection:
     """Rows under a heading, with a note; without rows the note says that nothing differs.
 
     Attributes:
-        title: the heading.
         note: what stands beside it; may be empty.
-        rows: the rows.
     """
 
     title: str
@@ -89,10 +84,6 @@ def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
 
     Args:
         groups: the runs, already read and smoothed over the same window.
-
-    Raises:
-        OSError: the output folder of a run is not accessible, or its events cannot be read.
-        IndexError: there are no runs.
     """
     return [_result(groups), *_evaluations(groups), _cost(groups), _config(groups), _data(groups), _environment(groups)]
 
@@ -290,12 +281,8 @@ def _row(  # noqa: PLR0913, PLR0917 - a row, and how its cells are made
     """A row of numbers with the best groups marked, unless ranges overlap.
 
     Args:
-        title: label of the row.
-        groups: the runs.
         read: the number of a run, or None.
-        write: formats a number.
         direction: `less` or `more` is better; anything else marks none.
-        suffix: follows the number of a group with one run.
     """
     sign = {"more": -1, "less": 1}.get(direction, 0)
     cells, values = [], []

@@ -27,10 +27,7 @@ class EvaluatedMetric:
     """A metric on the same examples, of several runs.
 
     Attributes:
-        label: metric and data, for people.
-        unit: unit of the values.
         direction: `more` or `less` is better, as the metric declares.
-        values: the value by id of the run.
     """
 
     label: str
@@ -46,12 +43,6 @@ def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
     examples, and of generated answers of the same length. Results of base models, which lie beside those of their runs,
     are left out. The win rates of a judge are among them, in a row for each judge and model that the runs were compared
     with.
-
-    Args:
-        folders: the runs.
-
-    Returns:
-        The metrics in the order in which results have them, those of the same data next to each other.
     """
     found: dict[tuple[object, ...], dict[str, tuple[MetricValue, str, float]]] = {}
     for folder in folders:

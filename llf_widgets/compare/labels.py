@@ -33,9 +33,6 @@ def labels(trackers: Sequence[RunTracker]) -> list[str]:
 
     A label is the run's name without the words that all names start with; for equal names the differing settings (`lr
     3e-3`); if that is too long, the name shortened in the middle.
-
-    Args:
-        trackers: the runs, already read.
     """
     given = [
         _short_sweep_name(name)
@@ -55,7 +52,6 @@ def middle(text: str, max_length: int) -> str:
     """Shorten a text in the middle, since names often differ at their ends.
 
     Args:
-        text: the text.
         max_length: maximum length in characters, at least 1.
     """
     if len(text) <= max_length:
@@ -65,12 +61,7 @@ def middle(text: str, max_length: int) -> str:
 
 
 def value_at(config: Mapping[str, object], key: str) -> str:
-    """Format the value of a config's key for display; a dash for a missing key.
-
-    Args:
-        config: flat keys of a run.
-        key: the key.
-    """
+    """Format the value of a config's key for display; a dash for a missing key."""
     return value_of(config[key]) if key in config else "–"  # noqa: RUF001 - a dash as wide as a digit
 
 
@@ -94,9 +85,6 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
 
     Keys of output locations are left out. A missing key differs from the value None, since its default may be another;
     where no config of the same stage and method has it, they lack it, and it is no difference.
-
-    Args:
-        configs: flat keys of each run.
     """
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in HIDDEN_KEYS))
     return [key for key in keys if len(_values(configs, key)) > 1]

@@ -73,7 +73,6 @@ def x_values(tracker: RunTracker, steps: np.ndarray, x_axis: str) -> np.ndarray:
     a gap is limited to `PAUSE` times the median gap.
 
     Args:
-        tracker: the run.
         steps: `[n]`, int64, ascending.
         x_axis: one of `X_AXES`.
 
@@ -97,13 +96,7 @@ def x_values(tracker: RunTracker, steps: np.ndarray, x_axis: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CurveChoice:
-    """A curve that can be displayed.
-
-    Attributes:
-        name: metric, as logged.
-        label: display label.
-        chart: its chart.
-    """
+    """A curve that can be displayed."""
 
     name: str
     label: str
@@ -122,9 +115,6 @@ def available_curves(trackers: Sequence[RunTracker]) -> list[CurveChoice]:
 
     Args:
         trackers: all runs, already read; at least one.
-
-    Raises:
-        IndexError: there are no runs.
     """
     names = [primary_metric(trackers[0].series), *(name for tracker in trackers for name in tracker.series)]
     return [CurveChoice(name, label, one.chart) for one in logged_charts(names) for name, label in one.lines.items()]
@@ -136,13 +126,11 @@ class PlottedLine:
 
     Attributes:
         number: index of the group.
-        label: label of the group.
         x: `[n]` x values, float64, as all values.
         y: `[n]` y values, of several runs their mean; NaN if not finite.
         logged: `[n]` values before smoothing; None if `y` is not smoothed.
         low: `[n]` the lowest values of the runs; None for a line without a band.
         high: `[n]` the highest values; None for a line without a band.
-        runs: number of runs.
     """
 
     number: int
@@ -179,10 +167,6 @@ def figure_json(
 
     Returns:
         `data` (the traces), `layout` and `config`.
-
-    Raises:
-        IndexError: there are no runs.
-        KeyError: `x_axis` is unknown.
     """
     trackers = [tracker for group in groups for tracker in group.trackers]
     choice = next(

@@ -22,7 +22,6 @@ class RunGroup:
     """Runs that are shown as one column and one line. A single run is a group of one.
 
     Attributes:
-        label: what tells it from the other groups.
         trackers: its runs, already read; at least one.
     """
 
@@ -59,12 +58,6 @@ def named_groups(members: Sequence[tuple[str, Sequence[RunTracker]]]) -> list[Ru
 
     Args:
         members: label, or an empty text, and runs of each group, at least one.
-
-    Returns:
-        The groups in the same order.
-
-    Raises:
-        IndexError: a group without a label has no runs.
     """
     unnamed = iter(labels([trackers[0] for label, trackers in members if not label]))
     return [RunGroup(label or next(unnamed), tuple(trackers)) for label, trackers in members]
@@ -76,11 +69,6 @@ def common_steps(
     """The values of a metric at the steps that all runs have, so that every mean is of the same runs.
 
     Runs that have logged nothing of the metric (queued ones, say) do not count.
-
-    Args:
-        trackers: the runs, already read.
-        name: metric, as logged.
-        smoothed: the smoothed values, if there are any.
 
     Returns:
         The runs that have the metric; steps `[n]`, int64; values `[runs, n]`, float64. Without such a run, and where

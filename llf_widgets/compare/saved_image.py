@@ -27,15 +27,10 @@ def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
     """Draw the figure of `figure_json` as a PNG data URL, for saved notebooks and pages without plotly.js.
 
     Args:
-        groups: the runs, already read.
         options: arguments of `figure_json`.
 
     Returns:
         The URL, `data:image/png;base64,…`.
-
-    Raises:
-        IndexError: there are no runs.
-        KeyError: an option is missing, or the x axis is unknown.
     """
     drawn = figure_json(groups, **options)
     shape = drawn["layout"]

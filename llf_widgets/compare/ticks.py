@@ -19,10 +19,6 @@ def log_ticks(low: float, high: float) -> list[float]:
     Returns:
         3 to 6 values in ascending order; for a range so small that the axis is nearly linear, evenly spaced ones, at
         most 12, and fewer than 3 if the ends differ only in their sixth digit.
-
-    Raises:
-        ValueError: an end is not positive, or NaN.
-        OverflowError: an end is infinite, or `high` is above 1e308.
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, -(-(last - first) // MOST))  # of many powers of ten only every n-th

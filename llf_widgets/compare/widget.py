@@ -125,31 +125,11 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         self.refresh()
 
     def show(self, runs: Runs) -> None:
-        """Show other runs in the same view, as a sweep does with its best ones; after an error the runs before stay.
-
-        Args:
-            runs: runs, or groups of runs by name.
-
-        Raises:
-            FileNotFoundError: no run has an id, or a folder does not exist.
-            ValueError: no runs, more than eight, or a single id or path in place of a list; a group without a name or
-                without runs, or with more than twenty; an id is invalid.
-            TypeError: `runs` is a single run or has no length, or an entry is neither a run nor an id nor a path.
-            UnreadableError: a file of a run is not a regular file, or the system denies access.
-            OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
-                `replay.json`) cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        """
+        """Show other runs in the same view, as a sweep does with its best ones; after an error the runs before stay."""
         self._show(self._track(runs))
 
     def refresh(self) -> None:
-        """Read the runs again; the reader's choice of curve and axes is kept.
-
-        Raises:
-            UnreadableError: a file of a run is not a regular file, or the system denies access.
-            OSError: the folder of runs or of a run is not accessible, or the changes of a run (`events.jsonl`,
-                `replay.json`) cannot be read.
-        """
+        """Read the runs again; the reader's choice of curve and axes is kept."""
         self._read()
         self._save()
         self._poller.start()
@@ -221,12 +201,7 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         return [tracker for _, trackers in self._members for tracker in trackers]
 
     def sections(self) -> list[TableSection]:
-        """The table as data, for code that needs the numbers: as of the last `refresh`, as texts.
-
-        Raises:
-            UnreadableError: a file of a run is not a regular file, or the system denies access.
-            OSError: the output folder of a run is not accessible, or its events cannot be read.
-        """
+        """The table as data, for code that needs the numbers: as of the last `refresh`, as texts."""
         return comparison_sections(self._groups)
 
     def answers(self) -> list[dict[str, Any]]:
@@ -255,11 +230,6 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         Returns:
             The frame, float64, indexed by `run` (its id) and step; of groups by `group` (its name), `run` and step. NaN
             where a step has no such metric; no rows for a run without metrics.
-
-        Raises:
-            ModuleNotFoundError: pandas is not installed.
-            UnreadableError: the metrics of a run cannot be read.
-            OSError: too many files are open.
         """
         import pandas as pd
 
@@ -279,12 +249,6 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
 
         Args:
             path: file to write the page to, which is replaced; None for none.
-
-        Returns:
-            The page.
-
-        Raises:
-            OSError: the file cannot be written.
         """
         page = (
             '<!doctype html><meta charset="utf-8"><title>LLF: runs compared</title>'

@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 def summary_text(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as plain text, for frontends without HTML.
-
-    Args:
-        note: message in place of a missing table.
-        columns: names of the models.
-        rows: see `ResultTables.metrics`.
-    """
+    """The table as plain text, for frontends without HTML."""
     if not rows:
         return f"Evaluate: {note or 'no result yet'}"
     lines = []
@@ -32,13 +26,7 @@ def summary_text(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, 
 
 
 def summary_html(note: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as HTML without scripts; all texts are escaped.
-
-    Args:
-        note: message in place of a missing table.
-        columns: names of the models.
-        rows: see `ResultTables.metrics`.
-    """
+    """The table as HTML without scripts; all texts are escaped."""
     if not rows:
         return f"<p>Evaluate: {escape(note or 'no result yet')}</p>"
 

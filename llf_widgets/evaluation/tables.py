@@ -83,11 +83,6 @@ class ResultTables:
             `name`, `label`, `unit`, `better` (`higher` or `lower`), `values` (for each result `text` and `interval`),
             `differences` (for each further result `verdict` and `sentence`) and `sources` (for each data set `name` and
             `values` as texts; empty for one).
-
-        Raises:
-            MetricError: a package that a metric needs is not installed.
-            PluginError: two packages declare the same name, or an implementation cannot be imported.
-            ValueError: a loss or score is not finite.
         """
         return [self._row(value) for value in self.results[0].metrics]
 
@@ -121,10 +116,6 @@ class ResultTables:
         Returns:
             The rows, two of a model that judged by two rubrics; `judge` is True, since examples are not sorted by a
             verdict.
-
-        Raises:
-            UnreadableError: a file of verdicts is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         names: dict[str, str] = {}
         found: dict[str, list[JudgedWinRate | None]] = {}
@@ -152,12 +143,7 @@ class ResultTables:
         ]
 
     def votes(self) -> list[list[Vote]]:
-        """The votes of a person on each further result, for `votes_text`.
-
-        Raises:
-            UnreadableError: a file of votes is not a regular file, or the system denies access.
-            OSError: the folder of a result is not accessible, the disk fails, or too many files are open.
-        """
+        """The votes of a person on each further result, for `votes_text`."""
         return [list(votes_of(one, self.results[0]).values()) for one in self.results[1:]]
 
     def difference(self, metric: str) -> Difference:
@@ -166,14 +152,8 @@ class ResultTables:
         It tells whether the models differ beyond what other examples of the same kind would change, see
         `llf_core.metrics.paired.difference`.
 
-        Args:
-            metric: name of a metric of both.
-
         Raises:
-            MetricError: a package that the metric needs is not installed.
-            PluginError: two packages declare the same name, or an implementation cannot be imported.
             ValueError: a loss or score is not finite, there is no such metric, or both are of other examples.
-            IndexError: there is only one result.
         """
         value = self.results[0].metric(metric)
         if value is None:
@@ -186,11 +166,9 @@ class ResultTables:
         """A page of examples, so that a browser gets only what it shows of thousands.
 
         Args:
-            metric: name of the metric to sort by.
             order: one of `ORDERS`, of the last result. `changed` compares it with the first one; where they cannot be
                 compared, the worst come first.
             offset: number of examples to skip; beyond the end, the last example is shown.
-            limit: maximum number of examples.
 
         Returns:
             `metric`, `order`, `offset`, `total` and `rows`: `source`, `index`, `prompt`, `reference`, `vote` (None
@@ -199,8 +177,6 @@ class ResultTables:
 
         Raises:
             ValueError: there is no such metric or order.
-            UnreadableError: a file of votes or verdicts is not a regular file, or the system denies access.
-            OSError: too many files are open.
         """
         value = self.results[0].metric(metric)
         if value is None or order not in ORDERS:
@@ -275,9 +251,6 @@ def _rate_json(rate: JudgedWinRate | None) -> dict[str, str]:
 def _verdict_json(pair: JudgedPair) -> dict[str, str]:
     """A verdict as the page shows it.
 
-    Args:
-        pair: what a judge said of a pair of answers.
-
     Returns:
         `text`, the judge with its verdict on the second model (`NAME: worse`), and `replies`: what the judge said, in
         both orders; empty for equal answers.
@@ -298,11 +271,7 @@ def _of_source(value: MetricValue | None, source: str) -> float:
 
 
 def votes_text(votes: Sequence[Vote]) -> str:
-    """A sentence on the votes on a model; empty without any. The interval is Wilson's, with a tie as one half.
-
-    Args:
-        votes: the votes.
-    """
+    """A sentence on the votes on a model; empty without any. The interval is Wilson's, with a tie as one half."""
     if not votes:
         return ""
     wins, ties, losses = (sum(one == kind for one in votes) for kind in ("win", "tie", "lose"))

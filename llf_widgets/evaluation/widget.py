@@ -51,7 +51,6 @@ class Evaluate(SavedView):
     Args:
         targets: what to measure: a run, its id, `RUN@STEP`, `RUN@latest`, `RUN@base`, a folder of a model or adapter, a
             GGUF file, or a hub id; or a list of them. The others are compared with the first one.
-        more: further targets.
         on: the data: a name of `dataset_info.json`, a file, a folder or a hub id, several separated by commas; or rows
             (a list of dicts, a DataFrame or a `datasets.Dataset`). None for the validation data of the first run, or
             for none if there are tasks.
@@ -140,9 +139,6 @@ class Evaluate(SavedView):
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
-        Returns:
-            The view.
-
         Raises:
             TimeoutError: the evaluation has not ended after `timeout` seconds.
             RuntimeError: the evaluation failed, was stopped, or the view was closed before its end; the message has the
@@ -175,8 +171,6 @@ class Evaluate(SavedView):
         Raises:
             ValueError: there is no such metric, only one model, a loss or score that is not finite, or both are of
                 other examples.
-            MetricError: a package that the metric needs is not installed.
-            PluginError: two packages declare the same name, or an implementation cannot be imported.
 
         Source:
             P. Koehn, Statistical significance tests for machine translation evaluation, EMNLP 2004, W04-3250.

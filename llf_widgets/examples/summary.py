@@ -18,7 +18,6 @@ def summary_html(call: str, rows: Sequence[Mapping[str, object]]) -> str:
     """Examples with their losses as an HTML table, for saved notebooks; all text is escaped.
 
     Args:
-        call: code that opens the view.
         rows: rows of the view: `last` (the loss) and, if texts are known, `record` and `segments`.
     """
     lines = [_row("td", _cells(row)) for row in rows]

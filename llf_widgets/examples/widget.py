@@ -78,18 +78,9 @@ class Examples(FrontEnd):
     def at(self, step: int) -> list[dict[str, Any]]:
         """Show and return the examples of a step, highest loss first, to find the cause of a loss spike.
 
-        Args:
-            step: the step.
-
         Returns:
             `llf_core.runs.example_losses.ExampleLoss.json` of each, with its losses in nats per token; empty if the
             step was not recorded.
-
-        Raises:
-            UnreadableError: `examples.jsonl` cannot be read.
-            ConfigError: the run's config is no longer valid.
-            OSError: the process cannot be started.
-            PluginError: two installed packages declare the same name or key.
         """
         self.show_step(step)
         return [one.json() for one in self._losses.at(step)]
@@ -102,18 +93,10 @@ class Examples(FrontEnd):
         Args:
             kind: `hardest` (all examples, by their excess loss), `unlearned` (seen again without progress), `easy` (a
                 low loss at the first visit) or `odd` (a loss too high for chance).
-            limit: maximum number of examples.
 
         Returns:
             `llf_core.runs.example_losses.ExampleLoss.json` of each, most unusual first; empty if there are none, as
             where the run recorded no losses.
-
-        Raises:
-            ValueError: the kind is unknown.
-            UnreadableError: `examples.jsonl` cannot be read.
-            ConfigError: the run's config is no longer valid.
-            OSError: the process cannot be started.
-            PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
         found = self._losses.outliers(kind)[: max(0, limit)]
@@ -126,13 +109,6 @@ class Examples(FrontEnd):
         Args:
             kind: `hardest`, `unlearned`, `easy` or `odd`.
             offset: number of examples to skip; a negative one skips none.
-
-        Raises:
-            ValueError: the kind is unknown.
-            UnreadableError: `examples.jsonl` cannot be read.
-            ConfigError: the run's config is no longer valid.
-            OSError: the process cannot be started.
-            PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
@@ -141,14 +117,7 @@ class Examples(FrontEnd):
         """Show the examples of a step, highest loss first, to explain a spike; empty if the step was not recorded.
 
         Args:
-            step: the step.
             offset: number of examples to skip; a negative one skips none.
-
-        Raises:
-            UnreadableError: `examples.jsonl` cannot be read.
-            ConfigError: the run's config is no longer valid.
-            OSError: the process cannot be started.
-            PluginError: two installed packages declare the same name or key.
         """
         self._losses.refresh()
         self._show(self._losses.at(step), {"step": step, "offset": offset})

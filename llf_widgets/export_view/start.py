@@ -36,20 +36,12 @@ def export(
         error here; `wait` raises the others.
 
     Raises:
-        TypeError: there is no such option, or the target or an option is of another type.
         ExportError: an option is not valid, the destination is not empty, or the model cannot be exported.
         FailedReceiptError: what was written differs from the model.
         PushError: the hub does not know the user or refuses the files; the export is then complete.
         TargetError: nothing has the target's name, or the run has no weights yet.
         ConfigError: the config of the run is no longer valid.
         UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        BrokenRunError: the status of the run cannot be read.
-        ValueError: an entry of `adapters` is no pair.
-        PluginError: two installed packages declare the same name or key.
-        ImportError: a package that the format needs is not installed.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        UnreadableError: the `adapter_config.json` is not a regular file or too large.
-        OSError: a file cannot be read, or the destination cannot be written.
 
     Example:
         >>> view = llf.export(run, format="merged", folder="my-model")

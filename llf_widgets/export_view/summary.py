@@ -18,7 +18,6 @@ def summary_text(title: str, note: str, folder: str, receipt: Mapping[str, Any])
     """The receipt as plain text, for frontends without HTML.
 
     Args:
-        title: what is exported.
         note: the state as a sentence; empty once the export is finished.
         folder: the destination; empty if nothing was written.
         receipt: see `receipt_json`; empty without one.
@@ -35,7 +34,6 @@ def summary_html(title: str, note: str, folder: str, receipt: Mapping[str, Any])
     """The receipt as HTML without scripts, for saved notebooks, which have no widget; all texts are escaped.
 
     Args:
-        title: what is exported.
         note: the state as a sentence; empty once the export is finished.
         folder: the destination; empty if nothing was written.
         receipt: see `receipt_json`; empty without one.

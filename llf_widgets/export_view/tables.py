@@ -35,9 +35,6 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
     """A receipt as texts, for the page and for the static summary.
 
-    Args:
-        receipt: the receipt.
-
     Returns:
         `passed`, `summary` (a sentence), `checks` (`cells` for `CHECK_HEADS`, `passed`, `detail`), `heads` and `rows`
         (`cells`) of the table of quantizations, and `bars` (`name`, `bytes`, `kl` in nats), what the chart draws, None

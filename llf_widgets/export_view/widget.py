@@ -94,14 +94,6 @@ class ExportView(SavedView):
             TargetError: nothing has the target's name, or the run has no weights yet.
             ConfigError: the config of the run is no longer valid.
             UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            BrokenRunError: the status of the run cannot be read.
-            TypeError: the target or an option is of another type.
-            ValueError: an entry of `adapters` is no pair.
-            PluginError: two installed packages declare the same name or key.
-            ImportError: a package that the format needs is not installed.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            UnreadableError: the `adapter_config.json` is not a regular file or too large.
-            OSError: a file cannot be read, or the destination cannot be written.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The export has not ended after {timeout:g} s. {self._note}")
@@ -111,24 +103,12 @@ class ExportView(SavedView):
 
     @property
     def folder(self) -> Path:
-        """Where the export is; waits for its end.
-
-        Raises:
-            ExportError, FailedReceiptError, PushError, TargetError, ConfigError, UntrustedCodeError: see `wait`.
-            BrokenRunError, TypeError, ValueError, PluginError, ImportError: see `wait`.
-            HomeError, UnreadableError, OSError: see `wait`.
-        """
+        """Where the export is; waits for its end."""
         return self.wait().folder
 
     @property
     def receipt(self) -> Receipt:
-        """What was measured of the export; waits for its end.
-
-        Raises:
-            ExportError, FailedReceiptError, PushError, TargetError, ConfigError, UntrustedCodeError: see `wait`.
-            BrokenRunError, TypeError, ValueError, PluginError, ImportError: see `wait`.
-            HomeError, UnreadableError, OSError: see `wait`.
-        """
+        """What was measured of the export; waits for its end."""
         return self.wait().receipt
 
     def stop(self) -> None:

@@ -20,9 +20,6 @@ def preload() -> threading.Thread:
     """Import the modules for Start in a background thread, once per process, while the user fills in the form.
 
     Their import takes seconds, which the click on Start would otherwise wait for.
-
-    Returns:
-        The thread, for tests and for callers that need the modules.
     """
     thread = threading.Thread(target=_import, name="llf-preload", daemon=True)
     thread.start()

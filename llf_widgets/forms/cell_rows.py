@@ -22,9 +22,7 @@ class CellRows:
     """Rows from a cell, stored as a file, so that every check and view reads them like any data set.
 
     Attributes:
-        table: the rows.
         path: the Parquet file; its name contains their fingerprint.
-        variable: name of the variable in the cell.
     """
 
     table: pa.Table
@@ -37,22 +35,13 @@ class CellRows:
 
         Args:
             rows: anything `llf.train` accepts as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
-
-        Raises:
-            RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-            OSError: the file cannot be written.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         table = to_table(rows)
         path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))
 
     def ensure_saved(self) -> None:
-        """Write the file again if `llf runs clean` removed it while the form was open.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Write the file again if `llf runs clean` removed it while the form was open."""
         if not Path(self.path).exists():
             write_rows(self.table, Path(self.path).parent)
 

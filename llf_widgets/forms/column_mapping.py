@@ -24,7 +24,6 @@ class ColumnMapping(FormWidget):
     by itself with columns suggested by name.
 
     Args:
-        state: the form's values.
         on_change: called after the state has changed.
     """
 
@@ -41,13 +40,7 @@ class ColumnMapping(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Read the current data set; a draft for other columns is discarded, since it would not fit.
-
-        Raises:
-            OSError: `dataset_info.json` cannot be read, for example without permission.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-        """
+        """Read the current data set; a draft for other columns is discarded, since it would not fit."""
         config = self._state.report.config
         found = find_columns(config, (config.data.dataset or ()) if config else ())
         if found != self._columns:

@@ -19,7 +19,6 @@ class ConfigEditor(FormWidget):
     """YAML and Python of the form's values. Pasted YAML, also LLaMA-Factory's, fills in the form.
 
     Args:
-        state: the form's values.
         on_change: called after the state has changed.
     """
 
@@ -50,14 +49,7 @@ class ConfigEditor(FormWidget):
         self._invalid_text = ""
 
     def refresh(self) -> None:
-        """Update the text from the state, with problems of unknown keys, which no field can show.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-        """
+        """Update the text from the state, with problems of unknown keys, which no field can show."""
         if not self._invalid_text:
             self._shown_messages = [
                 Message.from_problem(problem, with_line=True) for problem in self._state.problems("")
@@ -68,12 +60,7 @@ class ConfigEditor(FormWidget):
             self._messages = messages_json(self._shown_messages)
 
     def paste(self, text: str) -> None:
-        """Replace the values with a YAML text. An invalid text stays with the reason, so that it can be corrected.
-
-        Raises:
-            FileNotFoundError: the working directory was removed.
-            Exception: what `on_change` raises.
-        """
+        """Replace the values with a YAML text. An invalid text stays with the reason, so that it can be corrected."""
         try:
             self._state.load_text(text, defaults=self._defaults)
             self._invalid_text = ""

@@ -47,12 +47,8 @@ class DatasetColumns:
 
     Attributes:
         dataset: the data set, as in `dataset`.
-        names: column names.
-        rows: the first rows, each cell as text.
         formats: formats suitable for the stage, the current or suggested one first.
-        roles: for each format its roles, and whether each needs a column.
         mapping: current format and columns; None if no format fits.
-        configured: whether the config sets them.
         error: why the data set cannot be read; empty if it can.
     """
 
@@ -71,9 +67,6 @@ class DatasetColumns:
         Returns:
             Column by role: the current mapping if it is of this format; else the likely columns, which may leave out
             roles.
-
-        Raises:
-            KeyError: the format is not one of `formats`.
         """
         if self.mapping is not None and self.mapping[0] == format_name:
             return dict(self.mapping[1])
@@ -85,15 +78,7 @@ class DatasetColumns:
         return found
 
     def missing_roles(self, format_name: str, columns: Mapping[str, str]) -> list[str]:
-        """Roles of a format that need a column and have none; Apply is disabled while there are any.
-
-        Args:
-            format_name: the format.
-            columns: column by role.
-
-        Raises:
-            KeyError: the format is not one of `formats`.
-        """
+        """Roles of a format that need a column and have none; Apply is disabled while there are any."""
         return [role for role, needed in self.roles[format_name].items() if needed and role not in columns]
 
 
@@ -102,15 +87,9 @@ def find_columns(config: RunConfig | None, names: Sequence[str]) -> DatasetColum
 
     Args:
         config: the form's config, valid or not; None if it cannot be read.
-        names: its data sets.
 
     Returns:
         None if there is none: hub data sets, entries of `dataset_info.json`, and built-in sets are not configurable.
-
-    Raises:
-        OSError: `dataset_info.json` cannot be read, for example without permission.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     if config is None:
         return None

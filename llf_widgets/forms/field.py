@@ -22,21 +22,8 @@ def field_json(
 ) -> dict[str, object]:
     """A field as its section displays it: label, control, value and messages.
 
-    Args:
-        spec: the field.
-        state: the form's values.
-        group: heading of the field.
-        suggestions: suggestions for a text field.
-        completes: whether its section completes what is typed.
-
     Returns:
         `Row` of `labextension/widgets/forms/field.js`.
-
-    Raises:
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
     """
     control: str = control_kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
@@ -94,18 +81,7 @@ def _help(spec: FieldSpec, chosen: str) -> str:
 
 
 def field_messages(key: str, state: FormState) -> list[Message]:
-    """Messages beside a field, in the order of `FormState.problems`: by its place the front end refers to a message.
-
-    Args:
-        key: the field.
-        state: the form's values.
-
-    Raises:
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
-    """
+    """Messages beside a field, in the order of `FormState.problems`: by its place the front end refers to a message."""
     return [Message.from_problem(problem) for problem in state.problems(key)]
 
 

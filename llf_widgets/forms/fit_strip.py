@@ -53,7 +53,6 @@ class FitStrip(FormWidget):
 
         Args:
             config: the form's config; None if it has errors.
-            has_model: whether its model can be trained; sizes of one that does not exist would be guessed by its name.
         """
         self._config = config if has_model else None
         self._found, message = _forecast(config)
@@ -73,9 +72,6 @@ class FitStrip(FormWidget):
 
         Args:
             index: its place among the changes shown, from 0; one that is not there any more is ignored.
-
-        Raises:
-            Exception: what `on_apply` raises.
         """
         if self._found is None or index >= len(self._found.changes):
             return  # clicked while the form was changing
@@ -86,11 +82,7 @@ class FitStrip(FormWidget):
         self._on_apply(change.changes)
 
     def undo(self) -> None:
-        """Restore the values that the last applied change replaced; other edits since then stay.
-
-        Raises:
-            Exception: what `on_apply` raises.
-        """
+        """Restore the values that the last applied change replaced; other edits since then stay."""
         before, self._before = self._before, {}
         self._undo = ""
         if before:
@@ -101,9 +93,6 @@ class FitStrip(FormWidget):
 
         What a model of time and memory does not know of this machine, such as its other programs, is then in it.
         Nothing happens without a config, or while one is being measured.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
         """
         if self._config is None or self._measurement.running:
             return

@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 class FormProblems(FormValues):
     """Values of a form with all their problems, and which fields are shown.
 
-    Args:
-        preset_name: see `FormValues`.
-
-    Attributes:
-        hub_answers: answers from a hub about names.
-        place_answers: answers from the places where runs can be started.
-
     Raises:
         KeyError: the preset does not exist.
         PluginError: two installed plug-ins declare the same key or name.
@@ -53,11 +46,6 @@ class FormProblems(FormValues):
         """Problems of the chosen data sets, and missing fast kernels, which a user should know before Start.
 
         Data sets are not read completely, since an edit of the form must not wait for them.
-
-        Raises:
-            OSError: `dataset_info.json` cannot be read, for example without permission.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
         """
         if self.report.config is None:
             return ()
@@ -71,12 +59,7 @@ class FormProblems(FormValues):
 
     @functools.cached_property
     def place_question(self) -> PlaceQuestion | None:
-        """Whether the run can be started where the form says, asked later; None for this machine.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """Whether the run can be started where the form says, asked later; None for this machine."""
         return PlaceQuestion.of(self.report.config)
 
     @functools.cached_property
@@ -109,11 +92,6 @@ class FormProblems(FormValues):
         """Problems of the names, with the hub's answers so far, so that a misspelled one is found before Start.
 
         A key that the config already rejects has none here.
-
-        Raises:
-            OSError: a weight file of the model cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
         """
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
         from_hub = (
@@ -134,12 +112,6 @@ class FormProblems(FormValues):
 
         Args:
             key: the field; `""` for problems without a field, such as unknown keys.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
         """
         if key:
             attached = [one for one in self._attached_problems(key) if one.severity != "error"]
@@ -147,27 +119,13 @@ class FormProblems(FormValues):
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
-        """Problems that disable Start, which names their fields.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-        """
+        """Problems that disable Start, which names their fields."""
         return tuple(one for one in self._all_problems() if one.severity == "error")
 
     def is_visible(self, key: str) -> bool:
         """Whether a field is shown: options of other methods and stages are hidden.
 
         Fields with an error are always shown, so that it can be fixed.
-
-        Raises:
-            KeyError: there is no such field.
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
         """
         spec = self.specs[key]
         if any(problem.severity == "error" for problem in self.problems(key)):
@@ -185,10 +143,6 @@ class FormProblems(FormValues):
         """Attach a problem to a field until its value changes.
 
         It is for problems that validation cannot find, such as a failed upload.
-
-        Args:
-            key: the field.
-            problem: the problem.
         """
         self._attached[key] = (plain_value(self.config_values.get(key)), problem)
 

@@ -29,13 +29,7 @@ class FormValues:
 
     `config_values` holds the values by YAML key; an invalid value stays as it was typed, and `report` names it.
 
-    Args:
-        preset_name: preset with which the form starts and is compared.
-
     Attributes:
-        specs: the fields by key.
-        preset_name: name of the preset.
-        preset_values: its values by key.
         from_preset: whether the values started as a preset, not as a config or an earlier run.
         notes: notes from reading the last text, e.g. about a deprecated key.
         cell_rows: rows passed as `dataset`; None if it names its data.
@@ -56,22 +50,12 @@ class FormValues:
 
     @functools.cached_property
     def report(self) -> Report:
-        """Result of `validate` for the values, cached until they change; line numbers refer to `yaml()`.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """Result of `validate` for the values, cached until they change; line numbers refer to `yaml()`."""
         return validate(self.yaml())
 
     @property
     def config(self) -> RunConfig | None:
-        """The config, for Start and previews; None if there are errors.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """The config, for Start and previews; None if there are errors."""
         return self.report.config if self.report.ok else None
 
     @property
@@ -79,10 +63,6 @@ class FormValues:
         """The config as far as it decides what is trained; None if the model or the method has errors.
 
         A missing data set does not matter for it.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
         """
         report = only_trained_keys(self.report)
         return report.config if report.ok else None
@@ -93,26 +73,14 @@ class FormValues:
         return self.cell_rows is not None and self.cell_rows.matches(self.config_values.get("dataset"))
 
     def value(self, key: str) -> Any:
-        """Effective value of a field: as given, else as derived from the other values.
-
-        Raises:
-            KeyError: there is no such field.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """Effective value of a field: as given, else as derived from the other values."""
         if key in self.config_values:
             return self.config_values[key]
         spec = self.specs[key]
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
     def text(self, key: str) -> str:
-        """Value of a field as displayed text, which `edit` reads back; empty for "not set".
-
-        Raises:
-            KeyError: there is no such field.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """Value of a field as displayed text, which `edit` reads back; empty for "not set"."""
         spec, value = self.specs[key], self.value(key)
         if value == UNSET and value == spec.default and spec.unset:
             return ""
@@ -131,15 +99,7 @@ class FormValues:
         return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def yaml(self, *, defaults: bool = False) -> str:
-        """The values as YAML in section order, unknown keys last: what the form shows and saves.
-
-        Args:
-            defaults: whether to include default values.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """The values as YAML in section order, unknown keys last: what the form shows and saves."""
         values = self.config_values
         if defaults and self.report.config is not None:
             values = self.report.config.flat(defaults=True) | self.config_values
@@ -149,12 +109,7 @@ class FormValues:
         )
 
     def python(self) -> str:
-        """A notebook cell that trains with the values, so a form can become code; a comment if there are errors.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """A notebook cell that trains with the values, so a form can become code; a comment if there are errors."""
         if self.config is None:
             return NO_PYTHON
         rows = self.cell_rows if self.uses_cell_rows else None

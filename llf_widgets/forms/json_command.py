@@ -36,7 +36,6 @@ class CommandResult:
     Attributes:
         report: the JSON object that it has printed; None if it failed or was cancelled.
         error: why it failed, as a sentence; empty if it did not.
-        cancelled: whether it was cancelled.
     """
 
     report: dict[str, Any] | None = None
@@ -49,7 +48,6 @@ class JsonCommand:
 
     Args:
         name: the command, such as `inspect`.
-        config_yaml: the config that it reads.
         on_note: called four times a second with the last line that the command wrote for people, and the seconds.
         on_end: called once with the result, whatever fails. Both are called in the thread.
         waiting: the note until the command has written a line.
@@ -70,11 +68,7 @@ class JsonCommand:
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"llf-{name}")
 
     def start(self) -> None:
-        """Start it; separate from the constructor, so that the callbacks find the object assigned.
-
-        Raises:
-            RuntimeError: it was called before.
-        """
+        """Start it; separate from the constructor, so that the callbacks find the object assigned."""
         self._thread.start()
 
     def cancel(self) -> None:
@@ -82,11 +76,7 @@ class JsonCommand:
         self._cancelled.set()
 
     def wait(self) -> None:
-        """Wait until the process has ended and `on_end` has returned, for tests and scripts.
-
-        Raises:
-            RuntimeError: it was not started.
-        """
+        """Wait until the process has ended and `on_end` has returned, for tests and scripts."""
         self._thread.join()
 
     def _run(self) -> None:

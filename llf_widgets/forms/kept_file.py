@@ -40,10 +40,7 @@ class KeptChanges:
     """How the settings of a form differ from those with which it began.
 
     Attributes:
-        given_preset: preset with which it began.
         given: values with which it began, as `stored` returns them.
-        preset_name: preset that it is compared with.
-        from_preset: whether its values started as that preset.
         changes: new values by key; `MISSING` for a key that was removed.
         time: time of the last change, Unix seconds.
     """
@@ -90,9 +87,6 @@ def stored(values: Mapping[str, object]) -> dict[str, object]:
 def read_changes(path: Path) -> KeptChanges | None:
     """Read the changes of a form.
 
-    Args:
-        path: the file.
-
     Returns:
         The changes; None if there is no file, or it is damaged, of another format, or not LLF's.
     """
@@ -124,16 +118,8 @@ def write_changes(path: Path, kept: KeptChanges) -> bool:
 
     If the changes need more than `MAX_BYTES`, the file stays as it is.
 
-    Args:
-        path: the file.
-        kept: the changes.
-
     Returns:
         Whether the file has the changes now, except for what `stored` leaves out.
-
-    Raises:
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: the file or its folder cannot be written, or the disk is full.
     """
     changes = stored({key: value for key, value in kept.changes.items() if value is not MISSING})
     removed = [key for key, value in kept.changes.items() if value is MISSING]

@@ -30,13 +30,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class FormSettings:
-    """What a person can choose in a form.
-
-    Attributes:
-        preset_name: preset that the values are compared with.
-        from_preset: whether the values started as that preset.
-        values: the values by key.
-    """
+    """What a person can choose in a form."""
 
     preset_name: str
     from_preset: bool
@@ -48,12 +42,7 @@ class FormSettings:
         return cls(state.preset_name, state.from_preset, dict(state.config_values))
 
     def put_into(self, state: FormState) -> None:
-        """Set all fields of a form.
-
-        Raises:
-            PluginError: two installed plug-ins declare the same key or name.
-            KeyError: the preset does not exist.
-        """
+        """Set all fields of a form."""
         # Model and data first: the model brings its template, which goes with the next model, and a preset keeps both.
         state.apply({key: self.values.get(key) for key in KEPT_KEYS})
         if self.preset_name != state.preset_name:
@@ -68,8 +57,6 @@ class _ClosedOffer:
 
     Attributes:
         answer: `restored` or `discarded`.
-        count: number of its settings.
-        offer: the offer.
         form: the form before the answer.
     """
 
@@ -84,9 +71,6 @@ class KeptSettings:
 
     While an offer is open, it is kept together with what the person changes; the newer change of a field wins. Nothing
     is kept outside notebooks, of values that hold a secret, and where the file cannot be written.
-
-    Args:
-        state: values of the form, as its cell gave them.
 
     Attributes:
         are_kept: whether the next form will offer what was changed in this one.
@@ -120,12 +104,7 @@ class KeptSettings:
         return {"state": "offered", "count": len(labels), "time": self._offer.time, "labels": labels[:NAMED]}
 
     def restore(self) -> None:
-        """Bring the offered settings back, except those of fields that were edited since the form began.
-
-        Raises:
-            PluginError: two installed plug-ins declare the same key or name.
-            KeyError: the preset does not exist.
-        """
+        """Bring the offered settings back, except those of fields that were edited since the form began."""
         if self._offer is not None:
             settings = self._with_offer()
             self._close_offer("restored", self._offer)

@@ -27,9 +27,6 @@ GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "G
 def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
     """Sort fields into sections: basic ones first, folders after choices and numbers, since few users change them.
 
-    Returns:
-        The fields of each section, by its title.
-
     Raises:
         ValueError: a section of the config is not assigned to the form.
     """

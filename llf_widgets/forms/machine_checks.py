@@ -67,16 +67,7 @@ class MachineChecks:
         self._poller = Poller(self._poll, lambda _: None, "llf-studio")
 
     def state(self, *, fresh: bool = False) -> MachineState:
-        """What the last checks found.
-
-        Args:
-            fresh: whether to check now, however recent the last checks are.
-
-        Raises:
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: the disk cannot be examined, or a weight file of the model cannot be read.
-            PluginError: two installed packages declare the same plug-in.
-        """
+        """What the last checks found."""
         if fresh or time.monotonic() - self._checked > _CHECK_SECONDS:
             self._check()
             if self._state.ahead:

@@ -47,9 +47,6 @@ class Measurement:
         """Start a measurement in a thread, so that the form stays usable; nothing happens while one is running.
 
         `on_progress` is called once before it starts, in the caller's thread.
-
-        Args:
-            config: the config as YAML.
         """
         if self.running:
             return

@@ -29,12 +29,7 @@ class Message:
 
     @classmethod
     def from_problem(cls, problem: Problem, *, with_line: bool = False) -> Message:
-        """Convert a problem of the config, which forms, CLI and trainer share, with its fixes as buttons.
-
-        Args:
-            problem: the problem.
-            with_line: whether to include its line number, as beside the YAML.
-        """
+        """Convert a problem of the config, which forms, CLI and trainer share, with its fixes as buttons."""
         text = problem.message
         if with_line and problem.line:
             text = f"Line {problem.line}: {text}"

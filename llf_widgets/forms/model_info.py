@@ -33,9 +33,6 @@ def model_facts(name: str) -> tuple[str, ...]:
     Returns:
         Parameters, size, and license if the model card names one; of a hub id what the catalog says. Empty if nothing
         is known.
-
-    Raises:
-        OSError: a weight file or the model card cannot be read, or the name is too long for a path.
     """
     weights = weight_shapes(name)
     if weights is None:
@@ -67,10 +64,6 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
 
     Returns:
         Two short lines; empty if unknown.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same method.
     """
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)

@@ -30,10 +30,8 @@ class PlaceQuestion:
     """Whether a run can be started where a config says.
 
     Attributes:
-        launch: the launcher.
         target: its target; None without one.
         ranks: number of processes of each machine, and of machines.
-        config: the config.
     """
 
     launch: str
@@ -60,20 +58,12 @@ def ask_places(questions: Collection[PlaceQuestion]) -> Mapping[PlaceQuestion, A
 
 
 def explained(key: str) -> Mapping[str, Declaration | Quantizer | Strategy | Launcher]:
-    """What a key selects by name, whose label and summary the form shows; empty for any other key.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
-    """
+    """What a key selects by name, whose label and summary the form shows; empty for any other key."""
     return LAUNCHERS if key == LAUNCH else explained_choices(key)
 
 
 def reasons_against(config: ConfigValues, key: str) -> dict[str, str]:
-    """Why values of a key cannot be chosen, by value; no place is asked.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
-    """
+    """Why values of a key cannot be chosen, by value; no place is asked."""
     if key != LAUNCH:
         return choice_reasons(config, key)
     others = {name: one.unavailable(config) for name, one in LAUNCHERS.items() if name != config.launch.launch}
@@ -88,12 +78,7 @@ def remark(key: str, chosen: str) -> str:
 
 
 def is_shown(key: str, value: Callable[[str], object]) -> bool:
-    """Whether a field applies where the form says that the run runs; True for fields of anything else.
-
-    Args:
-        key: the field.
-        value: returns the value of a key.
-    """
+    """Whether a field applies where the form says that the run runs; True for fields of anything else."""
     match key:
         case "launch_target":
             return value(LAUNCH) != LOCAL.name

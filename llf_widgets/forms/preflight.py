@@ -34,15 +34,6 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
 
     Args:
         config: the form's config; None if it has errors, then its disk space is not checked.
-        ahead: running and queued runs on this machine.
-
-    Returns:
-        Messages for the form; errors disable Start.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the disk cannot be examined, or a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same plug-in.
     """
     folder = home()
     found = [check_writable(folder), check_persistence(folder)]
@@ -55,11 +46,7 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
 
 
 def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | None:
-    """An error if a package for training is not installed, None otherwise; without an import, which takes seconds.
-
-    Args:
-        packages: import names of packages, without a dot, as a list or tuple.
-    """
+    """An error if a package for training is not installed, None otherwise; without an import, which takes seconds."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return None
@@ -94,14 +81,9 @@ def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | Non
 
     Args:
         needed: bytes that a run will write; None if the model's size is unknown.
-        folder: the folder of runs.
-        runs: number of runs.
 
     Returns:
         None if there is enough space or the size is unknown.
-
-    Raises:
-        OSError: the disk cannot be examined.
     """
     if needed is None:
         return None
@@ -134,9 +116,6 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
     """A note if other runs use this device or wait for it, with the effect of queueing; None otherwise.
 
     The slowdown that it names assumes that runs share the device equally: n at once take n times as long.
-
-    Args:
-        ahead: runs that a queued run would wait for, in order.
     """
     if not ahead:
         return None
@@ -164,10 +143,6 @@ def disk_bytes(config: RunConfig) -> int | None:
 
     None if the model's size is unknown, or the method cannot say how many parameters it trains. A size that no model
     has counts as unknown here, since the loader reports it. Imports the forecast only when it is needed.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same plug-in.
     """
     from llf_core.config.config_shapes import ModelSizeError
     from llf_core.estimate import forecast_disk

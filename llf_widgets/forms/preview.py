@@ -56,9 +56,6 @@ class DataPreview(FormWidget):
 
         Args:
             values: the form's values by key, which may be invalid.
-
-        Raises:
-            PluginError: two installed plug-ins declare the same key or name.
         """
         key = _deciding_values(values)
         if key == self._key:
@@ -72,9 +69,6 @@ class DataPreview(FormWidget):
         """Start the preview process, unless one is running; a form with errors gets a message in its place.
 
         It is a process, because it loads a tokenizer, for which the kernel should not wait.
-
-        Raises:
-            Exception: what `config_yaml` raises.
         """
         if self._state == "running":
             return
@@ -93,11 +87,7 @@ class DataPreview(FormWidget):
         self._process.start()
 
     def inspect(self) -> None:
-        """Open the token view, which shows more than the preview; a form with errors gets a message in its place.
-
-        Raises:
-            Exception: what `config_yaml` or `on_inspect` raises.
-        """
+        """Open the token view, which shows more than the preview; a form with errors gets a message in its place."""
         if self._valid_config() is not None:
             self._on_inspect()
 
@@ -190,9 +180,6 @@ def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         `{"title", "parts"}` each; a part is `[text, trained]`.
-
-    Raises:
-        KeyError: the report has no preview.
     """
     return [
         {
@@ -207,9 +194,6 @@ def data_messages(report: Mapping[str, Any]) -> list[Message]:
     """A message for each kind of data loss, with the first affected records, so that a user can find them in the file.
 
     Dropped records have one for each of the most frequent reasons, and one for all others.
-
-    Raises:
-        KeyError: the report lacks a list.
     """
     units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
     messages = []

@@ -25,12 +25,8 @@ class FormSection(FormWidget):
     """One section of the form.
 
     Args:
-        title: displayed title.
-        specs: its fields, in order.
-        state: the form's values.
         groups: headings of fields from another config section.
         suggestions: functions that return suggestions for a text field, by key.
-        completions: functions that complete a text while it is typed, by key.
         on_change: called after the state has changed.
         on_type: called with key and text at each key press in a text field, before it is left.
     """
@@ -73,12 +69,6 @@ class FormSection(FormWidget):
 
         Args:
             facts: short lines beside the title; None to keep them.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
         """
         applying = [spec for spec in self._specs if self._state.is_visible(spec.key)]
         shown = [spec for spec in applying if self._expanded or self._always_visible(spec)]
@@ -109,14 +99,7 @@ class FormSection(FormWidget):
         self._show_help = on
 
     def focus_field(self, key: str) -> None:
-        """Show a field, also one behind the button, and focus it; links in the Start sentence call it.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-        """
+        """Show a field, also one behind the button, and focus it; links in the Start sentence call it."""
         if not any(shown["key"] == key for shown in self._rows):
             self._expanded = True
         self._focus = {"key": key, "times": self._focus.get("times", 0) + 1}

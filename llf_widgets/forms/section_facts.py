@@ -18,16 +18,8 @@ if TYPE_CHECKING:
 def section_facts(title: str, values: FormProblems) -> tuple[str, ...]:
     """Some short texts about what a section's values mean, such as the number of examples per step.
 
-    Args:
-        title: title of the section.
-        values: values of the form.
-
     Returns:
         The texts; empty for a section without facts, and for a model whose files cannot be read.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
     with suppress(OSError):
         if title == "Model":

@@ -19,7 +19,6 @@ class StartControls(FormWidget):
     Args:
         on_start: called when a button is pressed; with True for the queue.
         on_focus_field: called with a key when its name in the sentence is pressed.
-        on_fix: called with the changes of a fix.
 
     Attributes:
         keeps_settings: whether the form's settings are offered when its cell is run again, for the message that the
@@ -71,10 +70,8 @@ class StartControls(FormWidget):
         """Update all controls in one message, so that the page never shows a mixture of two states.
 
         Args:
-            ready: whether Start is enabled.
             busy: whether another run is active, so that the queue is offered.
             sentence: its parts; a part with a `key` links to that field.
-            messages: messages below it.
             suggested: default name of the run.
         """
         self._shown_messages = messages
@@ -86,11 +83,7 @@ class StartControls(FormWidget):
             self._suggested = suggested
 
     def reveal(self, part: str) -> None:
-        """Scroll a part of the form into view, since a monitor below a long form would go unnoticed.
-
-        Args:
-            part: CSS class of its element.
-        """
+        """Scroll a part of the form into view, since a monitor below a long form would go unnoticed."""
         self.send({"type": "reveal", "part": part})
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
@@ -109,7 +102,6 @@ def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[st
     """Why Start is disabled: number of errors, a link to each field, and its section, so that none has to be searched.
 
     Args:
-        errors: label, key and section of each field with an error.
         others: other problems, in a word or two.
 
     Returns:

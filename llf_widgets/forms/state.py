@@ -42,7 +42,6 @@ class FormState(FormProblems):
 
     Args:
         source: initial values: a RunConfig, a dict, YAML text or a path; None for the preset.
-        preset_name: preset that the form is compared with.
 
     Raises:
         ValueError: the source is not a mapping of keys to values.
@@ -63,16 +62,7 @@ class FormState(FormProblems):
                 self._load_rows(rows)
 
     def edit(self, key: str, text: str) -> None:
-        """Set a field from typed text; an invalid one stays as it was typed, so that it can be corrected.
-
-        Args:
-            key: the field.
-            text: typed text.
-
-        Raises:
-            KeyError: there is no such field.
-            PluginError: two installed packages declare the same name or key.
-        """
+        """Set a field from typed text; an invalid one stays as it was typed, so that it can be corrected."""
         value = self._parsed(key, text)
         if key == LAUNCH and value != self.value(LAUNCH):  # a target and a number of machines belong to one place
             self.apply({"launch_target": None, "num_nodes": None})
@@ -81,17 +71,8 @@ class FormState(FormProblems):
     def while_typing(self, key: str, text: str) -> RunConfig | None:
         """The config with a field as it is being typed, for a forecast that follows each key press.
 
-        Args:
-            key: the field.
-            text: the text so far.
-
         Returns:
             The config; None if it would have errors, as a half typed value may. Nothing of the form changes.
-
-        Raises:
-            KeyError: there is no such field.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
         """
         if self.config is None:
             return None
@@ -101,16 +82,7 @@ class FormState(FormProblems):
             return None
 
     def set(self, key: str, value: object) -> None:
-        """Set a field by its value, as code does; None means "not set".
-
-        Args:
-            key: the field.
-            value: its value.
-
-        Raises:
-            KeyError: there is no such field.
-            PluginError: two installed packages declare the same name or key.
-        """
+        """Set a field by its value, as code does; None means "not set"."""
         spec, model = self.specs[key], self.config_values.get(MODEL)
         if value is None and spec.optional and spec.default is not None:
             self.config_values[key] = None
@@ -121,11 +93,7 @@ class FormState(FormProblems):
             self._set_template()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
-        """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-        """
+        """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused."""
         model = self.config_values.get(MODEL)
         for key, value in changes.items():
             self._put(key, value)
@@ -138,10 +106,6 @@ class FormState(FormProblems):
 
         A user who compares ways to train need not choose model and data again. A built-in data set is replaced by one
         that suits the preset's stage.
-
-        Raises:
-            KeyError: there is no such preset.
-            PluginError: two installed packages declare the same plug-in.
         """
         chosen = preset(preset_name)
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
@@ -161,11 +125,7 @@ class FormState(FormProblems):
         self._invalidate()
 
     def replace_values(self, values: Mapping[str, object]) -> None:
-        """Replace all values, for example with those of before.
-
-        Args:
-            values: the new values by key.
-        """
+        """Replace all values, for example with those of before."""
         self.config_values = dict(values)
         self._invalidate()
 
@@ -174,11 +134,7 @@ class FormState(FormProblems):
         return {name: copy(getattr(self, name)) for name in _CHANGING}
 
     def return_to(self, snapshot: FormSnapshot) -> None:
-        """Undo all changes since a snapshot. What a hub has answered meanwhile stays known.
-
-        Args:
-            snapshot: what `snapshot` returned.
-        """
+        """Undo all changes since a snapshot. What a hub has answered meanwhile stays known."""
         for name, value in snapshot.items():
             setattr(self, name, copy(value))
         self._invalidate()
@@ -187,16 +143,9 @@ class FormState(FormProblems):
         """Replace the values with a YAML text, as one that was pasted; changes are still counted against the preset.
 
         Args:
-            text: YAML or JSON.
             defaults: whether to drop default values in it, as written by `yaml(defaults=True)`.
             folder: folder of the file that the text comes from, at which its relative paths start; None for a text
                 without a file.
-
-        Raises:
-            ValueError: the text is not a mapping of keys to values, has a key twice, or gives two names of one key
-                different values. Nothing changes.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
         """
         self._load(text if "\n" in text else f"{text}\n", folder)
         if defaults:
@@ -206,18 +155,7 @@ class FormState(FormProblems):
         self._invalidate()
 
     def set_dataset(self, key: str, name: str) -> None:
-        """Set the data set of a field, and drop a column mapping that does not fit it, for example after an upload.
-
-        Args:
-            key: the field.
-            name: the data set.
-
-        Raises:
-            KeyError: there is no such field.
-            OSError: `dataset_info.json` cannot be read, for example without permission.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-        """
+        """Set the data set of a field, and drop a column mapping that does not fit it, for example after an upload."""
         self.set(key, name)
         if any(column in self.config_values for column in FORMAT_KEYS) and any(
             one.key == key and one.severity == "error" for one in self.data_problems
@@ -225,11 +163,7 @@ class FormState(FormProblems):
             self.apply(dict.fromkeys(FORMAT_KEYS))
 
     def keep_uploads(self) -> None:
-        """Mark uploaded data in the form as used, so that `llf runs clean` keeps it.
-
-        Raises:
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        """
+        """Mark uploaded data in the form as used, so that `llf runs clean` keeps it."""
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves
                 self.cell_rows.ensure_saved()

@@ -23,12 +23,7 @@ def config_text(yaml: str, run_ids: Sequence[str]) -> str:
 
 
 def config_html(yaml: str, run_ids: Sequence[str]) -> str:
-    """The same as `config_text` as HTML, for saved notebooks; all values are escaped.
-
-    Args:
-        yaml: the config.
-        run_ids: ids of started runs.
-    """
+    """The same as `config_text` as HTML, for saved notebooks; all values are escaped."""
     codes = ", ".join(f"<code>{html.escape(run_id)}</code>" for run_id in run_ids)
     started = f" Started {codes}." if codes else ""
     return f"<p>{html.escape(_NOTE)}{started}</p>\n<pre><code>{html.escape(yaml)}</code></pre>"

@@ -134,8 +134,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
         Raises:
             ConfigError: the form has errors; `.problems` lists them.
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
         """
         from llf_core.config import RunConfig
 
@@ -158,10 +156,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
         Raises:
             KeyError: there is no such field.
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         for key in values:
             if key not in self.state.specs:
@@ -175,22 +169,9 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         Args:
             queue: whether it waits until no other run is active on this machine and none has waited longer.
 
-        Returns:
-            The run.
-
         Raises:
             ConfigError: the form has errors.
-            RuntimeError: environment or disk do not allow the run, or the supervisor does not start; the message says
-                what to do.
             RowsError: the rows of the cell are not a table.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file that the config names cannot be read, or the run's folder cannot be written.
-            TypeError: a reward function is not a function, or has no parameter for the answer.
-            ValueError: two reward functions have the same name.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-            BrokenRunError: the run's status cannot be read.
         """
         return self._launch(queue=queue, reveal=False)
 
@@ -205,17 +186,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
         Raises:
             ConfigError: the form or a combination has errors; no run was started.
-            ValueError: there are no values, a key has no list of values, or there are more than a hundred combinations.
-            RuntimeError: environment or disk do not allow the runs, or a run could not be started; the message says
-                what to do.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a file that the config names cannot be read, or the first run's folder cannot be written.
-            TypeError: `values` is no dict; a reward function is not a function, or has no parameter for the answer.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
             RowsError: the rows are not a table.
-            BrokenRunError: a run's status cannot be read.
         """
         from llf_widgets.forms.sweep_view import SweepView
         from llf_widgets.start import sweep
@@ -236,13 +207,8 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
     def inspect(self) -> Inspect:
         """Show the training data token by token below the form; changes made there are applied to the form.
 
-        Returns:
-            The view.
-
         Raises:
             ConfigError: the form has errors.
-            OSError: the process that reads the data could not be started.
-            PluginError: two installed packages declare the same name or key.
         """
         from llf_widgets.inspect import Inspect
 
@@ -259,14 +225,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         super().close()
 
     def refresh(self) -> None:
-        """Update all widgets from the state; needed only after changing `state` in code.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        """
+        """Update all widgets from the state; needed only after changing `state` in code."""
         self.state.keep_uploads()
         self._presets.refresh()
         self._start.keeps_settings = self._kept.are_kept
@@ -311,7 +270,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         """Start a run, see `start`.
 
         Args:
-            queue: see `start`.
             reveal: whether to scroll the monitor into view; its placeholder is shown before the run's folder is
                 created.
         """

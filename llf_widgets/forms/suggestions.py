@@ -45,10 +45,6 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
     Returns:
         At most 50 values for `dataset`. A folder that cannot be listed and a `dataset_info.json` that cannot be read
         have none.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        FileNotFoundError: the working directory was removed.
     """
     folder = expanded(dataset_dir)
     here = here or Path.cwd()
@@ -69,9 +65,6 @@ def models(here: Path | None = None) -> list[str]:
 
     Returns:
         At most 50 values for `model_name_or_path`; folders in it that cannot be read are left out.
-
-    Raises:
-        OSError: the folder cannot be listed.
     """
     from llf_core.config.model import EMBEDDED
 
@@ -95,9 +88,6 @@ def complete_model(text: str, here: Path | None = None) -> Completions:
 
     Returns:
         At most 50 models in which every word occurs; nothing for the whole name of one.
-
-    Raises:
-        OSError: the folder cannot be listed.
     """
     from llf_core.model_catalog import find_model, search_models
 

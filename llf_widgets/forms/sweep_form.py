@@ -26,8 +26,6 @@ class SweepForm(FormWidget):
     """Values for one or more fields; each combination is a run.
 
     Args:
-        state: the form's values.
-        sections: fields by section of the form.
         on_start: called with the values by key when the button is pressed.
     """
 
@@ -67,14 +65,7 @@ class SweepForm(FormWidget):
         A collapsed one is drawn once it is expanded.
 
         Args:
-            blocked: whether Start is disabled, which also blocks a sweep.
             ahead: running and queued runs on this machine.
-
-        Raises:
-            OSError: a weight file of the model or `dataset_info.json` cannot be read, or the disk cannot be examined.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         self._blocked, self._ahead = blocked, ahead
         self._draw()
@@ -87,12 +78,7 @@ class SweepForm(FormWidget):
         self._started, self._failure = 0, []
 
     def plan(self) -> sweep_plan.SweepPlan:
-        """The runs that would be started with the values as typed.
-
-        Raises:
-            PluginError: two installed packages declare the same name or key.
-            FileNotFoundError: the working directory was removed.
-        """
+        """The runs that would be started with the values as typed."""
         return sweep_plan.plan_sweep(self._state, {key: self._text(key) for key in self._keys})
 
     def _draw(self) -> None:

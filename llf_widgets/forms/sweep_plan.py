@@ -28,7 +28,6 @@ class SweepPlan:
     """A sweep before it is started.
 
     Attributes:
-        values: distinct values by key.
         runs: number of runs; 0 if there are none.
         messages: problems beyond those of the form, errors first.
     """
@@ -55,10 +54,6 @@ def suggest_values(spec: FieldSpec, value: object) -> str:
     coarse grid, chosen by this project. Around 0 are 0.01 and 0.1; of a seed, the next two. Values out of range are
     left out. Of a longer list of choices, of a number below 0 and of what is no number, the form's own is suggested.
 
-    Args:
-        spec: the field.
-        value: its value in the form.
-
     Returns:
         Comma-separated text for `parse_values`; empty if the form has no value.
     """
@@ -82,10 +77,6 @@ def suggest_values(spec: FieldSpec, value: object) -> str:
 def parse_values(spec: FieldSpec, text: str) -> list[Any]:
     """Parse comma-separated values as a user types them, in order; `null` means "not set" for optional fields.
 
-    Args:
-        spec: the field.
-        text: the text.
-
     Returns:
         The values; invalid ones stay text, which validation then reports.
     """
@@ -94,20 +85,7 @@ def parse_values(spec: FieldSpec, text: str) -> list[Any]:
 
 
 def plan_sweep(state: FormState, chosen: Mapping[str, str]) -> SweepPlan:
-    """Plan a sweep; each run is validated like a single one, so that no run fails after hours of waiting.
-
-    Args:
-        state: the form's values.
-        chosen: text of the values by key.
-
-    Returns:
-        The plan, with its problems as messages.
-
-    Raises:
-        KeyError: there is no such field.
-        PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
-    """
+    """Plan a sweep; each run is validated like a single one, so that no run fails after hours of waiting."""
     values: dict[str, list[object]] = {}
     messages: list[Message] = []
     for key, text in chosen.items():

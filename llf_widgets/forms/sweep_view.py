@@ -76,7 +76,6 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
 
         Raises:
             ValueError: no run of the sweep has this id; the view stays as it is.
-            OSError: too many files are open.
         """
         found = next((run for run in self._runs if run.id == run_id), None)
         if run_id and found is None:
@@ -91,11 +90,6 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
         """Stop the active run with a checkpoint, and remove the others from the queue, to end a sweep early.
 
         A run whose status cannot be read, for example since it was deleted, is left out.
-
-        Raises:
-            RuntimeError: a run is lost.
-            ModeError: `LLF_HOME_MODE` is not a mode.
-            OSError: a request cannot be written.
         """
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
             with suppress(BrokenRunError):

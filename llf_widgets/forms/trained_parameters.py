@@ -54,11 +54,6 @@ class TrainedParameters(FormWidget):
 
         Args:
             config: the form's config; None if its model or method has errors.
-
-        Raises:
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file that describes the model or a continued adapter cannot be read.
-            PluginError: two installed plug-ins declare the same key or name.
         """
         servers = None if config is None else servers_of_config(config, home())
         self._config = config
@@ -74,11 +69,7 @@ class TrainedParameters(FormWidget):
             self._show("idle", note="The settings have changed." if self._shown else "")
 
     def start(self) -> None:
-        """Show the table of layers and modules; unless it is known, a process makes it, since that imports torch.
-
-        Raises:
-            PluginError: two installed plug-ins declare the same key or name.
-        """
+        """Show the table of layers and modules; unless it is known, a process makes it, since that imports torch."""
         if self._state == "running":
             return
         self._shown = True

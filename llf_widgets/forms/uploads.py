@@ -122,11 +122,7 @@ class Upload:
             self._partial.unlink()
 
     def _rows(self) -> str:
-        """Describe the number of rows, and unreadable lines.
-
-        Raises:
-            DataError: the file cannot be read, or has no rows.
-        """
+        """Describe the number of rows, and unreadable lines."""
         known, kind = row_count(self._partial), file_type(self._partial)
         max_bytes = MAX_JSON_BYTES if kind == "json" else MAX_COUNTED_BYTES
         rows, broken, complete = 0, [], True
@@ -203,14 +199,6 @@ class UploadReceiver:
         """Handle a message with `id`, `key` (the field), `name`, `total` (bytes) and `offset`.
 
         A failed upload becomes a message for the user.
-
-        Args:
-            content: the message.
-            buffers: its binary buffers; the first one is the piece.
-
-        Raises:
-            KeyError: the message lacks an entry.
-            TypeError: `total` is no number, or a buffer holds no bytes.
         """
         upload_id, key = str(content["id"]), str(content["key"])
         try:
@@ -233,11 +221,7 @@ class UploadReceiver:
         self._active.clear()
 
     def _add(self, upload_id: str, content: Mapping[str, Any], buffers: Sequence[Any]) -> tuple[Upload, int]:
-        """Add a piece; returns the upload and the number of received bytes.
-
-        Raises:
-            UploadError: it cannot be written, or a piece is missing.
-        """
+        """Add a piece; returns the upload and the number of received bytes."""
         if content["offset"] == 0:
             if upload_id in self._active:  # the page begins again
                 self._active[upload_id][0].cancel()
@@ -274,11 +258,7 @@ def _suffix(name: str) -> str:
 
 
 def _writable(*folders: Path) -> Path:
-    """The first writable folder.
-
-    Raises:
-        OSError: none is writable.
-    """
+    """The first writable folder."""
     *first, last = folders
     for folder in first:
         if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):

@@ -30,12 +30,7 @@ def control_kind(spec: FieldSpec) -> ControlKind:
 
 
 def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
-    """Options of a list, as the page shows them: value as text, and label.
-
-    Args:
-        spec: the field.
-        unset: label for no value, of optional fields.
-    """
+    """Options of a list, as the page shows them: value as text, and label."""
     if spec.choices:
         labels = spec.choice_labels or tuple(str(choice) for choice in spec.choices)
         unit = f" {spec.unit}" if spec.unit else ""
@@ -71,10 +66,6 @@ def parse_value(spec: FieldSpec, text: str) -> Any:
     """Parse typed text for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
 
     Invalid text (letters in a number) is returned unchanged: nothing typed is lost, and validation reports it.
-
-    Args:
-        spec: the field.
-        text: typed text.
     """
     if spec.type != "text" or spec.path or spec.choices:
         text = text.strip()
@@ -127,11 +118,7 @@ def _structure(text: str) -> object:
 
 
 def plain_value(value: object) -> Any:
-    """A value as written in a file, see `llf_core.config.field_specs.plain`; the values of the form have lists too.
-
-    Args:
-        value: a value, as typed, of a config or of a file.
-    """
+    """A value as written in a file, see `llf_core.config.field_specs.plain`; the values of the form have lists too."""
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return plain(tuple(value))
     return value
@@ -142,6 +129,5 @@ def same_value(value: object, other: object) -> bool:
 
     Args:
         value: a value, as typed, of a config or of a file.
-        other: another one.
     """
     return isinstance(value, bool) == isinstance(other, bool) and bool(plain_value(value) == plain_value(other))

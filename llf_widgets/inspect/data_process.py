@@ -33,10 +33,8 @@ class DataProcess:
     """A running `python -m llf_core.data.inspect`, so that the kernel loads no tokenizer. It ends with the kernel.
 
     Args:
-        config_yaml: the config to prepare.
         on_readings: called with the format and columns of each data set. All callbacks run in a background thread.
         on_progress: called with a data set's name and the number of prepared rows.
-        on_ready: called once with the overview.
         on_end: called with the reason if the process ends before it was closed.
 
     Attributes:
@@ -78,11 +76,7 @@ class DataProcess:
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 
     def start(self) -> None:
-        """Start calling the callbacks; separate from the constructor, so that they find the object assigned.
-
-        Raises:
-            RuntimeError: it was called before.
-        """
+        """Start calling the callbacks; separate from the constructor, so that they find the object assigned."""
         self._thread.start()
 
     @property
@@ -93,16 +87,9 @@ class DataProcess:
     def request(self, name: str, **arguments: Any) -> Future[Any]:
         """Send a request; the answer arrives in another thread, so that the kernel does not wait.
 
-        Args:
-            name: name of the request.
-            arguments: its arguments, also scalars of numpy.
-
         Returns:
             A future that fails with `ProcessExitedError` if the process has exited, or with `ValueError` if the request
             is refused.
-
-        Raises:
-            TypeError: an argument is neither JSON nor a numpy or torch scalar.
         """
         future: Future[Any] = Future()
         request_id = next(self._request_ids)
@@ -123,11 +110,7 @@ class DataProcess:
         return future
 
     def close(self) -> None:
-        """End the process, to free its memory; returns after at most 5 s.
-
-        Raises:
-            RuntimeError: it was not started.
-        """
+        """End the process, to free its memory; returns after at most 5 s."""
         self._closed = True
         self._process.terminate()
         self._thread.join(timeout=5)

@@ -17,14 +17,8 @@ CELL = "padding: 2px 12px 2px 0; text-align: {}"
 def table(overview: Mapping[str, Any]) -> list[list[str]]:
     """One row per data set, and a total if there are several, as text, for the two summaries below.
 
-    Args:
-        overview: see `llf_core.data.inspect.inspection.Inspection.overview`.
-
     Returns:
         A cell for each of `HEADS`: the name, six counts, and the share of the tokens that is in the loss, in percent.
-
-    Raises:
-        KeyError: the overview lacks a count.
     """
     lines = [tuple(one[key] for key in KEYS) for one in overview["sets"]]
     if len(lines) > 1:
@@ -40,11 +34,7 @@ def summary_text(state: str, note: str, overview: Mapping[str, object]) -> str:
 
     Args:
         state: state of the inspection; only if it is `ready`, there are counts.
-        note: message in place of missing counts.
         overview: the counts, see `table`.
-
-    Raises:
-        KeyError: the overview lacks a count although the state is `ready`.
     """
     if state != "ready":
         return f"Inspect: {note or state}"
@@ -64,11 +54,6 @@ def summary_html(state: str, note: str, overview: Mapping[str, object]) -> str:
 
     Args:
         state: state of the inspection; only if it is `ready`, there are counts.
-        note: message in place of missing counts.
-        overview: the counts, see `table`.
-
-    Raises:
-        KeyError: the overview lacks a count although the state is `ready`.
     """
     if state != "ready":
         return f"<p>Inspect: {escape(note or state)}</p>"

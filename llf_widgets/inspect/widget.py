@@ -97,9 +97,6 @@ class Inspect(SavedView):
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
-        Returns:
-            The view.
-
         Raises:
             TimeoutError: the data is not prepared after `timeout` seconds.
             RuntimeError: preparation failed, or the view was closed before its end; the message has the reason.
@@ -115,9 +112,6 @@ class Inspect(SavedView):
 
         Returns:
             See `llf_core.data.inspect.inspection.Inspection.overview`.
-
-        Raises:
-            RuntimeError: preparation failed, or the view was closed before; the message has the reason.
         """
         self.wait()
         return dict(self._overview)
@@ -131,11 +125,6 @@ class Inspect(SavedView):
         Returns:
             See `llf_core.data.inspect.inspection.Inspection.example`; `turns` have `role` and `tokens` (`[text, id,
             state, special]`).
-
-        Raises:
-            ValueError: there is no example of this number.
-            RuntimeError: preparation failed, or the view was closed before its end.
-            ProcessExitedError: the process has exited, as that of a closed view.
         """
         found: dict[str, Any] = self._request("example", number=number).result()
         return found
@@ -146,17 +135,10 @@ class Inspect(SavedView):
         Args:
             kind: one of `KINDS` and `EXTRA_KINDS` of `llf_core.data.inspect.notable_records`, such as `dropped` or
                 `cut`; `all` for all of `KINDS`.
-            offset: number of records to skip.
-            limit: maximum number of records.
 
         Returns:
             `rows`; `total`, the number of all such records, 0 for an unknown kind; and `kinds`, the number of records
             of each kind. See `llf_core.data.inspect.inspection.Inspection.notable`.
-
-        Raises:
-            ValueError: the process refuses the request, as for an `offset` that is no integer.
-            RuntimeError: preparation failed, or the view was closed before its end.
-            ProcessExitedError: the process has exited, as that of a closed view.
         """
         found: dict[str, Any] = self._request("notable", kind=kind, offset=offset, limit=limit).result()
         return found
@@ -166,17 +148,10 @@ class Inspect(SavedView):
 
         Args:
             query: text to search for, in upper or lower case.
-            start: number of the example to start at.
-            limit: maximum number of results.
 
         Returns:
             `rows` (`number` of the example, `dataset`, `record`, `where` it is, and `reason`, the text around it), and
             `next`, the start of the next page; None at the end. A page ends after a second, also without a result.
-
-        Raises:
-            ValueError: the process refuses the request, as for a `query` that is no text.
-            RuntimeError: preparation failed, or the view was closed before its end.
-            ProcessExitedError: the process has exited, as that of a closed view.
         """
         found: dict[str, Any] = self._request("search", text=query, start=start, limit=limit).result()
         return found

@@ -42,17 +42,11 @@ class ChartData:
         window: smoothing window in steps; 0 for none.
         last: last logged value of each metric, exact, possibly not finite; in bytes where the chart is in GB.
         lines: logged values, in the units of their charts. Those at the top and at the bottom are always included.
-        smooth: smoothed values of the metrics at the top and in the middle.
-        top: the large chart, of the primary metric.
-        middle: the other charts of what the run has logged.
-        bottom: the small charts of every run.
-        left_out: titles of diagnostic charts that are not drawn.
         planned: future values by metric, from the last logged one on.
         kept: steps `[n]`, int64, of existing checkpoints except the best one.
         best: step `[1]`, int64, of the best checkpoint; `[0]` if there is none.
         marks: (step, label) of every resume and live change.
         broken: steps `[n]`, int64, at which the primary metric was not finite, n at most `MAX_POINTS`.
-        broken_count: total number of these steps.
     """
 
     window: int
@@ -111,10 +105,7 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
     Args:
         series: (steps `[n]` int64, values `[n]` float64) by name, steps ascending.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
-        window: smoothing window in steps.
-        kept: steps of complete checkpoints.
         best: step of the best checkpoint; None if there is none.
-        events: events of the run, for markers.
         planned: future values by metric, such as the schedule's learning rates; drawn from the last logged one on.
         details: whether to include diagnostic charts; if there are only a few, they are always included.
     """

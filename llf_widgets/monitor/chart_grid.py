@@ -25,7 +25,6 @@ class Rows:
     """Rows of equal charts.
 
     Attributes:
-        height: of a chart, in pixels.
         above: pixels between a chart and the row above it, for axis labels and headings.
         columns: charts in a row, in a wide and in a narrow figure.
         gaps: share of the figure's width between two charts of a row, in a wide and in a narrow figure.
@@ -54,8 +53,6 @@ class PlacedChart:
     Attributes:
         place: where it stands, as it is drawn: a chart of the table's top stands in the middle beside another primary
             metric.
-        shown: the chart, and its lines.
-        axes: its axes.
         across: left and right end, as shares of the figure's width.
         up: bottom and top, as shares of the height of all charts.
     """
@@ -84,7 +81,6 @@ class ChartGrid:
     Attributes:
         charts: the large chart first, then the small ones, then those between.
         marks: axes of the marks in the large chart: its x axis, and a y axis from 0 to 1 of its own.
-        height: of all charts together, in pixels.
     """
 
     charts: tuple[PlacedChart, ...]
@@ -103,7 +99,6 @@ def chart_grid(data: ChartData, *, narrow: bool = False) -> ChartGrid:
     The charts that every run has get the first axes, so what a reader has zoomed into stays as further charts appear.
 
     Args:
-        data: the charts.
         narrow: fewer charts in a row, for a figure of less than 700 pixels.
     """
     by_place: dict[Place, Sequence[LoggedChart]] = {"top": (data.top,), "middle": data.middle, "bottom": data.bottom}

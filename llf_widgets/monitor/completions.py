@@ -23,8 +23,6 @@ class Completion:
     """A completion that the policy sampled for training.
 
     Attributes:
-        prompt: the prompt.
-        text: the generated text.
         reward: its reward; None if unknown or not finite.
         rewards: reward by function; None where unknown or not finite.
     """

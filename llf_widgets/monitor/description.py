@@ -21,9 +21,7 @@ def describe_run(
     Unknown parts and `sft`, the default stage, are omitted, so that the line stays short; empty if nothing is known.
 
     Args:
-        config: flat keys.
         data_event: the run's `data` event, once the data was prepared; None before.
-        mirror: see `place_text`.
     """
     parts = []
     model = config.get("model_name_or_path")

@@ -27,7 +27,6 @@ class EventIndex:
 
     Attributes:
         events: all events in order, except `progress`, of which long runs have many.
-        changes: live changes.
     """
 
     def __init__(self) -> None:
@@ -53,7 +52,6 @@ class EventIndex:
         """The newest event of a type, which says what is true now; None if there is none.
 
         Args:
-            kind: the type.
             attempt: only events of this attempt; None for the whole run.
         """
         found = self._last if attempt is None else self._attempt(attempt).last

@@ -33,11 +33,7 @@ class EventLog:
             _add(event, self._rows)
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
-        """Copies of the newest rows `{"time", "step", "text"}`, newest first: a later event may extend the last row.
-
-        Args:
-            limit: maximum number of rows.
-        """
+        """Copies of the newest rows `{"time", "step", "text"}`, newest first: a later event may extend the last row."""
         return [dict(row) for row in self._rows[: -limit - 1 : -1]]
 
 

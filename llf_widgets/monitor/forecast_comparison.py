@@ -24,9 +24,6 @@ def memory_note(series: Series, forecast: Event | None) -> str:
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.
         forecast: the event `forecast`, or None.
-
-    Returns:
-        The note; empty without a forecast or a value.
     """
     told, seen = _number(forecast, "memory"), highest(series, "memory")
     if told is None or seen is None:
@@ -55,11 +52,7 @@ def step_row(series: Series, forecast: Event | None) -> tuple[str, str, str] | N
 
 
 def forecast_line(event: Event) -> str:
-    """A line of the event log: `forecast: 0.34 s a step (0.19 s to 0.61 s), 1.65 GB`; empty if it says nothing.
-
-    Args:
-        event: the event `forecast`.
-    """
+    """A line of the event log: `forecast: 0.34 s a step (0.19 s to 0.61 s), 1.65 GB`; empty if it says nothing."""
     told, low, high, memory = (_number(event, name) for name in ("step_seconds", "low", "high", "memory"))
     if told is None:
         return ""

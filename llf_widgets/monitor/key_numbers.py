@@ -79,11 +79,7 @@ def summary_rows(
         series: steps `[n]` and values `[n]` by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
-        events: events of the run.
         elapsed: seconds of training.
-
-    Returns:
-        (label, value, comparison) of each row, as text.
     """
     rows = [(one.label, one.value, one.note) for one in _metric_rows(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")

@@ -27,19 +27,9 @@ if TYPE_CHECKING:
 def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
     """Image, table and text of a run, by MIME type, for reports and saved notebooks. Read-only.
 
-    Args:
-        run: a run, its id or its folder.
-
     Returns:
         `application/vnd.llf.view+json` (for LLF's own renderer, which shows the run from the Jupyter server),
         `text/html` (everything escaped), `image/png` (base64), `text/plain`.
-
-    Raises:
-        FileNotFoundError: the run does not exist.
-        ValueError: the id is invalid.
-        TypeError: it is neither a run nor an id nor a path.
-        OSError: too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     tracker = RunTracker(run_folder(run))
     tracker.refresh()
@@ -47,11 +37,7 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, object]:
 
 
 def mime_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle of a tracked run, as of the last read. Drawing the image takes about a second.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """The bundle of a tracked run, as of the last read. Drawing the image takes about a second."""
     run = _summary(tracker)
     drawn = saved_image(
         tracker.chart_data(), tracker.snapshot.last_step, title=f"{run.name}, {run.state}", line=run.key_line
@@ -61,11 +47,7 @@ def mime_bundle(tracker: RunTracker) -> dict[str, object]:
 
 
 def text_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle without the image, whose first drawing takes a second, so that a view appears at once.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """The bundle without the image, whose first drawing takes a second, so that a view appears at once."""
     return _texts(tracker, _summary(tracker))
 
 

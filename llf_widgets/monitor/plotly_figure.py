@@ -35,7 +35,6 @@ def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[st
     All charts are in one figure, so that an update is one message and one drawing.
 
     Args:
-        data: what the charts show.
         total: planned steps, the right end of every step axis; 0 if unknown.
         narrow: fewer charts in a row, for a view of less than 700 pixels.
 

@@ -32,8 +32,6 @@ def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -
     """The annotations of a chart: title, description, last values and labels, since the figure has no legend.
 
     Args:
-        placed: the chart.
-        data: what it shows.
         narrow: whether the figure has less than 700 pixels.
     """
     make = {"top": _large_texts, "middle": _middle_texts, "bottom": _small_texts}[placed.place]
@@ -88,14 +86,6 @@ def line_ends(shown: LoggedChart, data: ChartData, held_out: str = "held out") -
     """Name and last value of each line, in place of a legend.
 
     Of evaluations only beside a single line, where there is room.
-
-    Args:
-        shown: the chart.
-        data: its lines.
-        held_out: label of an evaluation line.
-
-    Returns:
-        One label for each line with a finite value.
     """
     found = []
     for number, (name, label) in enumerate(shown.lines.items()):

@@ -87,15 +87,7 @@ def _base(axes: Axes) -> Trace:
 
 
 def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: ChartData) -> Iterator[Trace]:
-    """Logged values, smoothed values, and those of evaluations: always in the large chart, else if there are any.
-
-    Args:
-        number: index of the metric in its chart.
-        name: metric, as logged.
-        label: its label.
-        placed: the chart.
-        data: the lines.
-    """
+    """Logged values, smoothed values, and those of evaluations: always in the large chart, else if there are any."""
     style, several = STYLES[placed.place], len(placed.shown.lines) > 1
     form = style.number if placed.chart.form == "number" else HOVER[placed.chart.form]
     base, (color, dash) = _base(placed.axes), line_color(number)
@@ -120,15 +112,7 @@ def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: 
 
 
 def _band(base: Trace, name: str, color: str, form: str, data: ChartData) -> Iterator[Trace]:
-    """The 95 % interval of an evaluation, as an area between its bounds.
-
-    Args:
-        base: what all traces of the chart have.
-        name: metric, as logged.
-        color: of the evaluation.
-        form: number format of the hover text.
-        data: the lines.
-    """
+    """The 95 % interval of an evaluation, as an area between its bounds."""
     if not data.has_interval(name):
         return
     for bound, fill in ((charts.LOW, None), (charts.HIGH, "tonexty")):

@@ -23,7 +23,6 @@ class Poller:
     Args:
         poll: does the work of one poll; returns the minimum seconds until the next one, or None to end.
         on_error: receives an error sentence, or an empty text after recovery.
-        name: name of the thread.
     """
 
     def __init__(self, poll: Callable[[], float | None], on_error: Callable[[str], None], name: str) -> None:

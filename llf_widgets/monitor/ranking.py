@@ -29,7 +29,6 @@ class RankedMetric:
     """A metric by which several runs are compared.
 
     Attributes:
-        metric: the metric.
         held_out: whether a run has validation values; then only these count, since training values reward overfitting.
         declared: what the metrics of the runs declare, see `metric_catalog.declared_directions`.
     """
@@ -96,7 +95,6 @@ def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = Non
     It is the one by which their configs choose the best checkpoint (`metric_for_best_model`), if all name the same.
 
     Args:
-        trackers: the runs, already read.
         metric: another metric; None for the ranking metric of their configs, else of what they logged.
     """
     names = [name for tracker in trackers for name in tracker.series]

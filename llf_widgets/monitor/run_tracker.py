@@ -51,18 +51,12 @@ class RunTracker:
     Thread-safe, because a thread polls while a cell may display the view once more.
 
     Args:
-        folder: the run's folder.
         window: smoothing window in steps; 0 for none, None for automatic.
 
     Attributes:
-        folder: the run's folder.
         snapshot: the run at the last refresh; of state `broken` before the first.
-        index: its events.
-        answers: answers to the sample prompts.
         completions: completions that were sampled for training.
         config: flat keys of the config; empty if it cannot be read, as the next two.
-        resolved: resolved settings.
-        env: environment of the start.
         series: steps `[n]` (int64) and values `[n]` (float64) by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         times: steps `[n]` (int64) and Unix times `[n]` (float64) of all records.
@@ -109,9 +103,6 @@ class RunTracker:
 
         Returns:
             Which of `status`, `metrics`, `events`, `answers` and `log` changed.
-
-        Raises:
-            OSError: too many files are open.
         """
         with self._lock:
             return self._refresh()
@@ -184,9 +175,6 @@ class RunTracker:
 
         Args:
             window: steps, at least 0; 0 for none, None for automatic.
-
-        Raises:
-            ValueError: `window` is negative.
         """
         with self._lock:
             self._requested_window = window
@@ -197,11 +185,7 @@ class RunTracker:
         """Current data of the charts, downsampled, so that a long run stays fast in the browser.
 
         Args:
-            details: whether to include diagnostic charts.
             window: smoothing window in steps; None for `self.window`.
-
-        Raises:
-            ValueError: `window` is negative.
         """
         with self._lock:
             best = None if self._status is None or not self._status.best else self._status.best.get("step")
@@ -243,9 +227,6 @@ class RunTracker:
         """The newest rows of the event log, newest first; warnings about unreadable files come first.
 
         See `llf_widgets.monitor.event_log.EventLog` for what a row holds.
-
-        Args:
-            limit: maximum number of rows.
         """
         with self._lock:
             self._event_log.add(self.index.events[self._logged :])
@@ -255,14 +236,7 @@ class RunTracker:
             return [*unread.newest(limit), *self._event_log.newest(limit)][:limit]
 
     def log(self, lines: int) -> list[str]:
-        """The last lines of the run's log, for the view below the charts; the reason instead if it cannot be read.
-
-        Args:
-            lines: maximum number of lines.
-
-        Raises:
-            OSError: too many files are open.
-        """
+        """The last lines of the run's log, for the view below the charts; the reason instead if it cannot be read."""
         try:
             text = self._reader.log_tail(lines)
         except UnreadableError as error:
@@ -422,13 +396,7 @@ class RunTracker:
 
 
 def _current_progress(at: dict[str, Any] | None, step: int, start_step: int) -> dict[str, Any] | None:
-    """The current `progress` event before the next step, unless it reports the end and something else follows.
-
-    Args:
-        at: the newest event.
-        step: the last step.
-        start_step: step from which the attempt continues.
-    """
+    """The current `progress` event before the next step, unless it reports the end and something else follows."""
     if at is None or at.get("type") != "progress":
         return None
     if at.get("rows") == at.get("of", -1) and at.get("what") != PREDICTIONS:  # scoring them is no phase of its own
@@ -447,12 +415,7 @@ def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: i
 
 
 def queue_text(position: QueuePosition) -> str:
-    """What a queued run waits for, as a sentence, so that nobody takes it for stuck.
-
-    Raises:
-        BrokenRunError: the run's own status cannot be read.
-        OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
-    """
+    """What a queued run waits for, as a sentence, so that nobody takes it for stuck."""
     ahead = position.ahead()
     if not ahead:
         return "Next in the queue."

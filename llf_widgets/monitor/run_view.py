@@ -66,11 +66,7 @@ class ViewOptions:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> ViewOptions:
-        """Parse options from a front end; missing ones have defaults, so that pages of other versions work.
-
-        Raises:
-            ValueError: a number is negative, too large or not an integer.
-        """
+        """Parse options from a front end; missing ones have defaults, so that pages of other versions work."""
         numbers = {name: given.get(name, 0) for name in ("window", "older")}
         return cls(details=given.get("details") is True, narrow=given.get("narrow") is True, **numbers)
 
@@ -79,11 +75,7 @@ DEFAULT = ViewOptions()
 
 
 class RunView:
-    """The sections of a run's monitor, each with a revision, so that only changed ones are sent. Thread-safe.
-
-    Args:
-        folder: the run's folder.
-    """
+    """The sections of a run's monitor, each with a revision, so that only changed ones are sent. Thread-safe."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.tracker = RunTracker(folder)
@@ -98,9 +90,6 @@ class RunView:
 
         Returns:
             Names of the changed sections; all of them if another run has replaced the folder.
-
-        Raises:
-            OSError: too many files are open.
         """
         with self._lock:
             changed = self.tracker.refresh()
@@ -125,16 +114,8 @@ class RunView:
 
         `log` and `trained` read their files then; the others show what `refresh` has read last.
 
-        Args:
-            name: one of `SECTIONS`.
-            options: display options.
-
         Returns:
             Plain JSON without bidirectional control characters; charts are cached until they change.
-
-        Raises:
-            KeyError: there is no such section.
-            OSError: too many files are open, or the working directory was removed.
         """
         with self._lock:
             return self._draw(options) if name == "charts" else strip_bidi_nested(BUILDERS[name](self.tracker, options))
@@ -144,14 +125,10 @@ class RunView:
 
         Args:
             known: revisions of the client's sections; invalid ones are ignored.
-            options: display options.
 
         Returns:
             `now`: time of the read (Unix seconds); `revisions`: revision of every section by name; `sections`: those
             whose revision differs.
-
-        Raises:
-            OSError: the run's folder is not accessible.
         """
         with self._lock:
             self.refresh()

@@ -85,7 +85,6 @@ def downsample(rows: list[Item], limit: int) -> list[Item]:
     """At most `limit` rows, evenly spaced, first and last included, so that a long run stays small in the browser.
 
     Args:
-        rows: the rows.
         limit: maximum number, at least 2.
     """
     if len(rows) <= limit:
@@ -97,7 +96,6 @@ def truncate(text: str, limit: int = MAX_CHARACTERS) -> str:
     """Shorten a text with an ellipsis, since one completion may have megabytes.
 
     Args:
-        text: the text.
         limit: maximum length in characters, at least 1.
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -28,13 +28,8 @@ def saved_image(data: ChartData, total: int, title: str = "", line: str = "") ->
     """Draw the primary metric over the steps, and the first other charts below, for frontends without plotly.js.
 
     Args:
-        data: what the charts show.
         total: planned steps; 0 if unknown.
         title: name and state of the run, at the top since JupyterLab shows the image alone.
-        line: key numbers, below the title.
-
-    Returns:
-        Bytes of a PNG file.
     """
     shown = data.middle[:BELOW]
     below = ROW * -(-len(shown) // 2)
@@ -102,12 +97,7 @@ def _draw_line(
     """A metric as logged, smoothed and of evaluations.
 
     Args:
-        axes: matplotlib's axes.
-        name: metric, as logged.
-        data: its lines.
-        colors: of training and of evaluations.
         style: width and opacity of the logged line, width of the others, size of an evaluation's points.
-        evaluation: further attributes of the evaluation's line.
     """
     thin, opacity, thick, dot = style
     axes.plot(*data.line(name), color=colors[0], linewidth=thin, alpha=opacity)

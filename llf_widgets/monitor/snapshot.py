@@ -35,14 +35,12 @@ class RunSnapshot:
     """A run at one moment as described by its folder. Times are Unix seconds, durations seconds, None if unknown.
 
     Attributes:
-        id: id of the run.
         state: effective state, `broken` if its status cannot be read.
         name: display name; empty for none.
         description: model, method and data.
         reason: why the run is in this state, as the trainer wrote it; None if it gave none.
         stale: since when there is no news of a live run of another host, and why; empty for others.
         finding: what its curves say against the result of a finished run; None if nothing.
-        step: last completed step.
         total: planned steps; 0 if unknown.
         attempt: number of the current attempt, from 1.
         created: when the run was made; None if unknown.
@@ -62,12 +60,8 @@ class RunSnapshot:
         checkpoints: steps of the complete checkpoints, ascending.
         checkpoint_time: when the last one was saved; None without one.
         output: folder of the result, for display; None before the run has finished.
-        predictions: file of the predictions, for display.
         finished_predictions: how many the file has; None while there are none, or some are missing.
         peak_learning_rate: current peak of the learning rate schedule; None if unknown.
-        held_out: whether there are validation examples.
-        watched: whether there are sample prompts.
-        numbers: the key numbers.
         events: warnings, findings, answers to requests and errors, in order.
         generates: whether the result generates text; a reward model does not.
     """

@@ -91,11 +91,7 @@ def available_actions(snapshot: RunSnapshot) -> list[str]:
 
 
 def request_delay(snapshot: RunSnapshot) -> str:
-    """How long a request may wait, since the trainer handles requests between two steps: `within 4 s`.
-
-    Returns:
-        Empty for a run that handles no requests.
-    """
+    """How long a request may wait, since the trainer handles requests between two steps: `within 4 s`."""
     if snapshot.state not in ("starting", "running", "stopping"):
         return ""
     if snapshot.step_seconds is None:
@@ -295,7 +291,6 @@ def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
     """All data of the header as plain JSON. The front end advances clocks from `now`, so a quiet run needs no updates.
 
     Args:
-        snapshot: the run.
         now: Unix seconds.
 
     Returns:

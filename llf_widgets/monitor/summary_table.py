@@ -28,15 +28,8 @@ class Summary:
     """Content of a summary, apart from its format.
 
     Args:
-        run_id: the run's id.
-        name: display name.
-        state: its state.
-        description: model, method and data.
-        status_text: status sentence.
-        rows: (label, value, comparison).
         png: bytes of the image; empty for none.
         answers: (prompt, base answer, last answer, its step).
-        samples: a step, and completions of it with their rewards.
     """
 
     run_id: str

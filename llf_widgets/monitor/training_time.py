@@ -13,7 +13,6 @@ def training_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: 
 
     Args:
         moments: (attempt, Unix time) of everything the run wrote; without any, the result is 0.
-        attempt: the current attempt.
         until: current time (Unix seconds) for a live run; None for an ended one, which counts up to its last record.
     """
     first: dict[int, float] = {}

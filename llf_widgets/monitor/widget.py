@@ -129,13 +129,7 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
             step: the step, for example one with a loss spike; None to keep what the view shows, at first the
                 hardest examples.
 
-        Returns:
-            The view of the examples.
-
         Raises:
-            UnreadableError: `examples.jsonl` cannot be read.
-            OSError: the process cannot be started.
-            PluginError: two installed packages declare the same name or key.
             ConfigError: the run's config is no longer valid.
         """
         if self._examples is None:

@@ -20,12 +20,6 @@ def encode_arrays(value: object) -> Any:
 
     Args:
         value: dicts, lists, numbers, strings and one-dimensional numpy arrays `[n]` of floats or integers.
-
-    Returns:
-        The same structure without arrays; a tuple becomes a list.
-
-    Raises:
-        KeyError: an array has another dtype.
     """
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value, dtype=DTYPES[value.dtype.kind])

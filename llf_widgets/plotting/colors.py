@@ -23,10 +23,6 @@ def evaluation_color(color: str, lines: int) -> str:
     """Color of an evaluation line: its own beside a single line, else that of its training line.
 
     In a chart of several metrics, color says which metric a line shows; evaluations differ by their dash.
-
-    Args:
-        color: color of the training line.
-        lines: number of metrics in the chart.
     """
     return EVALUATION if lines == 1 else color
 
@@ -41,10 +37,6 @@ def faded(color: str) -> str:
 
 
 def to_hex(color: str) -> str:
-    """Convert `rgb(16, 127, 198)`, which Plotly and the stylesheet use, to matplotlib's hexadecimal format.
-
-    Raises:
-        ValueError: the color is not of the form `rgb(r, g, b)`.
-    """
+    """Convert `rgb(16, 127, 198)`, which Plotly and the stylesheet use, to matplotlib's hexadecimal format."""
     red, green, blue = (int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(","))
     return f"#{red:02x}{green:02x}{blue:02x}"

@@ -22,13 +22,7 @@ MARGIN = 0.05
 
 
 def new_figure(width: float, height: float, dpi: int) -> Figure:
-    """An empty figure without pyplot, so that no window opens and threads do not share state.
-
-    Args:
-        width: inches.
-        height: inches.
-        dpi: pixels per inch.
-    """
+    """An empty figure without pyplot, so that no window opens and threads do not share state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,11 +49,7 @@ def plain_axes(axes: Axes, title: str, *, size: float = 9, x: float | None = Non
     """Remove decoration from axes, and set their title, to look like the live chart.
 
     Args:
-        axes: matplotlib's axes.
-        title: plain text.
-        size: font size of the title, in points.
         x: left end of the title, as a share of the width of the axes; None for that of the axes.
-        outward: distance of the axes from the lines, in points.
     """
     heading = axes.set_title(title, loc="left", fontsize=size, fontweight="bold", color=GRAY, parse_math=False)
     if x is not None:
@@ -84,8 +74,6 @@ def draw_end_labels(axes: Axes, ends: Sequence[LineEnd], size: float) -> None:
 
     Args:
         axes: matplotlib's axes, with their final limits and a linear y axis.
-        ends: the labels, at finite heights.
-        size: font size in points.
     """
     low, high = axes.get_ylim()
     inches = axes.bbox.height / axes.figure.dpi
@@ -98,10 +86,7 @@ def draw_label(axes: Axes, end: LineEnd, offset: tuple[float, float], size: floa
     """Write a label beside the end of a line, by which a reader of an image without hover texts knows it.
 
     Args:
-        axes: matplotlib's axes.
-        end: the label.
         offset: points to the right of the line's end and above it.
-        size: font size in points.
     """
     axes.annotate(
         end.text, (end.x, end.y), xytext=offset, textcoords="offset points", color=to_hex(end.color), fontsize=size,

@@ -22,7 +22,6 @@ class LineEnd:
     Attributes:
         x: x value of the line's last point.
         y: y value of the line's last point.
-        text: the label, as plain text.
         color: color of the line, as `rgb(r, g, b)` with integers from 0 to 255.
     """
 
@@ -39,14 +38,8 @@ def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
 
     Args:
         ends: the labels; on a logarithmic axis with the logarithm of `y`, as Plotly expects it.
-        axes: axes of the chart.
-        pixels: height of the chart.
         reach: lower and upper end of the y axis, in the units of `ends`.
         apart: minimum distance between two labels, in pixels.
-        size: font size in pixels.
-
-    Raises:
-        ZeroDivisionError: both ends of `reach` are equal; `value_range` never returns such a range.
     """
     low, high = reach
     shifts = label_shifts([pixels * (end.y - low) / (high - low) for end in ends], apart)
@@ -97,7 +90,6 @@ def label_shifts(heights: list[float], min_distance: float) -> list[float]:
 
     Args:
         heights: `[n]`, pixels, finite.
-        min_distance: minimum distance in pixels.
 
     Returns:
         `[n]` shifts in pixels, upwards positive, rounded to tenths.

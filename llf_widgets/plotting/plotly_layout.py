@@ -79,7 +79,6 @@ def base_layout(
     """The layout of a figure without its axes, texts and shapes, the same for all views.
 
     Args:
-        height: height of the whole figure in pixels.
         charts: `Axes.described` of each chart.
         margin: `r`, `t` and `b`, the pixels right of, above and below all charts.
         uirevision: as long as it is the same, Plotly keeps what a reader has zoomed into.
@@ -102,11 +101,7 @@ def base_layout(
 
 
 def plain_axis(**more: object) -> dict[str, Any]:
-    """An axis without grid, with short ticks outside, so that the lines stand out.
-
-    Args:
-        more: further attributes of the axis.
-    """
+    """An axis without grid, with short ticks outside, so that the lines stand out."""
     return {
         "showgrid": False,
         "zeroline": False,
@@ -135,26 +130,12 @@ def escape(text: str) -> str:
 
 
 def heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """A chart's title, above its upper left corner: an annotation, since Plotly's own title is one for the figure.
-
-    Args:
-        text: markup.
-        x: left end of the chart, as a share of the figure's width.
-        y: upper end of the chart, as a share of the figure's height.
-        up: pixels above it.
-    """
+    """A chart's title, above its upper left corner: an annotation, since Plotly's own title is one for the figure."""
     return note(text, x, y, up) | {"xshift": -LEFT, "font": {"color": INK, "size": 12}}
 
 
 def note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """Secondary text above a position of the figure, such as what a chart shows.
-
-    Args:
-        text: markup.
-        x: share of the figure's width.
-        y: share of the figure's height.
-        up: pixels above the position.
-    """
+    """Secondary text above a position of the figure, such as what a chart shows."""
     return {
         "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
         "yshift": up, "showarrow": False, "font": {"color": MUTED, "size": 11},

@@ -21,12 +21,7 @@ class AdaptersHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"total", "adapters"}`, newest first, in pages, since each result costs file accesses.
-
-        Raises:
-            HTTPError: 400 for an invalid query, 409 if the folder of runs is not accessible, 503 if the list could not
-                be read in time.
-        """
+        """Return `{"total", "adapters"}`, newest first, in pages, since each result costs file accesses."""
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 20, 1, 200)
         await self.scan_runs(SCAN_SECONDS)
@@ -36,17 +31,9 @@ class AdaptersHandler(RunsAPIHandler):
 def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
     """Results of finished runs, newest first. Only the requested page reads files, since there may be thousands.
 
-    Args:
-        index: the index of runs.
-        offset: number of results to skip.
-        limit: maximum number of results.
-
     Returns:
         `{"total", "adapters"}`: `run`, `name`, `base`, `method`, `rank` (LoRA rank; None for other results), `bytes`
         and `ended` (Unix seconds) of each.
-
-    Raises:
-        OSError: the folder of runs is not accessible.
     """
     names = index.finished()
     found = []

@@ -66,12 +66,7 @@ class RestoreHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Restore the run and return `{"id"}`, so that it can be resumed or compared again.
-
-        Raises:
-            HTTPError: 404 if the bin does not hold the run; 409 if a run with this id exists, `LLF_HOME` cannot be
-                located, the bin is locked, or files cannot be moved; 503 if the disk did not respond in time.
-        """
+        """Restore the run and return `{"id"}`, so that it can be resumed or compared again."""
         try:
             with _as_http_errors():
                 await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
@@ -89,12 +84,7 @@ class RemoveHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def delete(self, run_id: str) -> None:
-        """Remove the run, to free its disk space, and return `{"id"}`.
-
-        Raises:
-            HTTPError: 404 if the bin does not hold the run; 409 if `LLF_HOME` cannot be located, the bin is locked or
-                no folder, or a file cannot be removed; 503 if the disk did not respond in time.
-        """
+        """Remove the run, to free its disk space, and return `{"id"}`."""
         try:
             with _as_http_errors("Run `llf runs clean` to try again."):
                 await self.run_in_thread(remove_from_bin, run_id, max_seconds=LONG_TIMEOUT)
@@ -108,14 +98,6 @@ def _as_http_errors(advice: str = "") -> Iterator[None]:
     """Convert system errors to HTTP errors, whose sentences contain no paths, since the page may be shared.
 
     `FileNotFoundError` and `FileExistsError` pass through: each handler has a sentence of its own for them.
-
-    Args:
-        advice: sentence to append.
-
-    Raises:
-        HTTPError: 409: the bin is locked, files belong to another user, or the disk is full or read-only.
-        FileNotFoundError: a file does not exist.
-        FileExistsError: a file exists.
     """
     try:
         yield

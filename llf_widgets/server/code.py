@@ -19,13 +19,7 @@ class CodeHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"sha256", "code"}`, to ask the user before; empty for runs that this user created or allowed.
-
-        Raises:
-            HTTPError: 404 if the run does not exist, 409 if there is more code than a person could review or a file
-                cannot be read, 503 if the disk did not respond in time.
-            PluginError: two installed plug-ins declare the same key or name; answered with status 500.
-        """
+        """Return `{"sha256", "code"}`, to ask the user before; empty for runs that this user created or allowed."""
         folder = await self.find_run(run_id)
         try:
             found = await self.run_in_thread(read_code, folder)
@@ -39,11 +33,5 @@ class CodeHandler(RunsAPIHandler):
 
 
 def read_code(folder: RunFolder) -> dict[str, object]:
-    """The code of a run with its hash, as a view shows it; see `code_as_json`. In one call, for a thread.
-
-    Raises:
-        TooMuchCodeError: there is more code than a person could review.
-        PluginError: two installed plug-ins declare the same key or name.
-        OSError: a file cannot be read.
-    """
+    """The code of a run with its hash, as a view shows it; see `code_as_json`. In one call, for a thread."""
     return code_as_json(code_to_allow(folder))

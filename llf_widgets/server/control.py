@@ -31,10 +31,6 @@ class ControlHandler(RunsAPIHandler):
         """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}`: the run answers later, by an event with this id.
 
         A kill is carried out at once; its `id` is null.
-
-        Raises:
-            HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it has ended or cannot be reached,
-                413 for a body that is too large, 503 if the disk did not respond in time.
         """
         size = len(self.request.body)
         if size > MAX_BODY_BYTES:
@@ -63,22 +59,8 @@ class ControlHandler(RunsAPIHandler):
 def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: str) -> str | None:
     """Send a request to a run. A kill is carried out at once, since it must work without a supervisor.
 
-    Args:
-        folder: the run.
-        kind: type of the request.
-        args: its arguments.
-        by: who requested it.
-
     Returns:
         Id of the request; None for a kill.
-
-    Raises:
-        ValueError: the type is unknown, or the arguments are too large.
-        TypeError: an argument is not JSON.
-        RuntimeError: kill: the run is on another machine that does not respond, or its status names a foreign process.
-        TimeoutError: kill: a process does not end.
-        BrokenRunError: kill: the run's status cannot be read.
-        OSError: the request cannot be written.
     """
     if kind == "kill":
         kill_run(folder, by)
@@ -87,14 +69,7 @@ def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: s
 
 
 def _parse_request(body: bytes) -> tuple[str, dict[str, object], str]:
-    """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer.
-
-    Returns:
-        The three in this order.
-
-    Raises:
-        HTTPError: 400 if the body is invalid; the message names the field and what was expected.
-    """
+    """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer."""
     try:
         sent = json_value(body)
     except NotPlainError:

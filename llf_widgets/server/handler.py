@@ -53,13 +53,8 @@ async def _run_in_executor(
     """Run a function in a thread and return its result.
 
     Args:
-        threads: the executor.
-        work: the function.
         max_seconds: maximum seconds to wait for the function, and before that for the lock.
         lock: lock held while the function runs, also after the time limit, so that it never occupies two threads.
-
-    Raises:
-        HTTPError: 503 after `max_seconds` seconds. The thread continues.
     """
     if lock is not None:
         try:
@@ -117,9 +112,6 @@ class RunsAPIHandler(APIHandler):
 
         Args:
             seconds: maximum seconds to wait.
-
-        Raises:
-            HTTPError: 409 if the folder of runs is not accessible, or `LLF_HOME` cannot be located.
         """
         looking = asyncio.wrap_future(self.index.refresh())
         looking.add_done_callback(lambda one: one.cancelled() or one.exception())  # asyncio logs one that nobody reads
@@ -131,13 +123,7 @@ class RunsAPIHandler(APIHandler):
                 raise _cannot_be_listed(error) from None
 
     async def run_in_list_thread(self, work: Callable[[], Result]) -> Result:
-        """Run a function on the list of runs in a thread of its own pool, so that downloads never delay lists.
-
-        Raises:
-            HTTPError: 409 if the folder of runs is not accessible, 503 after `LONG_TIMEOUT` seconds; the thread then
-                continues.
-            Exception: what `work` raises, except an `OSError`.
-        """
+        """Run a function on the list of runs in a thread of its own pool, so that downloads never delay lists."""
         try:
             return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
         except OSError as error:
@@ -145,12 +131,7 @@ class RunsAPIHandler(APIHandler):
 
     @property
     def root(self) -> Path:
-        """The `LLF_HOME` that a request is about: the server's, or with `host=box` the mirrored runs of that host.
-
-        Raises:
-            HTTPError: 400 if the host is not one or the route has none, 404 if no run of it is mirrored, 409 if the
-                folder `LLF_HOME` cannot be located.
-        """
+        """The `LLF_HOME` that a request is about: the server's, or with `host=box` the mirrored runs of that host."""
         name = self.get_query_argument("host", "")
         try:
             if not name:
@@ -169,11 +150,7 @@ class RunsAPIHandler(APIHandler):
 
     @property
     def index(self) -> RunIndex:
-        """The server's index of the runs of `root`, kept between requests, so that runs are read once.
-
-        Raises:
-            HTTPError: as `root`.
-        """
+        """The server's index of the runs of `root`, kept between requests, so that runs are read once."""
         indexes: OrderedDict[Path, RunIndex] = self.settings.setdefault("llf_indexes", OrderedDict())
         root = self.root
         found = indexes.pop(root, None) or RunIndex(root)
@@ -196,15 +173,8 @@ class RunsAPIHandler(APIHandler):
 
         Args:
             work: called with `arguments` and `options`.
-            arguments: positional arguments.
             max_seconds: maximum seconds to wait for the function, and before that for the lock.
             lock: id of a run for which only one such function runs at a time, so that slow files block no other run.
-            options: keyword arguments.
-
-        Raises:
-            HTTPError: 503 after `max_seconds` seconds. The function continues in its thread, or was not called if the
-                lock was not free.
-            Exception: what `work` raises.
         """
         threads = FILE_THREADS if max_seconds <= TIMEOUT else LONG_THREADS
         return await _run_in_executor(
@@ -220,12 +190,7 @@ class RunsAPIHandler(APIHandler):
         """Find a run by id, for every route that names one: none can reach a folder that is no run of this home.
 
         Args:
-            run_id: id from the route.
             readable: refuse a run with a pipe or device among its files, which would block readers.
-
-        Raises:
-            HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
-                unreadable, or `LLF_HOME` cannot be located; 503 if the disk did not respond in time.
         """
         found: RunFolder = await self.run_in_thread(self._find_run, run_id, self.root, readable=readable)
         return found
@@ -250,17 +215,7 @@ class RunsAPIHandler(APIHandler):
         return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
     def integer_argument(self, name: str, default: int, low: int, high: int) -> int:
-        """Parse an integer of the query, within bounds, since anybody can write a URL.
-
-        Args:
-            name: name of the parameter.
-            default: value if it is missing.
-            low: minimum.
-            high: maximum.
-
-        Raises:
-            HTTPError: 400 if it is not an integer or out of range.
-        """
+        """Parse an integer of the query, within bounds, since anybody can write a URL."""
         text = self.get_query_argument(name, str(default))
         if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
             raise HTTPError(400, f"{name} is {text[:40]!r}. Expected an integer from {low} to {high}.")
@@ -270,9 +225,6 @@ class RunsAPIHandler(APIHandler):
         """Write a response: a dict as valid JSON without secrets, text and bytes as they are.
 
         JSON has no NaN, but metrics may; and a library may have written a token to a run's files.
-
-        Args:
-            chunk: a dict, text or bytes.
         """
         super().write(spell_non_finite(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
 

@@ -19,11 +19,7 @@ class HostsHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"hosts": [{"host": "box", "runs": 3}, …]}`, by name.
-
-        Raises:
-            HTTPError: 409 if the folder of runs is not accessible, 503 if it could not be read in time.
-        """
+        """Return `{"hosts": [{"host": "box", "runs": 3}, …]}`, by name."""
         root = self.root
         self.finish({"hosts": await self.run_in_list_thread(lambda: hosts(root))})
 
@@ -33,9 +29,6 @@ def hosts(root: Path) -> list[dict[str, object]]:
 
     Args:
         root: `LLF_HOME` of this machine.
-
-    Raises:
-        OSError: the folder is not accessible.
     """
     try:
         places = sorted(path for path in (root / "remote").iterdir() if (path / "runs").is_dir())

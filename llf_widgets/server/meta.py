@@ -24,10 +24,6 @@ class MetaHandler(RunsAPIHandler):
         """Accept `{"revision", "name"?, "tags"?, "note"?}`, return the new content.
 
         The revision is the one that the user saw, so that two pages do not overwrite each other's changes.
-
-        Raises:
-            HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it was changed since or cannot be
-                written, 413 for a body that is too large, 503 if the disk did not respond in time.
         """
         if len(self.request.body) > MAX_BODY_BYTES:
             raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MAX_BODY_BYTES}.")
@@ -46,15 +42,7 @@ class MetaHandler(RunsAPIHandler):
 
 
 def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
-    """Parse revision and changes of a request's body, whose sizes are bounded: lists read them for each run.
-
-    Returns:
-        The revision, and the changed fields.
-
-    Raises:
-        HTTPError: 400: the body is no JSON object, lacks the revision or any change, or has an unknown field, a blank
-            name, or a value of another type or that is too long.
-    """
+    """Parse revision and changes of a request's body, whose sizes are bounded: lists read them for each run."""
     try:
         sent = json_value(body)
     except NotPlainError:

@@ -29,13 +29,7 @@ class ViewsHandler(RunsAPIHandler):
     of_hosts = True
 
     async def run_view(self, folder: RunFolder) -> RunView:
-        """The cached view of a run, which reads only what is new; recreated if another run has taken its place.
-
-        Raises:
-            FileNotFoundError: the folder is being removed.
-            OSError: the folder is not accessible.
-            HTTPError: 503 if the disk did not respond in time.
-        """
+        """The cached view of a run, which reads only what is new; recreated if another run has taken its place."""
         views: OrderedDict[tuple[str, int], RunView] = self.settings.setdefault("llf_views", OrderedDict())
         key = (str(folder.path), (await self.run_in_thread(folder.path.stat)).st_ino)
         view = views.pop(key, None) or RunView(folder)
@@ -51,13 +45,7 @@ class MonitorHandler(ViewsHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"home", "now", "revisions", "sections"}`: the sections whose revision differs from the query's.
-
-        Raises:
-            HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
-                did not respond in time.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        """
+        """Return `{"home", "now", "revisions", "sections"}`: the sections whose revision differs from the query's."""
         folder = await self.find_run(run_id)
         options = ViewOptions(
             details=bool(self.integer_argument("details", 0, 0, 1)),
@@ -84,11 +72,7 @@ class SummaryHandler(ViewsHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"data"}`: a bundle by MIME type with the run's current state, as a kernel would have stored it.
-
-        Raises:
-            HTTPError: 404 if the run does not exist, 409 if it is unreadable, 503 if the disk did not respond in time.
-        """
+        """Return `{"data"}`: a bundle by MIME type with the run's current state, as a kernel would have stored it."""
         folder = await self.find_run(run_id)
         try:
             view = await self.run_view(folder)
@@ -108,12 +92,7 @@ class FrontEndHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"module", "css"}`; 304 if the client's ETag is current, since the module has 1 MB.
-
-        Raises:
-            HTTPError: 503 if the disk did not respond in time.
-            OSError: a file cannot be read; answered with status 500.
-        """
+        """Return `{"module", "css"}`; 304 if the client's ETag is current, since the module has 1 MB."""
         text = await self.run_in_thread(front_end)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("ETag", f'"{hashlib.sha256(text.encode()).hexdigest()}"')
@@ -126,31 +105,18 @@ class FrontEndHandler(RunsAPIHandler):
 
 
 def front_end() -> str:
-    """Module and stylesheet of the monitor as JSON text, which a page without the widget's kernel loads.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """Module and stylesheet of the monitor as JSON text, which a page without the widget's kernel loads."""
     return json.dumps({"module": text(script("monitor")), "css": text(stylesheet("monitor"))})
 
 
 def summary(view: RunView) -> dict[str, object]:
-    """The MIME bundle of a run in its current state, which the page stores; see `mime_bundle.mime_bundle`.
-
-    Raises:
-        OSError: a file of the run cannot be read.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """The MIME bundle of a run in its current state, which the page stores; see `mime_bundle.mime_bundle`."""
     view.refresh()
     return mime_bundle(view.tracker)
 
 
 def _parse_revisions(text: str) -> dict[str, str]:
-    """Parse the revisions of the sections that the client has, which need not be sent again.
-
-    Raises:
-        HTTPError: 400 if the text is not an object of short strings.
-    """
+    """Parse the revisions of the sections that the client has, which need not be sent again."""
     try:
         known = json_value(text)
     except NotPlainError:

@@ -22,13 +22,8 @@ class ZipHandler(RunsAPIHandler):
         """Stream a folder as a zip, without buffering it in memory or on disk: a model may have many GB.
 
         Args:
-            root: the folder.
             name: name of the file without `.zip`, and of the folder in it.
             empty: sentence for a folder without files.
-
-        Raises:
-            HTTPError: 409 if there are no files or some are unreadable, 503 if the disk did not respond in time.
-            FileNotFoundError: the folder is deleted at this moment.
         """
         try:
             files = await self.run_in_thread(files_below, root)
@@ -66,12 +61,7 @@ class OutputHandler(ZipHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Stream `output/` as a zip.
-
-        Raises:
-            HTTPError: 404 if the run does not exist, 409 if it has no result or files are unreadable, 503 if the disk
-                did not respond in time.
-        """
+        """Stream `output/` as a zip."""
         folder = await self.find_run(run_id)
         try:
             await self.send_zip(folder.output, folder.id, NO_OUTPUT)

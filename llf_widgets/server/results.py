@@ -41,12 +41,7 @@ class ExportHandler(ZipHandler):
         """Stream the folder as a zip.
 
         Args:
-            run_id: id of the run.
             key: `key_of` the export.
-
-        Raises:
-            HTTPError: 404 if the run or the export does not exist, or the export lies elsewhere; 409 if files are
-                unreadable, 503 if the disk did not respond in time.
         """
         folder = await self.find_run(run_id)
         place = await self.run_in_thread(_find_export, folder, key)
@@ -60,12 +55,7 @@ class ExportHandler(ZipHandler):
 
 
 def _find_export(folder: RunFolder, key: str) -> Path | None:
-    """The folder of an export that may be downloaded; None if there is no such export, or it lies elsewhere.
-
-    Args:
-        folder: the run.
-        key: `key_of` the export.
-    """
+    """The folder of an export that may be downloaded; None if there is no such export, or it lies elsewhere."""
     return next((_place_below(folder, one) for one in _recorded(folder) if key_of(one) == key), None)
 
 
@@ -73,10 +63,6 @@ def _place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
     """The folder of an export if it lies below its run's folder, links followed; None for all others.
 
     `exports.jsonl` of a run from elsewhere may name any folder of this machine.
-
-    Args:
-        folder: the run.
-        export: the export.
     """
     try:
         place, run = real_path(Path(export.folder)), real_path(folder.path)
@@ -87,19 +73,12 @@ def _place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
 
 
 def key_of(export: RecordedExport) -> str:
-    """Name of an export in a route: 16 hexadecimal digits, since the route must not name a folder of this machine.
-
-    Args:
-        export: the export.
-    """
+    """Name of an export in a route: 16 hexadecimal digits, since the route must not name a folder of this machine."""
     return hashlib.sha256(f"{export.made}\n{export.folder}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def exports_json(folder: RunFolder) -> list[dict[str, object]]:
     """The newest exports of a run for the sidebar.
-
-    Args:
-        folder: the run.
 
     Returns:
         `format`, `made` (ISO 8601), `step`, `passed`, `bytes`, `folder` (for display), `there` (whether it still
@@ -133,11 +112,7 @@ def _recorded(folder: RunFolder) -> list[RecordedExport]:
 
 
 class EvaluationList:
-    """The newest evaluations of a run for the sidebar, which polls: files are read again only if they have changed.
-
-    Args:
-        folder: the run.
-    """
+    """The newest evaluations of a run for the sidebar, which polls: files are read again only if they have changed."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder

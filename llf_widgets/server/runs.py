@@ -48,10 +48,6 @@ class RunsHandler(RunsAPIHandler):
 
         While the index is incomplete, a search covers the indexed runs and the response has `reading`, so that the
         panel can show the progress instead of waiting.
-
-        Raises:
-            HTTPError: 400 for an invalid query, 409 if the folder of runs is not accessible, 503 if the list could not
-                be read in time.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
@@ -78,14 +74,7 @@ class RunHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows, which takes more files.
-
-        Raises:
-            HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable, 503 if the disk
-                did not respond in time.
-            OSError: too many files are open; answered with status 500.
-            PluginError: two installed packages declare the same name or key; answered with status 500.
-        """
+        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows, which takes more files."""
         folder = await self.find_run(run_id)
         status, meta = await self.run_in_thread(read_run, folder)
         more = {}
@@ -117,9 +106,6 @@ def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Returns:
         `Status.json`, or `state` and `reason` of a broken run; and `read_meta`.
-
-    Raises:
-        OSError: too many files are open.
     """
     reader = RunReader(folder)
     try:
@@ -129,11 +115,7 @@ def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class RunDetails:
-    """The details of a run for the sidebar. Each read costs only what is new, since the sidebar polls. Thread-safe.
-
-    Args:
-        folder: the run.
-    """
+    """The details of a run for the sidebar. Each read costs only what is new, since the sidebar polls. Thread-safe."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -159,11 +141,6 @@ class RunDetails:
             `runs.trained.trained_json`), `evaluations` and `exports` (see `results.EvaluationList` and
             `results.exports_json`), `environment`, `events` (the last warnings, findings, errors and changes),
             `answers` (the last of each prompt) and `log` (the last lines).
-
-        Raises:
-            OSError: a file of the run is not accessible.
-            UnreadableError: a file of the run is not a regular file.
-            PluginError: two installed packages declare the same name or key.
         """
         with self._lock:
             return self._read()
@@ -215,13 +192,7 @@ class RunDetails:
 
 
 def details_json(details: RunDetails) -> dict[str, object]:
-    """The details of a run without bidirectional control characters, which could make text look like something else.
-
-    Raises:
-        OSError: a file of the run is not accessible.
-        UnreadableError: a file of the run is not a regular file.
-        PluginError: two installed packages declare the same name or key.
-    """
+    """The details of a run without bidirectional control characters, which could make text look like something else."""
     return {name: strip_bidi_nested(part) for name, part in details.read().items()}
 
 

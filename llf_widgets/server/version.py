@@ -22,9 +22,6 @@ class VersionHandler(RunsAPIHandler):
         """Return version, readable formats, hash and shown path of LLF_HOME, and whether torch is installed here.
 
         `llf.check()` compares version and LLF_HOME with those of the kernel.
-
-        Raises:
-            HTTPError: 409 if the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
         """
         try:
             place = {"home": home_hash(), "folder": display_runs_path()}

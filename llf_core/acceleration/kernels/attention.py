@@ -45,9 +45,6 @@ def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> 
 
     Args:
         scores: `[groups, queries * repeats, keys]`; the last keys are the queries themselves.
-        queries: number of queries.
-        window: see `Layout`.
-        causal: whether the causal mask is still to be applied.
     """
     repeats, keys = scores.shape[1] // queries, scores.shape[2]
     if causal:
@@ -216,7 +213,6 @@ def document_attention(
         q: queries `[tokens, heads, dim]`.
         k: keys `[tokens, key_heads, dim]`; `heads` is a multiple of `key_heads`.
         v: values `[tokens, key_heads, value_dim]`.
-        layout: documents, scale, window, soft cap.
         cos: `[tokens, 1, rotary_dim]`, to apply the rotary embedding to q and k here; it rotates the first `rotary_dim`
             of `dim`. None if q and k have it already.
         sin: `[tokens, 1, rotary_dim]` with its first half negated, see `signed_sin`; None where `cos` is.
@@ -226,10 +222,6 @@ def document_attention(
     Returns:
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as in transformers' eager
         attention; the softmax is computed in float32.
-
-    Raises:
-        ValueError, IndexError: the layout has forks, and fewer than documents, or with a window more.
-        RuntimeError: the shapes or dtypes do not fit, or out of memory.
 
     Source:
         arXiv 1706.03762, equation 1; rotary embedding: arXiv 2104.09864, equation 34; soft cap: Gemma 2, arXiv
@@ -258,16 +250,10 @@ def attend_branches(attention: Callable[..., Tensor], layout: Layout, *tensors: 
 
     Args:
         attention: called with a layout and the tensors; what it raises passes through.
-        layout: with forks.
         tensors: `[tokens, ...]` each, of all documents and padding.
 
     Returns:
         `[tokens, ...]`, zero after the last document.
-
-    Raises:
-        ValueError: the layout does not have one fork per document.
-        IndexError: a document reaches beyond the tensors.
-        RuntimeError: out of memory; any other error comes from `attention`.
     """
     device = tensors[0].device
     bounds, taken, kept = _unfolding(layout.bounds, layout.forks, device, torch.is_inference_mode_enabled())

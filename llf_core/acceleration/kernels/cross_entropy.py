@@ -43,10 +43,8 @@ class Terms:
     """Parameters of the cross-entropy.
 
     Attributes:
-        scale: factor of the logits.
         softcap: logits become `softcap * tanh(logits / softcap)`; None for none.
         smoothing: label smoothing, in [0, 1].
-        dtype: dtype of the matrix products.
         weights: weights of the tokens; None for 1.
     """
 
@@ -99,7 +97,6 @@ def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
 
     Args:
         logits: `[rows, V]`; changed in place.
-        terms: for scale and soft cap.
         slope: receives the derivative of the soft cap, `[rows, V]`, in the dtype of `logits`; None if it is not needed.
 
     Source:
@@ -145,7 +142,6 @@ class Chunks:
         rows: hidden states `[N, H]`, or logits `[N, V]`.
         weight: of the output head, `[V, H]`; None if `rows` are logits.
         bias: of the output head, `[V]`; None for a head without one.
-        terms: parameters of the loss.
     """
 
     def __init__(self, rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms) -> None:
@@ -168,16 +164,12 @@ class Chunks:
         """Compute the logits of a chunk into the shared buffer, which the next chunk overwrites.
 
         Args:
-            part: slice of the chunk.
             rows: hidden states of the chunk, `[rows, H]`, or its logits `[rows, V]` without a weight.
             gradient: gradient of all rows, `[N, H]`; without a weight its buffer `[N, V]` holds the logits. None if
                 not needed.
 
         Returns:
             Unscaled logits `[rows, V]`.
-
-        Raises:
-            RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
         """
         count = part.stop - part.start
         if self.weight is None and gradient is not None:
@@ -201,9 +193,6 @@ class Chunks:
 
         Returns:
             `[rows, V]`.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         if logits.dtype == self.terms.exact:
             return logits
@@ -221,9 +210,6 @@ class Chunks:
 
         Returns:
             `[rows, V]`, not initialized; None without a soft cap.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         if self.terms.softcap is None:
             return None
@@ -232,11 +218,7 @@ class Chunks:
         return self._slope[: len(block)]
 
     def blocks(self, count: int) -> Iterator[slice]:
-        """Slices of the blocks of a chunk; on a CPU a block's float32 copy stays in the cache.
-
-        Args:
-            count: number of rows of the chunk.
-        """
+        """Slices of the blocks of a chunk; on a CPU a block's float32 copy stays in the cache."""
         limit = BLOCK.get(self.kind, CHUNK_ELSEWHERE)
         return _pieces(count, self.vocab * self.terms.exact.itemsize, limit)
 
@@ -259,15 +241,11 @@ def cross_entropies(
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
         targets: token ids `[N]`, int64.
-        terms: parameters of the cross-entropy.
         gradients: buffers of the gradients that are needed, see `allocate_gradients`.
         factors: factor of each row's gradients, `[N]`; None for 1.
 
     Returns:
         `[N]` in the exact dtype.
-
-    Raises:
-        RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         torch's `F.cross_entropy` with `label_smoothing`: arXiv 1512.00567, section 7.
@@ -301,15 +279,11 @@ def chunked(
         rows: `[N, H]`, or the logits `[N, V]` where there is no weight.
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
-        terms: parameters of the logits.
         gradients: buffers of the gradients that are needed, see `allocate_gradients`.
         begin: called with the slice of each chunk; returns the function that computes the losses of its blocks.
 
     Returns:
         Loss of each row, `[N]` in the exact dtype.
-
-    Raises:
-        RuntimeError: shapes do not fit, or out of memory; any other error comes from `begin` or its function.
     """
     if weight is not None:
         weight = weight.to(terms.dtype)
@@ -351,9 +325,6 @@ def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) ->
         rows: `[rows, H]`.
         total: `[V, H]`; changed in place.
         first: overwrite `total` instead of adding to it.
-
-    Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
     """
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), rows, beta=0 if first else 1)
@@ -376,14 +347,9 @@ def allocate_gradients(
         rows: `[N, H]`, or logits `[N, V]`.
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
-        terms: for the dtypes.
-        wants: whether the gradients of rows, weight and bias are needed.
 
     Returns:
         Buffers of the shapes of their tensors; None for those that are not needed.
-
-    Raises:
-        RuntimeError: out of memory.
     """
     made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
     made_weight, made_bias = None, None
@@ -405,13 +371,9 @@ def _scale_tensor(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tenso
     Args:
         gradient: `[rows, ...]`, not empty; also a scalar where the dtype is the same. Changed in place then.
         factor: scalar.
-        dtype: dtype of the result.
 
     Returns:
         Same shape as `gradient`.
-
-    Raises:
-        RuntimeError: out of memory.
     """
     if gradient.dtype == dtype:
         return gradient.mul_(factor)
@@ -428,15 +390,11 @@ def scale_gradients(
     """Gradients that the backward pass returns for rows, weight and bias: those of the forward pass times a factor.
 
     Args:
-        gradients: from the forward pass; that of the weight is changed in place.
         factor: incoming gradient: a scalar, or `[N]`, one per row, where only the rows need a gradient.
         dtypes: dtypes of rows, weight and bias; None where no gradient is needed.
 
     Returns:
         Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None where not needed.
-
-    Raises:
-        RuntimeError: the weight needs a gradient and `factor` is not a scalar, or out of memory.
     """
     rows, weight, bias = gradients.rows, gradients.weight, gradients.bias
     if rows is not None:

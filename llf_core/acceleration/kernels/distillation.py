@@ -63,10 +63,8 @@ def divergence_sum(
 
     Args:
         hidden: the student's hidden states `[..., H]`; logits `[..., V]` for a head without weight.
-        head: the student's head.
         teacher_hidden: the teacher's hidden states `[..., K]` at the same positions; neither these nor the teacher's
             head receive gradients.
-        teacher_head: the teacher's head.
         learned_rows: `[N]`, int64: positions that count, as indices into the flattened `[...]`.
         temperature: T, finite and above 0. Larger values give more weight to unlikely tokens.
         beta: β, in [0, 1].
@@ -79,8 +77,6 @@ def divergence_sum(
 
     Raises:
         ValueError: `temperature` or `beta` is out of range.
-        IndexError, RuntimeError: a position is out of range, shapes do not fit, or out of memory; any other error comes
-            from `record_losses`.
 
     Source:
         GKD, arXiv 2306.13649, equation 1; T² as in arXiv 1503.02531, section 2.
@@ -114,7 +110,6 @@ class Teacher:
 
     Attributes:
         rows: hidden states `[N, K]` at the positions that count; logits `[N, V]` for a head without weight.
-        head: the teacher's head.
         terms: parameters of the teacher's logits.
         temperature: T, finite and above 0.
         beta: β, in [0, 1].
@@ -143,20 +138,10 @@ class Divergence(Function):
         """Compute the sum and all gradients: the backward pass would need the logits of both models again.
 
         Args:
-            ctx: autograd context.
             rows: hidden states `[N, H]`, or logits `[N, V]`.
             weight: `[V, H]`, or None.
             bias: `[V]`, or None.
-            terms: parameters of the student's logits.
-            teacher: the teacher.
             record_losses: called with the divergences `[N]`; None if nobody needs them.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
-            Exception: what `record_losses` raises.
 
         Source:
             See `divergence_sum`.
@@ -178,15 +163,11 @@ class Divergence(Function):
         They are linear in the incoming gradient, so that nothing is computed again.
 
         Args:
-            ctx: autograd context.
             grad: incoming gradient, a scalar.
 
         Returns:
             Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None for all other
             arguments.
-
-        Raises:
-            RuntimeError: it is called a second time without `retain_graph` before, or with a trained head.
         """
         return (*scale_gradients(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 
@@ -202,16 +183,11 @@ def divergences(
         rows: the student's hidden states `[N, H]`, or its logits `[N, V]` without a weight.
         weight: `[V, H]`, or None.
         bias: `[V]`, or None.
-        terms: parameters of the student's logits.
-        teacher: the teacher.
         gradients: buffers of the gradients that are needed, see `kernels.cross_entropy.allocate_gradients`. They lack a
             factor T.
 
     Returns:
         `[N]` in the exact dtype, times T².
-
-    Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
     Source:
         GKD, arXiv 2306.13649, equation 1; see `divergence_sum`.
@@ -245,7 +221,6 @@ def _compare(student: Tensor, taught: Tensor, teacher: Teacher, *, wanted: bool)
         student: logits `[rows, V]`.
         taught: the teacher's logits `[rows, V]`; overwritten.
         teacher: for temperature and β.
-        wanted: whether the gradient is needed.
 
     Returns:
         `[rows]`, times T². The gradient is that of D with respect to the logits divided by T.

@@ -57,13 +57,9 @@ class Layout:
 
         Args:
             x: `[tokens, heads, dim]`.
-            groups: number of key-value heads.
 
         Returns:
             `[groups, padded tokens, heads / groups, dim]`, zero at padding.
-
-        Raises:
-            RuntimeError: `x` has fewer tokens than the documents, `heads` is no multiple of `groups`, or out of memory.
         """
         x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
         result = x.new_empty(groups, self.padded_bounds[-1], *x.shape[2:])
@@ -81,9 +77,6 @@ class Layout:
 
         Returns:
             `[tokens, heads, dim]`, zero after the last document.
-
-        Raises:
-            RuntimeError: `x` does not have the padded documents, `tokens` is smaller than they are, or out of memory.
         """
         result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
         for (start, end), first in zip(pairwise(self.bounds), self.padded_bounds, strict=False):
@@ -95,9 +88,6 @@ class Layout:
         """Blocks of queries of the padded documents: first query, end of queries and keys, first key, extra mask.
 
         A long document is divided into blocks, so that no time is spent above the diagonal.
-
-        Raises:
-            IndexError: the layout has forks, and fewer than documents.
         """
         for number, (start, end) in enumerate(pairwise(self.padded_bounds)):
             step = end - start if end - start <= LONGEST else BLOCK
@@ -114,21 +104,13 @@ class Layout:
         """Whether the probabilities of a block are stored for the backward pass, or computed again to save memory.
 
         The limit `KEPT` is chosen, not measured: stored probabilities grow with the square of a document's length.
-
-        Args:
-            keys: number of keys of the block.
         """
         return keys <= KEPT
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Additional mask of a block: queries from `query` on do not attend to a slice of keys.
-
-    Attributes:
-        query: first masked query.
-        keys: masked keys.
-    """
+    """Additional mask of a block: queries from `query` on do not attend to a slice of keys."""
 
     query: int
     keys: slice

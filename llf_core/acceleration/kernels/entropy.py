@@ -28,9 +28,6 @@ def entropies(rows: Tensor, head: Head) -> Tensor:
     Returns:
         `[N]`, float32 (float64 for float64), detached.
 
-    Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
-
     Source:
         C. E. Shannon, A mathematical theory of communication, 1948, section 6.
     """

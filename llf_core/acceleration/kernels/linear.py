@@ -38,7 +38,6 @@ class Operand:
         quant_state: bitsandbytes' state of a 4-bit weight; None for other weights.
         transposed: whether a weight without `quant_state` is stored as `[in, out]` (GPT-2's Conv1D).
         adapter: `(A [rank, in], B [out, rank])` or None.
-        scale: scaling of the adapter.
     """
 
     weight: Tensor
@@ -53,14 +52,8 @@ class Operand:
 
         A dequantized copy that is kept would take the memory that quantization saves.
 
-        Args:
-            dtype: the compute dtype.
-
         Returns:
             `[out, in]`; the weight itself or a view of it if it is not quantized and has that dtype.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         if self.quant_state is not None:
             from bitsandbytes.functional import dequantize_4bit
@@ -129,13 +122,9 @@ def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
 
     Args:
         x: `[..., in]`; its dtype is the compute dtype.
-        operands: layers with the same input size.
 
     Returns:
         `[..., out]` for each layer, in the dtype of `x`.
-
-    Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
     Source:
         `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.

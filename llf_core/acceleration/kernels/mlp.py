@@ -40,9 +40,6 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     Returns:
         `[..., inner]`.
 
-    Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
-
     Source:
         SwiGLU, arXiv 2002.05202, equation 5.
     """

@@ -61,15 +61,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float = 0.0) -> Tens
         x: `[..., hidden]`, any floating-point dtype; statistics and gradients are computed in float32 (float64 for
             float64).
         weight: `[hidden]`.
-        eps: added to the mean square.
         offset: 1 for Gemma, which stores its weights minus 1. The product is then rounded once, after the weight, as in
             Gemma's module.
 
     Returns:
         `[..., hidden]`, in the dtype of `x` with an offset, else in the promoted dtype of `x` and `weight`.
-
-    Raises:
-        RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
     Source:
         arXiv 1910.07467, equation 4.

@@ -34,16 +34,12 @@ def shifted_attention(
     Args:
         attention: computes the attention of some heads: their slice, a layout without groups, and the heads' tensors;
             what it raises passes through.
-        layout: with `group`.
         q: queries `[tokens, heads, dim]`.
         k: keys `[tokens, key_heads, dim]`.
         v: values `[tokens, key_heads, value_dim]`.
 
     Returns:
         `[tokens, heads, value_dim]`.
-
-    Raises:
-        RuntimeError: out of memory; any other error comes from `attention`.
 
     Source:
         Shifted sparse attention, LongLoRA, arXiv 2309.12307, section 3.2.

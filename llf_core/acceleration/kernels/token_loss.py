@@ -46,14 +46,10 @@ def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
-        head: maps hidden states to logits.
         targets: token ids `[N]`, int64.
 
     Returns:
         `[N]`, float32 (float64 for float64), differentiable.
-
-    Raises:
-        RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         Minus torch's `F.cross_entropy`.
@@ -75,7 +71,6 @@ def nll_sum(
 
     Args:
         hidden: hidden states `[..., H]`; logits `[..., V]` for a head without weight.
-        head: maps hidden states to logits.
         targets: `[...]`, int64: token after each position; -100 for positions without a loss.
         label_smoothing: probability mass that is spread evenly over the vocabulary, in [0, 1].
         record_losses: called with the positions that have a target, `[N]` in the flattened `[...]`, and their losses
@@ -85,9 +80,6 @@ def nll_sum(
     Returns:
         float32 (float64 for float64) scalar; 0 without targets. With a trained head, `backward` can be called once
         only.
-
-    Raises:
-        IndexError, RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
     Source:
         torch's `F.cross_entropy`, summed; label smoothing as in arXiv 1512.00567, section 7.
@@ -128,7 +120,6 @@ def products_dtype(rows: Tensor, head: Head) -> torch.dtype:
 
     Args:
         rows: hidden states `[N, H]`, or logits `[N, V]`.
-        head: maps hidden states to logits.
     """
     return rows.dtype if head.weight is None else computing_dtype(head.weight)
 
@@ -155,21 +146,15 @@ class CrossEntropy(Function):
         """Compute the cross-entropy and, where the backward pass can scale them, all gradients.
 
         Args:
-            ctx: autograd context.
             rows: hidden states `[N, H]`, or logits `[N, V]`.
             weight: `[V, H]`, or None.
             bias: `[V]`, or None.
             targets: token ids `[N]`, int64.
-            terms: parameters of the cross-entropy.
-            summed: return the sum.
             record_losses: called with the cross-entropies `[N]`; None if nobody needs them; what it raises passes
                 through.
 
         Returns:
             Scalar if `summed`, else `[N]`.
-
-        Raises:
-            RuntimeError: a target is not in the vocabulary, shapes do not fit, or out of memory.
 
         Source:
             See `kernels.cross_entropy.cross_entropies`.
@@ -195,15 +180,11 @@ class CrossEntropy(Function):
         Sums have one factor for all rows, which the product with the weight does not change.
 
         Args:
-            ctx: autograd context.
             grad: incoming gradient, a scalar or `[N]`.
 
         Returns:
             Gradients of rows `[N, H]` (`[N, V]` without a weight), weight `[V, H]` and bias `[V]`; None for all other
             arguments.
-
-        Raises:
-            RuntimeError: it is called a second time without `retain_graph` before, or for a sum with a trained head.
         """
         terms = ctx.terms
         if ctx.made:

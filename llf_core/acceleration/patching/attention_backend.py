@@ -35,10 +35,6 @@ class AttentionCall:
     """Arguments of a call of attention, which `EquivalenceCheck` records to find what a model asks of it.
 
     Attributes:
-        layer: the calling module.
-        scale: factor of the attention scores.
-        window: see `Layout`.
-        softcap: see `Layout`.
         flattened: whether it received the documents' lengths.
         masked: window of its mask; "unknown" if the mask is not the one that `marked_mask` created. None for no window
             or no mask.
@@ -82,11 +78,8 @@ def marked_mask(
     test would not reach it.
 
     Args:
-        *args: arguments of `sdpa_mask`.
         local_size: size of its window or of its chunks; None for a layer without one.
         use_vmap: set where a model has masking rules of its own; the window is then "unknown".
-        allow_is_causal_skip: not used.
-        **kwargs: arguments of `sdpa_mask`.
 
     Returns:
         `[batch, 1, queries, keys]`, as `sdpa_mask`.
@@ -120,29 +113,21 @@ def attention(
     transformers calls it with the arguments of every attention implementation.
 
     Args:
-        module: the layer.
         query: `[batch, heads, seq, dim]`; a flattened batch is one row, `batch` = 1.
         key: `[batch, key_heads, keys, dim]`.
         value: `[batch, key_heads, keys, value_dim]`.
         attention_mask: mask of `sdpa`, `[batch, 1, seq, keys]`; None for the causal one. Flattened batches need none.
-        dropout: dropout probability of the attention probabilities.
         scaling: factor of the attention scores; None for `1 / √dim`.
         sliding_window: number of tokens that a token attends to, including itself; None for all.
-        softcap: see `Layout`.
         cu_seq_lens_q: bounds of the documents of a flattened batch, `[documents + 1]`, int32; tokens after the last
             document get zeros. None for a batch that is not flattened.
         max_length_q: length of the longest document; None for a batch that is not flattened.
         forks: start of the branches of each document, `[documents, 2]`, int32, see `Layout`; None without branches.
         s_aux: attention sinks `[heads]`, see `document_attention`; None for a model without them.
         record: list to which the arguments of each call are added; None in training.
-        **kwargs: arguments of other attention implementations.
 
     Returns:
         `[batch, seq, heads, value_dim]`, and None for the probabilities.
-
-    Raises:
-        RuntimeError: shapes do not fit, or out of memory.
-        ValueError, IndexError: the batch has forks, and fewer than documents, or with a window or on a GPU more.
 
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.
@@ -177,9 +162,6 @@ def group_of(module: nn.Module) -> int | None:
     """Tokens of a group of shifted sparse attention in a layer, see `Layout`; None for whole documents.
 
     Also None outside of training: the result of a run attends to whole documents, so evaluations and completions do.
-
-    Args:
-        module: the attention layer.
     """
     return getattr(module, GROUP, None) if module.training else None
 
@@ -318,8 +300,6 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
         k: `[tokens, key_heads, dim]`.
         v: `[tokens, key_heads, dim]`.
         bounds: `[documents + 1]`, int32, on the device of `q`.
-        longest: length of the longest document.
-        layout: scale and window.
     """
     from torch.nn.attention.varlen import varlen_attn
 
@@ -354,14 +334,10 @@ def per_document_attention(
         k: `[tokens, key_heads, dim]`.
         v: `[tokens, key_heads, value_dim]`.
         layout: documents, scale, window, soft cap; without forks and groups. The last document ends at `tokens`.
-        dropout: dropout probability of the attention probabilities.
         sinks: `[heads]`, see `document_attention`; None for a model without them.
 
     Returns:
         `[tokens, heads, value_dim]`.
-
-    Raises:
-        ValueError, RuntimeError: there is no document; the second also if shapes do not fit, or out of memory.
 
     Source:
         arXiv 1706.03762, equation 1; see `document_attention`.

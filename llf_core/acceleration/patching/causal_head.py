@@ -46,7 +46,6 @@ class Head:
     Attributes:
         weight: `[V, H]`; None if the hidden states are logits already, which are then used unchanged.
         bias: `[V]`, or None.
-        scale: factor of the logits.
         softcap: bound of the logits; None for no soft cap.
     """
 
@@ -63,9 +62,6 @@ class Head:
 
         Returns:
             `[..., V]`.
-
-        Raises:
-            RuntimeError: shapes, dtypes or devices do not fit, or out of memory.
 
         Source:
             Soft cap: Gemma 2, arXiv 2408.00118, section 2.
@@ -90,12 +86,6 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Ten
             are not passed to the model.
         objective: called with hidden states `[batch, seq, H]` and the head. If `install_head` was refused or not
             called, or the head is no plain linear layer any more, called with logits `[batch, seq, V]` and `LOGITS`.
-
-    Returns:
-        The result of the objective.
-
-    Raises:
-        RuntimeError: out of memory, or the batch does not fit the model; any other error comes from `objective`.
     """
     causal = causal_of(model)
     if puts_prompt(model):
@@ -117,15 +107,7 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
     It also supports models without `install_head`, by hooks.
 
     Args:
-        model: see `forward`.
-        batch: see `forward`.
         objective: called with hidden states `[batch, seq, H]`.
-
-    Returns:
-        The result of the objective.
-
-    Raises:
-        RuntimeError: out of memory, or the batch does not fit the model; any other error comes from `objective`.
     """
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):

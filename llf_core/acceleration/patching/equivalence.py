@@ -50,17 +50,12 @@ class EquivalenceCheck:
     """Compares a decoder with its original state. Runs only as many of the first layers as include every kind of layer.
 
     Attributes:
-        decoder: the decoder.
         calls: for each kind of attention, the keyword arguments that its model passes; filled by `flattens`.
         separate_modules: modules that are called separately for each document; filled by `flattens`.
     """
 
     def __init__(self, causal: PreTrainedModel) -> None:
-        """Record the hidden states of a causal language model in evaluation mode.
-
-        Raises:
-            Exception: any exception of the model, if it cannot be run on input ids alone.
-        """
+        """Record the hidden states of a causal language model in evaluation mode."""
         self.decoder = decoder_of(causal)
         self.calls: dict[Hashable, dict[str, object]] = {}
         self.separate_modules: list[nn.Module] = []
@@ -123,15 +118,9 @@ class EquivalenceCheck:
 
         A part that is equal by itself may still be called differently by the model.
 
-        Args:
-            flatten: whether to run on a flattened batch.
-
         Returns:
             The relative difference, or that values are not finite, as a clause that ends a sentence; None if it is
             rounding (`CLOSE`).
-
-        Raises:
-            Exception: any exception of the model.
         """
         now = self._beside(self._first) if flatten else self._alone()
         distance = _distance(now, self._own)

@@ -27,12 +27,7 @@ SILU = ("SiLU", "SiLUActivation")
 
 
 def install(module: nn.Module, forward: Forward) -> None:
-    """Set a function as the forward of a module, as a bound method, so that a deep copy of the module uses the copy.
-
-    Args:
-        module: the module.
-        forward: function with the module as its first argument.
-    """
+    """Set a function as the forward of a module, as a bound method, so that a deep copy of the module uses the copy."""
     module.forward = MethodType(forward, module)
 
 
@@ -43,13 +38,9 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 
     Args:
         x: `[..., in]`.
-        modules: linear layers, adapted or not.
 
     Returns:
         `[..., out]` for each module.
-
-    Raises:
-        RuntimeError: shapes do not fit, or out of memory.
     """
     found = operands(modules)
     if found is None:
@@ -63,7 +54,6 @@ def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
     Norms run in each layer twice or more, and are limited by memory bandwidth.
 
     Args:
-        eps: epsilon.
         offset: 1 for Gemma's norms, else 0.
         keeps_dtype: whether the output has the dtype of the input, whatever the dtype of the weight.
     """
@@ -85,16 +75,10 @@ def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) 
     It falls back to the layer's own forward while its adapter is of a kind that `operand` cannot read.
 
     Args:
-        self: the layer.
         x: `[..., in]`.
-        *args: arguments of the layer's own forward.
-        **kwargs: arguments of the layer's own forward.
 
     Returns:
         `[..., out]`.
-
-    Raises:
-        RuntimeError: shapes do not fit, or out of memory.
     """
     found = None if args or kwargs else operand(self)
     if found is None:
@@ -108,8 +92,6 @@ class GatedMLP:
 
     Attributes:
         inputs: names of the gate and up projections, or of one that computes both, the gate first.
-        output: name of the down projection.
-        act: name of the activation.
     """
 
     inputs: tuple[str, ...]
@@ -136,15 +118,9 @@ class RotaryAttention:
 
     Attributes:
         inputs: names of the projections of q, k and v, or of one that computes all three.
-        output: name of the output projection.
-        heads: number of query heads and of key heads.
-        dim: size of a head.
         norms: names of the norms of q and k, or None.
         whole: whether these normalize all heads together.
         rotary: whether q and k are rotated; some layers have no positional encoding.
-        scale: factor of the attention scores.
-        window: see `Layout`.
-        softcap: see `Layout`.
     """
 
     inputs: tuple[str, ...]
@@ -183,16 +159,11 @@ class RotaryAttention:
         """Compute q, k and v: projected, with q and k normalized if the module has such norms, before rotation.
 
         Args:
-            module: the attention module.
             x: hidden states `[1, tokens, hidden]`.
 
         Returns:
             q `[tokens, query_heads, dim]`, k and v `[tokens, key_heads, dim]`, all in autocast's
             dtype, or in that of v without it.
-
-        Raises:
-            AttributeError: the module lacks one of the named parts.
-            RuntimeError: shapes do not fit, or out of memory.
         """
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:

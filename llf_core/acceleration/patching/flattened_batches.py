@@ -27,9 +27,6 @@ def unsupported_reason(causal: PreTrainedModel) -> str | None:
     """Reason why batches of a model must not be flattened; None if a test on documents has to decide.
 
     Some properties would go unnoticed on a few tokens, so the config decides about them.
-
-    Args:
-        causal: causal language model of transformers.
     """
     config = causal.config.get_text_config()
     name = type(causal).__name__
@@ -49,21 +46,13 @@ def unsupported_reason(causal: PreTrainedModel) -> str | None:
 
 
 def has_recurrent_layers(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model have a recurrent state, which must be reset for each document.
-
-    Args:
-        causal: causal language model of transformers.
-    """
+    """Whether layers of a model have a recurrent state, which must be reset for each document."""
     layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
 def has_chunked_layers(causal: PreTrainedModel) -> bool:
-    """Whether layers of a model attend within chunks, which must be counted from the start of each document.
-
-    Args:
-        causal: causal language model of transformers.
-    """
+    """Whether layers of a model attend within chunks, which must be counted from the start of each document."""
     return CHUNKED in (getattr(causal.config.get_text_config(), "layer_types", None) or ())
 
 
@@ -71,9 +60,6 @@ def decoder_of(causal: PreTrainedModel) -> PreTrainedModel:
     """The module that computes the hidden states, whose layers are patched.
 
     It is what `get_decoder` returns, or `model` where that is the causal model itself, as for Llama 4.
-
-    Args:
-        causal: causal language model of transformers.
     """
     decoder = causal.get_decoder()
     return causal.model if decoder is causal and hasattr(causal, "model") else decoder
@@ -86,9 +72,7 @@ class Flattened(TypedDict):
         input_ids: `[1, tokens]`, int64.
         position_ids: `[1, tokens]`, int64; counted from 0 in each document.
         cu_seq_lens_q: `[documents + 1]`, int32.
-        cu_seq_lens_k: the same.
         max_length_q: tokens of the longest document.
-        max_length_k: the same.
         attention_mask: `[1, 1, 0, 0]`, see `empty_mask`; only for the attention `llf`.
         forks: `[documents, 2]`, int32: where two branches of a document begin; only with branches.
     """
@@ -108,9 +92,6 @@ def flatten_probe(ids: list[Tensor]) -> Flattened:
 
     Args:
         ids: token ids `[seq]` of each document, int64.
-
-    Raises:
-        IndexError: there is no document.
     """
     lengths = torch.tensor([0] + [len(one) for one in ids])
     bounds = lengths.cumsum(0).to(torch.int32).to(ids[0].device)
@@ -127,9 +108,6 @@ def flatten_probe(ids: list[Tensor]) -> Flattened:
 
 def empty_mask(device: torch.device) -> Tensor:
     """Mask of a flattened batch: transformers passes four-dimensional masks through and creates none.
-
-    Args:
-        device: device of the mask.
 
     Returns:
         An empty tensor `[1, 1, 0, 0]`, float32.

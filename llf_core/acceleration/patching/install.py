@@ -62,13 +62,7 @@ def accelerate(model: nn.Module, *, attention: bool = True, padded: str = "") ->
 
 
 def _patch_decoder(model: nn.Module, *, attention: bool = True, padded: str = "") -> Accelerated:
-    """`accelerate` without the model's head, for models that are called without an objective, such as classifiers.
-
-    Args:
-        model: see `accelerate`.
-        attention: see `accelerate`.
-        padded: see `accelerate`.
-    """
+    """`accelerate` without the model's head, for models that are called without an objective, such as classifiers."""
     causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
     for module in training:  # eval() would take longer than the test itself
@@ -116,9 +110,6 @@ def restore(model: nn.Module) -> None:
 
     Neither the attention implementation is restored nor what `call_per_document` has replaced, on which flattened
     batches rely, nor the head's forward.
-
-    Args:
-        model: changed in place.
     """
     for module in model.modules():
         if getattr(vars(module).get("forward"), "__module__", None) == install.__module__:

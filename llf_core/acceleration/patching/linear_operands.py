@@ -21,11 +21,7 @@ FOUR_BITS = ("bitsandbytes.nn.modules", "Linear4bit")
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read, so that a fast forward pays.
-
-    Args:
-        module: any module.
-    """
+    """Whether a module is a LoRA layer of PEFT over a base that `operand` can read, so that a fast forward pays."""
     return _name(module) in ADAPTED and _is_known(module.get_base_layer())  # type: ignore[operator]
 
 
@@ -95,11 +91,7 @@ def _adapter(module: LoraLayer) -> tuple[tuple[torch.Tensor, torch.Tensor] | Non
 
 
 def operands(modules: Iterable[nn.Module]) -> list[Operand] | None:
-    """Read several modules with `operand`; None if one of them cannot be read, so that all use their own forward.
-
-    Args:
-        modules: any modules.
-    """
+    """Read several modules with `operand`; None if one of them cannot be read, so that all use their own forward."""
     found = []
     for module in modules:
         one = operand(module)

@@ -41,9 +41,6 @@ def match_norm(module: nn.Module) -> Forward | None:
     Args:
         module: any module; one with a one-dimensional weight and an epsilon is copied and called.
 
-    Raises:
-        Exception: the module cannot be copied, or does not take an input in bfloat16.
-
     Source:
         arXiv 1910.07467, equation 4; the offset as in transformers' `GemmaRMSNorm`.
     """
@@ -67,15 +64,9 @@ def match_mlp(module: nn.Module) -> Forward | None:
 
     Models name these layers alike, but differ in activation and order. Gradients must be disabled, see `probe_module`.
 
-    Args:
-        module: any module.
-
     Returns:
         The forward; None if its names, dropout, own parameters, buffers or forward rule it out, or if it does not give
             the module's own result.
-
-    Raises:
-        Exception: a part of the module cannot be copied, or gradients are enabled.
 
     Source:
         `down(act(gate(x)) * up(x))`: arXiv 2002.05202, section 2.
@@ -99,15 +90,11 @@ def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward 
     Gradients must be disabled, see `probe_module`.
 
     Args:
-        module: any module.
         called: keyword arguments that its model passes to it, including `position_embeddings`: cosines and sines,
             `[1, seq, rotary_dim]` each, with `seq` above 2.
 
     Returns:
         The forward; None if no variant gives the module's own result.
-
-    Raises:
-        Exception: a part of the module cannot be copied, or gradients are enabled.
 
     Source:
         Rotary embedding: arXiv 2104.09864, equation 34; scaled dot products: arXiv 1706.03762, equation 1.

@@ -43,16 +43,7 @@ def forward_per_document(self: nn.Module, *args: object, **kwargs: Any) -> objec
     Tokens after the last document get zeros. A batch that is not flattened goes to the module's own forward as it is.
 
     Args:
-        self: the module.
         *args: arguments of the module's own forward, of which tensors `[1, tokens, …]` are divided by documents.
-        **kwargs: arguments of the module's own forward.
-
-    Returns:
-        What the module's own forward returns, for all documents.
-
-    Raises:
-        IndexError: the batch is flattened and has no document, or fewer forks than documents.
-        Exception: any exception of the module's own forward.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -86,18 +77,7 @@ def chunked_attention_per_document(self: nn.Module, *args: object, **kwargs: Any
     """`forward_per_document` for an attention with chunks: each document gets its own mask, counted from its start.
 
     Args:
-        self: the module.
         *args: arguments of the module's own forward, of which tensors `[1, tokens, …]` are divided by documents.
-        **kwargs: arguments of the module's own forward.
-
-    Returns:
-        What the module's own forward returns, for all documents.
-
-    Raises:
-        IndexError: the batch is flattened and has no document, or fewer forks than documents, or the module's config
-            names fewer layers.
-        AttributeError, TypeError: the module or its config lacks what `chunk_size_of` reads.
-        Exception: any exception of the module's own forward.
     """
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -109,10 +89,6 @@ def chunk_size_of(module: Any) -> int | None:
 
     Args:
         module: an attention of transformers with `config` and `layer_idx`.
-
-    Raises:
-        AttributeError, TypeError: the module or its config lacks what this reads, or has None there.
-        IndexError: the config names fewer layers.
     """
     config = module.config
     chunked = config.layer_types[module.layer_idx] == CHUNKED
@@ -123,7 +99,6 @@ def call_per_document(modules: Sequence[nn.Module], forward: Forward = forward_p
     """Call modules separately for each document, whatever else of the model sees the whole flattened batch.
 
     Args:
-        modules: the modules.
         forward: `forward_per_document` or `chunked_attention_per_document`.
     """
     for module in modules:
@@ -149,16 +124,11 @@ def find_stateful_modules(
     These are the ones to call separately for each document.
 
     Args:
-        root: a decoder.
         run: runs it on a few tokens, with `record` among its arguments in place of the documents' bounds.
-        attentions: modules that call an attention function, which separates documents itself.
 
     Returns:
         The innermost of these modules. If one does not receive the bounds, the innermost module around it that does.
         `root` itself is never among them, since the whole batch goes through it.
-
-    Raises:
-        Exception: any exception of the model.
     """
     calls = record_calls(root, run)
     known = set(attentions)
@@ -184,15 +154,8 @@ def find_stateful_modules(
 def record_calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
     """Arguments of the last call of each module in `root` and of itself, with which one can be called by itself.
 
-    Args:
-        root: the module.
-        run: makes the calls.
-
     Returns:
         Positional and keyword arguments by module; modules that were not called are left out.
-
-    Raises:
-        Exception: any exception of `run`; the hooks are removed.
     """
     calls: dict[nn.Module, Call] = {}
 

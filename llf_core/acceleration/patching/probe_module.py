@@ -29,7 +29,6 @@ def random_normal(*shape: int, seed: int = 0) -> Tensor:
 
     Args:
         *shape: shape of the tensor, with at least one dimension.
-        seed: random seed.
 
     Returns:
         Tensor of the given shape, float32.
@@ -45,9 +44,6 @@ def is_close(one: Tensor, other: Tensor) -> bool:
     Args:
         one: of any shape.
         other: of any shape.
-
-    Raises:
-        RuntimeError: the tensors are on different devices, or hold integers.
     """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
@@ -82,18 +78,9 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
 
     Gradients must be disabled (`torch.no_grad`), since the copy's weights are written in place.
 
-    Args:
-        module: module of a model; not changed.
-        inputs: names of the linear layers that read its input.
-        outputs: names of the linear layers that compute its output.
-
     Returns:
         The copy; None if the module has parts that cannot be made small, or parameters, buffers or a forward of its
         own.
-
-    Raises:
-        RuntimeError: gradients are enabled.
-        Exception: a part cannot be copied, see `plain_copy`.
     """
     if module._parameters or module._buffers or "forward" in vars(module):
         return None
@@ -118,15 +105,8 @@ def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     In float32 a wrong formula and rounding are far apart; a forward that was replaced before is not copied. Each
     parameter gets values of its own, so that two of one shape cannot be confused unnoticed.
 
-    Args:
-        module: the module; not changed.
-        seed: random seed.
-
     Returns:
         The copy: parameters of the same shapes, frozen, with standard normal values; buffers keep their values.
-
-    Raises:
-        Exception: the module cannot be copied or moved, for example since parts of it are on the device `meta`.
     """
     whole = copy.deepcopy(module)
     for part in whole.modules():
@@ -156,7 +136,6 @@ def formula_key(module: nn.Module, numbered: Collection[type] = ()) -> Hashable:
     layers, and keys of the other submodules. Attributes of other types, such as tuples, are not compared.
 
     Args:
-        module: of a model.
         numbered: classes that depend on the number of their layer, see `depends_on_layer_number`; others ignore it.
     """
     numbers = () if type(module) in numbered else layer_number_attributes(module)
@@ -181,9 +160,6 @@ def layer_number_attributes(module: nn.Module) -> list[str]:
     """Names of a module's attributes that hold the number of a layer, which differ between layers of one formula.
 
     They are integers, recognized by their names (`LAYER_NUMBER_NAMES`).
-
-    Args:
-        module: any module.
     """
     found = [(name, value) for name, value in vars(module).items() if any(map(name.count, LAYER_NUMBER_NAMES))]
     return [name for name, value in found if isinstance(value, int) and not isinstance(value, bool)]
@@ -194,11 +170,6 @@ def depends_on_layer_number(module: nn.Module, args: tuple[object, ...], kwargs:
 
     Its forward is run with and without the number. One that only finds its cache by it, and is given none, gives the
     same output; one that reads it fails or gives another.
-
-    Args:
-        module: of a model, in evaluation mode.
-        args: of a call of it, without a cache.
-        kwargs: of that call.
     """
     without = copy.copy(module)
     for name in layer_number_attributes(module):

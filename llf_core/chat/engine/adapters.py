@@ -29,9 +29,6 @@ class Replacement:
     """A module of the base that an adapter wraps or replaces.
 
     Attributes:
-        parent: module that holds it.
-        name: its name in the parent.
-        base: the base's module.
         adapted: the adapter's module, which has the base's one inside.
     """
 
@@ -59,9 +56,6 @@ class Adapters:
 
     Each adapter is loaded over the plain base, as if there were no other one. Then its modules are taken out again, so
     adapters may be of different types and the base stays as fast as without them.
-
-    Args:
-        model: base model in evaluation mode.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -77,17 +71,8 @@ class Adapters:
 
         It is active afterwards, and its matrices are joined for decoding.
 
-        Args:
-            name: name for requests.
-            folder: adapter's folder.
-
         Raises:
             ModelError: the adapter is missing, damaged, does not fit the model, or changes the base's own weights.
-            UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
-            OSError: a file cannot be read.
-            PluginError: two installed packages declare the same name or key.
-            ConfigError: the name of the base model is not valid in a config.
-            MemoryError: out of memory; on a GPU, torch's error for it.
         """
         self._check(folder)
         shown = getattr(self._base, "name_or_path", "") or type(self._base).__name__
@@ -123,11 +108,7 @@ class Adapters:
         self._adapters[name] = adapter
 
     def unload(self, name: str) -> None:
-        """Remove an adapter, so that its memory is free. The base model is active afterwards.
-
-        Args:
-            name: its name; an unknown one is ignored.
-        """
+        """Remove an adapter, so that its memory is free. The base model is active afterwards."""
         self._activate(None)
         self._adapters.pop(name, None)
 
@@ -142,9 +123,6 @@ class Adapters:
 
         Yields:
             The model to call: the `PeftModel`, or the base.
-
-        Raises:
-            KeyError: no adapter of this name is loaded.
         """
         adapter = None if name is None else self._adapters[name]
         self._activate(adapter)

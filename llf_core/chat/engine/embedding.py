@@ -27,7 +27,6 @@ def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[f
 
     Raises:
         RequestError: the model gives no hidden states, its adapter is a learned prompt, or they are not finite.
-        RuntimeError: out of memory.
 
     Source:
         Mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).

@@ -63,7 +63,6 @@ class Engine:
     Args:
         model: causal language model without adapters, on its device; its weights are prepared for decoding, so it
             cannot be trained afterwards.
-        tokenizer: its tokenizer.
         processor: its processor, if it sees pictures.
         max_batch: maximum number of replies that run at once.
         prefix_cache_bytes: maximum bytes of keys and values of ended replies; None for a share of the free memory.
@@ -123,17 +122,8 @@ class Engine:
         That one is unloaded before, see `unload_adapter`, so that it is gone also if the new one cannot be loaded.
 
         Args:
-            name: its name.
             folder: folder with `adapter_config.json` and the weights.
             tokenizer: its tokenizer, with the template that it was trained with; None for that of the base.
-
-        Raises:
-            ModelError: the adapter is missing, damaged, does not fit, or changes the base's own weights.
-            UnreadableError: the `output.json` of the run that trained it is not a regular file, or too large.
-            OSError: a file cannot be read.
-            PluginError: two installed packages declare the same name or key.
-            ConfigError: the name of the base model is not valid in a config.
-            MemoryError: out of memory; on a GPU, torch's error for it.
         """
         if name in self._adapters:
             self.unload_adapter(name)
@@ -144,11 +134,7 @@ class Engine:
             self._plain[name] = unsupported(model)
 
     def unload_adapter(self, name: str) -> None:
-        """Remove an adapter and free its memory. Its replies end with `Failed`, since their model is gone.
-
-        Args:
-            name: its name; an unknown one is ignored.
-        """
+        """Remove an adapter and free its memory. Its replies end with `Failed`, since their model is gone."""
         for reply in self._replies():
             if reply.adapter == name:
                 reply.fail("model_gone", f"The adapter {name} was unloaded.", "Load it again, or choose another one.")
@@ -182,7 +168,6 @@ class Engine:
 
         Args:
             id: number of the request, for `cancel`.
-            request: the request.
             on_event: called with each event, in the thread that calls the engine's methods: `Failed` at once if the
                 request is refused, else by `step`. If it raises, the reply ends.
             grammar: grammar of its JSON schema; None to build it here.
@@ -195,11 +180,7 @@ class Engine:
             on_event(Failed(*failure(error)))
 
     def cancel(self, id: int) -> None:  # noqa: A002 - the name of the interface
-        """End a reply before its next token, so that its place goes to others. An unknown or ended one is ignored.
-
-        Args:
-            id: number of the request.
-        """
+        """End a reply before its next token, so that its place goes to others. An unknown or ended one is ignored."""
         for reply in self._replies():
             if reply.id == id:
                 reply.cancelled = True
@@ -209,9 +190,6 @@ class Engine:
 
         A reply that `model.generate` makes gets one token too. The caller adds and cancels requests between two units,
         so that none of them waits for a whole reply.
-
-        Returns:
-            Whether work is left.
         """
         with torch.inference_mode():
             self._end_cancelled()

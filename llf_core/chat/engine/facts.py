@@ -20,7 +20,6 @@ class EngineFacts:
 
     Attributes:
         context: maximum number of tokens of a prompt with its reply; None if the model has no limit.
-        longest_token: see `llf_core.chat.prompt.longest_token`.
         sees_images: whether messages may have pictures.
         thinks: whether its chat template knows of reasoning.
         calls_tools: whether its chat template renders tools, and its calls can be read.
@@ -44,10 +43,7 @@ def read_facts(
     """Read the facts of a model, so that views offer pictures, thinking and tools only where they work.
 
     Args:
-        model: the base model.
-        tokenizer: its tokenizer.
         processor: its processor; None for a model of text.
-        plain: see `EngineFacts`.
     """
     template = str(getattr(processor, "chat_template", None) or tokenizer.chat_template or "")
     form = reply_format(tokenizer)
@@ -66,9 +62,6 @@ def token_bytes(model: PreTrainedModel) -> int:
 
     It is `2 * layers * key_value_heads * head_dim` numbers in the model's data type: the tensors that transformers'
     `DynamicCache` holds. Layers that keep less, such as those with a sliding window, are counted in full.
-
-    Args:
-        model: the base model.
     """
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)

@@ -17,11 +17,7 @@ WHAT_TO_DO = "Shorten the conversation or max_tokens, send fewer requests at onc
 
 
 def failure(error: Exception) -> tuple[FailureKind, str, str]:
-    """Kind, message and next step of `Failed` for an exception, so that a client reads a sentence and not a trace.
-
-    Args:
-        error: raised while a reply was generated.
-    """
+    """Kind, message and next step of `Failed` for an exception, so that a client reads a sentence and not a trace."""
     if isinstance(error, NotANumberError):
         return (
             "engine",

@@ -30,10 +30,8 @@ def image_inputs(
     The processor is run as for training.
 
     Args:
-        request: a message has a picture.
         processor: the model's processor; None if it has none.
         form: the chat template, and how it takes messages.
-        device: device of the model.
 
     Returns:
         Token ids with those of the pictures, the rendered text, and the inputs of `generate`: `input_ids` and
@@ -43,9 +41,6 @@ def image_inputs(
         RequestError: the model sees no pictures or has no chat template, the template refuses the messages, they are
             not of the form that templates take, the last message to continue is not one of the assistant, a picture is
             no data URL or cannot be read, or the processor refuses it.
-        TypeError: a media limit of the request is unknown.
-        MemoryError: out of memory.
-        RuntimeError: out of memory on the model's device.
     """
     if processor is None or not reads_images(processor):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")

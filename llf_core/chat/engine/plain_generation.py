@@ -26,12 +26,9 @@ class PlainGeneration:
     Args:
         model: transformers model, wrapped by PEFT or not.
         inputs: `input_ids` and `attention_mask` `[1, prompt]`, int64, and whatever else the model takes.
-        reply: the reply.
         pad: token id of padding.
-        autocast: context manager around the generation.
 
     Attributes:
-        reply: the reply.
         error: the exception that ended the generation; None if none has.
     """
 

@@ -23,9 +23,7 @@ class Prefill:
     Args:
         reply: the reply; `Started` is reported.
         forward: forward passes of the model with the reply's adapter active.
-        layers: number of layers of the cache.
         device: device of the token embedding.
-        prefixes: where a common prefix is taken from.
         chunk: the prompt is read in chunks that end at multiples of this number of tokens, and only whole ones are
             taken from a prefix and kept, so that keys and values do not depend on what was read before; 1 if they do
             not anyway.
@@ -64,9 +62,6 @@ class Prefill:
 
         Returns:
             Logits after the prompt, `[1, vocabulary]`; None if tokens are left to read.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         prompt = self.reply.prompt
         end = min(self.length + (size if self._chunk == 1 else self._chunk), len(prompt))

@@ -51,7 +51,6 @@ class PrefixCache:
         """Find the prefix that has the most tokens in common with a prompt, so that they need not be read again.
 
         Args:
-            adapter: see `Prefix`.
             tokens: token ids of the prompt that may be taken from the cache.
 
         Returns:

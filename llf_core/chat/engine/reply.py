@@ -25,9 +25,6 @@ class Reply:
     """One request and what has been generated for it.
 
     Args:
-        id: its number.
-        request: the request.
-        on_event: called with each event. If it raises, the reply ends.
         prompt: token ids of the prompt.
         limit: maximum number of tokens of the reply.
         ends: end-of-sequence token ids.
@@ -87,11 +84,7 @@ class Reply:
         Text that may be the beginning of a character, a stop string or a tool call is held back until that is certain.
 
         Args:
-            token: its id.
             logits: logits it was chosen from, `[vocabulary]`; the log-probabilities are their log-softmax in float32.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         if self._first is None:
             self._first = time.monotonic()
@@ -116,11 +109,7 @@ class Reply:
             self.finish("length")
 
     def embed(self, values: Sequence[float]) -> None:
-        """End a request for an embedding with it, in place of text.
-
-        Args:
-            values: see `Embedded`.
-        """
+        """End a request for an embedding with it, in place of text."""
         self._emit(Embedded(tuple(values)))
         self.finish("stop")
 
@@ -152,13 +141,7 @@ class Reply:
         self.done = True
 
     def fail(self, kind: FailureKind, message: str, what_to_do: str = "") -> None:
-        """End the reply with an error, for example when memory is out; the other replies go on.
-
-        Args:
-            kind: see `Failed`.
-            message: see `Failed`.
-            what_to_do: see `Failed`.
-        """
+        """End the reply with an error, for example when memory is out; the other replies go on."""
         self._emit(Failed(kind, message, what_to_do))
         self.done = True
 
@@ -199,7 +182,6 @@ def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, promp
     """The parser of a reply to messages, which may hold thoughts and tool calls; a completed prompt has plain text.
 
     Args:
-        request: for its tools.
         tokenizer: for its chat template and special tokens.
         prompt: the rendered prompt, which may have opened a thought.
     """

@@ -23,11 +23,9 @@ class RowBatch:
 
     Args:
         forward: forward passes of the model with its adapter active.
-        layers: number of layers of the cache.
         device: device of the token embedding.
 
     Attributes:
-        replies: one per row.
         cache: their keys and values, of `lengths` tokens.
     """
 
@@ -40,11 +38,7 @@ class RowBatch:
         """Add a row whose prompt has been read and whose first token has been chosen, to generate the rest with others.
 
         Args:
-            reply: the reply.
             cache: keys and values of its prompt, `[1, heads, length, head_dim]` each per layer.
-
-        Raises:
-            RuntimeError: out of memory; the rows are as before.
         """
         self.cache.join([(layer.keys, layer.values) for layer in cache.layers])
         self.replies.append(reply)
@@ -53,9 +47,6 @@ class RowBatch:
         """Generate one token of each reply by one forward pass, which costs little more than that of a single reply.
 
         There is at least one reply. One that fails alone ends with `Failed`.
-
-        Raises:
-            RuntimeError: out of memory; the rows are as before.
         """
         tokens = torch.tensor([one.tokens[-1] for one in self.replies], device=self._device)
         logits = self._forward.step(tokens, self.cache)
@@ -66,41 +57,20 @@ class RowBatch:
         return [row for row in range(len(self.replies) - 1, -1, -1) if self.replies[row].done]
 
     def tokens_of(self, row: int) -> list[int]:
-        """Token ids of a row in the cache, under which a later prompt finds its keys and values.
-
-        Args:
-            row: its index.
-
-        Raises:
-            IndexError: there is no such row.
-        """
+        """Token ids of a row in the cache, under which a later prompt finds its keys and values."""
         reply = self.replies[row]
         return [*reply.prompt, *reply.tokens][: self.cache.lengths[row]]
 
     def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Copy the keys and values of a row, to keep them for later prompts.
 
-        Args:
-            row: its index.
-
         Returns:
             Keys and values of each layer, `[1, heads, length, head_dim]` each, without padding.
-
-        Raises:
-            RuntimeError: out of memory.
-            IndexError: there is no such row.
         """
         return self.cache.row(row)
 
     def leave(self, row: int) -> None:
-        """Remove a row whose reply has ended, so that steps no longer compute it; the last row takes its index.
-
-        Args:
-            row: its index.
-
-        Raises:
-            IndexError: there is no such row.
-        """
+        """Remove a row whose reply has ended, so that steps no longer compute it; the last row takes its index."""
         self.replies[row] = self.replies[-1]
         del self.replies[-1]
         self.cache.leave(row)
@@ -111,7 +81,6 @@ def accept_tokens(logits: Tensor, replies: list[Reply]) -> None:
 
     Args:
         logits: `[batch, vocabulary]`.
-        replies: one per row.
     """
     for row, chosen in enumerate(choose_tokens(logits, [one.chooser for one in replies])):
         reply = replies[row]

@@ -29,10 +29,8 @@ class TokenChooser:
     """Chooses the next token of one reply.
 
     Args:
-        sampling: sampling parameters.
         penalty: repetition penalty, 1 for none.
         prompt: token ids of the prompt, which the repetition penalty counts as occurred.
-        device: device of the logits.
         grammar: grammar that the reply follows; None for free text.
 
     Attributes:
@@ -76,13 +74,8 @@ class TokenChooser:
         Args:
             logits: `[vocabulary]`.
 
-        Returns:
-            Its id.
-
         Raises:
             NotANumberError: a logit or its bias is NaN.
-            IndexError: a token of the prompt with a penalty, or of `logit_bias`, has no logit.
-            RuntimeError: the grammar failed, or a token is to be sampled and the highest logit is infinite.
 
         Source:
             The order is that of transformers' `generate`: repetition penalty (arXiv 1909.05858, section 4.1),
@@ -102,11 +95,7 @@ class TokenChooser:
         return drawn if ids is None else int(ids[drawn])
 
     def accept(self, token: int) -> None:
-        """Count a token as part of the reply, for the penalties and the grammar.
-
-        Args:
-            token: its id.
-        """
+        """Count a token as part of the reply, for the penalties and the grammar."""
         if self._adds:
             self._counts[token] += 1
         if self._penalty != 1.0:
@@ -164,7 +153,6 @@ def choose_tokens(logits: Tensor, choosers: Sequence[TokenChooser]) -> list[int 
 
     Args:
         logits: `[batch, vocabulary]`.
-        choosers: one per row.
 
     Returns:
         A token id per row; an exception where the row failed, which must not end the others.

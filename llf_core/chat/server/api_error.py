@@ -33,11 +33,8 @@ class ApiError(Exception):
     """A request that cannot be answered.
 
     Attributes:
-        status: HTTP status code.
-        message: what is wrong, which value, what was expected.
         param: field that is wrong; None if it is none.
         code: short name of the error for programs; None for none.
-        headers: further headers of the answer.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ def invalid(param: str, value: object, expected: str) -> ApiError:
 
     Args:
         param: the field, such as `messages[0].role`.
-        value: its value, as JSON.
         expected: what was expected; ends the sentence "Expected …".
     """
     return ApiError(400, f"{param} is {shown(value)}. Expected {expected}.", param=param, code="invalid_value")
@@ -85,9 +81,6 @@ def shown(value: object) -> str:
     """A value of a request as a message quotes it: as JSON, shortened, without control characters.
 
     The client can find it by that, and a terminal is safe from it.
-
-    Raises:
-        TypeError: the value is not JSON.
     """
     if isinstance(value, str | list | dict) and len(value) > _MAX_QUOTED:
         value = value[:_MAX_QUOTED] + "…" if isinstance(value, str) else f"{type(value).__name__} of {len(value)}"

@@ -47,11 +47,7 @@ CLIENT_GONE = 499
 
 
 class Server:
-    """The application: routes, metrics and the open calls of one server.
-
-    Attributes:
-        app: the ASGI application.
-    """
+    """The application: routes, metrics and the open calls of one server."""
 
     def __init__(
         self,
@@ -64,7 +60,6 @@ class Server:
         """Build the application.
 
         Args:
-            service: the models to serve.
             access: who may use the server.
             rewards: reward models by name; None for none.
             body_seconds: seconds in which a client must have sent a body.
@@ -296,11 +291,7 @@ async def _whole(replies: Replies, reply: ChatReply | CompletionReply | Embeddin
 
 
 async def _unless_gone(request: Request, work: Awaitable[ResultT]) -> ResultT:
-    """The result of some work, which is cancelled once the client has gone.
-
-    Raises:
-        ClientDisconnect: it has gone.
-    """
+    """The result of some work, which is cancelled once the client has gone."""
     gone = asyncio.ensure_future(_wait_until_gone(request.receive))
     task = asyncio.ensure_future(work)
     try:

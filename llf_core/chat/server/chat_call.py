@@ -38,13 +38,9 @@ class ChatCall:
     """A request to `/v1/chat/completions`.
 
     Attributes:
-        model: name of the served model.
-        requests: a request for each choice.
-        stream: whether the reply comes as a stream.
         include_usage: whether the stream ends with the numbers of tokens.
         choice: what the request asks about tools.
         one_call: whether a reply ends after its first tool call.
-        has_pictures: whether a message has a picture.
     """
 
     model: str
@@ -58,9 +54,6 @@ class ChatCall:
 
 def read_chat_call(body: Mapping[str, object]) -> ChatCall:
     """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
-
-    Args:
-        body: the JSON of its body.
 
     Raises:
         ApiError: a field is invalid, unknown or not supported.

@@ -36,11 +36,7 @@ class ChatReply:
     """Turns events into what the client gets."""
 
     def __init__(self, call: ChatCall) -> None:
-        """Begin an answer.
-
-        Args:
-            call: the request.
-        """
+        """Begin an answer."""
         self._call = call
         self._logprobs = call.requests[0].logprobs
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": call.model}
@@ -52,10 +48,6 @@ class ChatReply:
     def take(self, number: int, event: Event) -> bool:
         """Collect an event of a call without a stream, which is answered once, when every choice has ended.
 
-        Args:
-            number: number of the choice.
-            event: the event.
-
         Returns:
             Whether the reply is to be cancelled, since it goes on after its only tool call.
         """
@@ -63,10 +55,6 @@ class ChatReply:
 
     def chunks(self, number: int, event: Event) -> tuple[list[dict[str, Any]], bool]:
         """Take an event of a stream, so that the client reads the reply while it is written.
-
-        Args:
-            number: number of the choice.
-            event: the event.
 
         Returns:
             The chunks to send, and whether the reply is to be cancelled, see `take`.
@@ -94,11 +82,7 @@ class ChatReply:
         return self._head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
 
     def whole(self) -> dict[str, Any]:
-        """The answer to a call without a stream, in OpenAI's form.
-
-        Raises:
-            KeyError: a reply has not ended, or it failed.
-        """
+        """The answer to a call without a stream, in OpenAI's form."""
         return self._head | {
             "object": "chat.completion",
             "choices": [self._whole_choice(number, choice) for number, choice in enumerate(self._choices)],

@@ -33,10 +33,7 @@ class CompletionCall:
     """A request to `/v1/completions`.
 
     Attributes:
-        model: name of the served model.
         requests: a request for each choice: all choices of the first prompt, then those of the next.
-        prompts: number of prompts.
-        stream: whether the reply comes as a stream.
         include_usage: whether the stream ends with the numbers of tokens.
     """
 
@@ -49,9 +46,6 @@ class CompletionCall:
 
 def read_completion_call(body: Mapping[str, object]) -> CompletionCall:
     """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
-
-    Args:
-        body: the JSON of its body.
 
     Raises:
         ApiError: a field is invalid, unknown or not supported.

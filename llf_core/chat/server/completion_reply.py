@@ -20,11 +20,7 @@ class CompletionReply:
     """Turns events into what the client gets."""
 
     def __init__(self, call: CompletionCall) -> None:
-        """Begin an answer.
-
-        Args:
-            call: the request.
-        """
+        """Begin an answer."""
         self._call = call
         self._logprobs = call.requests[0].logprobs
         self._head = {
@@ -43,10 +39,6 @@ class CompletionReply:
     def take(self, number: int, event: Event) -> bool:
         """Collect an event of a call without a stream, which is answered once, when every choice has ended.
 
-        Args:
-            number: number of the choice.
-            event: the event.
-
         Returns:
             False: a text is never cancelled by what it says.
         """
@@ -64,10 +56,6 @@ class CompletionReply:
     def chunks(self, number: int, event: Event) -> tuple[list[dict[str, Any]], bool]:
         """Take an event of a stream, so that the client reads the text while it is written.
 
-        Args:
-            number: number of the choice.
-            event: the event.
-
         Returns:
             The chunks to send, and False, see `take`.
         """
@@ -84,11 +72,7 @@ class CompletionReply:
         return self._chunk([]) | {"usage": self._usage()} if self._call.include_usage else None
 
     def whole(self) -> dict[str, Any]:
-        """The answer to a call without a stream, in OpenAI's form.
-
-        Raises:
-            KeyError: a reply has not ended, or it failed.
-        """
+        """The answer to a call without a stream, in OpenAI's form."""
         choices = [
             self._choice(number, "".join(text), self._tokens[number], self._finished[number].reason)
             for number, text in enumerate(self._texts)

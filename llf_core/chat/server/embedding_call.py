@@ -28,8 +28,6 @@ class EmbeddingCall:
     """A request for embeddings.
 
     Attributes:
-        model: name of the served model.
-        requests: a request for each text.
         as_base64: whether the numbers come as Base64 of little-endian float32, as OpenAI's client asks.
     """
 
@@ -40,9 +38,6 @@ class EmbeddingCall:
 
 def read_embedding_call(body: Mapping[str, object]) -> EmbeddingCall:
     """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
-
-    Args:
-        body: the JSON of its body.
 
     Raises:
         ApiError: a field is invalid, unknown or not supported.
@@ -64,9 +59,6 @@ def read_embedding_call(body: Mapping[str, object]) -> EmbeddingCall:
 class EmbeddingReply:
     """Turns events into the answer of `/v1/embeddings`.
 
-    Args:
-        call: the request.
-
     Attributes:
         failure: the failure of a text; None while there is none.
     """
@@ -79,10 +71,6 @@ class EmbeddingReply:
 
     def take(self, number: int, event: Event) -> bool:
         """Take an event: an embedding is one event, and the number of its tokens another.
-
-        Args:
-            number: number of the text.
-            event: the event.
 
         Returns:
             False: a text is never cancelled by what comes of it.

@@ -17,12 +17,6 @@ def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
     """JSON objects as events, each a line `data: …` and an empty line, as clients of OpenAI's API parse them.
 
     In UTF-8, with a question mark for a lone surrogate, which UTF-8 does not have.
-
-    Args:
-        chunks: the objects, whose numbers are finite.
-
-    Raises:
-        TypeError: a value is not JSON.
     """
     return b"".join(b"data: " + _encoded(chunk) + b"\n\n" for chunk in chunks)
 

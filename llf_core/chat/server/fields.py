@@ -21,7 +21,6 @@ class Fields:
         """Take an object.
 
         Args:
-            given: the object.
             where: path of the object in the body, such as `messages[0]`; empty for the body.
 
         Raises:
@@ -43,10 +42,6 @@ class Fields:
     def text(self, name: str, expected: str = "text") -> str | None:
         """Take a text; None if missing. What is taken counts as known, see `finish`.
 
-        Args:
-            name: the field.
-            expected: what is expected, for the message.
-
         Raises:
             ApiError: the value is not a text.
         """
@@ -57,10 +52,6 @@ class Fields:
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Take true or false; numbers and texts do not count, since clients disagree on what they mean.
-
-        Args:
-            name: the field.
-            default: its value if missing.
 
         Raises:
             ApiError: the value is neither.
@@ -74,11 +65,6 @@ class Fields:
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
         """Take a finite number; None if missing. JSON as Python reads it also has NaN, which no setting can be.
-
-        Args:
-            name: the field.
-            low: lowest value.
-            high: highest value.
 
         Raises:
             ApiError: the value is not a number, out of range, or beyond ±1e300.
@@ -95,11 +81,6 @@ class Fields:
     def integer(self, name: str, low: int = _BELOW, high: int = _ABOVE) -> int | None:
         """Take an integer; None if missing. By default within 64 bits, as libraries expect it.
 
-        Args:
-            name: the field.
-            low: lowest value.
-            high: highest value.
-
         Raises:
             ApiError: the value is not an integer or out of range.
         """
@@ -114,8 +95,6 @@ class Fields:
         """Take one of several texts; the error of another one lists them.
 
         Args:
-            name: the field.
-            options: the texts.
             default: its value if missing; None for none.
 
         Raises:
@@ -131,9 +110,6 @@ class Fields:
     def object(self, name: str) -> dict[str, Any] | None:
         """Take an object; None if missing. Its own fields are read by another `Fields`.
 
-        Args:
-            name: the field.
-
         Raises:
             ApiError: the value is not an object.
         """
@@ -144,11 +120,6 @@ class Fields:
 
     def list(self, name: str, most: int, expected: str = "a list") -> list[Any] | None:
         """Take a list; None if missing. Its length is bounded, so that one request does not occupy the server.
-
-        Args:
-            name: the field.
-            most: maximum number of items.
-            expected: what is expected, for the message.
 
         Raises:
             ApiError: the value is not a list, or has too many items.
@@ -171,12 +142,7 @@ class Fields:
         """Refuse a value that is missing, empty, 0 or false, of a field that a request cannot do without.
 
         Args:
-            name: the field.
             value: what was taken of it; None if it is missing.
-            expected: what is expected, for the message.
-
-        Returns:
-            The value.
 
         Raises:
             ApiError: it is missing, empty, 0 or false.

@@ -36,7 +36,6 @@ class Access:
     """Who may use the server.
 
     Attributes:
-        host: address that it listens on.
         hosts: further names in the header `Host`; a port after a name is left out.
         keys: API keys; empty if none is needed.
         origins: origins whose pages may use it; `*` for all.
@@ -68,12 +67,7 @@ class Guard:
     """Checks `Host`, `Origin` and the API key of each request, in this order."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        """Stand before an application.
-
-        Args:
-            app: the application.
-            access: who may use it.
-        """
+        """Stand before an application."""
         self._app = app
         self._origins = frozenset(origin.rstrip("/").lower() for origin in access.origins)
         self._keys = [_digest(key) for key in access.keys]

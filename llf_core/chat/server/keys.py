@@ -25,11 +25,7 @@ def keys_of(variables: Sequence[str], *, exposed: bool) -> list[str]:
     """Read API keys from environment variables, and remove them there, so that no child process inherits them.
 
     Args:
-        variables: names of the variables.
         exposed: whether other machines reach the server, so that keys need `MIN_CHARACTERS`.
-
-    Returns:
-        The keys, in the order of the variables.
 
     Raises:
         KeyRefusedError: a variable is missing or empty, or its key is too short, or has a blank or a character that is

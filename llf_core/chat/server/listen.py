@@ -45,11 +45,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     """Listen on an address before any model is loaded, so that a port that is taken is reported at once.
 
     Args:
-        host: name or address.
         port: the port; 0 for any free one.
-
-    Returns:
-        A listening socket of the first address that the name has; the caller closes it.
 
     Raises:
         PortError: the port is taken, not allowed or not from 0 to 65535, or there is no such address.
@@ -219,7 +215,6 @@ def make_server(
     Running replies get `grace_seconds` to end, so that a restart breaks off few; a second signal cancels them.
 
     Args:
-        server: the application.
         grace_seconds: seconds that running replies have after the signal; finite.
         started: called once requests are accepted.
         header_seconds: seconds in which a client must have sent the headers of a request.

@@ -17,9 +17,6 @@ LOWEST = -9999.0
 def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
     """Tokens in the form of chat completions, which differs from that of plain ones.
 
-    Args:
-        tokens: the tokens.
-
     Returns:
         For each token `token`, `logprob` (natural logarithm; `LOWEST` if it is not finite), `bytes` of its text in
         UTF-8 (None for a part of a character) and `top_logprobs`.
@@ -31,7 +28,6 @@ def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[
     """Tokens in OpenAI's form of `/v1/completions`, whose lists have an item for each token, as its clients read it.
 
     Args:
-        tokens: the tokens.
         offset: number of characters of the tokens before them.
 
     Returns:

@@ -26,14 +26,8 @@ _PART_KINDS = ("text", "image_url")
 def messages_of(fields: Fields) -> list[dict[str, Any]]:
     """Take the messages, each checked, so that no chat template sees what it does not expect.
 
-    Args:
-        fields: fields of the body.
-
     Returns:
         The messages, with the fields that chat templates read; the role `developer` is `system`.
-
-    Raises:
-        ApiError: a message is invalid.
     """
     given = fields.list("messages", MAX_MESSAGES, "a list of messages")
     given = fields.required("messages", given, "a list of at least one message")
@@ -53,12 +47,6 @@ def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
 
 def tools_of(fields: Fields) -> list[dict[str, Any]]:
     """Take the tools, whose schemas the chat template shows the model.
-
-    Args:
-        fields: fields of the body.
-
-    Returns:
-        The tools; empty if there are none.
 
     Raises:
         ApiError: a tool is invalid, or two have one name.

@@ -46,20 +46,11 @@ class Metrics:
         )
 
     def answered(self, route: str, status: int) -> None:
-        """Count an HTTP request, by which an operator sees errors.
-
-        Args:
-            route: path of its route, not of the request, so that the number of counters is bounded.
-            status: status of the answer.
-        """
+        """Count an HTTP request, by which an operator sees errors."""
         self._requests.labels(route, str(status)).inc()
 
     def submitted(self, model: str) -> None:
-        """Count a reply that waits; many of them mean that the server is overloaded.
-
-        Args:
-            model: name of the model.
-        """
+        """Count a reply that waits; many of them mean that the server is overloaded."""
         self._waiting.labels(model).inc()
 
     def started(self, model: str) -> None:
@@ -75,9 +66,7 @@ class Metrics:
         """Count a reply that has ended, with its tokens and times if it is complete, for throughput and latency.
 
         Args:
-            model: name of the model.
             event: its last event; None if its client is gone.
-            began: whether it had begun.
         """
         (self._running if began else self._waiting).labels(model).dec()
         if not isinstance(event, Finished):

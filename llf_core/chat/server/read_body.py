@@ -51,14 +51,9 @@ class Bodies:
     async def read(self, request: Request, read_call: Callable[[dict[str, Any]], CallT]) -> CallT:
         """Read the call that a body has as a JSON object.
 
-        Args:
-            request: the request.
-            read_call: reads the call from the object; of a large body in a thread.
-
         Raises:
             ApiError: the body is too large, too slow, compressed, no JSON object, or of another content type, or from
                 `read_call`.
-            ClientDisconnect: the client has gone.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # a page of another origin cannot send this type without asking first

@@ -40,15 +40,7 @@ class Replies:
         metrics: Metrics,
         open_calls: set[Replies],
     ) -> None:
-        """Prepare a call; nothing is submitted before the block is entered.
-
-        Args:
-            service: the models.
-            model: name of the model.
-            requests: a request for each choice.
-            metrics: counts the replies.
-            open_calls: calls that have not ended, which a shutdown cancels.
-        """
+        """Prepare a call; nothing is submitted before the block is entered."""
         self._service, self._model, self._requests = service, model, requests
         self._metrics, self._open_calls = metrics, open_calls
         self._tickets: list[Ticket | None] = [None] * len(requests)
@@ -95,20 +87,12 @@ class Replies:
                 yield batch
 
     def cancel(self, number: int) -> None:
-        """End a reply at its next token, for example after its only tool call; its last event still comes.
-
-        Args:
-            number: number of the choice.
-        """
+        """End a reply at its next token, for example after its only tool call; its last event still comes."""
         self._cancelled.add(number)
         self._loop.run_in_executor(_THREADS, self._cancel, number)
 
     def fail(self, failure: Failed) -> None:
-        """Cancel all replies that have not ended, each with a last event, so that `batches` ends.
-
-        Args:
-            failure: the last event.
-        """
+        """Cancel all replies that have not ended, each with a last event, so that `batches` ends."""
         for number in sorted(self._left):
             self.cancel(number)
             self._put(number, failure)

@@ -29,7 +29,6 @@ class Scores:
     """Scores of texts.
 
     Attributes:
-        scores: a score per text, in order.
         tokens: number of tokens of all texts.
     """
 
@@ -41,7 +40,6 @@ class RewardProcess:
     """A reward model that is loaded with its first request, and unloaded after a time without one. Thread-safe.
 
     Args:
-        target: see `llf_core.models.reward_model_loading.load_reward_model`.
         idle_seconds: time without a request after which the process ends and its memory is free.
         max_waiting: maximum number of requests that have not ended; another one fails at once.
         trust: whether Python code of the model may run that has not been allowed yet.

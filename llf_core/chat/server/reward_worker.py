@@ -27,7 +27,6 @@ def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
     """Score texts or conversations. What is wrong with them is an answer too, so that the process goes on.
 
     Args:
-        model: the reward model.
         given: `inputs`, texts or lists of messages; `special`, whether the tokenizer adds its special tokens to texts;
             `max_length`, the number of tokens at which texts are cut, None for none.
 
@@ -72,10 +71,6 @@ def main() -> int:
 
     Returns:
         Exit code: 0, or 1 if the reward model could not be loaded.
-
-    Raises:
-        OSError: the parent has ended.
-        PanicError: a tokenizer of the Rust library failed with an error that Python does not know.
     """
     output = sys.stdout
     log_to("stderr")

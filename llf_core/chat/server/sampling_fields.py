@@ -33,9 +33,6 @@ UNSUPPORTED = {
 def sampling_of(fields: Fields) -> ChatSampling:
     """Take the sampling parameters. As in OpenAI's API, which its clients rely on, the default temperature is 1.
 
-    Args:
-        fields: fields of the body.
-
     Raises:
         ApiError: a parameter is invalid.
     """
@@ -66,9 +63,6 @@ def of_request(error: RequestError) -> ApiError:
 def stops_of(fields: Fields) -> tuple[str, ...]:
     """Take the stop strings, `stop`: one or several, as in OpenAI's API.
 
-    Args:
-        fields: fields of the body.
-
     Raises:
         ApiError: they are invalid.
     """
@@ -88,23 +82,14 @@ def stops_of(fields: Fields) -> tuple[str, ...]:
 def choices_of(fields: Fields) -> int:
     """Take the number of replies, `n`, which is bounded, so that one request does not occupy the server.
 
-    Args:
-        fields: fields of the body.
-
     Returns:
         1 to `MAX_CHOICES`; 1 if the field is missing.
-
-    Raises:
-        ApiError: it is not an integer, or out of range.
     """
     return fields.integer("n", 1, MAX_CHOICES) or 1
 
 
 def stream_of(fields: Fields) -> tuple[bool, bool]:
     """Take `stream` and `stream_options`, of which the second needs the first.
-
-    Args:
-        fields: fields of the body.
 
     Returns:
         Whether the reply is streamed, and whether a stream ends with the numbers of tokens.
@@ -127,9 +112,6 @@ def stream_of(fields: Fields) -> tuple[bool, bool]:
 
 def ignore(fields: Fields) -> None:
     """Take the fields that change no reply, so that clients which always send them are not refused.
-
-    Args:
-        fields: fields of the body.
 
     Raises:
         ApiError: `service_tier` or `modalities` asks for what there is not.

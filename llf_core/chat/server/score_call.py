@@ -26,7 +26,6 @@ class ScoreCall:
     """A request for scores.
 
     Attributes:
-        model: name of the reward model.
         inputs: texts, or conversations as lists of messages.
         special: whether the tokenizer adds its special tokens to texts.
         max_length: number of tokens at which texts are cut; None for none.
@@ -40,9 +39,6 @@ class ScoreCall:
 
 def read_score_call(body: Mapping[str, object]) -> ScoreCall:
     """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either, checked before scoring.
-
-    Args:
-        body: the JSON of its body.
 
     Raises:
         ApiError: a field is invalid or unknown.
@@ -68,9 +64,6 @@ def read_evaluation_call(body: Mapping[str, object]) -> ScoreCall:
 
     Its `messages` are whole texts, special tokens included.
 
-    Args:
-        body: the JSON of its body.
-
     Raises:
         ApiError: a field is invalid or unknown.
     """
@@ -86,12 +79,7 @@ def read_evaluation_call(body: Mapping[str, object]) -> ScoreCall:
 
 
 def score_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
-    """The answer of `/v1/score`, with the numbers of tokens as the other routes have them.
-
-    Args:
-        call: the request.
-        scores: its scores.
-    """
+    """The answer of `/v1/score`, with the numbers of tokens as the other routes have them."""
     data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(scores.scores)]
     return {
         "id": f"score-{secrets.token_hex(12)}",
@@ -104,12 +92,7 @@ def score_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
 
 
 def evaluation_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
-    """The answer of `/v1/score/evaluation`, in LLaMA-Factory's form, so that its clients and trainers can use it.
-
-    Args:
-        call: the request.
-        scores: its scores.
-    """
+    """The answer of `/v1/score/evaluation`, in LLaMA-Factory's form, so that its clients and trainers can use it."""
     ident = f"scoreval-{secrets.token_hex(12)}"
     return {"id": ident, "object": "score.evaluation", "model": call.model, "scores": scores.scores}
 

@@ -27,7 +27,6 @@ class ToolChoice:
     """What a request asks about tools.
 
     Attributes:
-        tools: tools to offer.
         schema: JSON schema of the reply; None if no call is forced.
         function: name of the forced function; None if the model chooses.
         named: whether the request names the function, instead of offering only one.
@@ -48,7 +47,6 @@ def tool_choice_of(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoic
     """Take `tool_choice`, which says whether a model may, must or must not call a tool.
 
     Args:
-        fields: fields of the body.
         tools: tools of the request. `strict` is removed from the functions that are offered, since chat templates do
             not know it.
 
@@ -111,9 +109,6 @@ class ForcedCall:
 
     def events(self, event: Event) -> list[Event]:
         """Translate an event of the reply, whose text is the call and not an answer.
-
-        Args:
-            event: the event.
 
         Returns:
             What takes its place. Without a chosen function the call comes as a whole before `Finished`, since its name

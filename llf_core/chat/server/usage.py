@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 def usage_of(finished: Mapping[int, Finished], choices: int) -> dict[str, Any]:
     """The numbers of tokens in OpenAI's form. A prompt with several choices counts once, as in OpenAI's API.
 
-    Args:
-        finished: last events by number of the choice.
-        choices: number of choices of a prompt.
-
     Returns:
         `prompt_tokens`, `completion_tokens`, `total_tokens`, and `prompt_tokens_details` with `cached_tokens`.
     """

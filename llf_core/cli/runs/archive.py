@@ -19,11 +19,7 @@ def runs_export(
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a whole run (config, curves, code, data, result) into a zip file, which llf runs import opens elsewhere.
-
-    Raises:
-        UserError: no run or more than one matches, it has not ended, the file exists, or it cannot be written.
-    """
+    """Write a whole run (config, curves, code, data, result) into a zip file, which llf runs import opens elsewhere."""
     from llf_core.config.paths import expanded
     from llf_core.runs.archive import export_run
 
@@ -42,11 +38,7 @@ def runs_export(
 
 
 def runs_import(file: Annotated[Path, typer.Argument(metavar="FILE", help="A zip file of llf runs export.")]) -> None:
-    """Open a zip file of llf runs export as a run of this machine. Its code asks for permission before it runs.
-
-    Raises:
-        UserError: the file is no zip of a run or cannot be read, or the run does not fit on the disk.
-    """
+    """Open a zip file of llf runs export as a run of this machine. Its code asks for permission before it runs."""
     from llf_core.config.paths import expanded
     from llf_core.runs.archive import import_run
 

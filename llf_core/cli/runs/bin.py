@@ -11,11 +11,7 @@ from llf_core.cli.terminal import out
 
 
 def runs_delete(run: RunId) -> None:
-    """Move a run to the bin. `llf runs restore` restores it.
-
-    Raises:
-        UserError: no run or more than one matches, it has not ended, or it cannot be moved.
-    """
+    """Move a run to the bin. `llf runs restore` restores it."""
     from llf_core.runs import delete_run
 
     found = attach_run(run)
@@ -25,11 +21,7 @@ def runs_delete(run: RunId) -> None:
 
 
 def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
-    """Restore a run from the bin, to resume or compare it again.
-
-    Raises:
-        UserError: no deleted run matches, a run with its id exists, or it cannot be moved.
-    """
+    """Restore a run from the bin, to resume or compare it again."""
     from llf_core.runs import restore_run
     from llf_core.runs.find import find_run
 
@@ -43,13 +35,7 @@ def runs_clean(
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete the runs in the bin permanently, and uploads that were not used for a week.
-
-    Raises:
-        Abort: the user does not confirm.
-        UserError: a folder is not accessible, a file cannot be removed, another process is moving a run, or `LLF_HOME`
-            or `LLF_HOME_MODE` cannot be used.
-    """
+    """Delete the runs in the bin permanently, and uploads that were not used for a week."""
     from llf_core.runs import clean, find_cleanable
     from llf_core.runs.formatting import size
     from llf_core.runs.uploads import UPLOADS

@@ -32,7 +32,6 @@ def runs_list(  # noqa: PLR0913, PLR0917 - options of a command
     Raises:
         UsageError: the state does not exist, or the query has too many words.
         UserError: a file is in place of the folder of runs, or `LLF_HOME` cannot be located.
-        OSError: the folder of runs is not accessible.
     """
     from llf_core.config.did_you_mean import did_you_mean
     from llf_core.config.number_format import with_unit
@@ -81,11 +80,7 @@ def _list_remote(on: str, *, as_json: bool, **query: object) -> None:
 
 
 def runs_fetch(run: RunId) -> None:
-    """Copy the result of a run on another host (ssh://host/run) to this machine, whole and checked.
-
-    Raises:
-        UserError: the host cannot be reached, it has no such run, the run has no result yet, or it cannot be written.
-    """
+    """Copy the result of a run on another host (ssh://host/run) to this machine, whole and checked."""
     found = attach_run(run)
     with in_a_sentence():
         out.print(str(found.fetch()), markup=False, highlight=False, soft_wrap=True)
@@ -96,13 +91,7 @@ def runs_show(
     as_json: Json = False,
     code: Annotated[bool, typer.Option("--code", help="Print a notebook cell that starts the same run.")] = False,
 ) -> None:
-    """Show a run: state, settings, last metrics, and what you can do next.
-
-    Raises:
-        UserError: no run or more than one matches; with --code, its config is no longer valid; a file of it cannot be
-            read.
-        OSError: too many files are open.
-    """
+    """Show a run: state, settings, last metrics, and what you can do next."""
     from llf_core.runs.config_file import non_default_config
     from llf_core.runs.find import short_id
     from llf_core.runs.findings import advice, is_active

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def runs_stop(run: RunId) -> None:
-    """Stop a run after the current step, with a checkpoint from which it can be resumed.
-
-    Raises:
-        UserError: no run or more than one matches, it is lost, or the request cannot be written.
-        OSError: too many files are open.
-    """
+    """Stop a run after the current step, with a checkpoint from which it can be resumed."""
     found = attach_run(run)
     if not _has_ended(found):
         with in_a_sentence():
@@ -30,12 +25,7 @@ def runs_stop(run: RunId) -> None:
 
 
 def runs_kill(run: RunId) -> None:
-    """Kill a run now. Its work since the last checkpoint is lost.
-
-    Raises:
-        UserError: no run or more than one matches, it runs on another machine, or a process of it does not end.
-        OSError: too many files are open.
-    """
+    """Kill a run now. Its work since the last checkpoint is lost."""
     found = attach_run(run)
     if not _has_ended(found):
         with in_a_sentence():
@@ -44,29 +34,17 @@ def runs_kill(run: RunId) -> None:
 
 
 def runs_checkpoint(run: RunId) -> None:
-    """Save a checkpoint after the current step, for example to try the model. The run continues.
-
-    Raises:
-        UserError: no run or more than one matches, it has ended, or the trainer refuses the request.
-    """
+    """Save a checkpoint after the current step, for example to try the model. The run continues."""
     _ask(run, "checkpoint")
 
 
 def runs_evaluate(run: RunId) -> None:
-    """Compute the evaluation loss after the current step, without waiting for the next planned evaluation.
-
-    Raises:
-        UserError: no run or more than one matches, it has ended, or the trainer refuses the request.
-    """
+    """Compute the evaluation loss after the current step, without waiting for the next planned evaluation."""
     _ask(run, "evaluate")
 
 
 def runs_sample(run: RunId) -> None:
-    """Generate completions of the watched prompts after the current step, to see what the model has learned so far.
-
-    Raises:
-        UserError: no run or more than one matches, it has ended, or the trainer refuses the request.
-    """
+    """Generate completions of the watched prompts after the current step, to see what the model has learned so far."""
     _ask(run, "sample")
 
 

@@ -37,8 +37,6 @@ def runs_resume(
         UserError: no run or more than one matches, it has not ended, its config is no longer valid, N processes cannot
             make the same steps, its code is not trusted, a file of it cannot be read or written, or its process does
             not start; or the file with reward functions cannot be used or has none of the run.
-        Exit: the run fails, or the command was interrupted.
-        OSError: too many files are open.
     """
     from llf_core.config.sync_place import is_place
 
@@ -80,10 +78,8 @@ def runs_branch(
     """Start a new run from a checkpoint of another run, with changed settings, to compare both.
 
     Raises:
-        UserError: no run or more than one matches, it has no such checkpoint, a change is not KEY=VALUE or not
-            allowed, the run's code is not trusted, the new run cannot be written, or its process does not start.
-        Exit: the new run fails, or the command was interrupted.
-        OSError: too many files are open.
+        UserError: no run or more than one matches, it has no such checkpoint, a change is not KEY=VALUE or not allowed,
+            the run's code is not trusted, the new run cannot be written, or its process does not start.
     """
     from llf_core.untrusted import NotPlainError
     from llf_core.untrusted.plain_yaml import yaml_value
@@ -107,14 +103,7 @@ def runs_branch(
 
 
 def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> None:
-    """Start a new run with the same config and the same live changes at the same steps, to repeat its result.
-
-    Raises:
-        UserError: no run or more than one matches, its config is no longer valid, its code is not trusted, the new run
-            cannot be written, or its process does not start.
-        Exit: the new run fails, or the command was interrupted.
-        OSError: too many files are open.
-    """
+    """Start a new run with the same config and the same live changes at the same steps, to repeat its result."""
     found = attach_run(run)
     with in_a_sentence():
         new = found.replay(trust=trust)

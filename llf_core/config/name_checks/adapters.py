@@ -31,16 +31,9 @@ def check_adapters(config: RunConfig) -> CheckResult:
 
     PEFT would report them only after the model is loaded.
 
-    Args:
-        config: names method, model and adapters.
-
     Returns:
         An error for each that does not fit, and a note about a model whose files are quantized; nothing for what is not
         on this machine.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same plug-in.
     """
     return _check_quantization(config) + _check_shapes(config) + _check_type(config)
 
@@ -68,9 +61,6 @@ def _check_type(config: RunConfig) -> CheckResult:
 def _check_shapes(config: RunConfig) -> CheckResult:
     """Check the options of the config's method against the shapes of its model's weights.
 
-    Args:
-        config: names method and model.
-
     Returns:
         An error where they do not fit; nothing where they do, or where the shapes are not known on this machine.
     """
@@ -83,15 +73,9 @@ def _check_shapes(config: RunConfig) -> CheckResult:
 def model_shapes(config: RunConfig) -> Shapes | None:
     """Read the shape of each weight of the config's model, by name, so that misfits are reported before a start.
 
-    Args:
-        config: names the model.
-
     Returns:
         The shapes, empty if the folder has no safetensors files; None if they are not known on this machine, if they
         are those of packed integers, or if some belong to vision or audio towers, which are not trained.
-
-    Raises:
-        OSError: a weight file cannot be read.
     """
     model = config.model.model_name_or_path
     if model == EMBEDDED:

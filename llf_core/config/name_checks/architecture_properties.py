@@ -32,7 +32,6 @@ class Property:
     """A property of some architectures.
 
     Attributes:
-        name: what it is called.
         text: what it does and what to do about it; `{limit}` stands for the value of `above`.
         severity: `note`, `warning`, or `error` with which nothing right can be learned.
         types: values of `model_type` that have it.
@@ -137,14 +136,10 @@ def properties_of(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
     Args:
         settings: the model's `config.json`. Of a vision model, the part about text counts too.
-        config: of the run.
 
     Returns:
         A problem beside `model_name_or_path` for each property that matters with these settings, and one beside
         `mixture_of_depths` or `moe_aux_loss_coef` if that does not fit its routers or experts.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
     """
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
     shares = batch > 1 or packs_examples(config)
@@ -174,10 +169,6 @@ def check_architecture(config: RunConfig) -> CheckResult:
 
     Returns:
         What `properties_of` and `check_rope_scaling` find; nothing for a model that is not here.
-
-    Raises:
-        OSError: too many files are open.
-        PluginError: two installed packages declare the same stage.
     """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     if folder is None:

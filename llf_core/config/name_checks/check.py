@@ -41,17 +41,12 @@ def check_local(
     The form does this after each change; what only a hub can answer is left to `query_hub` in another thread.
 
     Args:
-        config: the config.
         base: the folder that relative paths start from. Default: the working directory.
         runs: ids of runs, which a reward model may be.
         home: `LLF_HOME`, whose own folders may not receive a result; None if it is not known.
 
     Returns:
         Problems, and questions for `query_hub`.
-
-    Raises:
-        OSError: a weight file of the model cannot be read, or the working directory was removed.
-        PluginError: two installed packages declare the same name or key.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
     found = check_output_dir(config, home) + check_architecture(config) + check_model_sizes(config)
@@ -86,13 +81,6 @@ def check(
         home: see `check_local`.
         starting: whether a run is about to start on this machine: a missing file is then an error, not a warning.
         seconds: time limit of the hub's answers, finite; 0 does not query the hub.
-
-    Returns:
-        The report with the problems of names added.
-
-    Raises:
-        OSError: a weight file of the model cannot be read, or the working directory was removed.
-        PluginError: two installed packages declare the same name or key.
     """
     wrong = {problem.key for problem in report.problems if problem.severity == "error"}
     found = check_local(report.config, report.base, runs, home)

@@ -37,7 +37,6 @@ def locate(name: str, base: Path, info: Mapping[str, object], folders: Sequence[
     Check and loader use it, so that a data set that passes the check is the one that is loaded.
 
     Args:
-        name: as in `dataset`.
         base: `dataset_dir`.
         info: the entries of its `dataset_info.json`.
         folders: folders to search for relative paths, after the working directory and before `base`.
@@ -68,7 +67,6 @@ def info_of(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: it is not a JSON object; the text is a sentence for the user.
-        OSError: the file cannot be read.
     """
     if not path.is_file():
         return {}

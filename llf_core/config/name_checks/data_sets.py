@@ -32,11 +32,6 @@ ENTRIES = 2000
 def check_datasets(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> CheckResult:
     """Check each data set in the value of a key, so that a misspelled name is reported before a model is loaded.
 
-    Args:
-        config: the config.
-        spec: a field of data sets.
-        folders: folders to search for files.
-
     Returns:
         An error for each name that is not found here, a warning for one that may be an entry of LLaMA-Factory's
         `dataset_info.json` on another machine, and a question for each hub id that is neither cached nor well known.

@@ -19,7 +19,6 @@ def check_experts(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
     Args:
         settings: the model's `config.json`; of a vision model, the part about text counts too.
-        config: of the run.
 
     Returns:
         An error, if the model has no experts; nothing without the key, or if the settings are

@@ -33,13 +33,6 @@ def query_hub(questions: Iterable[Question], seconds: float = SECONDS) -> dict[Q
     client, which fetches models later too (`HF_ENDPOINT`, `HF_TOKEN`, proxies), or as `mirrors` says. `HF_HUB_OFFLINE`
     is respected. Failures of the network are answers, not errors: a machine without internet can train a cached model.
     Threads that wait for a late answer go on until it comes or their connection ends.
-
-    Args:
-        questions: of models and data sets.
-        seconds: time limit of all queries together; finite.
-
-    Returns:
-        An answer to each question.
     """
     unique = list(dict.fromkeys(questions))
     why = _unavailable()

@@ -18,12 +18,8 @@ class Question:
     """Whether a hub has a repository.
 
     Attributes:
-        kind: of the repository.
-        name: its id.
-        key: the key that names it.
         value: that key's whole value, as it stands in a file.
         hint: ` Did you mean …?`, or nothing.
-        fixes: with the name that may have been meant.
         hub: which hub, a value of the key `hub`.
     """
 
@@ -53,10 +49,6 @@ def problem_from_answer(question: Question, answer: Answer) -> Problem | None:
     """Turn the answer of a hub into a problem of the config.
 
     Form and command line then show it like every other problem.
-
-    Args:
-        question: names the repository and the key that refers to it.
-        answer: whether the hub has the repository.
 
     Returns:
         An error if the repository does not exist, a note if that could not be checked, None if it exists.

@@ -18,8 +18,6 @@ class Family:
     Attributes:
         types: their `model_type`s.
         linear: linear layers that an adapter can be put on.
-        inside: modules inside a block.
-        outside: modules outside the blocks.
         experts: parameters of experts that an adapter can be put on.
     """
 

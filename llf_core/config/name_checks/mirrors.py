@@ -44,8 +44,6 @@ class Mirror:
     """A hub of models with an interface of its own.
 
     Attributes:
-        label: its name, for messages.
-        address: where it is.
         address_variable: environment variable with another address; that of the hub's own client.
         token_variable: environment variable with a token; that of the hub's own client.
         main: its name of the branch that Hugging Face calls `main`.
@@ -100,11 +98,6 @@ class Mirror:
 
         Raises:
             MirrorError: the hub refused the request: no such model or revision, or no access.
-            TimeoutError: the answer was not complete in time.
-            ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError: the answer is none of this
-                hub's, or is too large.
-            OSError: the client of Hugging Face, which sends the request, is set offline (`HF_HUB_OFFLINE`).
-            Exception: of the HTTP library, if the server cannot be reached.
         """
         status, answer = read_json(f"{self.endpoint}/{self.list_path(model, revision)}", self.headers, seconds=seconds)
         if status >= 400:  # noqa: PLR2004 - refusals and errors of HTTP
@@ -173,11 +166,7 @@ MIRRORS: dict[str, Mirror] = {
 
 
 def mirror_of(hub: str) -> Mirror | None:
-    """The mirror that a value of `hub` names, to be asked in its own way; None for Hugging Face.
-
-    Args:
-        hub: value of the key.
-    """
+    """The mirror that a value of `hub` names, to be asked in its own way; None for Hugging Face."""
     return MIRRORS.get(hub)
 
 

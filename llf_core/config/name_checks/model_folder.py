@@ -25,11 +25,7 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """Read a model's `config.json`; empty if the loader would refuse it too, and report it.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Read a model's `config.json`; empty if the loader would refuse it too, and report it."""
     path = Path(os.path.realpath(folder / "config.json"))  # the cache of a hub has links
     return read_object_or_empty(path, MODEL_SETTINGS_BYTES)
 
@@ -38,9 +34,6 @@ def settings_of(folder: Path) -> dict[str, Any]:
     """Read a model's `config.json`, of a multimodal model its `text_config`; empty if it cannot be read.
 
     The language model's settings (layers, heads, vocabulary) are in `text_config` there.
-
-    Raises:
-        OSError: too many files are open.
     """
     settings = config_of(folder)
     text = settings.get("text_config")

@@ -16,17 +16,7 @@ KEY = "model_name_or_path"
 
 
 def check_model_sizes(config: RunConfig) -> CheckResult:
-    """Check that the model, if it is on this machine, names no size that no model has, such as 10^30 hidden values.
-
-    Args:
-        config: names the model.
-
-    Returns:
-        An error, if it names one; nothing for a model that is not on this machine.
-
-    Raises:
-        OSError: too many files are open.
-    """
+    """Check that the model, if it is on this machine, names no size that no model has, such as 10^30 hidden values."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     try:
         check_sizes({} if folder is None else config_of(folder))

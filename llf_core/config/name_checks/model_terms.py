@@ -26,10 +26,6 @@ def check_model_terms(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
     Otherwise a run fails only when it downloads the model, and the license is read only when its result is published.
 
-    Args:
-        config: the config.
-        spec: a key that names one model.
-
     Returns:
         A warning for a gated model that is not cached while there is no token, unless another hub is set, and a note
         for a license with conditions. Nothing for a folder, and for a model that the catalog lacks.

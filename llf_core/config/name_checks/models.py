@@ -69,9 +69,6 @@ def meant_instead(name: str, cache_dir: str | None = None) -> str:
     Returns:
         A sentence with a leading space; empty if no name is similar, or `name` itself is one of these, as where only
         its revision does not exist.
-
-    Raises:
-        OSError: the working directory was removed.
     """
     here = tuple(_local_models((Path.cwd(),)))
     near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))
@@ -84,8 +81,6 @@ def check_models(config: RunConfig, spec: FieldSpec, folders: Sequence[Path], ru
     A misspelled model is then reported while the form is filled in, not when the trainer loads it.
 
     Args:
-        config: the config.
-        spec: a field of models or adapters.
         folders: folders to search for models, at least one; relative paths start from the first.
         runs: ids of runs, which a reward model may be.
 

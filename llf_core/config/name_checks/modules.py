@@ -53,8 +53,6 @@ class Modules:
 
     Attributes:
         linear: linear layers, embeddings and parameters of experts that an adapter can be put on.
-        every: all modules.
-        inside: those inside a block.
         outside: those outside the blocks that hold parameters.
         exact: whether they were read from the model itself, and not from the table of families.
     """
@@ -76,15 +74,11 @@ def check_modules(config: RunConfig, spec: FieldSpec) -> CheckResult:
     PEFT would report a missing module only after the model is loaded.
 
     Args:
-        config: names the model.
         spec: the key, such as `lora_target`.
 
     Returns:
         An error if the model lacks a module, or only a warning if its modules are known by family alone and the name is
         no misspelling. Of an unknown model, a warning if a name misspells a module of other models. Else nothing.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
     """
     requested = [name for name in config.get(spec.key) or () if name != ALL or spec.key in WITHOUT_ALL]
     modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if requested else None
@@ -159,9 +153,6 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
     Args:
         model: `model_name_or_path`.
         cache_dir: `cache_dir` of a config. Default: the client's own folder.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
     """
     if model == EMBEDDED:
         family = family_of(model_type="llama")

@@ -15,15 +15,8 @@ if TYPE_CHECKING:
 def check_optimizer(config: RunConfig) -> CheckResult:
     """Check the selected optimizer against the shapes of a local model's weights, before the model is loaded.
 
-    Args:
-        config: the config.
-
     Returns:
         An error if the optimizer cannot train weights of these shapes; nothing for a method that makes an adapter.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
-        PluginError: two packages declare the same plug-in.
     """
     check = optimizer_of(config).check_shapes
     shapes = None if method_of(config).adapter or check is None else model_shapes(config)

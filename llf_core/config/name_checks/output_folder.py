@@ -37,14 +37,10 @@ def check_output_dir(config: RunConfig, home: Path | None = None) -> CheckResult
     """Check that `output_dir` may receive a result, so that a run does not fail at its end.
 
     Args:
-        config: the config.
         home: `LLF_HOME`; None if it is not known.
 
     Returns:
         An error with another folder as its fix, or nothing.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
     """
     output_dir = config.training.output_dir
     why = refusal(expanded(output_dir), config, home) if output_dir else ""
@@ -61,13 +57,9 @@ def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorou
 
     Args:
         target: the folder that `output_dir` names.
-        config: the run's config: what it reads is not overwritten.
         home: `LLF_HOME`, whose own folders receive no result; None if it is not known.
         thorough: whether each file of an earlier result is compared by its content. A quick check does that only for
             small files whose modification time differs.
-
-    Raises:
-        PluginError: two installed packages declare the same name or key.
     """
     why = "" if home is None else _of_home(target, home)
     why = why or _protected(target, config) or _no_folder(target) or _closed(target)
@@ -80,10 +72,6 @@ def foreign_entry(target: Path, *, thorough: bool = False) -> str:
 
     Of a folder or file that cannot be read, it says so. Links are not followed: a link in the folder counts as such an
     entry.
-
-    Args:
-        target: the folder; it need not exist.
-        thorough: see `refusal`.
     """
     try:
         known = recorded(target)
@@ -137,16 +125,6 @@ def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]
     """Iterate over everything below a folder, each folder before its content. Links are not followed.
 
     `foreign_entry` compares the entries with what was recorded.
-
-    Args:
-        folder: the folder.
-        inside: prefix of each name, with a trailing slash.
-
-    Yields:
-        Path relative to the first folder, and its entry.
-
-    Raises:
-        OSError: a folder cannot be read.
     """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
@@ -157,11 +135,7 @@ def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]
 
 
 def fingerprint(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits, by which a result is recognised as unchanged.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The SHA-256 of a file, as hexadecimal digits, by which a result is recognised as unchanged."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

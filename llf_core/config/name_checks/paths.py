@@ -27,10 +27,6 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
     The trainer would find a missing one only after it has started.
 
-    Args:
-        config: the config.
-        spec: the key.
-
     Returns:
         A warning for each missing path, since the config may be meant for another machine; an error if the name is a
         misspelling of an entry of the parent folder.
@@ -45,12 +41,6 @@ def check_paths(config: RunConfig, spec: FieldSpec) -> CheckResult:
 
 def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> CheckResult:
     """Report a path in a config that does not exist, with the name that was probably meant.
-
-    Args:
-        path: the missing path.
-        name: the path as written in the config.
-        config: the config.
-        spec: the field that contains the path.
 
     Returns:
         One problem, with the most similar name in the parent folder, if any, as its fix: an error if the path is a

@@ -28,20 +28,9 @@ def fetch_repository_info(
     The client's own function waits for as long as a server goes on sending, and reads all of it.
 
     Args:
-        kind: of the repository.
         name: `owner/name`.
         revision: a branch, tag or commit. Default: the newest commit.
         seconds: how long the server may be silent; the whole answer may take three times as long.
-
-    Raises:
-        HFValidationError: the name is not a valid repository id.
-        HfHubHTTPError: the hub refused the request: no such repository, no access, or an error of the server.
-        TimeoutError: the answer was not complete within three times `seconds`.
-        ValueError: the answer is not JSON, is larger than `MOST_BYTES`, or has a value that no hub gives.
-        RecursionError, TypeError, KeyError, AttributeError: the answer is JSON, and none of a hub.
-        OSError: the client is set offline (`HF_HUB_OFFLINE`).
-        Exception: of the client's HTTP library, if the server cannot be reached, is silent for longer than `seconds`,
-            sends what is not HTTP, or breaks off.
     """
     found: ModelInfo | DatasetInfo = _within(lambda: _request(kind, name, revision, seconds), seconds)
     return found
@@ -51,20 +40,11 @@ def read_json(address: str, headers: Mapping[str, str], *, seconds: float) -> tu
     """Read what a server says in JSON, with limits on size and time, since a server may send bytes without end.
 
     Args:
-        address: URL.
         headers: of the request. Those of authorization are not sent on to another server.
         seconds: how long the server may be silent; the whole answer may take three times as long.
 
     Returns:
         The HTTP status, and the value; None of a status that is a refusal or an error.
-
-    Raises:
-        TimeoutError: the answer was not complete within three times `seconds`.
-        ValueError: the answer is not JSON, or larger than `MOST_BYTES`.
-        RecursionError: the answer is too deeply nested.
-        OSError: the client is set offline (`HF_HUB_OFFLINE`).
-        Exception: of the client's HTTP library, if the server cannot be reached, is silent for longer than `seconds`,
-            sends what is not HTTP, or breaks off.
     """
 
     def request() -> tuple[int, Any]:

@@ -21,7 +21,6 @@ class CheckResult:
 
     Attributes:
         problems: errors, warnings and notes.
-        questions: names that only a hub can check.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -35,13 +34,7 @@ def replacement_fixes(config: RunConfig, spec: FieldSpec, name: str, meant: str 
     """Create the fix that replaces a name with the one that was probably meant; the form shows it as a button.
 
     Args:
-        config: the config with the name.
-        spec: the key with the name in its value.
-        name: the name that was not found.
         meant: its replacement, or None if there is no suggestion.
-
-    Returns:
-        One fix, or none without a suggestion.
     """
     if meant is None:
         return ()
@@ -59,10 +52,7 @@ def question_with_hint(  # noqa: PLR0913, PLR0917 - the parts of a question
     The hint is computed here, since the hub answers later and without the config.
 
     Args:
-        kind: kind of repository.
         name: hub id, `owner/name`.
-        key: the key that refers to it.
-        value: the key's whole value.
         meant: the suggested name, or None.
         fixes: offered with the problem if the repository does not exist.
     """

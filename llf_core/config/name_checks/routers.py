@@ -21,7 +21,6 @@ def check_routers(settings: Mapping[str, object], config: RunConfig) -> tuple[Pr
 
     Args:
         settings: the model's `config.json`, whose key of this name LLF writes when it converts a model.
-        config: of the run.
 
     Returns:
         An error, if they do not fit; else nothing.

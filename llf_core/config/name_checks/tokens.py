@@ -16,16 +16,10 @@ if TYPE_CHECKING:
 def check_described_tokens(config: RunConfig) -> CheckResult:
     """Check that the file of `new_special_tokens_config` exists and maps tokens to texts, before the model is loaded.
 
-    Args:
-        config: the config.
-
     Returns:
         An error if it is not such a file, or if a new token of the file or of the config cannot be added, see
         `requested_tokens`; a warning if there is no file, since the config may be for another machine; nothing if the
         key is not set.
-
-    Raises:
-        OSError: too many files are open.
     """
     path = config.model.new_special_tokens_config
     if not path:

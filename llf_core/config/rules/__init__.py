@@ -44,11 +44,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Built-in rules, then those of the plug-ins, in the order in which their problems are reported.
-
-    Raises:
-        PluginError: two packages declare the same plug-in.
-    """
+    """Built-in rules, then those of the plug-ins, in the order in which their problems are reported."""
     return (
         *RULES,
         *stage_key_rules(),

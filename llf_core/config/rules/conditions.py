@@ -33,11 +33,7 @@ def never_evaluated(c: ConfigValues) -> bool:
 
 
 def no_answers_reason(c: ConfigValues) -> str:
-    """Why a run generates no answers for `metrics` at its evaluations, as rules tell it; empty if it does.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Why a run generates no answers for `metrics` at its evaluations, as rules tell it; empty if it does."""
     stage = stage_of(c)
     if stage.has_reward_head or stage.data_kind not in {"answers", "pairs"}:
         return f"stage {stage.name} has no validation examples with a prompt and an expected answer"
@@ -47,11 +43,7 @@ def no_answers_reason(c: ConfigValues) -> str:
 
 
 def no_accuracy_reason(c: ConfigValues) -> str:
-    """Why the evaluations of a run cannot measure the accuracy of tokens, as a rule tells it; empty if they do.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Why the evaluations of a run cannot measure the accuracy of tokens, as a rule tells it; empty if they do."""
     stage = stage_of(c)
     if not stage.token_accuracy:
         return f"the loss of stage {stage.name} is not of single tokens"
@@ -59,11 +51,7 @@ def no_accuracy_reason(c: ConfigValues) -> str:
 
 
 def no_sets_reason(c: ConfigValues) -> str:
-    """Why the evaluations of a run cannot tell its data sets apart, as a rule tells it; empty if they do.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Why the evaluations of a run cannot tell its data sets apart, as a rule tells it; empty if they do."""
     stage = stage_of(c)
     if stage.uses_rewards:
         return f"stage {stage.name} evaluates the completions to the prompts of all data sets together"
@@ -73,27 +61,15 @@ def no_sets_reason(c: ConfigValues) -> str:
 
 
 def weights_frozen(c: ConfigValues) -> bool:
-    """Whether the base model's weights are frozen, so that they may be quantized and the learning rate may be high.
-
-    Raises:
-        PluginError: two installed packages declare the same method.
-    """
+    """Whether the base model's weights are frozen, so that they may be quantized and the learning rate may be high."""
     return method_of(c).frozen_base
 
 
 def joins_texts(c: ConfigValues) -> bool:
-    """Whether texts are joined and cut into blocks of `cutoff_len`: in pre-training, unless `packing` is false.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Whether texts are joined and cut into blocks of `cutoff_len`: in pre-training, unless `packing` is false."""
     return stage_of(c).data_kind == "texts" and c.data.packing is not False
 
 
 def packs_examples(c: ConfigValues) -> bool:
-    """Whether examples, which do not attend to each other, are packed into rows: texts are joined instead.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Whether examples, which do not attend to each other, are packed into rows: texts are joined instead."""
     return bool(c.data.packing) and stage_of(c).data_kind != "texts"

@@ -73,15 +73,7 @@ WHOLE = Fix("Switch off streaming", {"streaming": False})
 
 
 def has_data_kind(config: ConfigValues, *kinds: DataKind) -> bool:
-    """Whether the stage trains on data of one of these kinds, so that rules hold for stages of plug-ins too.
-
-    Args:
-        config: selects the stage.
-        *kinds: kinds of data.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
-    """
+    """Whether the stage trains on data of one of these kinds, so that rules hold for stages of plug-ins too."""
     return stage_of(config).data_kind in kinds
 
 

@@ -21,15 +21,9 @@ DATA_FILE = re.compile(r"\.(jsonl?|csv|parquet|arrow|txt)$")
 def evaluation_metrics(config: ConfigValues) -> dict[str, bool | None]:
     """The metrics by which a run's checkpoints can be ranked, the loss first.
 
-    Args:
-        config: of the run.
-
     Returns:
         By name, without `eval_`: whether a higher value is better. None for a function, which says so itself once it is
         loaded.
-
-    Raises:
-        PluginError: two installed packages declare the same name.
     """
     found: dict[str, bool | None] = {"loss": False, **stage_of(config).evaluation_metrics}
     if config.evaluation.compute_accuracy and not no_accuracy_reason(config):
@@ -43,12 +37,6 @@ def answer_metrics(config: ConfigValues) -> dict[str, bool | None]:
     """The metrics of generated answers that each evaluation computes, as `evaluation_metrics` returns them.
 
     Empty if a run generates no answers, or `metrics` is not set.
-
-    Args:
-        config: of the run.
-
-    Raises:
-        PluginError: two installed packages declare the same name.
     """
     if no_answers_reason(config):
         return {}
@@ -63,12 +51,6 @@ def best_metric(config: ConfigValues) -> str:
     """The metric that decides which checkpoint of a run is best, without `eval_`.
 
     Of stages that sample groups of completions it is the reward instead of the loss, which does not measure success.
-
-    Args:
-        config: of the run.
-
-    Raises:
-        PluginError: two installed packages declare the same stage.
     """
     given = config.training.metric_for_best_model
     name = "loss" if given is None else given.removeprefix("eval_")
@@ -79,9 +61,6 @@ def evaluation_sets(config: ConfigValues) -> tuple[str, ...]:
     """Names of the data sets of the evaluation in the names of metrics: of `eval_dataset`, else of `dataset`.
 
     Empty without evaluation data.
-
-    Args:
-        config: of the run.
     """
     return set_names(config.data.eval_dataset or config.data.dataset or ()) if evaluates(config) else ()
 
@@ -90,9 +69,6 @@ def set_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of data sets as they stand in the names of metrics: without folders, and without an ending of `DATA_FILE`.
 
     Names that would be equal keep their folders, or get a number, since each metric needs a name of its own.
-
-    Args:
-        names: as in `eval_dataset`.
 
     Returns:
         One name each, all different: `held_out` for `data/held_out.json`.
@@ -108,10 +84,5 @@ def set_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def of_set(one: str, name: str) -> str:
-    """Name of the metric of a single data set, as transformers and LLaMA-Factory call it: `identity_loss`.
-
-    Args:
-        one: name of the data set, see `set_names`.
-        name: name of the metric.
-    """
+    """Name of the metric of a single data set, as transformers and LLaMA-Factory call it: `identity_loss`."""
     return f"{one}_{name}"

@@ -92,10 +92,8 @@ def rejected_options(key: str, given: Mapping[str, object] | None, accepted: Acc
     The library itself would fail only after the model is loaded, or ignore the option.
 
     Args:
-        key: the key that holds the options.
         given: the options; None for none.
         accepted: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
-        who: takes the options, as the subject of a sentence.
     """
     for name, value in (given or {}).items():
         if name not in accepted:

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def optimizer_rules() -> tuple[Rule, ...]:
-    """Create the rules about the installed optimizers from their traits, so that those of plug-ins are included.
-
-    Raises:
-        PluginError: two packages declare the same optimizer.
-    """
+    """Create the rules about the installed optimizers from their traits, so that those of plug-ins are included."""
     switches = tuple(one.switch for one in declared(OptimizerDeclaration).values() if one.switch)
     return (
         Rule((*switches,), lambda c: len(_switched_on(c)) > 1, _several, _one_alone),
@@ -75,11 +71,7 @@ def optimizer_rules() -> tuple[Rule, ...]:
 
 
 def missing_packages(config: ConfigValues) -> list[str]:
-    """Packages of the selected optimizer that are not installed, as pip calls them; its import would fail.
-
-    Raises:
-        PluginError: two packages declare the same optimizer.
-    """
+    """Packages of the selected optimizer that are not installed, as pip calls them; its import would fail."""
     return [name for name in optimizer_packages(config) if find_spec(name.replace("-", "_")) is None]
 
 
@@ -87,9 +79,6 @@ def install_command(config: ConfigValues) -> str:
     """Sentence with the command that installs the missing packages of the selected optimizer; empty if none is missing.
 
     The message about a missing package ends with it.
-
-    Raises:
-        PluginError: two packages declare the same optimizer.
     """
     missing = missing_packages(config)
     return f"Run: pip install {' '.join(missing)}." if missing else ""

@@ -25,8 +25,6 @@ class TypicalValue:
     """Typical values of a field.
 
     Attributes:
-        key: the field.
-        typical: the typical values, in words.
         when: values of other fields under which it applies.
         least: smaller values, except 0, get a warning; None for no bound.
         most: larger values get a warning; None for no bound.
@@ -41,11 +39,7 @@ class TypicalValue:
     set: float | None = None
 
     def applies_to(self, config: ConfigValues) -> bool:
-        """Whether the entry applies to a config: typical values differ by method, stage or optimizer.
-
-        Raises:
-            KeyError: `key` or a name in `when` is not a key.
-        """
+        """Whether the entry applies to a config: typical values differ by method, stage or optimizer."""
         value = config.get(self.key)
         return all(
             (value is not None and value < 1) in allowed if key == SHARE else config.get(key) in allowed

@@ -36,19 +36,6 @@ class Alpaca(DatasetFormat):
         below it; `history` has earlier pairs of question and answer. The answer is `response`, or the two answers
         `chosen` and `rejected`, of which a list of messages counts as its last one; with `kto_tag`, whether `response`
         is good. Without any of them the conversation is a prompt.
-
-        Args:
-            row: one record.
-            columns: the row's column for each of LLaMA-Factory's names.
-            tags: not used.
-
-        Returns:
-            The conversation.
-
-        Raises:
-            BadExample: there is no question or no answer, both answers of a pair are equal, a cell is not text, the
-                label is neither true nor false, the history is not a list of pairs (or their JSON text), or the tools
-                are not objects, see `llf_core.data.formats.conversation.tools_of`.
         """
         cell = {key: cell_of(row, columns, key) for key in columns}
         messages: list[Message] = []

@@ -86,12 +86,7 @@ class Conversation:
         return {ANSWER: ANSWERS, "text": TEXTS}.get(self.messages[-1]["role"], PROMPTS)
 
     def canonical(self) -> bytes:
-        """Canonical serialization, equal for equal conversations in any file format, for a data set's fingerprint.
-
-        Raises:
-            BadExample: its text is not valid Unicode (half of a surrogate pair), so no tokenizer can read it; or it is
-                nested too deeply.
-        """
+        """Canonical serialization, equal for equal conversations in any file format, for a data set's fingerprint."""
         if self.tools is None and self.kind == ANSWERS and all(len(message) == PLAIN for message in self.messages):
             text = "".join(f"{one['role']} {len(one['content'])}:{one['content']}" for one in self.messages)
         else:
@@ -139,13 +134,6 @@ def checked(
         rejected: in a preference pair, the worse answer; None elsewhere.
         good: in an unpaired preference, whether the answer is good; None elsewhere.
         prompt: whether it ends before an answer.
-
-    Returns:
-        The conversation.
-
-    Raises:
-        BadExample: there is no turn, a turn is out of place (the message names it), an answer is empty, or both answers
-            of a pair are equal.
     """
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
@@ -174,9 +162,6 @@ def label_of(value: object) -> bool:
 
     Args:
         value: a boolean, 1 or 0, or one of the words `true`, `false`, `yes`, `no`, `1` and `0`, in any case.
-
-    Raises:
-        BadExample: it is something else.
     """
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if isinstance(value, bool | int | float) and value in {0, 1}:  # a column of floats holds 1.0
@@ -194,7 +179,6 @@ def cell_of(row: Mapping[str, object], columns: Mapping[str, str], role: str) ->
     cells.
 
     Args:
-        row: one record.
         columns: the row's column for each of LLaMA-Factory's names.
         role: one of these names, such as `tools`.
     """
@@ -218,22 +202,12 @@ def with_ending(
     Formats with lists of turns share it, since the columns beside the list mean the same in each.
 
     Args:
-        messages: messages of the row's list.
-        row: one record.
         columns: the row's column for each of LLaMA-Factory's names. `chosen` and `rejected` name answers that follow
             the messages: a message each, its text, or the whole conversation with it, also as JSON text. `kto_tag`
             names the label of the last answer. With `prompt`, the messages are the prompt, without an answer at their
             end.
-        read: converts a turn to a message.
         tags: the data set's name for each of LLaMA-Factory's tags, by which turns in JSON are told from an answer in
             JSON.
-
-    Returns:
-        The conversation.
-
-    Raises:
-        BadExample: the tools are not objects, an answer of a pair is not text or not the assistant's, the label is
-            neither true nor false, or the turns are not in order, see `checked`.
     """
     tools = tools_of(cell_of(row, columns, "tools"))
     if "chosen" in columns:
@@ -258,11 +232,7 @@ def turns_or_text(value: object, tags: Mapping[str, str]) -> object:
     a key such as `role` or `from`, whose value is then no role of a turn.
 
     Args:
-        value: the cell.
         tags: the data set's name for each of LLaMA-Factory's tags.
-
-    Returns:
-        The turn or list of turns; the value itself if it is other text, or no text.
     """
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
@@ -314,19 +284,7 @@ def brief_value(value: object) -> str:
 
 
 def role_of(value: object, names: Mapping[str, str], where: str) -> str:
-    """Map the role of a turn to `user`, `assistant`, `system` or `tool`, since data sets name roles differently.
-
-    Args:
-        value: role as written in the turn.
-        names: our role for each of the data set's names.
-        where: turn and key, for the reason.
-
-    Returns:
-        Our role.
-
-    Raises:
-        BadExample: the role has no entry in `names`.
-    """
+    """Map the role of a turn to `user`, `assistant`, `system` or `tool`, since data sets name roles differently."""
     role = names.get(value) if isinstance(value, str) else None
     if role is None:
         raise BadExample(f"{where} {brief_value(value)}, expected one of {', '.join(names)}")
@@ -340,13 +298,6 @@ def text_of(value: object, what: str) -> str:
 
     Args:
         value: text, a number other than NaN, or a list of text parts as in OpenAI's API.
-        what: name of the value in error messages.
-
-    Returns:
-        The text; parts are joined without a separator.
-
-    Raises:
-        BadExample: it is something else.
     """
     if isinstance(value, str):
         return value
@@ -373,16 +324,6 @@ def json_of(value: object, what: str) -> Any:
     """Parse a value that may be JSON text, such as a CSV cell or the arguments of a tool call.
 
     CSV and some Parquet files can store lists and objects only as text.
-
-    Args:
-        value: JSON text, or a value that is already parsed.
-        what: name of the value in error messages.
-
-    Returns:
-        The parsed value.
-
-    Raises:
-        BadExample: the text is not JSON, is nested too deeply, or contains a number with too many digits.
     """
     if not isinstance(value, str):
         return value
@@ -406,10 +347,6 @@ def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
 
     Returns:
         The tools; None if there are none.
-
-    Raises:
-        BadExample: it is neither an object nor a list of objects, its text is not JSON, is nested too deeply or
-            contains a number with too many digits, or the `function` of a tool is not an object.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None

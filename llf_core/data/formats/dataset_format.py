@@ -22,7 +22,6 @@ class DatasetFormat(ABC):
         A format is nothing more than this function, so that a new one needs no change to rendering, masking or packing.
 
         Args:
-            row: one record: the value of each column.
             columns: for each role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column
                 that has it. A role that the data set lacks or the stage does not read, as `response` of prompts, is
                 missing.
@@ -31,7 +30,4 @@ class DatasetFormat(ABC):
 
         Returns:
             The conversation, see `llf_core.data.formats.conversation.checked`.
-
-        Raises:
-            BadExample: the record has no usable conversation; the message is the reason.
         """

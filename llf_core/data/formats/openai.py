@@ -33,17 +33,8 @@ class OpenAI(DatasetFormat):
         `developer` counts as `system`. A column `system` is the system prompt of messages that begin without one.
 
         Args:
-            row: one record.
             columns: the row's column for each of LLaMA-Factory's names.
             tags: the data set's name for each of LLaMA-Factory's tags; those it lacks are OpenAI's.
-
-        Returns:
-            The conversation.
-
-        Raises:
-            BadExample: the cell is not a list of messages, turns do not alternate, a system message is not first, a
-                role is unknown, content is not text, calls are not a list, or a call has no name or arguments that are
-                not JSON; or see `llf_core.data.formats.conversation.with_ending`.
         """
         tags = {**OPENAI.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])

@@ -33,17 +33,8 @@ class ShareGPT(DatasetFormat):
         reasoning under any of its usual names. A column `system` is the system prompt of turns that begin without one.
 
         Args:
-            row: one record.
             columns: the row's column for each of LLaMA-Factory's names.
             tags: the data set's name for each of LLaMA-Factory's tags; those it lacks are ShareGPT's.
-
-        Returns:
-            The conversation.
-
-        Raises:
-            BadExample: the cell is not a list of turns, turns do not alternate, the system's turn is not first, a role
-                is unknown, content is not text, or a call has no name or is not JSON; or see
-                `llf_core.data.formats.conversation.with_ending`.
         """
         tags = {**SHAREGPT.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])

@@ -20,15 +20,7 @@ class Text(DatasetFormat):
         """Convert a text to a conversation with one message of role `text`, which is not rendered with a chat template.
 
         Args:
-            row: one record.
             columns: `prompt` names the column.
-            tags: not used.
-
-        Returns:
-            The conversation.
-
-        Raises:
-            BadExample: the text is missing or empty, or neither a text nor a number.
         """
         text = text_of(cell_of(row, columns, "prompt"), "the text")
         if not text.strip():

@@ -27,13 +27,6 @@ def main() -> int:
 
     Returns:
         Exit code: 0, or 2 if the config, the model or the data cannot be used.
-
-    Raises:
-        OSError: a file of the data or of the model cannot be read, or a cache cannot be written.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
-        TooMuchCodeError: the model's code, which the user has not allowed, cannot be read or is too large to show.
-        MemoryError: out of memory.
     """
     # Libraries may print to stdout; that must not mix with the answers.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
@@ -69,18 +62,8 @@ def main() -> int:
 def answer(inspection: Inspection, line: str) -> dict[str, object]:
     """Answer a request. A failed one is answered with its error, so that the process goes on.
 
-    Args:
-        inspection: the opened data.
-        line: the request as JSON.
-
     Returns:
         Object with `id` and `answer`, or with `id` and `error`, the error's name and message.
-
-    Raises:
-        OSError: a file of the data or of the model cannot be read, or a cache cannot be written.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same name
-            or key.
-        MemoryError: out of memory.
     """
     number = None
     try:
@@ -96,16 +79,7 @@ def answer(inspection: Inspection, line: str) -> dict[str, object]:
 
 
 def write_line(out: TextIO, value: dict[str, object]) -> None:
-    """Write a line of JSON and flush it, since the view waits for it.
-
-    Args:
-        out: standard output.
-        value: object to write.
-
-    Raises:
-        OSError: the view has closed the pipe.
-        TypeError: a value has no JSON type.
-    """
+    """Write a line of JSON and flush it, since the view waits for it."""
     out.write(json.dumps(value, ensure_ascii=True) + "\n")
     out.flush()
 

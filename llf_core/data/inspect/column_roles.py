@@ -18,14 +18,8 @@ if TYPE_CHECKING:
 def all_roles(config: RunConfig) -> dict[str, list[str]]:
     """Roles that columns can have for the config's stage, the choices of a view that corrects them.
 
-    Args:
-        config: a valid config.
-
     Returns:
         For each format its roles, as named in `dataset_info.json`, required ones first.
-
-    Raises:
-        PluginError: two installed packages declare the same plug-in.
     """
     kind = wanted_kind(config)
     return {name: list(roles(name, kind)) for name in formats(kind)}
@@ -34,21 +28,10 @@ def all_roles(config: RunConfig) -> dict[str, list[str]]:
 def readings(config: RunConfig) -> list[dict[str, object]]:
     """Describe how each data set of a config is read, which takes a moment, before the preparation takes minutes.
 
-    Args:
-        config: a valid config.
-
     Returns:
         For each data set: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` describes it),
         `format`, `columns` (the set's column of each role), `fits` (fraction of the first rows that match), `reason`.
         If it cannot be read, `error` in place of the last four, and `names` as far as they are known.
-
-    Raises:
-        DataError: a data set is no entry, file, folder or hub id, or its entry cannot be used.
-        UnreadableError: a data set of `Dataset.save_to_disk` has a link in place of a file.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be opened, or a download cannot be written.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            plug-in.
     """
     data = config.data
     found = []

@@ -41,18 +41,12 @@ def tokens_by_turn(
     """Tokens of an example by turn, for a view that shows which of them are in the loss.
 
     Args:
-        tokenizer: tokenizer of the model.
-        template: template that rendered the example.
         found: the example before truncation.
 
     Returns:
         For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
         `cut`. A tokenizer without offsets, or an example with more tokens than its text alone, as with media, gives one
         turn without a role, in which no token is `cut`.
-
-    Raises:
-        DataError: the chat template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     spans = _token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
@@ -79,15 +73,11 @@ def tokens_without_turns(
     """Tokens without turns, for an example whose record can no longer be read or whose tokens cannot be located.
 
     Args:
-        tokenizer: tokenizer of the model.
         ids: token ids `[seq]`.
         labels: labels `[seq]`.
 
     Returns:
         `[text, id, state, special]` of each token, with state `prompt` or `trained`.
-
-    Raises:
-        ValueError: `ids` and `labels` differ in length.
     """
     special = set(tokenizer.all_special_ids)
     return [
@@ -119,10 +109,6 @@ def _token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list
 
     A view shows by it the text of each token, and to which turn it belongs.
 
-    Args:
-        tokenizer: tokenizer of the model.
-        rendered: the rendered text.
-
     Returns:
         `[start, end)` of each token; None for a tokenizer without offsets.
     """
@@ -146,18 +132,9 @@ def _turn_starts(
     What a template writes before the first message (a default system prompt) is separated from it by the token that
     begins the later turns.
 
-    Args:
-        tokenizer: tokenizer of the model.
-        template: template that rendered the example.
-        found: the example before truncation.
-
     Returns:
         Character position and role of each turn, ascending. A turn whose prefix the template rewrites or cannot render
         is part of the one before it.
-
-    Raises:
-        DataError: the template exceeds its limits of steps or length.
-        MemoryError: out of memory.
     """
     messages, text = found.conversation.messages, found.rendered.text
     borders = [(0, str(messages[0]["role"]))]

@@ -51,10 +51,6 @@ class Inspection:
     Examples are numbered: training examples in their order, then evaluation examples.
 
     Args:
-        config: as for a run.
-        tokenizer: tokenizer of the model.
-        prepared: the prepared data.
-        seconds: duration of the preparation.
         speed: tokens per second of an earlier run of the same model on this machine, to estimate the time of an epoch;
             None if there is none.
         processor: processor of a multimodal model; else None.
@@ -91,24 +87,12 @@ class Inspection:
         What is shown is made by the same steps as for training, so that it is what the loss sees.
 
         Args:
-            config: as for a run.
-            tokenizer: tokenizer of the model.
             progress: called with a data set's name and the number of rows read so far, at most every two seconds; None
                 if nobody watches.
             processor: processor of a multimodal model; else None.
 
         Returns:
             The inspection; of a streamed data set, of at most its first `buffer_size` records.
-
-        Raises:
-            DataError: a data set is missing, empty, of another kind, or yields no example; or the template or an option
-                of images does not fit the model.
-            UnreadableError: a data set of `Dataset.save_to_disk` or the cache's lock is a link or not a regular file.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read, or the cache cannot be written.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                name or key.
-            MemoryError: out of memory.
         """
         began = time.monotonic()
         prepared = prepare(config, tokenizer, progress=progress, peek=True, processor=processor)
@@ -125,9 +109,6 @@ class Inspection:
             that the template does not render; `streamed`, the maximum number of records read of each streamed data set,
             else 0; `copies`, a warning about duplicates or None; `seconds` of the preparation, and whether it was
             `cached`; and for each of the `sets` its counts, with `cut`, `dropped` and `reading`.
-
-        Raises:
-            ValueError: packing is off, and an example is longer than `cutoff_len`.
         """
         report = self._prepared.report
         return {
@@ -171,13 +152,6 @@ class Inspection:
         Returns:
             The keys of `histogram`; `cutoffs`, one entry of `cost` for each candidate; `speed` in tokens per second or
             None.
-
-        Raises:
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a weight file of the model cannot be read.
-            PluginError: two installed packages declare the same method.
-            ModelSizeError: a file of the model has a size that no model has.
-            ConfigError: the config does not allow the cutoff.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:
@@ -204,8 +178,6 @@ class Inspection:
 
         Args:
             kind: kind of records, one of `notable_records.KINDS` and `EXTRA_KINDS`; `all` for all of `KINDS`.
-            offset: index of the first record.
-            limit: maximum number of records.
 
         Returns:
             See `llf_core.data.inspect.notable_records.page`. Each of its `rows` also has the `number` of the record's
@@ -222,9 +194,6 @@ class Inspection:
 
         It tells whether the right tokens are in the loss, which no number shows.
 
-        Args:
-            number: number of the example.
-
         Returns:
             `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `tokens_by_turn`), the counts
             `tokens` (all), `prompt`, `trained`, `cut`, and if it is packed, its `row` and `offset` there in tokens. For
@@ -232,12 +201,6 @@ class Inspection:
 
         Raises:
             IndexError: there is no example with this number.
-            DataError: the chat template exceeds its limits of steps or length.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: the example's data set can no longer be opened.
-            PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-                plug-in.
-            MemoryError: out of memory.
         """
         if not 0 <= number < len(self._names):
             raise IndexError(f"There is no example {number}. Expected 0 to {len(self._names) - 1}.")
@@ -297,8 +260,6 @@ class Inspection:
 
         Args:
             text: text to search for; upper and lower case are not distinguished.
-            start: number of the example to start at.
-            limit: maximum number of results.
 
         Returns:
             `rows` (`number`, `dataset`, `record`, `where`, `reason`), and `next`: the `start` of the next call, or None
@@ -328,7 +289,6 @@ class Inspection:
 
         Args:
             offset: index of the first row.
-            limit: maximum number of rows.
             least_full_first: order the rows by their number of tokens, the fewest first, instead of by position.
 
         Returns:
@@ -458,17 +418,9 @@ class Inspection:
 def earlier_speed(config: RunConfig) -> float | None:
     """Tokens per second of the newest run here with the same model, method and `fast_path`, to estimate epoch times.
 
-    Args:
-        config: as for a run.
-
     Returns:
         Median of the run's logged values without the first, which is slow; None if none of the last 50 runs is
         comparable and has at least 3 values.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: the folder of runs cannot be read.
-        PluginError: two installed packages declare the same name or key.
     """
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:

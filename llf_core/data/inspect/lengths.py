@@ -34,9 +34,6 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
         `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median` (rounded down), `longest` and `cutoff` (tokens
         each), `longer` (number of examples longer than the cutoff). The last bar includes all longer examples, so that
         one outlier does not flatten the rest.
-
-    Raises:
-        IndexError: `lengths` is empty.
     """
     top = max(int(np.quantile(lengths, 0.995)), cutoff if (lengths > cutoff).any() else 0, 2)
     width = -(-top // BARS)
@@ -80,7 +77,6 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
     Args:
         counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`; at least one example.
         cutoff: tokens.
-        config: the other settings.
         speed: tokens per second of an earlier run; None if there is none.
 
     Returns:
@@ -88,14 +84,6 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
         that is lost), `rows` (number of packed rows; of more than `MAX_PACKED` examples estimated from the first ones),
         `fill` (fraction of their capacity), `seconds` (of an epoch; None without a speed), `memory` (peak in bytes;
         None if unknown).
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same method.
-        ModelSizeError: a file of the model has a size that no model has.
-        ConfigError: the config does not allow the cutoff.
-        ZeroDivisionError: there is no example.
     """
     learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
     target = learned + learned_cut
@@ -124,19 +112,11 @@ def _forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int)
     A view compares several cutoffs by it, and loading the model for each would take too long.
 
     Args:
-        config: config of the run.
         lengths: `[examples]`, int64, tokens of each example, truncated to the cutoff or not; at least one.
         cutoff: `cutoff_len`.
 
     Returns:
         Bytes; None for models whose sizes are unknown.
-
-    Raises:
-        OSError: a weight file of the model cannot be read.
-        PluginError: two installed packages declare the same method.
-        ValueError: `lengths` is empty.
-        ModelSizeError: a file of the model has a size that no model has.
-        ConfigError: the config does not allow the cutoff.
     """
     known = of_lengths(lengths, basis="The lengths of the prepared examples.", exact=True)
     parts, _ = Forecaster(config.replace(cutoff_len=cutoff), known, device_of(config, find_devices())).memory()

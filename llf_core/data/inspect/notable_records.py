@@ -29,9 +29,7 @@ class Notable(NamedTuple):
 
     Attributes:
         kind: one of `KINDS`, or `longest`.
-        dataset: name of its data set.
         record: its 0-based index in the data set.
-        reason: why it is notable.
     """
 
     kind: str
@@ -44,12 +42,6 @@ def from_report(report: DataReport) -> Iterator[Notable]:
     """Records that the preparation has reported: unusable, truncated (most tokens first) and divided ones.
 
     They come first in a view, since each is a record that is not trained on as it is.
-
-    Args:
-        report: report of the preparation.
-
-    Yields:
-        One entry per record and kind.
     """
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
@@ -68,7 +60,6 @@ def duplicates(
     """Find duplicates: examples with the same tokens and labels as an earlier one, trained on more often than others.
 
     Args:
-        names: data set and record of each example.
         hashes: `[examples]`, int64, equal for equal tokens and labels.
         where: formats the place of a record, see `DataReport.where`.
 
@@ -102,17 +93,9 @@ def leaks(
     """Find evaluation examples that also occur in the training data, on which the evaluation loss says nothing.
 
     Args:
-        names: data set and record of each training example.
         hashes: `[examples]`, int64, of the training examples, equal for equal tokens and labels.
-        held_names: data set and record of each evaluation example.
         held_hashes: `[eval_examples]`, int64, the same of the evaluation examples.
         where: formats the place of a record, see `DataReport.where`.
-
-    Yields:
-        One entry per evaluation example; the reason names its copy.
-
-    Raises:
-        ValueError: `names` and `hashes`, or those of the evaluation, differ in length.
     """
     trained: dict[int, tuple[str, int]] = {}
     for digest, name in zip(hashes.tolist(), names, strict=True):
@@ -132,11 +115,7 @@ def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[
     """The `MAX_LONGEST` longest examples, by tokens before truncation: they determine the peak memory.
 
     Args:
-        names: data set and record of each example.
         whole: `[examples]`, int64, tokens.
-
-    Yields:
-        One entry per example, the longest first.
     """
     for place in np.argsort(-whole, kind="stable")[:MAX_LONGEST].tolist():
         dataset, number = names[place]
@@ -152,10 +131,8 @@ def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, 
     """Select a page of a list of records, so that a view gets no more than it shows.
 
     Args:
-        found: all records.
         kind: one of `KINDS` or `EXTRA_KINDS`, or `all`; another kind has no records.
         offset: index of the first record.
-        limit: maximum number of records.
 
     Returns:
         `total` (number of records of this kind), `kinds` (number of records of each kind) and `rows`, each a dictionary

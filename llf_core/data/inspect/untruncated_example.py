@@ -22,8 +22,6 @@ class UntruncatedExample:
     """An example before truncation.
 
     Attributes:
-        conversation: the conversation.
-        rendered: its text.
         tokens: its token ids and labels.
         kept: `[seq]`, whether a token is left after truncation.
     """
@@ -39,21 +37,13 @@ def untruncated_examples(encoder: Encoder, record: Record) -> list[UntruncatedEx
 
     Only the strategy `cut` removes tokens: with `split`, an example is shown whole.
 
-    Args:
-        encoder: encoder of its data set.
-        record: the record.
-
     Returns:
         Its examples; of a pair the chosen and the rejected one. An example whose oldest exchanges are dropped begins
         after them.
 
     Raises:
-        BadExample: the record yields no example; the message is the reason.
         DataError: the chat template exceeds its limits, special tokens are to be split by a slow tokenizer, or
             `Encoder.tokenize` fails.
-        MemoryError: out of memory.
-        PluginError: the implementation of a format cannot be imported, or two installed packages declare the same
-            format.
     """
     chunk, rows = encoder.render([record])
     if chunk.dropped:

@@ -41,7 +41,6 @@ class NamedTemplate:
 
     Attributes:
         name: its name in LLaMA-Factory.
-        label: models that use it.
         end: token that ends an answer; `eos_token` for the tokenizer's own.
         stop: further stop tokens of generation.
         thinks: whether answers begin with reasoning, which is left out once later questions follow.
@@ -61,9 +60,6 @@ class NamedTemplate:
         Args:
             space: whether the tokenizer adds a space before the first word of a text.
             tools: tool format; None for the template's own.
-
-        Raises:
-            OSError: there is no such tool format.
         """
         return _made(self.name, tools, marked=False, space=space)
 
@@ -72,9 +68,6 @@ class NamedTemplate:
 
         Args:
             tools: tool format; None for the template's own.
-
-        Raises:
-            OSError: there is no such tool format.
         """
         return _made(self.name, tools, marked=True, space=False)
 
@@ -88,13 +81,9 @@ class FastRenderer:
 
     Attributes:
         prefix: start of the text. In it and all slots, a null character is the placeholder of the content.
-        system: slot of the system prompt.
         fused: whether the system prompt is part of the first question.
         default: system prompt of conversations without one.
-        user: slot of a question.
         said: slot of an answer, with its header and markers.
-        last: end of the last answer.
-        between: end of the other answers.
     """
 
     prefix: str
@@ -113,14 +102,10 @@ class FastRenderer:
         Joining texts takes less time than Jinja, which counts for large data sets.
 
         Args:
-            name: name of the template.
             tokens: special tokens of the tokenizer by name.
 
         Returns:
             The renderer; None for a template of reasoning models, which needs Jinja.
-
-        Raises:
-            KeyError: there is no template of this name.
         """
         entry: dict[str, Any] = PLAIN | entries()[name]
         if entry["think"]:
@@ -153,9 +138,6 @@ class FastRenderer:
         Returns:
             The same text as `NamedTemplate.marked` renders; None for a conversation with calls of tools or their
             results, which needs Jinja.
-
-        Raises:
-            IndexError: there is no message.
         """
         system, turns = self.default, messages
         if messages[0]["role"] == "system":
@@ -183,9 +165,6 @@ def named_template(name: str) -> NamedTemplate:
     """Read a template that ships with LLF, by the name that LLaMA-Factory gives it.
 
     Configs of LLaMA-Factory keep their meaning.
-
-    Args:
-        name: name of the template.
 
     Raises:
         DataError: there is no template of this name; the message suggests the nearest name.
@@ -265,19 +244,7 @@ def _maker() -> Template:
 
 
 def render(jinja: str, variables: dict[str, object]) -> str:
-    """Render a trusted Jinja source. Untrusted sources go through transformers' sandbox, which is slower.
-
-    Args:
-        jinja: the source; compiled once.
-        variables: its variables.
-
-    Returns:
-        The text.
-
-    Raises:
-        TemplateError: the source is not valid, refuses the messages by `raise_exception`, or reads what they lack.
-        TypeError: a value in the messages is of a type that an expression of the source cannot use.
-    """
+    """Render a trusted Jinja source. Untrusted sources go through transformers' sandbox, which is slower."""
     template, known = _compiled(jinja)
     # `Template.render` would copy the environment's globals each time, which takes longer than rendering.
     return "".join(template.root_render_func(template.new_context(known | variables, shared=True)))

@@ -85,14 +85,9 @@ class ContinuationScorer:
 
         Args:
             continuations: what is scored; each has at least one target.
-            progress: called with the number of continuations scored so far.
 
         Returns:
             The score of each, in the order of `continuations`.
-
-        Raises:
-            RuntimeError: a single tree does not fit into memory.
-            IndexError: a token is not in the vocabulary; on a GPU a `RuntimeError`.
         """
         found: dict[int, ContinuationScore] = {}
         with torch.inference_mode(), autocast_mixed_dtypes(self._model):
@@ -198,7 +193,6 @@ def _token_logprobs(
 
     Args:
         rows: hidden states `[N, H]`; logits `[N, V]` for a head without weight.
-        head: maps hidden states to logits.
         places: row that each target follows, `[targets]`, int64, on the CPU.
         targets: token ids `[targets]`, int64, on the CPU.
 

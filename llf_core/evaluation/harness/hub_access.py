@@ -19,12 +19,6 @@ def hub_access(allowed: bool) -> Iterator[None]:
 
     So are the environment variables of the process (`VARIABLES`), which other libraries read. All are put back at the
     end.
-
-    Args:
-        allowed: whether downloads are allowed; then nothing is changed.
-
-    Yields:
-        Nothing.
     """
     if allowed:
         yield

@@ -42,7 +42,6 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
     Args:
         engine: has the model; between two calls, no request of another one is open.
         adapter: name of a loaded adapter; None for the base model.
-        tokenizer: its tokenizer, with the chat template.
         tell: called with what is done, the number of requests done and their total.
 
     Attributes:
@@ -81,11 +80,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     @property
     def prefix_token_id(self) -> int:
-        """Token before a text that has no context: the first special token, or the one that ends a text.
-
-        Raises:
-            EvaluationError: the tokenizer has neither.
-        """
+        """Token before a text that has no context: the first special token, or the one that ends a text."""
         first = self.tokenizer.bos_token_id
         return self.eot_token_id if first is None else int(first)
 
@@ -105,12 +100,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         A text that begins with the first special token does not get it a second time.
 
         Args:
-            string: the text.
             add_special_tokens: whether special tokens are added; None for the tokenizer's own way.
-            **_: not used.
-
-        Raises:
-            EvaluationError: the tokenizer has no special token that begins or ends a text.
         """
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
@@ -121,7 +111,6 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         """Render messages, for tasks asked as a chat. If the template refuses a system message, it is left out.
 
         Args:
-            chat_history: the messages.
             add_generation_prompt: whether the beginning of an answer follows; otherwise the last message is continued.
 
         Raises:
@@ -155,17 +144,11 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         Tasks with given choices take the likeliest one for the answer.
 
         Args:
-            requests: lm-eval's requests.
             disable_tqdm: not used: progress is told to `tell`.
 
         Returns:
             For each request the sum over the tokens of its continuation, in nats, and whether each of them is the most
             likely one.
-
-        Raises:
-            EvaluationError: the tokenizer has no special token that begins or ends a text.
-            RuntimeError: out of memory.
-            IndexError: the model lacks a token of the tokenizer; on a GPU a `RuntimeError`.
         """
         return list(super().loglikelihood(requests, disable_tqdm=True))
 
@@ -175,13 +158,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         Tasks compute perplexities from it.
 
         Args:
-            requests: lm-eval's requests.
             disable_tqdm: not used: progress is told to `tell`.
-
-        Raises:
-            EvaluationError: the tokenizer has no special token that begins or ends a text.
-            RuntimeError: out of memory.
-            IndexError: the model lacks a token of the tokenizer; on a GPU a `RuntimeError`.
         """
         windows: list[tuple[None, list[int], list[int]]] = []
         counts = []
@@ -210,15 +187,7 @@ class LiveModel(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         """Generate the reply to each context, up to a stop string, for tasks that score replies.
 
         Args:
-            requests: lm-eval's requests.
             disable_tqdm: not used: progress is told to `tell`.
-
-        Raises:
-            EvaluationError: a setting of the task is not supported, a reply leaves no room for its prompt, the
-                tokenizer has no token that ends a text, or the engine failed.
-            RequestError: a sampling setting of the task is out of range.
-            ValueError, TypeError: a setting of the task is of another type.
-            Exception: whatever the engine raises.
         """
         stops: list[list[str]] = []
         asked: list[ChatRequest] = []

@@ -38,11 +38,9 @@ class LoadedTask:
     """A task with its data, or a group of tasks with a common value.
 
     Attributes:
-        name: its name.
         loaded: what `lm_eval.evaluator.evaluate` takes.
         n_shot: number of solved examples in a prompt; of a group the most that one of its tasks has.
         fingerprint: equal for the same examples and the same way to ask for them.
-        examples: number of examples.
     """
 
     name: str
@@ -77,15 +75,9 @@ def load_tasks(
         n_shot: number of solved examples in a prompt; None for each task's own. Tasks with none by definition keep it.
         seed: random seed of the choice of these examples, as a part of the fingerprint: `set_seed` sets it.
         limit: maximum number of examples of each task; None for all.
-        hub: whether data may be downloaded.
 
     Returns:
         The tasks. A tag, a folder and a group without a common value give several.
-
-    Raises:
-        EvaluationError: a task is unknown, its data is on a hub that may not be used or cannot be read, or it would run
-            code that the model writes.
-        OSError: a local path cannot be examined.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     found: list[LoadedTask] = []
@@ -98,12 +90,7 @@ def load_tasks(
 
 
 def set_seed(task: LoadedTask, seed: int) -> None:
-    """Begin the choice of solved examples anew, so that each model gets the same ones.
-
-    Args:
-        task: the task.
-        seed: random seed.
-    """
+    """Begin the choice of solved examples anew, so that each model gets the same ones."""
     for one in task.leaves.values():
         one.set_fewshot_seed(seed=seed)
 
@@ -173,11 +160,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _check_files(files: Iterable[Path], *, hub: bool) -> None:
-    """Refuse files that are no YAML of a task: lm-eval leaves them out of a folder without a word.
-
-    Raises:
-        EvaluationError: one is not; a file without a task, which others include, is accepted.
-    """
+    """Refuse files that are no YAML of a task: lm-eval leaves them out of a folder without a word."""
     for file in files:
         try:
             config = load_yaml(file, resolve_func=False)

@@ -56,12 +56,7 @@ BOOTSTRAPS = 1000
 
 @dataclass(frozen=True)
 class PlannedTask(PlannedResult):
-    """A target that is measured on a task.
-
-    Attributes:
-        order: number of the task in the request.
-        task: the task.
-    """
+    """A target that is measured on a task."""
 
     order: int
     task: LoadedTask
@@ -73,24 +68,8 @@ def measure_tasks(
     """Measure the targets of a request on its tasks. All tasks are read before the first model is loaded.
 
     Args:
-        request: the request.
-        progress: progress callback.
         on_result: called with the number of a target, the folder of its result and the number of the task, as soon as
             the result is complete.
-
-    Raises:
-        EvaluationError: a task is unknown, cannot be read or run, or gives no finite number.
-        ModelError: a model cannot be loaded as configured.
-        DataError: a tokenizer lacks a token of its template.
-        ConfigError: the config of a run is no longer valid.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        RuntimeError, MemoryError: out of memory.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read, or a result cannot be written.
-        UnreadableError: a file is not a regular file.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review.
-        PluginError: two installed packages declare the same plug-in.
     """
     progress("Reading the tasks", 0, 0)
     tasks = load_tasks(request.tasks, n_shot=request.n_shot, seed=request.seed, limit=request.limit, hub=request.hub)

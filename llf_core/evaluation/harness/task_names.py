@@ -35,9 +35,6 @@ def task_name(name: str | Path) -> str:
     Args:
         name: name of a task of lm-eval, of LLaMA-Factory or of LLF; or a file or folder: a `Path`, or a text with `/`
             or the suffix `.yaml`.
-
-    Raises:
-        OSError: the working directory was removed.
     """
     path = expanded(name)
     if isinstance(name, Path) or path.suffix in {".yaml", ".yml"} or "/" in name:

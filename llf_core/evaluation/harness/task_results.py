@@ -35,7 +35,6 @@ def metric_values(task: LoadedTask, results: EvalResults) -> list[MetricValue]:
     """The metrics of a task as a result stores them, with the 95 % interval that lm-eval's standard error gives.
 
     Args:
-        task: the task.
         results: what `lm_eval.evaluator.evaluate` returned.
 
     Source:
@@ -76,7 +75,6 @@ def example_results(task: LoadedTask, results: EvalResults) -> list[ExampleResul
     Results are compared example by example, so each needs its own scores.
 
     Args:
-        task: the task.
         results: what `lm_eval.evaluator.evaluate` returned, with `log_samples`.
     """
     found = []
@@ -101,7 +99,6 @@ def _score_name(metric: str, kind: str) -> str:
     """Name of a metric behind one of the task's filters, such as `exact_match (strict-match)`.
 
     Args:
-        metric: lm-eval's name of the metric.
         kind: name of the filter; `none` for none.
     """
     return metric if kind == "none" else f"{metric} ({kind})"

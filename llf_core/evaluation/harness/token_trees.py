@@ -56,13 +56,9 @@ def token_trees(
     most of which the mask discards.
 
     Args:
-        continuations: the continuations.
         branching: whether a node may have two successors; otherwise only sequences that continue each other share.
         attention_tokens: number of tokens from which attention to them costs a token more than all other operations.
         limit: maximum number of tokens of a tree with several sequences.
-
-    Returns:
-        The trees; each continuation is in one of them.
     """
     trees: list[TokenTree] = []
     path: list[int] = []

@@ -50,7 +50,6 @@ class Endpoint:
     """Asks an endpoint. Threads may ask at the same time.
 
     Args:
-        judge: an endpoint.
         pauses: seconds before the second and each further attempt.
 
     Raises:
@@ -89,16 +88,6 @@ class Endpoint:
         """Ask for a reply that follows the schema of a verdict, if the server can, else in free text.
 
         Network errors and busy servers (`BUSY`, such as 429) are retried; `Retry-After` is respected.
-
-        Args:
-            messages: the question.
-
-        Returns:
-            The reply, or why this question has none.
-
-        Raises:
-            EvaluationError: the endpoint does not answer, is busy in all attempts or until `stop` is called, refuses
-                the key or the model, or answers without a reply.
         """
 
         def send() -> Reply:
@@ -152,11 +141,7 @@ class Endpoint:
         )
 
     def _content(self, body: bytes) -> str:
-        """The text of the first choice.
-
-        Raises:
-            EvaluationError: the answer has none.
-        """
+        """The text of the first choice."""
         try:
             content = json_value(body)["choices"][0]["message"]["content"]
         except (NotPlainError, KeyError, IndexError, TypeError):

@@ -84,9 +84,6 @@ class Judge:
 
         Args:
             given: its JSON, from which `target` is removed; None for no judge.
-
-        Raises:
-            TypeError, KeyError: it is not one.
         """
         if given is None:
             return None
@@ -121,14 +118,6 @@ def judge_of(  # noqa: PLR0913 - a judge and its settings
         EvaluationError: the URL is not one or has credentials, a name is missing or does not belong to this judge, the
             key is not set or would be sent unencrypted, the timeout is out of range, or the rubric is empty, too long
             or cannot be read.
-        TargetError: no model has this name, or it generates no text.
-        ConfigError: the config of the run is no longer valid.
-        BrokenRunError: the status of a run cannot be read.
-        UnreadableError: a file of the model is not a regular file.
-        OSError: a file cannot be read.
-        TypeError: the judge is of another type.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
     if isinstance(judge, Judge):
         return judge

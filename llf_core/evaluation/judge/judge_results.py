@@ -43,9 +43,7 @@ class AskedPair:
     """A pair of answers that has no verdict yet.
 
     Attributes:
-        base: result of the first model.
         result: result of the second model.
-        pair: the example in both results.
     """
 
     base: EvaluationResult
@@ -57,7 +55,6 @@ def judge_key(judge: Judge, weights: str = "") -> str:
     """A key that is equal for the same model that is asked in the same way, by which stored verdicts are found again.
 
     Args:
-        judge: the judge.
         weights: key of the weights of a model, see `weights_key`; empty for an endpoint.
     """
     what = [judge.url, judge.model, weights, judge.rubric, SCHEMA, MAX_TOKENS]
@@ -70,26 +67,9 @@ def judge_results(judge: Judge, folders: Sequence[Path], progress: Progress) -> 
     Equal answers are a tie of which the judge is not asked. Pairs that this judge has judged are not asked again.
 
     Args:
-        judge: the judge.
         folders: folders of at least two results of the same examples, the first model's first.
         progress: called with a description, the number of pairs done and their total; while the model of the judge is
             loaded, with two zeros.
-
-    Raises:
-        EvaluationError: two results have no answers to the same prompts; the environment variable of the endpoint's key
-            is not set or holds no key; the endpoint does not answer, refuses, or answers without a reply; or the model
-            ran out of memory, or its logits are not numbers.
-        ModelError: the model of the judge cannot be loaded as configured.
-        DataError: its tokenizer lacks a token of its template.
-        ConfigError: its config is no longer valid.
-        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-        RuntimeError, MemoryError: out of memory.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a file cannot be read, or a verdict cannot be written.
-        UnreadableError: a file is not a regular file.
-        TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-        PluginError: two installed packages declare the same plug-in.
 
     Source:
         Both orders of each pair, since judges prefer the answer in one place: arXiv 2306.05685, section 3.4.

@@ -43,11 +43,7 @@ def question(
     answer can end its own part and continue as if it were the question.
 
     Args:
-        rubric: what makes an answer better.
-        prompt: the messages before the answer.
         reference: the expected answer; None or empty for none.
-        first: answer A.
-        second: answer B.
 
     Returns:
         Messages in OpenAI's form. It is one message of the user, since some chat templates take no system message.
@@ -74,9 +70,6 @@ def read_verdict(reply: str) -> str | None:
 
     A reply that quotes an answer, gives two verdicts or is cut off has none, so that no text of an answer can pass for
     a verdict.
-
-    Args:
-        reply: the judge's reply.
 
     Returns:
         `A`, `B` or `tie`; None if it has no verdict.

@@ -28,17 +28,13 @@ class JudgedWinRate:
     """The win rate of a model against another one by a judge.
 
     Attributes:
-        judge: the judge, for people.
         rate: fraction of the pairs that the model wins; a tie counts one half. NaN without a verdict.
         low: lower bound of its 95 % interval over the examples; NaN without a verdict, or with a single one that is a
             tie.
         high: upper bound of the interval; NaN likewise.
-        wins: number of pairs that it wins.
         ties: number of pairs that are equal, have equal answers, or whose verdict changes with the order.
-        losses: number of pairs that it loses.
         compared: number of pairs with a verdict in both orders of different answers.
         flipped: how many of these have another verdict in the other order.
-        replies: number of replies of the judge.
         unreadable: number of replies without a verdict. Their pairs do not count.
         verdict: `better` or `worse` where the interval does not hold one half, else `no difference`; `too few examples`
             below `MIN_EXAMPLES` pairs that count.
@@ -84,9 +80,6 @@ def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
     Args:
         verdicts: at least one verdict, each on another pair.
 
-    Raises:
-        IndexError: there are none.
-
     Source:
         Ties as one half: AlpacaEval (github.com/tatsu-lab/alpaca_eval). A verdict that changes with the order is a tie:
         arXiv 2306.05685, section 3.4. Interval of `llf_core.metrics.interval.interval`.
@@ -123,16 +116,8 @@ def win_rate_of(verdicts: Iterable[JudgedPair]) -> JudgedWinRate:
 def win_rates_of(result: EvaluationResult, pairs: Sequence[ExamplePair]) -> dict[str, JudgedWinRate]:
     """The win rate of a result by each judge whose verdicts are stored beside it, for reports and views of results.
 
-    Args:
-        result: result of the model that is judged.
-        pairs: its examples with those of the model that it is compared with.
-
     Returns:
         The rates by the key of the judge: a model that judges by two rubrics has two.
-
-    Raises:
-        UnreadableError: the file of verdicts is not a regular file, or the system denies access.
-        OSError: too many files are open.
     """
     found = verdicts_of(result, [(one.base, one.tuned) for one in pairs])
     return {judge: win_rate_of(verdicts.values()) for judge, verdicts in found.items()}
@@ -146,7 +131,6 @@ class StoredWinRate:
         base: name of that model; empty where it is not known.
         weights: `EvaluatedTarget.weights` of that model; empty where they are not known.
         judge: key of the judge, equal for the same model with the same rubric.
-        rate: the win rate.
     """
 
     base: str
@@ -156,18 +140,7 @@ class StoredWinRate:
 
 
 def stored_win_rates(result: EvaluationResult) -> list[StoredWinRate]:
-    """The win rates of a result by the verdicts beside it, for lists that do not read the answers.
-
-    Args:
-        result: result of the model that is judged.
-
-    Returns:
-        One for each judge and model that it was compared with.
-
-    Raises:
-        UnreadableError: the file of verdicts is not a regular file, or the system denies access.
-        OSError: the folder is not accessible, or too many files are open.
-    """
+    """The win rates of a result by the verdicts beside it, for lists that do not read the answers."""
     return [
         StoredWinRate(verdicts[-1].base_name, verdicts[-1].base, verdicts[-1].judge, win_rate_of(verdicts))
         for verdicts in stored_verdicts(result)

@@ -33,9 +33,6 @@ class AdapterFormat(ExportFormat):
 
         A mistake is then an error before the model is loaded.
 
-        Args:
-            request: the request.
-
         Raises:
             ExportError: the target is a whole model, or an option is not valid.
         """
@@ -56,20 +53,10 @@ class AdapterFormat(ExportFormat):
 
         Args:
             source: the live model; in another dtype or rank, its adapter is replaced by the written one.
-            folder: an empty folder.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The written files, by name.
 
         Raises:
             ExportError: adapters were merged into the base before, PEFT cannot convert the adapter, or the disk has too
                 little space.
-            ModelError: what was written cannot be loaded again.
-            UnreadableError: a file of the run that trained the adapter is not a regular file, or too large.
-            OSError, SafetensorError: a file cannot be written; the second is for weights.
-            RuntimeError, MemoryError: out of memory.
         """
         import torch
 
@@ -103,28 +90,7 @@ class AdapterFormat(ExportFormat):
     def verify(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[ReceiptCheck]:
-        """Compare the adapter over its base, as plain transformers and peft read them, with the live model.
-
-        Args:
-            source: what was exported.
-            folder: the files.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The checks of `compare_all`.
-
-        Raises:
-            ExportError: the other program ended without a complete result, or imported LLF; or the disk has no room for
-                the weights of a GGUF base.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            ModelError: the base cannot be read.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            PluginError: two installed packages declare the same plug-in.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: a file cannot be read, the temporary folder cannot be written, or the process cannot be started.
-            MemoryError: out of memory while a GGUF base is dequantized.
-        """
+        """Compare the adapter over its base, as plain transformers and peft read them, with the live model."""
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.plain_program import run_plain
 

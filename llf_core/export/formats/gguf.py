@@ -41,9 +41,6 @@ class GgufFormat(ExportFormat):
 
         A mistake is then an error before the model is loaded.
 
-        Args:
-            request: the request.
-
         Raises:
             ExportError: one of them is not valid, a rank or dtype is given, or llama.cpp is not installed.
         """
@@ -68,21 +65,6 @@ class GgufFormat(ExportFormat):
 
         Args:
             source: the live model; its adapters are merged in place, and `source.request` gets the dtype.
-            folder: an empty folder.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The written files, by name.
-
-        Raises:
-            ExportError: the converter does not know the model or failed, the adapter cannot be merged, llama.cpp cannot
-                quantize, or the disk has too little space.
-            ModelError: the converter cannot be downloaded, or written weights differ from those in memory.
-            HomeError, ModeError: see `converter_folder`.
-            OSError, SafetensorError: a file cannot be written, or a process cannot be started; the second is for
-                weights.
-            RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.converter import check_architecture, convert
         from llf_core.export.gguf.program import quantize
@@ -124,19 +106,6 @@ class GgufFormat(ExportFormat):
 
         The file that was converted is compared with the live model, and each other one with that file, which is
         removed at the end if it was not asked for.
-
-        Args:
-            source: what was exported.
-            folder: the files.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The checks, that of a merge first; one of each file that transformers read too says which it is of.
-
-        Raises:
-            ExportError: llama.cpp cannot load or compute a file, or transformers' process failed.
-            OSError: a file cannot be read, the logits cannot be kept beside them, or a process cannot be started.
         """
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure, measure_again
@@ -180,19 +149,10 @@ class GgufFormat(ExportFormat):
 
 
 def model_name(request: ExportRequest) -> str:
-    """The model's name in a file name and in a file's metadata: letters, digits and `_.@-`, which any system takes.
-
-    Args:
-        request: the request.
-    """
+    """The model's name in a file name and in a file's metadata: letters, digits and `_.@-`, which any system takes."""
     return plain_name(request.target.name)
 
 
 def file_name(request: ExportRequest, quantization: str) -> str:
-    """Name of the file of a quantization, which says model and quantization to whoever downloads it.
-
-    Args:
-        request: the request.
-        quantization: name of the quantization.
-    """
+    """Name of the file of a quantization, which says model and quantization to whoever downloads it."""
     return f"{model_name(request)}-{quantization}.gguf"

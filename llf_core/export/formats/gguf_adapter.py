@@ -39,13 +39,9 @@ class GgufAdapterFormat(ExportFormat):
 
         A mistake is then an error before the model is loaded.
 
-        Args:
-            request: the request.
-
         Raises:
             ExportError: there is none or several, it is of another type, an option is for other formats, or llama.cpp
                 is not installed.
-            OSError: too many files are open.
         """
         from llf_core.export.gguf.lora_converter import check_lora
         from llf_core.export.gguf.program import check_installed
@@ -68,25 +64,8 @@ class GgufAdapterFormat(ExportFormat):
     ) -> list[Path]:
         """Write the adapter, convert it, and convert its base, with which it is read back.
 
-        Args:
-            source: the live model.
-            folder: an empty folder.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
         Returns:
             The written files, by name; the converted base is among them until `verify`.
-
-        Raises:
-            ExportError: a converter does not know the model or failed, GGUF cannot hold the adapter, adapters were
-                merged into the base before, or the disk has too little space.
-            ModelError: a converter cannot be downloaded, what was written cannot be loaded again, or the GGUF file of
-                the base is damaged.
-            HomeError, ModeError: see `converter_folder`.
-            UnreadableError: a file of the run that trained the adapter is not a regular file, or too large.
-            OSError, SafetensorError: a file cannot be read or written, or a process cannot be started; the second is
-                for weights.
-            RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.converter import check_architecture, convert
         from llf_core.export.gguf.lora_converter import check_lora, convert_lora
@@ -113,18 +92,8 @@ class GgufAdapterFormat(ExportFormat):
     ) -> list[ReceiptCheck]:
         """Apply the adapter to its base in llama.cpp, and compare both with the live model. The base is then removed.
 
-        Args:
-            source: what was exported.
-            folder: the files.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
         Returns:
             The checks of `check_base` but that of the chat template, which an adapter does not have.
-
-        Raises:
-            ExportError: llama.cpp cannot load or compute the files.
-            OSError: a file cannot be read or written, or the process cannot be started.
         """
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.gguf.receipt import check_base, job_of, measure
@@ -142,18 +111,10 @@ class GgufAdapterFormat(ExportFormat):
 
 
 def file_name(request: ExportRequest) -> str:
-    """Name of the file of the adapter, which tells it apart from the GGUF files of whole models.
-
-    Args:
-        request: the request.
-    """
+    """Name of the file of the adapter, which tells it apart from the GGUF files of whole models."""
     return f"{model_name(request)}-lora.gguf"
 
 
 def base_name(source: ExportSource) -> str:
-    """What an export of the base as GGUF calls it: `Modelfile` names that file, to which the adapter is applied.
-
-    Args:
-        source: what is exported.
-    """
+    """What an export of the base as GGUF calls it: `Modelfile` names that file, to which the adapter is applied."""
     return plain_name(source.base.name.rstrip("/").rpartition("/")[2])

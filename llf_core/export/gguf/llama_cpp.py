@@ -50,9 +50,7 @@ class LlamaCpp:
     Keys and values are stored in float32, so that only the weights differ from the model that was exported.
 
     Args:
-        gguf: the file.
         length: maximum number of tokens of a sequence.
-        threads: number of compute threads.
         adapter: GGUF file of a LoRA that is applied to it; None for none.
 
     Attributes:
@@ -126,9 +124,6 @@ class LlamaCpp:
         Args:
             text: the text, without lone surrogates.
             special: whether to add what the file asks for at the beginning and end, such as BOS.
-
-        Returns:
-            Ids of tokens.
         """
         data = text.encode("utf-8")
         room = len(data) + 16
@@ -141,13 +136,9 @@ class LlamaCpp:
 
         Args:
             tokens: ids of tokens.
-            first: number of positions at the beginning whose logits are not needed.
 
         Returns:
             Logits `[tokens - first, vocabulary]`, float32.
-
-        Raises:
-            ExportError: llama.cpp cannot compute the sequence.
         """
         self._clear()
         rows = np.empty((len(tokens) - first, self.vocabulary_size), np.float32)
@@ -170,9 +161,6 @@ class LlamaCpp:
 
         Returns:
             The new tokens, the one that ends the answer included.
-
-        Raises:
-            ExportError: llama.cpp cannot compute the sequence.
         """
         made = [int(self.logits(tokens, first=len(tokens) - 1)[0].argmax())]
         while len(made) < limit and not self.stops(made[-1:]):
@@ -185,12 +173,6 @@ class LlamaCpp:
         Args:
             tokens: ids of a prompt's tokens, at least one, whose logits were computed last.
             count: number of new tokens, each the most likely one.
-
-        Returns:
-            Seconds that it took.
-
-        Raises:
-            ExportError: llama.cpp cannot compute the sequence.
         """
         token, began = tokens[-1], time.perf_counter()
         for place in range(count):
@@ -229,10 +211,7 @@ def quantize(gguf: Path, target: Path, file_type: int, threads: int) -> None:
     """Quantize a GGUF file of 16 or 32 bits, by llama.cpp's own choice of a type for each tensor.
 
     Args:
-        gguf: the file.
-        target: file to write.
         file_type: `llama_ftype`.
-        threads: number of compute threads.
 
     Raises:
         ExportError: llama.cpp cannot quantize it.

@@ -34,18 +34,12 @@ def read_back(
     tokens of sequence N, or after each token of a shorter one.
 
     Args:
-        model: the loaded file.
         job: what to compute, of `receipt.job_of`.
         answer: gives the greedy answer to a prompt, both as token ids.
-        step: called after each sequence.
 
     Returns:
         `template` (None for none), `stops` (token ids), `tokens` (ids of each text), `begun` (ids of a text with what
         the file adds at its beginning and end) and `answers` (ids of the greedy answer to each prompt).
-
-    Raises:
-        ExportError: llama.cpp cannot compute a sequence.
-        OSError: the logits cannot be written, for example on a full disk.
     """
     logits = {}
     for number, ids in enumerate(job["sequences"]):
@@ -67,7 +61,6 @@ def measure(
     """Loss of quality against the base, and speed; for the base itself its answers and logits are made first.
 
     Args:
-        model: the loaded file.
         job: what to compute, of `receipt.job_of`. For the base, `answers` is None and `width` 0: its answers are
             generated, and its logits are written to `base`. Another file has the `answers_of_questions` and the `width`
             of the base.
@@ -77,10 +70,6 @@ def measure(
     Returns:
         The attributes of `QualityLoss`, `answers_of_questions` (token ids), `width` (size of the vocabulary),
         `parameters` (number of weights) and `tokens_per_second`.
-
-    Raises:
-        ExportError: llama.cpp cannot compute a sequence.
-        OSError: the base's logits cannot be written or read, for example on a full disk.
     """
 
     def logits(ids: Sequence[int], first: int) -> NDArray[np.float32]:
@@ -103,11 +92,7 @@ def speed(model: LlamaCpp, prompt: Sequence[int]) -> float:
     """Tokens a second that are decoded one by one after a prompt, the second time, when file and caches are warm.
 
     Args:
-        model: the loaded file.
         prompt: token ids, at least one.
-
-    Raises:
-        ExportError: llama.cpp cannot compute them.
     """
     model.logits(prompt, first=len(prompt) - 1)
     model.decode(prompt, SPEED_TOKENS)
@@ -126,10 +111,6 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     Returns:
         Nothing of a quantized file; of a measured one `by` (program and version), what `measure` returns, and what
         `read_back` returns if the job names a file for logits.
-
-    Raises:
-        ExportError: llama.cpp cannot load, compute or quantize the file.
-        OSError: logits cannot be written or read, for example on a full disk.
     """
     gguf = Path(job["gguf"])
     if job["task"] == "quantize":
@@ -171,9 +152,6 @@ def main() -> None:
     """Read the job, and write the result, or the error, into its file.
 
     The process that started it reads the result there.
-
-    Raises:
-        OSError, ValueError, RecursionError: the job cannot be read, or logits or the result cannot be written.
     """
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:

@@ -55,7 +55,6 @@ def check_lora(settings: Mapping[str, object], name: str) -> None:
 
     Args:
         settings: its `adapter_config.json`.
-        name: what the message calls it.
 
     Raises:
         ExportError: it is no LoRA, has more than two matrices for a weight or scales that follow from no single alpha.
@@ -83,15 +82,9 @@ def convert_lora(adapter: Path, base: Path, gguf: Path) -> None:
 
     Args:
         adapter: folder of the adapter, which `check_lora` has accepted.
-        base: folder of its base, of which only configs are read.
-        gguf: file to write.
 
     Raises:
         ExportError: the script does not know the base, or failed.
-        ModelError: the script cannot be downloaded, or the adapter's config is damaged.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: a file cannot be read or written, for example on a full disk, or the process cannot be started.
     """
     tool = unpacked_wheel(LORA_CONVERTER, KEPT) / INSIDE
     with tempfile.TemporaryDirectory(prefix=".lora-", dir=gguf.parent) as work:

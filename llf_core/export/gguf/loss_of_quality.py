@@ -22,7 +22,6 @@ class Probe:
     """Token ids on which files are compared.
 
     Attributes:
-        prompts: ids of each prompt.
         answers: ids of the base's greedy answer to each prompt, at least one each.
         text: ids of a text, at least two.
     """
@@ -70,16 +69,8 @@ def write_base(probe: Probe, logits: Callable[[Sequence[int], int], NDArray[np.f
     All quantizations of a model are compared with them, so they are computed once.
 
     Args:
-        probe: the probe.
         logits: logits `[tokens - first, vocabulary]` of token ids, from a first position.
         path: file to write, float32 `[rows, vocabulary]`.
-
-    Returns:
-        Size of the vocabulary.
-
-    Raises:
-        Exception: what `logits` raises.
-        OSError: the file cannot be written, for example on a full disk.
     """
     width = 0
     with path.open("wb") as file:
@@ -98,7 +89,6 @@ def quality_loss(
     It tells what a quantization costs, which its size alone does not.
 
     Args:
-        probe: the probe.
         logits: those of the compared file, `[tokens - first, vocabulary]`, see `write_base`. Those of the base itself
             give its perplexity.
         base: what `write_base` wrote, float32 `[rows, vocabulary]`.
@@ -107,11 +97,6 @@ def quality_loss(
     Returns:
         Means over the positions of the probe, of which there is at least one. Where a logit is not finite, `kl` is
         infinite or not a number (NaN), and `perplexity` may be.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file has fewer rows than the probe, or `logits` gives fewer columns than `width`.
-        Exception: what `logits` raises.
     """
     stored = np.memmap(base, np.float32, "r", shape=(probe.rows, width))
     tokens = [token for answer in probe.answers for token in answer]

@@ -56,13 +56,7 @@ def quantize(gguf: Path, target: Path, name: str, threads: int) -> None:
 
     Args:
         gguf: the file, of 16 or 32 bits.
-        target: file to write.
         name: one of `FILE_TYPES`.
-        threads: number of compute threads.
-
-    Raises:
-        ExportError: llama.cpp cannot quantize it, or its process ended.
-        OSError: the process cannot be started, or the folder for temporary files cannot be written.
     """
     job = {"task": "quantize", "gguf": str(gguf), "target": str(target), "file_type": FILE_TYPES[name]}
     run(LLAMA_CPP, job | {"threads": threads}, f"quantized to {name}")
@@ -117,12 +111,8 @@ def run(module: str, job: Mapping[str, Any], what: str, step: Step = no_step) ->
         what: end of the sentence "The model was not …", for the error.
         step: called with the number of steps done and their total, see `run_steps`.
 
-    Returns:
-        The result.
-
     Raises:
         ExportError: the process failed, or wrote no result.
-        OSError: it cannot be started, or the folder for temporary files cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="llf-gguf-") as work:
         place, result = Path(work) / "job.json", Path(work) / "result.json"

@@ -38,10 +38,6 @@ def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
     """The job of `llama_process` that measures a file, without the file itself.
 
     All files of an export are measured on the same tokens.
-
-    Args:
-        source: what was exported.
-        work: folder for logits.
     """
     reference, tokenizer = source.reference, source.tokenizer
     return {
@@ -64,11 +60,7 @@ def job_of(source: ExportSource, work: Path) -> dict[str, Any]:
 
 
 def _texts_of(source: ExportSource) -> list[str]:
-    """Texts whose tokens are compared: plain ones, and rendered conversations with their special tokens.
-
-    Args:
-        source: what was exported.
-    """
+    """Texts whose tokens are compared: plain ones, and rendered conversations with their special tokens."""
     return [*TEXTS, *(text for text in source.reference.rendered if text is not None)]
 
 
@@ -78,17 +70,10 @@ def measure(gguf: Path, job: dict[str, Any], step: Step = no_step) -> tuple[dict
     llama.cpp is the program that the file is for.
 
     Args:
-        gguf: the file.
         job: of `job_of`; logits are written if it names a file for them.
-        step: see `run`.
 
     Returns:
         The row of the receipt's table, and all that llama.cpp found.
-
-    Raises:
-        ExportError: llama.cpp cannot load or compute the file.
-        OSError: the process cannot be started, the folder for temporary files cannot be written, or the file is
-            missing.
     """
     found = run(LLAMA_CPP, job | {"gguf": str(gguf)}, "read back with llama.cpp", step)
     return {"bytes": gguf.stat().st_size} | {key: _rounded(found[key]) for key in MEASURED}, found
@@ -104,17 +89,10 @@ def measure_again(
     does not know.
 
     Args:
-        files: files by quantization.
-        rows: rows of the table, to which what was measured is added in place.
         job: of `job_of`, with the base's answers.
-        parameters: number of weights.
 
     Returns:
         One check for each file that was measured: whether both programs find about the same KL divergence.
-
-    Raises:
-        ExportError: transformers' process failed.
-        OSError: it cannot be started, or the folder for temporary files cannot be written.
     """
     if parameters * FLOAT32_BYTES > MEMORY_SHARE * free_memory("cpu"):
         return []
@@ -138,16 +116,12 @@ def check_base(source: ExportSource, found: dict[str, Any], base: str, logits: P
     The check separates a fault of the conversion from what a quantization costs.
 
     Args:
-        source: what was exported.
         found: what llama.cpp found, of `measure`.
         base: type of its weights, one of `UNQUANTIZED`.
         logits: the file of logits `[N, V]` of each sequence that llama.cpp has written.
 
     Returns:
         Seven checks: loading, chat template, tokenizer, stop tokens, logits, KL divergence and greedy answers.
-
-    Raises:
-        OSError: the file of logits cannot be read.
     """
     reference, by = source.reference, found["by"]
     # llama.cpp rounds the inputs of each product to the dtype of its weights, so the limits are those of that dtype

@@ -26,19 +26,12 @@ def measure(gguf: Path, job: dict[str, Any]) -> dict[str, Any]:
     llama.cpp itself measures the same, so that the difference is what its rounding of inputs costs.
 
     Args:
-        gguf: the file.
         job: the probe (`questions`, `answers` and `text`, see `Probe`), `base` (path of the base's logits, as
             `write_base` wrote them) and `width` (size of the vocabulary).
 
     Returns:
         The attributes of `QualityLoss`; empty if transformers cannot read the file, as of an architecture or a
         quantization that it does not know.
-
-    Raises:
-        ImportError: the package gguf is not installed.
-        OSError: a file cannot be read.
-        ValueError: the base's logits are not those of the probe, see `quality_loss`.
-        RuntimeError, MemoryError: out of memory.
     """
     import torch
 
@@ -68,12 +61,6 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `by` (transformers with its version) and `rows` (what `measure` found, by quantization).
-
-    Raises:
-        ImportError: the package gguf is not installed.
-        OSError: a file cannot be read.
-        ValueError: the base's logits are not those of the probe, see `quality_loss`.
-        RuntimeError, MemoryError: out of memory.
     """
     import torch
     import transformers
@@ -87,11 +74,6 @@ def main() -> None:
     """Read the job, and write the result into its file.
 
     A process of its own frees the memory of the model when it ends.
-
-    Raises:
-        ImportError: the package gguf is not installed.
-        OSError, ValueError, RecursionError: the job or a file of it cannot be read, or the result cannot be written.
-        RuntimeError, MemoryError: out of memory.
     """
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     Path(job["result"]).write_text(json.dumps(perform(job)), encoding="utf-8")

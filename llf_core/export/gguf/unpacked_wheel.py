@@ -23,17 +23,7 @@ def unpacked_wheel(wheel: PinnedWheel, kept: tuple[str, ...] = ("",)) -> Path:
     Installed, it could overwrite packages that others use.
 
     Args:
-        wheel: the wheel.
         kept: beginnings of the names of the files that are unpacked; by default all.
-
-    Returns:
-        The folder with the files.
-
-    Raises:
-        ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        ModeError: `LLF_HOME_MODE` is not a mode.
-        OSError: `LLF_HOME/tools` cannot be written, for example on a full disk.
     """
 
     def unpack(work: Path) -> Path:

@@ -39,10 +39,8 @@ class CallReader:
     """Reads one or several calls after their opening mark.
 
     Args:
-        call: the notation.
         schemas: for each function that was offered, the JSON schemas of its parameters.
         on_begin: called with the name and the id (empty if the model wrote none) of each call.
-        on_arguments: called with each part of the arguments of the last call.
 
     Attributes:
         certain: whether a call was reported, so that the opening mark is no text.

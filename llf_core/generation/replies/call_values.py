@@ -22,11 +22,7 @@ def typed_json(value: str, schema: object) -> str:
     JSON does not have, such as NaN, becomes a string.
 
     Args:
-        value: as the model wrote it.
         schema: JSON schema of the parameter; None if it is unknown.
-
-    Returns:
-        JSON text.
     """
     text = value.removeprefix("\n").removesuffix("\n")
     kinds = _types(schema)
@@ -64,11 +60,7 @@ def _kinds_of(value: object) -> set[str]:
 
 
 def string_in(text: str) -> str:
-    """The string that JSON text holds; empty if it holds something else, which no name and no id of a call may be.
-
-    Args:
-        text: JSON text.
-    """
+    """The string that JSON text holds; empty if it holds something else, which no name and no id of a call may be."""
     try:
         value = json.loads(text, strict=False)
     except (ValueError, RecursionError):
@@ -77,11 +69,7 @@ def string_in(text: str) -> str:
 
 
 def is_object(text: str) -> bool:
-    """Whether a text is an object by Python's `json`, as the arguments of a call have to be: NaN counts as a number.
-
-    Args:
-        text: the text.
-    """
+    """Whether a text is an object by Python's `json`, as the arguments of a call have to be: NaN counts as a number."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -149,9 +137,6 @@ _GEMMA = re.compile(
 
 def read_gemma_object(text: str) -> str:
     """Gemma's notation of an object as JSON, which clients expect: it has strings between `<|"|>`, keys without quotes.
-
-    Args:
-        text: the object as the model wrote it.
 
     Raises:
         MalformedCallError: it is no object, or has a number that JSON does not have, such as NaN.

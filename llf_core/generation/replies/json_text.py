@@ -38,16 +38,9 @@ class JSONObject:
     def take(self, char: str) -> str:
         """Take the next character, and return what can be sent at once. Not called after the last one, see `complete`.
 
-        Args:
-            char: the character.
-
         Returns:
             Valid JSON for it and for a number or constant that it ends; empty within one. Line breaks in strings, which
             models write, are escaped, and Python's names of constants become JSON's.
-
-        Raises:
-            InvalidJSONError: it cannot stand here, the number or constant before it is none or longer than `MAX_SCALAR`
-                characters, or brackets are nested deeper than `MAX_DEPTH`.
         """
         if self.in_string:
             return self._in_string(char)

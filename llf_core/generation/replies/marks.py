@@ -12,7 +12,6 @@ def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
     """Find the first mark in a text, at which a reader of the text changes what it does.
 
     Args:
-        text: the text.
         marks: the marks; empty ones are ignored.
 
     Returns:
@@ -26,12 +25,7 @@ def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
 
 
 def held_at_end(text: str, marks: Iterable[str]) -> int:
-    """Number of characters at the end of a text that may be the beginning of a mark, and so cannot be sent yet.
-
-    Args:
-        text: the text.
-        marks: the marks.
-    """
+    """Number of characters at the end of a text that may be the beginning of a mark, and so cannot be sent yet."""
     longest = 0
     for mark in marks:
         for length in range(min(len(mark) - 1, len(text)), longest, -1):

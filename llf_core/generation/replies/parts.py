@@ -27,8 +27,6 @@ class Token:
 
     Attributes:
         id: token id.
-        text: see `Alternative`.
-        logprob: see `Alternative`.
         top: the most likely tokens in this place, highest first.
     """
 

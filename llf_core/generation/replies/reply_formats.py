@@ -12,12 +12,7 @@ Syntax = Literal["json", "named_json", "mistral", "parameters", "python", "gemma
 
 
 class Thought(NamedTuple):
-    """Marks around a thought.
-
-    Attributes:
-        begin: opening mark.
-        end: closing mark.
-    """
+    """Marks around a thought."""
 
     begin: str
     end: str
@@ -28,7 +23,6 @@ class CallFormat:
     """How tool calls are written.
 
     Attributes:
-        name: name of the format.
         found_by: texts of which all occur in a chat template that uses it.
         syntax: how name and arguments are found between the marks: `json` (an object with both, several, or a list of
             them), `named_json` (the name, a separator, the arguments as JSON), `mistral` (either of them),
@@ -38,7 +32,6 @@ class CallFormat:
         end: mark after the last call; empty where the call itself ends it.
         call: of `named_json` and `parameters`: marks around each call, where there are any beside `begin` and `end`.
             The name of the function follows the first one.
-        name_ends: texts that end the name.
         key: marks around the name of a parameter.
         value: marks around the value of a parameter; the first may be empty.
     """
@@ -119,7 +112,6 @@ class ReplyFormat:
     """How a model writes its replies.
 
     Attributes:
-        thoughts: marks around thoughts.
         calls: formats of calls; their opening marks differ.
         hidden: texts of special tokens that are no part of a reply's text.
         harmony: whether it is OpenAI's harmony format, whose channels have thoughts, calls and text.

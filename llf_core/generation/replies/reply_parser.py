@@ -40,7 +40,6 @@ class ReplyParser:
         tools: the functions that were offered, in OpenAI's form. Without any, calls are text.
         prompt: the text before the reply, which may have opened a thought; its end suffices.
         thinks_first: whether the reply begins within a thought although `prompt` does not end with its mark.
-
     """
 
     def __init__(

@@ -60,18 +60,13 @@ def text_with_calls(content: str, calls: Sequence[Mapping[str, str]]) -> str:
     """A text with calls as JSON after it, the form in which predictions and expected answers are compared.
 
     Args:
-        content: the text.
         calls: `name` and `arguments` of each call.
     """
     return content + (json.dumps(list(calls), ensure_ascii=False) if calls else "")
 
 
 def reply_format(tokenizer: PreTrainedTokenizerBase) -> ReplyFormat:
-    """How a model writes thoughts and tool calls, which its chat template and special tokens tell.
-
-    Args:
-        tokenizer: for its chat template and special tokens.
-    """
+    """How a model writes thoughts and tool calls, which its chat template and special tokens tell."""
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     template = tokenizer.chat_template
     return recognize_format(template if isinstance(template, str) else None, special)

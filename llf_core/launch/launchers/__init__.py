@@ -38,9 +38,6 @@ def start_run(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] 
         folder: the run, in the state `created`.
         env: additional environment variables, for example tokens. They are not stored.
         command: program with its arguments, to start instead of the trainer; None for the trainer.
-
-    Raises:
-        RuntimeError: it did not start; the run is `failed`, and the message has the cause.
     """
     name = read_config(folder.config).get("launch", LOCAL.name)
     LAUNCHERS.get(str(name), LOCAL).start(folder, env, command)

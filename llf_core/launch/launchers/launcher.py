@@ -20,7 +20,6 @@ class Launcher:
 
     Attributes:
         name: value of the key `launch`.
-        label: its name in a form.
         summary: one sentence: what it starts and needs.
         unavailable: why a config cannot be started there, as a sentence; None if it can. For a config that selects
             another launcher it says only what this machine lacks, in milliseconds, since a form asks at each edit.

@@ -24,11 +24,8 @@ def supervise(path: str, attempt: int, version: str, command: Sequence[str], var
     """Start the supervisor of an attempt on this node, and return when it has ended.
 
     Args:
-        path: the run's folder.
         attempt: the attempt that was queued; nothing happens if it has ended or another one has begun.
-        version: of LLF where the run was started.
         command: program that replaces the trainer; empty for the trainer.
-        variables: environment variables for those that this node does not have.
 
     Raises:
         RuntimeError: this node does not have the run's folder, has another LLF, or the supervisor did not start.

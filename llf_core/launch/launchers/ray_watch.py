@@ -27,10 +27,7 @@ def watch_task(folder: RunFolder, address: str, command: Sequence[str], taken_ov
     """Have Ray start a run, keep its status right while it waits, and write why it ended if its supervisor cannot.
 
     Args:
-        folder: the run, which is queued.
-        address: HOST:PORT of the head.
         command: program that replaces the trainer; empty for the trainer.
-        taken_over: called once the status names this process as the one that waits.
     """
     run, attempt = WaitingRun(folder, HOST), read_status(folder).attempt
     run.heartbeat(attempt)

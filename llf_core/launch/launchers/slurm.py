@@ -42,7 +42,6 @@ def ask(*command: str, text: str | None = None, env: Mapping[str, str] | None = 
 
     Args:
         command: program and arguments; no shell reads them.
-        text: its stdin.
         env: its environment; None for this one.
 
     Raises:
@@ -64,9 +63,6 @@ def job_script(folder: str, log: str, attempt: int, command: Sequence[str] | Non
     """The script of a job, in which every word is quoted for the shell.
 
     Args:
-        folder: the run's folder.
-        log: the file of its stdout and stderr.
-        attempt: the attempt that it starts.
         command: program that replaces the trainer; None for the trainer.
     """
     job = [sys.executable, "-P", "-m", "llf_core.launch.launchers.slurm_job", folder, str(attempt)]
@@ -75,13 +71,7 @@ def job_script(folder: str, log: str, attempt: int, command: Sequence[str] | Non
 
 
 def job_options(config: RunConfig, name: str, gpus: bool) -> list[str]:
-    """Options of `sbatch` for a config: its partition, and as many cores and GPUs as its processes use.
-
-    Args:
-        config: the run's config.
-        name: name of the job.
-        gpus: whether the partition has GPUs that Slurm gives out.
-    """
+    """Options of `sbatch` for a config: its partition, and as many cores and GPUs as its processes use."""
     target, processes = config.launch.launch_target, config.launch.num_processes
     cores = None if config.launch.threads is None else config.launch.threads * processes
     return [
@@ -146,11 +136,7 @@ def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | N
 
 
 def cancel(job: str) -> None:
-    """Cancel a job with all of its processes, wherever it is; nothing happens if it has ended.
-
-    Raises:
-        RuntimeError: Slurm does not answer.
-    """
+    """Cancel a job with all of its processes, wherever it is; nothing happens if it has ended."""
     ask("scancel", "--quiet", job)
 
 

@@ -35,13 +35,7 @@ ENDED = frozenset(
 
 
 def watch_job(folder: RunFolder, job: str, taken_over: Callable[[], object]) -> None:
-    """Keep the status of a run right while its job waits, and write why it ended if its supervisor cannot.
-
-    Args:
-        folder: the run, which is queued.
-        job: the job's number.
-        taken_over: called once the status names this process as the one that waits.
-    """
+    """Keep the status of a run right while its job waits, and write why it ended if its supervisor cannot."""
     watch = _Watch(folder, job)
     if folder.queue.exists():
         watch.run.heartbeat(read_status(folder).attempt)

@@ -41,9 +41,6 @@ def keys_of_variables(variables: Mapping[str, str]) -> dict[str, object]:
     """The keys of a config that LLaMA-Factory's variables stand for, such as `NNODES` and `MASTER_ADDR`.
 
     They count where `USE_RAY` or `FORCE_TORCHRUN` is set or `NNODES` is above 1, and then come before the config.
-
-    Args:
-        variables: the environment.
     """
     if _is_on(variables.get("USE_RAY")):
         return {"launch": "ray"}
@@ -63,11 +60,7 @@ def _is_on(value: str | None) -> bool:
 
 
 def joins(config: Mapping[str, object]) -> bool:
-    """Whether this machine joins the run of another one instead of making one.
-
-    Args:
-        config: values of a config by key.
-    """
+    """Whether this machine joins the run of another one instead of making one."""
     return config.get("launch") == TORCHRUN.name and node_rank() > 0
 
 

@@ -17,7 +17,6 @@ class WaitingRun:
     """A run whose supervisor is started elsewhere.
 
     Args:
-        folder: the run.
         host: name that its status has until then: none of this machine, so that its queue does not wait for it.
     """
 

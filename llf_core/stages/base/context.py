@@ -21,19 +21,11 @@ class TrainingContext:
     """Everything that an attempt has loaded and decided on this machine before its stage is created.
 
     Attributes:
-        config: config of the run.
-        folder: folder of the run.
         writer: writes the events, metrics and status of the attempt.
-        plan: device and precision.
-        source: where the base model comes from.
         tokenizer: the run's tokenizer, with its chat template.
         processor: processor of a vision model; else None.
-        data: prepared examples.
         model: the model after its fine-tuning method was applied.
         modifiers: modifiers that were applied to the model beside its method.
-        parameters: number of parameters of the model.
-        trainable: number of its trained parameters.
-        flattens: whether batches may be flattened.
         method: the method that adapted the model, which is called while it trains; None in tests of a stage alone.
         forks: whether documents of a flattened batch may have two branches.
     """

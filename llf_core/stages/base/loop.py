@@ -56,12 +56,6 @@ class ResultWeights(TrainerCallback):  # type: ignore[misc]  # transformers ship
         """Switch an optimizer that trains other weights than it evaluates.
 
         Schedule-free optimizers do, and a run that ends here must end with the weights that were evaluated.
-
-        Args:
-            args: not used.
-            state: not used.
-            control: not used.
-            optimizer: the Trainer's.
         """
         if hasattr(inner_optimizer(optimizer), "eval"):
             inner_optimizer(optimizer).eval()
@@ -73,7 +67,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
     It may be the first base of another subclass of `transformers.Trainer`.
 
     Attributes:
-        stage: the training objective.
         tell: called with a config key and a sentence where the trainer deviates from the config and continues.
         seen: `[2]`, int64: tokens read and tokens trained on since the attempt began.
         pending_losses: example losses that are not written yet: of each step its number, and of each of its batches
@@ -115,13 +108,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
         Returns:
             The optimizer, also set as `optimizer`.
-
-        Raises:
-            PluginError: the optimizer of another package cannot be imported or is no `Optimizer`, or two installed
-                packages declare the same one.
-            ValueError, ImportError: the Trainer's own optimizer refuses its arguments, or its package is not installed;
-                no parameter is trained; or `WORLD_SIZE` is no integer.
-            OptimizerError: the optimizer does not fit the model or the config.
         """
         trained, config = self.model if model is None else model, self.stage.config
         strategy = "ddp" if config is None or world_size() == 1 else config.launch.strategy
@@ -144,14 +130,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """Log the Trainer's metrics; an optimizer that frees gradients in the backward pass has measured their norm.
 
         The Trainer itself finds no gradients left to measure after such a step.
-
-        Args:
-            logs: metrics by name; changed in place.
-            start_time: see `transformers.Trainer.log`.
-
-        Raises:
-            OSError: a callback cannot write, since the disk is full.
-            BrokenRunError: there is no readable status.
         """
         norm = getattr(inner_optimizer(self.optimizer), "gradient_norm", None)
         if norm is not None and "grad_norm" in logs:
@@ -185,13 +163,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """Save the model as `transformers.Trainer` does, with the weights of a result.
 
         Schedule-free optimizers train other weights than those that are evaluated and saved.
-
-        Args:
-            output_dir: see `transformers.Trainer.save_model`.
-            _internal_call: see `transformers.Trainer.save_model`.
-
-        Raises:
-            OSError, SafetensorError: the disk is full or cannot be written.
         """
         self.use_result_weights()
         with whole_on_main(self.model, trained=hasattr(self.model, "peft_config")):
@@ -220,18 +191,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         transformers requires that number. Without it the schedule decays over two thirds of the steps after the
         warm-up, or over those that `num_stable_steps` leaves. `polynomial` may warm up in all steps.
 
-        Args:
-            num_training_steps: optimizer steps of the whole run.
-            optimizer: the optimizer to schedule; the trainer's own by default.
-
         Returns:
             The schedule, also set as `lr_scheduler`.
-
-        Raises:
-            ValueError: the schedule refuses its `lr_scheduler_kwargs`: one is missing, or has a value that it does not
-                take, such as an `lr_end` of `polynomial` that is not below the learning rate.
-            TypeError: `lr_scheduler_kwargs` has an argument that the schedule does not take.
-            ZeroDivisionError: the schedule has a `min_lr`, and the learning rate is 0.
 
         Source:
             transformers' `get_scheduler`; warm-up, stable phase and decay: arXiv 2404.06395, section 4; a third of
@@ -257,12 +218,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         """Create the Trainer's evaluation loader with every held-out example.
 
         `dataloader_drop_last` applies to training only: an evaluation that leaves examples out is no mean over the set.
-
-        Args:
-            eval_dataset: the evaluation set; the trainer's own by default.
-
-        Raises:
-            ValueError: there is no evaluation set.
         """
         drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
@@ -276,17 +231,6 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
 
         `max_steps` alone ends a run, so that it can be raised while the run goes on. A run that is resumed at its last
         step, to write its result, makes no step: it gets no epoch at all.
-
-        Args:
-            args: the training arguments.
-            dataloader: the loader of the training set.
-
-        Returns:
-            The Trainer's tuple, with the number of epochs replaced.
-
-        Raises:
-            ValueError: `max_steps` is not set and the training set has no length, or the name of the checkpoint to
-                resume from has no step.
         """
         self.planned_epochs, *rest, max_steps = super().set_initial_training_values(args, dataloader)
         resumed = args.resume_from_checkpoint
@@ -294,12 +238,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         return (0 if ended else max(self.planned_epochs, ENDLESS), *rest, max_steps)
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint between two steps, as the Trainer does after one, before an error ends the run.
-
-        Raises:
-            OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.
-            BrokenRunError: there is no readable status.
-        """
+        """Write a checkpoint between two steps, as the Trainer does after one, before an error ends the run."""
         self._save_checkpoint(self.model_wrapped, trial=None)
         self.callback_handler.on_save(self.args, self.state, self.control)
 

@@ -21,7 +21,6 @@ class Measures:
         """Add to the sum and the count of a metric; pending until `commit`, since the step may be computed again.
 
         Args:
-            name: of the metric.
             total: sum of the values, a number or a detached scalar. Tensors are not read here, so that the step does
                 not wait for the device.
             count: number of the values, a number or a scalar.

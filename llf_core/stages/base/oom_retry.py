@@ -87,11 +87,6 @@ class BatchSplitter:
 
         Returns:
             What `compute` returned for each part.
-
-        Raises:
-            DoesNotFitError: raised by `tell`: a part that does not fit cannot be halved.
-            RuntimeError: raised by `compute` for another reason than memory, as any other error of it.
-            IndexError: there is no batch.
         """
         while True:
             results: list[Result] = []

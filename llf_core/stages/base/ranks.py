@@ -121,7 +121,6 @@ def average_gradients(parameters: Sequence[torch.Tensor], present: Sequence[int]
     """Replace the gradients of this rank by the means over all ranks, which must all call this.
 
     Args:
-        parameters: the trained ones, the same on all ranks.
         present: whether any rank has a gradient of each; one that no rank has stays None.
     """
     missing = [one for one, there in zip(parameters, present, strict=True) if there and one.grad is None]

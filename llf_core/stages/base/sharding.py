@@ -24,8 +24,6 @@ def shard(model: nn.Module, device: torch.device, *, keeps: bool = False) -> Non
     """Split the parameters among the ranks, by layers: a layer is whole only while it computes.
 
     Args:
-        model: whole and the same on all ranks, with its adapters.
-        device: of this rank.
         keeps: whether a layer that was gathered stays whole until its backward pass (ZeRO-2), or only while it computes
             (ZeRO-3).
 
@@ -59,10 +57,6 @@ def whole_on_main(model: nn.Module, *, trained: bool = False) -> Iterator[None]:
 
     All ranks must enter it together; the others keep their shards and must not use the model. Does nothing with a model
     that is not sharded.
-
-    Args:
-        model: of the trainer.
-        trained: gather the trained parameters only.
     """
     if not is_sharded(model):
         yield
@@ -138,11 +132,7 @@ def keep_shards_apart(optimizer: torch.optim.Optimizer) -> None:
 
 
 def save_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-    """Write this rank's share of the optimizer's state; all ranks must call it.
-
-    Raises:
-        OSError: the disk is full.
-    """
+    """Write this rank's share of the optimizer's state; all ranks must call it."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
     from torch.distributed.tensor import DTensor
@@ -161,10 +151,6 @@ def restore_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
 
     Args:
         optimizer: of sharded or of whole parameters; has loaded its `state_dict`.
-        checkpoint: folder of the checkpoint.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load

@@ -101,21 +101,7 @@ class Stage:
         return ()
 
     def scoring(self) -> PromptScoring | None:
-        """What scores the completions that the stage samples, for a look at rewards before training; None if none.
-
-        Raises:
-            DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
-                reference answers that are missing, or what only TRL provides.
-            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
-            re.error: `reward_pattern` is not a regular expression.
-            ValueError: the signature of a reward function cannot be inspected.
-            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
-                plug-in.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
-                is not valid.
-        """
+        """What scores the completions that the stage samples, for a look at rewards before training; None if none."""
         return None
 
     def state(self) -> dict[str, Any]:
@@ -127,9 +113,6 @@ class Stage:
 
         Args:
             state: what `state` returned, as JSON; empty if the checkpoint has none.
-
-        Raises:
-            KeyError, TypeError, ValueError: an entry is missing, or of another type.
         """
 
     def save(self, checkpoint: Path) -> None:
@@ -143,16 +126,7 @@ class Stage:
         """
 
     def load(self, checkpoint: Path) -> None:
-        """Read what `save` wrote, so that the run continues with it. Called once, after `restore`.
-
-        Args:
-            checkpoint: folder of the checkpoint.
-
-        Raises:
-            OSError, RuntimeError, EOFError, LookupError, SafetensorError, ValueError, pickle.UnpicklingError: a file is
-                missing or damaged.
-            TypeError: a file holds values of another type.
-        """
+        """Read what `save` wrote, so that the run continues with it. Called once, after `restore`."""
 
 
 class LossStage(Stage, ABC):
@@ -161,8 +135,6 @@ class LossStage(Stage, ABC):
     Attributes:
         label_names: keys of a batch that its loss cannot be computed without.
         differences: metrics that are logged beside the measures: by name, the two measures whose means are subtracted.
-        batch_dependent: whether the loss of an example depends on the others of its micro-batch.
-        measures: metrics beside the loss.
         accuracy: counts correct tokens while an evaluation asks for it; a stage that declares `token_accuracy` gives it
             the distributions of its tokens. None otherwise.
 
@@ -222,24 +194,9 @@ class LossStage(Stage, ABC):
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:  # noqa: ARG002
         """The examples that the loader serves, with the columns that the loss needs beside tokens and labels.
 
-        Args:
-            examples: the prepared examples.
-            held_out: whether they are the evaluation set.
-
         Returns:
             By default `examples` itself. A stage that samples its own data, as PPO does, returns placeholders for
             training and may leave out evaluation examples.
-
-        Raises:
-            DataError: the stage cannot train on these examples.
-            ModelError: the columns are outputs of a model that does not exist or fit, or that are not finite.
-            UntrustedCodeError, TooMuchCodeError: Python code of that model would run, and the user has not allowed it,
-                or could not review it.
-            ConfigError: that model is not valid in a config.
-            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-            OSError: a file of that model cannot be read, the cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE`
-                is not valid.
-            RuntimeError, MemoryError: out of memory.
         """
         return examples
 
@@ -258,17 +215,6 @@ class LossStage(Stage, ABC):
         """The micro-batches that an optimizer step learns from, given the loader's; called after the step before.
 
         A stage that samples its own data, as PPO does, returns that instead. By default `batches` itself.
-
-        Args:
-            batches: micro-batches of the loader.
-
-        Raises:
-            StopTraining: the stage samples its own data, and cannot.
-            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError, MemoryError: out of memory.
-            PluginError: two installed packages declare the same plug-in.
-            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         return batches
 
@@ -294,13 +240,6 @@ class LossStage(Stage, ABC):
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean.
-
-        Raises:
-            RuntimeError, MemoryError: out of memory, after which the step is computed again in smaller parts.
-            StopTraining: a stage that samples its own data cannot, in an evaluation.
-            NotFiniteError: it cannot sample in an evaluation, since the policy's logits are NaN or infinite.
-            ValueError: an option of the loss is out of range, or the reference log-probabilities are missing.
-            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
         """
 
     def evaluated(self, means: Mapping[str, float]) -> None:
@@ -311,9 +250,6 @@ class LossStage(Stage, ABC):
 
         Args:
             means: by the names of `measures`.
-
-        Raises:
-            StopTraining: the run cannot continue.
         """
 
     def rollback(self) -> None:
@@ -344,47 +280,15 @@ class TrainerStage(Stage, ABC):
         Args:
             settings: makes the trainer's arguments, given a class of `TrainingArguments` as `kind` and further values
                 of it.
-            callbacks: the run's, which the trainer must call.
 
         Returns:
             A subclass of the library's trainer with `llf_core.stages.base.loop.TrainingLoop` as its first base, so that
             the learning rate and the last step of the run can be changed while it goes on.
-
-        Raises:
-            DataError: the stage cannot train on these examples, or there are too few.
-            ValueError: the library refuses an option.
-            RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
-            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
-                or key, or one declares its options wrongly.
-            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
-                is not valid.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
 
 
 def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | TrainerStage:
-    """Create the stage that a config selects: its class is imported here, so that forms and rules need no torch.
-
-    Args:
-        config: of the run.
-        context: the training context.
-
-    Raises:
-        PluginError: the stage of another package cannot be imported, or is neither a `LossStage` nor a `TrainerStage`;
-            another plug-in cannot be used; or two installed packages declare the same name or key, or one declares its
-            options wrongly.
-        ModelError: a model beside the trained one does not exist or fit.
-        DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
-        ConfigError: the config of a model beside the trained one can no longer be read.
-        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
-            could not review it.
-        RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError: out of memory.
-    """
+    """Create the stage that a config selects: its class is imported here, so that forms and rules need no torch."""
     declaration = stage_of(config)
     made = declaration.load(Stage)(context)
     if not isinstance(made, LossStage | TrainerStage):

@@ -34,20 +34,7 @@ class DPO(LossStage):
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
 
     def __init__(self, context: TrainingContext) -> None:
-        """Create the reference if the loss needs one, and disable the model's dropout.
-
-        Raises:
-            ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
-                not valid.
-            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
-                or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            MemoryError: memory does not suffice for the reference model.
-            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        """
+        """Create the reference if the loss needs one, and disable the model's dropout."""
         super().__init__(context)
         config, options = context.config, context.config.options(DPOOptions)
         self.formula, traits = LOSSES[options.pref_loss], PREFERENCE_LOSSES[options.pref_loss]
@@ -76,19 +63,6 @@ class DPO(LossStage):
         """Add the column `reference` to pairs, if the reference log-probabilities are precomputed.
 
         The reference never changes, so each example needs one forward pass of it, not one an epoch.
-
-        Args:
-            examples: the prepared examples.
-            held_out: whether they are the evaluation set.
-
-        Raises:
-            ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
-            DataError: the prepared data is damaged, or media of an example are missing.
-            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes.
         """
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)
@@ -118,20 +92,13 @@ class DPO(LossStage):
         log-likelihood per token of the chosen completion is added.
 
         Args:
-            model: see `LossStage.loss_sum`.
             batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
                 (`[2 * groups]`).
-            label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each; None if
                 nobody needs them.
 
         Returns:
             A float32 scalar with a graph.
-
-        Raises:
-            ValueError: `dpo_label_smoothing` is outside the range of the loss, which a rule refuses before a run
-                starts.
-            RuntimeError: out of memory, a target is not in the vocabulary, or another process has ended.
 
         Source:
             The formula of each `pref_loss` is in `llf_core.stages.losses`; mixing as in LLaMA-Factory's
@@ -213,12 +180,8 @@ class DPO(LossStage):
 
         BCO's loss depends on it, so a resumed run would otherwise have other losses.
 
-        Args:
-            state: of the checkpoint, see `state`.
-
         Raises:
-            KeyError: the mean lacks its sum or count.
-            TypeError, ValueError: it is no mapping, one of them is no finite number, or the count is below 0.
+            ValueError: it is no mapping, one of them is no finite number, or the count is below 0.
         """
         if "baseline" in state:
             kept = RunningMean()

@@ -44,20 +44,7 @@ class KTO(LossStage):
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
 
     def __init__(self, context: TrainingContext) -> None:
-        """Create the reference, and disable the model's dropout.
-
-        Raises:
-            ModelError, UntrustedCodeError: see `llf_core.stages.reference_policy.reference_policy`.
-            OSError: a file of the model cannot be read, a cache cannot be written, or `LLF_HOME` or `LLF_HOME_MODE` is
-                not valid.
-            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
-                or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            MemoryError: memory does not suffice for the reference model.
-            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        """
+        """Create the reference, and disable the model's dropout."""
         super().__init__(context)
         options = context.config.options(KTOOptions)
         self.beta, self.ftx = context.config.stage.pref_beta, context.config.stage.pref_ftx
@@ -79,19 +66,6 @@ class KTO(LossStage):
         """Add a mismatched completion to each example, and reference log-probabilities of both if precomputed.
 
         The mismatched completions are samples for the KL estimate of the loss.
-
-        Args:
-            examples: the prepared examples.
-            held_out: whether they are the evaluation set.
-
-        Raises:
-            DataError: all training examples have the same label, or there is only one; or the prepared data is damaged.
-            ModelError, UntrustedCodeError, OSError: see `Reference.with_reference_logprobs`.
-            PluginError: two installed packages declare the same name or key, or one declares its options wrongly.
-            ConfigError: the name or the number of bits of the reference model is not valid in a config.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            RuntimeError, MemoryError: memory does not suffice for the reference model or its forward passes.
         """
         if not held_out:
             self._check(examples)
@@ -133,18 +107,13 @@ class KTO(LossStage):
         `pref_ftx` times the mean negative log-likelihood per token is added for good completions.
 
         Args:
-            model: see `LossStage.loss_sum`.
             batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
                 (`[2 * groups]`); `good` (`[groups]`, bool).
-            label_smoothing: not used: a rule refuses it.
             record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each; None if
                 nobody needs them.
 
         Returns:
             A float32 scalar with a graph.
-
-        Raises:
-            RuntimeError: out of memory, a target is not in the vocabulary, or another process has ended.
 
         Source:
             KTO, arXiv 2402.01306, section 4; `pref_ftx` as in LLaMA-Factory's `CustomKTOTrainer`.
@@ -181,7 +150,6 @@ class MismatchedResponses:
     Called by `AugmentedDataset`; picklable for data loader workers.
 
     Attributes:
-        examples: prepared examples with labels.
         cutoff: maximum number of tokens of a prompt and its completion.
     """
 
@@ -206,15 +174,10 @@ def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int
     """Join the prompt of one example with the completion of another, for the estimate of the KL divergence.
 
     Args:
-        example: example with the prompt.
-        other: example with the completion.
         cutoff: maximum number of tokens; the completion is truncated at its end, but keeps its first token.
 
     Returns:
         Token ids and labels, `[seq]` each; labels are -100 in the prompt.
-
-    Raises:
-        StopIteration: an example has no supervised token.
     """
     prompt, answer = _answer_start(example), _answer_start(other)
     ids = other["input_ids"][answer:][: max(cutoff - prompt, 1)]

@@ -30,10 +30,6 @@ def aot(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         AOT, paired, arXiv 2406.05882, as TRL's `aot`.
     """
@@ -53,10 +49,6 @@ def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
 
     Returns:
         `[P]`.
-
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired` (formerly `aot_pair`).

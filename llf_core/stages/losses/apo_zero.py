@@ -24,10 +24,6 @@ def apo_zero(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         APO, arXiv 2408.06266, equation 7.
     """

@@ -28,10 +28,6 @@ def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         BCO, arXiv 2404.04656; mixed with DPO as `(L + w · BCO) / (1 + w)`, LLaMA-Factory's `pref_bco_weight` w.
     """
@@ -46,10 +42,6 @@ class RunningMean:
 
     LLaMA-Factory adds the mean of each micro-batch as one value, before it uses δ for that micro-batch, and in
     evaluation too. Sums and counts of completions give the same δ where all micro-batches have one size.
-
-    Attributes:
-        total: sum of the values.
-        count: number of the values.
     """
 
     total: float = 0.0
@@ -83,8 +75,7 @@ class RunningMean:
             state: `total` and `count`.
 
         Raises:
-            KeyError: one of them is missing.
-            TypeError, ValueError: one of them is no number of float64.
+            ValueError: one of them is no number of float64.
         """
         try:
             self.total, self.count = float(state["total"]), float(state["count"])

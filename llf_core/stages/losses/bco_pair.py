@@ -26,10 +26,6 @@ def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         BCO, arXiv 2404.04656, as TRL's `bco_pair`.
     """

@@ -24,10 +24,6 @@ def discopop(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         DiscoPOP, arXiv 2406.08414, equation 5.
     """

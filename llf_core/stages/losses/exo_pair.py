@@ -26,7 +26,6 @@ def exo_pair(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: ε is not in (0, 1), or there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         EXO, arXiv 2402.00856, equation 16.

@@ -25,11 +25,6 @@ def ipo(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        ZeroDivisionError: `beta` is 0.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         IPO, arXiv 2310.12036, equation 17.
     """

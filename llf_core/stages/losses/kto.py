@@ -26,9 +26,6 @@ def kto(
     Returns:
         `[B]`.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         KTO, arXiv 2402.01306, section 4; as in TRL and LLaMA-Factory.
     """

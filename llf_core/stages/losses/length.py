@@ -18,14 +18,10 @@ def desensitized_sums(log_probs: Tensor, answers: Tensor, pairs: int, alpha: flo
         log_probs: `[N]`, of the completions' tokens.
         answers: `[N]`, int64: whose token each is, 2i for the chosen completion of pair i and 2i + 1 for its rejected
             one. Tokens of one completion stand in their order; completions in any.
-        pairs: P.
         alpha: α, `ld_alpha`, 0 to 1: 1 sums all tokens alike, 0 leaves out those beyond l.
 
     Returns:
         `[2P]`, in the dtype of `log_probs`.
-
-    Raises:
-        RuntimeError, IndexError: the tensors differ in shape or device, or a token is of no completion of the pairs.
 
     Source:
         LD-DPO, arXiv 2409.06411. LLaMA-Factory weights the policy's tokens alone, as here, so the loss of equal models

@@ -23,10 +23,6 @@ def nca_pair(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         NCA, arXiv 2402.05369, for two completions and hard labels, as TRL's `nca_pair`.
     """

@@ -23,9 +23,6 @@ def orpo(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         ORPO, arXiv 2403.07691, equation 6.
     """
@@ -43,9 +40,6 @@ def odds_ratio_loss(pairs: Pairs) -> Tensor:
 
     Returns:
         `[P]`; `ln 2` where both completions are equally likely.
-
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         ORPO, arXiv 2403.07691, equations 4 and 7.

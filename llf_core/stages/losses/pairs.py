@@ -34,9 +34,6 @@ class Pairs:
     def chosen_ratio(self) -> Tensor:
         """Log-ratio of the chosen completions, `r_w = log π(y_w|x) - log π_ref(y_w|x)`, `[P]`: their reward over β.
 
-        Raises:
-            ValueError: there are no reference log-probabilities.
-
         Source:
             Implicit reward `β r`: DPO, arXiv 2305.18290, section 4.
         """
@@ -46,9 +43,6 @@ class Pairs:
     def rejected_ratio(self) -> Tensor:
         """Log-ratio of the rejected completions, `r_l = log π(y_l|x) - log π_ref(y_l|x)`, `[P]`: their reward over β.
 
-        Raises:
-            ValueError: there are no reference log-probabilities.
-
         Source:
             Implicit reward `β r`: DPO, arXiv 2305.18290, section 4.
         """
@@ -57,9 +51,6 @@ class Pairs:
     @property
     def margin(self) -> Tensor:
         """Difference of the log-ratios, `h = r_w - r_l`, `[P]`: the margin of the implicit rewards over β.
-
-        Raises:
-            ValueError: there are no reference log-probabilities.
 
         Source:
             DPO, arXiv 2305.18290, equation 7: the argument of σ divided by β.
@@ -73,11 +64,7 @@ class Pairs:
 
     @property
     def reference_margin(self) -> Tensor:
-        """Difference of the reference's log-probabilities, `log π_ref(y_w|x) - log π_ref(y_l|x)`, `[P]`, for AOT.
-
-        Raises:
-            ValueError: there are no reference log-probabilities.
-        """
+        """Difference of the reference's log-probabilities, `log π_ref(y_w|x) - log π_ref(y_l|x)`, `[P]`, for AOT."""
         return _required(self.reference_chosen) - _required(self.reference_rejected)
 
     @property

@@ -20,9 +20,6 @@ def rank_differences(values: Tensor, others: Tensor) -> Tensor:
     Returns:
         `[P]`, in the order of `values`: (5, 1, 3) beside (0, 2, 4) gives (5 - 4, 1 - 0, 3 - 2).
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         AOT, arXiv 2406.05882, as TRL's `aot`.
     """

@@ -24,7 +24,6 @@ def robust(pairs: Pairs, terms: Terms) -> Tensor:
 
     Raises:
         ValueError: ε is not in [0, 0.5), or there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         Robust DPO, arXiv 2403.00409, as TRL's `robust`.

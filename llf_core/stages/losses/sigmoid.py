@@ -24,10 +24,6 @@ def sigmoid(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         DPO, arXiv 2305.18290, equation 7; ε as in conservative DPO (E. Mitchell, A note on DPO with noisy preferences,
         2023). TRL's `sigmoid` no longer has ε, LLaMA-Factory's does.

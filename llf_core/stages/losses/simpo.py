@@ -26,9 +26,6 @@ def simpo(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         SimPO, arXiv 2405.14734, equation 6.
     """

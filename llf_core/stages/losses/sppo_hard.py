@@ -24,11 +24,6 @@ def sppo_hard(pairs: Pairs, terms: Terms) -> Tensor:
     Returns:
         `[P]`.
 
-    Raises:
-        ValueError: there are no reference log-probabilities.
-        ZeroDivisionError: `beta` is 0.
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         SPPO, arXiv 2405.00675, equation 4.7.
     """

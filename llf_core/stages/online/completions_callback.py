@@ -25,7 +25,6 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         """Bind the callback to a run.
 
         Args:
-            writer: writer of the attempt.
             trl_rewards: the reward functions, which keep the last completions.
             max_completions: how many completions of a logged step are written.
         """
@@ -37,34 +36,16 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Give the trainer the checkpoint's completions, which its next steps still learn from.
-
-        Args:
-            args: the training arguments.
-            state: the trainer's state.
-            control: the trainer's control flags; not changed.
-        """
+        """Give the trainer the checkpoint's completions, which its next steps still learn from."""
         if self.trainer is not None:
             self.trainer.resume_rollout()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Save the RNG state before completions are sampled, for a checkpoint if a reward function then fails.
-
-        Args:
-            args: the training arguments.
-            state: the trainer's state.
-            control: the trainer's control flags; not changed.
-        """
+        """Save the RNG state before completions are sampled, for a checkpoint if a reward function then fails."""
         self._save_step_state()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Save the RNG state before an evaluation samples completions, in which a reward function may fail too.
-
-        Args:
-            args: the training arguments.
-            state: the trainer's state.
-            control: the trainer's control flags; not changed.
-        """
+        """Save the RNG state before an evaluation samples completions, in which a reward function may fail too."""
         self._save_step_state()
 
     def _save_step_state(self) -> None:
@@ -82,14 +63,8 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         """Write some completions of the logged step, so that a reader sees what the rewards are for.
 
         Args:
-            args: the training arguments.
-            state: the trainer's state.
-            control: the trainer's control flags; not changed.
             logs: the logged values; without `reward` (an evaluation, the end of training) or with None nothing is
                 written.
-
-        Raises:
-            OSError: `samples.jsonl` cannot be written, as on a full disk, or `LLF_HOME_MODE` is not a mode.
         """
         if "reward" not in (logs or {}):
             return

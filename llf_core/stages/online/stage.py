@@ -58,27 +58,6 @@ class OnlineStage(TrainerStage):
 
         TRL's trainer samples, scores and makes the steps; a run's own callbacks write its metrics and checkpoints. An
         event warns of prompts that are left out.
-
-        Args:
-            settings: makes the training arguments of a given class.
-            callbacks: the run's callbacks.
-
-        Returns:
-            The trainer, an `OnlineTrainer`.
-
-        Raises:
-            DataError: no prompt is usable, there are too few for a step, some are left out and `stop_on_dropped` is
-                true, a data set can no longer be read, or a reward function needs a column or reference answers that
-                are missing.
-            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
-            re.error: `reward_pattern` is not a regular expression.
-            ValueError: TRL refuses an option or a combination of options.
-            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
-                is not valid.
-            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
-                plug-in.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
@@ -124,19 +103,6 @@ class OnlineStage(TrainerStage):
         """Weighted sum of the run's reward functions, for a look at rewards before training; TRL calls them itself.
 
         An event warns of prompts that are left out.
-
-        Raises:
-            DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
-                reference answers that are missing, or what only TRL provides.
-            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
-            re.error: `reward_pattern` is not a regular expression.
-            ValueError: the signature of a function cannot be inspected.
-            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
-                plug-in.
-            UnreadableError: a data set of `Dataset.save_to_disk` has become a link, another kind of file or too large.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-            OSError: a file of the prompts can no longer be opened, the disk is full, or `LLF_HOME` or `LLF_HOME_MODE`
-                is not valid.
         """
         from llf_core.stages.completion_scores import PromptScoring, scoring_by_functions
 
@@ -174,12 +140,6 @@ class OnlineStage(TrainerStage):
         """Completions of one process in a batch of an evaluation, in which all processes have whole groups together.
 
         TRL repeats completions where the last batch does not fill all processes, so with several all batches are full.
-
-        Args:
-            prompts: number of evaluation prompts.
-
-        Raises:
-            DataError: no size of a batch gives all processes the same number of completions.
         """
         from llf_core.data import DataError
 
@@ -213,12 +173,6 @@ class OnlineStage(TrainerStage):
         """Write the completions that later steps still learn from, of each rank; nothing if the next step samples.
 
         A resumed run then learns from the same completions as one that was not stopped.
-
-        Args:
-            checkpoint: folder of the checkpoint.
-
-        Raises:
-            OSError, RuntimeError: the disk is full or cannot be written.
         """
         import torch
 
@@ -231,12 +185,6 @@ class OnlineStage(TrainerStage):
 
         Without them, the resumed run would sample anew in the middle of an iteration and have other losses. There is no
         file if the next step samples. Those of another number of processes are not read: the next step samples.
-
-        Args:
-            checkpoint: folder of the checkpoint.
-
-        Raises:
-            OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError: the file cannot be read or is damaged.
         """
         import torch
 

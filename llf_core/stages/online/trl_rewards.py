@@ -39,7 +39,6 @@ class TRLRewards:
 
         Args:
             rewards: at least one.
-            weights: one for each.
             decode: converts the token ids of a completion to text.
             processes: number of processes that score parts of each batch; an error in one is raised in all of them.
         """
@@ -71,9 +70,6 @@ class TRLRewards:
 
         Completions of one prompt can be compared with each other, those of several prompts cannot. One to which no
         function applies ranks as if it had 0. Empty before the first training batch.
-
-        Args:
-            max_completions: maximum number of completions.
         """
         first = [one for one in self.last if one.completion.messages == self.last[0].completion.messages]
         ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)

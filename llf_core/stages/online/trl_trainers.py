@@ -35,20 +35,13 @@ class OnlineTrainer(TrainingLoop):
     """First base of a subclass of TRL's trainers; a test pins the private names of theirs that it uses.
 
     Attributes:
-        trl_rewards: the reward functions.
         rollout: completions of the checkpoint that the next steps still learn from.
     """
 
     control: TrainerControl
 
     def __init__(self, *, trl_rewards: TRLRewards, rollout: Rollout, **kwargs: Any) -> None:
-        """Create TRL's trainer with the reward functions.
-
-        Args:
-            trl_rewards: the reward functions.
-            rollout: completions of the checkpoint.
-            kwargs: arguments of TRL's trainer.
-        """
+        """Create TRL's trainer with the reward functions."""
         super().__init__(reward_funcs=trl_rewards.functions, **kwargs)
         self.trl_rewards = trl_rewards
         self.rollout = rollout
@@ -83,11 +76,8 @@ class OnlineTrainer(TrainingLoop):
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
             NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError: out of memory, or a checkpoint cannot be written.
-            OSError, SafetensorError: the disk is full; the first also if too many files are open.
-            OptimizerError, ImportError: see `create_optimizer`.
-            ModelError, CountersError, UnreadableError, NotPlainError, BrokenRunError, PluginError: a callback of the
-                run cannot continue, see `MetricsCallback`.
+            OptimizerError: see `create_optimizer`.
+            ModelError, CountersError, NotPlainError: a callback of the run cannot continue, see `MetricsCallback`.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
@@ -98,16 +88,6 @@ class OnlineTrainer(TrainingLoop):
         Args:
             args: of `transformers.Trainer.evaluate`.
             kwargs: of `transformers.Trainer.evaluate`.
-
-        Returns:
-            Metrics by name.
-
-        Raises:
-            RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
-            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError: out of memory.
-            OSError: the disk is full, or too many files are open.
-            BrokenRunError: there is no readable status.
         """
         self._evaluated = 0
         with self._checkpoint_on_reward_error():
@@ -176,11 +156,6 @@ class OnlineTrainer(TrainingLoop):
 
         Returns:
             Token ids of each completion, with the token that ends it if it was not truncated.
-
-        Raises:
-            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError: out of memory.
-            OSError: the disk is full, so that the progress cannot be written.
         """
         use, number = (0, self._step) if self.model.training else (1, self._evaluated)
         self._evaluated += use
@@ -253,9 +228,6 @@ def drop_copied_reference(trainer: OnlineTrainer) -> None:
     """Delete TRL's copy of a new adapter, which it creates as the reference, if there is one.
 
     A new adapter changes nothing yet, so the model without it is the same reference, with less memory and time.
-
-    Args:
-        trainer: a trainer that has made no step.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if "ref" in getattr(model, "peft_config", {}):

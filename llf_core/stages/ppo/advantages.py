@@ -33,9 +33,6 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         Advantages, and returns (`advantages + values`), the targets of the value function; each `[batch, seq]`, 0
         outside the mask.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         arXiv 1506.02438, equations 9 and 16.
     """
@@ -67,9 +64,6 @@ def whiten(
     Returns:
         The same shape and dtype, 0 where no value counts. With fewer than two values there is no variance: nothing is
         scaled.
-
-    Raises:
-        IndexError, RuntimeError: the shapes or devices differ.
 
     Source:
         `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it.

@@ -39,8 +39,6 @@ def answer_batch(
     Args:
         prompts: token ids, none empty, at least one prompt.
         answers: token ids of the completions, none empty.
-        tokenizer: see `Collator`.
-        device: device of the tensors.
         flatten: whether documents are concatenated; else rows are padded on the right, and `predictors` and `ends` are
             indices into the flattened `[batch * seq]`.
 
@@ -48,9 +46,6 @@ def answer_batch(
         The model's inputs, with names and shapes as in `Collator.__call__`: `input_ids` is `[1, tokens]` or
         `[batch, seq]`, int64. Beside them `predictors`, `targets` and `answers` (each `[answer tokens]`, int64), `ends`
         (`[completions]`, int64), and `groups` (int, number of completions).
-
-    Raises:
-        ValueError: the numbers of prompts and completions differ.
     """
     documents = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     batch = Collator(tokenizer, flatten=flatten)([{"input_ids": ids, "labels": ids} for ids in documents])
@@ -81,9 +76,6 @@ def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor
     Returns:
         Values `[answers, longest]`, 0 at padding, and the mask `[answers, longest]`, bool, true at tokens:
         `values[mask]` is `flat` again.
-
-    Raises:
-        RuntimeError: there is no completion, or `flat` has another number of tokens, and not just one.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     rectangle = flat.new_zeros(mask.shape)

@@ -21,10 +21,6 @@ def eval_with_autocast(context: TrainingContext, models: Iterable[nn.Module]) ->
 
     Log-probabilities must be those of the training step up to dropout, or their ratio would not start at 1. Modules
     that were in training mode return to it.
-
-    Args:
-        context: the training context; its plan has the precision.
-        models: the models.
     """
     with ExitStack() as stack:
         for model in models:

@@ -55,12 +55,8 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
         completions: the sampled completions, at least one.
         scores: `[answers]`, float32, normalized if the config says so.
         outputs: log-probabilities, values and entropies of their tokens.
-        options: discounts, and whether rewards are whitened.
         beta: β, coefficient of the KL penalty.
         all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
-
-    Raises:
-        RuntimeError: there is no completion, shapes do not fit, or out of memory.
 
     Source:
         arXiv 1909.08593, section 2.2 (rewards); arXiv 1506.02438 (advantages).

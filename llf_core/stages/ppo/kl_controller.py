@@ -28,10 +28,6 @@ class KLController:
 
         Args:
             kl: KL divergence summed over the tokens of a completion, mean over completions, in nats.
-            answers: number of completions on all processes.
-
-        Raises:
-            ZeroDivisionError: the target is 0.
 
         Source:
             `e = clip(KL / KL_target - 1, -0.2, 0.2)`, `β ← β (1 + K e)`: arXiv 1909.08593, section 2.2, where K is 0.1.

@@ -36,13 +36,9 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange:
         log_probs: `[tokens]`, of the policy as it is now.
         old: `[tokens]`, of the policy that sampled the completions.
         advantages: `[tokens]`.
-        cliprange: ε.
 
     Returns:
         The losses, and where they are clipped, `[tokens]` each.
-
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         arXiv 1707.06347, equation 7.
@@ -62,13 +58,9 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, cliprange: float)
         values: `[tokens]`, of the value function as it is now.
         old: `[tokens]`, when the completions were sampled.
         returns: `[tokens]`, targets of the values.
-        cliprange: ε.
 
     Returns:
         The losses, and where they are clipped, `[tokens]` each.
-
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         Equation 9 of arXiv 1707.06347, with the values clipped as in the authors' code (github.com/openai/baselines,
@@ -91,9 +83,6 @@ def approximate_kl(log_probs: Tensor, old: Tensor) -> Tensor:
     Returns:
         `[tokens]`, in nats.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k3`.
     """
@@ -115,9 +104,6 @@ def explained_variance(
 
     Returns:
         A scalar, float64; NaN or infinite where all returns are the same.
-
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
 
     Source:
         `explained_variance` of OpenAI's baselines (github.com/openai/baselines, common/math_util.py).

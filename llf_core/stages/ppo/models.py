@@ -56,7 +56,6 @@ class PPOModels:
         value: a `ValueHead` on the policy, or a `ValueModel`.
         value_container: the module that keeps the value function out of the policy's saved files.
         reference: computes log-probabilities `[tokens]` of a batch of `answer_batch` under the reference model.
-        score: scores completions.
         models: every model in memory by its first role, the policy first.
     """
 
@@ -80,26 +79,6 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
 
     Args:
         context: the training context; its model has made no step and has no checkpoint's weights.
-        temperature: temperature of the sampling.
-
-    Raises:
-        ModelError: a model does not exist, or does not fit.
-        UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-        DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
-            reference answers that are missing, or what only TRL provides.
-        RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
-        re.error: `reward_pattern` is not a regular expression.
-        OSError: a file of a model or of the prompts cannot be read, a cache cannot be written, or `LLF_HOME` or
-            `LLF_HOME_MODE` is not valid.
-        MemoryError: memory does not suffice.
-        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
-            key, or one declares its options wrongly.
-        ConfigError: a reward model is the result of a run whose config can no longer be read.
-        BadExample: the chat template of the policy cannot render an answer.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time; or memory does
-            not suffice.
-        TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular file.
     """
     config, policy = context.config, context.model
     shared = config.get("ppo_models") == "shared"

@@ -53,13 +53,9 @@ def compute_policy(
         temperature: temperature of the sampling, above 0.
         value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass. None for
             no values.
-        entropy: whether to compute the entropies.
 
     Returns:
         Log-probabilities, values and entropies, `[tokens]` each, see `PolicyOutput`.
-
-    Raises:
-        RuntimeError: out of memory, or a target is not in the vocabulary.
     """
 
     def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:
@@ -81,7 +77,6 @@ def _apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Te
 
     Args:
         rows: hidden states `[tokens, hidden]`, or logits `[tokens, vocabulary]` for a head without weight.
-        head: the language model head.
         temperature: temperature of the sampling, above 0.
 
     Returns:

@@ -30,7 +30,6 @@ class Plan:
         step: prompts of an optimizer step of all processes.
         parts: `ppo_buffer_size`.
         passes: `ppo_epochs`.
-        seed: of the run.
     """
 
     step: int
@@ -52,20 +51,13 @@ class Plan:
         return self.parts * self.passes
 
     def phases(self, prompts: int) -> int:
-        """Number of phases in which every prompt gets a completion once, rounded up: an epoch.
-
-        Args:
-            prompts: number of prompts.
-        """
+        """Number of phases in which every prompt gets a completion once, rounded up: an epoch."""
         return math.ceil(prompts / self.answers)
 
     def loader_length(self, prompts: int) -> int:
         """Length of the placeholder data set that makes the Trainer count an epoch as one completion for every prompt.
 
         Where the last phase of an epoch has too few prompts, it is filled up with prompts of the next epoch.
-
-        Args:
-            prompts: number of prompts.
         """
         return self.phases(prompts) * self.steps * self.step
 
@@ -73,13 +65,6 @@ class Plan:
         """Indices of the prompts that a phase samples for next; each epoch has its own order.
 
         They depend on the counts alone, so a resumed run continues with the same prompts.
-
-        Args:
-            prompts: number of prompts.
-            prompts_used: prompts that were sampled for so far.
-
-        Raises:
-            ZeroDivisionError: there is no prompt.
         """
         found: list[int] = []
         orders: dict[int, Sequence[int]] = {}
@@ -97,8 +82,6 @@ class Plan:
         phase has fewer completions than steps, and none is left.
 
         Args:
-            answers: number of completions of the phase.
-            phase: number of the phase.
             phase_steps_done: steps of the phase that were made before.
         """
         epoch, number = divmod(phase_steps_done, self.parts)
@@ -111,7 +94,6 @@ class Plan:
         Completion `i` of all processes is sampled with this seed plus `i`.
 
         Args:
-            phase: number of the phase.
             use: `SAMPLING` or `EVALUATION`.
         """
         return int(np.random.default_rng((self.seed, use, phase)).integers(2**40))
@@ -140,11 +122,7 @@ class PromptCollator:
     """Makes batches of prompts for an evaluation, and of the empty examples of `PlaceholderDataset`.
 
     Attributes:
-        tokenizer: see `Collator`.
         processor: of a vision model; not used, since prompts have no images.
-        flatten: see `Collator`.
-        fill: not used.
-        limits: not used.
     """
 
     tokenizer: PreTrainedTokenizerBase

@@ -44,9 +44,6 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         timeout: seconds that each of the three tries may take; a read that has begun by then is waited for as long
             again at most.
 
-    Returns:
-        One score per text.
-
     Raises:
         StopTraining: `url` is not an HTTP URL, its redacted credentials are not in the environment, the value of
             `LLF_REWARD_AUTHORIZATION` cannot be sent, the endpoint does not answer or answers with an error status, or

@@ -69,15 +69,10 @@ class Rollout:
 
         Args:
             indices: of the completions, at least one.
-            tokenizer: see `Collator`.
-            device: of the tensors.
             flatten: whether documents are concatenated instead of padded.
 
         Returns:
             The batch of `answer_batch` with the tensors `PER_TOKEN`, `[tokens]` each.
-
-        Raises:
-            IndexError: an index is not that of a completion.
         """
         batch = answer_batch(
             [self.prompts[one] for one in indices],
@@ -110,11 +105,8 @@ class Rollout:
             tensors: of `tensors`, `[tokens]` or `[answers]` each.
 
         Raises:
-            KeyError: a tensor is missing.
-            RuntimeError: the lengths do not add up to the tokens.
             ValueError: there are not as many prompts as completions, one is empty, or there is not one number for each
                 token.
-            TypeError: the lengths are no integers.
         """
         prompts, answers = (
             [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
@@ -136,15 +128,11 @@ def run_in_chunks(
     """Process items in chunks, and halve the chunk size after out of memory, so that a large phase does not fail.
 
     Args:
-        items: what to process.
         size: items of a chunk, at least 1.
         compute: processes a chunk; must leave nothing behind where it fails; what it raises passes through.
 
     Returns:
         The result of each chunk, and the size in the end, to begin with next time.
-
-    Raises:
-        RuntimeError, MemoryError: memory does not suffice for a single item, or `compute` failed for another reason.
     """
     results, start = [], 0
     while start < len(items):

@@ -53,13 +53,7 @@ class RolloutWorker:
     """
 
     def __init__(self, context: TrainingContext, ppo_models: PPOModels, temperature: float) -> None:
-        """Bind the worker to a run.
-
-        Args:
-            context: the training context.
-            ppo_models: the models.
-            temperature: temperature of the sampling.
-        """
+        """Bind the worker to a run."""
         training = context.config.training
         self.context, self.ppo_models, self.temperature = context, ppo_models, temperature
         self.sizes = {
@@ -77,11 +71,6 @@ class RolloutWorker:
 
         Returns:
             Token ids of each completion, with the token that ends it if it was not truncated.
-
-        Raises:
-            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError, MemoryError: memory does not suffice for a single completion.
-            OSError: the disk is full, so that the progress cannot be written.
         """
         progress = ProgressEvents(self.context.writer, "rollout", len(prompts), step=step)
         generation, model = self.context.config.generation, self.context.model
@@ -115,13 +104,7 @@ class RolloutWorker:
         Normalization needs all scores of a phase, and happens after.
 
         Args:
-            completions: the sampled completions.
             step: optimizer steps made so far, for the progress event.
-
-        Raises:
-            StopTraining: a score is not finite, a reward function failed, or the endpoint does not answer.
-            RuntimeError, MemoryError: memory does not suffice for a single completion.
-            OSError: the disk is full, so that the progress cannot be written.
         """
         progress = ProgressEvents(self.context.writer, "score", len(completions), step=step)
         done = 0
@@ -142,9 +125,6 @@ class RolloutWorker:
 
         Args:
             completions: the sampled completions, at least one.
-
-        Raises:
-            RuntimeError, MemoryError: memory does not suffice for a single completion.
         """
         context = self.context
 
@@ -166,10 +146,6 @@ class RolloutWorker:
         return TokenOutputs(*(torch.cat(column) for column in zip(*results, strict=True)))
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode token ids to text without special tokens and surrounding whitespace, for samples and messages.
-
-        Args:
-            ids: token ids.
-        """
+        """Decode token ids to text without special tokens and surrounding whitespace, for samples and messages."""
         text: str = self.context.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()

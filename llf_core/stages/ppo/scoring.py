@@ -45,8 +45,6 @@ class ModelScoring:
         Args:
             scorer: of `llf_core.models.reward_model_loading.load_reward_model`; a model of its own, or an adapter of
                 the policy.
-            tokenizer: the policy's.
-            flatten: whether its model supports flattened batches.
             closing: token ids that the chat template writes after the words of a completion.
             ends: tokens that end a completion; `closing` takes their place.
         """
@@ -56,11 +54,7 @@ class ModelScoring:
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One score per completion, computed without gradients in one forward pass.
-
-        Raises:
-            RuntimeError: out of memory.
-        """
+        """One score per completion, computed without gradients in one forward pass."""
         return [Score(one) for one in self._scores(completions)]
 
     def _scores(self, completions: Sequence[SampledCompletion]) -> list[float]:
@@ -115,16 +109,11 @@ class EndpointScoring:
         """Bind an endpoint.
 
         Args:
-            url: of the endpoint.
             tokenizer: converts token ids to text.
         """
         self._url, self._tokenizer = url, tokenizer
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One score per completion.
-
-        Raises:
-            StopTraining: see `ask_scores`.
-        """
+        """One score per completion."""
         texts = [self._tokenizer.decode([*one.prompt, *one.answer], skip_special_tokens=False) for one in completions]
         return [Score(one) for one in ask_scores(self._url, texts)]

@@ -48,28 +48,7 @@ class PPO(LossStage):
     label_names: ClassVar[tuple[str, ...]] = ("input_ids",)
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Load the models; without `context` only the loss is available.
-
-        Raises:
-            re.error: `reward_pattern` is not a regular expression.
-            OSError: a file of a model or of the prompts cannot be read, a cache cannot be written, or `LLF_HOME` or
-                `LLF_HOME_MODE` is not valid.
-            PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name
-                or key, or one declares its options wrongly.
-            ConfigError: a reward model is the result of a run whose config can no longer be read.
-            BadExample: the chat template of the policy cannot render an answer.
-            DataError: no prompt is usable, a data set can no longer be read, or a reward function needs a column or
-                reference answers that are missing, or what only TRL provides.
-            ModelError: a model does not exist, or does not fit.
-            RewardError: a reward function does not exist, cannot be executed, or has parameters that do not fit.
-            UntrustedCodeError: Python code of a model would run, and the user has not allowed it.
-            TooMuchCodeError: a file of a model's Python code is larger than a person could review, or not a regular
-                file.
-            MemoryError: memory does not suffice for a model.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-            ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time; `WORLD_SIZE`
-                or `RANK` is no integer; or memory does not suffice.
-        """
+        """Load the models; without `context` only the loss is available."""
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)
         if context is None:
@@ -103,10 +82,6 @@ class PPO(LossStage):
         """A placeholder with the length of an epoch, since the stage samples its training data; evaluation prompts.
 
         Evaluation prompts that no reward function can score are left out.
-
-        Args:
-            examples: the prepared prompts.
-            held_out: whether they are the evaluation set.
         """
         from llf_core.stages.ppo.prompts import PlaceholderDataset
 
@@ -169,22 +144,8 @@ class PPO(LossStage):
 
         Sampling happens here, between two steps, so that a checkpoint never lies within it. Each call counts as a step.
 
-        Args:
-            batches: the loader's placeholders; only their number counts.
-
         Returns:
             As many micro-batches of `Rollout.batch`.
-
-        Raises:
-            StopTraining: no completion can be scored, a score is not finite, a reward function failed, or the endpoint
-                does not answer.
-            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError, MemoryError: memory does not suffice for a single completion, or another process has ended.
-            OSError: the disk is full, a file of the prompts can no longer be opened, or `LLF_HOME` or `LLF_HOME_MODE`
-                is not valid.
-            PluginError: the implementation of a format cannot be used, or two installed packages declare the same
-                plug-in.
-            KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
         """
         import numpy as np
 
@@ -217,22 +178,12 @@ class PPO(LossStage):
         scores.
 
         Args:
-            model: the policy, perhaps wrapped.
             batch: of `Rollout.batch`: the model's inputs, and `[tokens]` each `predictors`, `targets`,
                 `old_log_probs`, `old_values`, `advantages` and `returns`; in an evaluation of `PromptCollator`.
-            label_smoothing: not used; a rule refuses it.
             record_losses: not called: a completion is no example of the data set.
 
         Returns:
             A float32 scalar with a graph; without one in an evaluation.
-
-        Raises:
-            StopTraining: in an evaluation, a score is not finite, a reward function failed, or the endpoint does not
-                answer.
-            NotFiniteError: in an evaluation, the policy's logits are NaN or infinite, so that no token can be sampled.
-            RuntimeError, MemoryError: out of memory; in an evaluation, for a single completion. A target is not in the
-                vocabulary.
-            OSError: the disk is full, or `LLF_HOME` or `LLF_HOME_MODE` is not valid.
 
         Source:
             arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`.
@@ -263,9 +214,6 @@ class PPO(LossStage):
         """Sample and score the completions of a phase; if that fails, nothing has changed.
 
         If none of them can be scored, the next prompts are tried: all of them at most once.
-
-        Raises:
-            StopTraining: none can be scored, or a score is not finite.
         """
         from llf_core.stages.completion_scores import SampledCompletion
 
@@ -453,11 +401,8 @@ class PPO(LossStage):
 
         Prompts, seeds and minibatches follow from the position, so the resumed run repeats the same steps.
 
-        Args:
-            state: of the checkpoint, see `state`.
-
         Raises:
-            KeyError, TypeError, ValueError: an entry is missing, of another type or out of range.
+            ValueError: an entry is missing, of another type or out of range.
         """
         from llf_core.stages.ppo.token_rewards import RunningMoments
 
@@ -487,9 +432,6 @@ class PPO(LossStage):
 
         Args:
             checkpoint: folder of the checkpoint; rank 0 writes it, since all have the same.
-
-        Raises:
-            OSError, SafetensorError: the disk is full or cannot be written.
         """
         from safetensors.torch import save_file
 
@@ -507,16 +449,6 @@ class PPO(LossStage):
         """Read the value function and the completions that `save` wrote.
 
         A run resumed within a phase then learns from the same completions.
-
-        Args:
-            checkpoint: folder of the checkpoint.
-
-        Raises:
-            OSError, SafetensorError: the file is missing or damaged.
-            KeyError: a parameter of the value function, or a tensor of the completions, is not in it.
-            RuntimeError, ValueError: a parameter in it has another shape, or the lengths of the completions or of what
-                is known of their tokens do not add up.
-            TypeError: it holds values of another type, such as lengths that are no integers.
         """
         import torch
         from safetensors.torch import load_file

@@ -30,9 +30,6 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
     Returns:
         `[batch, seq]`, 0 outside the mask.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
     """
@@ -54,9 +51,6 @@ def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     Returns:
         `[batch]`, in nats.
 
-    Raises:
-        RuntimeError: the tensors are on different devices, or their shapes do not broadcast.
-
     Source:
         J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k1`.
     """
@@ -68,8 +62,6 @@ class RunningMoments:
     """Mean and standard deviation of all scores so far.
 
     Attributes:
-        count: number of scores.
-        mean: mean of the scores.
         squares: sum of the squared distances from the mean.
     """
 
@@ -89,9 +81,6 @@ class RunningMoments:
         Args:
             scores: `[batch]`.
             all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
-
-        Raises:
-            ZeroDivisionError: no process has a score.
 
         Source:
             The moments of two sets from those of each: Chan, Golub and LeVeque 1979, equations 2.1.

@@ -24,8 +24,6 @@ class ValueHead(nn.Module):
         """Create the head.
 
         Args:
-            width: size of the hidden states.
-            device: device of the parameters.
             weight: `[1, width]` to begin with, such as a reward model's head; None for zeros.
         """
         super().__init__()
@@ -48,9 +46,6 @@ class ValueHead(nn.Module):
 
         Returns:
             Values `[tokens]`, float32.
-
-        Raises:
-            RuntimeError: the hidden states have another size, or out of memory.
         """
         with torch.autocast(rows.device.type, enabled=False):
             values: Tensor = self.linear(rows.float())
@@ -65,7 +60,6 @@ class ValueModel(nn.Module):
 
         Args:
             model: a causal language model whose trained parameters are set.
-            head: its head.
         """
         super().__init__()
         self.model = model
@@ -82,9 +76,6 @@ class ValueModel(nn.Module):
 
         Returns:
             `[tokens]`, float32.
-
-        Raises:
-            RuntimeError: out of memory.
         """
         from llf_core.acceleration.patching.causal_head import forward_hidden
 
@@ -101,11 +92,7 @@ class UnsavedModule(nn.Module):
     """Registers a module as part of a model for optimizers and wrappers, and keeps it out of the saved files."""
 
     def __init__(self, inner: nn.Module) -> None:
-        """Wrap the module.
-
-        Args:
-            inner: the module.
-        """
+        """Wrap the module."""
         super().__init__()
         self.inner = inner
 

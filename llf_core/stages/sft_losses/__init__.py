@@ -17,9 +17,6 @@ def token_weights(options: SFTOptions) -> TokenWeights | None:
     """Select the token weights of the loss that a config selects; None for the plain cross-entropy.
 
     ASFT weights tokens as DFT does, and adds a KL penalty of its own.
-
-    Args:
-        options: options of the stage.
     """
     if options.use_eaft_loss:
         return partial(eaft_weights, alpha=options.eaft_alpha)

@@ -111,9 +111,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Args:
         config: `adalora_initial_rank` and `adalora_target`.
         shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters.
     """
     options = config.options(AdaLoRAOptions)
     targets = targeted(shapes, options.adalora_target, experts=False)
@@ -124,7 +121,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check the initial rank against the shapes of the targets, before the model is loaded, see `check_rank`.
 
     Args:
-        config: the options.
         shapes: shape of each weight of the model, by its name.
 
     Returns:

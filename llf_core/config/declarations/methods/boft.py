@@ -63,7 +63,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check that the blocks divide the inputs of every target, which PEFT would report only after the model is loaded.
 
     Args:
-        config: the options.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
@@ -81,9 +80,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Args:
         config: `boft_block_size`, `boft_n_butterfly_factor` and `boft_target`.
         shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters.
     """
     options = config.options(BOFTOptions)
     each = options.boft_block_size * options.boft_n_butterfly_factor

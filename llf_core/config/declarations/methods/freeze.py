@@ -49,7 +49,6 @@ def trained_layers(config: ConfigValues, depth: int) -> range:
 
     Args:
         config: `freeze_trainable_layers`: the last n layers, or the first |n| if it is negative; `use_llama_pro`.
-        depth: number of layers of the model.
 
     Raises:
         ValueError: there are no such layers. The message names the key, the value and what was expected.
@@ -80,7 +79,6 @@ def check_layers(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check before the start that the model has the layers that are to be trained.
 
     Args:
-        config: see `trained_layers`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
@@ -132,7 +130,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     """Count the parameters of `trained_weights`, for the forecast of gradients and optimizer states.
 
     Args:
-        config: see `trained_weights`.
         shapes: shape of each weight of the model, by its name.
     """
     return count(trained_weights(config, shapes))

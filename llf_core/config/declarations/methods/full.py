@@ -18,9 +18,6 @@ def trained_parameters(_config: ConfigValues, shapes: Mapping[str, tuple[int, ..
 
     Args:
         shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters.
     """
     return count(shapes)
 

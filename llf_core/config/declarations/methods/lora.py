@@ -116,7 +116,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     adapts experts.
 
     Args:
-        config: the options.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
@@ -193,7 +192,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     inputs (EVA) than there are inputs. PEFT would make smaller matrices, which it cannot load again, or never end.
 
     Args:
-        config: the options.
         shapes: shape of each weight of the model, by its name.
 
     Returns:

@@ -26,7 +26,6 @@ def check_rank(
     message.
 
     Args:
-        config: the options; an adapter that is continued keeps its rank.
         key: the option of the rank, such as `lora_rank`.
         shapes: shape of each weight of the model, by its name.
         requested: names of the target modules, or `all`.
@@ -62,7 +61,6 @@ def new_targets(
     """Select the weights that a new adapter is put on; none where the config continues an adapter, which keeps its own.
 
     Args:
-        config: names the adapters.
         shapes: shape of each weight of the model, by its name.
         requested: names of the target modules, or `all`.
 
@@ -79,9 +77,6 @@ def modules(names: Collection[str]) -> str:
 
     Args:
         names: names of weights, at least one.
-
-    Raises:
-        ValueError: there are no names.
     """
     *others, last = sorted({name.removesuffix(".weight").rpartition(".")[2] for name in names})
     return f"{', '.join(others)} and {last}" if others else last

@@ -80,7 +80,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check that the blocks divide the inputs of every target, which PEFT would report only after the model is loaded.
 
     Args:
-        config: the options.
         shapes: shape of each weight of the model, by its name.
 
     Returns:
@@ -99,9 +98,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Args:
         config: `oft_block_size` or `oft_rank`, and `oft_target`.
         shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters.
     """
     options = config.options(OFTOptions)
     inputs = [shape[1] for shape in targeted(shapes, options.oft_target, experts=False).values()]

@@ -38,7 +38,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     For the forecast of gradients and optimizer states (prefix tuning, arXiv 2101.00190, without its reparametrization).
 
     Args:
-        config: `prefix_tokens`.
         shapes: shape of each weight of the model, by its name.
 
     Returns:

@@ -58,9 +58,6 @@ def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...
     Args:
         config: `vera_rank` and `vera_target`.
         shapes: shape of each weight of the model, by its name.
-
-    Returns:
-        Number of trained parameters.
     """
     options = config.options(VeRAOptions)
     return sum(options.vera_rank + out for out, _ in targeted(shapes, options.vera_target, experts=False).values())

@@ -44,7 +44,6 @@ def expanded_blocks(number: int, depth: int) -> range:
 
     Args:
         number: groups, `freeze_trainable_layers`.
-        depth: blocks of the model.
 
     Raises:
         ValueError: the groups are not equal, or `number` or `depth` is not positive.

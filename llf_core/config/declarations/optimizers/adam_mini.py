@@ -31,12 +31,8 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     Adam-mini (arXiv 2406.16793) keeps one second moment for each head, row or token.
 
     Args:
-        config: not used.
         shapes: shape of each trained parameter, by name.
         width: bytes of one of their values, and of the state.
-
-    Returns:
-        Bytes of the state, and the number of gradient values.
     """
     del config
     sizes = sum(map(math.prod, shapes.values()))

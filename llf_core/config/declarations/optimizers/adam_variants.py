@@ -28,9 +28,6 @@ def _stable_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], 
         config: `optim_args`.
         shapes: shape of each trained parameter, by name.
         width: bytes of one of their values, and of the state.
-
-    Returns:
-        Bytes of the state, and the number of gradient values.
     """
     given = optimizer_options(config.optimizer.optim_args)
     size = sum(map(math.prod, shapes.values()))
@@ -43,15 +40,7 @@ def _any_precision_memory(config: ConfigValues, shapes: Mapping[str, tuple[int, 
     As `AnyPrecisionAdamW` of torchdistx keeps them.
 
     Args:
-        config: `optim_args`.
         shapes: shape of each trained parameter, by name.
-        width: not used.
-
-    Returns:
-        Bytes of the state, and the number of gradient values.
-
-    Raises:
-        KeyError: a dtype is not known, which a rule reports before.
     """
     del width
     given = optimizer_options(config.optimizer.optim_args)

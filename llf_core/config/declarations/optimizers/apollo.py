@@ -97,7 +97,6 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     APOLLO (arXiv 2412.05270) draws random projections again from a seed, so only those of an SVD are kept.
 
     Args:
-        config: the options.
         shapes: shape of each trained parameter, by name.
         width: bytes of one of their values, and of the state.
 
@@ -121,7 +120,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check the targets and the rank against the shapes before the model is loaded, see `check_projections`.
 
     Args:
-        config: the options.
         shapes: shape of each weight, by name.
 
     Returns:

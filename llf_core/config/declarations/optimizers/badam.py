@@ -90,11 +90,7 @@ class BAdamOptions(Section):
 
 
 def block_indices(names: Mapping[str, object]) -> list[int]:
-    """Indices of the layers that have trained parameters, ascending: BAdam trains one of them at a time.
-
-    Args:
-        names: names of the trained parameters.
-    """
+    """Indices of the layers that have trained parameters, ascending: BAdam trains one of them at a time."""
     return sorted({int(found.group(1)) for name in names if (found := LAYER.search(f".{name}"))})
 
 
@@ -107,12 +103,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     whole.
 
     Args:
-        config: the options.
         shapes: shape of each trained parameter, by name.
-        width: bytes of one of their values.
-
-    Returns:
-        Bytes of the state, and the number of gradient values that exist at a time.
     """
     options = config.options(BAdamOptions)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -134,7 +125,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check that the model has layers to train one at a time, and the first one, before it is loaded.
 
     Args:
-        config: the options.
         shapes: shape of each weight, by name.
 
     Returns:

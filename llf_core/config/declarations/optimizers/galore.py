@@ -88,7 +88,6 @@ def projections(shape: tuple[int, ...], rank: int, side: str) -> tuple[list[tupl
 
     Args:
         shape: `[..., rows, columns]` of the matrix.
-        rank: r.
         side: `galore_proj_type`, with the meaning that it has in galore-torch.
 
     Returns:
@@ -107,15 +106,11 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     """Estimate the memory of projections, moments and gradients (GaLore, arXiv 2403.03507, table 1), for the forecast.
 
     Args:
-        config: the options.
         shapes: shape of each trained parameter, by name.
         width: bytes of one of their values, and of the state.
 
     Returns:
         Bytes of the state, and the number of gradient values that exist at a time.
-
-    Raises:
-        PluginError: two installed packages declare the same optimizer.
     """
     options, base = config.options(GaLoreOptions), base_optimizer_of(config).name
     chosen = projected(shapes, options.galore_target, options.galore_rank)
@@ -133,7 +128,6 @@ def check_shapes(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) ->
     """Check the targets and the rank against the shapes before the model is loaded, see `check_projections`.
 
     Args:
-        config: the options.
         shapes: shape of each weight, by name.
 
     Returns:

@@ -23,9 +23,7 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     Adafactor does).
 
     Args:
-        config: not used.
         shapes: shape of each trained parameter, by name.
-        width: not used.
 
     Returns:
         Bytes of the state, and the number of gradient values that exist at a time.

@@ -43,11 +43,6 @@ def projected(shapes: Mapping[str, tuple[int, ...]], targets: tuple[str, ...], r
 
     Args:
         shapes: shape of each trained parameter, by name.
-        targets: see `is_target`.
-        rank: rank of the projection.
-
-    Returns:
-        Shape of each projected weight, by name.
     """
     return {
         name: shape
@@ -66,8 +61,6 @@ def check_projections(
 
     Args:
         shapes: shape of each trained parameter, by name.
-        targets: see `is_target`.
-        rank: rank of the projection.
         prefix: prefix of the keys, such as `galore`.
 
     Returns:
@@ -109,7 +102,6 @@ def moment_bytes(base: str, shape: tuple[int, ...], width: int) -> float:
     keep bytes, and a float32 scale for each block; bitsandbytes leaves small parameters in full.
 
     Args:
-        base: name of the optimizer that computes with them.
         shape: shape of the gradient.
         width: bytes of a value that is kept in full.
     """

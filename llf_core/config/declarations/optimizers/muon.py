@@ -36,7 +36,6 @@ def is_hidden(name: str, shape: tuple[int, ...]) -> bool:
     here, so that they mean the same parameters.
 
     Args:
-        name: name of the parameter.
         shape: its shape.
     """
     return len(shape) == MATRIX and not any(part in name for part in ADAMW_NAMES)
@@ -48,12 +47,8 @@ def memory(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]], width: i
     As in Muon (arXiv 2502.16982), which uses AdamW for the others.
 
     Args:
-        config: not used.
         shapes: shape of each trained parameter, by name.
         width: bytes of one of their values, and of the state.
-
-    Returns:
-        Bytes of the state, and the number of gradient values.
     """
     del config
     kept = sum((1 if is_hidden(name, shape) else 2) * math.prod(shape) for name, shape in shapes.items())

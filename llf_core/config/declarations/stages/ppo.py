@@ -155,10 +155,6 @@ def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
 
     Rollouts end there, and the memory forecast counts as many tokens.
 
-    Args:
-        config: `max_new_tokens` and `max_length`.
-        prompt: length of the prompt, in tokens.
-
     Returns:
         Length in tokens, at least 1.
     """

@@ -41,9 +41,6 @@ def uses_of_completion(config: ConfigValues) -> int:
     """Number of optimizer steps that learn from a completion: `num_iterations` (μ of arXiv 2402.03300, algorithm 1).
 
     By it the forecast tells how many completions a run samples.
-
-    Args:
-        config: of the run.
     """
     return config.stage.num_iterations
 
@@ -52,10 +49,6 @@ def epoch_steps(config: ConfigValues, rows: float) -> int:
     """Number of optimizer steps in which every prompt gets its completions once, as TRL's trainers count them.
 
     A batch counts completions, and prompts that do not fill the last one are left out.
-
-    Args:
-        config: of the run.
-        rows: number of prompts.
     """
     training, stage = config.training, config.stage
     step = training.per_device_train_batch_size * training.gradient_accumulation_steps
@@ -71,10 +64,7 @@ def declare_group_stage(  # noqa: PLR0913 - what tells such stages apart
 
     Args:
         name: the value of `stage` that selects it.
-        label: its name in a form.
         implementation: `package.module:Class`.
-        options: options of this stage alone, besides those that all of these stages have.
-        rules: combinations of values that do not work in it.
         beta: its default of `beta`, that of TRL's trainer; at 0 no reference model is loaded.
     """
     return StageDeclaration(
