@@ -86,11 +86,14 @@ def wait_for_ranks() -> None:
 
 
 def lost_rank(error: BaseException) -> bool:
-    """Whether an error says that another rank has ended, which is then the one to blame."""
-    said = str(error)
-    return world_size() > 1 and (
-        isinstance(error, dist.DistBackendError | dist.DistNetworkError) or "gloo/transport" in said
-    )
+    """Whether an error says that another rank has ended or failed, which is then the one to blame."""
+    if world_size() == 1:
+        return False
+    from torch.distributed.checkpoint.api import CheckpointException  # late: its import takes time
+
+    if isinstance(error, CheckpointException):
+        return dist.get_rank() not in error.failures
+    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or "gloo/transport" in str(error)
 
 
 def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:

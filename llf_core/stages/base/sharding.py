@@ -133,6 +133,7 @@ def keep_shards_apart(optimizer: torch.optim.Optimizer) -> None:
 
 def save_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     """Write this rank's share of the optimizer's state; all ranks must call it."""
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
     from torch.distributed.tensor import DTensor
@@ -143,7 +144,12 @@ def save_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
         for key, value in optimizer.state[parameter].items()
         if isinstance(value, DTensor)
     }
-    save(shards, storage_writer=HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True))
+    try:
+        save(shards, storage_writer=HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True))
+    except CheckpointException as error:  # on all ranks, wherever it happened
+        if own := error.failures.get(torch.distributed.get_rank()):
+            raise own[0] from error
+        raise
 
 
 def restore_shards(optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:

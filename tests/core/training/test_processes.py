@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -140,6 +141,25 @@ def test_a_killed_process_is_named_and_ends_the_others(start, rank):
     assert status.state == "failed"
     assert f"Process {rank} of 2 (counted from 0) was terminated by SIGKILL at step" in status.reason
     assert not [one for one in ranks.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
+def test_a_disk_that_is_full_in_one_process_ends_all_and_leaves_the_checkpoint_before(start, rank):
+    """A limit on the size of its files, which one process gets while it runs."""
+    changes = MOVED | {"strategy": "fsdp2", "finetuning_type": "full", "val_size": 0, "max_steps": 60, "save_steps": 25}
+    whole, short = start(2, **changes), start(2, **changes)
+    wait_for_step(short, 26)
+    pid = ranks_of(short)[rank].pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (20_000, before[1]))
+    status = ended(short, 60)
+    assert status.state == "failed"
+    assert "the file size limit of 20.0 kB" in status.reason
+    assert "checkpoint-25 is complete: resume continues from it." in status.reason
+    assert Checkpoints(short.folder).list() == [25]
+    short.resume()
+    assert ended(short).state == ended(whole).state == "finished", short.status().reason
+    assert values(short, "loss") == values(whole, "loss")
 
 
 def test_a_process_that_stands_still_is_named_until_it_goes_on(start):
