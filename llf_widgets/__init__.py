@@ -99,17 +99,14 @@ def __dir__() -> list[str]:
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Location of the sidebar for `jupyter labextension develop`."""
     return [{"src": "labextension", "dest": "llf-labextension"}]
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    """Entry point of the Jupyter server extension."""
     return [{"module": "llf_widgets"}]
 
 
 def _load_jupyter_server_extension(server_app: ServerApp) -> None:
-    """Add LLF's routes to the Jupyter server."""
     from llf_widgets.server import add_routes
 
     add_routes(server_app.web_app)

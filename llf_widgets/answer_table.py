@@ -33,10 +33,9 @@ class Answers(list[Answer]):
 def answers(
     run: Run | RunFolder | Path | str, prompts: str | Sequence[str], max_new_tokens: int = 64, *, trust: bool = False
 ) -> Answers:
-    """Generate completions of a finished run's base and tuned model, to see side by side what training changed.
+    """Generate completions of a finished run's base and tuned model with greedy decoding.
 
-    Decoding is greedy, so the result can be repeated. The models are loaded in a child process, whose progress is
-    printed. Interrupting the cell ends it.
+    The models are loaded in a child process, which ends if the cell is interrupted.
 
     Args:
         prompts: user messages, each a separate conversation; a single text counts as one.
@@ -44,8 +43,8 @@ def answers(
         trust: whether to allow Python code that comes with the model, permanently.
 
     Returns:
-        A list with one `Answer` (`prompt`, `base`, `tuned`) for each prompt, in order, displayed as a table; also
-        stored in the run's `samples.jsonl`.
+        One `Answer` (`prompt`, `base`, `tuned`) for each prompt, displayed as a table; also stored in the run's
+        `samples.jsonl`.
 
     Raises:
         UntrustedCodeError: code would run that you have not allowed.
@@ -62,8 +61,7 @@ def answers(
 def losses(run: Run | RunFolder | Path | str, data: str | Path | None = None, *, trust: bool = False) -> Losses:
     """Compute the evaluation loss of a finished run's base and tuned model on the same examples.
 
-    They show without generated answers whether training helped. The models are loaded in a child process, so the
-    kernel's memory is not affected. A line of progress is printed. Interrupting the cell ends the process.
+    The models are loaded in a child process, which ends if the cell is interrupted.
 
     Args:
         data: a name of `dataset_info.json`, a file, a folder or a hub id; several separated by commas. None for the
@@ -71,8 +69,8 @@ def losses(run: Run | RunFolder | Path | str, data: str | Path | None = None, *,
         trust: whether to allow Python code that comes with the model or the run, permanently.
 
     Returns:
-        `.base` and `.tuned`, the mean loss of each over what the stage counts (in nats per trained token, or per pair
-        or answer), and `.examples`, their number.
+        `.base` and `.tuned`, mean losses in nats per trained token (or per pair or answer, as the stage counts), and
+        `.examples`, their number.
 
     Raises:
         UntrustedCodeError: code would run that you have not allowed.

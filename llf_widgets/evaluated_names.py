@@ -1,4 +1,4 @@
-"""What a user names for an evaluation in a child process, as the texts that the process is given."""
+"""Arguments of an evaluation as texts, which a child process is passed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def named_run(run: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
-    """Id and `LLF_HOME` of a run in any form in which a user may name it.
-
-    Returns:
-        The id; and the home, None for the environment's, in which the process looks an id up.
-    """
+    """Id and `LLF_HOME` of a run; the home of an id alone is None, for the environment's."""
     if isinstance(run, str) and len(Path(run).parts) < 2:  # noqa: PLR2004 - a path has several
         return run, None
     folder = run_folder(run)
@@ -27,10 +23,7 @@ def named_run(run: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
 
 
 def named_model(model: Run | RunFolder | Path | str) -> tuple[str, Path | None]:
-    """A reward model as text: an id, a hub id or a path; and `LLF_HOME` of a run.
-
-    Returns:
-        The text; and the home, None for the environment's.
+    """A reward model as text (an id, a hub id or a path), and `LLF_HOME` of a run; None for the environment's.
 
     Raises:
         TypeError: the type is not supported.
@@ -59,10 +52,7 @@ def prompt_list(prompts: str | Sequence[str]) -> list[str]:
 
 
 def data_name(data: str | Path) -> str:
-    """A data set as text.
-
-    Args:
-        data: a name, a path or a hub id.
+    """A data set (a name, a path or a hub id) as text.
 
     Raises:
         TypeError: it is neither text nor a path.

@@ -31,15 +31,12 @@ UNITS: dict[Kind, str] = {"examples": "example", "pairs": "pair", "ratings": "ra
 def keep(  # noqa: PLR0913 - both replies, and an edited text
     conversation: Conversation, turn: Turn, model: str, what: str, *, other: str = "", text: str = ""
 ) -> None:
-    """Keep a reply as a row of a data set, as the buttons beside it do.
+    """Keep a reply as a row of a data set.
 
     Args:
         what: `example`; `pair` for a reply that is better than another one; `good` or `bad`.
         other: of a pair, the model with the worse reply; empty if `text` is an improved text of the reply itself.
         text: edited text of the reply; empty for its own.
-
-    Raises:
-        ValueError: `what` is unknown.
     """
     reply = _reply(turn, model)
     if what == "example":
@@ -53,22 +50,12 @@ def keep(  # noqa: PLR0913 - both replies, and an edited text
 
 
 def undo(conversation: Conversation, turn: Turn, model: str, kind: Kind) -> None:
-    """Remove the rows of a reply from a data set, as the button for a row that was kept does.
-
-    Nothing happens if the reply has no such row.
-    """
+    """Remove the rows of a reply from a data set; a reply without such rows is left alone."""
     undo_kept(conversation, _reply(turn, model), kept_file(conversation, DEFAULT, kind))
 
 
 def kept_rows(home: Path | None, target: Target) -> list[dict[str, str]]:
-    """The data sets that the buttons of chats fill, with a cell that trains on each: the step from a chat to a run.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-
-    Returns:
-        For each data set a `text` with its number of rows, and `code` of a cell that opens a form with it.
-    """
+    """The data sets that the buttons of chats fill, with their size as `text` and the `code` of a cell that uses it."""
     return [
         {
             "text": f"{with_unit(one.rows, UNITS[one.kind])} in {one.file.name}",

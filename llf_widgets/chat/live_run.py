@@ -19,11 +19,7 @@ POLL_SECONDS = 1.0
 
 
 def is_live(target: Target, home: Path | None) -> bool:
-    """Whether the run of a model can save further checkpoints, so that the page offers to request one.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-    """
+    """Whether the run of a model can save further checkpoints."""
     if not target.follows_run:
         return False
     try:
@@ -33,13 +29,10 @@ def is_live(target: Target, home: Path | None) -> bool:
 
 
 def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
-    """Request a checkpoint of the run of a model, to chat with what it has learned so far.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
+    """Request a checkpoint of the run of a model.
 
     Raises:
-        ValueError: the model belongs to no run or stands for a checkpoint or the base, or the run is not running.
+        ValueError: the run is not running, or the model is a fixed checkpoint, the base or of no run.
     """
     folder = open_run(target.run_id, home)
     if not is_live(target, home):
@@ -51,17 +44,13 @@ def request_checkpoint(target: Target, home: Path | None) -> RunFolder:
 def wait_for_checkpoint(
     folder: RunFolder, after: int, seconds: float, is_closed: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Wait for a checkpoint: the trainer saves it after the current step, and writing it takes time.
-
-    A run that ends meanwhile is followed to its result.
+    """Wait for a checkpoint after step `after`, or for the result of a run that ends meanwhile.
 
     Args:
-        seconds: maximum seconds to wait.
-        is_closed: whether nobody waits any more, since the view was closed; asked every second.
+        is_closed: whether to stop waiting, since the view was closed; asked every second.
 
     Returns:
-        Whether there is one, or the result of the run; False if it ended without either, the time has passed, or nobody
-        waits.
+        Whether there is one.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end and not is_closed():

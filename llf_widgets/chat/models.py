@@ -30,13 +30,12 @@ class SharedModels:
         self._lock = threading.Lock()
 
     def acquire(self, target: str | Path | Run | RunFolder | Target, home: Path | None) -> Target:
-        """Add a model, or take the one that another chat has added, so that equal weights are in memory once.
+        """Add a model, or take the one with equal weights that another chat has added.
 
-        Newer weights of a run take the place of older ones that another chat has, as with `renew`.
+        Newer weights of a run replace older ones that another chat has, as with `renew`.
 
         Args:
-            target: see `llf_core.chat.target.find_target`; or a target that was found.
-            home: `LLF_HOME`; None for the environment's.
+            target: see `llf_core.chat.target.find_target`.
         """
         found = target if isinstance(target, Target) else find_target(target, home)
         with self._lock:
@@ -51,11 +50,7 @@ class SharedModels:
         return taken
 
     def release(self, name: str) -> None:
-        """Remove a model if no other chat has it, so that its memory is free.
-
-        Args:
-            name: its name, as `acquire` gave it.
-        """
+        """Remove a model if no other chat has it, so that its memory is free."""
         with self._lock:
             self._users[name] -= 1
             if self._users[name] > 0:
@@ -64,13 +59,7 @@ class SharedModels:
         self.service.remove(name)
 
     def renew(self, target: Target, home: Path | None) -> Target:
-        """Put the newest weights of a run in the place of older ones, while the run trains or after its end.
-
-        All chats that have the model then answer with them, under the same name.
-
-        Args:
-            home: `LLF_HOME`; None for the environment's.
-        """
+        """Replace the weights of a run by its newest ones, for all chats that have the model; the name stays."""
         found = find_target(target.run_id, home)
         current = self.service.targets.get(target.name, target)
         return current if _weights(found) == _weights(current) else self.service.replace(target.name, found)
@@ -81,10 +70,9 @@ _shared_lock = threading.Lock()
 
 
 def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
-    """The models of this kernel, one object for each `LLF_HOME` and value of `trust`, which all its chats use.
+    """The models of this kernel, one object for each `LLF_HOME` and value of `trust`.
 
     Args:
-        home: `LLF_HOME`; None for the environment's.
         trust: whether Python code of the models may run that has not been allowed yet.
     """
     key = (home or environment_home(), trust)
@@ -95,15 +83,11 @@ def shared_models(home: Path | None, *, trust: bool) -> SharedModels:
 
 
 def model_json(target: Target, state: EngineState, home: Path | None) -> dict[str, Any]:
-    """A model and its engine as the page shows them above a column: what it is, what it does, what it can.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
+    """A model and its engine as the page shows them above a column.
 
     Returns:
-        `name`, `about` (a line on the model and its loaded weights), `phase`, `progress` and `reason` of the engine,
-        `memory` in bytes, `engine` (equal for models that share one), and whether it calls `tools`, is `blind`,
-        `thinks`, stands for a `run`, and that is `live`.
+        `about` is a line on the model and its loaded weights, `memory` is in bytes, and `engine` is equal for models
+        that share one.
     """
     about = [target.label if target.base == target.name else f"{target.label}, {target.base}"]
     if state.phase == "ready":
@@ -126,5 +110,4 @@ def model_json(target: Target, state: EngineState, home: Path | None) -> dict[st
 
 
 def _weights(target: Target) -> tuple[str, str | None]:
-    """Equal for targets with the same weights."""
     return target.base_key, target.adapter

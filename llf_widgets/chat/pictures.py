@@ -1,6 +1,6 @@
-"""Pictures of a chat: those that a page has added to its next question, and those of the conversation.
+"""Pictures of a chat: added to the next question, or part of the conversation.
 
-They are no part of the view's traits, which are sent as a whole: the page asks for each picture once, by its key.
+They are in none of the view's traits, which are sent as a whole: the page requests each picture once, by its key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llf_core.chat.conversation import Conversation
 
 MAX_WAITING_BYTES = 8 * MAX_BYTES
-"""Maximum size of all pictures that wait to be sent: a page that is closed leaves its own behind."""
+"""Maximum size of all pictures that wait to be sent, including those of closed pages."""
 
 
 class AddedPictures:
@@ -28,16 +28,16 @@ class AddedPictures:
         self._found: dict[str, tuple[str, int]] = {}
 
     def add(self, key: str, name: str, url: object, beside: Collection[str]) -> None:
-        """Take a picture that was chosen, pasted or dropped, if a question may have it.
+        """Check and store a picture that was added to a question.
 
-        It is checked at once, so that the page says what is wrong before the question is sent. Pictures that
-        were added first are forgotten while all have more than `MAX_WAITING_BYTES`.
+        The oldest pictures are removed while all have more than `MAX_WAITING_BYTES`.
 
         Args:
-            url: data URL of the picture; or its number of bytes, if the page has not sent it since it is too large.
+            url: data URL of the picture; or its number of bytes, if it is too large to be sent.
+            beside: keys of the other pictures of the question.
 
         Raises:
-            PictureError: it is no picture, or is too large, by itself or with the others.
+            PictureError: it is not a picture, or is too large, by itself or with the others.
         """
         if isinstance(url, int):
             raise PictureError(f"{name} has {' '.join(size(url))}. Expected at most {' '.join(size(MAX_BYTES))}.")
@@ -48,10 +48,10 @@ class AddedPictures:
             del self._found[next(iter(self._found))]
 
     def urls(self, keys: Iterable[str]) -> list[str]:
-        """The data URLs of pictures, for the question to which they were added.
+        """The data URLs of pictures.
 
         Raises:
-            PictureError: one of them is not there any more.
+            PictureError: one of them was removed.
         """
         try:
             return [self._found[key][0] for key in keys]
@@ -72,10 +72,10 @@ def picture_keys(message: ChatMessage) -> list[str]:
 
 
 def pictures_of(message: ChatMessage, keys: Iterable[object] | None = None) -> list[dict[str, Any]]:
-    """Content parts of a message that are pictures, to show them or to send them again with an edited question.
+    """Content parts of a message that are pictures.
 
     Args:
-        keys: keys of the same question, to any model: only the pictures in these places; None for all.
+        keys: only the pictures at the places that these keys end with; None for all.
     """
     parts = message.content if isinstance(message.content, list) else []
     found = [part for part in parts if is_picture(part)]

@@ -1,4 +1,4 @@
-"""Replies: those that are being written, and what the page shows of one."""
+"""Replies while they are written, and as the page shows them."""
 
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ class Writing:
     Attributes:
         ticket: its request; None until it was submitted.
         sequence: number of updates that the page was sent.
-        thinking: what the model has thought so far.
         calls: its tool calls so far, in OpenAI's form.
-        tokens: its tokens so far, as the page shows them: text, log-probability, likely tokens.
+        tokens: text, log-probability and likely alternatives of each token so far.
         usage: numbers and times of the reply, or its `error`.
         reason: why it ended; empty while it is being written.
         left_out: number of the oldest turns that were not sent.
@@ -67,7 +66,7 @@ class Writing:
     _sent: tuple[int, int, int] = (0, 0, 0)
 
     def take(self, event: Event) -> bool:
-        """Add what an event brings; `update` then has it for the page."""
+        """Add an event of the engine, and return whether it is the last."""
         if isinstance(event, Started):
             return False
         if isinstance(event, Piece):
@@ -82,12 +81,7 @@ class Writing:
         return bool(self.reason)
 
     def update(self) -> dict[str, Any] | None:
-        """What is new since the last update, so that the page is not sent the whole reply again and again.
-
-        Returns:
-            `id`, `sequence` and `state`, and the new `text`, `thinking` and `tokens`; None if nothing is new, also
-            where only a call of a tool is: the page gets calls with the complete reply.
-        """
+        """What is new since the last update; None for nothing, or only tool calls, which the complete reply has."""
         text, thinking, tokens = self._sent
         self._sent = len(self.text), len(self.thinking), len(self.tokens)
         if self._sent == (text, thinking, tokens):
@@ -103,7 +97,7 @@ class Writing:
         }
 
     def fields(self) -> dict[str, Any]:
-        """The fields of its message in the conversation, which keeps it while it is being written and afterwards."""
+        """The fields of its message in the conversation."""
         return {
             "content": self.text,
             "reasoning": self.thinking,
@@ -138,18 +132,14 @@ def reply_json(  # noqa: PLR0913, PLR0917 - what a page shows of a reply
     calls: list[dict[str, Any]],
     rounds: int,
 ) -> dict[str, Any]:
-    """A reply for the page. One without a reason for its end that nobody writes was cut off by the end of its kernel.
+    """A reply for the page. One without a finish reason that nobody writes was interrupted by the end of its kernel.
 
     Args:
         writing: what has been written of it so far; None if it is not being written.
         version: its place among its versions, from 1, and their number.
-        tokens: its tokens with their probabilities, if they are known; see `Writing.tokens`.
-        calls: its calls of tools, see `llf_widgets.chat.turns.Turn.calls`.
+        tokens: see `Writing.tokens`.
+        calls: see `llf_widgets.chat.turns.Turn.calls`.
         rounds: number of rounds of calls so far, if the user is asked whether the model may go on; else 0.
-
-    Returns:
-        All that the page shows of it: `id`, `model`, `sequence` and `state` (see `Writing`), `text`, `thinking`,
-        `calls`, `tokens`, `footer`, `error` and `question` (`message` and `fixes`), `note`, `version` and `kept`.
     """
     error = message.usage.get("error")
     state: State = "failed" if message.finish_reason == "failed" else "done"
@@ -190,9 +180,6 @@ def footer(usage: dict[str, Any]) -> str:
 
     The speed is that after the first token, `(tokens - 1) / (seconds - first_token_seconds)`: the inverse of the time
     per output token (TPOT) of vLLM's benchmark, which does not depend on the length of the prompt.
-
-    Args:
-        usage: see `ChatMessage.usage`; it may have been written by others.
     """
     found: list[Any] = [usage.get(name) for name in ("completion_tokens", "seconds", "first_token_seconds")]
     tokens, seconds, first = found
@@ -214,11 +201,7 @@ def _error(given: dict[str, object]) -> dict[str, object]:
 
 
 def kept_json(message: ChatMessage) -> list[dict[str, str]]:
-    """What a reply was kept as, with which the page offers to undo it.
-
-    Returns:
-        For each data set its `kind`, a `label`, and the corrected `text`; it is empty without one.
-    """
+    """The data sets that keep a reply: `kind`, `label`, and the corrected `text`, empty without one."""
     found = []
     for kind in KINDS:
         name = f"{DEFAULT}-{kind}.jsonl"

@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from llf_core.chat.service import ChatService
 
 SAVE_SECONDS = 5.0
-"""Time after which the text of a reply that is being written is saved again."""
+"""Interval at which the text of a reply that is being written is saved."""
 SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
-"""Settings that a reply keeps."""
 
 
 class ReplyWriter:
-    """Asks models for replies, keeps what they generate, and tells the page what is new.
+    """Requests replies of models, keeps what they generate, and sends the page what is new.
 
     Args:
         lock: held while a reply changes; the caller of a method may hold it.
@@ -57,7 +56,7 @@ class ReplyWriter:
         self._sender = UpdateSender(self._send_updates)
 
     def is_busy(self, model: str) -> bool:
-        """Whether a model is writing a reply, so that it is not asked for another one."""
+        """Whether a model is writing a reply."""
         return any(one.model == model for one in self.writing.values())
 
     def add(
@@ -70,7 +69,7 @@ class ReplyWriter:
         """Add an empty reply of each model to a conversation, which the page shows before anything is generated.
 
         Returns:
-            Each reply, which is in `writing` from here on, with the messages that its model is sent, for `submit`.
+            Each reply, with the messages that its model is sent, for `submit`.
         """
         sampling = {name: settings[name] for name in SAMPLING if settings[name]}
         begun = []
@@ -88,11 +87,7 @@ class ReplyWriter:
         begun: Iterable[tuple[Writing, list[ChatMessage]]],
         settings: Mapping[str, Any],
     ) -> None:
-        """Ask the models for the replies that `add` has added; the reply to an invalid request ends with the reason.
-
-        Args:
-            begun: what `add` returned.
-        """
+        """Send the requests for replies that `add` has added; the reply to an invalid request ends with the reason."""
         tools = conversation.settings.get("tools")
         for writing, history in begun:
             on_event = partial(self._on_event, conversation, writing)
@@ -108,11 +103,7 @@ class ReplyWriter:
             writing.ticket = self._service.submit(writing.model, request, on_event)
 
     def stop(self, reply: str | None = None) -> None:
-        """Stop replies at their next token, for a reader who has seen enough; their text so far stays.
-
-        Args:
-            reply: id of the reply; None for all.
-        """
+        """Stop the reply with an id, or all, at the next token; the text so far stays."""
         with self._lock:
             tickets = [one.ticket for one in self.writing.values() if reply in {None, one.id}]
         for ticket in tickets:
@@ -120,16 +111,14 @@ class ReplyWriter:
                 ticket.cancel()
 
     def stop_model(self, model: str) -> None:
-        """Stop the replies of a model, which is removed."""
+        """Stop the replies of a model."""
         for writing in [one for one in self.writing.values() if one.model == model]:
             self.stop(writing.id)
 
     def end(self, conversation: Conversation, writing: Writing) -> None:
         """Save a reply that has ended, and keep its tokens for the page.
 
-        `on_problem` is called with the reason why it cannot be saved.
-
-        If the disk is full, the reply stays in memory and is saved with the next message.
+        If saving fails, the reply stays in memory and is saved with the next message.
         """
         if not self._save(conversation, writing):
             conversation.change_unsaved(writing.id, **writing.fields())
@@ -138,7 +127,6 @@ class ReplyWriter:
             self.tokens[writing.id] = writing.tokens
 
     def _on_event(self, conversation: Conversation, writing: Writing, event: Event) -> None:
-        """Take an event of a reply, in a thread of its engine."""
         with self._lock:
             if writing.take(event):
                 self._on_end(writing)
@@ -149,7 +137,7 @@ class ReplyWriter:
         self._sender.notify()
 
     def _save(self, conversation: Conversation, writing: Writing) -> bool:
-        """Save a reply as far as it is written; false if that failed."""
+        """Save a reply as far as it is written, and return whether that worked."""
         try:
             conversation.change(writing.id, **writing.fields())
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a chat keeps with its conversation, so that it comes back when its cell is run again."""
+"""What a chat keeps with its conversation for when its cell is run again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ if TYPE_CHECKING:
     from llf_core.chat.conversation import Conversation
 
 SEARCHED = 50
-"""Number of conversations among which the one of a cell is searched."""
+"""Number of newest conversations that are searched for the one of a cell."""
 
 
 def conversation_of(name: str | None, models: Sequence[str], home: Path | None) -> Conversation:
     """Open the conversation with an id; without one the last of these models in this notebook, or a new one.
 
-    A cell that is run again then shows what it showed before. The last one is searched among the newest `SEARCHED`. Its
-    models are those of its last question (`save_settings`), or without these settings those that have answered.
-
-    Args:
-        name: its id; None for the last one.
-        home: `LLF_HOME`; None for the environment's.
+    A conversation's models are those of its last question (`save_settings`), or without these settings those that have
+    answered.
     """
     if name is not None:
         return open_conversation(name, home)
@@ -38,14 +34,13 @@ def conversation_of(name: str | None, models: Sequence[str], home: Path | None) 
 
 
 def _has_models(conversation: Conversation, models: Sequence[str]) -> bool:
-    """Whether the conversation is one of these models; anybody may have written its settings."""
     asked = conversation.settings.get("targets")
     names = asked if isinstance(asked, list) else answering_models(conversation)
     return len(names) == len(models) and all(name in names for name in models)
 
 
 def saved_settings(conversation: Conversation) -> dict[str, Any]:
-    """The settings of a conversation, as the page shows them; those that are missing or invalid are the defaults."""
+    """The settings of a conversation for the page; missing or invalid ones are the defaults."""
     saved = conversation.settings
     fields = saved.get("fields")
     given = {**(fields if isinstance(fields, dict) else {}), "system": saved.get("system") or ""}
@@ -55,7 +50,7 @@ def saved_settings(conversation: Conversation) -> dict[str, Any]:
 def save_settings(
     conversation: Conversation, settings: Mapping[str, object], models: Sequence[str], tools: Sequence[dict[str, Any]]
 ) -> None:
-    """Keep the settings of a chat in its conversation, with which it is opened again, if they differ from those there.
+    """Keep the settings of a chat in its conversation, if they have changed.
 
     Args:
         tools: schemas of the functions of the cell; without any, the conversation keeps its own.
@@ -72,5 +67,5 @@ def save_settings(
 
 
 def _notebook() -> str:
-    """Path of the notebook, as JupyterLab tells its kernels; empty elsewhere."""
+    """Path of the notebook, as JupyterLab passes it to its kernels; empty elsewhere."""
     return os.environ.get("JPY_SESSION_NAME", "")

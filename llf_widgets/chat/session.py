@@ -1,4 +1,4 @@
-"""What a chat does for code and page alike: it has models, asks them, and adds their replies to a conversation."""
+"""What a chat does for code and page alike: it has models, sends them questions, and adds replies to a conversation."""
 
 from __future__ import annotations
 
@@ -40,24 +40,17 @@ if TYPE_CHECKING:
     Picture = str | os.PathLike[str] | bytes | Image
 
 WAIT_SECONDS = 0.05
-"""Time between two looks at replies that are waited for."""
+"""Interval of polling for replies."""
 CLOSED = "The chat is closed. Run its cell again."
 
 
 class ChatSession(SavedView):
-    """One conversation with several models: it asks them, writes their replies, and shows both in its traits.
-
-    `Chat` adds the messages of its page.
+    """One conversation with several models. `Chat` adds the messages of its page.
 
     Args:
         models: the models, which were acquired; the chat releases them when it is closed.
         settings: system prompt and sampling, as texts of fields; see `llf_widgets.chat.settings`.
         tools: functions of the cell that the models may call.
-
-    Raises:
-        TargetError: another view has closed the service.
-        ConversationError: the file of the conversation was replaced.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     _models: traitlets.List[dict[str, Any]] = traitlets.List(help="the models and their engines").tag(sync=True)
@@ -94,12 +87,12 @@ class ChatSession(SavedView):
 
     @property
     def models(self) -> list[str]:
-        """Names of the models, in the order of their columns, by which other methods name them; empty once closed."""
+        """Names of the models, in the order of their columns; empty once closed."""
         return list(self._view_models.targets)
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation that is shown, for cells that export it or read its messages."""
+        """The conversation that is shown."""
         return self._conversation
 
     def ask(self, text: str, pictures: Picture | Iterable[Picture] = ()) -> None:
@@ -107,12 +100,12 @@ class ChatSession(SavedView):
 
         Args:
             text: the question; it may be empty if there are pictures.
-            pictures: for models that see: paths, contents of files, data URLs, or images of Pillow; a single one needs
-                no list. PNG, JPEG, WebP or GIF of at most 6 MB together.
+            pictures: for vision models: paths, contents of files, data URLs, or images of Pillow; a single one needs no
+                list. PNG, JPEG, WebP or GIF of at most 6 MB together.
 
         Raises:
             ValueError: there is neither text nor a picture, replies are still being written, or the chat is closed.
-            TypeError: the question is no text.
+            TypeError: `text` is not a string.
         """
         if not isinstance(text, str):
             raise TypeError(f"The question is {str(text)[:80]}. Expected a text.")
@@ -131,7 +124,7 @@ class ChatSession(SavedView):
             self._begin({name: questions[name] for name in self.models})
 
     def wait(self) -> dict[str, ChatMessage]:
-        """Wait until all replies are written, those after calls of tools too, for cells that go on with them.
+        """Wait until all replies are written, including those after tool calls.
 
         An interrupt ends the waiting only, not the replies. Closing the view stops them and ends the wait.
 
@@ -148,7 +141,7 @@ class ChatSession(SavedView):
         return {name: reply for name, reply in found.items() if reply is not None}
 
     def stop(self, reply: str | None = None) -> None:
-        """Stop replies at their next token, as the button does; their text so far stays.
+        """Stop replies at their next token; their text so far stays.
 
         A function of the cell that a model has called runs on, and the model replies to its result.
 
@@ -158,17 +151,14 @@ class ChatSession(SavedView):
         self._writer.stop(reply)
 
     def new_chat(self) -> None:
-        """Begin a new conversation, which models answer without the old one, unless replies are being written.
-
-        The old one stays in its file.
-        """
+        """Begin a new conversation, unless replies are being written. The old one stays in its file."""
         with self._lock:
             if not self._writing:
                 self._conversation = new_conversation(self._view_models.home)
                 self._show_turns()
 
     def add(self, target: str | Path | Run | RunFolder) -> str:
-        """Add a model to compare with the others; it answers from the next question on.
+        """Add a model, which answers from the next question on, and return its name.
 
         Raises:
             ValueError: there are four models already, or the chat is closed.
@@ -184,13 +174,13 @@ class ChatSession(SavedView):
         return name
 
     def remove(self, name: str) -> None:
-        """Remove a model from the view, to make room for another one; its replies stay in the file.
+        """Remove a model from the view; its replies stay in the file.
 
         Replies that it is writing are stopped. If no other chat uses the model, its memory is freed; the call waits up
         to 10 seconds for the end of its process.
 
         Args:
-            name: its name; one that is unknown, or the only one, is left as it is.
+            name: one that is unknown, or the only one, is left as it is.
         """
         with self._lock:
             if name not in self._view_models.targets or len(self._view_models.targets) == 1:
@@ -206,7 +196,7 @@ class ChatSession(SavedView):
             self._view_models.shared.release(name)
 
     def use_newest(self, name: str) -> None:
-        """Answer with the newest weights of a run from the next question on, to see what it has learned meanwhile.
+        """Answer with the newest weights of a run from the next question on.
 
         Raises:
             ValueError: there is no such model, or it is writing a reply.
@@ -221,7 +211,7 @@ class ChatSession(SavedView):
             self._note = said
 
     def close(self) -> None:
-        """Stop all replies and close the view; models that no other chat uses give their memory back.
+        """Stop all replies and close the view; models that no other chat uses are unloaded.
 
         The call waits up to 10 seconds for the end of each of their processes.
         """
@@ -275,7 +265,6 @@ class ChatSession(SavedView):
         self._note = sentence
 
     def _begin(self, questions: dict[str, ChatMessage], left_out: int = 0) -> None:
-        """Ask models for replies."""
         begun = self._writer.add(self._conversation, questions, self._settings, left_out)
         self._show_turns()
         self._note = ""
@@ -314,7 +303,6 @@ class ChatSession(SavedView):
         threading.Thread(target=self._call_tools, args=(reply, calls), daemon=True, name="llf-chat-tools").start()
 
     def _call_tools(self, reply: str, calls: Sequence[Mapping[str, Any]]) -> None:
-        """Call functions of the cell as a model asked, and ask it again with their results."""
         try:
             self._answer_calls(reply, self._tools.results(calls))
         except (UserError, ValueError, OSError) as error:
@@ -325,7 +313,7 @@ class ChatSession(SavedView):
             self._update_outputs()
 
     def _answer_calls(self, reply: str, results: dict[str, str]) -> None:
-        """Ask a model again with the results of its calls; not of those that a new conversation has left behind."""
+        """Ask a model again with the results of its calls, unless a new conversation was begun meanwhile."""
         with self._lock:
             if reply not in self._conversation.messages:
                 return

@@ -23,9 +23,9 @@ DEFAULTS: dict[str, Any] = {
 THINKING: Mapping[str, dict[str, bool]] = MappingProxyType(
     {"": {}, "on": {"enable_thinking": True}, "off": {"enable_thinking": False}}
 )
-"""Variables of the chat template by the setting `thinking`; the empty text leaves it to the template."""
+"""Variables of the chat template for each value of the setting `thinking`; an empty text leaves it to the template."""
 TOP_LOGPROBS = 5
-"""Number of likely tokens that are shown for a place."""
+"""Number of likely alternatives that are shown for a token."""
 _NAMES = {"temperature": "Temperature", "top_p": "Top p", "max_tokens": "At most", "seed": "Seed"}
 _EXPECTED = {
     "temperature": "a number from 0 to 100",
@@ -37,11 +37,10 @@ _INTEGERS = frozenset({"max_tokens", "seed"})
 
 
 def changed(settings: Mapping[str, object], changes: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Apply changes of the page to settings; an invalid number becomes a sentence beside its field and changes nothing.
+    """Apply changes of the page to settings.
 
-    Args:
-        changes: new values by name; unknown names are ignored, and an unknown value of `thinking` leaves it to the
-            template.
+    Returns:
+        The new settings, and a sentence for each field whose value is invalid and was left as it was.
     """
     applied, problems = dict(settings), {}
     for name in changes.keys() & DEFAULTS.keys():
@@ -60,7 +59,7 @@ def changed(settings: Mapping[str, object], changes: Mapping[str, object]) -> tu
 
 
 def sampling_of(settings: Mapping[str, Any]) -> ChatSampling:
-    """The sampling parameters of valid settings, which are texts as the page has them."""
+    """The sampling parameters of valid settings."""
     return ChatSampling(
         temperature=float(settings["temperature"]),
         top_p=float(settings["top_p"]),
@@ -69,11 +68,7 @@ def sampling_of(settings: Mapping[str, Any]) -> ChatSampling:
 
 
 def request_of(settings: Mapping[str, Any], messages: tuple[dict[str, Any], ...], **values: Any) -> ChatRequest:
-    """The request for a reply with the settings of the page.
-
-    Args:
-        values: further fields of `ChatRequest`.
-    """
+    """The request for a reply with the settings of the page; `values` are further fields of `ChatRequest`."""
     return ChatRequest(
         messages=messages,
         sampling=sampling_of(settings),

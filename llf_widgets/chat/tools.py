@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MAX_ROUNDS = 10
 """Number of rounds of calls after a question, after which the user is asked whether the model may go on."""
 MAX_RESULT = 1 << 20
-"""Maximum characters of a result: in JSON at most six bytes each, so that it fits into a message."""
+"""Maximum characters of a result, so that it fits into a message as JSON, with up to six bytes for each."""
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 
@@ -24,8 +24,8 @@ class CellTools:
         schemas: each in OpenAI's form, see `tool_schema`.
 
     Raises:
-        ValueError: one has a parameter that cannot be passed by name, or Python knows no signature of it.
-        TypeError: one cannot be called or has no name, as a `functools.partial`; or they are no list.
+        ValueError: one has a parameter that cannot be passed by name, or Python has no signature of it.
+        TypeError: `tools` is not a list, or one cannot be called or has no name, as a `functools.partial`.
     """
 
     def __init__(self, functions: Iterable[Callable[..., Any]]) -> None:
@@ -35,22 +35,11 @@ class CellTools:
         self.schemas = [tool_schema(one) for one in self.functions.values()]
 
     def can_answer(self, calls: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether there are calls, and the cell has all functions that they name; otherwise the user types the results.
-
-        Args:
-            calls: the calls of a reply, in OpenAI's form.
-        """
+        """Whether there are calls, and the cell has all their functions; otherwise the user types the results."""
         return bool(calls) and self.functions.keys() >= {call["function"]["name"] for call in calls}
 
     def results(self, calls: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-        """Make the calls of a reply, in their order.
-
-        Args:
-            calls: the calls, in OpenAI's form.
-
-        Returns:
-            What the model is told of each, by the id of the call; see `call_tool`.
-        """
+        """Make the calls of a reply in order; the results by id of the call, see `call_tool`."""
         made = {}
         for call in calls:
             function = call["function"]
@@ -61,10 +50,8 @@ class CellTools:
 def tool_schema(function: Callable[..., object]) -> dict[str, Any]:
     """A function in OpenAI's form: its name, its docstring, and its parameters with the types of their annotations.
 
-    The model reads it to decide whether and how to call the function.
-
     Raises:
-        ValueError: it has a parameter that cannot be passed by name, or Python knows no signature of it.
+        ValueError: it has a parameter that cannot be passed by name, or Python has no signature of it.
     """
     called = _name(function)
     try:
@@ -96,7 +83,7 @@ def _name(function: Callable[..., object]) -> str:
 
 
 def call_tool(functions: Mapping[str, Callable[..., object]], name: str, arguments: str) -> str:
-    """Call a function as a model asks, and return what the model is told, also of errors, which it may correct.
+    """Call a function as a model asks; an error is a result too, which the model may correct.
 
     Returns:
         The result, as JSON unless it is text, at most `MAX_RESULT` characters; for an error its type and message.

@@ -1,4 +1,4 @@
-"""What the buttons beside a question and a reply change in a conversation: other words, versions, fewer old turns."""
+"""Changes of the buttons beside questions and replies: edits, versions, fewer old turns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def edit_question(
     conversation: Conversation, turn: Turn, text: str, kept: Sequence[object] | None
 ) -> dict[str, ChatMessage]:
-    """Add a question in other words as a new version of it, which becomes part of each model's path.
+    """Add an edited question as a new version, which becomes part of each model's path.
 
     Args:
         kept: keys of the pictures that it keeps; None for all.
@@ -49,26 +49,18 @@ def edit_question(
 
 
 def choose_question(conversation: Conversation, turn: Turn, step: int) -> None:
-    """Go to another version of a question, with the replies to it; the first and the last one have no further ones.
-
-    Args:
-        step: 1 for the next version, -1 for the one before.
-    """
+    """Go `step` versions of a question on or back, as far as there are any, with the replies to it."""
     for model, question in turn.questions.items():
         conversation.choose(sibling(conversation, question, step), model)
 
 
 def choose_reply(conversation: Conversation, turn: Turn, model: str, step: int) -> None:
-    """Go to another version of a reply, with what follows it; the first and the last one have no further ones.
-
-    Args:
-        step: 1 for the next version, -1 for the one before.
-    """
+    """Go `step` versions of a reply on or back, as far as there are any, with what follows it."""
     conversation.choose(sibling(conversation, turn.replies[model][0], step), model)
 
 
 def shortened(conversation: Conversation, turn: Turn, model: str) -> int:
-    """Number of the oldest turns to leave out, so that a prompt that was too long becomes shorter: half of the rest."""
+    """Number of the oldest turns to leave out of a prompt that was too long: half of the rest."""
     path = conversation.path_to(turn.questions[model].id)
     earlier = sum(one.role == "user" for one in sent_messages(path, 0)) - 1
     replies = turn.replies[model]

@@ -23,7 +23,7 @@ class Turn:
     """A question to one or several models.
 
     Attributes:
-        id: what the questions of all models have in common: their `turn`, or the id of the only one.
+        id: the `turn` of all its questions, or the id of the only one.
         questions: the question to each model, by the model's name; at least one in what `turns_of` returns.
         replies: what follows it until the next question, by the model's name: replies, calls and their results.
     """
@@ -34,24 +34,16 @@ class Turn:
 
     @property
     def first(self) -> ChatMessage:
-        """The question to the first model that has one, which stands for the turn: its text is that of all."""
+        """The question to the first model that has one, whose text is that of all."""
         return next(iter(self.questions.values()))
 
     def reply(self, model: str) -> ChatMessage | None:
-        """The last reply of a model, after all its calls of tools, which is the one shown; None if it has not answered.
-
-        Args:
-            model: its name.
-        """
+        """The last reply of a model, after all its tool calls; None if it has not answered."""
         replies = [one for one in self.replies.get(model, ()) if one.role == "assistant"]
         return replies[-1] if replies else None
 
     def calls(self, model: str) -> list[dict[str, Any]]:
-        """The calls of tools of a model with their results, for the page.
-
-        Returns:
-            `id`, `name`, `arguments` (JSON text), and `result`, which is None until there is one.
-        """
+        """The tool calls of a model; `arguments` is JSON text, `result` None until there is one."""
         messages = self.replies.get(model, [])
         results = {one.tool_call_id: one.text() for one in messages if one.role == "tool"}
         return [
@@ -67,7 +59,7 @@ class Turn:
 
 
 def turns_of(conversation: Conversation, models: Sequence[str]) -> list[Turn]:
-    """The questions on the chosen paths of models, in the order in which they were asked: one row of the page each."""
+    """The questions on the chosen paths of models, in the order in which they were asked."""
     turns: dict[str, Turn] = {}
     for model in models:
         turn: Turn | None = None
@@ -88,15 +80,11 @@ def turn_json(
     tokens: Mapping[str, list[Any]],
     paused: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """A question with its replies for the page, which shows what this says and keeps no copy of the conversation.
+    """A question with its replies for the page.
 
     Args:
         tokens: tokens with their probabilities of replies, by id.
         paused: number of rounds of calls before replies whose calls wait until the user lets them go on, by id.
-
-    Returns:
-        `id`, `text`, `pictures` (their keys), `version` (place and number of versions), and `replies`, see
-        `llf_widgets.chat.replies.reply_json`.
     """
     question = turn.first
     return {
@@ -126,11 +114,7 @@ def call_rounds(path: Sequence[ChatMessage]) -> int:
 
 
 def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
-    """Id of the version that is a step away from a message, within those that there are, for the page's arrows.
-
-    Args:
-        step: number of versions to go on; negative for earlier ones.
-    """
+    """Id of the version `step` places after a message, limited to those that there are."""
     versions = conversation.siblings(message.id)
     return versions[min(max(versions.index(message.id) + step, 0), len(versions) - 1)]
 
@@ -138,8 +122,8 @@ def sibling(conversation: Conversation, message: ChatMessage, step: int) -> str:
 def sent_messages(path: Sequence[ChatMessage], left_out: int = 0) -> list[ChatMessage]:
     """The messages of a path that a model is sent: without turns that have no answer, and without the oldest others.
 
-    Chat templates expect an answer after each question, and a long prompt fits once old turns are left out. A turn has
-    an answer if one of its replies has content or calls a tool; thoughts alone, of a reply that was cut off, are none.
+    Chat templates expect an answer after each question. A turn has an answer if one of its replies has content or calls
+    a tool; reasoning alone, of a reply that was cut off, is none.
     """
     turns: list[list[ChatMessage]] = []
     for message in path:

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERVAL = 0.05
-"""Seconds between two messages to the page: events of a reply come with each token."""
+"""Seconds between two messages to the page."""
 
 
 class UpdateSender:
-    """Calls `send` soon after `notify`, at most once in `INTERVAL`, in a thread that ends when there is no news.
+    """Calls `send` soon after `notify`, at most once in `INTERVAL`, in a thread that ends when nothing is new.
 
     Args:
-        send: sends what is new; must not fail.
+        send: must not fail.
     """
 
     def __init__(self, send: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ class UpdateSender:
         self._pending = self._running = False
 
     def notify(self) -> None:
-        """Say that there is news, as often as it comes; the page gets it at most 20 times a second. For any thread."""
+        """Report that something is new; may be called often, and by any thread."""
         with self._lock:
             self._pending = True
             if self._running:

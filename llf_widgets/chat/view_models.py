@@ -1,4 +1,4 @@
-"""The models of one chat: which they are, what their engines do, and what they can."""
+"""The models of one chat and their engines."""
 
 from __future__ import annotations
 
@@ -17,18 +17,13 @@ if TYPE_CHECKING:
     from llf_widgets.chat.models import SharedModels
 
 MAX_MODELS = 4
-"""Maximum number of models in a chat."""
 
 
 class ViewModels:
     """The models of a chat in the order of their columns. Its lock is held by whoever changes them.
 
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-
     Attributes:
-        given: what each was named by, for the call that opens the chat again; by name, also of a closed view.
-        home: `LLF_HOME`; None for the environment's.
+        given: the argument of the call for each model, by name; also of a closed view.
     """
 
     def __init__(self, shared: SharedModels, home: Path | None) -> None:
@@ -48,7 +43,7 @@ class ViewModels:
         return found.name
 
     def release(self) -> None:
-        """Remove all models; those that no other chat uses give their memory back."""
+        """Remove all models; those that no other chat uses are unloaded."""
         names, self.targets = list(self.targets), {}
         for name in names:
             self.shared.release(name)
@@ -67,11 +62,7 @@ class ViewModels:
         return target
 
     def renew(self, name: str) -> str:
-        """Put the newest weights of a run in the place of older ones, to see what it has learned meanwhile.
-
-        Returns:
-            A sentence that says what the model answers with.
-        """
+        """Use the newest weights of a run, and return a sentence that says which these are."""
         target = self.run_target(name)
         new = self.shared.renew(target, self.home)
         self.targets[name] = new
@@ -80,7 +71,7 @@ class ViewModels:
     def shown(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The models for the page, see `model_json`, and the code of theirs that would run and was not allowed.
 
-        Another chat may have changed to newer weights of a run; they are taken over.
+        Newer weights that another chat has loaded are taken over.
         """
         known = self.shared.service.targets
         self.targets = {name: known.get(name, target) for name, target in self.targets.items()}
@@ -89,7 +80,7 @@ class ViewModels:
         return [model_json(target, states[name], self.home) for name, target in self.targets.items()], [*code.values()]
 
     def start(self) -> None:
-        """Begin to load all models, so that the first replies come sooner."""
+        """Begin to load all models."""
         for name in self.targets:
             self.shared.service.start(name)
 
@@ -99,7 +90,7 @@ class ViewModels:
             self.shared.service.stop(name)
 
     def check_sight(self, pictures: Sequence[dict[str, Any]]) -> None:
-        """Refuse pictures for a model that is known to read none: it would refuse each later question too.
+        """Refuse pictures for a model that is known to read none, since it would refuse each later question too.
 
         Raises:
             PictureError: there are pictures, and a loaded model reads none.

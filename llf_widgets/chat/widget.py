@@ -58,17 +58,10 @@ class Chat(ChatSession):
 
     Raises:
         ValueError: there is no target, there are too many, or a tool has a parameter that cannot be passed by name.
-        TargetError: nothing has a target's name, the run has no such checkpoint or no weights yet, or the model
-            generates no text.
+        TypeError: a target is of another type, a tool cannot be called or has no name, or the tools are not a list.
+        TargetError: a target was not found, has no such checkpoint or no weights yet, or generates no text.
         ConfigError: the config of a run is no longer valid, or a config file is not.
         ConversationError: there is no such conversation.
-        UnreadableError: a file is not a regular file, or the system denies access.
-        TypeError: a target is of another type; a tool cannot be called or has no name, as a `functools.partial`, or the
-            tools are no list.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        PluginError: two installed packages declare the same name or key.
-        BrokenRunError: the status of a run cannot be read.
-        OSError: a file cannot be read.
 
     Example:
         >>> llf.Chat("HuggingFaceTB/SmolLM2-135M-Instruct", run)   # the base beside what was trained
@@ -105,7 +98,6 @@ class Chat(ChatSession):
         self.on_msg(self._receive)
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget; for hosts without widgets and saved notebooks the conversation as text."""
         data, metadata = self.widget_mimebundle(**options)
         call = f"llf.Chat({', '.join(map(repr, self._view_models.given.values()))})"
         texts = {"text/plain": summary_text(call, self._turns), "text/html": summary_html(call, self._turns)}
@@ -170,7 +162,6 @@ class Chat(ChatSession):
         self._added.discard(keys)
 
     def _add_picture(self, given: dict[str, Any]) -> None:
-        """Check a picture that was added in a page."""
         key, problem = str(given["key"]), ""
         try:
             self._added.add(key, str(given["name"])[:200], given["picture"], [str(one) for one in given["beside"]])
@@ -179,7 +170,6 @@ class Chat(ChatSession):
         self.send({"type": "picture_checked", "key": key, "problem": problem})
 
     def _show_picture(self, given: dict[str, object]) -> None:
-        """Send the page a picture of the conversation."""
         key = str(given["key"])
         self.send({"type": "picture", "key": key, "url": shown_url(self._conversation, key)})
 
@@ -192,11 +182,6 @@ class Chat(ChatSession):
                 self._begin({model: found.questions[model]}, left_out)
 
     def _edit(self, turn: str, text: str, kept: list[object] | None = None) -> None:
-        """Ask a question in other words, as a new version of it.
-
-        Args:
-            kept: keys of the pictures that it keeps; None for all.
-        """
         with self._lock:
             found = self._turn(turn)
             if found is None or self._writing:
@@ -223,7 +208,6 @@ class Chat(ChatSession):
                 self._show_turns()
 
     def _fix(self, turn: str, model: str, fix: str) -> None:
-        """Do what a button beside an error says."""
         if fix == "edit":
             self.send({"type": "edit", "turn": turn})
         elif fix == "again":
@@ -240,7 +224,6 @@ class Chat(ChatSession):
                     self._again(turn, model, left_out=shortened(self._conversation, found, model))
 
     def _keep(self, given: dict[str, object]) -> None:
-        """Keep a reply as training data."""
         with self._lock:
             turn, model = self._turn(str(given["turn"])), str(given["model"])
             if turn is not None:
@@ -250,7 +233,6 @@ class Chat(ChatSession):
                 self._show_kept()
 
     def _undo(self, given: dict[str, object]) -> None:
-        """Remove a reply from a data set."""
         with self._lock:
             turn, kind = self._turn(str(given["turn"])), given["kind"]
             if turn is not None and kind in KINDS:
@@ -265,7 +247,6 @@ class Chat(ChatSession):
             self._errors = {**kept, **problems}
 
     def _use_next_checkpoint(self, name: str) -> None:
-        """Request a checkpoint of a live run, and answer with it once it is there."""
         target = self._view_models.run_target(name)
         steps = Checkpoints(open_run(target.run_id, self._view_models.home)).list()
         folder = request_checkpoint(target, self._view_models.home)
@@ -289,13 +270,11 @@ class Chat(ChatSession):
         threading.Thread(target=follow, daemon=True, name="llf-chat-checkpoint").start()
 
     def _allow(self) -> None:
-        """Allow the displayed code, and start the engines."""
         if error := allow_code(self._code):
             self._note = error
             return
         self._view_models.start()
 
     def _free_memory(self) -> None:
-        """End the engines; the next question starts them again."""
         self.stop()
         self._view_models.stop()

@@ -43,11 +43,7 @@ PACKAGES = ("torch", "transformers", "peft", "llf")
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of the table.
-
-    Attributes:
-        code: whether the label is a config key.
-    """
+    """One row of the table; `code` says whether the label is a config key."""
 
     label: str
     cells: tuple[str, ...]
@@ -61,11 +57,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableSection:
-    """Rows under a heading, with a note; without rows the note says that nothing differs.
-
-    Attributes:
-        note: what stands beside it; may be empty.
-    """
+    """Rows under a heading, with a note; without rows the note says that nothing differs."""
 
     title: str
     note: str
@@ -77,7 +69,7 @@ class TableSection:
 
 
 def comparison_sections(groups: Sequence[RunGroup]) -> list[TableSection]:
-    """All sections of the table, results first, since they are the question that a comparison answers.
+    """All sections of the table, results first.
 
     A cell of several runs has the mean of their results, and below it the lowest and the highest if they read
     differently; of their settings it lists each value.
@@ -114,7 +106,7 @@ def _result(groups: Sequence[RunGroup]) -> TableSection:
 
 
 def _evaluated(trackers: Sequence[RunTracker], listed: set[str]) -> list[KeyMetric]:
-    """The further metrics of evaluations of which any run declares which values are better, over all data sets."""
+    """Further metrics of evaluations of which any run declares a direction, over all data sets."""
     declared = dict.fromkeys(name for tracker in trackers for name in declared_directions(tracker.resolved))
     logged = {name for tracker in trackers for name in tracker.series}
     found = [name for name in declared if name not in listed | {"loss"} and EVAL_PREFIX + name in logged]
@@ -126,7 +118,6 @@ def _is_of_a_set(name: str) -> bool:
 
 
 def _evaluations(groups: Sequence[RunGroup]) -> list[TableSection]:
-    """What evaluations have measured of the runs; nothing if there are none."""
     found = evaluated_metrics(tracker.folder for group in groups for tracker in group.trackers)
     lines = tuple(
         _row(
@@ -150,8 +141,6 @@ def _best_value(metric: RankedMetric) -> Read:
 
 
 def _best_step(metric: RankedMetric) -> Callable[[RunTracker], str]:
-    """Where a run had its best value, which follows the value of a single run."""
-
     def read(tracker: RunTracker) -> str:
         found = metric.best(tracker)
         return "" if found is None else f" at {found[0]:,}"
@@ -204,7 +193,6 @@ def _config(groups: Sequence[RunGroup]) -> TableSection:
 
 
 def _every(texts: Iterable[str]) -> str:
-    """The texts of a group's runs, each once: `1, 2, 3`."""
     return ", ".join(dict.fromkeys(texts))
 
 
@@ -253,7 +241,7 @@ def _environment_facts(tracker: RunTracker) -> dict[str, str]:
 
 
 def _part(facts: dict[str, object], name: str) -> dict[str, object]:
-    """An object in a file of a run; empty if it is none, since the run may come from elsewhere."""
+    """An object in a file of a run, which may come from elsewhere; empty if it is of another type."""
     found = facts.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Results of evaluations of runs, side by side, and what judges said of them."""
+"""Results of evaluations of runs, side by side, with win rates of judges."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ OF_LOSSES = frozenset(one.name for one in (LOSS, PERPLEXITY, BITS_PER_BYTE, TOKE
 
 @dataclass(frozen=True)
 class EvaluatedMetric:
-    """A metric on the same examples, of several runs.
-
-    Attributes:
-        direction: `more` or `less` is better, as the metric declares.
-    """
+    """A metric on the same examples, of several runs; `direction` says whether `more` or `less` is better."""
 
     label: str
     unit: str
@@ -37,12 +33,10 @@ class EvaluatedMetric:
 
 
 def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
-    """Collect what `llf.Evaluate` and `llf eval` have measured of the weights of runs, the newest value of each.
+    """Collect the newest value of each metric that `llf.Evaluate` and `llf eval` have measured of the weights of runs.
 
-    The table of a comparison shows them below the metrics of training. Values stand in one row if they are of the same
-    examples, and of generated answers of the same length. Results of base models, which lie beside those of their runs,
-    are left out. The win rates of a judge are among them, in a row for each judge and model that the runs were compared
-    with.
+    Values stand in one row if they are of the same examples, and of generated answers of the same length. Win rates
+    have a row for each judge and model that the runs were compared with. Results of base models are left out.
     """
     found: dict[tuple[object, ...], dict[str, tuple[MetricValue, str, float]]] = {}
     for folder in folders:
@@ -61,7 +55,6 @@ def evaluated_metrics(folders: Iterable[RunFolder]) -> list[EvaluatedMetric]:
 
 
 def _win_rates(result: EvaluationResult) -> list[MetricValue]:
-    """What judges said of a result, as metrics; nothing where the verdicts cannot be read."""
     try:
         found = stored_win_rates(result)
     except OSError:  # also what is not a regular file
@@ -97,11 +90,10 @@ def _row_of(entries: list[tuple[MetricValue, str, float]], values: Mapping[str, 
 
 
 def _data_name(result: EvaluationResult) -> str:
-    """The task or the data, for people."""
     return str(result.settings.get("task") or ", ".join(PurePath(name).name for name in result.data.names))
 
 
 def _length(result: EvaluationResult, value: MetricValue) -> str:
-    """The longest answer that was scored, which tells rows of the same metric apart; empty for losses and tasks."""
+    """The longest answer that was scored, which distinguishes rows of the same metric; empty for losses and tasks."""
     most = None if value.name in OF_LOSSES else result.settings.get("max_new_tokens")
     return f" ({with_unit(most, 'token')})" if isinstance(most, int) else ""

@@ -49,11 +49,7 @@ def labels(trackers: Sequence[RunTracker]) -> list[str]:
 
 
 def middle(text: str, max_length: int) -> str:
-    """Shorten a text in the middle, since names often differ at their ends.
-
-    Args:
-        max_length: maximum length in characters, at least 1.
-    """
+    """Shorten a text in the middle to `max_length` characters (at least 1), since names often differ at their ends."""
     if len(text) <= max_length:
         return text
     head = (max_length - 1) // 2
@@ -66,11 +62,7 @@ def value_at(config: Mapping[str, object], key: str) -> str:
 
 
 def value_of(value: object) -> str:
-    """Format a config value for display, as a user would type it in YAML; a list as its values between commas.
-
-    Args:
-        value: a plain value; a dict is shown as Python writes it.
-    """
+    """Format a config value for display, as a user would type it in YAML; a list as its values between commas."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -81,10 +73,10 @@ def value_of(value: object) -> str:
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys whose values differ between configs: what a comparison of runs is about.
+    """Keys whose values differ between configs, without output locations.
 
-    Keys of output locations are left out. A missing key differs from the value None, since its default may be another;
-    where no config of the same stage and method has it, they lack it, and it is no difference.
+    A missing key differs from the value None, since its default may be another, unless no config of the same stage and
+    method has the key.
     """
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in HIDDEN_KEYS))
     return [key for key in keys if len(_values(configs, key)) > 1]
@@ -105,7 +97,6 @@ def _method(config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _without_common_words(names: Sequence[str]) -> list[str]:
-    """Names without their common first words."""
     parts = [name.split(" ") for name in names]
     pairs = enumerate(zip(*parts, strict=False))
     shared = next((place for place, several in pairs if len(set(several)) > 1), 0)

@@ -1,8 +1,6 @@
 """One chart of several runs as a Plotly figure, by step, tokens or time: evaluations above, training below.
 
 A group of runs is the mean of its runs with a band from the lowest to the highest of them.
-
-The charts to choose from are the rows of `llf_core.runs.charts.CHARTS` that the runs have logged.
 """
 
 from __future__ import annotations
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 
 X_AXES = {"step": "step", "tokens": "tokens", "time": "minutes"}
 X_HOVER = {"step": "step %{x:,d}", "tokens": "%{x:,d} tokens", "time": "%{x:.1f} minutes"}
-"""Hover format of the x value."""
 # A dash of its own for each tone: colour is never alone.
 SERIES = tuple(zip(LINE_COLORS, (SOLID, DASHED, "2px,2px", "8px,3px,2px,3px"), strict=True))
 UPPER, LOWER, WHOLE = (0.58, 1.0), (0.0, 0.42), (0.0, 1.0)
@@ -69,8 +66,7 @@ def run_style(number: int) -> tuple[str, str]:
 def x_values(tracker: RunTracker, steps: np.ndarray, x_axis: str) -> np.ndarray:
     """Convert steps to x values: steps, tokens processed, or minutes of training.
 
-    Runs with other batch sizes can be compared only by tokens or time. Pauses, such as between attempts, do not count:
-    a gap is limited to `PAUSE` times the median gap.
+    Pauses, such as between attempts, do not count: a gap is limited to `PAUSE` times the median gap.
 
     Args:
         steps: `[n]`, int64, ascending.
@@ -103,7 +99,7 @@ class CurveChoice:
     chart: Chart
 
     def titles(self) -> tuple[str, str]:
-        """Titles of the validation panel and of the training panel, which say what the values were computed on."""
+        """Titles of the validation panel and of the training panel."""
         if self.name == "loss":
             return "Evaluation loss", "Training loss"
         title = self.chart.title if len(self.chart.lines) == 1 else f"{self.chart.title}: {self.label}"
@@ -111,11 +107,7 @@ class CurveChoice:
 
 
 def available_curves(trackers: Sequence[RunTracker]) -> list[CurveChoice]:
-    """The curves that a user can choose, by chart: what any of the runs logged, so that no choice is empty.
-
-    Args:
-        trackers: all runs, already read; at least one.
-    """
+    """The curves that any of the runs (already read, at least one) has logged, by chart."""
     names = [primary_metric(trackers[0].series), *(name for tracker in trackers for name in tracker.series)]
     return [CurveChoice(name, label, one.chart) for one in logged_charts(names) for name, label in one.lines.items()]
 
@@ -144,7 +136,7 @@ class PlottedLine:
 
     @property
     def extent(self) -> list[np.ndarray]:
-        """Everything that is drawn of it, `[n]` each, which the y axis has to reach."""
+        """Everything that is drawn of it, `[n]` each."""
         return [one for one in (self.y, self.low, self.high) if one is not None]
 
 
@@ -156,17 +148,14 @@ def figure_json(
     log_scale: bool = False,
     show_raw: bool = False,
 ) -> dict[str, Any]:
-    """Build an evaluation panel and a training panel as Plotly JSON with numpy arrays, which view and image draw.
+    """Build an evaluation panel and a training panel as Plotly JSON with numpy arrays.
 
     Args:
         groups: the runs, already read and smoothed over the same window.
         curve: the metric; without validation values in any run there is only one panel.
-        x_axis: the x axis, one of `X_AXES`.
+        x_axis: one of `X_AXES`.
         log_scale: logarithmic y axis, if the metric supports it.
         show_raw: show every logged value next to the smoothed line.
-
-    Returns:
-        `data` (the traces), `layout` and `config`.
     """
     trackers = [tracker for group in groups for tracker in group.trackers]
     choice = next(
@@ -206,7 +195,6 @@ class _Panel:
 
     @property
     def pixels(self) -> float:
-        """Its height."""
         return (self.domain[1] - self.domain[0]) * (HEIGHT - TOP - BOTTOM)
 
 
@@ -239,7 +227,6 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _bands(panel: _Panel, *, log_scale: bool) -> list[dict[str, Any]]:
-    """The areas between the lowest and the highest run of each group, below all lines."""
     found = []
     for one in panel.lines:
         if one.low is None or one.high is None:
@@ -259,8 +246,6 @@ def outline(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outline of the area between two lines, which Plotly fills as one trace.
 
-    It is a polygon for each stretch without a gap, separated by NaN.
-
     Args:
         x: `[n]`, ascending.
         low: `[n]` lower line; NaN is a gap.
@@ -268,7 +253,8 @@ def outline(
         positive: treat values that are not above 0 as gaps, for a logarithmic axis.
 
     Returns:
-        x and y values `[m]`, float64; `[0]` if nothing is known at both lines.
+        x and y values `[m]`, float64: a polygon for each stretch without a gap, separated by NaN; `[0]` if nothing is
+        known at both lines.
     """
     known = np.isfinite(x) & np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not positive))
     places = np.flatnonzero(known)
@@ -298,7 +284,7 @@ def _traces(panel: _Panel, choice: CurveChoice, x_axis: str, *, show_raw: bool) 
 
 
 def _hover(one: PlottedLine, panel: _Panel, form: Form, x_axis: str) -> dict[str, Any]:
-    """The text at a point: the value, what was logged before smoothing, and from where to where the runs reach."""
+    """The hover text: the value, what was logged before smoothing, and the range of the runs."""
     text = f"{escape(one.label)}<br>{X_HOVER[x_axis]}: %{{customdata[0]}}"
     columns = [[formatting.value(float(value), form) for value in one.y]]
     if panel.window and one.logged is not None:
@@ -339,7 +325,6 @@ def _scale(choice: CurveChoice) -> dict[str, Any]:
 
 
 def _log_scale(panel: _Panel, choice: CurveChoice) -> dict[str, Any]:
-    """A logarithmic axis with readable ticks."""
     ticks, form = log_ticks(*_reach(panel, choice, log_scale=True)), choice.chart.form
     texts = [_tick(value) if form == "number" else formatting.value(value, form) for value in ticks]
     return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": texts}
@@ -352,12 +337,10 @@ def _tick(value: float) -> str:
 
 
 def _positive(panel: _Panel) -> bool:
-    """Whether a logarithmic axis has positive values to show."""
     return any((one.y > 0).any() for one in panel.lines)
 
 
 def _reach(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> tuple[float, float]:
-    """Approximate range of a panel's y axis."""
     if not log_scale and choice.chart.maximum is not None:
         return 0.0, MARGIN * choice.chart.maximum
     return value_range([part for one in panel.lines for part in one.extent], positive=log_scale)
@@ -369,7 +352,6 @@ def _title(panel: _Panel) -> dict[str, Any]:
 
 
 def _end_labels(panel: _Panel, choice: CurveChoice, *, log_scale: bool) -> list[dict[str, Any]]:
-    """Labels with name and last value at the end of each line, moved apart if they overlap."""
     log_scale = log_scale and _positive(panel)
     scale = math.log10 if log_scale else float
     ends = [

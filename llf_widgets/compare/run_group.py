@@ -19,23 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that are shown as one column and one line. A single run is a group of one.
-
-    Attributes:
-        trackers: its runs, already read; at least one.
-    """
+    """Runs that are shown as one column and one line: at least one, already read."""
 
     label: str
     trackers: tuple[RunTracker, ...]
 
     @property
     def id(self) -> str:
-        """Id of its first run, by which the view names the group."""
+        """Id of its first run."""
         return self.trackers[0].snapshot.id
 
     @property
     def state(self) -> str:
-        """The state of its runs; the first one that has not ended if they differ, since it decides what may come."""
+        """The state of its runs; if they differ, of the first one that has not ended."""
         states = [tracker.snapshot.state for tracker in self.trackers]
         live = (tracker.snapshot.state for tracker in self.trackers if tracker.snapshot.live)
         return states[0] if len(set(states)) == 1 else next(live, states[0])
@@ -47,18 +43,14 @@ class RunGroup:
 
     @property
     def status_text(self) -> str:
-        """The state in words, since runs of a group may differ in it: `2 finished, 1 running`."""
+        """The states in words: `2 finished, 1 running`."""
         states = [tracker.snapshot.state for tracker in self.trackers]
         found = list(dict.fromkeys(states))
         return states[0] if len(found) == 1 else ", ".join(f"{states.count(one)} {one}" for one in found)
 
 
 def named_groups(members: Sequence[tuple[str, Sequence[RunTracker]]]) -> list[RunGroup]:
-    """Make groups, and label those without a label by what distinguishes their first runs, for legend and table.
-
-    Args:
-        members: label, or an empty text, and runs of each group, at least one.
-    """
+    """Make groups of labels and runs; empty labels become what distinguishes their first runs."""
     unnamed = iter(labels([trackers[0] for label, trackers in members if not label]))
     return [RunGroup(label or next(unnamed), tuple(trackers)) for label, trackers in members]
 
@@ -67,8 +59,6 @@ def common_steps(
     trackers: Sequence[RunTracker], name: str, *, smoothed: bool = False
 ) -> tuple[tuple[RunTracker, ...], np.ndarray, np.ndarray]:
     """The values of a metric at the steps that all runs have, so that every mean is of the same runs.
-
-    Runs that have logged nothing of the metric (queued ones, say) do not count.
 
     Returns:
         The runs that have the metric; steps `[n]`, int64; values `[runs, n]`, float64. Without such a run, and where

@@ -24,14 +24,7 @@ POINTS = 0.75  # of a pixel
 
 
 def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
-    """Draw the figure of `figure_json` as a PNG data URL, for saved notebooks and pages without plotly.js.
-
-    Args:
-        options: arguments of `figure_json`.
-
-    Returns:
-        The URL, `data:image/png;base64,…`.
-    """
+    """Draw the figure of `figure_json(groups, **options)` as a PNG data URL."""
     drawn = figure_json(groups, **options)
     shape = drawn["layout"]
     charts = shape["meta"]["charts"]
@@ -64,7 +57,6 @@ def saved_image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
 
 
 def _fill(panel: Axes, trace: dict[str, Any]) -> None:
-    """Fill the polygons of a band, which NaN separates."""
     for piece in np.split(np.arange(len(trace["x"])), np.flatnonzero(np.isnan(trace["x"]))):
         points = piece[np.isfinite(trace["x"][piece])]
         if points.size:
@@ -78,7 +70,6 @@ def _dash(dash: str) -> str | tuple[int, tuple[int, ...]]:
 
 
 def _scale(axes: Axes, scale: dict[str, Any]) -> None:
-    """Apply the live chart's axis ticks."""
     axes.set_yscale(scale["type"])
     if "tickvals" in scale:
         from matplotlib.ticker import NullLocator
@@ -92,6 +83,5 @@ def _scale(axes: Axes, scale: dict[str, Any]) -> None:
 
 
 def _text(markup: str) -> str:
-    """Plotly markup as plain text."""
     plain = markup.replace("<b>", "").replace("</b>", "")
     return plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -10,7 +10,7 @@ STEPS: tuple[tuple[int, ...], ...] = ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Choose round tick values for a logarithmic axis. Plotly's own are too many or too few for a small range.
+    """Choose round tick values for a logarithmic axis; Plotly's own are too many or too few for a small range.
 
     Args:
         low: lower end, above 0.
@@ -31,7 +31,6 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _even(low: float, high: float) -> list[float]:
-    """Evenly spaced round numbers, for ranges so small that the axis is nearly linear."""
     span = high - low or abs(high)
     power = 10.0 ** math.floor(math.log10(span / FEWEST))
     step = next(size * power for size in (5, 2, 1, 0.5, 0.2, 0.1) if math.floor(span / (size * power)) >= FEWEST)

@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     Runs = Sequence[AnyRun] | Mapping[str, AnyRun | Sequence[AnyRun]]
 
 MAX_RUNS = 8
-"""Columns of the table: runs, or groups of runs."""
+"""Maximum number of columns: runs, or groups of runs."""
 MAX_GROUP_RUNS = 20
 POLL_SECONDS = 1.0
-"""Seconds between two looks at runs that have not ended."""
+"""Interval at which runs that have not ended are read."""
 SAVE_SECONDS = 30.0  # between two rewrites of the saved text while no run changes its state
 ENDED = FINAL | {"broken"}
-"""States after which a run is not looked at again: it has ended, or was deleted."""
+"""States after which a run is not read again."""
 MAX_CHOICES = 50  # runs that can be added, the newest ones
 NAME_CHARACTERS = 40  # letters of a run's name in a list
 SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
@@ -98,9 +98,6 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         ValueError: no runs, more than eight, or a single id or path in place of a list; a group without a name or
             without runs, or with more than twenty; an id is invalid.
         TypeError: `runs` is a single run or has no length, or an entry is neither a run nor an id nor a path.
-        UnreadableError: a file of a run is not a regular file, or the system denies access.
-        OSError: the folder of runs is not accessible.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
@@ -125,7 +122,7 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         self.refresh()
 
     def show(self, runs: Runs) -> None:
-        """Show other runs in the same view, as a sweep does with its best ones; after an error the runs before stay."""
+        """Show other runs in the same view; after an error the runs before stay."""
         self._show(self._track(runs))
 
     def refresh(self) -> None:
@@ -161,7 +158,6 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
             self._update()
 
     def _update(self) -> None:
-        """Show what was read."""
         chosen = self._view.smoothing
         window = max(window_of(one.series, one.snapshot.total) for one in self._trackers) if chosen is None else chosen
         for tracker in self._trackers:
@@ -184,7 +180,7 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         self._draw()
 
     def _show(self, members: list[tuple[str, list[RunTracker]]]) -> None:
-        """Show other runs. Where they cannot be read, the runs before stay, so that the view can go on."""
+        """Show other runs; where they cannot be read, the runs before stay."""
         with self._reading:
             before, self._members = self._members, members
             try:
@@ -197,15 +193,14 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
 
     @property
     def _trackers(self) -> list[RunTracker]:
-        """All runs, in the order of the groups."""
         return [tracker for _, trackers in self._members for tracker in trackers]
 
     def sections(self) -> list[TableSection]:
-        """The table as data, for code that needs the numbers: as of the last `refresh`, as texts."""
+        """The table as texts, as of the last `refresh`."""
         return comparison_sections(self._groups)
 
     def answers(self) -> list[dict[str, Any]]:
-        """Prompts that several runs answered, since only those can be compared; of a single run, all its prompts.
+        """Prompts that several runs answered; of a single run, all its prompts.
 
         Returns:
             `prompt`, `base` (the base model's answer, empty if unknown), and `texts`: the last answer of each run, None
@@ -225,7 +220,7 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         return rows
 
     def frame(self) -> pd.DataFrame:
-        """All metrics of all runs as a DataFrame, for other plots: one row per run and step, one column per metric.
+        """All metrics of all runs as a DataFrame: one row per run and step, one column per metric.
 
         Returns:
             The frame, float64, indexed by `run` (its id) and step; of groups by `group` (its name), `run` and step. NaN
@@ -245,7 +240,7 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         return pd.concat(frames, names=["group", "run"])
 
     def html(self, path: Path | str | None = None) -> str:
-        """Table, curves (as an image) and answers as a standalone HTML page, to share with people without Jupyter.
+        """Table, curves (as an image) and answers as a standalone HTML page.
 
         Args:
             path: file to write the page to, which is replaced; None for none.
@@ -348,13 +343,12 @@ class Compare(SavedOutputs, ClosedByHand, widgets.VBox):  # type: ignore[misc]  
         self._view.figure = encode_arrays(figure_json(self._groups, **self._options()))
 
     def close(self) -> None:
-        """Close the view and free its widgets, which ipywidgets keeps otherwise."""
+        """Close the view and free its widgets."""
         self._poller.stop()
         close_descendants(self)
         super().close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget; for hosts without widgets and saved notebooks also table, image and answers."""
         shown = widgets.VBox._repr_mimebundle_(self, **kwargs) or {}
         ids: object = [tracker.snapshot.id for tracker in self._trackers]
         if any(label for label, _ in self._members):
@@ -376,7 +370,7 @@ def _row(tag: str, label: str, cells: Sequence[str], best: Sequence[int] = ()) -
 
 
 def _mark(text: str, below: str, *, best: bool) -> str:
-    """A cell: its text, bold if it is the best, and smaller below it from where to where its runs reach."""
+    """A cell: its text, bold if it is the best, and the range of its runs smaller below it."""
     first = f"<b>{escape(text)}</b>" if best else escape(text)
     return first + "".join(f"<br><small>{escape(one)}</small>" for one in below.splitlines())
 
@@ -400,7 +394,6 @@ def _head(number: int, group: RunGroup) -> dict[str, Any]:
 
 
 def _last_answers(tracker: RunTracker) -> dict[str, tuple[str, str | None]]:
-    """Answer of the base model and last answer of a run, by prompt."""
     return {prompt: (base, answer) for prompt, base, answer, _ in tracker.answers.last()}
 
 
@@ -425,7 +418,6 @@ def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
 
 
 def _image(groups: Sequence[RunGroup], options: dict[str, Any]) -> str:
-    """The curves as a PNG data URL, since hosts without a kernel draw no charts."""
     from llf_widgets.compare.saved_image import saved_image
 
     image = saved_image(groups, options)

@@ -32,24 +32,19 @@ if TYPE_CHECKING:
     from llf_core.runs.evaluations import EvaluationResult, MetricValue
 
 PAGE = 10
-"""Number of examples on a page."""
 ORDERS = {"changed": "Most changed first", "worst": "Worst first", "data": "In the order of the data"}
 MAX_TEXT = 4000
-"""Longest text of a prompt or answer that a page gets; the file has all of it."""
+"""Maximum characters of a prompt or answer on the page; the file has all of it."""
 OUTCOMES = {"win": "better", "tie": "tie", "lose": "worse"}
-"""What a verdict says of the model that is judged, as the page shows it."""
+"""Verdicts on the judged model, as the page shows them."""
 
 
 class ResultTables:
-    """Tables of the results of one evaluation. The first result is the one that the others are compared with.
+    """Tables of the results of one evaluation, which compare all further results with the first one.
 
     Args:
-        results: results, in the order of the columns; at least one. One of other examples than the first (`comparable`)
-            has no difference from it.
-
-    Raises:
-        UnreadableError: the examples of a result are not a regular file, or the system denies access.
-        OSError: too many files are open.
+        results: in the order of the columns; at least one. One of other examples than the first (`comparable`) has no
+            difference from it.
     """
 
     def __init__(self, results: Sequence[EvaluationResult]) -> None:
@@ -63,17 +58,17 @@ class ResultTables:
 
     @property
     def name(self) -> str:
-        """The data or the task, to tell the tables of an evaluation apart."""
+        """The data or the task."""
         return str(self.results[0].settings.get("task") or ", ".join(self.results[0].data.names))
 
     @property
     def data_text(self) -> str:
-        """What was measured on, for people, see `llf_core.evaluation.report.data_text`."""
+        """The data in a sentence, see `llf_core.evaluation.report.data_text`."""
         return data_text(self.results[0], self.name)
 
     @property
     def answered(self) -> bool:
-        """Whether the models have generated answers, so that a person can vote on them."""
+        """Whether the models have generated answers, which a person can vote on."""
         return any(one.answer is not None for one in self._examples[0])
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -111,12 +106,7 @@ class ResultTables:
         }
 
     def judged(self) -> list[dict[str, Any]]:
-        """One row for each judge whose verdicts are stored beside the results, as `metrics` gives them.
-
-        Returns:
-            The rows, two of a model that judged by two rubrics; `judge` is True, since examples are not sorted by a
-            verdict.
-        """
+        """One row, as `metrics` returns them, for each judge and rubric with verdicts beside the results."""
         names: dict[str, str] = {}
         found: dict[str, list[JudgedWinRate | None]] = {}
         for place, (result, pairs) in enumerate(zip(self.results[1:], self._pairs, strict=True)):
@@ -143,14 +133,11 @@ class ResultTables:
         ]
 
     def votes(self) -> list[list[Vote]]:
-        """The votes of a person on each further result, for `votes_text`."""
+        """The votes of a person on each further result."""
         return [list(votes_of(one, self.results[0]).values()) for one in self.results[1:]]
 
     def difference(self, metric: str) -> Difference:
-        """The difference between the last result and the first one, by the paired bootstrap.
-
-        It tells whether the models differ beyond what other examples of the same kind would change, see
-        `llf_core.metrics.paired.difference`.
+        """The difference between the last result and the first one, see `llf_core.metrics.paired.difference`.
 
         Raises:
             ValueError: a loss or score is not finite, there is no such metric, or both are of other examples.
@@ -163,7 +150,7 @@ class ResultTables:
         return difference_of(value, self._pairs[-1])
 
     def examples(self, metric: str, order: str, offset: int, limit: int = PAGE) -> dict[str, Any]:
-        """A page of examples, so that a browser gets only what it shows of thousands.
+        """A page of examples.
 
         Args:
             order: one of `ORDERS`, of the last result. `changed` compares it with the first one; where they cannot be
@@ -249,12 +236,7 @@ def _rate_json(rate: JudgedWinRate | None) -> dict[str, str]:
 
 
 def _verdict_json(pair: JudgedPair) -> dict[str, str]:
-    """A verdict as the page shows it.
-
-    Returns:
-        `text`, the judge with its verdict on the second model (`NAME: worse`), and `replies`: what the judge said, in
-        both orders; empty for equal answers.
-    """
+    """A verdict for the page: `text` (`NAME: worse`), and `replies` of the judge, empty for equal answers."""
     if not pair.orders:
         text = "tie: equal answers"
     elif pair.outcome is None:
@@ -271,7 +253,7 @@ def _of_source(value: MetricValue | None, source: str) -> float:
 
 
 def votes_text(votes: Sequence[Vote]) -> str:
-    """A sentence on the votes on a model; empty without any. The interval is Wilson's, with a tie as one half."""
+    """A sentence on the votes on a model, with Wilson's interval and a tie as one half; empty without votes."""
     if not votes:
         return ""
     wins, ties, losses = (sum(one == kind for one in votes) for kind in ("win", "tie", "lose"))

@@ -61,9 +61,9 @@ class Evaluate(SavedView):
         hub: whether the data of tasks may be downloaded.
         limit: maximum number of examples of each data set, at least 1, taken from the beginning; None for all.
         max_new_tokens: maximum number of tokens of an answer, at least 1.
-        judge: who compares the answers of each model with those of the first one, in both orders: a model like those in
-            `targets`, or the base URL of an endpoint with OpenAI's API; None for nobody. Prompts and answers are sent
-            to the endpoint.
+        judge: a model that compares the answers of each model with those of the first one, in both orders: one like
+            those in `targets`, or the base URL of an endpoint with OpenAI's API, which is sent prompts and answers.
+            None for no judge.
         judge_model: name of the endpoint's model; None for a judge that is no endpoint.
         judge_key: name of the environment variable with the endpoint's key; None for no key.
         rubric: what makes an answer better, as text or a `Path`; None for a default.
@@ -134,15 +134,14 @@ class Evaluate(SavedView):
         self._start()
 
     def wait(self, timeout: float | None = None) -> Evaluate:
-        """Wait until all models are measured, so that the next line of a cell can use the results.
+        """Wait until all models are measured.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
         Raises:
             TimeoutError: the evaluation has not ended after `timeout` seconds.
-            RuntimeError: the evaluation failed, was stopped, or the view was closed before its end; the message has the
-                reason, for example which argument is wrong.
+            RuntimeError: the evaluation failed, was stopped, or the view was closed before its end.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The evaluation has not ended after {timeout:g} s. {self._note}")
@@ -152,7 +151,7 @@ class Evaluate(SavedView):
 
     @property
     def results(self) -> tuple[EvaluationResult, ...]:
-        """The results, for cells that go on with the numbers; empty until all are there, also after a stop.
+        """The results; empty until all are there, also after a stop.
 
         Those of the data come first, then those of each task, in the order of the models; the base of a single run
         comes before it.
@@ -162,7 +161,7 @@ class Evaluate(SavedView):
     def difference(self, metric: str) -> Difference:
         """The difference between the last model and the first one in a metric, by the paired bootstrap.
 
-        It tells whether they differ beyond noise, see `llf_core.metrics.paired.difference`. A metric of several tasks
+        It shows whether they differ beyond noise, see `llf_core.metrics.paired.difference`. A metric of several tasks
         is that of the first one; `results` has all of them.
 
         Args:
@@ -184,7 +183,7 @@ class Evaluate(SavedView):
         )
 
     def stop(self) -> None:
-        """Stop measuring at once, as the button does; complete results stay stored."""
+        """Stop measuring at once; complete results stay stored."""
         with self._lock:
             self._stop_wanted = True
             end = self._end_process
@@ -197,7 +196,6 @@ class Evaluate(SavedView):
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget; for hosts without widgets and saved notebooks the table."""
         data, metadata = self.widget_mimebundle(**options)
         note = UNFINISHED if self._state == "running" else self._note
         shown = (note, [one["name"] for one in self._columns], self._rows)
@@ -315,7 +313,6 @@ class Evaluate(SavedView):
             self._start()
 
     def _allow(self) -> None:
-        """Allow the displayed code, and measure."""
         if self._state == "running" or not self._code:
             return
         if error := allow_code(self._code):
@@ -355,7 +352,6 @@ class Evaluate(SavedView):
 
 
 def _listed(given: object) -> list[object]:
-    """A list, also of a single name or function."""
     return list(given) if isinstance(given, list | tuple) else [given]
 
 

@@ -15,7 +15,7 @@ CELL = "padding:2px 12px 2px 0;text-align:{};vertical-align:top"
 
 
 def summary_html(call: str, rows: Sequence[Mapping[str, object]]) -> str:
-    """Examples with their losses as an HTML table, for saved notebooks; all text is escaped.
+    """Examples with their losses as an HTML table, with all text escaped.
 
     Args:
         rows: rows of the view: `last` (the loss) and, if texts are known, `record` and `segments`.

@@ -48,11 +48,7 @@ class Examples(FrontEnd):
         FileNotFoundError: no run has this id, or there is no such folder.
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
-        UnreadableError: `examples.jsonl` cannot be read.
         ConfigError: the run's config is no longer valid.
-        OSError: the process cannot be started.
-        PluginError: two installed packages declare the same name or key.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> rows = llf.Examples(run)
@@ -76,7 +72,7 @@ class Examples(FrontEnd):
         self.show("hardest")
 
     def at(self, step: int) -> list[dict[str, Any]]:
-        """Show and return the examples of a step, highest loss first, to find the cause of a loss spike.
+        """Show and return the examples of a step, highest loss first.
 
         Returns:
             `llf_core.runs.example_losses.ExampleLoss.json` of each, with its losses in nats per token; empty if the
@@ -86,17 +82,14 @@ class Examples(FrontEnd):
         return [one.json() for one in self._losses.at(step)]
 
     def outliers(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
-        """Show and return examples with unusual losses, which often are errors in the data.
-
-        How they are chosen: see `llf_core.runs.example_losses.ExampleLosses.outliers`.
+        """Show and return examples with unusual losses, see `llf_core.runs.example_losses.ExampleLosses.outliers`.
 
         Args:
             kind: `hardest` (all examples, by their excess loss), `unlearned` (seen again without progress), `easy` (a
                 low loss at the first visit) or `odd` (a loss too high for chance).
 
         Returns:
-            `llf_core.runs.example_losses.ExampleLoss.json` of each, most unusual first; empty if there are none, as
-            where the run recorded no losses.
+            `llf_core.runs.example_losses.ExampleLoss.json` of each, most unusual first.
         """
         self._losses.refresh()
         found = self._losses.outliers(kind)[: max(0, limit)]
@@ -104,17 +97,17 @@ class Examples(FrontEnd):
         return [one.json() for one in found]
 
     def show(self, kind: str, offset: int = 0) -> None:
-        """Show a page of examples with unusual losses, as the view's own buttons do.
+        """Show a page of examples with unusual losses.
 
         Args:
-            kind: `hardest`, `unlearned`, `easy` or `odd`.
+            kind: see `outliers`.
             offset: number of examples to skip; a negative one skips none.
         """
         self._losses.refresh()
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
 
     def show_step(self, step: int, offset: int = 0) -> None:
-        """Show the examples of a step, highest loss first, to explain a spike; empty if the step was not recorded.
+        """Show the examples of a step, highest loss first; empty if the step was not recorded.
 
         Args:
             offset: number of examples to skip; a negative one skips none.
@@ -123,14 +116,13 @@ class Examples(FrontEnd):
         self._show(self._losses.at(step), {"step": step, "offset": offset})
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget; for hosts without widgets and saved notebooks the code that opens it."""
         data, metadata = self.widget_mimebundle(**kwargs)
         call = f"llf.Examples({self._folder.id!r})"
         texts = {"text/plain": call, "text/html": summary_html(call, self._page.get("rows", []))}
         return data | texts | {VIEW_MIME_TYPE: {"view": "examples"}}, metadata
 
     def close(self) -> None:
-        """Close the view and end its child process, which holds a tokenizer in memory."""
+        """Close the view and end its child process."""
         if self._process is not None:
             self._process.close()
         super().close()
@@ -173,7 +165,6 @@ class Examples(FrontEnd):
         self._note = CODE_NOT_ALLOWED if self._code else reason
 
     def _allow(self) -> None:
-        """Allow the displayed code, and read the texts."""
         if error := allow_code(self._code):
             self._note = error
             return

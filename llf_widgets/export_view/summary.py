@@ -31,13 +31,7 @@ def summary_text(title: str, note: str, folder: str, receipt: Mapping[str, Any])
 
 
 def summary_html(title: str, note: str, folder: str, receipt: Mapping[str, Any]) -> str:
-    """The receipt as HTML without scripts, for saved notebooks, which have no widget; all texts are escaped.
-
-    Args:
-        note: the state as a sentence; empty once the export is finished.
-        folder: the destination; empty if nothing was written.
-        receipt: see `receipt_json`; empty without one.
-    """
+    """The receipt as HTML without scripts, with all texts escaped; for the arguments see `summary_text`."""
     parts = [f"<p>{escape(f'{title}: {note}' if note else title)}</p>"]
     if folder:
         parts.append(f"<p><code>{escape(folder)}</code></p>")
@@ -50,7 +44,6 @@ def summary_html(title: str, note: str, folder: str, receipt: Mapping[str, Any])
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of text with aligned columns."""
     found = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*found, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in found]

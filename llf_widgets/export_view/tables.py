@@ -1,4 +1,4 @@
-"""The receipt of an export as a page shows it: checks, and the table of quantizations, as texts."""
+"""The receipt of an export as texts: checks, and the table of quantizations."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
 
     Returns:
         `passed`, `summary` (a sentence), `checks` (`cells` for `CHECK_HEADS`, `passed`, `detail`), `heads` and `rows`
-        (`cells`) of the table of quantizations, and `bars` (`name`, `bytes`, `kl` in nats), what the chart draws, None
-        where a number is missing or not finite; the last two are empty without quantizations.
+        (`cells`) of the table of quantizations, and `bars` of its chart (`name`, `bytes`, `kl` in nats; None for a
+        number that is missing or not finite).
     """
     found: dict[str, object] = strip_bidi_nested(
         {

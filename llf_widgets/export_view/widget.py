@@ -37,18 +37,8 @@ class _StoppedError(Exception):
 class ExportView(SavedView):
     """Exports a model and shows the progress, then the receipt: what was measured of the written files.
 
-    The model is loaded in a child process, and the kernel stays free. Nothing is at the destination before the files
-    were checked; *Stop* ends the process and removes what it has written.
-
-    Args:
-        target: what is exported: a run, its id, `RUN@STEP`, a folder of a model or adapter, or a hub id.
-        format: name of the format, such as `merged` or `adapter`.
-        options: further arguments of `llf_core.export.export`.
-
-    Example:
-        >>> view = llf.export(run, format="merged", folder="my-model")
-        >>> view                # shows it
-        >>> view.receipt.passed
+    The model is loaded in a child process. Nothing is at the destination before the files were checked; *Stop* ends the
+    process and removes what it has written. For arguments and an example see `llf.export`.
     """
 
     _esm = text(script("export"))
@@ -77,23 +67,15 @@ class ExportView(SavedView):
         self._start()
 
     def wait(self, timeout: float | None = None) -> Export:
-        """Wait until the export has ended, so that the next line of a cell can use it.
+        """Wait until the export has ended.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
-        Returns:
-            The export, with `folder` and `receipt`.
-
         Raises:
             TimeoutError: the export has not ended after `timeout` seconds.
-            ExportError: the export was stopped or its view closed, an option is not valid, the destination is not
-                empty, or the model cannot be exported.
-            FailedReceiptError: what was written differs from the model.
-            PushError: the hub does not know the user or refuses the files; the export is then complete.
-            TargetError: nothing has the target's name, or the run has no weights yet.
-            ConfigError: the config of the run is no longer valid.
-            UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
+            ExportError: the export was stopped or its view closed, or as for `llf.export`, whose other errors are
+                raised too.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The export has not ended after {timeout:g} s. {self._note}")
@@ -103,7 +85,7 @@ class ExportView(SavedView):
 
     @property
     def folder(self) -> Path:
-        """Where the export is; waits for its end."""
+        """Destination of the export; waits for its end."""
         return self.wait().folder
 
     @property
@@ -112,7 +94,7 @@ class ExportView(SavedView):
         return self.wait().receipt
 
     def stop(self) -> None:
-        """End the export, as the button does; nothing of it is left. One that has finished stays."""
+        """End the export and remove what it has written; one that has finished stays."""
         with self._lock:
             self._stop_wanted = True
             end = self._end_process
@@ -126,7 +108,6 @@ class ExportView(SavedView):
 
     # -- display -----------------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget; for hosts without widgets and saved notebooks the receipt."""
         data, metadata = self.widget_mimebundle(**options)
         note = UNFINISHED if self._state == "running" else self._note
         shown = (self._title, note, self._folder, self._receipt)
@@ -204,12 +185,12 @@ class ExportView(SavedView):
 
 
 def _name(target: object) -> str:
-    """What the title calls a target: the id of a run, the last part of a path."""
+    """Name of a target in the title: the id of a run, the last part of a path."""
     found = str(getattr(target, "id", None) or getattr(target, "name", None) or target)
     return PurePath(found).name or found if PurePath(found).is_absolute() else found
 
 
 def _sentence(error: Exception) -> str:
-    """An error in a sentence; one that is not expected also says its type."""
+    """An error in a sentence; one that is not expected also has its type."""
     expected = isinstance(error, UserError | OSError | ImportError | RuntimeError | ValueError | TypeError)
     return str(error) if expected and str(error) else f"The export failed: {type(error).__name__}: {error}".rstrip(": ")

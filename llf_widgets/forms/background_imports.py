@@ -1,4 +1,4 @@
-"""Imports the modules for Start in the background while the form is being filled in."""
+"""Imports the modules for Start in the background while the form is filled in."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ MODULES = (
 
 @functools.cache
 def preload() -> threading.Thread:
-    """Import the modules for Start in a background thread, once per process, while the user fills in the form.
-
-    Their import takes seconds, which the click on Start would otherwise wait for.
-    """
+    """Import the modules for Start in a background thread, once per process, which takes seconds."""
     thread = threading.Thread(target=_import, name="llf-preload", daemon=True)
     thread.start()
     return thread

@@ -31,7 +31,7 @@ class CellRows:
 
     @classmethod
     def save(cls, rows: object) -> CellRows:
-        """Write rows below `LLF_HOME`, since other processes read them; equal rows go to the same file.
+        """Write rows below `LLF_HOME`; equal rows go to the same file.
 
         Args:
             rows: anything `llf.train` accepts as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
@@ -47,20 +47,20 @@ class CellRows:
 
     @property
     def label(self) -> str:
-        """Label of the data set in the form in place of a file name that says nothing: `40 rows from this cell`."""
+        """Label of the data set in the form in place of the file name: `40 rows from this cell`."""
         count = self.table.num_rows
         return f"{count:,} {'row' if count == 1 else 'rows'} from this cell"
 
     def to_display(self, text: str) -> str:
-        """Replace the file name in a value of `dataset` with the label, which a user can read."""
+        """Replace the file name in a value of `dataset` with the label."""
         return text.replace(self.path, self.label)
 
     def from_display(self, text: str) -> str:
-        """Replace the label in a typed value of `dataset` with the file name, which a config needs."""
+        """Replace the label in a typed value of `dataset` with the file name."""
         return text.replace(self.label, self.path)
 
     def matches(self, dataset: object) -> bool:
-        """Whether a value of `dataset` refers to these rows only, in any form in which a config may hold it."""
+        """Whether a value of `dataset` refers to these rows only, in any form that a config accepts."""
         return dataset in (self.path, (self.path,), [self.path])
 
 

@@ -1,4 +1,4 @@
-"""The column mapping below the data set: three rows, and a list of columns for each role."""
+"""The column mapping below the data set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ColumnMapping(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Read the current data set; a draft for other columns is discarded, since it would not fit."""
+        """Read the current data set; a draft for other columns is discarded."""
         config = self._state.report.config
         found = find_columns(config, (config.data.dataset or ()) if config else ())
         if found != self._columns:
@@ -101,7 +101,6 @@ def _role_label(role: str, format_name: str) -> str:
 
 
 def _summary(found: DatasetColumns) -> str:
-    """One line about how the data set is read."""
     if found.mapping is None:
         return "Choose the columns:"
     format_name, columns = found.mapping

@@ -41,15 +41,15 @@ class ConfigEditor(FormWidget):
 
     @property
     def is_invalid(self) -> bool:
-        """Whether the pasted text is invalid, so that form and text differ; this disables Start."""
+        """Whether the pasted text is invalid, which disables Start."""
         return bool(self._invalid_text)
 
     def discard_invalid_text(self) -> None:
-        """Discard an invalid text after the form was edited, since the form counts then."""
+        """Discard an invalid text after the form was edited."""
         self._invalid_text = ""
 
     def refresh(self) -> None:
-        """Update the text from the state, with problems of unknown keys, which no field can show."""
+        """Update the text from the state, with problems of unknown keys."""
         if not self._invalid_text:
             self._shown_messages = [
                 Message.from_problem(problem, with_line=True) for problem in self._state.problems("")

@@ -1,4 +1,4 @@
-"""Mapping of data set columns to roles: suggested by name, shown with the first rows, and corrected by the user."""
+"""Mapping of data set columns to roles, suggested by name and corrected by the user."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ class DatasetColumns:
     """Columns of a data set as shown in the form.
 
     Attributes:
-        dataset: the data set, as in `dataset`.
         formats: formats suitable for the stage, the current or suggested one first.
         mapping: current format and columns; None if no format fits.
         error: why the data set cannot be read; empty if it can.
@@ -62,12 +61,7 @@ class DatasetColumns:
     error: str
 
     def suggest(self, format_name: str) -> dict[str, str]:
-        """Suggest a column by name for each role that a format needs, so that most users only confirm.
-
-        Returns:
-            Column by role: the current mapping if it is of this format; else the likely columns, which may leave out
-            roles.
-        """
+        """Column by role: the current mapping if it is of this format; else suggestions by name for some roles."""
         if self.mapping is not None and self.mapping[0] == format_name:
             return dict(self.mapping[1])
         found: dict[str, str] = {}
@@ -78,18 +72,14 @@ class DatasetColumns:
         return found
 
     def missing_roles(self, format_name: str, columns: Mapping[str, str]) -> list[str]:
-        """Roles of a format that need a column and have none; Apply is disabled while there are any."""
+        """Roles of a format that need a column and have none."""
         return [role for role, needed in self.roles[format_name].items() if needed and role not in columns]
 
 
 def find_columns(config: RunConfig | None, names: Sequence[str]) -> DatasetColumns | None:
-    """Columns of the first data set with configurable columns; unreadable ones come first, since they need the mapping.
+    """Columns of the first data set whose columns can be mapped; unreadable ones come first.
 
-    Args:
-        config: the form's config, valid or not; None if it cannot be read.
-
-    Returns:
-        None if there is none: hub data sets, entries of `dataset_info.json`, and built-in sets are not configurable.
+    None if there is no such set: hub data sets, entries of `dataset_info.json`, and built-in sets cannot be mapped.
     """
     if config is None:
         return None

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 def field_json(
     spec: FieldSpec, state: FormState, *, group: str = "", suggestions: Sequence[str] = (), completes: bool = False
 ) -> dict[str, object]:
-    """A field as its section displays it: label, control, value and messages.
-
-    Returns:
-        `Row` of `labextension/widgets/forms/field.js`.
-    """
+    """A field as its section displays it, `Row` of `labextension/widgets/forms/field.js`."""
     control: str = control_kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
     if spec.key == "launch_target" and (place := LAUNCHERS.get(state.text("launch"))) is not None:
@@ -71,7 +67,7 @@ def _choices(spec: FieldSpec, state: FormState, chosen: str, unset: str) -> list
 
 
 def _help(spec: FieldSpec, chosen: str) -> str:
-    """What the chosen value is for, with its paper; of a key whose values need no explanation the field's help."""
+    """The summary of the chosen value, with its paper; the field's help if it has none."""
     one = explained(spec.key).get(chosen)
     if one is None or not one.summary:
         return spec.help
@@ -81,12 +77,11 @@ def _help(spec: FieldSpec, chosen: str) -> str:
 
 
 def field_messages(key: str, state: FormState) -> list[Message]:
-    """Messages beside a field, in the order of `FormState.problems`: by its place the front end refers to a message."""
+    """Messages beside a field, in the order of `FormState.problems`, to which the front end's indices refer."""
     return [Message.from_problem(problem) for problem in state.problems(key)]
 
 
 def _tooltip(spec: FieldSpec) -> str:
-    """Tooltip: key, help text, and range if there is one."""
     bounded = any(limit is not None for limit in (spec.minimum, spec.maximum, spec.above, spec.below))
     expected = f" Expected {spec.expected}." if bounded and not spec.choices else ""
     return f"{spec.key}: {spec.help.replace('`', '')}{expected}"

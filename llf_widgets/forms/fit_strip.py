@@ -20,7 +20,7 @@ INVALID = "Fix the errors in the form to see the forecast."
 
 
 class FitStrip(FormWidget):
-    """The forecast of the form's config, which follows each key press.
+    """The forecast of the form's config, which is updated with each key press.
 
     Args:
         on_apply: called with the changes of a button, and to undo them.
@@ -46,14 +46,7 @@ class FitStrip(FormWidget):
         self.on_msg(self._receive)
 
     def show(self, config: RunConfig | None, *, has_model: bool = True) -> None:
-        """Show the forecast of a config; without one, a sentence.
-
-        A reader sees before Start whether the run fits. A file that cannot be read, or that names sizes that no model
-        has, is a sentence too.
-
-        Args:
-            config: the form's config; None if it has errors.
-        """
+        """Show the forecast of a config; a sentence for None (a config with errors) or a file that cannot be read."""
         self._config = config if has_model else None
         self._found, message = _forecast(config)
         if not has_model:
@@ -64,11 +57,11 @@ class FitStrip(FormWidget):
             self._ready = self._found is not None
 
     def refresh(self) -> None:
-        """Make the forecast again, with what was measured on this machine since; of the same config."""
+        """Make the forecast of the same config again, with what was measured on this machine since."""
         self.show(self._config)
 
     def apply(self, index: int) -> None:
-        """Apply a change that makes the run fit, and offer to undo it, as its button does.
+        """Apply a change that makes the run fit, and offer to undo it.
 
         Args:
             index: its place among the changes shown, from 0; one that is not there any more is ignored.
@@ -91,7 +84,6 @@ class FitStrip(FormWidget):
     def measure(self) -> None:
         """Make a few steps of the shown config in a child process, and correct the forecast by them.
 
-        What a model of time and memory does not know of this machine, such as its other programs, is then in it.
         Nothing happens without a config, or while one is being measured.
         """
         if self._config is None or self._measurement.running:
@@ -101,7 +93,7 @@ class FitStrip(FormWidget):
         self._measurement.start(config)
 
     def cancel(self) -> None:
-        """End the measurement, for example to start the run, which needs the device."""
+        """End the measurement, since the run needs the device."""
         self._measurement.cancel()
 
     def wait(self) -> None:
@@ -109,7 +101,7 @@ class FitStrip(FormWidget):
         self._measurement.wait()
 
     def close(self) -> None:
-        """End the measurement, whose result nobody would see, and close the widget."""
+        """End the measurement, and close the widget."""
         self._measurement.cancel()
         super().close()
 

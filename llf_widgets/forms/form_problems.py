@@ -1,4 +1,4 @@
-"""What is wrong with the values of a form: of the config, of the names in it and of its data, by field."""
+"""Problems of the values of a form: of the config, of the names in it and of its data, by field."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 
 class FormProblems(FormValues):
-    """Values of a form with all their problems, and which fields are shown.
-
-    Raises:
-        KeyError: the preset does not exist.
-        PluginError: two installed plug-ins declare the same key or name.
-    """
+    """Values of a form with all their problems, and which fields are shown."""
 
     def __init__(self, preset_name: str) -> None:
         super().__init__(preset_name)
@@ -43,10 +38,7 @@ class FormProblems(FormValues):
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
-        """Problems of the chosen data sets, and missing fast kernels, which a user should know before Start.
-
-        Data sets are not read completely, since an edit of the form must not wait for them.
-        """
+        """Problems of the chosen data sets, which are not read completely, and missing fast kernels."""
         if self.report.config is None:
             return ()
         config = self.report.config
@@ -59,7 +51,7 @@ class FormProblems(FormValues):
 
     @functools.cached_property
     def place_question(self) -> PlaceQuestion | None:
-        """Whether the run can be started where the form says, asked later; None for this machine."""
+        """Whether the run can be started where the form says; None for this machine."""
         return PlaceQuestion.of(self.report.config)
 
     @functools.cached_property
@@ -69,7 +61,7 @@ class FormProblems(FormValues):
         return None if config is None or self.place_question is not None else launch_problem(config)
 
     def _place_problems(self) -> tuple[Problem, ...]:
-        """What speaks against the place; what another one has answered is a warning, since Start asks it again."""
+        """Problems of the place; what another one has answered is a warning, since Start asks it again."""
         if self.place_question is None:
             return () if self._machine_problem is None else (self._machine_problem,)
         answer = self.place_answers.get(self.place_question)
@@ -79,20 +71,11 @@ class FormProblems(FormValues):
 
     @functools.cached_property
     def name_check(self) -> CheckResult:
-        """Local check of the named models, data sets and modules, and open questions for a hub, which is asked later.
-
-        Raises:
-            OSError: a weight file of the model cannot be read.
-            HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-            PluginError: two installed packages declare the same name or key.
-        """
+        """Local check of the named models, data sets and modules, with open questions for a hub."""
         return check_local(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
-        """Problems of the names, with the hub's answers so far, so that a misspelled one is found before Start.
-
-        A key that the config already rejects has none here.
-        """
+        """Problems of the names, with the hub's answers so far, without keys that the config already rejects."""
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
         from_hub = (
             problem_from_answer(one, self.hub_answers[one])
@@ -105,10 +88,9 @@ class FormProblems(FormValues):
         return tuple(problem for problem in found if problem.key not in wrong)
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """Problems of a field, which the form shows beside it: of its value, of the names in it, of the data.
+        """Problems of a field: of its value, of the names in it, of the data.
 
-        Problems that were attached, such as that of an upload, replace all of these if they are errors, and follow
-        them otherwise.
+        Attached problems replace all of these if they are errors, and follow them otherwise.
 
         Args:
             key: the field; `""` for problems without a field, such as unknown keys.
@@ -119,14 +101,11 @@ class FormProblems(FormValues):
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
-        """Problems that disable Start, which names their fields."""
+        """Problems that disable Start."""
         return tuple(one for one in self._all_problems() if one.severity == "error")
 
     def is_visible(self, key: str) -> bool:
-        """Whether a field is shown: options of other methods and stages are hidden.
-
-        Fields with an error are always shown, so that it can be fixed.
-        """
+        """Whether a field is shown: options of other methods and stages are hidden, unless they have an error."""
         spec = self.specs[key]
         if any(problem.severity == "error" for problem in self.problems(key)):
             return True
@@ -140,14 +119,11 @@ class FormProblems(FormValues):
         return owner is None or key == owner.selector or owner.is_selected_in(self.value)
 
     def attach_problem(self, key: str, problem: Problem) -> None:
-        """Attach a problem to a field until its value changes.
-
-        It is for problems that validation cannot find, such as a failed upload.
-        """
+        """Attach a problem that validation cannot find, such as a failed upload, to a field until its value changes."""
         self._attached[key] = (plain_value(self.config_values.get(key)), problem)
 
     def _all_problems(self) -> tuple[Problem, ...]:
-        """All problems; recorded errors replace those of a field whose value was rejected."""
+        """All problems; attached errors replace those of a field whose value was rejected."""
         attached = [one for key in self._attached for one in self._attached_problems(key) if one.severity == "error"]
         keys = {one.key for one in attached}
         refused = (self._with_preset_fix(one) for one in self.report.problems)
@@ -164,7 +140,6 @@ class FormProblems(FormValues):
         return replace(problem, fixes=tuple(better if fix.changes == default else fix for fix in problem.fixes))
 
     def _attached_problems(self, key: str) -> tuple[Problem, ...]:
-        """Problems attached to the field's current value."""
         value, problem = self._attached.get(key, (None, None))
         return () if problem is None or value != plain_value(self.config_values.get(key)) else (problem,)
 

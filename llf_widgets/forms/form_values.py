@@ -1,4 +1,4 @@
-"""The values of a form by key, without widgets: what is set, what a config makes of it, and both as text."""
+"""The values of a form by key, the config that they make, and both as text."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ NO_PYTHON = "# Fix the errors in the form first.\n"
 class FormValues:
     """Values of a form, and the config that they make.
 
-    `config_values` holds the values by YAML key; an invalid value stays as it was typed, and `report` names it.
-
     Attributes:
+        config_values: values by YAML key; an invalid value stays as it was typed, and `report` names it.
         from_preset: whether the values started as a preset, not as a config or an earlier run.
         notes: notes from reading the last text, e.g. about a deprecated key.
         cell_rows: rows passed as `dataset`; None if it names its data.
 
     Raises:
         KeyError: the preset does not exist.
-        PluginError: two installed plug-ins declare the same key or name.
     """
 
     def __init__(self, preset_name: str) -> None:
@@ -55,21 +53,18 @@ class FormValues:
 
     @property
     def config(self) -> RunConfig | None:
-        """The config, for Start and previews; None if there are errors."""
+        """The config; None if there are errors."""
         return self.report.config if self.report.ok else None
 
     @property
     def trained_config(self) -> RunConfig | None:
-        """The config as far as it decides what is trained; None if the model or the method has errors.
-
-        A missing data set does not matter for it.
-        """
+        """The config as far as it decides what is trained; None if the model or the method has errors."""
         report = only_trained_keys(self.report)
         return report.config if report.ok else None
 
     @property
     def uses_cell_rows(self) -> bool:
-        """Whether the data set consists of the rows of the cell only; then a run gets a copy of them."""
+        """Whether the data set consists of the rows of the cell only."""
         return self.cell_rows is not None and self.cell_rows.matches(self.config_values.get("dataset"))
 
     def value(self, key: str) -> Any:
@@ -88,18 +83,18 @@ class FormValues:
         return text if self.cell_rows is None or key not in DATASET_KEYS else self.cell_rows.to_display(text)
 
     def is_changed(self, key: str) -> bool:
-        """Whether a value differs from the preset; the form marks such fields."""
+        """Whether a value differs from the preset."""
         return bool(
             plain_value(self.config_values.get(key, self._default(key)))
             != plain_value(self.preset_values.get(key, self._default(key)))
         )
 
     def changed_keys(self) -> list[str]:
-        """Keys that differ from the preset, for the count above the form."""
+        """Keys that differ from the preset."""
         return [key for key in dict.fromkeys((*self.preset_values, *self.config_values)) if self.is_changed(key)]
 
     def yaml(self, *, defaults: bool = False) -> str:
-        """The values as YAML in section order, unknown keys last: what the form shows and saves."""
+        """The values as YAML in section order, unknown keys last."""
         values = self.config_values
         if defaults and self.report.config is not None:
             values = self.report.config.flat(defaults=True) | self.config_values
@@ -109,7 +104,7 @@ class FormValues:
         )
 
     def python(self) -> str:
-        """A notebook cell that trains with the values, so a form can become code; a comment if there are errors."""
+        """A notebook cell that trains with the values; a comment if there are errors."""
         if self.config is None:
             return NO_PYTHON
         rows = self.cell_rows if self.uses_cell_rows else None
@@ -124,5 +119,5 @@ class FormValues:
         return self.specs[key].default if key in self.specs else None
 
     def _invalidate(self) -> None:
-        """Forget what followed from the values, after they have changed."""
+        """Discard what was derived from the values."""
         self.__dict__.pop("report", None)

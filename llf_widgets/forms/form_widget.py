@@ -11,7 +11,7 @@ from llf_widgets.view_files import script, text
 class FormWidget(FrontEnd):
     """One widget of the form. All share one ES module, which renders the component that `_component` names.
 
-    Several widgets instead of one let ipywidgets send only the changed part of a large form.
+    With several widgets ipywidgets sends only the changed part of a large form.
     """
 
     _esm = text(script("forms"))

@@ -1,4 +1,4 @@
-"""Asks hubs about names, and places whether runs can start there, in a thread: typing never waits for the network."""
+"""Asks hubs about names, and places whether runs can start there, in a thread."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 Asked = TypeVar("Asked")
 DEBOUNCE_SECONDS = 0.3
-"""Seconds without new questions before the hub is queried, so that a name is checked once it is typed."""
+"""Seconds without new questions before the hub is queried."""
 RETRY_SECONDS = 60.0
 """Seconds after which an unreachable hub is queried again."""
 
 
 class HubLookup(Generic[Asked]):
-    """Answers from a hub about names, kept while the form is open, so that each name is requested once.
+    """Answers from a hub about names, kept while the form is open.
 
     Args:
         on_answer: called in the background thread when there are new answers.
@@ -42,17 +42,14 @@ class HubLookup(Generic[Asked]):
 
     @property
     def answers(self) -> Mapping[Asked, Answer]:
-        """Answers so far, by question; a copy, since the background thread adds to them."""
+        """Copy of the answers so far."""
         with self._lock:
             return {question: answer for question, (answer, _) in self._answers.items()}
 
     def request(self, questions: Iterable[Asked]) -> None:
-        """Set the current questions; returns at once. Answered questions are not repeated.
+        """Set the current questions, which replace those of the last call; returns at once.
 
-        The hub is queried `DEBOUNCE_SECONDS` after the last change, so that a name is checked once it is typed.
-
-        Args:
-            questions: all that the form has now; they replace those of the last call.
+        Unanswered ones are sent `DEBOUNCE_SECONDS` after the last change.
         """
         with self._lock:
             self._requested = tuple(questions)
@@ -61,11 +58,7 @@ class HubLookup(Generic[Asked]):
                 self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until all questions are answered, or the time has passed, for tests and scripts.
-
-        Args:
-            timeout: maximum seconds to wait; None for no limit.
-        """
+        """Wait until all questions are answered, or `timeout` seconds have passed, for tests and scripts."""
         thread = self._thread
         if thread is not None:
             thread.join(timeout)
@@ -89,7 +82,6 @@ class HubLookup(Generic[Asked]):
             raise
 
     def _ask(self) -> None:
-        """Query the hub until all questions are answered."""
         before: tuple[Asked, ...] = ()
         while True:
             with self._lock:

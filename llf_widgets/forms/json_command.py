@@ -31,12 +31,7 @@ _COMMAND = "from llf_core.cli import main; main()"
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command has answered.
-
-    Attributes:
-        report: the JSON object that it has printed; None if it failed or was cancelled.
-        error: why it failed, as a sentence; empty if it did not.
-    """
+    """Result of a command: the JSON object that it printed, or a sentence why it failed."""
 
     report: dict[str, Any] | None = None
     error: str = ""
@@ -72,7 +67,7 @@ class JsonCommand:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the process, whose result is no longer wanted; `on_end` is called once it has ended."""
+        """End the process; `on_end` is called once it has ended."""
         self._cancelled.set()
 
     def wait(self) -> None:
@@ -129,11 +124,7 @@ class JsonCommand:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a process could not be run, as the end of a sentence; an error that nothing here expects is logged.
-
-    Args:
-        error: what was raised while it was started or followed.
-    """
+    """Why a process could not be run, as the end of a sentence; an unexpected error is logged."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, UnicodeEncodeError):
@@ -147,20 +138,13 @@ def _read(path: Path) -> str:
 
 
 def last_message(written: str) -> str:
-    """The last line that a process wrote for people, e.g. about a download; empty if there is none.
-
-    Such a line begins with a capital letter and has no `|`, unlike progress bars and JSON.
-    """
+    """The last line that a process wrote for people: capitalized and without `|`, unlike progress bars and JSON."""
     lines = [line for line in written.splitlines() if line[:1].isupper() and "|" not in line]
     return lines[-1] if lines else ""
 
 
 def parse_report(out: str) -> dict[str, Any] | None:
-    """The JSON object at the end of a process's output. Libraries may print other lines before it.
-
-    Returns:
-        The report; None if there is no complete object.
-    """
+    """The JSON object at the end of a process's output, after other lines of libraries; None if it is incomplete."""
     start = 0 if out.startswith("{") else out.find("\n{") + 1
     try:
         value = json.loads(out[start:])
@@ -170,11 +154,7 @@ def parse_report(out: str) -> dict[str, Any] | None:
 
 
 def error_message(errors: str) -> str:
-    """The message of a failed process, for the form: its last `Error …` line on stderr, else its last line.
-
-    Args:
-        errors: what it has written to stderr; a sentence of the form's own stands for an empty text.
-    """
+    """The message of a failed process: the last `Error …` line on its stderr, else the last line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
     if marked:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 FORMS = "forms"
 FORMAT = 1
 MAX_BYTES = 100_000
-"""Largest file; settings that need more are not kept."""
+"""Maximum file size; larger settings are not kept."""
 MOST_FORMS = 200
-"""Files that are kept; the oldest ones are removed."""
+"""Maximum number of files; the oldest ones are removed."""
 LATEST = 1e11
-"""Latest time in Unix seconds (year 5138) that is no sign of a damaged file."""
+"""Latest plausible time in Unix seconds (year 5138)."""
 MISSING = object()
 """Value of a key that was removed."""
 _FILE = re.compile(r"[0-9a-f]{32}\.json")
@@ -37,10 +37,10 @@ _FILE = re.compile(r"[0-9a-f]{32}\.json")
 
 @dataclass(frozen=True)
 class KeptChanges:
-    """How the settings of a form differ from those with which it began.
+    """How the settings of a form differ from its initial ones.
 
     Attributes:
-        given: values with which it began, as `stored` returns them.
+        given: initial values, as `stored` returns them.
         changes: new values by key; `MISSING` for a key that was removed.
         time: time of the last change, Unix seconds.
     """
@@ -54,10 +54,7 @@ class KeptChanges:
 
 
 def file_of_cell() -> Path | None:
-    """File of the form in the cell that is running; None outside a notebook.
-
-    A front end that names no cell has one file for all forms of a notebook.
-    """
+    """File of the form in the running cell, of the notebook if the front end names no cell; None outside a notebook."""
     where = notebook_location()
     if where is None:
         return None
@@ -71,11 +68,7 @@ def file_of_cell() -> Path | None:
 
 
 def stored(values: Mapping[str, object]) -> dict[str, object]:
-    """The values that a file can hold, as they are read back from it.
-
-    Args:
-        values: values by key. Those that are no JSON, or hold a secret, are left out: the file would have `***`.
-    """
+    """The values as they are read back from a file, without secrets and values that JSON cannot represent."""
     kept = {}
     for key, value in values.items():
         with suppress(TypeError, ValueError, RecursionError):
@@ -85,11 +78,7 @@ def stored(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_changes(path: Path) -> KeptChanges | None:
-    """Read the changes of a form.
-
-    Returns:
-        The changes; None if there is no file, or it is damaged, of another format, or not LLF's.
-    """
+    """Read the changes of a form; None if there is no file, or it is damaged, of another format, or not LLF's."""
     try:
         found = read_object_or_empty(path, MAX_BYTES, path.parent)
     except (OSError, ValueError):
@@ -114,12 +103,10 @@ def read_changes(path: Path) -> KeptChanges | None:
 
 
 def write_changes(path: Path, kept: KeptChanges) -> bool:
-    """Replace the file of a form, without what `stored` leaves out. Without changes it is removed.
-
-    If the changes need more than `MAX_BYTES`, the file stays as it is.
+    """Replace the file of a form, without what `stored` leaves out; without changes it is removed.
 
     Returns:
-        Whether the file has the changes now, except for what `stored` leaves out.
+        Whether the file has the changes; it stays as it was if they need more than `MAX_BYTES`.
     """
     changes = stored({key: value for key, value in kept.changes.items() if value is not MISSING})
     removed = [key for key, value in kept.changes.items() if value is MISSING]
@@ -148,7 +135,7 @@ def write_changes(path: Path, kept: KeptChanges) -> bool:
 
 
 def _make_room(folder: Path) -> None:
-    """Remove the oldest files of a folder, so that one more can be written; those of others stay."""
+    """Remove the oldest files of a folder, so that one more can be written; other programs' files stay."""
     ages = {}
     for name in list_folder(folder):
         if _FILE.fullmatch(name):

@@ -1,10 +1,8 @@
 """Settings that a person has changed in a form, offered again when its cell is run the next time.
 
-A kernel that is restarted loses the values of its forms. A form then begins with what its cell says, and offers the
-settings that were changed before; it does not begin with them. A cell is code: in a notebook that is run from top to
-bottom, `studio.config` and `studio.start()` must give what the cells say, on every machine, and not what somebody has
-clicked the day before. For the same reason a config in the cell is never replaced without a click, and of its values
-those win that were changed in the cell meanwhile. One click brings the settings back, another one undoes that.
+A form begins with what its cell says, never with the changed settings: in a notebook that is run from top to bottom,
+`studio.config` and `studio.start()` must give what the cells say, on every machine. For the same reason values that
+were changed in the cell meanwhile win over offered ones. One click restores the settings, another one undoes that.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ class _ClosedOffer:
 
 
 class KeptSettings:
-    """Keeps the settings of a form in `LLF_HOME`, one file for each cell of a notebook, and offers those of before.
+    """Keeps the settings of a form in `LLF_HOME`, one file for each cell of a notebook, and offers the earlier ones.
 
     While an offer is open, it is kept together with what the person changes; the newer change of a field wins. Nothing
     is kept outside notebooks, of values that hold a secret, and where the file cannot be written.
@@ -90,8 +88,8 @@ class KeptSettings:
         """Keep the settings if they have changed since the last call.
 
         Returns:
-            What the form shows about kept settings: `state` (`offered`, `restored` or `discarded`), `count` (number of
-            settings), `time` (of the last change, Unix seconds), `labels` (some of their fields). Empty for nothing.
+            `state` (`offered`, `restored` or `discarded`), `count` (number of settings), `time` (of the last change,
+            Unix seconds), `labels` (some of their fields). Empty if nothing is kept.
         """
         if FormSettings.of(self._state) != self._seen:
             self._closed = None
@@ -104,7 +102,7 @@ class KeptSettings:
         return {"state": "offered", "count": len(labels), "time": self._offer.time, "labels": labels[:NAMED]}
 
     def restore(self) -> None:
-        """Bring the offered settings back, except those of fields that were edited since the form began."""
+        """Restore the offered settings, except those of fields that were edited since the form began."""
         if self._offer is not None:
             settings = self._with_offer()
             self._close_offer("restored", self._offer)
@@ -118,7 +116,7 @@ class KeptSettings:
             self._keep()
 
     def undo(self) -> None:
-        """Undo `restore` or `discard`; after the next edit it does nothing."""
+        """Undo `restore` or `discard`, until the next edit."""
         if self._closed is not None:
             self._state.return_to(self._closed.form)
             self._offer, self._closed = self._closed.offer, None
@@ -138,7 +136,6 @@ class KeptSettings:
         self._offer = None
 
     def _edited(self) -> dict[str, object]:
-        """What was edited since the form began."""
         return _difference(self._begin.values, self._state.config_values)
 
     def _offered_fields(self) -> list[str]:
@@ -165,7 +162,7 @@ class KeptSettings:
         return FormSettings(offer.preset_name, offer.from_preset, values)
 
     def _keep(self) -> None:
-        """Write what differs from the cell, so that the next form can offer it."""
+        """Write what differs from the cell, for the next form."""
         self._seen = FormSettings.of(self._state)
         if self._file is None:
             return

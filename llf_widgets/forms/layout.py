@@ -18,14 +18,14 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Training": ("training", "optimizer", "evaluation", "generation"),
     "Where": ("launch",),
 }
-"""Sections of the form, and the config sections that each shows."""
+"""The config sections in each section of the form."""
 
 GROUPS = {"optimizer": "Optimizer", "evaluation": "Evaluation", "generation": "Generation"}
 """Headings among the advanced fields."""
 
 
 def assign_sections(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
-    """Sort fields into sections: basic ones first, folders after choices and numbers, since few users change them.
+    """Sort fields into sections of the form: basic ones first, folders after choices and numbers.
 
     Raises:
         ValueError: a section of the config is not assigned to the form.

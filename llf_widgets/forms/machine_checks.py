@@ -1,4 +1,4 @@
-"""The checks of this machine as a form needs them: cached, and repeated while other runs are active."""
+"""The checks of this machine for a form: cached, and repeated while other runs are active."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CHECK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class MachineState:
-    """What the checks found.
+    """Result of the checks.
 
     Attributes:
-        messages: messages for the form, see `preflight_checks`.
+        messages: see `preflight_checks`.
         ahead: running and queued runs on this machine.
     """
 
@@ -40,7 +40,7 @@ class MachineState:
 
 
 class MachineChecks:
-    """Checks environment, disk and other runs, at most every five seconds unless asked for at once.
+    """Checks environment, disk and other runs, at most every five seconds unless `fresh` is requested.
 
     While other runs are active, a thread checks too, since the form shows their step and remaining time.
 
@@ -48,9 +48,6 @@ class MachineChecks:
         config: returns the form's config; None if it has errors.
         on_change: called in the thread after something has changed.
         on_run_end: called in the thread after a run has ended, whose measurements correct the forecast.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class MachineChecks:
         return self._state
 
     def stop(self) -> None:
-        """End the thread, when the form is closed; returns at once."""
+        """End the thread, without waiting for it."""
         self._poller.stop()
 
     def _check(self) -> MachineState:
@@ -86,7 +83,7 @@ class MachineChecks:
         return self._state
 
     def _poll(self) -> float | None:
-        """Check once; returns the seconds until the next time, or None if no run is active."""
+        """Check once, and return the seconds until the next time; None if no run is active."""
         before, now = self._state, self._check()  # a start here would undo a stop that comes meanwhile
         if now != before:
             self._on_change()

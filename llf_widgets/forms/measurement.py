@@ -27,8 +27,8 @@ class Measurement:
     """Runs `python -m llf_core.training.measure` and reports its progress; at most one at a time.
 
     Args:
-        on_progress: called in a thread with a sentence for people.
-        on_end: called in that thread with the last sentence.
+        on_progress: called with a sentence, at first in the caller's thread.
+        on_end: called in a thread with the last sentence.
     """
 
     def __init__(self, on_progress: Callable[[str], None], on_end: Callable[[str], None]) -> None:
@@ -40,14 +40,11 @@ class Measurement:
 
     @property
     def running(self) -> bool:
-        """Whether a measurement is in progress, during which no other one is started."""
+        """Whether a measurement is in progress."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, config: str) -> None:
-        """Start a measurement in a thread, so that the form stays usable; nothing happens while one is running.
-
-        `on_progress` is called once before it starts, in the caller's thread.
-        """
+        """Start a measurement in a thread, unless one is running."""
         if self.running:
             return
         self._cancelled = False
@@ -56,11 +53,7 @@ class Measurement:
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the process, since two trainings at once disturb each other.
-
-        An unfinished measurement leaves no speed or memory for forecasts, and its temporary files are removed. The call
-        does not wait for the end of the process, see `wait`. Without effect once the measurement has ended.
-        """
+        """End the process without waiting for it; nothing of an unfinished measurement is kept."""
         self._cancelled = True
         if self._process is not None:
             self._process.terminate()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """A level, a problem, and its fixes: what the form shows beside a field or below Start.
+    """A level, a sentence and its fixes, beside a field or below Start.
 
     Attributes:
         level: an error disables Start, a warning has a cost, a note informs.
@@ -29,14 +29,14 @@ class Message:
 
     @classmethod
     def from_problem(cls, problem: Problem, *, with_line: bool = False) -> Message:
-        """Convert a problem of the config, which forms, CLI and trainer share, with its fixes as buttons."""
+        """Convert a problem of the config, with its fixes as buttons."""
         text = problem.message
         if with_line and problem.line:
             text = f"Line {problem.line}: {text}"
         return cls(problem.severity, text, tuple((fix.label, fix.changes) for fix in problem.fixes))
 
     def json(self) -> dict[str, object]:
-        """The message for the front end. The values of fixes stay in the kernel: the page sends only an index."""
+        """The message for the front end, which sends back the index of a fix; its values stay in the kernel."""
         return {
             "level": self.level,
             "text": self.text,
@@ -46,5 +46,5 @@ class Message:
 
 
 def messages_json(messages: Iterable[Message]) -> list[dict[str, object]]:
-    """Several messages for the front end, in the order whose index it sends back with a click."""
+    """Several messages for the front end, which sends back their index with a click."""
     return [message.json() for message in messages]

@@ -23,16 +23,10 @@ _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
 def model_facts(name: str) -> tuple[str, ...]:
-    """Some short lines about a model, from its files' headers or the catalog, so that a user sees what was chosen.
-
-    Nothing is downloaded or loaded.
+    """Parameters, size and license of a model, from its files' headers, model card or the catalog; empty if unknown.
 
     Args:
         name: name of the embedded model, a folder with safetensors files, or a hub id.
-
-    Returns:
-        Parameters, size, and license if the model card names one; of a hub id what the catalog says. Empty if nothing
-        is known.
     """
     weights = weight_shapes(name)
     if weights is None:
@@ -48,7 +42,6 @@ def model_facts(name: str) -> tuple[str, ...]:
 
 
 def _catalog_facts(name: str) -> tuple[str, ...]:
-    """Parameters, context length and license of a model of the catalog, as far as it knows them."""
     known = find_model(name)
     if known is None:
         return ()
@@ -58,13 +51,7 @@ def _catalog_facts(name: str) -> tuple[str, ...]:
 
 
 def trainable_facts(config: RunConfig) -> tuple[str, ...]:
-    """Number of trained parameters and their share of the model, so that the effect of a LoRA rank is visible at once.
-
-    An adapter counts as a part of the model, as in the table of what is trained and in PEFT.
-
-    Returns:
-        Two short lines; empty if unknown.
-    """
+    """Number of trained parameters and their share of the model (with the adapter, as in PEFT); empty if unknown."""
     weights = weight_shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained_parameters(config, weights)
     if weights is None or not learned:
@@ -74,7 +61,7 @@ def trainable_facts(config: RunConfig) -> tuple[str, ...]:
 
 
 def format_parameters(parameters: int) -> str:
-    """Format a number of parameters as in model names, which users know: `134.5 M`, `7.62 B`, `960`."""
+    """Format a number of parameters as in model names: `134.5 M`, `7.62 B`, `960`."""
     if round(parameters / 1e6, 1) >= 1000:  # noqa: PLR2004 - no `1000.0 M`
         return f"{parameters / 1e9:.2f} B"
     if parameters >= 10**7:

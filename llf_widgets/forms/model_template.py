@@ -8,15 +8,9 @@ from llf_core.model_catalog import find_model
 
 
 def template_of_model(name: str) -> tuple[str | None, Problem | None]:
-    """The template of a model that the catalog knows, with a note beside the field whose button undoes it.
+    """The template of a model of the catalog (None for the tokenizer's own), with a note whose button undoes it.
 
     None is set where LLaMA-Factory's template is known to differ from the model's own; the button then sets it.
-
-    Args:
-        name: a value of `model_name_or_path`.
-
-    Returns:
-        Name of the template, and the note; None for the tokenizer's own, and where there is nothing to say.
     """
     model = find_model(name)
     if model is None:

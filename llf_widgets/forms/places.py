@@ -30,7 +30,6 @@ class PlaceQuestion:
     """Whether a run can be started where a config says.
 
     Attributes:
-        target: its target; None without one.
         ranks: number of processes of each machine, and of machines.
     """
 
@@ -41,7 +40,7 @@ class PlaceQuestion:
 
     @classmethod
     def of(cls, config: RunConfig | None) -> PlaceQuestion | None:
-        """The question that a config asks; None for this machine, which needs no answer from elsewhere."""
+        """The question for a config; None for this machine."""
         if config is None or config.launch.launch == LOCAL.name:
             return None
         launch = config.launch
@@ -58,7 +57,7 @@ def ask_places(questions: Collection[PlaceQuestion]) -> Mapping[PlaceQuestion, A
 
 
 def explained(key: str) -> Mapping[str, Declaration | Quantizer | Strategy | Launcher]:
-    """What a key selects by name, whose label and summary the form shows; empty for any other key."""
+    """Plug-ins by name that a key selects; empty for any other key."""
     return LAUNCHERS if key == LAUNCH else explained_choices(key)
 
 
@@ -71,14 +70,14 @@ def reasons_against(config: ConfigValues, key: str) -> dict[str, str]:
 
 
 def remark(key: str, chosen: str) -> str:
-    """What else a strategy means where this machine has no GPU; empty for anything else."""
+    """Consequence of a strategy where this machine has no GPU; empty for anything else."""
     if key != STRATEGY_KEY or chosen not in STRATEGIES or gpu_count() != 0:
         return ""
     return STRATEGIES[chosen].on_cpu
 
 
 def is_shown(key: str, value: Callable[[str], object]) -> bool:
-    """Whether a field applies where the form says that the run runs; True for fields of anything else."""
+    """Whether a field applies to the chosen place; True for fields that concern no place."""
     match key:
         case "launch_target":
             return value(LAUNCH) != LOCAL.name
