@@ -16,7 +16,7 @@ class FrontEnd(ClosedByHand, anywidget.AnyWidget):
 
     anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
     never receives messages, without an error. `listenToKernel` in `labextension/widgets/shared/initialize.js` connects
-    it again; for this it needs the id of the widget's comm, which the trait `_comm_id` holds.
+    it again, with the id of the widget's comm in the trait `_comm_id`.
 
     A message of the page is handled on the subshell that the page names. Since version 7.4, ipykernel sends it to the
     subshell from which the widget sent its last message instead. If that subshell is gone, the message is lost; if it
@@ -30,20 +30,13 @@ class FrontEnd(ClosedByHand, anywidget.AnyWidget):
         super().__init__(model_id=own, _comm_id=own, **values)
 
     def open(self) -> None:
-        """Open the comm to the page, which ipywidgets does when the widget is created."""
+        """Open the comm to the page; ipywidgets calls it when the widget is created."""
         super().open()
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = _named_subshell  # noqa: SLF001 - there is no public switch
 
     def widget_mimebundle(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The MIME bundle that anywidget makes, for views that add static text for saved notebooks to it.
-
-        Args:
-            options: IPython's display options, passed on to anywidget.
-
-        Returns:
-            Data and metadata by MIME type; both are empty for a widget without a front end.
-        """
+        """MIME bundle of anywidget: data and metadata by MIME type, both empty for a widget without a front end."""
         found: tuple[dict[str, Any], dict[str, Any]] | None = super()._repr_mimebundle_(**options)
         return ({}, {}) if found is None else found
 

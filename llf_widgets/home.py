@@ -1,4 +1,4 @@
-"""Location of runs: comparison of LLF_HOME between kernel and server, and run folders."""
+"""Location of runs: run folders, and whether kernel and server have the same LLF_HOME."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def home_hash(folder: Path | None = None) -> str:
-    """SHA-256 (hex) of the resolved path of LLF_HOME.
-
-    Page, server and kernel compare it to find out whether they use the same runs, without sending the path to the page.
+    """SHA-256 (hex) of the resolved path of LLF_HOME, which page, server and kernel compare without seeing the path.
 
     Args:
         folder: the folder; None for `LLF_HOME` from the environment.
@@ -30,12 +28,12 @@ def home_hash(folder: Path | None = None) -> str:
 
 
 def display_runs_path() -> str:
-    """The runs folder for display, such as `~/.llf/runs`, so that a user sees which one a process uses."""
+    """The runs folder for display, such as `~/.llf/runs`."""
     return display_path(real_path(home()) / "runs")
 
 
 def display_path(path: Path) -> str:
-    """A path for display, with `~` for the home directory, so that screenshots and notebooks do not show user names."""
+    """A path for display, with `~` for the home directory."""
     try:
         user = Path.home()
     except RuntimeError:  # a user whom the system does not know, as in some containers
@@ -47,7 +45,7 @@ def display_path(path: Path) -> str:
 
 
 def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
-    """The folder of a run in any form in which a user may name it: what `llf.train` returned, an id, or a path.
+    """The folder of a run: what `llf.train` returned, an id, or a path.
 
     Args:
         run: the run. `ssh://host/run` is a run of another host, any other string with a separator, and any `Path`, the
@@ -76,15 +74,13 @@ def run_folder(run: Run | RunFolder | Path | str, home: Path | str | None = None
 
 
 def server_mismatches(server: dict[str, Any]) -> list[str]:
-    """Compare this kernel with the Jupyter server.
-
-    A server of another version or with another LLF_HOME shows other runs in the panel than the notebook starts.
+    """Compare this kernel with the Jupyter server, in version and LLF_HOME.
 
     Args:
         server: the server's response to `llf/api/version`.
 
     Returns:
-        One sentence for each difference, with what to do; empty if there is none.
+        One sentence for each difference, with what to do.
     """
     problems = []
     if server["llf"] != __version__:

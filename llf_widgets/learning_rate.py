@@ -63,10 +63,8 @@ def find_learning_rate(
 ) -> DisplayedLearningRateSearch:
     """Propose a learning rate from short branches of a config, each with another rate, from the weights of step 0.
 
-    A rate that is too high ruins a run, and one that is too low wastes it; a short search costs less than either.
-    The model is loaded once, in a child process. The branches use the trainer, the loss, the optimizer, the method and
-    the data of a run, on the same batches. No run is made or changed. The progress is printed. Interrupting the cell
-    ends it.
+    The model is loaded once, in a child process, which ends if the cell is interrupted. The branches use the trainer,
+    the loss, the optimizer, the method and the data of a run, on the same batches. No run is made or changed.
 
     Args:
         rates: at least two learning rates above 0, in any order; None for 8 from 1e-6 upwards, for adapters from 1e-5,
@@ -82,7 +80,7 @@ def find_learning_rate(
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
             data set match no format.
-        EvaluationError: rates or steps are no numbers or out of range, or the loss of the stage does not say whether a
+        EvaluationError: rates or steps are not numbers or out of range, or the loss of the stage does not say whether a
             rate is good.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         UntrustedCodeError: code would run that you have not allowed.
@@ -107,7 +105,7 @@ def _say(sentence: str) -> None:
 
 
 def _curve_png(found: LearningRateSearch) -> bytes:
-    """Draw the loss by learning rate as a PNG: the proposed rate is marked, and rates that diverged are crosses."""
+    """Draw the loss by learning rate as a PNG, with the proposed rate marked and crosses for rates that diverged."""
     figure = new_figure(*SIZE, DPI)
     axes = figure.subplots()
     usable = [one for one in found.branches if not one.diverged]

@@ -35,11 +35,11 @@ MAX_ROWS = 20
 
 @magics_class
 class LLFMagics(Magics):
-    """The magics of `%load_ext llf_widgets`: the commands needed most often, without an import or a terminal."""
+    """The magics of `%load_ext llf_widgets`."""
 
     @line_magic
     def llf(self, line: str) -> Any:
-        """List, show and control runs without an import; `%llf help` lists the commands.
+        """List, show and control runs; `%llf help` lists the commands.
 
         Args:
             line: a command and a run id; without a run, or with `last`, the newest one.
@@ -64,7 +64,7 @@ class LLFMagics(Magics):
 
     @cell_magic
     def llf_train(self, line: str, cell: str) -> None:
-        """Start a run from YAML and show its monitor below the cell, so that a config needs no Python around it.
+        """Start a run from YAML and show its monitor below the cell.
 
         Args:
             line: name of the variable that receives the run; may be empty.
@@ -89,15 +89,10 @@ class LLFMagics(Magics):
 
     @cell_magic
     def llf_chat(self, line: str, cell: str) -> Any:
-        """Ask models the question in the cell, and show the chat below it, so that a question needs no Python.
-
-        The question begins a new conversation.
+        """Ask models the question in the cell in a new conversation, and show the chat below it.
 
         Args:
             line: one to four models, as for `llf.Chat`; empty for the newest run beside its base.
-
-        Returns:
-            A `Chat`, which IPython displays.
 
         Raises:
             UsageError: a quotation mark is not closed, there is no such model, there are too many, or the question is

@@ -14,13 +14,7 @@ CELL_STYLE = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; wh
 
 
 def plain_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in which every text is escaped, so that what a model or a data set says is never HTML.
-
-    Bidirectional controls are removed, which could show a text in another order.
-
-    Args:
-        rows: the texts of each row, as many as there are columns.
-    """
+    """A table with escaped texts and without bidirectional controls, which could show a text in another order."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(f'<{tag} style="{CELL_STYLE}">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"

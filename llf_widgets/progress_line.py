@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class ProgressLine:
-    """One line of progress below a cell, updated in place, for operations in a child process that may take minutes.
+    """One line of progress below a cell, updated in place.
 
     Used as a context manager, it ends the line on exit, also after an error.
 
@@ -26,11 +26,7 @@ class ProgressLine:
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show progress.
-
-        Args:
-            total: number of items; 0 shows the name only.
-        """
+        """Show progress; a `total` of 0 shows the name only."""
         self._write(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
 
     def _write(self, text: str) -> None:

@@ -51,8 +51,7 @@ def win_rate(  # noqa: PLR0913 - each of them is named
 ) -> DisplayedWinRate:
     """Compute how often a reward model prefers the completions of a run's result to its base model's.
 
-    It tells whether training has raised what the reward model measures. Decoding is greedy. The models are loaded in a
-    child process, so the kernel's memory is not affected. Interrupting the cell ends it.
+    Decoding is greedy. The models are loaded in a child process, which ends if the cell is interrupted.
 
     Args:
         reward_model: a run of stage rm or its id, a folder, or a hub id.
@@ -104,8 +103,7 @@ def reward_accuracy(
 ) -> Accuracy:
     """Compute how often a reward model scores the chosen response above the rejected one.
 
-    It is the quality of a reward model before it is used for training. The model is loaded in a child process.
-    Interrupting the cell ends it.
+    The model is loaded in a child process, which ends if the cell is interrupted.
 
     Args:
         reward_model: a run of stage rm or its id, a folder, or a hub id.

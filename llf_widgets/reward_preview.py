@@ -94,8 +94,8 @@ def try_rewards(
     """Sample completions with the untrained model of a config and score them, before hours are spent on a run.
 
     It shows the spread of each reward function, prompts from which nothing can be learned, rewards that follow the
-    length, and the time that sampling will take. The model runs in a child process. No run is made or changed.
-    Interrupting the cell ends it.
+    length, and the time that sampling will take. The model runs in a child process, which ends if the cell is
+    interrupted. No run is made or changed.
 
     Args:
         config: as for `train`, of stage `grpo`, `rloo` or `ppo`.
@@ -112,7 +112,7 @@ def try_rewards(
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
             data set match no format; a reward function does not exist or cannot be stored.
-        EvaluationError: a number is no integer or out of range, or the stage samples no completions.
+        EvaluationError: a number is not an integer or out of range, or the stage samples no completions.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         UntrustedCodeError: code would run that you have not allowed.
 
@@ -131,11 +131,6 @@ def try_rewards(
 
 
 def _histograms_png(statistics: tuple[RewardStatistics, ...]) -> bytes:
-    """Draw a histogram of each reward as a PNG, for hosts without widgets and saved notebooks.
-
-    Args:
-        statistics: of each reward, at least one.
-    """
     lines = -(-len(statistics) // IN_ROW)
     columns = min(IN_ROW, len(statistics))
     figure = new_figure(WIDTH * columns, HEIGHT * lines, DPI)

@@ -1,4 +1,4 @@
-"""Base classes of views whose saved text keeps up with them."""
+"""Base classes of views whose saved text is updated."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Any
 from llf_widgets.front_end import FrontEnd
 
 UNFINISHED = "Not finished when this notebook was saved. Run the cell again."
-"""What a saved text says of work that ends with the kernel."""
+"""Saved text of unfinished work, which ends with the kernel."""
 
 
 def may_repeat(error: Exception, *, began: bool) -> bool:
-    """Whether a view offers to repeat work that failed: without a change of the cell it may then succeed.
+    """Whether a view offers to repeat work that failed, since it may succeed without a change of the cell.
 
     Args:
-        began: whether its process was started. Before, what was requested is checked, and a `ValueError` or `TypeError`
-            says what to change.
+        began: whether its process was started. Before, a `ValueError` or `TypeError` says what to change.
     """
     return began or not isinstance(error, ValueError | TypeError)
 
@@ -61,5 +60,4 @@ class SavedView(SavedOutputs, FrontEnd):
     """A front end that rewrites its outputs; a subclass adds its text to the bundle of `_repr_mimebundle_`."""
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget, to which a subclass adds its text."""
         return self.widget_mimebundle(**options)

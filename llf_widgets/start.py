@@ -27,8 +27,6 @@ def train(
 ) -> Run:
     """Start a run in a separate process and return at once; the run survives the kernel.
 
-    A notebook may be closed, and its kernel restarted, while a model is trained.
-
     Args:
         config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict, `dataset` may
             also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
@@ -36,8 +34,8 @@ def train(
             `reward_functions`; None for those of the config.
         name: display name of the run; None for `run_name` of the config, else model, stage and method.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
-        on: where it runs: `2 processes` or `4 gpus` of this machine, `ssh://host`, or `local`; None for what the
-            config says.
+        on: where it runs: `2 processes` or `4 gpus` of this machine, `ssh://host`, or `local`; None for what the config
+            says.
 
     Raises:
         ConfigError: the config has errors, or refers to something this machine does not have, or the first records of a
@@ -71,7 +69,7 @@ def sweep(
     rewards: Iterable[Any] | None = None,
     name: str | None = None,
 ) -> list[Run]:
-    """Start a run for each combination of values, one after the other on this machine, to find good settings.
+    """Start a run for each combination of values, one after the other on this machine.
 
     Args:
         config: as for `train`.
@@ -100,12 +98,7 @@ def sweep(
 
 
 def split_rows(config: object) -> tuple[Any, Any]:
-    """Split a config with rows in `dataset` into config and rows, since a run stores its rows apart from its config.
-
-    Returns:
-        The config, a copy without `dataset` if that held rows, else the config itself; and the rows, None if there are
-        none.
-    """
+    """Split a config with rows in `dataset` into a copy without them, and the rows; None for other configs' rows."""
     if not isinstance(config, dict) or _names_data(config.get("dataset")):
         return config, None
     rest = dict(config)
@@ -119,7 +112,7 @@ def _names_data(dataset: object) -> bool:
 
 
 def notebook_location() -> dict[str, str] | None:
-    """Path and cell of the running notebook, for `env.json`, which tells later which cell started a run.
+    """Path and cell of the running notebook, for `env.json`.
 
     Returns:
         `{"path", "cell"}`; None outside a notebook kernel. The path is empty if the frontend does not provide it.

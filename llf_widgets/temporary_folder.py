@@ -23,10 +23,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     folders of killed processes.
 
     Args:
-        name: what it is for: the folder is `llf-NAME-…` in the system's folder for temporary files.
-
-    Raises:
-        OSError: the folder or its lock file cannot be created.
+        name: purpose, in the folder's name `llf-NAME-…`.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,10 +34,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def cleanup(self) -> None:
-        """Remove the folder and release its lock, as soon as its files are no longer needed.
-
-        What the system does not remove stays: no result of a view is lost for it.
-        """
+        """Remove the folder as far as the system allows it, and release its lock."""
         super().cleanup()
         if self._lock >= 0:
             os.close(self._lock)
@@ -48,7 +42,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
 
 def _remove_abandoned() -> None:
-    """Remove this user's folders whose process has ended without removing them, so that they do not fill the disk.
+    """Remove this user's folders whose process has ended without removing them.
 
     Folders younger than `MIN_AGE`, and those on a file system without locks, are left.
     """

@@ -28,8 +28,7 @@ class Check:
 
     Attributes:
         kernel: `llf` and `python`, the versions of this kernel, and `runs`, its folder of runs.
-        server: the server's response to `llf/api/version`; None without a Jupyter server, and if it does not answer,
-            which `problems` says.
+        server: the server's response to `llf/api/version`; None without a Jupyter server, or if it does not answer.
         problems: sentences with instructions; empty if all is well.
     """
 
@@ -39,7 +38,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no problems, for scripts."""
+        """Whether there are no problems."""
         return not self.problems
 
     def __repr__(self) -> str:
@@ -52,11 +51,8 @@ class Check:
 def check() -> Check:
     """Compare LLF in the kernel with the Jupyter server, and check the packages for training.
 
-    Kernel and server may be different environments; then the panel can be empty although runs exist. The server is
-    asked over HTTP, for at most a few seconds.
-
-    Returns:
-        The versions and the problems. A server that does not answer is one of them, no error.
+    Kernel and server may be different environments; then the panel can be empty although runs exist. A server that does
+    not answer within seconds is a problem of the result, not an error.
     """
     kernel = {"llf": __version__, "python": platform.python_version(), "runs": display_runs_path()}
     problems = []

@@ -9,29 +9,25 @@ FOLDER = Path(__file__).parent / "static"
 
 
 def script(view: str) -> Path | str:
-    """The ES module of a view, for a widget's `_esm`.
+    """The ES module of a view, for a widget's `_esm`; if it is not built, the text of a module that says so.
 
     Args:
         view: name of its folder in `labextension/widgets`, such as `monitor`.
-
-    Returns:
-        The built file, which anywidget reads. In a source tree whose front ends are not built, the text of a module
-        that says so in the view's place.
     """
     path = FOLDER / f"{view}.js"
     return path if path.is_file() else _not_built(path)
 
 
 def stylesheet(view: str) -> Path | str:
-    """The stylesheet of a view, for a widget's `_css`; empty if it is not built, since `script` then says so."""
+    """The stylesheet of a view, for a widget's `_css`; empty if it is not built."""
     path = FOLDER / f"{view}.css"
     return path if path.is_file() else ""
 
 
 def text(file: Path | str) -> str:
-    """The content of what `script` or `stylesheet` returned, read now, so that a rebuilt file needs no server restart.
+    """The content of what `script` or `stylesheet` returned, so that a rebuilt file needs no server restart.
 
-    A widget has it as its `_esm` too: of a path, anywidget would keep every instance for as long as the class.
+    It is for `_esm` too: of a path, anywidget would keep every instance for as long as the class.
     """
     return file if isinstance(file, str) else file.read_text(encoding="utf-8")
 

@@ -30,7 +30,7 @@ _SPARE_FACTOR = 1.2
 
 
 def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> list[Message]:
-    """All checks of the machine before Start, so that a run does not fail minutes later.
+    """All checks of the machine before Start.
 
     Args:
         config: the form's config; None if it has errors, then its disk space is not checked.
@@ -46,7 +46,7 @@ def preflight_checks(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -
 
 
 def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | None:
-    """An error if a package for training is not installed, None otherwise; without an import, which takes seconds."""
+    """An error if a package for training is not installed, found without importing it; else None."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return None
@@ -60,11 +60,7 @@ def check_packages(packages: Sequence[str] = TRAINING_PACKAGES) -> Message | Non
 
 
 def check_writable(folder: Path) -> Message | None:
-    """An error if the folder of runs is not writable, as on a read-only disk, so that Start does not fail; else None.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-    """
+    """An error if the folder of runs is not writable; else None."""
     if (message := blocked_path_message(folder)) is not None:
         return Message("error", message)
     place = _existing(folder / "runs")
@@ -80,10 +76,7 @@ def check_disk(needed: int | None, folder: Path, runs: int = 1) -> Message | Non
     The fifth is a choice of this project: the forecast is an estimate, and other programs write to the disk too.
 
     Args:
-        needed: bytes that a run will write; None if the model's size is unknown.
-
-    Returns:
-        None if there is enough space or the size is unknown.
+        needed: bytes that a run will write; None if the model's size is unknown, which gives no message.
     """
     if needed is None:
         return None
@@ -115,7 +108,7 @@ def check_persistence(folder: Path) -> Message | None:
 def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
     """A note if other runs use this device or wait for it, with the effect of queueing; None otherwise.
 
-    The slowdown that it names assumes that runs share the device equally: n at once take n times as long.
+    The slowdown assumes that runs share the device equally: n at once take n times as long.
     """
     if not ahead:
         return None
@@ -139,11 +132,7 @@ def check_machine_load(ahead: Sequence[RunAhead]) -> Message | None:
 
 
 def disk_bytes(config: RunConfig) -> int | None:
-    """Most bytes of a run on the disk at once, which `check_disk` compares with the free space.
-
-    None if the model's size is unknown, or the method cannot say how many parameters it trains. A size that no model
-    has counts as unknown here, since the loader reports it. Imports the forecast only when it is needed.
-    """
+    """Peak disk usage of a run in bytes; None if the model's size or the number of trained parameters is unknown."""
     from llf_core.config.config_shapes import ModelSizeError
     from llf_core.estimate import forecast_disk
 

@@ -1,4 +1,4 @@
-"""The rows above the form: presets, earlier runs and kept settings to start from, and the number of changes."""
+"""The rows above the form: presets, earlier runs and kept settings, and the number of changes."""
 
 from __future__ import annotations
 
@@ -51,10 +51,7 @@ class PresetSelector(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Update the rows from the state: which preset is selected, how many values differ from it, what is offered.
-
-        Settings that have changed are kept.
-        """
+        """Update the rows from the state, and keep settings that have changed."""
         with self.hold_sync():
             compared = self._state.preset_name
             self._current = compared if self._state.from_preset else ""

@@ -1,7 +1,4 @@
-"""Data preview: counts, and three examples with trained tokens marked.
-
-It needs a tokenizer, so it runs in a child process and can be cancelled.
-"""
+"""Data preview in a child process, which loads the tokenizer: counts, and three examples with trained tokens marked."""
 
 from __future__ import annotations
 
@@ -24,8 +21,7 @@ if TYPE_CHECKING:
 
 _LISTED_RECORDS, _LISTED_REASONS = 5, 3
 _SECTIONS = {"model", "data", "stage"}
-"""Sections of the config that decide what a preview shows: the tokenizer, the examples, and what the stage makes of
-them."""
+"""Sections of the config on which a preview depends."""
 
 
 class DataPreview(FormWidget):
@@ -52,11 +48,7 @@ class DataPreview(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self, values: Mapping[str, object]) -> None:
-        """Follow the form: a preview of other values is hidden, since its counts and its warnings are not theirs.
-
-        Args:
-            values: the form's values by key, which may be invalid.
-        """
+        """Hide the preview if the form's values, which may be invalid, have changed since."""
         key = _deciding_values(values)
         if key == self._key:
             return
@@ -66,10 +58,7 @@ class DataPreview(FormWidget):
             self._show("idle", note="The settings have changed." if self._state != "idle" else "")
 
     def start(self) -> None:
-        """Start the preview process, unless one is running; a form with errors gets a message in its place.
-
-        It is a process, because it loads a tokenizer, for which the kernel should not wait.
-        """
+        """Start the preview process, unless one is running; a form with errors gets a message in its place."""
         if self._state == "running":
             return
         config = self._valid_config()
@@ -87,7 +76,7 @@ class DataPreview(FormWidget):
         self._process.start()
 
     def inspect(self) -> None:
-        """Open the token view, which shows more than the preview; a form with errors gets a message in its place."""
+        """Open the token view; a form with errors gets a message in its place."""
         if self._valid_config() is not None:
             self._on_inspect()
 
@@ -101,7 +90,7 @@ class DataPreview(FormWidget):
         return config
 
     def cancel(self) -> None:
-        """End the process, for example if a large data set was chosen by mistake."""
+        """End the process."""
         if self._process is not None:
             self._process.cancel()
 
@@ -111,7 +100,7 @@ class DataPreview(FormWidget):
             self._process.wait()
 
     def close(self) -> None:
-        """End the process, whose result nobody would see, and close the widget."""
+        """End the process, and close the widget."""
         self.cancel()
         super().close()
 
@@ -154,17 +143,13 @@ class DataPreview(FormWidget):
 
 
 def _deciding_values(values: Mapping[str, object]) -> str:
-    """The values that decide what a preview shows, to notice when they change."""
+    """The values on which a preview depends."""
     keys = (spec.key for spec in fields() if spec.section in _SECTIONS)
     return repr([(key, values[key]) for key in keys if key in values])
 
 
 def counts_text(report: Mapping[str, Any]) -> str:
-    """One line with examples, packed rows, tokens and trained tokens, which shows the size of the training at a glance.
-
-    Raises:
-        KeyError: the report lacks a count.
-    """
+    """One line with examples, packed rows, tokens and trained tokens."""
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
     rows = ""
@@ -176,11 +161,7 @@ def counts_text(report: Mapping[str, Any]) -> str:
 
 
 def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The decoded examples of a report, so that a user sees what the loss is computed on.
-
-    Returns:
-        `{"title", "parts"}` each; a part is `[text, trained]`.
-    """
+    """The decoded examples of a report: `{"title", "parts"}` each; a part is `[text, trained]`."""
     return [
         {
             "title": f"Example {shown['index'] + 1}",
@@ -191,7 +172,7 @@ def example_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def data_messages(report: Mapping[str, Any]) -> list[Message]:
-    """A message for each kind of data loss, with the first affected records, so that a user can find them in the file.
+    """A message for each kind of data loss, with the first affected records.
 
     Dropped records have one for each of the most frequent reasons, and one for all others.
     """

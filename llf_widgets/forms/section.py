@@ -65,7 +65,7 @@ class FormSection(FormWidget):
         self.observe(lambda _: self.refresh(), names=["_expanded"])
 
     def refresh(self, facts: Sequence[str] | None = None) -> None:
-        """Update the fields from the state, after an edit of any section: what a field offers depends on others.
+        """Update the fields from the state, after an edit of any section.
 
         Args:
             facts: short lines beside the title; None to keep them.
@@ -86,26 +86,26 @@ class FormSection(FormWidget):
                 self._facts = list(facts)
 
     def close(self) -> None:
-        """Close the widget, and cancel the uploads in progress, whose files nothing else would remove."""
+        """Close the widget, and cancel the uploads in progress."""
         self._uploads.close()
         super().close()
 
     def contains(self, key: str) -> bool:
-        """Whether a field is in this section, to find the section of a link."""
+        """Whether a field is in this section."""
         return any(spec.key == key for spec in self._specs)
 
     def show_help(self, on: bool) -> None:
-        """Show or hide the help text of each field, which experienced users do not need."""
+        """Show or hide the help text of each field."""
         self._show_help = on
 
     def focus_field(self, key: str) -> None:
-        """Show a field, also one behind the button, and focus it; links in the Start sentence call it."""
+        """Show a field, also one behind the button, and focus it."""
         if not any(shown["key"] == key for shown in self._rows):
             self._expanded = True
         self._focus = {"key": key, "times": self._focus.get("times", 0) + 1}
 
     def _always_visible(self, spec: FieldSpec) -> bool:
-        """Whether a field is always visible: basic fields, and those with messages, so that errors are never hidden."""
+        """Whether a field is always visible: basic and changed fields, and fields with messages."""
         return spec.level == "basic" or self._state.is_changed(spec.key) or bool(self._state.problems(spec.key))
 
     def _uploaded(self, key: str, message: Message, name: str) -> None:

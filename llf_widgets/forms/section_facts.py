@@ -1,4 +1,4 @@
-"""What stands beside the title of a section of the form."""
+"""Facts beside the title of a section of the form."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def section_facts(title: str, values: FormProblems) -> tuple[str, ...]:
-    """Some short texts about what a section's values mean, such as the number of examples per step.
-
-    Returns:
-        The texts; empty for a section without facts, and for a model whose files cannot be read.
-    """
+    """Some short texts about what a section's values mean, such as the number of examples per step."""
     with suppress(OSError):
         if title == "Model":
             return model_facts(str(values.value("model_name_or_path")))

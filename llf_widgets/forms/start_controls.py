@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StartControls(FormWidget):
-    """The Start button, the queue button, the run's name, and what stands beside them.
+    """The Start button, the queue button, the run's name, and the texts beside them.
 
     Args:
         on_start: called when a button is pressed; with True for the queue.
@@ -50,12 +50,12 @@ class StartControls(FormWidget):
 
     @property
     def name(self) -> str:
-        """Name of the run to start: as typed, else the suggested one, so that nobody has to type one."""
+        """Name of the run to start: as typed, else the suggested one."""
         return self._name.strip() or self._suggested
 
     @property
     def ready(self) -> bool:
-        """Whether Start is enabled. A click that was already on its way when it was disabled is ignored."""
+        """Whether Start is enabled; clicks while it is disabled are ignored."""
         return bool(self._ready)
 
     def show(
@@ -67,7 +67,7 @@ class StartControls(FormWidget):
         messages: Sequence[Message],
         suggested: str,
     ) -> None:
-        """Update all controls in one message, so that the page never shows a mixture of two states.
+        """Update all controls in one message to the page.
 
         Args:
             busy: whether another run is active, so that the queue is offered.
@@ -83,7 +83,7 @@ class StartControls(FormWidget):
             self._suggested = suggested
 
     def reveal(self, part: str) -> None:
-        """Scroll a part of the form into view, since a monitor below a long form would go unnoticed."""
+        """Scroll a part of the form, by its CSS class, into view."""
         self.send({"type": "reveal", "part": part})
 
     def _receive(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
@@ -99,9 +99,10 @@ class StartControls(FormWidget):
 
 
 def blocked_sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> list[dict[str, str]]:
-    """Why Start is disabled: number of errors, a link to each field, and its section, so that none has to be searched.
+    """Why Start is disabled: number of errors, and a link to each field with its section.
 
     Args:
+        errors: label, key and section of each field.
         others: other problems, in a word or two.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The state of a form, without widgets: its values with their problems, and what changes them."""
+"""The state of a form, without widgets: its values, their problems, and changes of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODEL = "model_name_or_path"
 KEPT_KEYS = (MODEL, "dataset", "eval_dataset", "dataset_dir")
 """Keys that a preset without a value for them leaves unchanged: the chosen model and data."""
 FormSnapshot = dict[str, Any]
-"""What changes with a form, by name of the attribute of `FormState`."""
+"""Copies of the changeable attributes of `FormState`, by name."""
 _CHANGING = (
     "preset_name", "from_preset", "preset_values", "config_values", "notes", "_attached", "_template", "_noted_model"
 )  # fmt: skip
@@ -46,8 +46,6 @@ class FormState(FormProblems):
     Raises:
         ValueError: the source is not a mapping of keys to values.
         KeyError: the preset does not exist.
-        PluginError: two installed plug-ins declare the same key or name.
-        FileNotFoundError: the working directory was removed.
     """
 
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
@@ -62,18 +60,14 @@ class FormState(FormProblems):
                 self._load_rows(rows)
 
     def edit(self, key: str, text: str) -> None:
-        """Set a field from typed text; an invalid one stays as it was typed, so that it can be corrected."""
+        """Set a field from typed text; an invalid one stays as it was typed."""
         value = self._parsed(key, text)
         if key == LAUNCH and value != self.value(LAUNCH):  # a target and a number of machines belong to one place
             self.apply({"launch_target": None, "num_nodes": None})
         self.set(key, value)
 
     def while_typing(self, key: str, text: str) -> RunConfig | None:
-        """The config with a field as it is being typed, for a forecast that follows each key press.
-
-        Returns:
-            The config; None if it would have errors, as a half typed value may. Nothing of the form changes.
-        """
+        """The config with a field as it is being typed; None if that has errors. The form does not change."""
         if self.config is None:
             return None
         try:
@@ -82,7 +76,7 @@ class FormState(FormProblems):
             return None
 
     def set(self, key: str, value: object) -> None:
-        """Set a field by its value, as code does; None means "not set"."""
+        """Set a field by its value; None means "not set"."""
         spec, model = self.specs[key], self.config_values.get(MODEL)
         if value is None and spec.optional and spec.default is not None:
             self.config_values[key] = None
@@ -93,7 +87,7 @@ class FormState(FormProblems):
             self._set_template()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
-        """Set several fields at once, as a fix does; None removes a key. Unknown keys are reported, not refused."""
+        """Set several fields at once; None removes a key. Unknown keys are reported, not refused."""
         model = self.config_values.get(MODEL)
         for key, value in changes.items():
             self._put(key, value)
@@ -102,10 +96,9 @@ class FormState(FormProblems):
             self._set_template()
 
     def select_preset(self, preset_name: str) -> None:
-        """Start from a preset: all fields take its values; the chosen model and data are kept.
+        """Set all fields to the values of a preset, except the chosen model and data.
 
-        A user who compares ways to train need not choose model and data again. A built-in data set is replaced by one
-        that suits the preset's stage.
+        A built-in data set is replaced by one that suits the preset's stage.
         """
         chosen = preset(preset_name)
         kept = {key: self.config_values[key] for key in KEPT_KEYS if key in self.config_values and key not in chosen}
@@ -118,14 +111,14 @@ class FormState(FormProblems):
         self.reset()
 
     def reset(self) -> None:
-        """Reset to the preset, so that experiments with many fields can be undone at once."""
+        """Reset to the preset."""
         self.from_preset = True
         self.config_values = dict(self.preset_values)
         self.notes = ()
         self._invalidate()
 
     def replace_values(self, values: Mapping[str, object]) -> None:
-        """Replace all values, for example with those of before."""
+        """Replace all values."""
         self.config_values = dict(values)
         self._invalidate()
 
@@ -134,13 +127,13 @@ class FormState(FormProblems):
         return {name: copy(getattr(self, name)) for name in _CHANGING}
 
     def return_to(self, snapshot: FormSnapshot) -> None:
-        """Undo all changes since a snapshot. What a hub has answered meanwhile stays known."""
+        """Undo all changes since a snapshot; a hub's answers since then stay."""
         for name, value in snapshot.items():
             setattr(self, name, copy(value))
         self._invalidate()
 
     def load_text(self, text: str, *, defaults: bool = False, folder: Path | None = None) -> None:
-        """Replace the values with a YAML text, as one that was pasted; changes are still counted against the preset.
+        """Replace the values with a YAML text; changes are still counted against the preset.
 
         Args:
             defaults: whether to drop default values in it, as written by `yaml(defaults=True)`.
@@ -155,7 +148,7 @@ class FormState(FormProblems):
         self._invalidate()
 
     def set_dataset(self, key: str, name: str) -> None:
-        """Set the data set of a field, and drop a column mapping that does not fit it, for example after an upload."""
+        """Set the data set of a field, and drop a column mapping that does not fit it."""
         self.set(key, name)
         if any(column in self.config_values for column in FORMAT_KEYS) and any(
             one.key == key and one.severity == "error" for one in self.data_problems
@@ -173,7 +166,7 @@ class FormState(FormProblems):
             mark_used(home(), [str(one) for one in names])
 
     def _set_template(self) -> None:
-        """Set the chat template of a chosen model, and say so in a note that can undo it.
+        """Set the chat template of a chosen model, with a note that can undo it.
 
         A template that somebody chose stays. One that was set for the model before is replaced, or removed.
         """
@@ -226,7 +219,7 @@ class FormState(FormProblems):
             self._attached.pop("template", None)
 
     def _parsed(self, key: str, text: str) -> object:
-        """The value of a typed text, without zero bytes, which no keyboard writes and no config holds."""
+        """The value of a typed text, without zero bytes, which no config holds."""
         if self.cell_rows is not None and key in DATASET_KEYS:
             text = self.cell_rows.from_display(text)
         return parse_value(self.specs[key], text.replace("\0", ""))

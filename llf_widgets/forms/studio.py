@@ -65,9 +65,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
     Raises:
         ValueError: the config cannot be read, or is not a mapping of keys to values.
         KeyError: the preset does not exist.
-        PluginError: two installed plug-ins declare the same key or name.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
-        OSError: a weight file of the model or `dataset_info.json` cannot be read.
 
     Example:
         >>> studio = llf.Studio()
@@ -141,12 +138,12 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
     @property
     def run(self) -> Run | None:
-        """The last started run, for the cells below the form; None before Start."""
+        """The last started run; None before Start."""
         return self._run
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs of the last sweep, for the cells below the form; empty if there is none."""
+        """The runs of the last sweep; empty if there is none."""
         return self._runs
 
     def set(self, **values: object) -> None:
@@ -219,7 +216,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return self._inspection
 
     def close(self) -> None:
-        """Close the form and the views below it, to free their widgets; runs are not affected."""
+        """Close the form and the views below it; runs are not affected."""
         self._machine.stop()
         close_descendants(self)
         super().close()
@@ -251,18 +248,16 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         self.refresh()
 
     def _typed(self, key: str, text: str) -> None:
-        """Show the forecast of a value while it is typed; a half typed one that is no config leaves it as it is."""
+        """Show the forecast of a value while it is typed; an invalid one is ignored."""
         config = self.state.while_typing(key, text)
         if config is not None:
             self._fit.show(config)
 
     def _answered(self) -> None:
-        """Handle a hub's answer about names."""
         self.state.hub_answers = self._hub.answers
         self.refresh()
 
     def _place_answered(self) -> None:
-        """Handle the answer of the place where the run is to run."""
         self.state.place_answers = self._places.answers
         self.refresh()
 
@@ -270,8 +265,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         """Start a run, see `start`.
 
         Args:
-            reveal: whether to scroll the monitor into view; its placeholder is shown before the run's folder is
-                created.
+            reveal: whether to scroll the monitor into view, as a placeholder until the run's folder is created.
         """
         from llf_core.launch import launch
         from llf_widgets.start import notebook_location
@@ -305,19 +299,17 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return self._run
 
     def _sweep_pressed(self, values: Mapping[str, Sequence[object]]) -> tuple[Run, ...]:
-        """Handle the sweep button, and scroll to the runs."""
         runs = self.sweep(values)
         self._kept.run_started()
         self._start.reveal(SWEEP)
         return runs
 
     def _inspect_pressed(self) -> None:
-        """Handle the button of the token view, and scroll to the view."""
         self.inspect()
         self._start.reveal(INSPECTION)
 
     def _pressed(self, queue: bool) -> None:
-        """Handle a start button. The second click of a double click finds Start disabled.
+        """Handle a start button; the second click of a double click finds Start disabled.
 
         Another place takes seconds to answer, so a thread starts the run there.
         """
@@ -400,7 +392,7 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         )
 
     def _blockers(self, *, machine_blocks: bool) -> tuple[list[tuple[str, str, str]], list[str]]:
-        """What disables Start: fields (label, key, section), and other problems."""
+        """Fields (label, key, section) and other problems that disable Start."""
         keys = list(dict.fromkeys(problem.key for problem in self.state.errors()))
         fields = [(self.state.specs[key].label, key, self._title(key)) for key in keys if key in self.state.specs]
         others = [f"`{key}`" if key else "the configuration" for key in keys if key not in self.state.specs]
@@ -418,7 +410,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
             raise RuntimeError(errors[0])
 
     def _suggested_name(self) -> str:
-        """Default name of a run."""
         from llf_core.launch.start import default_name
 
         return default_name(self.state.report.config) if self.state.report.config else ""
@@ -435,7 +426,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
         return self.state.cell_rows.table if self.state.cell_rows and self.state.uses_cell_rows else None
 
     def _monitor_placeholder(self) -> widgets.Box:
-        """Placeholder for the monitor."""
         label = widgets.Label("Starting: creating the run folder and starting the process…")
         placeholder = widgets.VBox([label])
         placeholder.add_class(MONITOR)
@@ -471,7 +461,6 @@ class Studio(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets sh
 
 
 def _close(box: widgets.Box) -> None:
-    """Close a box and its children."""
     for child in box.children:
         child.close()
     box.close()

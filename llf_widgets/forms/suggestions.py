@@ -25,7 +25,7 @@ class Completions:
     """Values that complete a text.
 
     Attributes:
-        options: value, and what is known of it in some words.
+        options: values, each with a short description.
         more: how many others match, as a sentence; empty if none.
     """
 
@@ -34,17 +34,11 @@ class Completions:
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
-    """Data sets that this machine has, which a field offers, so that few names are typed.
-
-    They are built-in ones, names in `dataset_info.json`, rows kept in chats, and data files, in this order.
+    """At most 50 values for `dataset`: built-in sets, names in `dataset_info.json`, rows kept in chats, data files.
 
     Args:
         dataset_dir: folder of `dataset_info.json`.
         here: folder for relative paths; None for the working directory.
-
-    Returns:
-        At most 50 values for `dataset`. A folder that cannot be listed and a `dataset_info.json` that cannot be read
-        have none.
     """
     folder = expanded(dataset_dir)
     here = here or Path.cwd()
@@ -58,13 +52,10 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
 
 
 def models(here: Path | None = None) -> list[str]:
-    """Models that this machine has, which train without a download: the embedded one, GGUF files and model folders.
+    """Models of this machine, at most 50: the embedded one, GGUF files and model folders.
 
     Args:
         here: folder to look in; None for the working directory.
-
-    Returns:
-        At most 50 values for `model_name_or_path`; folders in it that cannot be read are left out.
     """
     from llf_core.config.model import EMBEDDED
 
@@ -78,12 +69,10 @@ def models(here: Path | None = None) -> list[str]:
 
 
 def complete_model(text: str, here: Path | None = None) -> Completions:
-    """Complete the name of a model while it is typed: those of this machine first, then those of the catalog.
-
-    Names on hubs are long, and few people know them by heart.
+    """Complete the name of a model while it is typed: models of this machine first, then of the catalog.
 
     Args:
-        text: what is typed: parts of a name, in any order. Without text, only models of this machine are listed.
+        text: parts of a name, in any order. Without text, only models of this machine are listed.
         here: folder to look in; None for the working directory.
 
     Returns:
@@ -104,7 +93,7 @@ def complete_model(text: str, here: Path | None = None) -> Completions:
 
 
 def _facts(model: CatalogModel) -> str:
-    """What the list says beside a model: size, license, and whether access is gated."""
+    """Size and license of a model, and whether access is gated."""
     return " · ".join(one for one in (model.size, model.license, "gated" if model.gated else "") if one)
 
 

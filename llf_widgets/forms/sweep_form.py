@@ -60,9 +60,7 @@ class SweepForm(FormWidget):
         self.observe(lambda _: self._draw(), names=["_expanded"])
 
     def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
-        """Update the widget from the state, after an edit of the form: values and problems follow its fields.
-
-        A collapsed one is drawn once it is expanded.
+        """Update the widget from the state; a collapsed one is drawn once it is expanded.
 
         Args:
             ahead: running and queued runs on this machine.
@@ -71,10 +69,7 @@ class SweepForm(FormWidget):
         self._draw()
 
     def clear_result(self) -> None:
-        """Forget the last start after an edit, since its messages were about other values.
-
-        The next `refresh` then shows no message of it, and enables the button again.
-        """
+        """Remove the messages of the last start after an edit, and enable the button, with the next `refresh`."""
         self._started, self._failure = 0, []
 
     def plan(self) -> sweep_plan.SweepPlan:
@@ -117,7 +112,7 @@ class SweepForm(FormWidget):
         return sweep_plan.suggest_values(self._state.specs[key], self._state.value(key))
 
     def _button_text(self, plan: sweep_plan.SweepPlan, *, ready: bool) -> str:
-        """What the button will do, or why it is disabled."""
+        """Text of the button: what it will do, or why it is disabled."""
         if self._started:
             return f"Started {_runs(self._started)}, one after the other. Progress is shown below."
         if self._blocked:
@@ -162,7 +157,7 @@ class SweepForm(FormWidget):
         self._draw()
 
     def _start(self, shown: int) -> None:
-        """Handle the button; starts only what it announced."""
+        """Handle the button, unless the number of runs differs from the one it showed."""
         plan = self.plan()
         if not self._ready or shown != plan.runs:
             self._draw()

@@ -38,12 +38,12 @@ class SweepPlan:
 
     @property
     def ok(self) -> bool:
-        """Whether the values allow a start; the button is disabled otherwise."""
+        """Whether the values allow a start."""
         return self.runs > 0 and all(message.level != "error" for message in self.messages)
 
 
 def can_sweep(spec: FieldSpec) -> bool:
-    """Whether values of a field can be listed with commas: numbers and choices. Texts may contain commas themselves."""
+    """Whether values of a field can be listed with commas: numbers and choices, not texts, which may contain commas."""
     return control_kind(spec) != "text"
 
 
@@ -52,7 +52,7 @@ def suggest_values(spec: FieldSpec, value: object) -> str:
 
     Around means a third and three times a real number, about half a power of ten, and half and twice an integer: a
     coarse grid, chosen by this project. Around 0 are 0.01 and 0.1; of a seed, the next two. Values out of range are
-    left out. Of a longer list of choices, of a number below 0 and of what is no number, the form's own is suggested.
+    left out. For all other fields the form's own value is suggested.
 
     Returns:
         Comma-separated text for `parse_values`; empty if the form has no value.
@@ -75,17 +75,13 @@ def suggest_values(spec: FieldSpec, value: object) -> str:
 
 
 def parse_values(spec: FieldSpec, text: str) -> list[Any]:
-    """Parse comma-separated values as a user types them, in order; `null` means "not set" for optional fields.
-
-    Returns:
-        The values; invalid ones stay text, which validation then reports.
-    """
+    """Parse comma-separated values; `null` means "not set" for optional fields, and invalid values stay text."""
     pieces = (piece.strip() for piece in text.split(","))
     return [None if spec.optional and piece == UNSET else parse_value(spec, piece) for piece in pieces if piece]
 
 
 def plan_sweep(state: FormState, chosen: Mapping[str, str]) -> SweepPlan:
-    """Plan a sweep; each run is validated like a single one, so that no run fails after hours of waiting."""
+    """Plan a sweep, with each run validated like a single one."""
     values: dict[str, list[object]] = {}
     messages: list[Message] = []
     for key, text in chosen.items():

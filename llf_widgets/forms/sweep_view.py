@@ -42,10 +42,6 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
     Args:
         runs: in order of execution; at least one.
         keys: keys that differ between them.
-
-    Raises:
-        FileNotFoundError: a run was deleted.
-        OSError: the folder of runs is not accessible.
     """
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -66,13 +62,13 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
         self._poller.start()
 
     def close(self) -> None:
-        """Close the view and end its polling, which would go on otherwise; the runs are not affected."""
+        """Close the view and end its polling; the runs are not affected."""
         self._poller.stop()
         close_descendants(self)
         super().close()
 
     def show_monitor(self, run_id: str) -> None:
-        """Show the monitor of a run below the table, as a click on its line does; an empty id closes it.
+        """Show the monitor of a run below the table; an empty id closes it.
 
         Raises:
             ValueError: no run of the sweep has this id; the view stays as it is.
@@ -87,9 +83,9 @@ class SweepView(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets
         self.children = [part for part in (self._table, self._monitor, self._comparison) if part is not None]
 
     def stop(self) -> None:
-        """Stop the active run with a checkpoint, and remove the others from the queue, to end a sweep early.
+        """Stop the active run with a checkpoint, and remove the others from the queue.
 
-        A run whose status cannot be read, for example since it was deleted, is left out.
+        Runs whose status cannot be read are left out.
         """
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
             with suppress(BrokenRunError):

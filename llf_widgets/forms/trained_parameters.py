@@ -1,4 +1,4 @@
-"""What the form's values will train, and which servers will load the result, before anything starts.
+"""What the form's values will train, and which servers will load the result.
 
 The table of layers and modules needs the model's architecture, so a child process makes it, on request.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.json_command import CommandResult
 
 MAX_CACHED = 16
-"""Tables that are kept, so that going back to earlier values shows them at once."""
+"""Number of tables that are kept, so that going back to earlier values shows them at once."""
 
 
 class TrainedParameters(FormWidget):
@@ -50,7 +50,7 @@ class TrainedParameters(FormWidget):
         self.on_msg(self._receive)
 
     def refresh(self, config: RunConfig | None) -> None:
-        """Follow the form: the servers at once, the table if it is known for these values; an old one is hidden.
+        """Update the servers, and show the table if it is known for the config; hide an old one.
 
         Args:
             config: the form's config; None if its model or method has errors.
@@ -69,7 +69,7 @@ class TrainedParameters(FormWidget):
             self._show("idle", note="The settings have changed." if self._shown else "")
 
     def start(self) -> None:
-        """Show the table of layers and modules; unless it is known, a process makes it, since that imports torch."""
+        """Show the table of layers and modules; unless it is known, a child process makes it."""
         if self._state == "running":
             return
         self._shown = True
@@ -91,7 +91,7 @@ class TrainedParameters(FormWidget):
             self._process.start()
 
     def cancel(self) -> None:
-        """End the process, for example if the model would have to be fetched from a slow hub."""
+        """End the process."""
         if self._process is not None:
             self._process.cancel()
 
@@ -101,7 +101,7 @@ class TrainedParameters(FormWidget):
             self._process.wait()
 
     def close(self) -> None:
-        """End the process, whose table nobody would see, and close the widget."""
+        """End the process, and close the widget."""
         self.cancel()
         super().close()
 

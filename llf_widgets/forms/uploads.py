@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_COUNTED_BYTES = 50_000_000
 """Maximum unpacked bytes read to count rows."""
 MAX_JSON_BYTES = 200_000_000
-"""The same for JSON, which is read as a whole."""
+"""Maximum bytes read of JSON, which is read as a whole."""
 SAMPLE_ROWS = 100
 """Rows read of a file whose format stores its number of rows."""
 LISTED_LINES = 3
@@ -80,7 +80,7 @@ class Upload:
         self._partial = Path(partial)
 
     def append(self, piece: bytes) -> None:
-        """Append the next piece; files come in pieces, since one message of a page cannot hold a large one.
+        """Append the next piece.
 
         Raises:
             UploadError: it cannot be written; the partial file is removed.
@@ -93,10 +93,7 @@ class Upload:
             raise self._upload_error(f"it cannot be written ({error.strerror})") from None
 
     def finish(self) -> UploadResult:
-        """Check the complete file and rename it, so that it can be used; one of this name with other content is kept.
-
-        Returns:
-            Its name for `dataset`, and a message with the number of rows.
+        """Check the complete file and rename it; another file of this name is kept.
 
         Raises:
             UploadError: it cannot be read or renamed; the file is removed.
@@ -117,7 +114,7 @@ class Upload:
         return UploadResult(path.name if in_folder else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
     def cancel(self) -> None:
-        """Cancel the upload and remove the partial file, which nothing else would remove, if the disk allows it."""
+        """Cancel the upload and remove the partial file."""
         with suppress(OSError):
             self._partial.unlink()
 
@@ -156,7 +153,6 @@ class Upload:
         return f"{counted} {len(broken):,} cannot be read and {skipped} ({lines}{more})."
 
     def _move_to_free_name(self) -> Path:
-        """Rename the file to a free name."""
         stem = self.name.removesuffix(_suffix(self.name))
         for number in count(1):
             path = self._target / (self.name if number == 1 else f"{stem}-{number}{_suffix(self.name)}")
@@ -196,10 +192,7 @@ class UploadReceiver:
         self._active: dict[str, tuple[Upload, int]] = {}
 
     def receive(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
-        """Handle a message with `id`, `key` (the field), `name`, `total` (bytes) and `offset`.
-
-        A failed upload becomes a message for the user.
-        """
+        """Handle a message with `id`, `key` (the field), `name`, `total` (bytes) and `offset`."""
         upload_id, key = str(content["id"]), str(content["key"])
         try:
             upload, received = self._add(upload_id, content, buffers)
@@ -215,7 +208,7 @@ class UploadReceiver:
         self._on_end(key, Message("note", done.message), done.name)
 
     def close(self) -> None:
-        """Cancel the uploads in progress, when their form is closed."""
+        """Cancel the uploads in progress."""
         for upload, _ in self._active.values():
             upload.cancel()
         self._active.clear()
@@ -258,7 +251,6 @@ def _suffix(name: str) -> str:
 
 
 def _writable(*folders: Path) -> Path:
-    """The first writable folder."""
     *first, last = folders
     for folder in first:
         if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):

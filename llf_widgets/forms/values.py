@@ -42,10 +42,10 @@ def choice_options(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]
 
 
 def format_value(value: object) -> str:
-    """Format a value for the form as a user would type it: a config reads what `parse_value` returns as the same value.
+    """Format a value for the form as a user would type it, such that `parse_value` returns an equivalent one.
 
-    A list of texts becomes a comma-separated text, as in a file, or a JSON list where that reads differently; None and
-    an empty list become no text, and the keys of mappings texts.
+    A list of texts becomes a comma-separated text, or a JSON list where that reads differently; None and an empty list
+    become no text, and the keys of mappings texts.
     """
     match value:
         case None:
@@ -63,10 +63,7 @@ def format_value(value: object) -> str:
 
 
 def parse_value(spec: FieldSpec, text: str) -> Any:
-    """Parse typed text for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
-
-    Invalid text (letters in a number) is returned unchanged: nothing typed is lost, and validation reports it.
-    """
+    """Parse typed text for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None; invalid text stays text."""
     if spec.type != "text" or spec.path or spec.choices:
         text = text.strip()
     if text.strip() == "":
@@ -118,16 +115,12 @@ def _structure(text: str) -> object:
 
 
 def plain_value(value: object) -> Any:
-    """A value as written in a file, see `llf_core.config.field_specs.plain`; the values of the form have lists too."""
+    """A value as written in a file, see `llf_core.config.field_specs.plain`; lists are possible too."""
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return plain(tuple(value))
     return value
 
 
 def same_value(value: object, other: object) -> bool:
-    """Compare two values of a field: 1 differs from true, 2 equals 2.0, and names in a text equal those in a list.
-
-    Args:
-        value: a value, as typed, of a config or of a file.
-    """
+    """Compare two values of a field: 1 differs from true, 2 equals 2.0, and names in a text equal those in a list."""
     return isinstance(value, bool) == isinstance(other, bool) and bool(plain_value(value) == plain_value(other))

@@ -30,7 +30,7 @@ class ProcessExitedError(RuntimeError):
 
 
 class DataProcess:
-    """A running `python -m llf_core.data.inspect`, so that the kernel loads no tokenizer. It ends with the kernel.
+    """A running `python -m llf_core.data.inspect`, which ends with the kernel.
 
     Args:
         on_readings: called with the format and columns of each data set. All callbacks run in a background thread.
@@ -40,9 +40,6 @@ class DataProcess:
     Attributes:
         code: code that is not allowed, if that is why the process ended; see
             `llf_core.runs.foreign_code.ForeignCode.json`.
-
-    Raises:
-        OSError: the process cannot be started.
     """
 
     def __init__(
@@ -81,11 +78,11 @@ class DataProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id, by which tests check that no process is left behind."""
+        """Id of the process."""
         return self._process.pid
 
     def request(self, name: str, **arguments: Any) -> Future[Any]:
-        """Send a request; the answer arrives in another thread, so that the kernel does not wait.
+        """Send a request, whose answer arrives in another thread.
 
         Returns:
             A future that fails with `ProcessExitedError` if the process has exited, or with `ValueError` if the request
@@ -110,7 +107,7 @@ class DataProcess:
         return future
 
     def close(self) -> None:
-        """End the process, to free its memory; returns after at most 5 s."""
+        """End the process; returns after at most 5 s."""
         self._closed = True
         self._process.terminate()
         self._thread.join(timeout=5)
@@ -160,7 +157,7 @@ class DataProcess:
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
-    """An object of JSON in a line of the process; None if it was killed within the line."""
+    """A JSON object in a line of the process; None if it was killed within the line."""
     try:
         value = json.loads(line)
     except ValueError:

@@ -10,16 +10,12 @@ if TYPE_CHECKING:
 
 HEADS = ("Data set", "Records", "Kept", "Truncated", "Dropped", "Tokens", "In the loss", "In the loss, %")
 KEYS = ("dataset", "records", "examples", "cut", "dropped", "tokens", "trained_tokens")
-"""What an overview calls the first of them."""
+"""Keys of an overview for the first of `HEADS`."""
 CELL = "padding: 2px 12px 2px 0; text-align: {}"
 
 
 def table(overview: Mapping[str, Any]) -> list[list[str]]:
-    """One row per data set, and a total if there are several, as text, for the two summaries below.
-
-    Returns:
-        A cell for each of `HEADS`: the name, six counts, and the share of the tokens that is in the loss, in percent.
-    """
+    """One row per data set, and a total if there are several, with a text for each of `HEADS`."""
     lines = [tuple(one[key] for key in KEYS) for one in overview["sets"]]
     if len(lines) > 1:
         lines.append(("All", *(sum(column) for column in list(zip(*lines, strict=True))[1:])))
@@ -50,11 +46,7 @@ def summary_text(state: str, note: str, overview: Mapping[str, object]) -> str:
 
 
 def summary_html(state: str, note: str, overview: Mapping[str, object]) -> str:
-    """The counts as an HTML table for saved notebooks. Names of data sets are escaped.
-
-    Args:
-        state: state of the inspection; only if it is `ready`, there are counts.
-    """
+    """The counts as an HTML table, with escaped names of data sets; for the arguments see `summary_text`."""
     if state != "ready":
         return f"<p>Inspect: {escape(note or state)}</p>"
 

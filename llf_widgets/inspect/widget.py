@@ -48,8 +48,6 @@ class Inspect(SavedView):
     Raises:
         ConfigError: the config has errors.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
-        OSError: the process cannot be started, or the rows cannot be written.
-        PluginError: two installed packages declare the same name or key.
 
     Example:
         >>> view = llf.Inspect({"dataset": "rows.jsonl", "cutoff_len": 512})
@@ -90,16 +88,14 @@ class Inspect(SavedView):
         self._open()
 
     def wait(self, timeout: float | None = None) -> Inspect:
-        """Wait until the data is prepared, so that the next line of a cell can use the counts.
-
-        A view that is closed before ends the wait with an error.
+        """Wait until the data is prepared.
 
         Args:
             timeout: maximum seconds to wait; None for no limit.
 
         Raises:
             TimeoutError: the data is not prepared after `timeout` seconds.
-            RuntimeError: preparation failed, or the view was closed before its end; the message has the reason.
+            RuntimeError: preparation failed, or the view was closed before its end.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"The data was not ready after {timeout:g} s. {self._note}")
@@ -108,16 +104,12 @@ class Inspect(SavedView):
         return self
 
     def overview(self) -> dict[str, Any]:
-        """Counts in total and of each data set, for cells that check the data; waits for it.
-
-        Returns:
-            See `llf_core.data.inspect.inspection.Inspection.overview`.
-        """
+        """Wait for the counts in total and by data set (`llf_core.data.inspect.inspection.Inspection.overview`)."""
         self.wait()
         return dict(self._overview)
 
     def example(self, number: int) -> dict[str, Any]:
-        """One example token by token, to see what the loss is computed on.
+        """One example token by token.
 
         Args:
             number: index of the example, from 0.
@@ -130,7 +122,7 @@ class Inspect(SavedView):
         return found
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Records that deserve a look, since they are lost or counted twice.
+        """Records that are lost or counted twice.
 
         Args:
             kind: one of `KINDS` and `EXTRA_KINDS` of `llf_core.data.inspect.notable_records`, such as `dropped` or
@@ -144,10 +136,7 @@ class Inspect(SavedView):
         return found
 
     def search(self, query: str, start: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Search examples for a text, page by page, since a search of a million examples takes long.
-
-        Args:
-            query: text to search for, in upper or lower case.
+        """Search examples for a text in upper or lower case, page by page.
 
         Returns:
             `rows` (`number` of the example, `dataset`, `record`, `where` it is, and `reason`, the text around it), and
@@ -157,7 +146,7 @@ class Inspect(SavedView):
         return found
 
     def close(self) -> None:
-        """End the process, which holds the data in memory, remove temporary files and close the view."""
+        """End the process, remove temporary files and close the view."""
         if self._process is not None:
             self._process.close()
         if self._state == "preparing":
@@ -168,7 +157,6 @@ class Inspect(SavedView):
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget; for hosts without widgets and saved notebooks the counts."""
         data, metadata = self.widget_mimebundle(**options)
         shown = (self._state, self._note, self._overview)
         texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
@@ -258,14 +246,12 @@ class Inspect(SavedView):
         self._fetch("example", lambda found: setattr(self, "_examples", [found]), number=number)
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Change a setting and prepare again."""
         known = {key: value for key, value in changes.items() if key in EDITABLE_KEYS}
         self.config = self.config.replace(**known)
         self._on_change(known)
         self._open()
 
     def _allow(self) -> None:
-        """Allow the displayed code, and prepare again."""
         if error := allow_code(self._code):
             self._note = error
             return

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 2000  # points a trace
 UNITS: Mapping[str, float] = {"bytes": 1e9}
-"""What a drawn value of a form is counted in; 1 for all others."""
+"""Divisor of the values of a form in charts; 1 for all others."""
 MIN_HIDDEN_CHARTS = 3  # charts that are left out where they are not asked for
 NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
 NO_PLAN: Mapping[str, Line] = MappingProxyType({})
@@ -66,24 +66,24 @@ class ChartData:
 
     @property
     def primary(self) -> str:
-        """Name of the primary metric, shown in the large chart, whose marks and labels refer to it."""
+        """Name of the primary metric, shown in the large chart."""
         return next(iter(self.top.lines))
 
     @property
     def points(self) -> int:
-        """Number of points of the longest line. The cost of drawing and the rate of updates depend on it."""
+        """Number of points of the longest line, on which the cost of drawing depends."""
         return max((x.size for x, _ in self.lines.values()), default=0)
 
     def line(self, name: str) -> Line:
-        """A line as logged, steps `[n]` and values `[n]`; `[0]` if there is none, so that every chart can be drawn."""
+        """A line as logged, steps `[n]` and values `[n]`; `[0]` if there is none."""
         return self.lines.get(name, NOTHING)
 
     def held_out(self, name: str) -> bool:
-        """Whether a metric was also computed on validation examples; then its chart has a dashed line."""
+        """Whether a metric was also computed on validation examples."""
         return EVAL_PREFIX + name in self.lines
 
     def has_interval(self, name: str) -> bool:
-        """Whether evaluations of a metric have bounds; then its chart has a band."""
+        """Whether evaluations of a metric have bounds."""
         return EVAL_PREFIX + name + LOW in self.lines
 
 
@@ -98,9 +98,7 @@ def chart_data(  # noqa: PLR0913 - what stands beside the lines
     planned: Mapping[str, Line] = NO_PLAN,
     details: bool = True,
 ) -> ChartData:
-    """Downsample the metrics of a run for its charts, so that a browser draws a million steps as fast as a thousand.
-
-    Minima, maxima and gaps are kept, see `llf_core.runs.decimate`.
+    """Downsample the metrics of a run for its charts, with minima, maxima and gaps (`llf_core.runs.decimate`).
 
     Args:
         series: (steps `[n]` int64, values `[n]` float64) by name, steps ascending.

@@ -1,6 +1,6 @@
-"""Where the charts of a run stand: positions, sizes and axes, computed for the charts that there are.
+"""Positions, sizes and axes of the charts of a run.
 
-The large chart is at the top, the small ones that every run has are at the bottom; between them stands a chart for each
+The large chart is at the top, the small ones that every run has are at the bottom, with a chart between them for each
 other group of metrics that the run has logged.
 """
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of equal charts.
+    """Rows of equal charts. Pairs are for a wide and for a narrow figure.
 
     Attributes:
         above: pixels between a chart and the row above it, for axis labels and headings.
-        columns: charts in a row, in a wide and in a narrow figure.
-        gaps: share of the figure's width between two charts of a row, in a wide and in a narrow figure.
-        labels: share of a chart's width for the labels at the ends of its lines, in a wide and in a narrow figure.
+        columns: charts in a row.
+        gaps: share of the figure's width between two charts of a row.
+        labels: share of a chart's width for the labels at the ends of its lines.
     """
 
     height: int
@@ -51,8 +51,7 @@ class PlacedChart:
     """A chart at its position in the figure.
 
     Attributes:
-        place: where it stands, as it is drawn: a chart of the table's top stands in the middle beside another primary
-            metric.
+        place: place where it is drawn: a chart of the table's top is in the middle beside another primary metric.
         across: left and right end, as shares of the figure's width.
         up: bottom and top, as shares of the height of all charts.
     """
@@ -65,12 +64,12 @@ class PlacedChart:
 
     @property
     def chart(self) -> Chart:
-        """Title, help and number format: a row of the table of charts, a variant of one, or made for another metric."""
+        """Title, help and number format."""
         return self.shown.chart
 
     @property
     def pixels(self) -> int:
-        """Its height in pixels, by which labels are kept apart."""
+        """Its height in pixels."""
         return ROWS[self.place].height
 
 
@@ -89,14 +88,12 @@ class ChartGrid:
 
     @property
     def top(self) -> PlacedChart:
-        """The large chart, whose axes the marks share."""
+        """The large chart."""
         return self.charts[0]
 
 
 def chart_grid(data: ChartData, *, narrow: bool = False) -> ChartGrid:
-    """Place the charts of a run.
-
-    The charts that every run has get the first axes, so what a reader has zoomed into stays as further charts appear.
+    """Place the charts of a run. The charts that every run has get the first axes, so that zooms stay as others appear.
 
     Args:
         narrow: fewer charts in a row, for a figure of less than 700 pixels.

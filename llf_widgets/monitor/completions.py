@@ -23,7 +23,7 @@ class Completion:
     """A completion that the policy sampled for training.
 
     Attributes:
-        reward: its reward; None if unknown or not finite.
+        reward: None if unknown or not finite.
         rewards: reward by function; None where unknown or not finite.
     """
 
@@ -43,17 +43,14 @@ class _Step:
 
 
 class Completions:
-    """Completions by step; for a repeated step only those of the last attempt.
-
-    A long run samples millions, so only a limited number of steps and rows is held, evenly downsampled.
-    """
+    """Completions by step, of the last attempt, limited by even downsampling to some steps and rows."""
 
     def __init__(self) -> None:
         self._steps: dict[int, _Step] = {}
         self._functions: dict[str, None] = {}
 
     def add(self, samples: Iterable[dict[str, Any]]) -> None:
-        """Add new lines of `samples.jsonl`; samples of other kinds are skipped, since the file holds several."""
+        """Add new lines of `samples.jsonl`; samples of other kinds are skipped."""
         for sample in samples:
             prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
             if sample.get("kind") != "completion" or not isinstance(text, str) or not isinstance(step, int):
@@ -75,8 +72,8 @@ class Completions:
 
         Returns:
             `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: number of completions, mean
-            reward, and rows `[reward, [by function], prompt, text]`, highest reward first. A reward that is unknown or
-            not finite is None, and so is the mean where all are, or where it is not finite itself.
+            reward, and rows `[reward, [by function], prompt, text]`, highest reward first. Rewards and means that are
+            unknown or not finite are None.
         """
         functions = list(self._functions)[:MAX_FUNCTIONS]
         return {
@@ -96,12 +93,7 @@ class Completions:
         }
 
     def last(self) -> tuple[int, list[Completion]]:
-        """The last step with its best and worst completion, for the saved notebook, which holds few of them.
-
-        Returns:
-            The step, and the first and the last of its completions by reward, where one of unknown reward counts as the
-            lowest; 0 and an empty list if there are none.
-        """
+        """The last step and its completions of highest and lowest (or unknown) reward; 0 and none without a step."""
         if not self._steps:
             return 0, []
         step = max(self._steps)

@@ -1,4 +1,4 @@
-"""One line about what a run trains: model, stage, method, data. Tolerates invalid configs."""
+"""One line about what a run trains: model, stage, method, data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe_run(
 ) -> str:
     """Describe a run: `smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples), 2 processes (DDP)`.
 
-    Unknown parts and `sft`, the default stage, are omitted, so that the line stays short; empty if nothing is known.
+    Unknown parts and `sft`, the default stage, are omitted; empty if nothing is known.
 
     Args:
         data_event: the run's `data` event, once the data was prepared; None before.

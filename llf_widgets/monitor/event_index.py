@@ -1,4 +1,4 @@
-"""Incremental index of a run's events, so that an update without new events has constant cost."""
+"""Incremental index of a run's events."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ if TYPE_CHECKING:
 NOTICE_TYPES = ("warning", "finding", "answer", "error")
 """Event types shown next to the state."""
 MARKER_TYPES = ("resumed", "steered")
-"""Event types markers in charts."""
+"""Event types for markers in charts."""
 MAX_MARKERS = 200
 PRE_START_TYPES = ("created", "queued")
-"""Event types written before a run starts."""
 PASSIVE_TYPES = ("request", "answer", "steered", "schedule", "warning", "finding")
 """Event types that do not change what an attempt is doing."""
 
 
 class EventIndex:
-    """Answers queries about a run's events in constant time, since views repeat them at every update.
+    """Answers queries about a run's events in constant time.
 
     Attributes:
         events: all events in order, except `progress`, of which long runs have many.
@@ -37,7 +36,7 @@ class EventIndex:
         self._markers: list[Event] = []
 
     def add(self, events: Iterable[Event]) -> None:
-        """Add new events, in order, since later ones replace earlier ones of their type."""
+        """Add new events, in order."""
         for event in events:
             kind = event.get("type", "")
             self._last[kind] = event
@@ -49,34 +48,26 @@ class EventIndex:
             self.changes.add(event)
 
     def last(self, kind: str, attempt: int | None = None) -> Event | None:
-        """The newest event of a type, which says what is true now; None if there is none.
-
-        Args:
-            attempt: only events of this attempt; None for the whole run.
-        """
+        """The newest event of a type, of the whole run or of one attempt; None if there is none."""
         found = self._last if attempt is None else self._attempt(attempt).last
         return found.get(kind)
 
     def current_activity(self, attempt: int) -> Event | None:
-        """The newest event that shows what an attempt is doing, for the status sentence; None if there is none."""
+        """The newest event that shows what an attempt is doing; None if there is none."""
         return self._attempt(attempt).activity
 
     def notices(self, attempt: int) -> tuple[Event, ...]:
-        """Warnings, findings, answers and errors of an attempt, shown next to the state.
-
-        Of repeated ones the last, since a warning of each step would hide all others.
-        """
+        """Warnings, findings, answers and errors of an attempt; of repeated ones the last."""
         return self._attempt(attempt).notices()
 
     def markers(self) -> tuple[Event, ...]:
-        """The newest events to mark in a chart, at most `MAX_MARKERS`, since each marker costs drawing time."""
+        """The newest events to mark in a chart, at most `MAX_MARKERS`."""
         return tuple(self._markers[-MAX_MARKERS:])
 
     def time_spans(self) -> list[tuple[int, float]]:
-        """First and last moment of each attempt, for the training time; time in the queue does not count.
+        """(attempt, Unix time) of the first and last moment of each attempt, without time in the queue.
 
-        Returns:
-            (attempt, Unix time), two for each attempt that has begun; none for attempt 0, what a branch copied.
+        Attempt 0, which a branch copied, is left out.
         """
         return [(number, at) for number, one in self._attempts.items() if number for at in one.span]
 

@@ -19,33 +19,31 @@ LINE = 500  # characters of a log line that are worth sending
 class EventLog:
     """Events as rows; checkpoint and evaluation of a step share a row.
 
-    A row has `time` (Unix seconds) and `step`, each None if the event has none, and `text`.
-
-    Unknown types, and events with invalid fields, are skipped, since the file may come from another version.
+    A row has `time` (Unix seconds) and `step`, each None if the event has none, and `text`. Unknown types, and events
+    with invalid fields, are skipped, since the file may come from another version.
     """
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, events: Iterable[dict[str, Any]]) -> None:
-        """Add new events, in order, since a checkpoint and an evaluation of one step share a row."""
+        """Add new events, in order."""
         for event in events:
             _add(event, self._rows)
 
     def newest(self, limit: int) -> list[dict[str, Any]]:
-        """Copies of the newest rows `{"time", "step", "text"}`, newest first: a later event may extend the last row."""
+        """Copies of the newest rows `{"time", "step", "text"}`, newest first."""
         return [dict(row) for row in self._rows[: -limit - 1 : -1]]
 
 
 def log_rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows `{"time", "step", "text"}` of some events, newest first, for events that are not followed any further."""
+    """Rows `{"time", "step", "text"}` of some events, newest first."""
     log, events = EventLog(), list(events)
     log.add(events)
     return log.newest(len(events))
 
 
 def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
-    """Add an event as a new row, or to the last one."""
     format_event = FORMATTERS.get(event.get("type", ""))
     if format_event is None:
         return
@@ -66,10 +64,7 @@ def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
 
 
 def log_lines(lines: Iterable[str]) -> list[str]:
-    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters each.
-
-    Progress bars of libraries rewrite their line hundreds of times; the browser would show every state.
-    """
+    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters each."""
     clean = []
     for line in lines:
         text = without_escapes(line.rstrip("\r\n").rsplit("\r", 1)[-1])

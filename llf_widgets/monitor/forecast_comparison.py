@@ -1,4 +1,4 @@
-"""The forecast of a run beside what it has shown."""
+"""Comparison of a run with its forecast."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 def memory_note(series: Series, forecast: Event | None) -> str:
     """The forecast peak memory and how far the highest logged value is from it: `forecast 1.65 GB (+7 %)`.
 
-    It shows how much the forecasts of this machine can be trusted. The share is `logged / forecast - 1`.
-
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.
         forecast: the event `forecast`, or None.
@@ -32,14 +30,11 @@ def memory_note(series: Series, forecast: Event | None) -> str:
 
 
 def step_row(series: Series, forecast: Event | None) -> tuple[str, str, str] | None:
-    """The median seconds of a step beside their forecast, as a row of the summary; see `memory_note`.
+    """The median seconds of a step beside their forecast, as label, value and comparison; None without a logged value.
 
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.
         forecast: the event `forecast`, or None.
-
-    Returns:
-        Label, value and comparison; None without a logged value.
     """
     seen = median(series, "step_seconds")
     if seen is None:
@@ -62,7 +57,7 @@ def forecast_line(event: Event) -> str:
 
 
 def _number(event: Event | None, name: str) -> float | None:
-    """A positive number of an event; None if it is missing or is none, since the file may be of another version."""
+    """A positive number of an event; None if it is missing or invalid, since the file may be of another version."""
     value = (event or {}).get(name)
     return float(value) if isinstance(value, int | float) and is_finite_number(value) and value > 0 else None
 

@@ -10,11 +10,7 @@ __all__ = ["clock", "count", "duration", "number", "rate", "share", "size", "spa
 
 
 def clock(moment: float) -> str:
-    """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time), for live views.
-
-    Args:
-        moment: Unix seconds, valid as `llf_core.runs.event_fields.is_timestamp` says.
-    """
+    """Format Unix seconds of today as `14:36`, of another day as `25 November, 14:36` (local time)."""
     when = time.localtime(moment)
     if when[:3] == time.localtime()[:3]:
         return time.strftime("%H:%M", when)
@@ -22,14 +18,7 @@ def clock(moment: float) -> str:
 
 
 def span(start: float, end: float) -> str:
-    """Format a time span: `24 November 2026, 14:25 to 14:36` (local time).
-
-    With the date, because a saved notebook is read later.
-
-    Args:
-        start: Unix seconds, valid as `llf_core.runs.event_fields.is_timestamp` says.
-        end: Unix seconds, valid likewise.
-    """
+    """Format a time span in Unix seconds: `24 November 2026, 14:25 to 14:36` (local time)."""
     first, last = time.localtime(start), time.localtime(end)
     text = f"{first.tm_mday} {time.strftime('%B %Y, %H:%M', first)}"
     if first[:3] == last[:3]:

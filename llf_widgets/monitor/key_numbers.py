@@ -34,15 +34,12 @@ def key_numbers(
 ) -> tuple[Number, ...]:
     """The numbers at the top of the view, at most six: key metrics first, speed and memory last.
 
-    Six fit into one row of a notebook cell; which metrics come first depends on what the run logs, not on its stage.
-
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         window: smoothing window in steps; 0 for none.
         forecast: the event `forecast`, with which the memory is compared; None without one.
-        peak: current peak of the learning rate schedule, which a run reaches after its warm-up only; None if unknown,
-            and the highest rate so far is named instead.
+        peak: current peak of the learning rate schedule; None if unknown, and the highest rate so far is named instead.
     """
     numbers = [
         _training(series, smoothed, window, one)
@@ -73,7 +70,7 @@ def key_numbers(
 def summary_rows(
     series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
 ) -> list[tuple[str, str, str]]:
-    """The rows of a saved notebook's table, without unknown ones: what a reader needs to judge a run later.
+    """The rows of a saved notebook's table, without unknown ones.
 
     Args:
         series: steps `[n]` and values `[n]` by metric, as logged.
@@ -140,7 +137,7 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -
 
 
 def _held_out(series: Series, one: KeyMetric) -> Number:
-    """A validation metric, with that of the training."""
+    """A validation metric, with its training value."""
     value, training = last(series, EVAL_PREFIX + one.name), last(series, one.name)
     note = "" if training is None else f"training {formatting.value(training, one.form)}"
     return Number(held_out_label(one.label), _write(value, one), note=note)

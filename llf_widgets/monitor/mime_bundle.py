@@ -47,7 +47,7 @@ def mime_bundle(tracker: RunTracker) -> dict[str, object]:
 
 
 def text_bundle(tracker: RunTracker) -> dict[str, object]:
-    """The bundle without the image, whose first drawing takes a second, so that a view appears at once."""
+    """The bundle without the image, whose first drawing takes a second."""
     return _texts(tracker, _summary(tracker))
 
 

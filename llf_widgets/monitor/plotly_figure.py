@@ -26,20 +26,15 @@ SMALL_TICKS: Mapping[Form, dict[str, object]] = {
     "number": {"tickformatstops": [{"dtickrange": [None, 9e-5], "value": "~e"}], "labelalias": ZERO},
     "rate": {"labelalias": ZERO},
 }
-"""What is particular about the ticks of a form beside their format."""
+"""Settings of the ticks of a form in small charts, beside their format."""
 
 
 def figure_json(data: ChartData, total: int, *, narrow: bool = False) -> dict[str, Any]:
-    """Build the complete figure with numpy arrays, for `array_encoding.encode_arrays`, which makes JSON of it.
-
-    All charts are in one figure, so that an update is one message and one drawing.
+    """Build the complete figure with numpy arrays, which `array_encoding.encode_arrays` turns into JSON.
 
     Args:
         total: planned steps, the right end of every step axis; 0 if unknown.
         narrow: fewer charts in a row, for a view of less than 700 pixels.
-
-    Returns:
-        `data` (the traces) and `layout`, as plotly.js expects them.
     """
     grid = chart_grid(data, narrow=narrow)
     return {
@@ -87,7 +82,6 @@ def _step_range(total: int) -> dict[str, object]:
 
 
 def _scale(placed: PlacedChart) -> dict[str, object]:
-    """Number format and range of a chart's y axis."""
     chart = placed.chart
     # The large chart's axis may become logarithmic, where Plotly applies every format by step size
     particular = {} if placed.place == "top" else SMALL_TICKS.get(chart.form, {})
@@ -98,7 +92,6 @@ def _scale(placed: PlacedChart) -> dict[str, object]:
 
 
 def _levels(placed: PlacedChart) -> list[dict[str, object]]:
-    """The reference level of a chart as a shape."""
     level, reference = placed.chart.level, placed.axes.reference
     if level is None:
         return []

@@ -29,7 +29,7 @@ LINE, HELP_LINE, LETTER = 13, 14, 8  # pixels: between two labels, of a line of 
 
 
 def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -> list[Text]:
-    """The annotations of a chart: title, description, last values and labels, since the figure has no legend.
+    """The annotations of a chart: title, description, last values and labels.
 
     Args:
         narrow: whether the figure has less than 700 pixels.
@@ -39,7 +39,7 @@ def chart_texts(placed: PlacedChart, data: ChartData, *, narrow: bool = False) -
 
 
 def _large_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iterator[Text]:
-    """Title, and what the lines and the marks are that are drawn."""
+    """Title, and a legend of the lines and marks that are drawn."""
     title = placed.chart.title
     smooth = (
         f"thick: {smoothing_label(data.window)}, thin: every logged step" if data.window else "solid: every logged step"
@@ -56,7 +56,6 @@ def _large_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Itera
 
 
 def _small_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iterator[Text]:  # noqa: ARG001
-    """Title and last value."""
     (left, right), (_, top) = placed.across, placed.up
     name = next(iter(placed.shown.lines))
     value = formatting.value(data.last[name], placed.chart.form) if name in data.last else ""
@@ -65,7 +64,6 @@ def _small_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Itera
 
 
 def _middle_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iterator[Text]:  # noqa: ARG001
-    """Title, description and labels of the lines."""
     chart, lines = placed.chart, placed.shown.lines
     (left, _), (_, top) = placed.across, placed.up
     held_out = any(data.held_out(name) for name in lines)
@@ -83,10 +81,7 @@ def _middle_texts(placed: PlacedChart, data: ChartData, *, narrow: bool) -> Iter
 
 
 def line_ends(shown: LoggedChart, data: ChartData, held_out: str = "held out") -> list[LineEnd]:
-    """Name and last value of each line, in place of a legend.
-
-    Of evaluations only beside a single line, where there is room.
-    """
+    """Name and last value of each line; of evaluations only beside a single line, where there is room."""
     found = []
     for number, (name, label) in enumerate(shown.lines.items()):
         color, _ = line_color(number)
@@ -101,7 +96,6 @@ def line_ends(shown: LoggedChart, data: ChartData, held_out: str = "held out") -
 
 
 def _reach(shown: LoggedChart, data: ChartData) -> tuple[float, float]:
-    """Approximate range of a chart's y axis."""
     if shown.chart.maximum is not None:
         return 0.0, MARGIN * shown.chart.maximum
     return value_range([*_values(shown, data), *([] if shown.chart.level is None else [np.array([shown.chart.level])])])
@@ -114,7 +108,6 @@ def _values(shown: LoggedChart, data: ChartData) -> Iterator[np.ndarray]:
 
 
 def _level_label(placed: PlacedChart) -> list[Text]:
-    """Label of the reference level, at its left end."""
     chart, reference = placed.chart, placed.axes.reference
     if not chart.level_label:
         return []

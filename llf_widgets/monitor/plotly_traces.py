@@ -65,13 +65,7 @@ STYLES: Mapping[Place, LineStyle] = {
 
 
 def chart_traces(placed: PlacedChart, grid: ChartGrid, data: ChartData) -> list[Trace]:
-    """The traces of a chart, with their data, which `plotly_figure.figure_json` joins with those of the other charts.
-
-    Args:
-        placed: the chart.
-        grid: all charts of the figure, for the axes of markers.
-        data: what they show.
-    """
+    """The traces of a chart, with their data; `grid` has the axes of markers."""
     if placed.place == "bottom":
         return [trace for name in placed.shown.lines for trace in _small_traces(name, placed, data)]
     traces = [
@@ -87,7 +81,7 @@ def _base(axes: Axes) -> Trace:
 
 
 def _line_traces(number: int, name: str, label: str, placed: PlacedChart, data: ChartData) -> Iterator[Trace]:
-    """Logged values, smoothed values, and those of evaluations: always in the large chart, else if there are any."""
+    """Logged values, smoothed values, and evaluations: always in the large chart, else if there are any."""
     style, several = STYLES[placed.place], len(placed.shown.lines) > 1
     form = style.number if placed.chart.form == "number" else HOVER[placed.chart.form]
     base, (color, dash) = _base(placed.axes), line_color(number)
@@ -125,7 +119,7 @@ def _band(base: Trace, name: str, color: str, form: str, data: ChartData) -> Ite
 
 
 def _small_traces(name: str, placed: PlacedChart, data: ChartData) -> Iterator[Trace]:
-    """The values of a small chart, and what is planned of them."""
+    """The values of a small chart, and planned ones."""
     base, title = _base(placed.axes), placed.chart.title
     tip = f"step %{{x}}: %{{y:{HOVER[placed.chart.form]}}}"
     yield base | {
@@ -141,7 +135,7 @@ def _small_traces(name: str, placed: PlacedChart, data: ChartData) -> Iterator[T
 
 
 def _marks(axes: Axes, data: ChartData) -> list[Trace]:
-    """What is marked in the large chart: checkpoints, the best one, resumes and live changes, values not finite.
+    """Marks in the large chart: checkpoints, the best one, resumes and live changes, values not finite.
 
     Texts have traces of their own, since plotly.js loses texts beside empty ones when it draws again.
     """
@@ -205,7 +199,6 @@ def _end_labels(placed: PlacedChart, data: ChartData) -> list[Trace]:
 
 
 def _line_or_dot(line: Line) -> dict[str, object]:
-    """The points of a line; a single point is drawn as a dot."""
     return _points(line) | {"mode": "markers" if line[0].size == 1 else "lines"}
 
 
@@ -215,18 +208,17 @@ def _points(line: Line) -> dict[str, object]:
 
 
 def _broken_text(data: ChartData) -> list[str]:
-    """The number of values that are not finite, for the last of them."""
+    """The number of values that are not finite, as a label for the last of them."""
     what = "losses" if data.primary == "loss" else "values"
     return [f"not a finite number: {data.broken_count:,} of the logged {what}"] if data.broken.size else []
 
 
 def _roomier_side(data: ChartData) -> str:
-    """The side of the last value that is not finite with more room for its label, among the steps so far."""
+    """The side with more room for a label at the last value that is not finite, among the steps so far."""
     steps, _ = data.line(data.primary)
     return "middle right" if data.broken.size and 2 * data.broken[-1] < steps[-1] else "middle left"
 
 
 def _vertical_lines(steps: np.ndarray, heights: np.ndarray) -> dict[str, object]:
-    """Lines from the bottom to a height at each step."""
     x = [point for step in steps.tolist() for point in (step, step, None)]
     return {"x": x, "y": [point for height in heights.tolist() for point in (0, height, None)]}

@@ -1,4 +1,4 @@
-"""The polling thread of a view: reads a run's folder a few times per second and survives errors."""
+"""The polling thread of a view."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CPU_SHARE = 0.015  # of one core, at most: a poll that cost 30 ms is followe
 
 
 class Poller:
-    """Calls `poll` in a background thread until it returns None, without ever occupying the kernel.
+    """Calls `poll` in a background thread until it returns None.
 
     A notebook would print a thread's output and tracebacks into the running cell, so an error is passed to `on_error`
     as a sentence, and polling continues. The pause after an expensive poll grows, up to `MAX_INTERVAL`, so that polling
@@ -37,11 +37,11 @@ class Poller:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread polls, or will poll again, by which tests and views know that no thread is left."""
+        """Whether the thread polls, or will poll again."""
         return self._running
 
     def start(self) -> None:
-        """Start the thread; if it is running, poll at once, so that a click shows its effect."""
+        """Start the thread; if it is running, poll at once."""
         with self._lock:
             self._active = True
             self._wake.set()
@@ -51,20 +51,13 @@ class Poller:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the current poll, when its view is closed; returns at once."""
+        """End the thread after the current poll, without waiting for it."""
         with self._lock:
             self._active = False
             self._wake.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the thread to end. From the thread itself it returns at once.
-
-        Args:
-            timeout: maximum seconds to wait; None for no limit.
-
-        Returns:
-            False if `timeout` seconds passed first.
-        """
+        """Wait at most `timeout` seconds for the thread to end (not at all within it), and return whether it has."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)

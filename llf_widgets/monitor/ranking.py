@@ -30,7 +30,7 @@ class RankedMetric:
 
     Attributes:
         held_out: whether a run has validation values; then only these count, since training values reward overfitting.
-        declared: what the metrics of the runs declare, see `metric_catalog.declared_directions`.
+        declared: whether higher is better, by metric, see `metric_catalog.declared_directions`.
     """
 
     metric: KeyMetric
@@ -39,7 +39,7 @@ class RankedMetric:
 
     @property
     def label(self) -> str:
-        """Column heading. It says whether values are the best or the last ones, since comparisons use both."""
+        """Column heading, which says whether values are the best or the last ones."""
         if not self.held_out:
             return f"{self.training_label}, last"
         if self.metric.name == "loss":
@@ -48,12 +48,12 @@ class RankedMetric:
 
     @property
     def training_label(self) -> str:
-        """Label of the training value, where both values are shown and "Loss" alone would not say which it is."""
+        """Label of the training value, where both values are shown."""
         return "Training loss" if self.metric.name == "loss" else self.metric.label
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether higher values are better, by which runs are sorted; False for losses and for unknown metrics."""
+        """Whether higher values are better; False for losses and for unknown metrics."""
         return self.direction == "more"
 
     @property
@@ -63,21 +63,15 @@ class RankedMetric:
         return "" if better is None else "more" if better else "less"
 
     def best(self, tracker: RunTracker) -> tuple[int, float] | None:
-        """Step and value of the best validation value, or the last one if the metric has no better direction.
-
-        Of a run that overfits, the best checkpoint counts and not the last one.
-
-        Returns:
-            Step and value; None if the run has no finite validation value.
-        """
+        """Step and value of the best finite validation value; of the last one if the metric has no direction."""
         return summary_numbers.best(tracker.series, EVAL_PREFIX + self.metric.name, self.declared)
 
     def last(self, tracker: RunTracker) -> float | None:
-        """The last training value, for runs without validation; None if it was never logged. It may be NaN."""
+        """The last training value, possibly NaN; None if it was never logged."""
         return summary_numbers.last(tracker.series, self.metric.name)
 
     def value(self, tracker: RunTracker) -> float | None:
-        """The value by which a run is ranked; None if unknown or not finite, so a diverged run never ranks first."""
+        """The value by which a run is ranked; None if unknown or not finite."""
         if not self.held_out:
             last = self.last(tracker)
             return last if last is not None and math.isfinite(last) else None
@@ -85,12 +79,12 @@ class RankedMetric:
         return None if found is None else found[1]
 
     def format(self, value: float) -> str:
-        """Format a value of the metric, as everywhere else in the views."""
+        """Format a value of the metric."""
         return formatting.value(value, self.metric.form)
 
 
 def ranked_metric(trackers: Sequence[RunTracker], metric: KeyMetric | None = None) -> RankedMetric:
-    """The metric by which runs are ranked: the same for all of them, or the ranking would compare different things.
+    """The metric by which all runs are ranked.
 
     It is the one by which their configs choose the best checkpoint (`metric_for_best_model`), if all name the same.
 

@@ -46,9 +46,7 @@ QUEUE_SECONDS = 10.0
 
 
 class RunTracker:
-    """The known state of one run, updated by `refresh`.
-
-    Thread-safe, because a thread polls while a cell may display the view once more.
+    """The known state of one run, updated by `refresh`. Thread-safe.
 
     Args:
         window: smoothing window in steps; 0 for none, None for automatic.
@@ -56,7 +54,7 @@ class RunTracker:
     Attributes:
         snapshot: the run at the last refresh; of state `broken` before the first.
         completions: completions that were sampled for training.
-        config: flat keys of the config; empty if it cannot be read, as the next two.
+        config: flat keys of the config; empty if it cannot be read, as are `resolved` and `env`.
         series: steps `[n]` (int64) and values `[n]` (float64) by metric, as logged.
         smoothed: smoothed values `[n]`, aligned with the series of that name.
         times: steps `[n]` (int64) and Unix times `[n]` (float64) of all records.
@@ -95,14 +93,10 @@ class RunTracker:
         self._smoothed_for = 0  # planned steps that the window was made for
 
     def refresh(self) -> set[str]:
-        """Read new data, for the next update of a view.
+        """Read new data, and return which of `status`, `metrics`, `events`, `answers` and `log` changed.
 
-        Metrics, events or samples that cannot be read become a warning among the events, and the others are still
-        read. An unreadable status gives a snapshot of state `broken`; config, resolved settings and environment that
-        cannot be read are empty.
-
-        Returns:
-            Which of `status`, `metrics`, `events`, `answers` and `log` changed.
+        Metrics, events or samples that cannot be read become a warning among the events, and the others are still read.
+        An unreadable status gives a snapshot of state `broken`.
         """
         with self._lock:
             return self._refresh()
@@ -140,7 +134,6 @@ class RunTracker:
         return changed - {"state"}
 
     def _read_small(self) -> None:
-        """Read config, resolved settings, environment and name."""
         for name, path in (
             ("config", self.folder.config),
             ("resolved", self.folder.resolved),
@@ -171,18 +164,14 @@ class RunTracker:
             changed.add("events")
 
     def smooth(self, window: int | None) -> None:
-        """Change the smoothing window, as several compared runs need the same one.
-
-        Args:
-            window: steps, at least 0; 0 for none, None for automatic.
-        """
+        """Change the smoothing window in steps; 0 for none, None for automatic."""
         with self._lock:
             self._requested_window = window
             self._smooth()
             self.snapshot = replace(self.snapshot, numbers=self._numbers)
 
     def chart_data(self, *, details: bool = True, window: int | None = None) -> ChartData:
-        """Current data of the charts, downsampled, so that a long run stays fast in the browser.
+        """Current data of the charts, downsampled.
 
         Args:
             window: smoothing window in steps; None for `self.window`.
@@ -212,10 +201,7 @@ class RunTracker:
         return {"learning_rate": (np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64))}
 
     def summary(self) -> list[tuple[str, str, str]]:
-        """Rows of the saved notebook's table: (label, value, comparison), with what the run keeps on disk.
-
-        A reader of the notebook sees the result in it without a kernel and without the run's folder.
-        """
+        """Rows of the saved notebook's table: (label, value, comparison), with what the run keeps on disk."""
         with self._lock:
             kept = [f"checkpoint-{step}" for step in self._checkpoints]
             rows = summary_rows(self.series, self.smoothed, self.window, self.index.events, self.snapshot.elapsed)
@@ -224,10 +210,7 @@ class RunTracker:
         return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows
 
     def rows(self, limit: int) -> list[dict[str, Any]]:
-        """The newest rows of the event log, newest first; warnings about unreadable files come first.
-
-        See `llf_widgets.monitor.event_log.EventLog` for what a row holds.
-        """
+        """The newest rows of the `EventLog`, newest first, after warnings about unreadable files."""
         with self._lock:
             self._event_log.add(self.index.events[self._logged :])
             self._logged = len(self.index.events)
@@ -236,7 +219,7 @@ class RunTracker:
             return [*unread.newest(limit), *self._event_log.newest(limit)][:limit]
 
     def log(self, lines: int) -> list[str]:
-        """The last lines of the run's log, for the view below the charts; the reason instead if it cannot be read."""
+        """The last lines of the run's log; the reason instead if it cannot be read."""
         try:
             text = self._reader.log_tail(lines)
         except UnreadableError as error:
@@ -283,19 +266,16 @@ class RunTracker:
         self._count()
 
     def _count(self) -> None:
-        """Make the key numbers, which change with the metrics, a forecast and a new peak of the learning rate."""
         forecast, peak = self.index.last("forecast"), self._peak_learning_rate(self._step())
         self._numbers = key_numbers(self.series, self.smoothed, self.window, forecast, peak)
 
     def _step(self) -> int:
-        """The newest step of the current attempt."""
         status = self._status
         if status is None:
             return 0
         return newest_step(status, () if self._columns is None else self._columns.times(status.attempt)[0])
 
     def _peak_learning_rate(self, step: int) -> float | None:
-        """Current peak of the learning rate schedule; None if unknown."""
         return _number(self.index.changes.value_at("learning_rate", step) or self.config.get("learning_rate"))
 
     def _total(self) -> int:
@@ -415,7 +395,7 @@ def _phase(phase: dict[str, Any] | None, step: int, logged: float, start_step: i
 
 
 def queue_text(position: QueuePosition) -> str:
-    """What a queued run waits for, as a sentence, so that nobody takes it for stuck."""
+    """What a queued run waits for, as a sentence."""
     ahead = position.ahead()
     if not ahead:
         return "Next in the queue."

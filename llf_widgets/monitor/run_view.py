@@ -40,7 +40,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Display options of a page. They are part of a request, since several pages may show one run differently.
+    """Display options of a page, sent with each request, since several pages may show one run differently.
 
     Attributes:
         details: whether to show diagnostic charts.
@@ -55,18 +55,13 @@ class ViewOptions:
     older: int = 0
 
     def __post_init__(self) -> None:
-        """Validate the options.
-
-        Raises:
-            ValueError: a number is negative, too large or not an integer.
-        """
         for name, value, highest in (("window", self.window, MAX_WINDOW), ("older", self.older, MAX_OLDER)):
             if type(value) is not int or not 0 <= value <= highest:
                 raise ValueError(f"{name} is {str(value)[:40]}. Expected an integer from 0 to {highest}.")
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> ViewOptions:
-        """Parse options from a front end; missing ones have defaults, so that pages of other versions work."""
+        """Parse options from a front end of any version; missing ones have defaults."""
         numbers = {name: given.get(name, 0) for name in ("window", "older")}
         return cls(details=given.get("details") is True, narrow=given.get("narrow") is True, **numbers)
 
@@ -86,11 +81,7 @@ class RunView:
         self._created: float | None = None
 
     def refresh(self) -> set[str]:
-        """Read new data, without building any section, since most are not requested after each read.
-
-        Returns:
-            Names of the changed sections; all of them if another run has replaced the folder.
-        """
+        """Read new data, and return the names of changed sections; all if another run has replaced the folder."""
         with self._lock:
             changed = self.tracker.refresh()
             if self._replaced():
@@ -110,18 +101,15 @@ class RunView:
         return None not in {before, now} and before != now
 
     def section(self, name: str, options: ViewOptions = DEFAULT) -> Any:
-        """One section, built when it is requested, since most are not requested after each read.
+        """One section as plain JSON without bidirectional control characters.
 
-        `log` and `trained` read their files then; the others show what `refresh` has read last.
-
-        Returns:
-            Plain JSON without bidirectional control characters; charts are cached until they change.
+        `log` and `trained` read their files now; the others show what `refresh` has read last.
         """
         with self._lock:
             return self._draw(options) if name == "charts" else strip_bidi_nested(BUILDERS[name](self.tracker, options))
 
     def updates(self, known: Mapping[str, object], options: ViewOptions = DEFAULT) -> dict[str, object]:
-        """Read new data, then return the sections that the client lacks, so that a poll without news costs a few bytes.
+        """Read new data, then return the sections that the client lacks.
 
         Args:
             known: revisions of the client's sections; invalid ones are ignored.
@@ -140,7 +128,7 @@ class RunView:
             return {"now": self.tracker.now, "revisions": revisions, "sections": sections}
 
     def _draw(self, options: ViewOptions) -> dict[str, object]:
-        """The charts for these options, cached until they change, since several pages may show one run."""
+        """The charts for these options, cached until they change."""
         options = replace(options, older=0)
         revision, window = self._counts["charts"], options.window
         known = self._charts.get(options)
@@ -172,4 +160,3 @@ BUILDERS: dict[str, Callable[[RunTracker, ViewOptions], object]] = {
         "path": display_path(tracker.folder.log),
     },
 }
-"""Builds each section except the charts."""

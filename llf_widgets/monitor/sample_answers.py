@@ -22,7 +22,7 @@ class SampleAnswers:
         self._tuned: dict[str, dict[int, str]] = {}
 
     def add(self, samples: Iterable[dict[str, Any]]) -> None:
-        """Add new lines of `samples.jsonl`; samples of other kinds are skipped, since the file holds several."""
+        """Add new lines of `samples.jsonl`; samples of other kinds are skipped."""
         for sample in samples:
             prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
             if sample.get("kind") != "answer" or not isinstance(prompt, str) or not isinstance(text, str):
@@ -35,8 +35,6 @@ class SampleAnswers:
 
     def view(self, older: int = 0) -> list[dict[str, object]]:
         """Data for the front end: the newest answers to each of up to `MAX_PROMPTS` prompts, in order of appearance.
-
-        A long run has thousands of answers, so older ones are sent only when a user requests those of one prompt.
 
         Args:
             older: index of the prompt, from 1, whose older answers are requested, at most `MAX_STEPS` evenly spaced; 0
@@ -52,12 +50,7 @@ class SampleAnswers:
         ]
 
     def last(self) -> list[tuple[str, str, str, int]]:
-        """The newest answer to each prompt beside the base model's, for the saved notebook.
-
-        Returns:
-            (prompt, base answer, newest answer, its step) of each prompt with an answer of the run; the base answer is
-            empty if there is none.
-        """
+        """(prompt, base answer or empty, newest answer, its step) of each prompt with an answer of the run."""
         rows = []
         for prompt, answers in self._shown():
             if answers:
@@ -82,20 +75,12 @@ def _row(prompt: str, base: str | None, answers: dict[int, str], *, all_steps: b
 
 
 def downsample(rows: list[Item], limit: int) -> list[Item]:
-    """At most `limit` rows, evenly spaced, first and last included, so that a long run stays small in the browser.
-
-    Args:
-        limit: maximum number, at least 2.
-    """
+    """At most `limit` (at least 2) rows, evenly spaced, first and last included."""
     if len(rows) <= limit:
         return rows
     return [rows[round(place * (len(rows) - 1) / (limit - 1))] for place in range(limit)]
 
 
 def truncate(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """Shorten a text with an ellipsis, since one completion may have megabytes.
-
-    Args:
-        limit: maximum length in characters, at least 1.
-    """
+    """Shorten a text to `limit` characters (at least 1), with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

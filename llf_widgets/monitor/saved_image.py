@@ -25,7 +25,7 @@ DASHED = (0, (5, 2))
 
 
 def saved_image(data: ChartData, total: int, title: str = "", line: str = "") -> bytes:
-    """Draw the primary metric over the steps, and the first other charts below, for frontends without plotly.js.
+    """Draw the primary metric over the steps, and the first other charts below, as a PNG.
 
     Args:
         total: planned steps; 0 if unknown.
@@ -49,7 +49,6 @@ def saved_image(data: ChartData, total: int, title: str = "", line: str = "") ->
 
 
 def _draw_large(axes: Axes, data: ChartData, total: int) -> None:
-    """The primary metric, with resumes, live changes and values that are not finite."""
     name = data.primary
     _draw_line(axes, name, data, (to_hex(TRAINING), to_hex(EVALUATION)), (0.8, 0.5, 1.6, 3), clip_on=False)
     draw_end_labels(axes, line_ends(data.top, data, "evaluation"), 9)
@@ -68,7 +67,6 @@ def _draw_large(axes: Axes, data: ChartData, total: int) -> None:
 
 
 def _draw_chart(axes: Axes, shown: LoggedChart, data: ChartData, total: int) -> None:
-    """Smoothed lines of a chart, and dashed evaluation lines."""
     for number, name in enumerate(shown.lines):
         color, _ = line_color(number)
         held_out = evaluation_color(color, len(shown.lines))

@@ -1,4 +1,4 @@
-"""The state of a run at one moment as plain values, so that everything derived from it can be tested without files."""
+"""The state of a run at one moment as plain values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 STEERABLE = ("starting", "running", "stopping")
 PREDICTIONS = "predictions"
-"""The phase in which a run that has trained answers its evaluation data, and its `progress`."""
+"""The phase in which a trained run answers its evaluation data, and its `progress`."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,22 @@ class RunSnapshot:
         finding: what its curves say against the result of a finished run; None if nothing.
         total: planned steps; 0 if unknown.
         attempt: number of the current attempt, from 1.
-        created: when the run was made; None if unknown.
-        ended: when it ended; None before, or if unknown.
-        heartbeat: last sign of life of its trainer; None before the first.
-        elapsed: seconds of training, without pauses between attempts.
-        per_step: seconds per step of the current attempt; None while unknown.
-        step_seconds: duration of the last step; None before the first.
-        epoch: epochs so far; None before the first is logged.
+        heartbeat: last sign of life of its trainer.
+        elapsed: training time, without pauses between attempts.
+        per_step: time per step of the current attempt.
+        step_seconds: duration of the last step.
         epochs: planned epochs; None also if the number of steps is set.
         resumed_from: step from which the attempt continues; None for one that began at the start.
         queue: what a queued run waits for, as a sentence; empty for others.
-        receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
-        progress: the current `progress` event before the first step or after the last one; None if there is none.
-        phase: the current `phase` event before the first step or after the last one; None if there is none.
+        receipt: comparison of the first steps of a resumed attempt with the log.
+        progress: the current `progress` event before the first step or after the last one.
+        phase: the current `phase` event before the first step or after the last one.
         phase_seconds: duration of the current phase; 0 without one.
         checkpoints: steps of the complete checkpoints, ascending.
-        checkpoint_time: when the last one was saved; None without one.
+        checkpoint_time: when the last one was saved.
         output: folder of the result, for display; None before the run has finished.
-        finished_predictions: how many the file has; None while there are none, or some are missing.
-        peak_learning_rate: current peak of the learning rate schedule; None if unknown.
+        finished_predictions: number in the file; None while there are none, or some are missing.
+        peak_learning_rate: current peak of the learning rate schedule.
         events: warnings, findings, answers to requests and errors, in order.
         generates: whether the result generates text; a reward model does not.
     """
@@ -104,18 +101,15 @@ class RunSnapshot:
 
     @property
     def live(self) -> bool:
-        """Whether the run may still change, so that views keep polling."""
+        """Whether the run may still change."""
         return self.state in LIVE_STATES
 
     @property
     def last_step(self) -> int:
-        """Right end of the step axis: the planned steps; for an ended run its last step, so no chart is half empty.
-
-        An ended run without a step has the planned ones too; 0 if they are unknown.
-        """
+        """Right end of the step axis: the planned steps, of an ended run its last step; 0 if unknown."""
         return self.total if self.live or not self.step else self.step
 
     @property
     def remaining(self) -> float | None:
-        """Estimated seconds to the last planned step, see `llf_core.runs.pace.remaining`; None if unknown."""
+        """Estimated seconds to the last planned step, see `llf_core.runs.pace.remaining`."""
         return remaining(self.state, self.step, self.total, self.per_step)

@@ -39,7 +39,7 @@ MAX_MESSAGES = 3  # the newest; all of them stand among the events
 
 
 def status_text(snapshot: RunSnapshot) -> str:
-    """One line about the current activity and what is safe, for whoever looks why nothing moves; may be empty."""
+    """One line about the current activity and what is safe; may be empty."""
     if snapshot.stale:
         return snapshot.stale
     return {
@@ -57,7 +57,7 @@ def status_text(snapshot: RunSnapshot) -> str:
 
 
 def predictions_text(snapshot: RunSnapshot) -> str:
-    """Where the predictions of the run are, and how many; empty while there are none, or some are missing."""
+    """Folder and number of the run's predictions; empty while there are none, or some are missing."""
     found = snapshot.finished_predictions
     if found is None:
         return ""
@@ -70,7 +70,7 @@ def predictions_text(snapshot: RunSnapshot) -> str:
 
 
 def available_actions(snapshot: RunSnapshot) -> list[str]:
-    """The buttons of the header in this state, so that no button sends a request which the trainer would refuse.
+    """The buttons of the header in this state, for requests that the trainer accepts.
 
     Returns:
         Control requests, `resume`, `download` (the result), `generate` (completions of the result) and `examples`.
@@ -91,7 +91,7 @@ def available_actions(snapshot: RunSnapshot) -> list[str]:
 
 
 def request_delay(snapshot: RunSnapshot) -> str:
-    """How long a request may wait, since the trainer handles requests between two steps: `within 4 s`."""
+    """How long a request may wait for the end of a step: `within 4 s`."""
     if snapshot.state not in ("starting", "running", "stopping"):
         return ""
     if snapshot.step_seconds is None:
@@ -100,9 +100,7 @@ def request_delay(snapshot: RunSnapshot) -> str:
 
 
 def messages(snapshot: RunSnapshot) -> list[dict[str, object]]:
-    """Warnings, findings and refused requests of the current attempt, newest last, which a user should see at once.
-
-    A repeated one is shown once.
+    """Warnings, findings and refused requests of the current attempt, each once, newest last.
 
     Returns:
         At most `MAX_MESSAGES` of `{"level", "text", "actions"}`; an action is `{"label", "change"}`, a change of the
@@ -149,7 +147,7 @@ def _actions(event: dict[str, object], snapshot: RunSnapshot) -> list[dict[str, 
 
 
 def severity(snapshot: RunSnapshot) -> str:
-    """Style of the status sentence, by which a failure is seen at once: `error`, `warn`, or empty for plain text."""
+    """Style of the status sentence: `error`, `warn`, or empty for plain text."""
     found = "warn" if snapshot.finding else ""
     return {"failed": "error", "broken": "error", "lost": "warn"}.get(snapshot.state, found)
 
@@ -276,7 +274,7 @@ def _unknown(snapshot: RunSnapshot) -> str:
 
 
 def _checkpoint_text(snapshot: RunSnapshot) -> str:
-    """Which checkpoint an ended run has; empty before the first step, when nobody expects one."""
+    """Which checkpoint an ended run has; empty before the first step."""
     if snapshot.checkpoints:
         return f" checkpoint-{snapshot.checkpoints[-1]} is complete."
     return " No checkpoint was saved." if snapshot.step else ""
@@ -288,14 +286,10 @@ def resume_label(snapshot: RunSnapshot) -> str:
 
 
 def header_json(snapshot: RunSnapshot, now: float) -> dict[str, object]:
-    """All data of the header as plain JSON. The front end advances clocks from `now`, so a quiet run needs no updates.
+    """All data of the header as plain JSON; the front end advances clocks from `now`.
 
     Args:
         now: Unix seconds.
-
-    Returns:
-        The attributes of the snapshot that the header shows, its texts, `messages` and `actions`; times are Unix
-        seconds or seconds.
     """
     return {
         "id": snapshot.id,

@@ -44,7 +44,7 @@ class Summary:
 
     @property
     def key_line(self) -> str:
-        """The key numbers in one line, for below the title of the image."""
+        """The key numbers in one line."""
         names = [label for label, _, _ in self.rows]
         before = names[: next((place for place, label in enumerate(names) if label in EVERY_RUN), len(names))]
         counted = [label for label in before if held_out_label(label) not in before][:MAX_KEY_METRICS]
@@ -54,10 +54,7 @@ class Summary:
 
 
 def summary_html(run: Summary) -> str:
-    """The summary as one HTML block; all text is escaped, since names and reasons are untrusted.
-
-    The image is a data URL, since frontends that show HTML show no second output.
-    """
+    """The summary as one HTML block; all text is escaped, and the image is a data URL."""
     cells = "".join(
         f'<tr><td style="{CELL_STYLE}">{escape(label)}</td><td style="{NUMBER_STYLE}"><b>{escape(value)}</b></td>'
         f'<td style="{CELL_STYLE}">{escape(note)}</td></tr>'

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def training_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: float | None) -> float:
-    """Seconds of training, without pauses between attempts, so that a run resumed after a night is not shown as slow.
+    """Seconds of training, without pauses between attempts.
 
     Args:
         moments: (attempt, Unix time) of everything the run wrote; without any, the result is 0.

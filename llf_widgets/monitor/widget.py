@@ -50,9 +50,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         FileNotFoundError: no run has this id, or there is no such folder.
         ValueError: the id is invalid.
         TypeError: it is neither a run nor an id nor a path.
-        UnreadableError: a file of the run is not a regular file, or the system denies access.
-        OSError: too many files are open.
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
 
     Example:
         >>> run = llf.train(config)
@@ -84,19 +81,19 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
 
     @property
     def run_id(self) -> str:
-        """Id of the displayed run, for `llf.attach` and for the command line."""
+        """Id of the displayed run."""
         return self._run_view.tracker.folder.id
 
     @property
     def state(self) -> str:
-        """The run's effective state as of the last read, for cells that depend on it.
+        """The run's effective state as of the last read.
 
         `lost` if its process is gone, `broken` if its status cannot be read.
         """
         return self._run_view.tracker.snapshot.state
 
     def wait(self, timeout: float | None = None) -> str:
-        """Wait until the run has ended and the notebook holds its summary, so that later cells can use the result.
+        """Wait until the run has ended and the notebook holds its summary.
 
         An interrupt only ends the waiting, not the run, and so does closing the view.
 
@@ -115,19 +112,16 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
         return self.state
 
     def refresh(self) -> None:
-        """Read the run again in the background, also after its end: another view may have resumed it.
-
-        A closed view reads nothing.
-        """
+        """Read the run again in the background, also after its end: another view may have resumed it."""
         if not self._closed:
             self._poller.start()
 
     def examples(self, step: int | None = None) -> Examples:
-        """Show training examples below the charts, to explain a curve: of a step, or those with unusual losses.
+        """Show training examples below the charts: of a step, or those with unusual losses.
 
         Args:
-            step: the step, for example one with a loss spike; None to keep what the view shows, at first the
-                hardest examples.
+            step: the step, for example one with a loss spike; None to keep what the view shows, at first the hardest
+                examples.
 
         Raises:
             ConfigError: the run's config is no longer valid.
@@ -215,7 +209,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
     _was_viewed = False  # the front end's first count waits in the kernel while a cell runs
 
     def _options_changed(self, change: Any) -> None:
-        """Handle changed display options or a lost server: the thread updates at once."""
         if change["name"] == "options":
             self._stale |= {"charts", "answers"}
             self._sent_at.pop("charts", None)
@@ -226,7 +219,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
 
     # -- steering ----------------------------------------------------------------------------------------
     def _handle_request(self, what: str, args: dict[str, object]) -> str:
-        """Handle a request from the kernel's front end."""
         if what in {"refresh", "compare_server", "examples"}:
             return self._handle_view_request(what, args)
         from llf_core.launch import Run
@@ -263,7 +255,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
 
     # -- the saved notebook ------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widget, and fallbacks for hosts without widgets."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
         return {**shown, **text_bundle(self._run_view.tracker)}
 
@@ -288,7 +279,6 @@ class Monitor(ClosedByHand, widgets.VBox):  # type: ignore[misc]  # ipywidgets s
     _save_at, _save_interval = 0.0, FIRST_SAVE_SECONDS
 
     def _save_summary(self) -> None:
-        """Update the run's summary in every output of this view."""
         if self._displays:
             summary = mime_bundle(self._run_view.tracker)
             for slot, shown in self._displays:

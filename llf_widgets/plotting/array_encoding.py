@@ -15,8 +15,8 @@ NAMES = {np.dtype("<f4"): "f4", np.dtype("<i4"): "i4"}
 def encode_arrays(value: object) -> Any:
     """Encode each array of a figure as `{"dtype": "f4" | "i4", "bdata": base64}`, plotly.js's format of typed arrays.
 
-    This is smaller than decimal digits, and the page need not parse numbers. Floats keep seven significant digits, up
-    to 3.4e38; integers have to fit 32 bits, as steps do. NaN and infinities are preserved, unlike in JSON.
+    Floats keep seven significant digits, up to 3.4e38; integers have to fit 32 bits, as steps do. NaN and infinities
+    are preserved, unlike in JSON.
 
     Args:
         value: dicts, lists, numbers, strings and one-dimensional numpy arrays `[n]` of floats or integers.

@@ -15,24 +15,17 @@ SOLID, DASHED, DOTTED = "solid", "6px,3px", "1.5px,3px"
 
 
 def line_color(number: int) -> tuple[str, str]:
-    """Color and dash of a line by its index in its chart. Colors repeat after four, dotted, to tell them apart."""
+    """Color and dash of a line by its index in its chart. Colors repeat after four, then dotted."""
     return LINE_COLORS[number % len(LINE_COLORS)], SOLID if number < len(LINE_COLORS) else DOTTED
 
 
 def evaluation_color(color: str, lines: int) -> str:
-    """Color of an evaluation line: its own beside a single line, else that of its training line.
-
-    In a chart of several metrics, color says which metric a line shows; evaluations differ by their dash.
-    """
+    """Color of an evaluation line: its own beside a single line, else that of its training line, with another dash."""
     return EVALUATION if lines == 1 else color
 
 
 def faded(color: str) -> str:
-    """The color of an area, which lines on it stand out from, in Plotly's format.
-
-    Args:
-        color: `rgb(r, g, b)`.
-    """
+    """The translucent color of an area, in Plotly's format, from `rgb(r, g, b)`."""
     return f"rgba{color.removeprefix('rgb').removesuffix(')')}, 0.15)"
 
 

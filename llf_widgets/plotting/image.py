@@ -22,7 +22,7 @@ MARGIN = 0.05
 
 
 def new_figure(width: float, height: float, dpi: int) -> Figure:
-    """An empty figure without pyplot, so that no window opens and threads do not share state."""
+    """An empty figure without pyplot, whose state threads would share."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,10 +32,7 @@ def new_figure(width: float, height: float, dpi: int) -> Figure:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as bytes of a PNG file with a transparent background, for light and dark themes.
-
-    It grows where a label reaches over its edge, which depends on the numbers.
-    """
+    """The figure as PNG with a transparent background; it grows where a label reaches over its edge."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()
@@ -65,12 +62,12 @@ def plain_axes(axes: Axes, title: str, *, size: float = 9, x: float | None = Non
 
 
 def format_percent(axes: Axes) -> None:
-    """Label the y axis in percent, as the live chart of a share does, whose values are logged from 0 to 1."""
+    """Label the y axis in percent, for values from 0 to 1."""
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
 def draw_end_labels(axes: Axes, ends: Sequence[LineEnd], size: float) -> None:
-    """Write labels at line ends, moved apart if they overlap. They replace a legend.
+    """Write labels at line ends, moved apart if they overlap.
 
     Args:
         axes: matplotlib's axes, with their final limits and a linear y axis.
@@ -83,11 +80,7 @@ def draw_end_labels(axes: Axes, ends: Sequence[LineEnd], size: float) -> None:
 
 
 def draw_label(axes: Axes, end: LineEnd, offset: tuple[float, float], size: float) -> None:
-    """Write a label beside the end of a line, by which a reader of an image without hover texts knows it.
-
-    Args:
-        offset: points to the right of the line's end and above it.
-    """
+    """Write a label beside the end of a line; `offset` is in points to the right and upwards."""
     axes.annotate(
         end.text, (end.x, end.y), xytext=offset, textcoords="offset points", color=to_hex(end.color), fontsize=size,
         va="center", annotation_clip=False, parse_math=False,

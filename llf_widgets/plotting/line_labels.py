@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LineEnd:
-    """The label at the end of a line.
-
-    Attributes:
-        x: x value of the line's last point.
-        y: y value of the line's last point.
-        color: color of the line, as `rgb(r, g, b)` with integers from 0 to 255.
-    """
+    """The label at the last point of a line, whose color is `rgb(r, g, b)` with integers from 0 to 255."""
 
     x: float
     y: float
@@ -53,7 +47,7 @@ def end_labels(  # noqa: PLR0913 - the labels, and the axis that they stand at
 
 
 def value_range(lines: Iterable[np.ndarray], *, positive: bool = False) -> tuple[float, float]:
-    """Lowest and highest finite value of all lines, a little apart if they are equal, so the range is never 0.
+    """Lowest and highest finite value of all lines, a little apart if they are equal.
 
     Args:
         lines: the y values `[n]` of each line.
@@ -72,12 +66,7 @@ def value_range(lines: Iterable[np.ndarray], *, positive: bool = False) -> tuple
 
 
 def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
-    """The last point with finite coordinates, where the label of a line is written; None if there is none.
-
-    Args:
-        x: `[n]`.
-        y: `[n]`.
-    """
+    """The last point of `x` and `y` `[n]` with finite coordinates; None if there is none."""
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     return (float(x[finite[-1]]), float(y[finite[-1]])) if finite.size else None
 

@@ -26,19 +26,14 @@ MARGIN = 1.03
 
 @dataclass(frozen=True)
 class Axes:
-    """The x and the y axis of a chart in a figure. Plotly names axes by numbers; only this class knows them.
-
-    Attributes:
-        x: number of the x axis, from 1.
-        y: number of the y axis, from 1; differs from `x` only where a chart has two y axes.
-    """
+    """The axes of a chart by Plotly's numbers from 1, which differ where a chart has two y axes."""
 
     x: int
     y: int
 
     @classmethod
     def numbered(cls, number: int) -> Axes:
-        """The axes of the chart with this number, from 1; both have the same number, so that they are easily found."""
+        """The axes of the chart with this number, from 1."""
         return cls(number, number)
 
     @property
@@ -48,12 +43,12 @@ class Axes:
 
     @property
     def reference(self) -> dict[str, str]:
-        """The attributes of an annotation or a shape in the units of these axes, which then moves with a zoom."""
+        """The attributes of an annotation or a shape in the units of these axes."""
         return {"xref": self.trace["xaxis"], "yref": self.trace["yaxis"]}
 
     @property
     def layout(self) -> tuple[str, str]:
-        """The names of the x and the y axis in the layout, under which their ranges and ticks are set."""
+        """The names of the x and the y axis in the layout."""
         return f"xaxis{_suffix(self.x)}", f"yaxis{_suffix(self.y)}"
 
     def described(self, title: str) -> dict[str, str]:
@@ -76,7 +71,7 @@ def _suffix(number: int) -> str:
 def base_layout(
     height: float, charts: Iterable[dict[str, str]], margin: Mapping[str, float], uirevision: str
 ) -> dict[str, Any]:
-    """The layout of a figure without its axes, texts and shapes, the same for all views.
+    """The layout of a figure without its axes, texts and shapes.
 
     Args:
         charts: `Axes.described` of each chart.
@@ -101,7 +96,7 @@ def base_layout(
 
 
 def plain_axis(**more: object) -> dict[str, Any]:
-    """An axis without grid, with short ticks outside, so that the lines stand out."""
+    """An axis without grid, with short ticks outside."""
     return {
         "showgrid": False,
         "zeroline": False,
@@ -117,25 +112,22 @@ def plain_axis(**more: object) -> dict[str, Any]:
 
 
 def maximum_range(chart: Chart) -> dict[str, Any]:
-    """The range of an axis whose maximum is known, such as that of shares, so that charts compare; empty for others.
-
-    It is a little larger (`MARGIN`) than the maximum, so that a line at it is seen.
-    """
+    """The range of an axis with a known maximum, with some room above it (`MARGIN`); empty for others."""
     return {} if chart.maximum is None else {"range": [0, MARGIN * chart.maximum]}
 
 
 def escape(text: str) -> str:
-    """Escape a name for Plotly's markup, since names of metrics and runs are untrusted."""
+    """Escape a name, which is untrusted, for Plotly's markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
 def heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """A chart's title, above its upper left corner: an annotation, since Plotly's own title is one for the figure."""
+    """A chart's title as an annotation above its upper left corner."""
     return note(text, x, y, up) | {"xshift": -LEFT, "font": {"color": INK, "size": 12}}
 
 
 def note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """Secondary text above a position of the figure, such as what a chart shows."""
+    """Secondary text above a position of the figure."""
     return {
         "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
         "yshift": up, "showarrow": False, "font": {"color": MUTED, "size": 11},

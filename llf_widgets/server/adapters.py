@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class AdaptersHandler(RunsAPIHandler):
-    """Adapters and models of finished runs, paginated, for the panel's list of results."""
+    """Adapters and models of finished runs, paginated."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"total", "adapters"}`, newest first, in pages, since each result costs file accesses."""
+        """Return `{"total", "adapters"}`, newest first."""
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 20, 1, 200)
         await self.scan_runs(SCAN_SECONDS)
@@ -29,7 +29,7 @@ class AdaptersHandler(RunsAPIHandler):
 
 
 def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
-    """Results of finished runs, newest first. Only the requested page reads files, since there may be thousands.
+    """Results of finished runs, newest first; only the requested page reads files.
 
     Returns:
         `{"total", "adapters"}`: `run`, `name`, `base`, `method`, `rank` (LoRA rank; None for other results), `bytes`
@@ -54,6 +54,5 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, object]:
 
 
 def _rank(path: Path, root: Path) -> int | None:
-    """LoRA rank of an adapter; None for other results."""
     rank = read_object_or_empty(path, root=root).get("r")
     return rank if isinstance(rank, int) else None

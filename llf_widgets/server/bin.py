@@ -20,12 +20,7 @@ class BinHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"total", "runs"}`, last deleted first, since a user who restores a run has usually just deleted it.
-
-        Raises:
-            HTTPError: 400 for an invalid query; 409 if `LLF_HOME` cannot be located, or the bin is not a folder or not
-                accessible; 503 if the bin could not be read in time.
-        """
+        """Return `{"total", "runs"}`, last deleted first."""
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
         try:
@@ -38,17 +33,12 @@ class BinHandler(RunsAPIHandler):
 
 
 class DeleteHandler(RunsAPIHandler):
-    """Moves a run to the bin, from which it can be restored."""
+    """Moves a run to the bin."""
 
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Move the run to the bin and return `{"id"}`; an ended run only, since a trainer would write to its old path.
-
-        Raises:
-            HTTPError: 404 if the run does not exist; 409 if it has not ended, `LLF_HOME` cannot be located, the bin is
-                locked, or its files cannot be moved; 503 if the disk did not respond in time.
-        """
+        """Move an ended run to the bin and return `{"id"}`; a trainer would write to its old path."""
         folder = await self.find_run(run_id, readable=False)
         try:
             with _as_http_errors():
@@ -66,7 +56,7 @@ class RestoreHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Restore the run and return `{"id"}`, so that it can be resumed or compared again."""
+        """Restore the run and return `{"id"}`."""
         try:
             with _as_http_errors():
                 await self.run_in_thread(restore_run, run_id, max_seconds=LONG_TIMEOUT)
@@ -84,7 +74,7 @@ class RemoveHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def delete(self, run_id: str) -> None:
-        """Remove the run, to free its disk space, and return `{"id"}`."""
+        """Remove the run and return `{"id"}`."""
         try:
             with _as_http_errors("Run `llf runs clean` to try again."):
                 await self.run_in_thread(remove_from_bin, run_id, max_seconds=LONG_TIMEOUT)
@@ -95,7 +85,7 @@ class RemoveHandler(RunsAPIHandler):
 
 @contextmanager
 def _as_http_errors(advice: str = "") -> Iterator[None]:
-    """Convert system errors to HTTP errors, whose sentences contain no paths, since the page may be shared.
+    """Convert system errors to HTTP errors, without paths, since the page may be shared.
 
     `FileNotFoundError` and `FileExistsError` pass through: each handler has a sentence of its own for them.
     """
@@ -110,5 +100,4 @@ def _as_http_errors(advice: str = "") -> Iterator[None]:
 
 
 def _not_in_bin() -> HTTPError:
-    """The error 404 for a run that is not in the bin, or whose id is invalid."""
     return HTTPError(404, "The bin does not contain this run.")

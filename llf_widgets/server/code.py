@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class CodeHandler(RunsAPIHandler):
-    """Code that a user must allow before a run is trained again; the page shows it for review."""
+    """Code that a user must allow before a run is trained again."""
 
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"sha256", "code"}`, to ask the user before; empty for runs that this user created or allowed."""
+        """Return `{"sha256", "code"}`; empty for runs that this user created or allowed."""
         folder = await self.find_run(run_id)
         try:
             found = await self.run_in_thread(read_code, folder)
@@ -33,5 +33,5 @@ class CodeHandler(RunsAPIHandler):
 
 
 def read_code(folder: RunFolder) -> dict[str, object]:
-    """The code of a run with its hash, as a view shows it; see `code_as_json`. In one call, for a thread."""
+    """The code of a run with its hash, see `code_as_json`."""
     return code_as_json(code_to_allow(folder))

@@ -57,11 +57,7 @@ class ControlHandler(RunsAPIHandler):
 
 
 def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: str) -> str | None:
-    """Send a request to a run. A kill is carried out at once, since it must work without a supervisor.
-
-    Returns:
-        Id of the request; None for a kill.
-    """
+    """Send a request and return its id; a kill is carried out at once, since it must work without a supervisor."""
     if kind == "kill":
         kill_run(folder, by)
         return None
@@ -69,7 +65,7 @@ def _submit_request(folder: RunFolder, kind: str, args: dict[str, object], by: s
 
 
 def _parse_request(body: bytes) -> tuple[str, dict[str, object], str]:
-    """Parse type, arguments and sender of a request's body, all checked before anything is written for the trainer."""
+    """Parse and check type, arguments and sender of a request's body."""
     try:
         sent = json_value(body)
     except NotPlainError:

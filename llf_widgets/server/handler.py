@@ -81,10 +81,7 @@ def _cannot_be_listed(error: OSError) -> HTTPError:
 
 
 def os_error_text(error: OSError) -> str:
-    """Why a file of a run was not read or written: a sentence without paths, which the page must not show.
-
-    An error that the system does not explain is named by its type.
-    """
+    """Why a file of a run was not read or written: a sentence without paths, which the page must not show."""
     return str(error) if isinstance(error, UnreadableError) else f"{error.strerror or type(error).__name__}."
 
 
@@ -98,21 +95,17 @@ class RunsAPIHandler(APIHandler):
     _track_activity = False
 
     def initialize(self) -> None:
-        """Mark the client as connected, so that a search for a closed page can be cancelled."""
+        """Mark the client as connected."""
         super().initialize()
         self.disconnected = threading.Event()
 
     def on_connection_close(self) -> None:
-        """Mark the client as disconnected, so that a running search ends."""
+        """Mark the client as disconnected, which cancels its search."""
         self.disconnected.set()
         super().on_connection_close()
 
     async def scan_runs(self, seconds: float) -> None:
-        """Start a scan of all runs, and wait for it only briefly, so that a list of 10,000 runs responds at once.
-
-        Args:
-            seconds: maximum seconds to wait.
-        """
+        """Start a scan of all runs, and wait at most `seconds` for it."""
         looking = asyncio.wrap_future(self.index.refresh())
         looking.add_done_callback(lambda one: one.cancelled() or one.exception())  # asyncio logs one that nobody reads
         await asyncio.wait({looking}, timeout=seconds)
@@ -123,7 +116,7 @@ class RunsAPIHandler(APIHandler):
                 raise _cannot_be_listed(error) from None
 
     async def run_in_list_thread(self, work: Callable[[], Result]) -> Result:
-        """Run a function on the list of runs in a thread of its own pool, so that downloads never delay lists."""
+        """Run a function on the list of runs in its own thread pool, so that downloads never delay lists."""
         try:
             return await _run_in_executor(_LIST_THREADS, work, LONG_TIMEOUT)
         except OSError as error:
@@ -150,7 +143,7 @@ class RunsAPIHandler(APIHandler):
 
     @property
     def index(self) -> RunIndex:
-        """The server's index of the runs of `root`, kept between requests, so that runs are read once."""
+        """The server's index of the runs of `root`, kept between requests."""
         indexes: OrderedDict[Path, RunIndex] = self.settings.setdefault("llf_indexes", OrderedDict())
         root = self.root
         found = indexes.pop(root, None) or RunIndex(root)
@@ -167,9 +160,7 @@ class RunsAPIHandler(APIHandler):
         lock: str = "",
         **options: object,
     ) -> Any:
-        """Run a function that accesses files in a thread, and return its result.
-
-        A disk that hangs would otherwise block the event loop, and with it all kernels of the server.
+        """Run a function that accesses files in a thread: a hanging disk would block all kernels of the server.
 
         Args:
             work: called with `arguments` and `options`.
@@ -182,12 +173,11 @@ class RunsAPIHandler(APIHandler):
         )
 
     def _run_lock(self, name: str) -> asyncio.Lock:
-        """Lock for operations that run one at a time."""
         locks: WeakValueDictionary[str, asyncio.Lock] = self.settings.setdefault("llf_locks", WeakValueDictionary())
         return locks.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """Find a run by id, for every route that names one: none can reach a folder that is no run of this home.
+        """Find a run of this home by id.
 
         Args:
             readable: refuse a run with a pipe or device among its files, which would block readers.
@@ -215,26 +205,18 @@ class RunsAPIHandler(APIHandler):
         return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
     def integer_argument(self, name: str, default: int, low: int, high: int) -> int:
-        """Parse an integer of the query, within bounds, since anybody can write a URL."""
+        """Parse an integer of the query, within bounds."""
         text = self.get_query_argument(name, str(default))
         if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
             raise HTTPError(400, f"{name} is {text[:40]!r}. Expected an integer from {low} to {high}.")
         return int(text)
 
     def write(self, chunk: Any) -> None:
-        """Write a response: a dict as valid JSON without secrets, text and bytes as they are.
-
-        JSON has no NaN, but metrics may; and a library may have written a token to a run's files.
-        """
+        """Write a response: a dict as valid JSON without secrets and NaN, text and bytes as they are."""
         super().write(spell_non_finite(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Write one sentence; details of unexpected errors go to the server's log only, since they may contain paths.
-
-        Args:
-            status_code: HTTP status.
-            kwargs: see tornado.
-        """
+        """Write one sentence; details of unexpected errors, which may contain paths, go to the server's log only."""
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, HTTPError) and error.log_message:
             message = error.log_message % error.args

@@ -25,11 +25,7 @@ class HostsHandler(RunsAPIHandler):
 
 
 def hosts(root: Path) -> list[dict[str, object]]:
-    """Names of the hosts with mirrored runs, and how many each has.
-
-    Args:
-        root: `LLF_HOME` of this machine.
-    """
+    """Names of the hosts with mirrored runs below `LLF_HOME` (`root`), with the number of runs."""
     try:
         places = sorted(path for path in (root / "remote").iterdir() if (path / "runs").is_dir())
     except FileNotFoundError:

@@ -42,7 +42,7 @@ class MetaHandler(RunsAPIHandler):
 
 
 def parse_change(body: bytes) -> tuple[int, dict[str, Any]]:
-    """Parse revision and changes of a request's body, whose sizes are bounded: lists read them for each run."""
+    """Parse revision and changes of a request's body, within size limits."""
     try:
         sent = json_value(body)
     except NotPlainError:

@@ -24,12 +24,12 @@ MAX_REVISION_LENGTH = 64
 
 
 class ViewsHandler(RunsAPIHandler):
-    """Base of routes that show a run: views are cached, since a page requests the same run twice a second."""
+    """Base of routes that show a run, with cached views, since a page requests the same run twice a second."""
 
     of_hosts = True
 
     async def run_view(self, folder: RunFolder) -> RunView:
-        """The cached view of a run, which reads only what is new; recreated if another run has taken its place."""
+        """The cached view of a run, recreated if another run has taken its place."""
         views: OrderedDict[tuple[str, int], RunView] = self.settings.setdefault("llf_views", OrderedDict())
         key = (str(folder.path), (await self.run_in_thread(folder.path.stat)).st_ino)
         view = views.pop(key, None) or RunView(folder)
@@ -40,7 +40,7 @@ class ViewsHandler(RunsAPIHandler):
 
 
 class MonitorHandler(ViewsHandler):
-    """The sections of a run's monitor, so that a view works without its kernel."""
+    """The sections of a run's monitor."""
 
     @authenticated
     @authorized
@@ -72,7 +72,7 @@ class SummaryHandler(ViewsHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Return `{"data"}`: a bundle by MIME type with the run's current state, as a kernel would have stored it."""
+        """Return `{"data"}`: a bundle by MIME type with the run's current state."""
         folder = await self.find_run(run_id)
         try:
             view = await self.run_view(folder)
@@ -92,7 +92,7 @@ class FrontEndHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return `{"module", "css"}`; 304 if the client's ETag is current, since the module has 1 MB."""
+        """Return `{"module", "css"}`; 304 if the client's ETag is current."""
         text = await self.run_in_thread(front_end)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("ETag", f'"{hashlib.sha256(text.encode()).hexdigest()}"')
@@ -105,18 +105,17 @@ class FrontEndHandler(RunsAPIHandler):
 
 
 def front_end() -> str:
-    """Module and stylesheet of the monitor as JSON text, which a page without the widget's kernel loads."""
+    """Module and stylesheet of the monitor as JSON text."""
     return json.dumps({"module": text(script("monitor")), "css": text(stylesheet("monitor"))})
 
 
 def summary(view: RunView) -> dict[str, object]:
-    """The MIME bundle of a run in its current state, which the page stores; see `mime_bundle.mime_bundle`."""
+    """The MIME bundle of a run in its current state, see `mime_bundle.mime_bundle`."""
     view.refresh()
     return mime_bundle(view.tracker)
 
 
 def _parse_revisions(text: str) -> dict[str, str]:
-    """Parse the revisions of the sections that the client has, which need not be sent again."""
     try:
         known = json_value(text)
     except NotPlainError:

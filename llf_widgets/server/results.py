@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NO_EXPORT = "The run's folder has no such export. Export it again."
 MAX_SHOWN = 10
-"""Number of evaluations and of exports that the sidebar lists: the newest."""
+"""Maximum number of evaluations and of exports in the sidebar."""
 MAX_METRICS = 6
 MAX_NAME = 200  # characters
 
@@ -38,11 +38,7 @@ class ExportHandler(ZipHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str, key: str) -> None:
-        """Stream the folder as a zip.
-
-        Args:
-            key: `key_of` the export.
-        """
+        """Stream the folder of the export with this `key_of` as a zip."""
         folder = await self.find_run(run_id)
         place = await self.run_in_thread(_find_export, folder, key)
         if place is None:
@@ -73,7 +69,7 @@ def _place_below(folder: RunFolder, export: RecordedExport) -> Path | None:
 
 
 def key_of(export: RecordedExport) -> str:
-    """Name of an export in a route: 16 hexadecimal digits, since the route must not name a folder of this machine."""
+    """Name of an export in a route, instead of its folder: 16 hexadecimal digits."""
     return hashlib.sha256(f"{export.made}\n{export.folder}".encode(errors="surrogatepass")).hexdigest()[:16]
 
 
@@ -104,7 +100,6 @@ def exports_json(folder: RunFolder) -> list[dict[str, object]]:
 
 
 def _recorded(folder: RunFolder) -> list[RecordedExport]:
-    """The exports of a run; none if they cannot be read, since anybody may have written the file."""
     try:
         return exports_of(folder)
     except (OSError, UnreadableError):
@@ -112,7 +107,7 @@ def _recorded(folder: RunFolder) -> list[RecordedExport]:
 
 
 class EvaluationList:
-    """The newest evaluations of a run for the sidebar, which polls: files are read again only if they have changed."""
+    """The newest evaluations of a run for the sidebar, read again only if their files have changed."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -121,7 +116,7 @@ class EvaluationList:
         self._judged: dict[str, tuple[tuple[int, int], list[dict[str, object]]]] = {}
 
     def json(self) -> list[dict[str, object]]:
-        """The evaluations as texts, newest first, since a page computes no metrics.
+        """The evaluations as texts, newest first.
 
         Returns:
             `made` (ISO 8601), `target`, `data` (names of the data sets), `examples`, `metrics` (`label` and `text`, at

@@ -46,7 +46,7 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
 
 
 def add_routes(web_app: Application) -> None:
-    """Add LLF's routes under the server's base URL, when Jupyter loads the extension."""
+    """Add LLF's routes under the server's base URL."""
     base_url = web_app.settings["base_url"]
     web_app.add_handlers(
         ".*$",

@@ -46,8 +46,7 @@ class RunsHandler(RunsAPIHandler):
     async def get(self) -> None:
         """Return `{"total", "runs"}`, newest first unless `sort` says otherwise.
 
-        While the index is incomplete, a search covers the indexed runs and the response has `reading`, so that the
-        panel can show the progress instead of waiting.
+        While the index is incomplete, a search covers the indexed runs and the response has `reading`, the progress.
         """
         offset = self.integer_argument("offset", 0, 0, 999_999_999)
         limit = self.integer_argument("limit", 50, 1, 200)
@@ -102,11 +101,7 @@ class RunHandler(RunsAPIHandler):
 
 
 def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Status and meta of a run. If the status is unreadable, the state is `broken`, so that the run is listed.
-
-    Returns:
-        `Status.json`, or `state` and `reason` of a broken run; and `read_meta`.
-    """
+    """`Status.json` and `read_meta` of a run; if the status is unreadable, state `broken` and `reason` instead."""
     reader = RunReader(folder)
     try:
         return reader.status().json(), reader.meta()
@@ -115,7 +110,7 @@ def read_run(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class RunDetails:
-    """The details of a run for the sidebar. Each read costs only what is new, since the sidebar polls. Thread-safe."""
+    """The details of a run for the sidebar, which reads only what is new. Thread-safe."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -131,7 +126,7 @@ class RunDetails:
         self._lock = threading.Lock()
 
     def read(self) -> dict[str, object]:
-        """Read what is new, and return all details, which the page shows as they are.
+        """Read what is new, and return all details.
 
         Returns:
             `row` (as in the list), `doing` (see `runs.phases.work_after_steps`), `numbers` (last values; non-finite
@@ -197,7 +192,6 @@ def details_json(details: RunDetails) -> dict[str, object]:
 
 
 def _shown(event: dict[str, Any], state: str) -> dict[str, object]:
-    """An event for the sidebar: short texts, and advice for this state."""
     texts = event | {"fix": advice(event, state)}
     return {key: _short(texts[key]) for key in SHOWN_KEYS if isinstance(texts.get(key), str) and texts[key]}
 
@@ -208,7 +202,6 @@ def _curve(steps: Any, values: Any) -> list[list[Any]]:
 
 
 def _number(value: float | None) -> float | None:
-    """A number for JSON; None if it is not finite."""
     return value if value is not None and abs(value) < float("inf") else None
 
 
@@ -217,7 +210,6 @@ def _short(value: object) -> object:
 
 
 def _environment(folder: RunFolder, place: str) -> dict[str, str]:
-    """Where and with what a run was started, as short texts."""
     env = read_object_or_empty(folder.env)
     keys = ("packages", "device", "git", "notebook", "data", "parent")
     there = [env.get(key) for key in keys]

@@ -14,15 +14,12 @@ FORMATS = (1,)
 
 
 class VersionHandler(RunsAPIHandler):
-    """Facts about the server, by which page and kernel notice another version or another LLF_HOME."""
+    """Facts about the server, which `llf.check()` compares with the kernel."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Return version, readable formats, hash and shown path of LLF_HOME, and whether torch is installed here.
-
-        `llf.check()` compares version and LLF_HOME with those of the kernel.
-        """
+        """Return version, readable formats, hash and shown path of LLF_HOME, and whether torch is installed here."""
         try:
             place = {"home": home_hash(), "folder": display_runs_path()}
         except HomeError as error:
