@@ -1,7 +1,4 @@
-"""Data Worker: load → align → render → mask → truncate → pack → collate.
-
-Imports torch, transformers and datasets only inside its functions.
-"""
+"""Data Worker: load → align → render → mask → truncate → pack → collate."""
 
 from __future__ import annotations
 

@@ -37,54 +37,30 @@ VERDICTS = ("kto_tag", "label", "desirable")
 TEXT_COLUMNS = ("text", "content", "document")
 DEFAULT_STAGE: str = StageSection.model_fields["stage"].default
 PEEK_ROWS = 100
-"""Records by which it is decided how a data set is read."""
 LAYOUTS = ("instruction", "turns")
-"""Layouts of conversations, the simplest first."""
 
 
 def stages_for(kind: DataKind) -> tuple[str, ...]:
-    """Names of the stages that train on a kind of data, to tell a user which stage a data set is for.
-
-    Args:
-        kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-
-    Returns:
-        Stage names, the default stage first, then those without options of their own, since they are the simplest
-        choices.
-    """
+    """Names of the stages that train on a kind of data: the default stage first, then those without options."""
     matching = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
     simplest = sorted(matching, key=lambda stage: (stage.name != DEFAULT_STAGE, bool(stage.options.model_fields)))
     return tuple(stage.name for stage in simplest)
 
 
 def formats(kind: DataKind) -> tuple[str, ...]:
-    """Names of the formats that can contain a kind of data, the choices of a form's column mapping.
-
-    Args:
-        kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-    """
+    """Names of the formats that can contain a kind of data."""
     layouts = ("text",) if kind == TEXTS else LAYOUTS
     known = declared(FormatDeclaration)
     return tuple(name for layout in layouts for name, one in known.items() if one.layout == layout)
 
 
 def format_of(name: str) -> FormatDeclaration:
-    """Look up the declaration of a format, built in or of another package.
-
-    Callers read from it which columns and tags the format takes, without importing its implementation.
-
-    Args:
-        name: name of the format, such as `alpaca`.
-    """
+    """Look up the declaration of a format by its name, such as `alpaca`, without importing its implementation."""
     return declared(FormatDeclaration)[name]
 
 
 def roles(name: str, kind: DataKind) -> dict[str, bool]:
-    """Column roles of a format for a kind of data, so that a form asks only for the columns that are needed.
-
-    Returns:
-        For each role, as named in `dataset_info.json`, whether a column must be given for it; required roles first.
-    """
+    """Column roles of a format for a kind of data, named as in `dataset_info.json`, and whether each is required."""
     spec = format_of(name)
     required = [role for role in spec.required if role != "response" or kind in {ANSWERS, UNPAIRED}]
     required += [*spec.ranked] if kind == PAIRS else ["kto_tag"] if kind == UNPAIRED else []
@@ -102,11 +78,10 @@ class Reading:
     """How the rows of a data set are converted to conversations.
 
     Attributes:
-        format: the name of a format, such as `alpaca`.
-        columns: LLaMA-Factory's name to the set's own.
-        tags: LLaMA-Factory's name of a tag to the set's own.
-        kind: what the set holds, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-        fits: share of the rows that were looked at which are read without a flaw.
+        format: name of a format, such as `alpaca`.
+        columns: LLaMA-Factory's column names and the data set's.
+        tags: LLaMA-Factory's tag names and the data set's.
+        fits: share of the first rows that are valid.
         renames: keys of messages to rename, and their new names.
     """
 
@@ -119,17 +94,13 @@ class Reading:
     renames: tuple[tuple[str, str], ...] = ()
 
     def align(self, row: Row) -> Conversation:
-        """Convert a row to a conversation, the common representation from which all examples are made.
-
-        Its media are not read, see `add_media`.
-        """
+        """Convert a row to a conversation. Media are not read, see `add_media`."""
         if self.renames:
             row = rename_fields(row, self.columns, dict(self.renames), self._all_tags)
         return self._reader.align(row, self.columns, self.tags)
 
     @cached_property
     def _all_tags(self) -> dict[str, str]:
-        """Its own tags and those of the format, which are OpenAI's if it has none."""
         return {**(format_of(self.format).tags or OPENAI.tags), **self.tags}
 
     @cached_property
@@ -144,8 +115,6 @@ class Reading:
 
 def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Reading:
     """Select the format of a data set: from its entry, else from the columns of its first rows.
-
-    The columns alone often tell, so that most data sets need no entry; the share of matching rows shows a wrong guess.
 
     Args:
         rows: its first rows, at least one.
@@ -172,15 +141,9 @@ def other_kind(source: Source, found_kind: DataKind, kind: DataKind) -> OtherKin
 
 
 def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
-    """Kind of data that a `dataset_info.json` entry or `dataset_format` declares, known before a row is read.
+    """Kind of data that a `dataset_info.json` entry or `dataset_format` declares; None without one.
 
-    With it a form refuses a data set that is remote or slow to read, before it is downloaded or read.
-
-    Args:
-        kind: kind of data that the stage trains on; it decides for a declaration that can be read in more than one way.
-
-    Returns:
-        The kind; None if no format is declared.
+    If the declaration allows several kinds, it is `kind`, the one that the stage trains on.
     """
     return None if source.formatting is None else _kind_in_columns(source, dict(source.columns or ()), kind)
 
@@ -194,7 +157,6 @@ def _reads(reading: Reading, row: Row) -> bool:
 
 
 def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
-    """The reading that an entry of `dataset_info.json` declares."""
     spec = format_of(str(source.formatting))
     given = dict(source.columns) if source.columns is not None else None
     found_kind = _kind_in_columns(source, given or {}, kind)
@@ -226,7 +188,6 @@ def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
 
 
 def _kind_in_columns(source: Source, given: dict[str, str], kind: DataKind) -> DataKind:
-    """Kind of data that an entry declares, as far as it declares one."""
     if kind == PROMPTS:  # every data set has prompts, except plain text
         return TEXTS if source.formatting == "text" else PROMPTS
     if source.ranking:
@@ -281,7 +242,7 @@ def _first(names: Iterable[str], columns: list[str]) -> str | None:
 
 
 def _turn_columns(columns: list[str], *, pairs: bool) -> list[str]:
-    """Columns that may hold turns, likely ones first; of pairs without any other, whole conversations in `chosen`."""
+    """Columns that may contain turns, likely ones first; for pairs without any other, `chosen`."""
     ends = {"chosen", "rejected"} if pairs else set()
     found = sorted(
         (name for name in columns if name not in ends),
@@ -292,7 +253,7 @@ def _turn_columns(columns: list[str], *, pairs: bool) -> list[str]:
 
 
 def _turn_keys(rows: Sequence[Row], column: str) -> set[str]:
-    """The keys of the turns in a column, where it holds lists of objects (or their JSON text)."""
+    """Keys of the turns in a column of lists of objects, or of their JSON text."""
     for row in rows:
         value: object = row.get(column)
         if isinstance(value, str) and value.lstrip().startswith("["):

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 MARKERS = re.compile(f"([{BOUNDARY}{ANSWER_START}{ANSWER_END}])")
 SHOWN_CHARACTERS = 60
 MAX_CONVERSATION_LENGTH = 40_000_000
-"""Maximum number of characters of a conversation: ten million tokens, more than any context length."""
+"""Maximum number of characters of a conversation: about ten million tokens."""
 MAX_REPEATED_TURNS, MAX_REPEATED_LENGTH = 1_000_000, 1_000_000_000
 """Maximum number of turns and characters that are rendered to find the answers of a conversation by prefixes."""
 
 
 class RewrittenAnswer(BadExample):
-    """The template writes an answer differently once later turns follow, as templates do that strip reasoning."""
+    """The template writes an answer differently once later turns follow, such as templates that remove reasoning."""
 
 
 def render_all(
@@ -42,14 +42,7 @@ def render_all(
     *,
     last_only: bool = False,
 ) -> Iterator[tuple[Conversation, Rendered]]:
-    """Render the examples of a conversation: one, or one per answer if the template rewrites earlier answers.
-
-    Templates of reasoning models leave out the reasoning of earlier answers. Then each answer is an example of its own,
-    after the context that the model has when it generates the answer.
-
-    Args:
-        tokenizer: for its special tokens.
-    """
+    """Render the examples of a conversation: one, or one per answer if the template rewrites earlier answers."""
     try:
         yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
     except RewrittenAnswer:
@@ -74,12 +67,9 @@ def render_answers(
     A template that ships with LLF renders markers where answers begin and end; one with `{% generation %}` blocks marks
     the trained text itself. For all others prefixes are rendered: for the answer in turn i, the text up to the
     generation prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows
-    their common prefix. The text with the answer must be a prefix of the whole text. Where the prompt is not a prefix
-    of it, their common prefix must include the text of `messages[:i]` alone. Otherwise the loss would use a context
-    that never occurs in generation. An answer that the template leaves without an end gets one of `turn_ends`.
-
-    Args:
-        tokenizer: for its special tokens.
+    their common prefix. The text with the answer must be a prefix of the whole text, and the common prefix must include
+    the text of `messages[:i]`, since the loss would otherwise use a context that never occurs in generation. An answer
+    that the template leaves without an end gets one of `turn_ends`.
     """
     _length(conversation)
     if template.marked:
@@ -111,11 +101,7 @@ def render_answers(
 
 
 def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
-    """Render a conversation up to the start of its next answer, for stages that let the model write it.
-
-    Args:
-        tokenizer: for its special tokens.
-    """
+    """Render a conversation up to the start of its next answer, which the model generates."""
     _length(conversation)
     if template.marked:
         _check_no_markers(conversation)
@@ -130,7 +116,6 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
 
 
 def _length(conversation: Conversation) -> int:
-    """Number of characters of a conversation."""
     length = sum(len(message["content"]) for message in conversation.messages)
     if length > MAX_CONVERSATION_LENGTH:
         raise BadExample(f"it has {length:,} characters, expected at most {MAX_CONVERSATION_LENGTH:,}; split it")
@@ -151,7 +136,6 @@ def _check_repeats(conversation: Conversation) -> None:
 def _by_markers(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
-    """Ranges of the answers from the markers of LLF's templates; one that strips reasoning marks one at a time."""
     messages = conversation.messages
     if template.drops_earlier_reasoning and not last_only:
         asked = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
@@ -168,7 +152,6 @@ def _by_markers(
 
 
 def _check_no_markers(conversation: Conversation) -> None:
-    """Refuse texts with a character that marks the places of answers in LLF's templates, also in calls and tools."""
     nested = [*(one for one in conversation.messages if len(one) > PLAIN), *(conversation.tools or ())]
     texts = [message["content"] for message in conversation.messages]
     texts += [json.dumps(one, ensure_ascii=False, default=str) for one in nested]
@@ -177,7 +160,6 @@ def _check_no_markers(conversation: Conversation) -> None:
 
 
 def _parted(marked: str) -> Rendered:
-    """Text and ranges of a text with markers."""
     # The start and end of an answer are tokenization boundaries too.
     parts = (
         marked.replace(ANSWER_START, BOUNDARY + ANSWER_START).replace(ANSWER_END, BOUNDARY + ANSWER_END).split(BOUNDARY)
@@ -200,7 +182,6 @@ def _parted(marked: str) -> Rendered:
 def _by_generation_blocks(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
-    """Ranges of the answers from the template's own `{% generation %}` blocks."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
@@ -232,7 +213,7 @@ def _by_generation_blocks(
 
 
 def _joined(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Ranges without a gap between them as one, since a template may mark an answer and its end separately."""
+    """Join adjacent ranges, since a template may mark an answer and its end separately."""
     found: list[tuple[int, int]] = []
     for start, end in spans:
         if found and found[-1][1] == start:
@@ -245,7 +226,6 @@ def _joined(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 def _check_not_rewritten(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, whole: str
 ) -> None:
-    """Check that answers are written as in generation, when no later turns follow."""
     _check_repeats(conversation)
     messages = conversation.messages
     for place, message in enumerate(messages[:-1]):
@@ -258,10 +238,7 @@ def _check_not_rewritten(
 def _shared(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int, turn: str
 ) -> int:
-    """Start of an answer whose text does not begin with its generation prompt.
-
-    Such a prompt may open a reasoning block that the rendered answer does not repeat. All text before it must be equal.
-    """
+    """Start of an answer whose generation prompt opens a reasoning block that the rendered answer does not repeat."""
     messages, tools = conversation.messages[:place], conversation.tools
     prompt = template.render(tokenizer, messages, tools, add_generation_prompt=True)
     before = template.render(tokenizer, messages, tools)
@@ -272,7 +249,6 @@ def _shared(
 
 
 def _check_answer(message: Message, rendered: str, template: str) -> None:
-    """Check that the template writes the whole answer, apart from whitespace."""
     shown = "".join(rendered.split())
     content = PLACEHOLDER.sub("", message["content"]) if "parts" in message else message["content"]
     if "".join(content.split()) not in shown:

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 PAD_MULTIPLE = 8  # as the collator pads
 PER_GROUP = ("numbers", "reference", "good")
-"""Columns of a batch of answers with one row for each group of answers to the same question."""
+"""Columns with one row for each group of answers to the same question."""
 PER_TOKEN = ("old_log_probs", "old_values", "advantages", "returns")
 """Columns with one value for each token of the answers, see `llf_core.stages.ppo.rollout`."""
 ANSWER_COLUMNS = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP, *PER_TOKEN)
-"""Columns of a batch of answers besides the model's inputs, see `llf_core.data.pair_collator.PairCollator`."""
 TEXT_COLUMNS = frozenset(
     ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
      "max_length_k", *ANSWER_COLUMNS)
@@ -29,25 +28,12 @@ TEXT_COLUMNS = frozenset(
 
 
 def has_media(batch: Batch) -> bool:
-    """Whether a batch has columns beyond those of text, such as pixels, whose layout depends on the model.
-
-    Such a batch cannot be split.
-
-    Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
-    """
+    """Whether a batch has columns beyond those of text. It cannot be split, since their layout depends on the model."""
     return not batch.keys() <= TEXT_COLUMNS
 
 
 def document_count(batch: Batch) -> int:
-    """Count the documents of a batch (see `llf_core.data.Collator`), the most parts that one of text can be split into.
-
-    Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
-
-    Returns:
-        Number of documents; for a batch of answers, number of groups of answers to the same prompt.
-    """
+    """Number of documents of a batch; for a batch of answers, number of groups with the same prompt."""
     if "groups" in batch:
         groups: int = batch["groups"]
         return groups
@@ -57,14 +43,7 @@ def document_count(batch: Batch) -> int:
 
 
 def token_count(batch: Batch) -> Tensor:
-    """Count the tokens of a batch that belong to a document, without padding: the work that a step has done.
-
-    Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
-
-    Returns:
-        int64 scalar on the batch's device; reading its value waits for the device.
-    """
+    """Number of tokens of a batch without padding, an int64 scalar on its device."""
     if "cu_seq_lens_q" in batch:
         end: Tensor = batch["cu_seq_lens_q"][-1]
         return end.long()
@@ -73,16 +52,9 @@ def token_count(batch: Batch) -> Tensor:
 
 
 def trained_token_count(batch: Batch) -> Tensor:
-    """Count the labels of a batch that contribute to the loss, by which sums of the loss are divided.
+    """Number of labels of a batch that contribute to the loss, an int64 scalar on its device.
 
-    These are all labels but -100, without the first label of a row, which no token predicts. For a batch of answers,
-    they are its `targets`.
-
-    Args:
-        batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`).
-
-    Returns:
-        int64 scalar on the batch's device.
+    These are all labels but -100, without the first label of a row. For a batch of answers, they are its `targets`.
     """
     targets: Tensor | None = batch.get("targets")
     if targets is not None:
@@ -94,8 +66,6 @@ def trained_token_count(batch: Batch) -> Tensor:
 def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
     """Split a batch between documents, or groups of answers; the sum of a loss over all tokens stays the same.
 
-    A step that ran out of memory is repeated in such parts.
-
     ```
     flattened [1, 9], cu_seq_lens_q [0, 4, 6, 9], in 2  ->  [1, 4] [0, 4]   and   [1, 5] [0, 2, 5]
     padded [3, 16], lengths 9, 3, 5, in 2               ->  [2, 16]         and   [1, 8]
@@ -105,10 +75,9 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
         batch: flattened (`[1, tokens]`), or padded on the right (`[batch, seq]`); see `llf_core.data.Collator`.
 
     Returns:
-        Batches of the same kind, whose `input_ids` and other columns of that shape are views of the given ones.
-        Flattened batches are balanced by tokens: the largest part is as small as possible. Padded batches have the same
-        number of rows or groups (the first ones one more, if it does not divide evenly), and as many columns as their
-        longest row needs, rounded up to a multiple of 8.
+        Batches of the same kind; columns of tokens are views. Flattened batches are balanced by tokens: the largest
+        part is as small as possible. Padded batches have the same number of rows or groups (the first ones one more, if
+        it does not divide evenly), and are as wide as their longest row, rounded up to a multiple of 8.
     """
     parts = min(parts, document_count(batch))
     if parts <= 1 or has_media(batch):
@@ -136,10 +105,9 @@ def split_batch(batch: Batch, parts: int) -> list[dict[str, Any]]:
 
 
 def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
-    """Partition a sequence into contiguous parts so that the largest sum is as small as possible.
+    """Partition a sequence into contiguous parts so that the largest sum is as small as possible, by binary search.
 
-    The peak memory of a split step is that of its largest part. Found by binary search over the largest sum. (Skiena,
-    The Algorithm Design Manual, 2nd edition, section 8.5, solves this linear partition problem by dynamic programming.)
+    The linear partition problem: Skiena, The Algorithm Design Manual, 2nd edition, section 8.5.
 
     Args:
         lengths: positive integers.
@@ -175,7 +143,6 @@ def _runs_needed(lengths: Sequence[int], most: int) -> int:
 
 
 def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
-    """Slice of the documents of a flattened batch."""
     ends = batch["cu_seq_lens_q"][documents.start : documents.stop + 1].tolist()
     tokens = slice(ends[0], ends[-1])
     shape = batch["input_ids"].shape
@@ -191,7 +158,6 @@ def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
 
 
 def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
-    """Slice of the rows of a padded batch, without columns that are padding in all of them."""
     shape = batch["input_ids"].shape
     longest = int(batch["attention_mask"][rows].sum(-1).max())
     columns = slice(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE)
@@ -206,11 +172,7 @@ def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
 
 
 def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, Any]:
-    """Columns of some groups of a batch of answers, besides the model's inputs.
-
-    Args:
-        start: position of their first token in the batch, counted row by row.
-    """
+    """Columns of some groups besides the model's inputs, which begin at token `start`, counted row by row."""
     each = len(batch["ends"]) // batch["groups"]
     first, last = groups.start * each, groups.stop * each
     own = (batch["answers"] >= first) & (batch["answers"] < last)
@@ -233,6 +195,5 @@ def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, A
 
 
 def _shape(value: object) -> tuple[int, ...]:
-    """Shape of a tensor; empty for a number."""
     shape: tuple[int, ...] = getattr(value, "shape", ())
     return shape

@@ -50,7 +50,6 @@ class EncodingSettings:
     """The config's settings that determine the examples.
 
     Attributes:
-        cutoff_len: maximum number of tokens of an example.
         cutoff_strategy: `cut`, `drop` or `split`.
         joins: whether texts are joined, see `llf_core.data.text_blocks`.
         mask_history: whether the loss includes only the last answer.
@@ -58,7 +57,6 @@ class EncodingSettings:
         rename_fields: keys of messages to rename, and their new names.
         max_samples: maximum number of records of each data set; None for all.
         seed: random seed of the sampling by `num_samples`.
-        kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.DATA_KINDS`.
         workers: maximum number of processes; None for this process only.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
     """
@@ -79,11 +77,7 @@ class EncodingSettings:
 
     @classmethod
     def of(cls, config: RunConfig) -> EncodingSettings:
-        """Take the settings of a config that determine which examples its records give, and how many processes do it.
-
-        A cache of prepared data is found by all of them but the number of processes, and by the data sets, the
-        tokenizer and the template. A key that changes none of these, such as the learning rate, leaves it valid.
-        """
+        """Take the settings from a config."""
         data = config.data
         return cls(
             cutoff_len=data.cutoff_len,
@@ -102,40 +96,26 @@ class EncodingSettings:
         )
 
     def key(self) -> dict[str, object]:
-        """The settings as a part of the cache key, by name.
-
-        Without the number of processes, which changes no example, and without the limits of media, which change no
-        example of a model of text: the key of a multimodal model has them too, see `llf_core.data.preparation`.
-        """
+        """Settings that determine the examples, by name. The key of a multimodal model adds the limits of media."""
         return {name: value for name, value in asdict(self).items() if name not in {"workers", "limits"}}
 
 
 class ProgressReporter:
-    """Reports the progress of a preparation every two seconds, as events of the run and to a callback.
-
-    Args:
-        run: the run; None outside one.
-        progress: called with a data set's name and its number of rows; None if nobody watches.
-    """
+    """Reports the number of rows of each data set every two seconds, as events of the run and to a callback."""
 
     def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
         self._under_way = ProgressEvents(run, "data")
         self._progress = progress
 
     def __call__(self, dataset: str, rows: int) -> None:
-        """Record the number of prepared rows of a data set; reported at most every two seconds."""
+        """Report the number of prepared rows of a data set."""
         if self._under_way(rows, dataset=dataset) and self._progress is not None:
             self._progress(dataset, rows)
 
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds the examples of data sets.
-
-    Attributes:
-        processor: processor of a multimodal model; else None.
-        media_dir: base folder of relative paths of media.
-    """
+    """Builds the examples of data sets. Relative paths of media begin at `media_dir`."""
 
     settings: EncodingSettings
     tokenizer: PreTrainedTokenizerBase
@@ -145,15 +125,11 @@ class Builder:
     media_dir: Path = Path()
 
     def build(self, folder: Path, train: list[OpenedDataset], evaluation: list[OpenedDataset]) -> None:
-        """Write `train.arrow` and `eval.arrow`, each if it has data sets, and finally `report.json`.
-
-        The cache keeps the folder, so that a second run with the same data starts at once. Since the report comes last,
-        a folder with a report is complete.
+        """Write `train.arrow` and `eval.arrow`, each if it has data sets, and last `report.json`.
 
         Raises:
             DataError: a data set cannot be read, contains another kind of data (`OtherKindError`), does not fit the
-                model (see `peek` and `encoder`) or yields no example; the tokenizer fails on a text; or the chat
-                template exceeds its limits.
+                model or yields no example; the tokenizer fails on a text; or the chat template exceeds its limits.
         """
         report = DataReport(template=self.template.name)
         digest = hashlib.sha256()
@@ -170,12 +146,7 @@ class Builder:
         (folder / DONE_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def peek(self, opened: OpenedDataset, report: DataReport) -> Encoder:
-        """Create the encoder of a data set from its first `PEEK_ROWS` records.
-
-        The report gets how it is read, and what the chat template does not render of it.
-
-        A few records suffice, so that the check of a wrong format does not wait for a whole data set.
-        """
+        """Create the encoder of a data set from its first `PEEK_ROWS` records, and report how it is read."""
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
         peeked = list(islice(skip_broken(read, opened.source.label, []), PEEK_ROWS))
         encoder = self.encoder(self._decide(opened, peeked, report))
@@ -203,14 +174,7 @@ class Builder:
         return reading
 
     def encoder(self, reading: Reading) -> Encoder:
-        """Create the encoder for a data set's records; each data set has its own, since it may be read differently.
-
-        Args:
-            reading: how its rows are converted, from `peek`.
-
-        Raises:
-            DataError: special tokens are to be split for a multimodal model.
-        """
+        """Create the encoder for a data set's records."""
         settings = self.settings
         if settings.split_special_tokens and self.processor is not None:
             raise DataError(
@@ -235,11 +199,7 @@ class Builder:
         )
 
     def check_template(self, report: DataReport, encoder: Encoder, fields: Iterable[Field]) -> None:
-        """Note in the report how the chat template fits a data set, except for plain text, which needs no template.
-
-        That is: the fields that it does not render, whether and where its responses end, and how a named template
-        differs from the tokenizer's own. A model never sees a field that is not rendered, for example reasoning, and
-        training itself would not fail for it.
+        """Note in the report how the chat template fits a data set, see `template_check`; plain text needs no template.
 
         Args:
             fields: fields of its conversations, see `llf_core.data.template_check.fields_of`.
@@ -286,11 +246,7 @@ class Builder:
 
 
 def skip_broken(read: Iterable[RecordOrBroken], name: str, broken: list[Broken]) -> Iterator[Record]:
-    """Yield the readable records and collect broken lines, so that one bad line does not end a preparation.
-
-    Args:
-        read: records and broken lines of a data set; its errors pass through.
-    """
+    """Yield the readable records and collect broken lines."""
     for entry in read:
         if isinstance(entry, BrokenLine):
             broken.append(Broken(entry.line, entry.reason, name, entry.index))

@@ -24,9 +24,9 @@ KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 (hexadecimal) of everything that determines how a tokenizer splits text, as part of the cache key.
+    """SHA-256 (hexadecimal) of everything that determines how a tokenizer splits text.
 
-    A tokenizer written in Python is known by the files that it saves, such as the merges beside its vocabulary.
+    A tokenizer written in Python is identified by the files that it saves.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     core = backend.to_str() if backend is not None else _saved_vocabulary(tokenizer)
@@ -35,7 +35,6 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _saved_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Vocabulary of a tokenizer, and the hashes of the files that it saves."""
     with tempfile.TemporaryDirectory(prefix="llf-tokenizer-") as folder:
         paths = sorted(Path(path) for path in tokenizer.save_vocabulary(folder))
         saved = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
@@ -43,27 +42,19 @@ def _saved_vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def cache_key(parts: Mapping[str, object]) -> str:
-    """Hash everything that determines the examples, and the version of the cache, to the name of their folder.
-
-    Returns:
-        32 hexadecimal digits.
-    """
+    """Hash everything that determines the examples, and the version of the cache, to 32 hexadecimal digits."""
     text = json.dumps({"version": VERSION, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def cached_folder(key: str, make: Callable[[Path], None], *, rebuild: bool = False) -> tuple[Path, bool]:
-    """Return the folder of a prepared data set, and build it if it is missing.
+    """Return the folder of a prepared data set, and whether it was cached; build it if it is missing.
 
-    A second process that needs the same folder waits for the first. The folder appears complete under its name, or not
-    at all, so that a killed process leaves nothing that another one could take for complete.
+    Another process that needs the same folder waits. A folder under its final name is always complete.
 
     Args:
-        make: fills an empty folder; its last file is `report.json`. Its errors are passed on.
+        make: fills an empty folder; its last file is `report.json`.
         rebuild: build it again even if it is cached.
-
-    Raises:
-        ValueError: the key is not one of `cache_key`. Another text could name a folder outside the cache.
     """
     from llf_core.runs.lock import shared_lock
 

@@ -27,7 +27,6 @@ Result = TypeVar("Result")
 OWN_TEMPLATE = "the model's own"
 NO_TEMPLATE = "none (plain text)"
 GENERATION = re.compile(r"\{%-?\s*generation\b")
-"""Mark of a template that says which text is generated."""
 MAX_ERROR_LENGTH = 200
 
 
@@ -43,8 +42,7 @@ class ChatTemplate:
         marked: source that renders the same text with markers; only of a template that ships with LLF.
         stop: further stop tokens of generation.
         tokens: special tokens of the tokenizer by name, for a template that ships with LLF.
-        fast_renderer: faster renderer of conversations without tools and reasoning; gives the same text. None if there
-            is none, as for the model's own template.
+        fast_renderer: renders the same text faster, for conversations without tools and reasoning.
         turn_ends: tokens to add to responses that the tokenizer's own template leaves without an end.
     """
 
@@ -60,27 +58,18 @@ class ChatTemplate:
 
     @cached_property
     def drops_earlier_reasoning(self) -> bool:
-        """Whether a template that ships with LLF leaves out the reasoning of earlier answers.
-
-        Then a conversation gives one example for each answer, see `render_all`.
-        """
+        """Whether a template that ships with LLF leaves out the reasoning of earlier answers, see `render_all`."""
         return "preserve_thinking" in self.jinja and not dict(self.options).get("preserve_thinking")
 
     def apply_to(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Set the template on a tokenizer that is saved, so that a chat is rendered as in training.
-
-        The end token of a named template becomes the EOS token, at which servers stop. The model's own template is
-        kept.
-        """
+        """Set the template and its end token (as EOS token) on a tokenizer. The model's own template is kept."""
         if self.name not in {OWN_TEMPLATE, NO_TEMPLATE}:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Token ids at which generation stops: those that end an answer.
+        """Token ids at which generation stops, without tokens that the tokenizer lacks.
 
-        Returns:
-            The ids, without tokens that the tokenizer lacks, which it would read as the unknown token; of the model's
-            own template only those of `turn_ends`, since the model's generation config has the others.
+        For the model's own template only those of `turn_ends`, since the model's generation config has the others.
         """
         tokens = dict.fromkeys(one for one in (self.end, *self.stop, *self.turn_ends) if one)
         return [tokenizer.convert_tokens_to_ids(one) for one in tokens if _knows(tokenizer, one)]
@@ -97,8 +86,7 @@ class ChatTemplate:
         """Render messages to text, as a server does for the same template.
 
         Args:
-            tokenizer: for its special tokens.
-            tools: functions that may be called, as JSON schemas; None for none.
+            tools: functions that may be called, as JSON schemas.
             markers: whether to keep the markers of `llf_core.data.templates` in the text.
 
         Raises:
@@ -141,10 +129,7 @@ def choose_template(
     preserve_thinking: bool = False,
     tool_format: str | None = None,
 ) -> ChatTemplate:
-    """Choose a named template, or the tokenizer's own.
-
-    The trained model must see the same turns and end token in training as later in a chat. The templates of tokenizers
-    have limits for the rest of the process, see `limit_templates`.
+    """Choose a named template, or the tokenizer's own, whose steps and length are limited (see `limit_templates`).
 
     Args:
         name: `template` of the config; None for the tokenizer's own.
@@ -153,9 +138,8 @@ def choose_template(
         tool_format: how a named template writes tools and calls; None for the format of its models.
 
     Raises:
-        DataError: unknown name, a tokenizer without a chat template, with several of which none is the default, or with
-            one that exceeds its limits, or a tokenizer without the token that ends an answer, so that the trained model
-            would never stop.
+        DataError: unknown name, or a tokenizer without a default chat template, with one that exceeds its limits, or
+            without the token that ends an answer.
     """
     if name is not None:
         named = named_template(name)
@@ -187,7 +171,7 @@ def choose_template(
 
 
 def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, bool], ...]:
-    """Variables that the template uses. Others are left out, since they would only change the cache key."""
+    """Variables that the template uses. Others would only change the cache key."""
     asked = {"enable_thinking": enable_thinking, "preserve_thinking": preserve_thinking or None}
     return tuple((name, value) for name, value in asked.items() if value is not None and name in jinja)
 
@@ -199,16 +183,12 @@ def _puts_a_blank(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _knows(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    """Whether a text is a token of a tokenizer, which gives the id of the unknown token for any other."""
     unknown = tokenizer.convert_tokens_to_ids(token) in {None, tokenizer.unk_token_id}
     return not unknown or token == tokenizer.unk_token
 
 
 def template_error(error: Exception) -> BadExample:
     """Convert a template's error for a conversation to a `BadExample`, so that only this record is dropped.
-
-    Args:
-        error: any exception, since the code of a template is unknown.
 
     Raises:
         DataError: the template exceeds a limit, so no further record may be rendered.
@@ -231,9 +211,6 @@ def with_either_arguments(messages: list[Message], render: Callable[[list[Messag
     """Render messages; if the template takes the arguments of calls only as JSON text, with the arguments as text.
 
     Most templates take objects. Those of DeepSeek-V3 and R1 concatenate them with text, which raises a `TypeError`.
-
-    Returns:
-        What `render` returns.
     """
     try:
         return render(messages)

@@ -23,11 +23,7 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": 
 
 @dataclass(frozen=True)
 class CloudFile:
-    """A file that is streamed from the cloud, with the methods of a path that readers use.
-
-    Attributes:
-        url: `protocol://path`.
-    """
+    """A file that is streamed from a `protocol://path` URL, with the methods of a path that readers use."""
 
     url: str
 
@@ -46,11 +42,7 @@ class CloudFile:
         return self.url.partition("?")[0]  # a signed URL has its signature behind it
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Open the file for streaming, so that training can start before it is downloaded.
-
-        Args:
-            mode: `rb`; readers pass it as for a path.
-        """
+        """Open the file for streaming."""
         import fsspec
 
         address = full_url(self.url)
@@ -60,21 +52,15 @@ class CloudFile:
         )
 
     def __str__(self) -> str:
-        """The URL without credentials, for messages."""
+        """The URL without credentials."""
         return redact(self.url)
 
 
 def fetch_file(url: str) -> Path:
-    """Download a file to `LLF_HOME/cache/cloud`, unless the copy there is current.
+    """Download a `protocol://path` file to `LLF_HOME/cache/cloud`, unless the copy there is current.
 
-    A copy that is up to date saves the download of every later run. Access to S3 and Google Cloud Storage is anonymous
-    first, as in LLaMA-Factory; otherwise it is with the credentials that fsspec finds in the environment.
-
-    Args:
-        url: `protocol://path`.
-
-    Returns:
-        Path of the local copy. It ends with the file's name, by which readers recognize its type.
+    Access to S3 and Google Cloud Storage is anonymous first, as in LLaMA-Factory, then with the credentials that fsspec
+    finds in the environment. The path ends with the file's name, by which readers recognize its type.
     """
     import fsspec
 
@@ -98,14 +84,7 @@ def fetch_file(url: str) -> Path:
 
 
 def full_url(url: str) -> str:
-    """Return the URL with its password, which a run's config stores without it.
-
-    Args:
-        url: URL, of which credentials may be replaced with `***`.
-
-    Raises:
-        DataError: the environment does not contain the password.
-    """
+    """Restore the credentials of a URL that a run's config stores as `***`."""
     try:
         return restore_url(url)
     except LookupError as error:
@@ -113,11 +92,7 @@ def full_url(url: str) -> str:
 
 
 def _with_and_without_name(url: str, act: Callable[[str, Mapping[str, object]], T]) -> T:
-    """Access a file anonymously first, if its protocol supports that, then with credentials.
-
-    Args:
-        url: `protocol://path`.
-    """
+    """Access a file anonymously first, if its protocol supports that, then with credentials."""
     protocol, url = url.partition("://")[0], redact(url)
     attempts: list[Mapping[str, object]] = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
     for number, options in enumerate(attempts, start=1):

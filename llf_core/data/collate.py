@@ -34,12 +34,12 @@ PER_TOKEN = frozenset(
 )
 """Outputs of processors with one value, or one row of values, for each token; 0 at text and padding."""
 TYPES_OF_TEXT = {"Molmo2Processor"}
-"""Processors of models that ask for the types of all tokens in training, also of batches without media."""
+"""Processors of models that need the types of all tokens in training, also for batches without media."""
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Collates examples, or packed rows of examples, into batches. Both kinds of batch hold the same examples.
+    """Collates examples, or packed rows of examples, into batches.
 
     Flattened, one after the other and without padding, for models whose attention separates documents:
 
@@ -63,11 +63,10 @@ class Collator:
 
     Attributes:
         tokenizer: its padding token is used, else its end of sequence, else 0; attention never sees it.
-        processor: processor of a multimodal model; it makes the batches that have media. None for a model of text.
-        fill: flattened rows are padded to a multiple of this number of tokens. Rows of similar length then have equal
-            length: on a CPU every new length costs memory for products that are compiled for it.
+        processor: processor of a multimodal model; it makes the batches that have media.
+        fill: flattened rows are padded to a multiple of this number of tokens, so that few lengths occur: a CPU keeps
+            compiled products for each length in memory.
         multiple: padded batches have a multiple of this number of columns.
-        limits: limits of the media of a multimodal model, as when the examples were prepared.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -78,7 +77,7 @@ class Collator:
     limits: MediaLimits = DEFAULT_LIMITS
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate a batch, as the trainer's data loader calls it.
+        """Collate a batch.
 
         Args:
             features: examples with `input_ids` and `labels` (`[seq]` each) and `index`, or packed rows, each with its
@@ -89,13 +88,11 @@ class Collator:
             (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int). Padded: `input_ids`, `attention_mask`,
             `labels` (`[batch, seq]`, int64), labels -100 at padding. If the examples have a `number`, both have
             `numbers` (`[documents]`, int64). A batch with media is always padded, and also has the tensors of the
-            processor, such as `pixel_values`, in the shapes that the model takes. Models that ask for the types of all
-            tokens get them in padded batches without media too (`[batch, seq]`, int64).
+            processor, such as `pixel_values`.
 
         Raises:
-            DataError: no token of the batch contributes to the loss, the processor does not accept its media, or a
-                media file has changed since the preparation. The message names up to 5 of the examples. Or the package
-                that decodes videos or audio is not installed.
+            DataError: no token of the batch contributes to the loss, the processor does not accept its media, a media
+                file has changed since the preparation, or the package that decodes videos or audio is missing.
         """
         examples = [example for feature in features for example in feature.get("examples", (feature,))]
         ids = [np.asarray(example["input_ids"], dtype=np.int64) for example in examples]
@@ -149,10 +146,9 @@ class Collator:
         ids: list[NDArray[np.int64]],
         labels: list[NDArray[np.int64]],
     ) -> dict[str, Any]:
-        """Padded batch with the tensors of its media, which the processor makes of the examples that have any.
+        """Padded batch with the tensors that the processor makes of its media.
 
-        Checks that the processor's tokens are those that were prepared. Examples without media keep the tokens that
-        were prepared, whatever the processor would make of their text.
+        Examples with media must give the prepared tokens again; those without media keep the prepared ones.
         """
         import torch
 
@@ -188,16 +184,12 @@ class Collator:
         return batch | made | self._token_types(batch["labels"])
 
     def _token_types(self, labels: Tensor) -> dict[str, Tensor]:
-        """Token types of PaliGemma: 0 up to the first trained token, which attend in both directions, then 1.
-
-        Without them all tokens would attend to each other, and predict themselves.
-        """
+        """Token types of PaliGemma: 0 before the first trained token (bidirectional attention), then 1 (causal)."""
         if type(self.processor).__name__ not in PREFIX_ATTENTION:
             return {}
         return {"token_type_ids": (labels != IGNORED).cumsum(1).clamp(max=1)}
 
     def _types_of_text(self, labels: Tensor) -> dict[str, Tensor]:
-        """Token types of a batch without media, all 0, for models that ask for them."""
         return {TYPES: labels.new_zeros(labels.shape)} if type(self.processor).__name__ in TYPES_OF_TEXT else {}
 
     def _padding(self) -> int:
@@ -208,7 +200,6 @@ class Collator:
 
 
 def _numbers(examples: list[Mapping[str, object]]) -> dict[str, object]:
-    """Numbers of the examples, by which their losses are recorded."""
     import torch
 
     numbers = [example["number"] for example in examples if example.get("number") is not None]

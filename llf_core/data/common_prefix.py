@@ -9,10 +9,7 @@ if TYPE_CHECKING:
 
 
 def common_prefix_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """Number of elements that two sequences of one type begin with alike.
-
-    Texts that a template renders are compared by it, and token ids, whose keys and values can be reused.
-    """
+    """Length of the common prefix of two texts, or of two lists of token ids."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
         return high

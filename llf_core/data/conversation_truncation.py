@@ -1,7 +1,4 @@
-"""Truncates conversations to `cutoff_len` at the places that their chat template gives: headers and ends of answers.
-
-`llf_core.data.truncation` has the arithmetic on tokens.
-"""
+"""Truncates conversations to `cutoff_len` at headers and ends of answers; the arithmetic is in `truncation`."""
 
 from __future__ import annotations
 
@@ -25,13 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConversationTruncator:
-    """Truncates the tokens of conversations without media.
-
-    Only positions decide what is kept, never a label: positions in place of the labels tell which tokens are left.
+    """Truncates the tokens of conversations without media. Only positions determine what is kept, never a label.
 
     Attributes:
         cutoff_len: maximum number of tokens of a sequence, at least 2.
-        library: fast implementation of the tokenizer; None for a slow one.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -43,14 +37,9 @@ class ConversationTruncator:
     def drop_oldest(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens]:
         """Drop as few of the oldest exchanges as necessary, if only the last answer is trained on.
 
-        What is left is a conversation with a beginning, which tokens cut off at `cutoff_len` would not be.
-
         Returns:
             The conversation from a later question on, with its system prompt, and its tokens. They exceed `cutoff_len`
-            if the last exchange alone does. Both unchanged if they fit, or if no or several answers are trained on.
-
-        Raises:
-            DataError: the template exceeds its limits, or the tokenizer fails on the text.
+            if the last exchange alone does.
         """
         if len(tokens.ids) <= self.cutoff_len or len(tokens.turns) != 1:
             return conversation, tokens
@@ -69,16 +58,9 @@ class ConversationTruncator:
         return conversation, tokens
 
     def truncate(self, conversation: Conversation, tokens: Tokens) -> Tokens:
-        """Truncate a conversation to at most `cutoff_len` tokens; see `llf_core.data.truncation.truncate`.
+        """Truncate a conversation from `drop_oldest`; see `llf_core.data.truncation.truncate`.
 
-        Of a prompt that the model is to answer, the end of the last message is removed, and what the template writes
-        after it is kept.
-
-        Args:
-            conversation: the conversation, from `drop_oldest`.
-
-        Returns:
-            The tokens that are left; the given ones if they fit.
+        Of a prompt without an answer, the end of the last message is removed; the generation prompt after it is kept.
         """
         if len(tokens.ids) <= self.cutoff_len:
             return tokens
@@ -97,13 +79,7 @@ class ConversationTruncator:
         return truncate(tokens, self.cutoff_len, opening, closing)
 
     def truncate_pair(self, conversation: Conversation, chosen: Tokens, rejected: Tokens) -> tuple[Tokens, Tokens]:
-        """Truncate the two sequences of a preference pair, their prompt equally for both.
-
-        Otherwise the two responses would follow different prompts, and their probabilities could not be compared.
-
-        Args:
-            rejected: tokens of the same prompt and the rejected response; one of the two exceeds `cutoff_len`.
-        """
+        """Truncate the two sequences of a preference pair, with the same prompt for both."""
         place = len(conversation.messages) - 1
         turn = chosen.turns[0]
         longest = max(tokens.turns[0].end - turn.start for tokens in (chosen, rejected))
@@ -130,7 +106,6 @@ class ConversationTruncator:
         return short(chosen), short(rejected)
 
     def _truncate_prompt(self, conversation: Conversation, tokens: Tokens) -> Tokens:
-        """Truncate the last message of a prompt; the generation prompt is kept."""
         opening = len(self._ids(answer_header(self.template, self.tokenizer, conversation, len(conversation.messages))))
         if opening >= self.cutoff_len:
             raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its prompt")

@@ -34,21 +34,14 @@ class UnpackingError(DataError):
 
 @dataclass(frozen=True)
 class LimitedFile:
-    """The beginning of a decompressed text file, with the methods of a path that readers use.
-
-    Attributes:
-        max_bytes: maximum number of bytes to read. Reading beyond it raises a `LongFileError`.
-    """
+    """The first `max_bytes` bytes of a decompressed text file, with the methods of a path that readers use."""
 
     path: Path
     max_bytes: int
 
     @property
     def suffix(self) -> str:
-        """File name extension of the decompressed content: `.jsonl` of `rows.jsonl.gz`.
-
-        The reader is chosen by it, and this file decompresses itself.
-        """
+        """File name extension of the decompressed content: `.jsonl` of `rows.jsonl.gz`."""
         return f".{file_type(self.path)}"
 
     @property
@@ -57,14 +50,10 @@ class LimitedFile:
         return self.path.name.partition(".")[0]
 
     def open(self, _mode: str = "rb") -> BinaryIO:
-        """Open the file and decompress it. Reading beyond the limit raises a `LongFileError`.
-
-        A form checks a large file by its beginning. It is read as bytes, whichever mode is given.
-        """
+        """Open the file and decompress it, always as bytes. Reading beyond the limit raises a `LongFileError`."""
         return cast("BinaryIO", io.BufferedReader(_Counted(open_unpacked(self.path), self)))
 
     def __str__(self) -> str:
-        """The path, for messages."""
         return str(self.path)
 
 
@@ -93,14 +82,7 @@ class _Counted(io.RawIOBase):
 
 
 def limit_file(path: Path, max_bytes: int) -> File:
-    """Limit the decompressed bytes that are read of a text file, since a small file can decompress to a huge one.
-
-    Args:
-        max_bytes: maximum number of decompressed bytes.
-
-    Returns:
-        The file with the limit; a table unchanged, since its rows are read in slices of bounded size.
-    """
+    """Limit the decompressed bytes read of a text file. Tables are read in slices and stay unchanged."""
     return path if file_type(path) in TABLE_TYPES else LimitedFile(path, max_bytes)
 
 
@@ -111,14 +93,7 @@ def file_type(path: File) -> str:
 
 
 def open_unpacked(path: File) -> BinaryIO:
-    """Open a file and decompress it by its suffix.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Returns:
-        The file, of which the decompressed bytes are read.
-    """
+    """Open a file for reading its decompressed bytes."""
     suffix = path.suffix.lower()
     file = path.open("rb")
     if suffix == ".zst":
@@ -131,11 +106,7 @@ def open_unpacked(path: File) -> BinaryIO:
 
 @contextmanager
 def unpacking_errors(path: File) -> Iterator[None]:
-    """Context manager that turns errors of a file's broken content into one with a sentence.
-
-    Raises:
-        UnpackingError: the content is broken.
-    """
+    """Context manager that converts errors of a file's broken content to an `UnpackingError`."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:

@@ -1,8 +1,4 @@
-"""Document boundaries of flattened and packed batches: no loss crosses them.
-
-Attention is kept within a document by `llf_core.acceleration.kernels.attention`, recurrent state by
-`llf_core.acceleration.patching.per_document`.
-"""
+"""Document boundaries of flattened and packed batches: no loss crosses them."""
 
 from __future__ import annotations
 
@@ -19,18 +15,17 @@ if TYPE_CHECKING:
 
 
 def flatten_documents(ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
-    """Concatenate documents to one row, so that a batch needs no padding.
+    """Concatenate documents to one row without padding.
 
-    The first label of each document is ignored, since the token before it belongs to another document. Positions begin
-    at 0 in each document, and attention gets the bounds of the documents.
+    The first label of each document is ignored, since the token before it belongs to another document.
 
     Args:
         ids: token ids of each document, `[seq]` each, int64; at least one document, none of them empty.
         labels: labels of each document, `[seq]` each, int64.
 
     Returns:
-        `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and `cu_seq_lens_k`
-        (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int).
+        `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64; positions begin at 0 in each document),
+        `cu_seq_lens_q` and `cu_seq_lens_k` (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int).
     """
     import torch
 

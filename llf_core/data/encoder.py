@@ -1,7 +1,4 @@
-"""Encodes a chunk of records to tokens: align, render, tokenize, mask, truncate.
-
-A pure function of records and settings.
-"""
+"""Encodes a chunk of records to tokens: align, render, tokenize, mask, truncate."""
 
 from __future__ import annotations
 
@@ -58,13 +55,10 @@ class Encoder:
     """Encodes rows to tokens. Can be pickled to another process.
 
     Attributes:
-        cutoff_len: maximum number of tokens of an example.
         mask_history: whether the loss includes only the last answer.
         default_system: system prompt of conversations without one; None leaves it to the template.
-        cutoff_strategy: what happens to a longer example: `cut`, `drop`, or `split` into several examples.
+        cutoff_strategy: what happens to an example above `cutoff_len`: `cut`, `drop`, or `split` into several examples.
         joins: whether texts are joined later and cut then, so that no length is too long.
-        kind: kind of data, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-        processor: processor of a multimodal model; else None.
         media_dir: base folder of relative paths of media.
         split_special_tokens: whether special tokens in the records' texts are read as plain text.
     """
@@ -86,10 +80,7 @@ class Encoder:
 
     @cached_property
     def library(self) -> FastTokenizer | None:
-        """The tokenizer's fast implementation, which tokenizes a chunk in few calls; None for a slow tokenizer.
-
-        With a cache of tokenized words if the tokenizer allows it, see `fast_tokenizer_of`.
-        """
+        """The tokenizer's fast implementation, see `fast_tokenizer_of`; None for a slow tokenizer."""
         return splitting_tokenizer(self.tokenizer) if self.split_special_tokens else fast_tokenizer_of(self.tokenizer)
 
     @cached_property
@@ -103,10 +94,7 @@ class Encoder:
         return self.cutoff_strategy == "cut" and self.kind != TEXTS
 
     def encode(self, records: Sequence[Record]) -> Chunk:
-        """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised.
-
-        One bad record in a million must not end a preparation. Python's garbage collection is off meanwhile.
-        """
+        """Encode records to examples. A record that cannot be trained on is reported with its reason, not raised."""
         # Garbage collection takes a fifth of the time, and none of the millions of small objects is part of a cycle.
         collecting = gc.isenabled()
         gc.disable()
@@ -118,12 +106,9 @@ class Encoder:
                 gc.enable()
 
     def render(self, records: Sequence[Record]) -> tuple[Chunk, RenderedRows]:
-        """Step 1 of 3: convert records to conversations and render them to text.
+        """Step 1 of 3: convert records to conversations and render them to text; the chunk has no examples yet.
 
         The steps are separate so that a second thread can tokenize while this one renders the next chunk.
-
-        Returns:
-            The chunk, as yet without examples, and the texts to tokenize.
         """
         chunk = Chunk(rows=len(records))
         rendered_rows: RenderedRows = []
@@ -139,21 +124,11 @@ class Encoder:
         return chunk, rendered_rows
 
     def tokenize(self, rendered_rows: RenderedRows) -> list[Encoded | BadExample]:
-        """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL.
-
-        Returns:
-            For each text its tokens and labels, or why it cannot be encoded.
-        """
+        """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL."""
         return self._encode([rendered for _, _, rendered in rendered_rows])
 
     def finish(self, chunk: Chunk, rendered_rows: RenderedRows, tokens: list[Encoded | BadExample]) -> Chunk:
-        """Step 3 of 3: truncate or split the tokens to `cutoff_len` and make examples of them.
-
-        It runs when the tokens of the second thread have arrived.
-
-        Args:
-            chunk: from `render`; examples and dropped records are added.
-        """
+        """Step 3 of 3: truncate or split the tokens to `cutoff_len` and add the examples to the chunk."""
         texts = zip(rendered_rows, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
             seen = {"seen": rendered}
@@ -194,10 +169,7 @@ class Encoder:
 
     @cached_property
     def _texts_alone(self) -> bool:
-        """Whether the template takes content as strings only.
-
-        All named templates do; a model's own may take lists of parts.
-        """
+        """Whether the template takes content as strings only. All named templates do."""
         return bool(self.template.marked) or not accepts_parts(self.template, self.tokenizer)
 
     @cached_property
@@ -219,7 +191,6 @@ class Encoder:
         return replace(conversation, messages=(system, *conversation.messages))
 
     def _texts(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
-        """Texts to tokenize for a conversation: two of a preference pair, otherwise one, or one for each answer."""
         if self.kind == TEXTS:
             start = "" if self.joins or first_token(self.tokenizer) is None else str(self.tokenizer.bos_token)
             text = start + conversation.messages[0]["content"] + (self.tokenizer.eos_token or "")
@@ -265,11 +236,7 @@ class Encoder:
             return error
 
     def check_length(self, length: int, conversation: Conversation) -> None:
-        """Refuse an example above `cutoff_len` that is neither truncated nor split.
-
-        Args:
-            length: its number of tokens, before truncation; of a pair, of the longer sequence.
-        """
+        """Refuse an example (of a pair, its longer sequence) above `cutoff_len` that is neither truncated nor split."""
         if length <= self.cutoff_len:
             return
         if conversation.media:
@@ -278,12 +245,7 @@ class Encoder:
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
 
     def truncate_pair(self, conversation: Conversation, chosen: Tokens, rejected: Tokens) -> tuple[Tokens, Tokens]:
-        """Truncate the two sequences of a preference pair to `cutoff_len`, and check that they can be compared.
-
-        Args:
-            chosen: tokens of the prompt and the chosen response.
-            rejected: tokens of the prompt and the rejected response.
-        """
+        """Truncate the two sequences of a preference pair to `cutoff_len`, and check that they can be compared."""
         start = chosen.turns[0].start
         if rejected.turns[0].start != start or chosen.ids[:start] != rejected.ids[:start]:
             raise BadExample("the template renders the prompt differently before the two responses")
@@ -298,7 +260,6 @@ class Encoder:
     def _pair(
         self, index: int, conversation: Conversation, better: Encoded | BadExample, worse: Encoded | BadExample
     ) -> Example:
-        """Example of a preference pair: two answers to one question."""
         given = _valid(better), _valid(worse)
         chosen, rejected = self.truncate_pair(conversation, *(found.lists() for found in given))
         lost = sum(len(found.ids) for found in given) - len(chosen.ids) - len(rejected.ids)

@@ -11,25 +11,17 @@ if TYPE_CHECKING:
 
 
 class DataError(UserError, ValueError):
-    """A data set that cannot be used as configured.
-
-    Attributes:
-        message: one or two sentences: what is wrong, which value, what was expected, what to do.
-    """
+    """A data set that cannot be used as configured."""
 
     exit_code = BAD_CONFIG
 
 
 class EntryError(DataError):
-    """An entry of `dataset_info.json` that cannot be used, although its name and its file may be there."""
+    """An entry of `dataset_info.json` that cannot be used."""
 
 
 class OtherKindError(DataError):
-    """A data set of another kind than the stage trains on.
-
-    Attributes:
-        kind: kind of the data set, one of `llf_core.data.formats.conversation.DATA_KINDS`.
-    """
+    """A data set of another kind (`kind`) than the stage trains on."""
 
     def __init__(self, message: str, kind: DataKind) -> None:
         super().__init__(message)

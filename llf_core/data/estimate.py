@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def estimate(config: object, on: str | None = None) -> FitCheck:
-    """Forecast memory, disk, time and speed of a run before it starts; no model is loaded and torch is not imported.
-
-    Whether a run fits a machine is then known before a download and the first steps.
+    """Forecast memory, disk, time and speed of a run before it starts, without loading the model or torch.
 
     Args:
         config: a `RunConfig`, a dict, YAML text, or the path of a YAML or JSON file. Its data set is a name or a file,

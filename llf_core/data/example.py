@@ -23,7 +23,7 @@ class Example(NamedTuple):
         learned: number of labels that contribute to the loss, see `count_trained`; of a pair in both sequences.
         more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
             preference, `seen` for a multimodal model (text and media as JSON, empty without media; of a pair also
-            `rejected_seen`). None if there are none.
+            `rejected_seen`).
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it

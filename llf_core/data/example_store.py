@@ -37,18 +37,16 @@ SET_COLUMN, HASH_COLUMN = COUNT_COLUMNS.index("set"), COUNT_COLUMNS.index("hash"
 
 
 OF_CONTENT = {None, errno.ENOENT, errno.EISDIR}
-"""Numbers of the errors of a file that is cut off, missing or a folder; those of a disk have others."""
+"""Errors of a file that is cut off, missing or a folder, unlike those of a disk."""
 SCALAR_TYPES = {"good": "bool", "seen": "string", "rejected_seen": "string"}
-"""Types of the columns that are not lists of integers."""
 EXTRA_COLUMNS: dict[str, tuple[str, ...]] = {PAIRS: ("rejected_ids", "rejected_labels"), UNPAIRED: ("good",)}
-"""Columns of each kind of example besides `input_ids`, `labels` and `index`."""
 
 
 class ExampleWriter:
     """Writes `input_ids`, `labels` (lists of int32), `index` and `number` in chunks, with a table of counts.
 
-    The number of an example is its position in the file. It stays the same however examples are selected, mixed or
-    packed later. The columns of the counts are those of `COUNT_COLUMNS`.
+    The number of an example is its position in the file, also after selecting, mixing or packing. The counts have the
+    columns `COUNT_COLUMNS`.
     """
 
     def __init__(self, path: Path, kind: DataKind = ANSWERS, *, multimodal: bool = False) -> None:
@@ -56,9 +54,8 @@ class ExampleWriter:
 
         Args:
             path: file to create or replace.
-            kind: kind of the examples; pairs and unpaired preferences have further columns.
-            multimodal: whether the examples are for a multimodal model, which adds the column `seen`, for pairs also
-                `rejected_seen`.
+            kind: pairs and unpaired preferences have further columns.
+            multimodal: adds the column `seen`, for pairs also `rejected_seen`.
         """
         import pyarrow as pa
 
@@ -125,7 +122,6 @@ class ExampleWriter:
 
 
 def _tokens(example: Example) -> int:
-    """Number of tokens of an example; of a pair, of both sequences."""
     return len(example.ids) + len((example.more or {}).get("rejected_ids", ()))
 
 
@@ -134,7 +130,6 @@ def _array(numbers: Sequence[int]) -> array[int]:
 
 
 def _lists(values: list[array[int]]) -> pa.ListArray:
-    """Arrow column of lists, built from their bytes without a copy of each value."""
     import pyarrow as pa
 
     ends = np.zeros(len(values) + 1, dtype=np.int32)
@@ -144,16 +139,13 @@ def _lists(values: list[array[int]]) -> pa.ListArray:
 
 
 def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object] | None = None) -> int:
-    """64-bit hash (BLAKE2b, RFC 7693), equal for examples with equal columns, to find duplicates.
+    """64-bit hash (BLAKE2b, RFC 7693) as a signed integer, equal for examples with equal columns, to find duplicates.
 
     Args:
         ids: token ids `[seq]`, int32.
         labels: labels `[seq]`, int32.
-        more: values of the example's further columns by name, hashed too, in this order and without the names: lists
-            or arrays (of any length) of integers of 32 bits, booleans, and text without lone surrogates; None for none.
-
-    Returns:
-        A signed integer, as it fits in an int64 column.
+        more: further columns, hashed in this order and without the names: lists or arrays of 32-bit integers, booleans,
+            and text.
     """
     digest = hashlib.blake2b(ids, digest_size=8)
     digest.update(labels)
@@ -163,22 +155,12 @@ def content_hash(ids: array[int], labels: array[int], more: Mapping[str, object]
 
 
 def drop_duplicates(hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the examples that do not repeat an earlier one, for `drop_duplicates: true`.
-
-    Args:
-        hashes: `[examples]`, int64, the column `hash` of the counts.
-
-    Returns:
-        Positions `[kept]`, int64, ascending.
-    """
+    """Positions `[kept]`, int64, of the first example with each hash (`[examples]`, int64), ascending."""
     return np.sort(np.unique(hashes, return_index=True)[1])
 
 
 def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
-    """Open a file of examples without reading it into memory: pages are loaded when an example is accessed.
-
-    Args:
-        path: file of an `ExampleWriter`; the counts are in a `.npy` file beside it.
+    """Open a file of an `ExampleWriter` and its counts without reading it into memory.
 
     Returns:
         The examples, memory-mapped, and their counts `[examples, columns]`, int64, see `COUNT_COLUMNS`.
@@ -240,11 +222,7 @@ def split_validation(hashes: NDArray[np.int64], size: float, seed: int) -> tuple
 
 
 def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
-    """Write examples as JSON lines, in batches, so that a large data set needs little memory.
-
-    Args:
-        examples: with `index`, `input_ids`, `labels`.
-    """
+    """Write examples as JSON lines with `index`, `input_ids` and `labels`."""
     for batch in examples.iter(batch_size=1000):
         for index, ids, labels in zip(batch["index"], batch["input_ids"], batch["labels"], strict=True):
             line = {"index": index, "input_ids": ids, "labels": labels, **facts}
@@ -252,16 +230,7 @@ def write_jsonl(examples: Dataset, file: TextIO, **facts: object) -> None:
 
 
 def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Number of tokens of each example, to forecast the memory of the largest batch.
-
-    It comes from the offsets alone, without reading the tokens.
-
-    Args:
-        column: column of token ids.
-
-    Returns:
-        `[examples]`, int64.
-    """
+    """Number of tokens of each example, `[examples]`, int64, from the offsets of a column alone."""
     import pyarrow.compute as pc
 
     table: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()

@@ -26,48 +26,29 @@ Spans = tuple[tuple[int, int], ...]
 
 
 class Pieces(NamedTuple):
-    """Tokenized pieces of texts, concatenated.
-
-    Attributes:
-        ids: token ids `[tokens]`, int32.
-        bounds: `[pieces + 1]`, start of each piece.
-    """
+    """Token ids `[tokens]`, int32, of concatenated pieces, and the start of each piece, `[pieces + 1]`."""
 
     ids: array[int]
     bounds: list[int]
 
 
 def split_at(text: str, cuts: Sequence[int]) -> list[str]:
-    """Split a text at positions where the tokenizer must not merge across, such as the start of an answer.
-
-    Returns:
-        `len(cuts) + 1` pieces.
-    """
+    """Split a text at positions where the tokenizer must not merge across; gives `len(cuts) + 1` pieces."""
     return [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
 
 
 def concatenate(pieces: Sequence[array[int]]) -> Pieces:
-    """Concatenate pieces to one array, which is sliced by bounds without a Python object for each piece.
-
-    Args:
-        pieces: token ids of each piece, `[seq]` each, int32.
-
-    Returns:
-        Token ids `[tokens]` and bounds `[pieces + 1]`.
-    """
+    """Concatenate the token ids of pieces, `[seq]` each, int32."""
     bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
     return Pieces(array("i", b"".join(pieces)), bounds)
 
 
 @dataclass
 class FastTokenizer:
-    """The fast implementation of a tokenizer, which tokenizes each text as a whole.
+    """The fast implementation (`tokenizers` library) of a tokenizer, which tokenizes each text as a whole.
 
-    Its methods switch off truncation, padding and the splitting of special tokens in the backend, which earlier users
-    may have left on.
-
-    Attributes:
-        backend: tokenizer of the `tokenizers` library; it adds no special tokens here.
+    Truncation, padding and the splitting of special tokens are switched off in the backend, and no special token is
+    added.
     """
 
     backend: Tokenizer
@@ -78,31 +59,20 @@ class FastTokenizer:
         Args:
             cuts: positions in characters at which each text is split, ascending; two equal positions give an empty
                 piece.
-
-        Returns:
-            Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
         """
         whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
         return concatenate(self._encode(whole))
 
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
-        """Tokenize each text as a whole, without special tokens, since the chat template writes them.
-
-        Returns:
-            Token ids of each text, `[seq]` each, int32.
-        """
+        """Token ids of each text, `[seq]` each, int32, without special tokens."""
         ids, bounds = self.pieces(texts, [()] * len(texts))
         return [ids[start:end] for start, end in pairwise(bounds)]
 
     def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Tokenize each text and find the token ranges of some of its parts, for labels of templates without markers.
+        """Token ids `[seq]`, int32, of each text, and the tokens `[start, end)` that share a character with each part.
 
         Args:
             parts: for each text, parts `[start, end)` in characters.
-
-        Returns:
-            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens: all tokens that
-            share a character with it.
         """
         return [
             (ids, tuple(token_range(spans, first, last) for first, last in wanted))
@@ -110,7 +80,6 @@ class FastTokenizer:
         ]
 
     def _encode(self, texts: Sequence[str]) -> list[array[int]]:
-        """Tokenize texts with the library."""
         self._reset_options()
         # Repeated texts, such as a common system prompt, are tokenized once.
         distinct = list(dict.fromkeys(texts))
@@ -153,12 +122,6 @@ def _encoding_errors() -> Iterator[None]:
 
 
 def token_range(spans: Spans, first: int, last: int) -> tuple[int, int]:
-    """Tokens `[start, end)` that share a character with the characters `[first, last)`, by binary search.
-
-    Labels of an answer are set on this range.
-
-    Args:
-        spans: character range of each token, in order.
-    """
+    """Tokens `[start, end)` that share a character with the characters `[first, last)`, by binary search."""
     start = bisect_right(spans, first, key=itemgetter(1))
     return start, bisect_left(spans, last, lo=start, key=itemgetter(0))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llf_core.data.source import Source
 
 PROBE_SECONDS = 3.0
-"""How long the hub may be silent before the cache is used; chosen by hand."""
+"""Seconds after which a silent hub counts as offline; chosen by hand."""
 SILENT = f"the hub did not answer within {PROBE_SECONDS:g} s"
 REFUSED_CODES = {401, 403, 404}
 
@@ -30,19 +30,9 @@ def load_hub_dataset(
 ) -> Dataset | IterableDataset:
     """Open a data set of the hub; if the hub does not answer within 3 s, from the client's cache.
 
-    Without the hub the client itself would retry for half a minute; until the data set is open, the client of this
-    process is then offline.
-
-    Args:
-        source: a source with a `hub_id`.
-        cache_dir: cache folder of the client; None for its default.
-
-    Returns:
-        A `datasets.Dataset`, or a `datasets.IterableDataset` if it is streamed.
-
     Raises:
         DataError: no hub id; no such data set, subset or split; gated or private; no connection and nothing in the
-            cache; or a file of the data set or an answer of the hub cannot be read.
+            cache; or an unreadable file or answer.
     """
     import datasets
 
@@ -67,8 +57,6 @@ def load_hub_dataset(
 
 def download_file(repository: str, name: str) -> Path:
     """Download a single file of a data set's repository, such as `dataset_info.json`, or take it from the cache.
-
-    Reading one file does not need a download of the whole data set.
 
     Raises:
         DataError: no hub id; no such data set or file; gated or private; or no connection and nothing in the cache.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DRAW_SIZE = 1000
-"""Number of random draws made at a time."""
 
 STOPPING_STRATEGIES: dict[str, Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]] = {
     "interleave_under": "first_exhausted",
@@ -28,8 +27,6 @@ STOPPING_STRATEGIES: dict[str, Literal["first_exhausted", "all_exhausted", "all_
 def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], seed: int) -> NDArray[np.int64]:
     """Order the examples of several data sets by a mixing strategy, as `datasets.interleave_datasets` does.
 
-    Mixing small and large data sets evenly keeps the large ones from dominating.
-
     ```
     sets [0 0 0 1], interleave_under  ->  [0 3]
     sets [0 0 0 1], interleave_over   ->  [0 3 1 3 2 3]
@@ -39,8 +36,7 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
         sets: `[examples]`, int64, the data set of each example, ascending.
         strategy: a `mix_strategy`.
         shares: sampling probability of each data set, with `interleave_over` and `interleave_once` above 0; empty to
-            alternate between them. The share of a data set without examples is divided among the others, which
-            alternate if theirs are 0.
+            alternate between them. The share of a data set without examples is divided among the others.
 
     Returns:
         Positions `[order]` of examples, int64. Some are repeated or left out, depending on the strategy.
@@ -65,16 +61,10 @@ def interleave_order(sets: NDArray[np.int64], strategy: str, shares: tuple[float
 def interleave_streams(
     sets: Sequence[Callable[[], Iterator[T]]], strategy: str, shares: tuple[float, ...], seed: int
 ) -> Iterator[T]:
-    """Interleave streamed data sets of unknown length, in the order of `interleave_order`.
-
-    Streams have no length, so the order is decided while they are read.
+    """Interleave streamed data sets of unknown length in the order of `interleave_order`.
 
     Args:
         sets: for each data set, a function that starts it from the beginning.
-        strategy: a `mix_strategy`.
-
-    Yields:
-        Examples. Some are repeated or left out, depending on the strategy.
     """
     if strategy == "concat":
         yield from chain.from_iterable(begin() for begin in sets)
@@ -94,11 +84,7 @@ def interleave_streams(
 
 
 class _Ahead(Generic[T]):
-    """A data set that reads one example ahead to know whether it is exhausted, and then starts again.
-
-    Attributes:
-        ended: whether it has been exhausted at least once.
-    """
+    """A data set that reads one example ahead to know whether it is exhausted, and then starts again."""
 
     def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
         self._begin = begin

@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 FIELDS = ("dataset", "eval_dataset")
 FORMAT_KEYS = ("dataset_format", "dataset_columns")
-"""Keys that set how rows are read, where the column names do not tell."""
 DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
-"""The demo data set of each kind."""
 
 
 def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Find the data sets of a config that do not fit its stage or that no run could read, before a run starts.
-
-    Returns:
-        Errors with the field they belong to and suggested fixes; at most one per field.
-    """
+    """Find the data sets of a config that do not fit its stage or cannot be read; at most one problem per field."""
     kind, found = wanted_kind(config), []
     for key in FIELDS:
         names: Sequence[str] = config.get(key) or ()
@@ -47,26 +41,14 @@ def dataset_problems(config: RunConfig) -> tuple[Problem, ...]:
 
 
 def demo_for_stage(name: object, stage: str) -> str | None:
-    """Choose the demo data set of a stage, so that a form that changes the stage stays ready to start.
-
-    Args:
-        name: value of `dataset`, as text.
-        stage: name of the stage; one that is not installed counts as one that trains on conversations.
-
-    Returns:
-        Name of the demo data set; None if `name` is no demo data set, or there is none for the stage.
-    """
+    """Name of the demo data set of a stage; None if there is none, or if `name` is no demo data set."""
     known = declared(StageDeclaration)
     data_kind = known[stage].data_kind if stage in known else ANSWERS
     return DEMOS.get(data_kind) if name in DEMOS.values() else None
 
 
 def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]:
-    """Filter the data sets that a form suggests: those that fit the stage, as far as known without network access.
-
-    Args:
-        config: config of the form; None if it has errors, in which case all names are returned.
-    """
+    """Filter the data sets that fit the stage, as far as known without network access; all if the config has errors."""
     if config is None:
         return list(names)
     kind = wanted_kind(config)
@@ -74,7 +56,6 @@ def usable_datasets(config: RunConfig | None, names: Sequence[str]) -> list[str]
 
 
 def _fixes(key: str, names: Sequence[str], error: Exception, kind: DataKind) -> tuple[Fix, ...]:
-    """Suggested fixes: stages that train on such a data set, and the demo data set of the current stage."""
     if not isinstance(error, OtherKindError):
         return ()
     stages = stages_for(error.kind) if key == "dataset" else ()

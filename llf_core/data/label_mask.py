@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """Range of an answer in the token ids.
-
-    Attributes:
-        start: index of its first token.
-        end: index after its last token.
-    """
+    """Token range `[start, end)` of an answer."""
 
     start: int
     end: int
@@ -48,14 +43,7 @@ class Tokens(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """`Tokens` as int32 arrays, which are stored without a conversion to Python integers.
-
-    Attributes:
-        ids: token ids `[seq]`.
-        labels: labels `[seq]`, -100 where a token does not contribute to the loss.
-        turns: ranges of the answers, in order.
-        learned: number of labels that are not -100.
-    """
+    """`Tokens` as int32 arrays, and the number of labels that are not -100."""
 
     ids: array[int]
     labels: array[int]
@@ -85,9 +73,8 @@ def encode(
     LLaMA-Factory. Generation stops at the end token, so the label on the newline has no effect on it.
 
     Args:
-        tokenizer: used without special tokens of its own; the template writes them.
         train_on_prompt: whether the loss includes every token.
-        library: fast implementation of the tokenizer, if the caller has it; None to find it by `fast_tokenizer_of`.
+        library: fast implementation of the tokenizer; None to find it by `fast_tokenizer_of`.
 
     Returns:
         One entry for each conversation. It is a `BadExample` if a tokenizer without offsets splits a text differently
@@ -124,7 +111,6 @@ def _encode_by_pieces(
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tuple[int, ...]]) -> Pieces:
-    """Token ids of the pieces, for a slow tokenizer."""
     whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in split_at(text, own)]
     found: list[list[int]] = tokenizer(whole, add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
@@ -133,16 +119,11 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tup
 
 
 def build_labels(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
-    """Build labels from the ranges of the answers: the token id inside them, -100 elsewhere.
-
-    The loss ignores -100, so that the model learns to answer and not to ask.
+    """Build labels `[seq]` from the ranges of the answers: the token id inside them, -100 elsewhere.
 
     Args:
         ids: token ids `[seq]`, int32.
         train_on_prompt: whether the loss includes every token.
-
-    Returns:
-        Token ids and labels `[seq]`, the ranges, and the number of labels that are not -100.
     """
     turns = tuple(turns)
     if train_on_prompt:

@@ -29,12 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """A data set that is ready to be read.
-
-    Attributes:
-        source: the data set as found.
-        table: a hub's data set as opened by `datasets` (a split may be a part of its files); else None.
-    """
+    """A data set that is ready to be read; a hub's as opened by `datasets` (`table`)."""
 
     source: Source
     files: tuple[File, ...]
@@ -47,9 +42,9 @@ class OpenedDataset:
         return "row" if self.table is not None else record_unit(self.files)
 
     def identity(self) -> list[object]:
-        """Values that determine its examples, for the cache key: how it is read, and its content, wherever it is.
+        """Values that determine its examples, for the cache key.
 
-        Content is hashed completely, unless the data set is streamed. Then the path, size and time of change of each
+        Content is hashed completely, unless the data set is streamed. Then the path, size and modification time of each
         local file count, or the URL of a cloud's file.
         """
         source = self.source
@@ -57,7 +52,6 @@ class OpenedDataset:
         return [*how, source.split if self.table is not None else None, self._content()]
 
     def _content(self) -> str:
-        """SHA-256 of the files' content; of streamed files, of their names, sizes and times."""
         digest = hashlib.sha256()
         for path in self.files:
             if self.streamed or not isinstance(path, Path):
@@ -72,14 +66,6 @@ class OpenedDataset:
 
 def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> OpenedDataset:
     """Find the files of a data set. A hub's or cloud's data set is downloaded, unless it is streamed.
-
-    No record is read yet, so a missing data set is an error before anything is prepared.
-
-    Args:
-        cache_dir: cache folder of Hugging Face's client; None for its default.
-
-    Returns:
-        The data set, whose records `read_source` reads.
 
     Raises:
         DataError: a file or folder is missing or has files of several kinds; the hub or cloud does not provide the data
@@ -139,16 +125,10 @@ def _saved_files(path: Path, state: Path) -> list[Path]:
 
 
 def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> Iterator[RecordOrBroken]:
-    """Read the records of a data set, with `num_samples` and `max_samples` applied.
-
-    Records come one by one, so that a data set of any size needs little memory.
+    """Read the records of a data set, numbered across all files, with `num_samples` and `max_samples` applied.
 
     Args:
-        max_samples: maximum number of records, taken from the beginning; None for all.
         seed: random seed of the sampling by `num_samples`.
-
-    Yields:
-        Records, numbered across all files, and broken lines.
 
     Raises:
         DataError: a file cannot be read, or the data set has no records.
@@ -173,11 +153,7 @@ def read_source(opened: OpenedDataset, max_samples: int | None, seed: int) -> It
 
 
 def no_records_error(label: str, names: str, flaws: Sequence[BrokenLine] = (), unit: str = "line") -> DataError:
-    """Create the error for a data set without records; a form's quick check and the preparation use the same sentence.
-
-    Args:
-        unit: unit in which people count its records, see `read_file.record_unit`.
-    """
+    """Create the error for a data set without records, which are counted in `unit` (see `read_file.record_unit`)."""
     if flaws:
         expected = "" if unit == "row" else " Expected one object per line, or a JSON list of objects."
         return DataError(

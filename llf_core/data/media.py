@@ -30,24 +30,20 @@ if TYPE_CHECKING:
     from llf_core.data.rendered import Rendered
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
-"""LLaMA-Factory's column names, and the kind of each entry."""
 PROCESSOR_ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
-"""Name of the processor's argument for each kind."""
 PLACEHOLDER = re.compile("(<image>|<video>|<audio>)")
 IMAGE_OPTIONS = {"crop_to_patches": "crop_to_patches", "image_do_pan_and_scan": "do_pan_and_scan"}
-"""Keys of the config, and the option of image processors that each one sets."""
 PREFIX_ATTENTION = {"PaliGemmaProcessor"}
-"""Processors of models whose prompt attends to itself in both directions. They write further tokens into a text."""
+"""Processors of models with bidirectional attention in the prompt. They write further tokens into a text."""
 AS_TEXT = "return_for_text_completion"
-"""Option of Chameleon's processor that leaves out the separator that it adds to each text, or part of one."""
+"""Option of Chameleon's processor that leaves out the separator after each text."""
 OWN_CROPS = {"DeepseekOcr2Processor"}
 """Processors that count the tokens of an image right only with the crops that they make themselves."""
 FLAT_IMAGES = {"GotOcr2Processor"}
 """Processors that take the images of all texts as one list: a list for each text would be pages of one document."""
 OF_TEXT = {"input_ids", "attention_mask"}
-"""Tensors of a processor that have a row for each text."""
 VIDEOS_OF_ONE_LENGTH = {"InternVLProcessor"}
-"""Processors that take several videos only if all have as many frames; they get each text by itself."""
+"""Processors that take several videos only if all have as many frames."""
 UNUSABLE = {
     ("FuyuProcessor", "image"): "writes images before a whole text and the start of an answer after it",
     ("GitProcessor", "image"): "has no token in the place of an image",
@@ -56,9 +52,7 @@ UNUSABLE = {
 }
 """Processors that cannot be run on a rendered conversation with media of a kind, and why."""
 USABLE = {"image": "qwen3_vl", "video": "qwen3_vl", "audio": "qwen2_audio"}
-"""A model type for each kind, for messages."""
 NOT_INPUTS = {"labels", "video_metadata"}
-"""What processors return besides a model's inputs."""
 
 
 def add_media(
@@ -75,7 +69,7 @@ def add_media(
 
     Args:
         placeholders: text for each kind, for a template that takes content as strings only: it is written into the
-            content, and no `parts` are added. None for a template that takes lists of parts.
+            content, and no `parts` are added.
     """
     given = {
         kind: [_medium(kind, value, folder) for value in _listed(cell_of(row, columns, column))]
@@ -115,7 +109,6 @@ def add_media(
 
 
 def _rejected(conversation: Conversation, placeholders: Mapping[str, str] | None, *, media: bool) -> Message:
-    """The rejected response of a pair, in the form that its template takes."""
     chosen, rejected = conversation.messages[-1], conversation.rejected
     assert rejected is not None  # noqa: S101 - for the type checker
     if media and PLACEHOLDER.search(chosen["content"] + rejected["content"]):
@@ -134,13 +127,7 @@ def _in_text(message: Message, parts: list[dict[str, str]], placeholders: Mappin
 
 
 def content_parts(messages: Sequence[Message]) -> list[Message]:
-    """Convert messages to the form that templates of multimodal models take: `content` is the list of parts.
-
-    transformers' templates and processors expect them in this form.
-
-    Returns:
-        The messages, without the key `parts`; those without parts are unchanged.
-    """
+    """Convert messages to the form that templates of multimodal models take: `content` is the list of `parts`."""
     return [
         {key: value for key, value in message.items() if key != "parts"} | {"content": message["parts"]}
         if "parts" in message
@@ -157,17 +144,10 @@ def encode_multimodal(
     *,
     train_on_prompt: bool = False,
 ) -> Encoded:
-    """Tokenize an example with media. The processor inserts as many tokens for each as the model uses.
+    """Tokenize an example with media, with as many tokens for each as the model uses, and labels -100 there.
 
     Each answer, and the text between answers, is processed separately, so that the ranges of the answers are known.
     Unless the text has `cuts`, the tokens of its pieces, without media, must be those of the whole text.
-
-    Args:
-        train_on_prompt: whether the loss includes every token of the text.
-
-    Returns:
-        Token ids and labels `[seq]`, int32, including those of the media, whose labels are -100, and the ranges of the
-        answers.
     """
     _check_kinds(processor, {one.kind for one in rendered.media}, limits)
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
@@ -205,11 +185,7 @@ def _ids_with_media(processor: ProcessorMixin, text: str, media: list[Medium], l
 
 
 def placeholder_of(processor: ProcessorMixin, kind: str) -> str:
-    """What a text has in the place of a medium, which the processor replaces; empty for one without such a sign.
-
-    Args:
-        kind: `image`, `video` or `audio`.
-    """
+    """Placeholder of a kind of media in a text, which the processor replaces; empty if there is none."""
     own = getattr(processor, f"{kind}_placeholder_token", None)  # QianfanOCR: another one than the tokens of the image
     return str(own or getattr(processor, f"{kind}_token", None) or "")
 
@@ -223,10 +199,7 @@ def check_no_placeholders(processor: ProcessorMixin, text: str) -> None:
 
 
 def media_token_ids(processor: ProcessorMixin) -> set[int]:
-    """Ids of the tokens that stand for images, videos and audio in a model's input.
-
-    Their labels are masked, since no text predicts them, and a view shows a run of them as one entry.
-    """
+    """Ids of the tokens that stand for images, videos and audio in a model's input."""
     found = [getattr(processor, f"{kind}_token_id", None) for kind in PROCESSOR_ARGUMENTS]
     for kind in PROCESSOR_ARGUMENTS:  # of patches, rows and borders, where an image has tokens of several kinds
         found += getattr(processor, f"{kind}_token_ids", None) or []
@@ -234,14 +207,7 @@ def media_token_ids(processor: ProcessorMixin) -> set[int]:
 
 
 def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
-    """Refuse options of image processors that the model's does not have, where they would have no effect.
-
-    Args:
-        limits: for `crop_to_patches` and `image_do_pan_and_scan`.
-
-    Raises:
-        DataError: such an option is set. The message names it and the image processor.
-    """
+    """Refuse options of image processors that the model's does not have."""
     part = getattr(processor, "image_processor", None)
     for name, option in IMAGE_OPTIONS.items():
         if getattr(limits, name) and not hasattr(part, option):
@@ -249,14 +215,7 @@ def check_options(processor: ProcessorMixin, limits: MediaLimits) -> None:
 
 
 def stored_media(seen: str) -> tuple[str, list[Medium]]:
-    """Text and media of an example, from its column `seen`. The processor makes tensors from them for a batch.
-
-    Args:
-        seen: JSON, as `Encoder` stores it.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """Text and media of an example, from the JSON of its column `seen`."""
     try:
         text, found = json.loads(seen)
         return str(text), [Medium(*one) for one in found]
@@ -274,13 +233,9 @@ def process(
     limits: MediaLimits,
     **options: object,
 ) -> dict[str, Any]:
-    """Run a processor on texts and their media, with every failure of it as a reason to drop the example.
+    """Run a processor on texts and their media. Each of its many types of errors becomes a `BadExample`.
 
-    Processors raise errors of many types for one bad file, which must not end a preparation.
-
-    Returns:
-        The processor's output by name, with `input_ids` as lists, or tensors `[batch, seq]` with `return_tensors="pt"`;
-        those of media have the shapes that the processor gives them.
+    `input_ids` are lists, or tensors `[batch, seq]` with `return_tensors="pt"`.
     """
     has_video = any(one.kind == "video" for group in media for one in group)
     if len(texts) > 1 and has_video and type(processor).__name__ in VIDEOS_OF_ONE_LENGTH:
@@ -321,7 +276,7 @@ def process(
 
 
 def _joined(apart: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The batch of texts that were processed one by one: 0 behind the shorter ones, and the tensors of all media."""
+    """Batch of texts that were processed one by one: padded with 0 on the right, with the tensors of all media."""
     from torch import cat
     from torch.nn.utils.rnn import pad_sequence
 
@@ -347,13 +302,12 @@ def _check_kinds(processor: ProcessorMixin, kinds: set[str], limits: MediaLimits
 
 
 def _own_options(processor: ProcessorMixin) -> frozenset[str]:
-    """Names of the options that a type of processor has beside those of all."""
+    """Names of the options of a type of processor besides the common ones."""
     kinds = getattr(type(processor), "valid_processor_kwargs", None)
     return frozenset(getattr(kinds, "__annotations__", {}))
 
 
 def _audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
-    """Sampling rate in Hz that a processor's feature extractor expects of audio, to which files are resampled."""
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     expected = getattr(extractor, "sampling_rate", None)
     if not expected:
@@ -369,11 +323,7 @@ def _audio_rate(processor: ProcessorMixin, limits: MediaLimits) -> int:
 def _with_repeated_placeholders(
     processor: Any, texts: list[str], images: list[list[Image]], options: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Output of a processor that would add tokens of its own to a text: its image processor's, and the texts' tokens.
-
-    PaliGemma's processor writes the start of the text and a line break around each prompt, whatever the template has
-    written.
-    """
+    """Run image processor and tokenizer apart: PaliGemma's processor adds a start and a line break around prompts."""
     sign = str(processor.image_token)
     repeated = [text.replace(sign, sign * int(processor.image_seq_length)) for text in texts]
     of_text: Any = dict(options)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from llf_core.data.media_limits import MediaLimits
 
 INLINE = "data:;base64,"
-"""Beginning of the value of a medium that holds its bytes."""
 ADDRESS = re.compile(r" ?<[\w. ]+ object at 0x[0-9a-f]+>")
 
 
@@ -42,10 +41,7 @@ def open_image(medium: Medium, limits: MediaLimits) -> Image:
 
 
 def check_medium(medium: Medium) -> None:
-    """Check that a medium is a file and an image has the header of one, without decoding it.
-
-    A whole data set is then checked before training in little time. An inline video or audio clip is not checked.
-    """
+    """Check that a medium is a file and an image has the header of one, without decoding it."""
     import PIL.Image
 
     try:
@@ -61,10 +57,7 @@ def check_medium(medium: Medium) -> None:
 
 
 def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Decode the frames of a video that the limits select, in RGB, so that the processor samples none itself.
-
-    Args:
-        limits: number of frames, frames per second, and area of each.
+    """Decode the frames of a video that the limits select, in RGB.
 
     Returns:
         Frames `[frames, height, width, 3]`, uint8, and the keys of transformers' `VideoMetadata`: `fps` of the file, or
@@ -96,11 +89,7 @@ def open_video(medium: Medium, limits: MediaLimits) -> tuple[NDArray[np.uint8], 
 
 
 def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
-    """Decode audio to one channel, resampled, as feature extractors take it.
-
-    Returns:
-        Samples `[samples]`, float32, full scale at ±1, which resampling can exceed slightly.
-    """
+    """Decode audio to one channel, resampled: `[samples]`, float32, full scale at ±1."""
     import numpy as np
 
     av = _av("audio")
@@ -116,7 +105,6 @@ def open_audio(medium: Medium, rate: int) -> NDArray[np.float32]:
 
 @contextmanager
 def _reading(medium: Medium) -> Iterator[None]:
-    """Context manager that turns errors of decoders into the reason to drop an example."""
     try:
         yield
     except (BadExample, MemoryError):
@@ -128,10 +116,7 @@ def _reading(medium: Medium) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of a library's message, or the type of an error without one: the reason to drop an example.
-
-    Without the address in memory of a medium's bytes, so that equal reasons are counted as one.
-    """
+    """The first line of a library's message, without memory addresses, or the type of an error without one."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ADDRESS.sub("", line).rstrip(".")
 
@@ -151,7 +136,6 @@ def _av(what: str) -> Any:
 
 
 def _source(medium: Medium) -> io.BytesIO | str:
-    """What a decoder opens: a path, or the bytes of an inline medium."""
     if medium.value.startswith(INLINE):
         return io.BytesIO(base64.b64decode(medium.value.removeprefix(INLINE)))
     if Path(medium.value).exists() and not Path(medium.value).is_file():  # a device or named pipe could block forever

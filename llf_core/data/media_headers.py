@@ -11,22 +11,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROTATED = frozenset((5, 6, 7, 8))
-"""Values of EXIF's orientation of an image that is turned by 90 degrees."""
+"""EXIF orientations of an image that is turned by 90 degrees."""
 ORIENTATION = 0x0112
 MICROSECONDS = 1_000_000  # of a second: the unit of a container's duration
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a file says.
-
-    Attributes:
-        width: of an image or frame in pixels, as it is shown; 0 for audio.
-        height: of an image or frame in pixels; 0 for audio.
-        seconds: duration; 0 for an image.
-        frames: number of frames of a video; 0 for other files.
-        rate: frames per second of a video; 0 if the file does not tell it, and for other files.
-    """
+    """Size in pixels and duration from the header of a file; 0 where a kind has none."""
 
     width: int = 0
     height: int = 0
@@ -36,12 +28,9 @@ class Header:
 
 
 def read_header(kind: str, path: Path) -> Header | None:
-    """Read the header of a medium's file. It is read again only when the file has changed.
+    """Read the header of a medium's file, again only when the file has changed.
 
-    A forecast needs the size of an image, and how long a video or audio clip is.
-
-    Returns:
-        The header; None if the file cannot be read, is no regular file, or the package that reads it is not installed.
+    None if the file cannot be read, is no regular file, or the package that reads it is not installed.
     """
     try:
         found = path.stat()
@@ -100,11 +89,7 @@ def _open(path: Path, kind: str) -> tuple[int, int, float, int, float] | None:
 
 
 def reads(kind: str) -> bool:
-    """Whether the package that reads the headers of a kind is installed: PyAV for videos and audio.
-
-    Args:
-        kind: `image`, `video` or `audio`.
-    """
+    """Whether the package that reads the headers of a kind is installed: PyAV for videos and audio."""
     from importlib.util import find_spec
 
     return kind == "image" or find_spec("av") is not None

@@ -34,10 +34,8 @@ class MediaLimits:
         image_min_pixels: smaller images are scaled up to this area.
         image_do_pan_and_scan: whether Gemma 3's processor adds crops of long images.
         crop_to_patches: whether InternVL's processor splits images into tiles.
-        video_max_pixels: `image_max_pixels` of a video's frames.
-        video_min_pixels: `image_min_pixels` of a video's frames.
         video_fps: frames per second that are taken from a video.
-        audio_sampling_rate: sampling rate of audio in Hz; None for that of the model's feature extractor.
+        audio_sampling_rate: in Hz; None for that of the model's feature extractor.
         not_encoded: kinds of media that the model has no encoder for, although its processor takes them.
     """
 
@@ -54,7 +52,7 @@ class MediaLimits:
 
     @classmethod
     def of(cls, config: RunConfig) -> MediaLimits:
-        """Take the limits from a config: those of the preparation, of collation and of a forecast must be the same.
+        """Take the limits from a config.
 
         Which encoders the model lacks is read from its `config.json`, if that is on this machine.
         """
@@ -62,25 +60,18 @@ class MediaLimits:
         return cls(**{name: getattr(config.data, name) for name in names}, not_encoded=_not_encoded(config))
 
     def image_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of an image within the limits, with its aspect ratio.
-
-        With most models a larger image takes more tokens, and so more memory.
-        """
+        """Width and height of an image within the limits, with its aspect ratio."""
         return scaled(width, height, self.image_min_pixels, self.image_max_pixels)
 
     def frame_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a video's frames within the limits, with their aspect ratio.
-
-        The limits are those of videos, by default lower than those of an image, since each frame takes tokens.
-        """
+        """Width and height of a video's frames within the limits, with their aspect ratio."""
         return scaled(width, height, self.video_min_pixels, self.video_max_pixels)
 
     def frame_indices(self, total: int, seconds: float) -> list[int]:
         """Indices of the frames that are taken from a video, spread evenly from the first to the last.
 
-        If only one is taken, it is the first. Places are rounded down exactly. Their number is that of LLaMA-Factory
-        (`_get_video_sample_indices`), and so are nearly all places: its floating-point numbers sometimes fall just
-        below a whole one, and it takes the frame before.
+        As in LLaMA-Factory (`_get_video_sample_indices`), but rounded down exactly, where its floating-point numbers
+        sometimes give the frame before.
 
         ```
         20 frames of 4 seconds, 2 frames per second  ->  8 of them: 0 2 5 8 10 13 16 19
@@ -88,25 +79,16 @@ class MediaLimits:
 
         Args:
             total: number of frames of the video, at least 1.
-            seconds: its duration in seconds.
         """
         count = min(total, self.video_maxlen, max(1, int(seconds * self.video_fps)))
         return [place * (total - 1) // max(1, count - 1) for place in range(count)]
 
 
 def scaled(width: int, height: int, least: int, most: int) -> tuple[int, int]:
-    """Scale a width and height to an area within two limits, with the same aspect ratio, as LLaMA-Factory does.
+    """Scale a size to an area within two limits in pixels, with the same aspect ratio, as LLaMA-Factory does.
 
     Both sides are rounded down, so an area that was scaled up may be slightly below `least`. With an aspect ratio above
     `most`, it stays above `most`, since no side becomes 0.
-
-    Args:
-        width: in pixels, at least 1.
-        height: in pixels, at least 1.
-        most: largest area in pixels; it is at least `least`.
-
-    Returns:
-        Width and height, each at least 1; the given ones if their area is within the limits.
     """
     for limit, outside in ((most, width * height > most), (least, width * height < least)):
         if outside:
@@ -129,8 +111,6 @@ def too_long(length: int, cutoff_len: int, kinds: Collection[str]) -> str:
     """Why an example with media is dropped that is longer than `cutoff_len`, and which keys make it fit.
 
     Args:
-        length: number of its tokens.
-        cutoff_len: maximum number of tokens of an example.
         kinds: kinds of its media, at least one.
     """
     keys = [key for kind, key in SHORTER.items() if kind in kinds]

@@ -1,4 +1,4 @@
-"""Says before a run which images, videos and audio of the first records cannot be used, without a processor."""
+"""Finds images, videos and audio that cannot be used in the first records of a data set, without a processor."""
 
 from __future__ import annotations
 
@@ -24,17 +24,13 @@ if TYPE_CHECKING:
 
 FIELDS = ("dataset", "eval_dataset")
 MOST_RECORDS = 20
-"""The media of so many records of a data set are looked at."""
+"""Number of records of a data set whose media are checked."""
 
 
 def media_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Look at the media of the first records of a config's local data: whether each file exists and is an image.
+    """Check the media of the first records of a config's local data: whether each file exists and is an image.
 
-    A run drops such records one by one, which is noticed late. Of images, only the headers are read.
-
-    Returns:
-        A warning beside `dataset` or `eval_dataset` with the number of such records and the reason of the first.
-        Nothing for data that are not on this machine, and for a model of text, which leaves media out.
+    One warning per `dataset` or `eval_dataset`; none for a text model, which leaves media out.
     """
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     settings = {} if folder is None else config_of(folder)

@@ -1,7 +1,4 @@
-"""Rules by which processors of transformers count the tokens and patches of a medium, by the settings of their files.
-
-A row of `media_tokens.toml` names one of `RULES` for each kind of media.
-"""
+"""Rules by which processors of transformers count the tokens and patches of a medium; see `media_tokens.toml`."""
 
 from __future__ import annotations
 
@@ -45,15 +42,15 @@ SPLIT_TILES = {"tile_size": 512, "min_tiles": 2, "max_tiles": 10}
 WINDOW, WINDOW_TOKENS = 100, 13
 """Mel frames of a window of Qwen3-Omni's encoder, the default of its processor, and the tokens of a whole one."""
 OF_ANOTHER_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError)
-"""Errors of a computation with settings that have other types than those of transformers' processors."""
+"""Errors of a computation with settings of other types than those of transformers' processors."""
 
 
 class Shown(NamedTuple):
-    """What a processor makes of a medium.
+    """Tokens of a medium from its processor.
 
     Attributes:
-        positions: patches that the encoder of images sees; 0 for audio.
-        text: what the processor writes beside the tokens.
+        positions: patches that the image encoder sees; 0 for audio.
+        text: text that the processor writes around the tokens.
     """
 
     tokens: int
@@ -66,7 +63,6 @@ class MediaSettings:
     """Settings of a model's processor.
 
     Attributes:
-        limits: sizes to which images are scaled, and frames that are taken, before the processor gets them.
         parts: settings by the names of the table: `processor` (`processor_config.json`), `image`, `video` and `audio`
             (its parts), `model` (`config.json`) and `vision` (its `vision_config`).
     """
@@ -90,10 +86,10 @@ class MediaSettings:
         return _pixels(cropped) or _pixels(self.parts["vision"].get("image_size")) or _pixels(image.get("size")) or 0
 
     def patches(self) -> int:
-        """Patches of a square, each of which is a token where no setting names another number.
+        """Patches of a square, each of which is a token unless a setting names another number.
 
         Raises:
-            ValueError: the settings do not tell it.
+            ValueError: the sizes are unknown.
         """
         patch = _pixels(self.parts["vision"].get("patch_size"))
         if not self.side() or not patch:
@@ -101,24 +97,14 @@ class MediaSettings:
         return (self.side() // patch) ** 2
 
     def square_positions(self, parts: int, tokens: int) -> int:
-        """Positions of an encoder that sees squares one by one, each with one for the whole of it.
-
-        Args:
-            tokens: returned where the settings do not tell the patches of a square.
-        """
+        """Positions of an encoder that sees `parts` squares, each with a class token; `tokens` if unknown."""
         try:
             return (self.patches() + 1) * parts
         except OF_ANOTHER_KIND:
             return tokens
 
     def limits_of(self, part: str, row: Mapping[str, Any]) -> tuple[int, float, float, int]:
-        """Side of a merged patch, smallest and largest area of a scaled image, and patches that a side merges.
-
-        The side is in pixels, the areas are in square pixels.
-
-        Args:
-            part: `image` or `video`.
-        """
+        """Side of a merged patch in pixels, smallest and largest area of a scaled image, and patches per side."""
         own = self.parts[part]
         size = own.get("size") or {}
         if row.get("own_limits"):
@@ -129,16 +115,12 @@ class MediaSettings:
         return int(own.get("patch_size") or row["patch"]) * merge, least, most, merge
 
     def frames(self, header: Header) -> tuple[list[int], float]:
-        """Indices of the frames that are taken from a video, and its frames per second, by which they get their times.
-
-        The rate is `video_fps` of the limits where the file does not tell it.
-        """
+        """Indices of the frames that are taken from a video, and its frames per second (`video_fps` if unknown)."""
         rate = header.rate or self.limits.video_fps
         return self.limits.frame_indices(max(1, header.frames), header.seconds or header.frames / rate), rate
 
 
 def _whole(row: Mapping[str, object], columns: int = 0, rows: int = 0) -> str:
-    """Text of an image, which may be divided into tiles."""
     whole = str(row.get("written", ""))
     if not columns or not rows or "split" not in row:
         return whole
@@ -190,7 +172,7 @@ def _grid(media: MediaSettings, row: Mapping[str, object], header: Header) -> Sh
 
 
 def _additional(media: MediaSettings) -> int:
-    """Tokens beside the patches: that of the class, unless the model leaves it out."""
+    """Tokens beside the patches: the class token, unless the model leaves it out."""
     own = media.parts["processor"]
     left_out = own.get("vision_feature_select_strategy") == "default"
     return int(own.get("num_additional_image_tokens") or 0) - left_out
@@ -264,7 +246,7 @@ def _canvas(media: MediaSettings, row: Mapping[str, object], header: Header) -> 
 def _split_canvas(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """LFM2-VL: merged patches of the scaled image; of a large one those of its tiles, then of the whole.
 
-    The formula is that of `Lfm2VlImageProcessor.resize_and_split` and `Lfm2VlProcessor._build_image_tokens`.
+    `Lfm2VlImageProcessor.resize_and_split` and `Lfm2VlProcessor._build_image_tokens`.
     """
     own, size = media.parts["image"], media.limits.image_size(header.width, header.height)
     patch, merge = int(own.get("encoder_patch_size") or 16), int(own.get("downsample_factor") or 2)
@@ -362,11 +344,7 @@ def _clip(media: MediaSettings, row: Mapping[str, object], header: Header) -> Sh
 
 
 def _samples(media: MediaSettings, header: Header) -> tuple[int, int, int]:
-    """Samples of an audio clip as the feature extractor gets it, samples between two mel frames, and samples a second.
-
-    Raises:
-        ValueError: the clip is empty.
-    """
+    """Samples of an audio clip at the feature extractor, samples between two mel frames, and samples per second."""
     own = media.parts["audio"]
     rate = int(own.get("sampling_rate") or SAMPLING_RATE)
     found = round(header.seconds * rate)
@@ -378,7 +356,7 @@ def _samples(media: MediaSettings, header: Header) -> tuple[int, int, int]:
 def _whisper_frames(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Qwen2-Audio: mel frames of at most `chunk_length` seconds, after a convolution of stride 2 and a mean of two.
 
-    The formula is that of `Qwen2AudioProcessor._process_audio`.
+    `Qwen2AudioProcessor._process_audio`.
     """
     found, hop, rate = _samples(media, header)
     own = media.parts["audio"]
@@ -390,7 +368,7 @@ def _whisper_frames(media: MediaSettings, row: Mapping[str, object], header: Hea
 def _whisper_windows(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Qwen3-Omni: the mel frames of windows, each after three convolutions of stride 2; no clip is too long.
 
-    The formula is that of `_get_feat_extract_output_lengths` of transformers' `processing_qwen3_omni_moe`.
+    `_get_feat_extract_output_lengths` of transformers' `processing_qwen3_omni_moe`.
     """
     found, hop, _ = _samples(media, header)
     window = 2 * int(media.parts["processor"].get("n_window") or 0) or WINDOW
@@ -403,7 +381,7 @@ def _whisper_windows(media: MediaSettings, row: Mapping[str, object], header: He
 def _gemma_frames(media: MediaSettings, row: Mapping[str, object], header: Header) -> Shown:
     """Gemma 4: mel frames of at most 30 seconds, after two convolutions of stride 2.
 
-    The formula is that of `Gemma4Processor.replace_audio_token` and `Gemma4AudioFeatureExtractor`.
+    `Gemma4Processor.replace_audio_token` and `Gemma4AudioFeatureExtractor`.
     """
     found, hop, rate = _samples(media, header)
     window = int(media.parts["audio"].get("frame_length") or rate // 50)
@@ -412,7 +390,7 @@ def _gemma_frames(media: MediaSettings, row: Mapping[str, object], header: Heade
 
 
 def _pixels(value: object) -> int | None:
-    """Pixels of the side of a square, which settings name as a number, a list or an object; None for none."""
+    """Side of a square, which settings name as a number, a list or an object."""
     if isinstance(value, dict):
         value = value.get("height") or value.get("shortest_edge")
     value = value[0] if isinstance(value, list) and value else value
@@ -440,4 +418,3 @@ RULES: Mapping[str, Callable[[MediaSettings, Mapping[str, Any], Header], Shown]]
     "whisper_windows": _whisper_windows,
     "gemma_frames": _gemma_frames,
 }
-"""Each returns what a processor makes of a medium: of its settings, the row of the table and the header of the file."""

@@ -1,7 +1,4 @@
-"""Sizes to which processors of transformers scale images and frames, and the parts into which they divide them.
-
-A forecast counts tokens by them without loading a processor. All sizes are in pixels, width before height.
-"""
+"""Sizes and tiles of images and frames in processors of transformers, in pixels, width before height."""
 
 from __future__ import annotations
 
@@ -20,17 +17,10 @@ LARGEST_SIDE = 4096
 def merged_grid(width: int, height: int, side: int, least: float, most: float) -> tuple[int, int]:
     """Columns and rows of merged patches, each a token, of an image of Qwen-VL and its relatives.
 
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-        least: smallest area of the scaled image, in square pixels.
-        most: largest area of the scaled image, in square pixels.
+    `smart_resize` of transformers' `image_processing_pil_qwen2_vl`. `least` and `most` are areas in square pixels.
 
     Raises:
         ValueError: the aspect ratio is above 200, which the processor refuses.
-
-    Source:
-        `smart_resize` of transformers' `image_processing_pil_qwen2_vl`.
     """
     if max(width, height) / min(width, height) > MOST_ASPECT:
         raise ValueError("The aspect ratio is above 200.")
@@ -47,13 +37,10 @@ def merged_grid(width: int, height: int, side: int, least: float, most: float) -
 def bounded_grid(width: int, height: int, side: int, fewest: int, most: int) -> tuple[int, int]:
     """Columns and rows of merged patches, each a token, of an image of LFM2-VL, which takes any aspect ratio.
 
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-        most: largest number of merged patches of the scaled image, unless it is one patch wide or high.
+    `smart_resize` of transformers' `Lfm2VlImageProcessor`.
 
-    Source:
-        `smart_resize` of transformers' `Lfm2VlImageProcessor`.
+    Args:
+        most: largest number of merged patches of the scaled image, unless it is one patch wide or high.
     """
     wide, high = (max(1, round(one / side)) for one in (width, height))
     if wide * high > most:
@@ -68,19 +55,16 @@ def bounded_grid(width: int, height: int, side: int, fewest: int, most: int) -> 
 def merged_video_grid(
     frames: int, size: tuple[int, int], side: int, step: int, areas: tuple[float, float]
 ) -> tuple[int, int]:
-    """Columns and rows of merged patches of a frame of Qwen3-VL and GLM-V, whose limits are those of all frames.
+    """Columns and rows of merged patches, each a token, of a frame of Qwen3-VL and GLM-V.
 
-    Each merged patch is a token.
+    `smart_resize` of transformers' `video_processing_qwen3_vl` and `video_processing_glm4v`.
 
     Args:
-        size: width and height of a frame, in pixels, at least 1 each.
-        areas: smallest and largest sum of the areas of the frames, in square pixels.
+        size: width and height of a frame.
+        areas: smallest and largest sum of the areas of all frames, in square pixels.
 
     Raises:
         ValueError: there are fewer frames than `step`, or the aspect ratio is above 200, which the processor refuses.
-
-    Source:
-        `smart_resize` of transformers' `video_processing_qwen3_vl` and `video_processing_glm4v`.
     """
     (width, height), (least, most) = size, areas
     if frames < step:
@@ -104,14 +88,7 @@ def merged_video_grid(
 def tile_grid(width: int, height: int, longest: int, tile: int) -> tuple[int, int]:
     """Columns and rows of the tiles of an image of Idefics 3 and SmolVLM; (0, 0) for one that is not divided.
 
-    Each tile has as many tokens as a whole image.
-
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-
-    Source:
-        `get_number_of_image_patches` of transformers' `Idefics3ImageProcessorPil`.
+    Each tile has as many tokens as a whole image. `get_number_of_image_patches` of `Idefics3ImageProcessorPil`.
     """
     aspect = width / height
     if width >= height:
@@ -134,14 +111,7 @@ def tile_grid(width: int, height: int, longest: int, tile: int) -> tuple[int, in
 def canvas_grid(width: int, height: int, tile: tuple[int, int], least: int, most: int) -> tuple[int, int]:
     """Columns and rows of the tiles of an image of InternVL: the grid whose aspect ratio is closest to the image's.
 
-    Each tile has as many tokens as a whole image.
-
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-
-    Source:
-        `get_optimal_tiled_canvas` of transformers' `image_processing_pil_got_ocr2`.
+    Each tile has as many tokens as a whole image. `get_optimal_tiled_canvas` of `image_processing_pil_got_ocr2`.
     """
     sides = range(1, most + 1)
     grids = sorted(((w, h) for w in sides for h in sides if least <= w * h <= most), key=lambda one: one[0] * one[1])
@@ -157,14 +127,7 @@ def canvas_grid(width: int, height: int, tile: tuple[int, int], least: int, most
 def crop_grid(width: int, height: int, least: int, most: int, ratio: float) -> tuple[int, int]:
     """Columns and rows of the crops that Gemma 3's pan and scan adds to an image; (0, 0) for none.
 
-    Each crop has as many tokens as a whole image.
-
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-
-    Source:
-        `pan_and_scan` of transformers' `Gemma3ImageProcessorPil`.
+    Each crop has as many tokens as a whole image. `pan_and_scan` of `Gemma3ImageProcessorPil`.
     """
     longer, shorter = max(width, height), min(width, height)
     if longer / shorter < ratio:
@@ -176,14 +139,9 @@ def crop_grid(width: int, height: int, least: int, most: int, ratio: float) -> t
 
 
 def square_grid(width: int, height: int, grids: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Width and height in pixels of the canvas that LLaVA-NeXT scales an image to, of whose patches each is a token.
+    """Width and height of the canvas to which LLaVA-NeXT scales an image, each of whose patches is a token.
 
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-
-    Source:
-        `select_best_resolution` of transformers' `image_processing_utils`.
+    `select_best_resolution` of transformers' `image_processing_utils`.
     """
 
     def fit(grid: Sequence[int]) -> tuple[int, int]:
@@ -198,12 +156,7 @@ def square_grid(width: int, height: int, grids: Sequence[Sequence[int]]) -> tupl
 def unpadded_tokens(width: int, height: int, columns: int, rows: int) -> int:
     """Tokens of the squares of LLaVA-NeXT, without those of padding, and with one at the end of each row.
 
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
-
-    Source:
-        `_get_unpadded_features` of transformers' `LlavaNextProcessor`.
+    `_get_unpadded_features` of transformers' `LlavaNextProcessor`.
     """
     if width / height > columns / rows:
         rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
@@ -215,15 +168,10 @@ def unpadded_tokens(width: int, height: int, columns: int, rows: int) -> int:
 def pooled_grid(width: int, height: int, side: int, most: int) -> tuple[int, int]:
     """Columns and rows of the pooled patches, each a token, of an image of Gemma 4.
 
-    Args:
-        width: of the image, in pixels, at least 1.
-        height: of the image, in pixels, at least 1.
+    `get_aspect_ratio_preserving_size` of transformers' `image_processing_pil_gemma4`.
 
     Raises:
         ValueError: the scaled image has no patch, which the processor refuses.
-
-    Source:
-        `get_aspect_ratio_preserving_size` of transformers' `image_processing_pil_gemma4`.
     """
     factor = sqrt(most * side**2 / (width * height))
     wide, high = floor(factor * width / side), floor(factor * height / side)

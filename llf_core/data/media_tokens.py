@@ -1,7 +1,6 @@
-"""Number of tokens and patches of an image, video or audio clip, from the files of a model, without loading it.
+"""Counts tokens and patches of an image, video or audio clip, from the files of a model, without loading it.
 
-A forecast needs it while a form is filled in. `media_tokens.toml` says which processor counts by which rule and what it
-writes around a medium; the numbers come from the settings of the model's files.
+`media_tokens.toml` has the rule of each processor, and the text that it writes around a medium.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ SETTINGS = (
 )  # fmt: skip
 """Files of a model with settings of its processor, and its chat template."""
 PIECE = re.compile(r"<[^\s<>]+>| ?[^\W\d_]+|\d|\n+| +|[^\w\s]|_")
-"""Tokens of a text that a processor writes: a name in angle brackets, a word with its space, a digit, a sign."""
+"""Approximate tokens of a text: a name in angle brackets, a word with its space, a digit, a sign."""
 LINES = re.compile(r"\n\n+")
 
 
 class MediumCount(NamedTuple):
-    """What a medium takes.
+    """Cost of a medium.
 
     Attributes:
         tokens: in the text, with what the processor and the template write around it.
-        positions: of the model's encoder of images, which are its patches; 0 for audio.
+        positions: patches of the image encoder; 0 for audio.
     """
 
     tokens: int
@@ -55,9 +54,8 @@ class MediaTokens:
     """Counts the tokens of media for a model.
 
     Attributes:
-        settings: of the model's processor.
         entry: row of the table; empty for a model that takes no media.
-        template: text of the model's own chat template; None without one.
+        template: text of the model's own chat template.
     """
 
     settings: MediaSettings
@@ -71,25 +69,14 @@ class MediaTokens:
         return str(self.entry.get("name", ""))
 
     def takes(self, kind: str) -> bool:
-        """Whether there is a rule for a kind of media, and the model has an encoder for it.
-
-        Args:
-            kind: `image`, `video` or `audio`.
-        """
+        """Whether there is a rule for `image`, `video` or `audio`, and the model has an encoder for it."""
         return kind in self.entry and kind not in self.settings.limits.not_encoded
 
     def count(self, kind: str, header: Header) -> MediumCount | None:
-        """Count the tokens and patches of a medium, by the rules of transformers' processors.
+        """Count the tokens and patches of a medium by the rules of its processor; None if they do not apply.
 
-        The tokens of the medium itself are those of the processor; of a processor that the table does not have, an
-        estimate by the settings of its files. Of the text around them each word and digit counts
-        as one token, which a tokenizer may divide otherwise.
-
-        Args:
-            kind: `image`, `video` or `audio`.
-
-        Returns:
-            The numbers; None if `takes` says no, or the settings or the medium are not as it expects.
+        For a processor that the table does not have, the settings of its files give an estimate. In the text around a
+        medium, each word and digit counts as one token.
         """
         if not self.takes(kind):
             return None
@@ -119,11 +106,7 @@ class MediaTokens:
 
 
 def media_tokens(config: RunConfig) -> MediaTokens | None:
-    """Read the settings of a config's model that determine the number of tokens of its media, for a forecast.
-
-    Returns:
-        The counter; None for a model that is not on this machine.
-    """
+    """Settings of a config's model that determine the tokens of its media; None if it is not local."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
     if folder is None:
         return None
@@ -137,10 +120,8 @@ def media_tokens(config: RunConfig) -> MediaTokens | None:
 def surrounding(template: str, sign: str) -> str:
     """Text that a chat template writes directly around a medium's placeholder, such as `<|vision_start|>`.
 
-    It is read from the source of the template, without running it: up to the next expression, statement or quote.
-
-    Source:
-        The options `trim_blocks` and `lstrip_blocks` of transformers' templates, and Jinja's rules of white space.
+    It is read from the source of the template, without running it: up to the next expression, statement or quote, with
+    the options `trim_blocks` and `lstrip_blocks` of transformers' templates.
     """
     found = re.search("[^{}%'\"]*" + re.escape(sign) + "[^{}%'\"]*", template)
     if found is None:

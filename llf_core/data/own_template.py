@@ -10,13 +10,7 @@ from llf_core.untrusted import MODEL_SETTINGS_BYTES, UnreadableError, read_objec
 
 
 def own_template_text(folder: Path) -> str | None:
-    """Read the text of a model's own chat template.
-
-    Forecasts and checks need it before a tokenizer is loaded.
-
-    Returns:
-        The template, of several the one named `default`; None if there is none, or it cannot be read.
-    """
+    """Read the text of a model's own chat template, of several the one named `default`; None if there is none."""
 
     def real(name: str) -> Path:
         return Path(os.path.realpath(folder / name))  # the cache of a hub has links

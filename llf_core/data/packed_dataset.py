@@ -25,7 +25,6 @@ class PackedRows:
     determines everything else, so a resumed run gets the same batches. Examples are read when their row is accessed.
 
     Attributes:
-        examples: with `input_ids`, `labels`, `index`.
         members: `[examples]`, positions of examples, row by row.
         ends: `[rows]`, end of each row in `members`.
         capacity: maximum number of tokens of a row.
@@ -41,8 +40,6 @@ class PackedRows:
     @classmethod
     def of(cls, examples: Dataset, lengths: NDArray[np.int64], capacity: int, seed: int) -> PackedRows:
         """Pack examples by best-fit decreasing, see `llf_core.data.packing.pack`.
-
-        Few rows then hold all examples, and little of their capacity stays empty.
 
         Args:
             lengths: `[examples]`, int64, tokens.
@@ -61,11 +58,7 @@ class PackedRows:
         return len(self.ends)
 
     def __getitem__(self, row: int) -> dict[str, list[dict[str, object]]]:
-        """Read the examples of a row.
-
-        Args:
-            row: index of the row; a negative index counts from the last row.
-        """
+        """Read the examples of a row."""
         row = range(len(self))[row]
         start = self.ends[row - 1] if row else 0
         columns = self.examples[self.members[start : self.ends[row]].tolist()]
@@ -80,11 +73,7 @@ class PackedRows:
         return self.tokens / (len(self) * self.capacity)
 
     def one_step_warning(self, step: int) -> str | None:
-        """Warning if only packing makes a whole epoch a single optimizer step, which learns hardly anything; else None.
-
-        Args:
-            step: rows per optimizer step.
-        """
+        """Warning if only packing makes a whole epoch a single optimizer step of `step` rows; else None."""
         if not len(self) <= step < len(self.members):
             return None
         return (
@@ -95,16 +84,10 @@ class PackedRows:
 
 
 def check_packing(*, packing: bool, flattens: bool, why: str = "") -> None:
-    """Refuse packed rows for a model whose attention would not separate the examples of a row.
-
-    Training would not fail, but each example would be read after unrelated ones.
+    """Refuse packed rows for a model that takes no flattened batches: the examples of a row would attend to each other.
 
     Args:
-        flattens: whether the model takes flattened batches; known once it is loaded.
-        why: the reason if it does not, as a sentence.
-
-    Raises:
-        DataError: packing is enabled and the model does not support it.
+        why: the reason, as a sentence.
     """
     if packing and not flattens:
         raise DataError(

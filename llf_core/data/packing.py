@@ -14,19 +14,14 @@ BITS = 64  # bits of a word, see `IntegerSet`
 
 
 class IntegerSet:
-    """A set of integers from 0 to a maximum, with a successor query in O(log maximum).
+    """A set of integers from 0 to `largest`, with a successor query in O(log largest).
 
-    It holds the free spaces of rows, of which `pack` needs the smallest that fits. Level 0 has a bit for each number;
-    level k+1 has a bit for each word of level k, set if that word is not 0 (Cormen et al., Introduction to Algorithms,
-    3rd edition, section 20.1).
+    Level 0 has a bit for each number; level k+1 has a bit for each word of level k, set if that word is not 0 (Cormen
+    et al., Introduction to Algorithms, 3rd edition, section 20.1). Arguments are not checked.
     """
 
     def __init__(self, largest: int) -> None:
-        """Create an empty set.
-
-        Args:
-            largest: the largest number that it can hold, at least 0.
-        """
+        """Create an empty set."""
         self._levels: list[list[int]] = []
         size = largest + 1
         while True:
@@ -36,21 +31,13 @@ class IntegerSet:
                 return
 
     def add(self, number: int) -> None:
-        """Add a number, such as the space of a row that has become partly filled; adding it again changes nothing.
-
-        Args:
-            number: from 0 to `largest`; not checked.
-        """
+        """Add a number."""
         for words in self._levels:
             number, bit = divmod(number, BITS)
             words[number] |= 1 << bit
 
     def discard(self, number: int) -> None:
-        """Remove a number, such as a space that no row has any more; one that is not in the set is ignored.
-
-        Args:
-            number: from 0 to `largest`; not checked.
-        """
+        """Remove a number, if it is in the set."""
         for words in self._levels:
             number, bit = divmod(number, BITS)
             words[number] &= ~(1 << bit)
@@ -58,14 +45,7 @@ class IntegerSet:
                 return
 
     def smallest_from(self, number: int) -> int | None:
-        """Find the smallest member that is at least `number`: the row with the least space in which an example fits.
-
-        Args:
-            number: from 0 to `largest`; not checked.
-
-        Returns:
-            The member; None if there is none.
-        """
+        """Find the smallest member that is at least `number`; None if there is none."""
         for level, words in enumerate(self._levels):
             place, bit = divmod(number, BITS)
             if place == len(words):
@@ -81,16 +61,15 @@ class IntegerSet:
 
 
 def _lowest(word: int) -> int:
-    """Index of the lowest set bit."""
     return (word & -word).bit_length() - 1
 
 
 def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
     """Assign each example to a row, so that few rows are needed and none exceeds the capacity.
 
-    From the longest to the shortest, each example goes to the row where it leaves the least space, or to a new row.
-    Ties between rows go to the row filled last, ties between examples to the first example. The result is
-    deterministic.
+    Best-fit decreasing (Johnson 1973; for training data arXiv 2404.10830, section 3): from the longest to the shortest,
+    each example goes to the row where it leaves the least space, or to a new row. Ties between rows go to the row
+    filled last, ties between examples to the first example.
 
     ```
     lengths [3, 7, 5, 2, 3], capacity 10  ->  [[1, 0], [2, 4, 3]]      7 + 3    5 + 3 + 2
@@ -98,17 +77,10 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
 
     Args:
         lengths: `[examples]`, tokens of each, from 1 to `capacity`.
-        capacity: maximum number of tokens of a row.
 
     Returns:
         For each row the positions of its examples, the longest first. The number of rows is at most 11/9 of the optimum
         plus 4 (Johnson et al. 1974, SIAM Journal on Computing 3(4)).
-
-    Raises:
-        ValueError: a length is above the capacity or below 1.
-
-    Source:
-        Best-fit decreasing: Johnson 1973; for training data arXiv 2404.10830, section 3.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     if not sizes.size:

@@ -45,7 +45,6 @@ class PairCollator:
     rows.
 
     Attributes:
-        processor: processor of a multimodal model, which makes the batches that have media. None for a model of text.
         fork: whether the common prefix of a group may occur once.
         second: columns of the second answer's token ids and labels.
     """
@@ -59,7 +58,7 @@ class PairCollator:
     limits: MediaLimits = DEFAULT_LIMITS
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate a batch, as the trainer's data loader calls it.
+        """Collate a batch.
 
         Args:
             features: groups with `input_ids` and `labels`, the same of the second answer (`[seq]` each), and optionally
@@ -144,13 +143,9 @@ class PairCollator:
 
 
 def common_prefix_length(first: Numbers, second: Numbers) -> int:
-    """Length of the common prefix of two sequences, which is computed only once, without the last token of either.
+    """Length of the common prefix of two sequences of token ids `[seq]`, int64, without the last token of either.
 
     The last token is left out so that each branch has at least one token of its own.
-
-    Args:
-        first: token ids `[seq]`, int64, at least one.
-        second: token ids `[seq]`, int64, at least one; it may differ in length.
     """
     shortest = min(len(first), len(second)) - 1
     differs = np.flatnonzero(first[:shortest] != second[:shortest])

@@ -29,19 +29,11 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 4000, 8_000_000
 QUEUED_CHUNKS = 2
 """Chunks queued for each worker, so that none is idle and memory is bounded."""
 SERIAL_CHUNKS = 50
-"""Chunks that this process encodes before workers are started.
-
-Each worker takes seconds to load the tokenizer. In that time this process, whose tokenizer uses all cores, encodes tens
-of thousands of rows.
-"""
+"""Chunks that this process encodes before workers are started, which take seconds to load the tokenizer."""
 
 
 def chunks_of(records: Iterable[Record], size: int = CHUNK_ROWS) -> Iterator[list[Record]]:
-    """Group records into chunks, large enough to share tokenized words and small enough for memory.
-
-    Yields:
-        Lists of consecutive records, none of them empty.
-    """
+    """Group records into chunks, large enough to share tokenized words and small enough for memory."""
     group: list[Record] = []
     characters = 0
     for record in records:
@@ -55,7 +47,6 @@ def chunks_of(records: Iterable[Record], size: int = CHUNK_ROWS) -> Iterator[lis
 
 
 def _size(value: object) -> int:
-    """Number of characters of a row."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
@@ -66,17 +57,14 @@ def _size(value: object) -> int:
 
 
 def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None = None) -> Iterator[Chunk]:
-    """Encode records chunk by chunk.
-
-    Chunks bound the memory, and the order makes a run reproducible.
+    """Encode records chunk by chunk, in order.
 
     Args:
-        workers: maximum number of processes; None or 1 for this process only. There are never more than usable cores,
-            and this process alone encodes the first `SERIAL_CHUNKS` chunks.
+        workers: maximum number of processes; None or 1 for this process only. There are never more than usable cores.
 
     Raises:
-        DataError: the chat template exceeds its limits, the texts cannot be tokenized, see `Encoder.tokenize`, special
-            tokens are to be split by a slow tokenizer, or a process ended before it was done.
+        DataError: the chat template exceeds its limits, the texts cannot be tokenized, special tokens are to be split
+            by a slow tokenizer, or a process ended before it was done.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())

@@ -39,9 +39,7 @@ class QuickCheck:
 
     Attributes:
         rows: first records; empty if the data set is remote or slow to read.
-        reading: how they are converted to conversations; None if unknown.
-        error: the error that training would raise (an `OtherKindError` has the kind of the data set); None if no
-            problem is known. A missing data set is no error here; it is reported elsewhere.
+        error: the error that training would raise. A missing data set is no error here; it is reported elsewhere.
         entry: whether `dataset_info.json` describes how it is read.
     """
 
@@ -57,15 +55,7 @@ class QuickCheck:
 
 
 def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
-    """Check a data set without reading much, since a form does it after each key press.
-
-    Nothing is downloaded except `dataset_info.json`, if `dataset_dir` is a repository of the hub (`REMOTE:`).
-
-    Returns:
-        What is known. A data set that is remote, slow to read or not permitted to be read has no rows, and an error
-        only if its entry cannot be used, or its format is declared and gives another kind of data. One that is missing
-        has neither.
-    """
+    """Check a data set for a form, without reading much. Downloads only `dataset_info.json` of a hub (`REMOTE:`)."""
     try:
         (source,) = sources_of(config, (name,))
     except EntryError as error:
@@ -85,15 +75,7 @@ def quick_check(config: RunConfig, name: str, kind: DataKind) -> QuickCheck:
 
 
 def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
-    """Return only the error of a quick check, for callers that show nothing else.
-
-    Args:
-        config: for the settings of how data sets are read.
-        name: name of the data set, as in `dataset`.
-
-    Returns:
-        The error that training would raise; None if no problem is known.
-    """
+    """The error of a quick check that training would raise; None if no problem is known."""
     return quick_check(config, name, kind).error
 
 
@@ -124,12 +106,7 @@ def _first_rows(source: Source) -> list[Row]:
 
 @functools.lru_cache(maxsize=64)
 def _entries(file: Path, _changed: int, size: int) -> tuple[list[RecordOrBroken], bool]:
-    """First entries of a file, and whether these are all; cached until it changes, for a check after every key press.
-
-    Raises:
-        DataError: the file cannot be read.
-        OSError: it cannot be opened, for example without permission.
-    """
+    """First entries of a file, and whether these are all; cached until the file changes."""
     found: list[RecordOrBroken] = []
     if not size:
         return found, True

@@ -59,11 +59,10 @@ class Prepared:
 
     Attributes:
         train: examples with `input_ids`, `labels`, `index`; or packed rows of examples; or a stream of either.
-        eval: examples with `input_ids`, `labels`, `index`, or None without evaluation. They are never packed: the loss
-            is the same, and a batch of `per_device_eval_batch_size` packed rows would need more memory than a training
-            step.
+        eval: examples like those of `train`, never packed: the loss is the same, and a batch of
+            `per_device_eval_batch_size` packed rows would need more memory than a training step.
         counts: `[examples, columns]`, int64, of the training examples, see `llf_core.data.example_store.COUNT_COLUMNS`.
-        eval_counts: `[examples, columns]`, int64, of the evaluation examples.
+        eval_counts: the same of the evaluation examples.
     """
 
     train: Dataset | PackedRows | Stream
@@ -74,15 +73,9 @@ class Prepared:
     eval_counts: NDArray[np.int64]
 
     def fill(self, cutoff: int) -> float:
-        """Fraction of the packed rows' capacity that holds tokens, which tells whether packing pays.
+        """Fraction of the packed rows' capacity that holds tokens. Not available for streamed data.
 
-        Not available for streamed data, whose rows are packed while they are read.
-
-        Args:
-            cutoff: `cutoff_len`, tokens.
-
-        Returns:
-            A value in [0, 1]; an estimate if packing is off, and 0 for pairs, which are never packed.
+        An estimate if packing is off, and 0 for pairs, which are never packed.
         """
         if "rejected_ids" in self.examples.column_names:  # pairs are never packed
             return 0.0
@@ -107,16 +100,10 @@ def prepare(  # noqa: PLR0913 - config, tokenizer and what reports progress
 ) -> Prepared:
     """Prepare the data of a config, or open it from the cache if data and settings are unchanged.
 
-    Training, inspection and evaluation all call it, so that they see the same examples.
-
     Args:
-        config: for the data section; the seed determines the held-out examples.
-        run: receives an event `data` unless the data is streamed, warnings, and an event `progress` every two seconds
-            during the preparation; None outside a run.
-        progress: called with a data set's name and the number of rows read so far, at most every two seconds; None if
-            nobody watches.
+        run: receives an event `data` unless the data is streamed, warnings, and an event `progress` every two seconds.
+        progress: called with a data set's name and the number of rows read so far, at most every two seconds.
         peek: for streamed data sets, prepare at most the first `buffer_size` records of each, for inspection.
-        processor: processor of a multimodal model; else None.
 
     Returns:
         The examples and the report. Streamed data sets give a `Stream`, whose report grows while it is read.
@@ -169,10 +156,6 @@ def write_report_events(run: RunWriter, report: DataReport) -> None:
 
 
 def _warn_about_template(run: RunWriter, report: DataReport) -> None:
-    """Write one warning about what the chat template loses in training to a run's events, if it loses something.
-
-    The run itself would not fail for it, and its result would lack what was not rendered.
-    """
     if report.template_warnings:
         run.event("warning", key="template", message=" ".join(report.template_warnings))
 
@@ -180,7 +163,6 @@ def _warn_about_template(run: RunWriter, report: DataReport) -> None:
 def _built(
     builder: building.Builder, train: list[OpenedDataset], evaluation: list[OpenedDataset], *, rebuild: bool
 ) -> tuple[Path, DataReport]:
-    """Folder of the cache with the examples of the data sets, built if it is missing."""
     sight: dict[str, object] = {}
     if builder.processor is not None:
         limits = asdict(builder.settings.limits)
@@ -244,13 +226,10 @@ def _streamed(
 
 
 def dump_examples(prepared: Prepared, path: Path) -> None:
-    """Write every example as a JSON line, to compare preparations: training examples, then evaluation examples.
+    """Write every example as a JSON line: training examples, then evaluation examples.
 
     A line has `index` (0-based index of the record in its data set), `input_ids`, `labels`, and `split` (`train` or
     `eval`). Of a pair it has the chosen answer only.
-
-    Args:
-        path: file to write, or to replace.
     """
     with open(path, "w", encoding="utf-8", opener=_without_waiting) as file:
         write_jsonl(prepared.examples, file, split="train")
@@ -266,13 +245,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """Choose the template of a config. A saved model must use the same.
-
-    Plain text needs no template, so a base model without one can be trained on it.
-
-    Args:
-        config: for `template`, `tool_format`, `enable_thinking`, `preserve_thinking` and the stage.
-    """
+    """Choose the template of a config. Plain text needs none."""
     data = config.data
     if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:
         return ChatTemplate(NO_TEMPLATE, "")
@@ -297,7 +270,6 @@ def _ready(
     tokenizer: PreTrainedTokenizerBase,
     template: ChatTemplate,
 ) -> Prepared:
-    """Open the cached examples, split off the evaluation examples, and count."""
     examples, counts = open_examples(folder / building.TRAIN)
     size, seed = config.data.val_size, config.training.seed
     if config.data.drop_duplicates:

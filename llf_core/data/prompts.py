@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 TOKENS, WHOLE = COUNT_COLUMNS.index("tokens"), COUNT_COLUMNS.index("whole")
 ASKED = "asked"
 EXPECTED = ("answer", "solution", "answers", "ground_truth", "target", "output", "response", "completion")
-"""Columns that may hold the reference answer, the most likely first."""
+"""Columns that may contain the reference answer, the most likely first."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ class Prompts:
 
     Attributes:
         train: prompts to train on, see `prompts_of`.
-        eval: prompts to evaluate on, or None.
         columns: columns of the records of all training data sets.
         left_out: sentence about prompts that are left out; empty if there are none.
         places: for each row of `train`, its position among the prepared examples.
@@ -60,9 +59,7 @@ class Prompts:
 
 
 def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = ()) -> Prompts:
-    """Read the prompts of prepared data, in its order, as messages instead of tokens.
-
-    Stages that sample completions and reward functions need the text and the columns, which examples do not have.
+    """Read the prompts of prepared data, in its order. Those above `cutoff_len` and those with tools are left out.
 
     A row is `{"prompt": [{"role", "content"}, …], "row": {column: value}, "expected": text or None}`: the conversation
     before the answer, with the config's system prompt, the record, and its reference answer. Values without a JSON
@@ -71,12 +68,6 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
     Args:
         prepared: result of `prepare`; not streamed.
         folders: folders to search for relative paths, besides the working directory.
-
-    Returns:
-        The prompts. Those above `cutoff_len` and those with tools are left out.
-
-    Raises:
-        DataError: no prompt is left to train on or to evaluate on, or a data set can no longer be read.
     """
     data = config.data
     train = _Reader(config, data.dataset or (), folders)
@@ -93,8 +84,6 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
 
 
 class _Reader:
-    """Reads the records of prepared examples again."""
-
     def __init__(self, config: RunConfig, names: tuple[str, ...], folders: Sequence[Path]) -> None:
         self.columns: dict[str, None] = {}
         self._config = config
@@ -153,7 +142,6 @@ class _Reader:
 
 
 def _dropped(count: int, verb: str, plural: str, what: str) -> str:
-    """A sentence about prompts that are left out, with a space after it; empty if there are none."""
     if not count:
         return ""
     has, is_ = (verb, "is") if count == 1 else (plural, "are")
@@ -162,12 +150,7 @@ def _dropped(count: int, verb: str, plural: str, what: str) -> str:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Where the records of a data set have the reference answer.
-
-    Attributes:
-        columns: candidate columns, the most likely first.
-        reading: how the whole conversation is read, for a data set whose messages end with an answer.
-    """
+    """Reference answers of a data set: in one of some columns, the most likely first, or in the last message."""
 
     columns: tuple[str, ...]
     reading: Reading | None
@@ -193,6 +176,6 @@ class _Answers:
 
 
 def _decoded(batch: dict[str, list[str]]) -> dict[str, list[object]]:
-    """Rows as they were. Arrow would give all rows the same fields, so they are stored as JSON."""
+    """Parse rows, which are stored as JSON since Arrow would give all of them the same fields."""
     rows = [json.loads(text) for text in batch[ASKED]]
     return {key: [row[key] for row in rows] for key in ("prompt", "row", "expected")}

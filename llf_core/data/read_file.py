@@ -33,12 +33,6 @@ def read_file(path: File) -> Iterator[RecordOrBroken]:
     A broken line costs only its record, except in formats that must be parsed as a whole. Reading csv and tsv raises
     the limit of a cell's size of Python's module `csv`, for the rest of the process.
 
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a line that cannot be read.
-
     Raises:
         DataError: the file cannot be read at all, or is of another type.
     """
@@ -51,12 +45,7 @@ def read_file(path: File) -> Iterator[RecordOrBroken]:
 
 
 def record_unit(files: Sequence[File]) -> str:
-    """Unit in which people count records, as an editor does: `line` of a file, `row` of a table, else `record`.
-
-    Args:
-        files: files of a data set; records are numbered across several files, whose unit is `record`. A compressed json
-            file that cannot be unpacked has the unit `record` too.
-    """
+    """Unit in which an editor counts records: `line` of a file, `row` of a table, else `record`."""
     if len(files) != 1:
         return "record"
     kind = file_type(files[0])

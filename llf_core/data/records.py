@@ -22,7 +22,7 @@ class Record:
 
     Attributes:
         index: 0-based index, counting broken records; in a file with one record per line, the index of the line,
-            counting empty lines. It is shown to people counted from 1, see `DataReport.where`.
+            counting empty lines.
     """
 
     index: int
@@ -31,12 +31,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BrokenLine:
-    """A line that could not be read.
-
-    Attributes:
-        index: 0-based index that its record would have.
-        line: 1-based number of the line in the file.
-    """
+    """A line that could not be read: 0-based index that its record would have, and 1-based number of the line."""
 
     index: int
     line: int
@@ -47,14 +42,7 @@ RecordOrBroken = Record | BrokenLine
 
 
 def check_columns(path: File, names: Sequence[str | None]) -> None:
-    """Refuse a table with two columns of one name: one of their values would be lost.
-
-    Args:
-        names: its columns; None for one without a name.
-
-    Raises:
-        DataError: a name occurs twice.
-    """
+    """Refuse a table with two columns of one name: one of their values would be lost."""
     twice = sorted(str(name or "without a name") for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{path} has the column {', '.join(twice)} twice, which is ambiguous. Rename one.")

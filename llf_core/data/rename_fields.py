@@ -1,4 +1,4 @@
-"""Renames keys of a record's messages, for chat templates that read the same under another name."""
+"""Renames keys of a record's messages, for chat templates that use another name."""
 
 from __future__ import annotations
 
@@ -13,30 +13,20 @@ if TYPE_CHECKING:
     from llf_core.data.records import Row
 
 ROLES = ("messages", "chosen", "rejected")
-"""Roles of the columns that hold messages."""
 
 
 def renames_of(config: RunConfig) -> tuple[tuple[str, str], ...]:
-    """Keys of messages to rename and their new names, sorted, as a `Reading` takes them; empty if none are.
-
-    Args:
-        config: for `rename_fields`.
-    """
+    """Keys of messages to rename and their new names (`rename_fields`), sorted."""
     return tuple(sorted((config.data.rename_fields or {}).items()))
 
 
 def rename_fields(row: Row, columns: Mapping[str, str], names: Mapping[str, str], tags: Mapping[str, str]) -> Row:
-    """Rename keys of the messages of a record, for chat templates that read the same under another name.
+    """Rename keys of the messages of a record. Messages in JSON text become objects.
 
     Args:
         columns: the row's column for each of LLaMA-Factory's names.
         names: new name of each key to rename. A message that has both keys keeps the value of the new one.
-        tags: the data set's name for each of LLaMA-Factory's tags, by which messages in JSON are told from an answer in
-            JSON.
-
-    Returns:
-        A new record, in which messages of JSON text are objects; other columns, and answers that are text, are
-        unchanged. The given record if it has no column of messages.
+        tags: the data set's name for each of LLaMA-Factory's tags.
     """
     if "messages" not in columns:
         return row

@@ -29,11 +29,7 @@ REJECTED = "\n… rejected: "
 
 
 class Truncated(NamedTuple):
-    """An example that was truncated to `cutoff_len`.
-
-    Attributes:
-        cut: number of removed tokens.
-    """
+    """An example from which `cutoff_len` removed `cut` tokens."""
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     cut: int
@@ -41,7 +37,7 @@ class Truncated(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A record that yields no example, or not one for each of its responses where each is an example of its own."""
+    """A record that yields no example, or not one for each of its responses."""
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     reason: str
@@ -57,11 +53,7 @@ class SplitRecord(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A line that cannot be read.
-
-    Attributes:
-        line: 1-based number of the line in its file.
-    """
+    """A line that cannot be read, by its 1-based number in the file."""
 
     line: int
     reason: str
@@ -70,14 +62,7 @@ class Broken(NamedTuple):
 
 
 class SetCounts(NamedTuple):
-    """Counts of a data set, including held-out examples.
-
-    Attributes:
-        records: number of records, including broken lines.
-        tokens: number of tokens of the examples.
-        trained_tokens: number of tokens that contribute to the loss.
-        unit: unit in which people count its records: `line`, `row` or `record`.
-    """
+    """Counts of a data set, including held-out examples and broken lines; `unit` is `line`, `row` or `record`."""
 
     dataset: str
     records: int
@@ -88,11 +73,7 @@ class SetCounts(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of an example's text that is either trained on or not.
-
-    Attributes:
-        trained: whether its tokens contribute to the loss.
-    """
+    """A part of an example's text whose tokens are all trained on, or all not."""
 
     text: str
     trained: bool
@@ -128,8 +109,6 @@ class DataReport:
         leaked: number of evaluation examples that are also training examples.
         tokens: number of tokens of the training examples; of streamed data also of those that `val_size` holds out.
         trained_tokens: number of those tokens that contribute to the loss.
-        broken: every line that could not be read.
-        divided: every record that yields several examples.
         sets: counts of each data set, including those for evaluation.
         readings: for each data set, how its rows are read and why.
         fingerprint: SHA-256 of the conversations, independent of the file format.
@@ -141,7 +120,7 @@ class DataReport:
         packing_fill: fraction of the packed rows' capacity that holds tokens; 0 without packing.
         joined: number of training texts that were joined and cut into the examples; 0 if they were not.
         left_out: number of tokens of those that do not fill an example.
-        unrendered: every field of the conversations that the chat template does not render.
+        unrendered: fields of the conversations that the chat template does not render.
         template_warnings: sentences about what the chat template loses in training.
         template_notes: sentences about the chat template that need no action.
     """
@@ -197,20 +176,12 @@ class DataReport:
         return cls(**fields)
 
     def where(self, index: int, dataset: str) -> str:
-        """Place of a record as shown to people, counted from 1, as their editor does: `line 8`, `row 8`.
-
-        Args:
-            index: its 0-based index.
-        """
+        """Place of a record as shown to people, counted from 1: `line 8`, `row 8`."""
         unit = next((counts.unit for counts in self.sets if counts.dataset == dataset), "record")
         return f"{unit} {index + 1:,}"
 
     def counts(self) -> dict[str, int]:
-        """The values of the event `data`, which views and the doctor read.
-
-        `rows` only with packing, `leaked` and `eval_examples` only with evaluation examples, `copies` only with
-        duplicates.
-        """
+        """The values of the event `data`; those of packing, evaluation and duplicates only if there are any."""
         more = {"rows": self.rows} if self.rows else {}
         if self.eval_examples:
             more |= {"eval_examples": self.eval_examples, "leaked": self.leaked}
@@ -227,23 +198,14 @@ class DataReport:
         }
 
     def note(self, dataset: str, examples: Sequence[Example], dropped: Sequence[tuple[int, str]]) -> None:
-        """Record the truncated examples, dropped records and divided records of a chunk of a data set.
-
-        A preparation calls it for each chunk, since the examples themselves are written and forgotten.
-
-        Args:
-            dropped: index and reason of each dropped record.
-        """
+        """Record the truncated, dropped (index and reason) and divided records of a chunk of a data set."""
         self.truncated += [Truncated(one.index, one.cut, dataset) for one in examples if one.cut]
         self.dropped += [Dropped(index, reason, dataset) for index, reason in dropped]
         parts = Counter(one.index for one in examples)
         self.divided += [SplitRecord(index, count, dataset) for index, count in parts.items() if count > 1]
 
     def note_template(self, found: TemplateCheck) -> None:
-        """Record what the chat template does with the fields of a data set, for the report's warnings and notes.
-
-        What another data set has added already is not repeated.
-        """
+        """Record what the chat template does with the fields of a data set."""
         unrendered = [one for one in found.fields if one.state != RENDERED]
         self.unrendered += [one for one in unrendered if one not in self.unrendered]
         self.template_warnings += [one for one in found.warnings(self.template) if one not in self.template_warnings]
@@ -256,13 +218,7 @@ class DataReport:
             self.template_notes.append(note)
 
     def check_all_used(self) -> None:
-        """Refuse data with unusable records, for `stop_on_dropped: true`.
-
-        Some users would rather fix their data than train on a part of it.
-
-        Raises:
-            DataError: there are some; the message has the places and reasons of the first `MAX_NAMED`.
-        """
+        """Refuse data with unusable records, for `stop_on_dropped: true`."""
         unusable = self.unusable()
         if not unusable:
             return
@@ -277,11 +233,7 @@ class DataReport:
         )
 
     def no_examples_error(self, names: Sequence[str]) -> DataError:
-        """Create the error for data sets without any example, with the most frequent reasons, which tell what to fix.
-
-        Args:
-            names: names of the data sets.
-        """
+        """Create the error for data sets without any example, with the most frequent reasons."""
         reasons = Counter(entry.reason for entry in self.dropped).most_common(MAX_REASONS_NAMED)
         why = [f"{reason} ({count:,} of them)" for reason, count in reasons]
         why += [f"{with_unit(len(self.broken), 'line')} cannot be read"] if self.broken else []
@@ -289,19 +241,13 @@ class DataReport:
         return DataError(f"No example of {', '.join(names)} is usable: {told}. Fix the data, or use another data set.")
 
     def unusable(self) -> list[Dropped]:
-        """All unusable records in one list: dropped records and broken lines, by data set and index.
-
-        A person fixes them in this order in one file after the other.
-        """
+        """All dropped records and broken lines, by data set and index."""
         lines = [Dropped(one.index, self._unread(one), one.dataset) for one in self.broken]
         order = {counts.dataset: place for place, counts in enumerate(self.sets)}
         return sorted([*self.dropped, *lines], key=lambda one: (order.get(one.dataset, 0), one.index))
 
     def summary(self) -> dict[str, Any]:
-        """The object that `llf inspect --json` prints: the report and `records`; `dropped` includes broken lines.
-
-        Scripts read every unusable record from one list.
-        """
+        """The object that `llf inspect --json` prints: the report and `records`; `dropped` includes broken lines."""
         records = sum(counts.records for counts in self.sets)
         return self.json() | {"records": records, "dropped": [entry._asdict() for entry in self.unusable()]}
 
@@ -391,15 +337,14 @@ def decode_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Pr
 def decode_example(
     tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], labels: Sequence[int]
 ) -> PreviewExample:
-    """Decode an example into trained and untrained segments, so that a person sees what is in the loss.
+    """Decode an example into trained and untrained segments.
+
+    A character whose tokens are in two segments is in the second one; the first one then ends with replacement
+    characters (U+FFFD).
 
     Args:
         ids: token ids `[seq]`.
         labels: labels `[seq]`, -100 where a token does not contribute to the loss.
-
-    Returns:
-        The segments, whose texts together are the decoded example. A character whose tokens are in two of them is in
-        the second one; the first one then ends with replacement characters (U+FFFD).
     """
     borders = [
         place

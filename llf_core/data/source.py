@@ -15,11 +15,9 @@ class Source:
 
     Attributes:
         label: name as shown to people: the last component of a path, if that is unique.
-        path: file or folder; None for a hub's data set.
-        hub_id: id of a hub's data set; None for other data sets.
-        url: URL of a cloud file; None for other data sets.
+        path: file or folder.
+        url: URL of a cloud file.
         subset: subset (configuration) of the hub's data set; None for its default.
-        split: split of the hub's data set.
         folder: folder inside the hub's repository; None for the whole repository.
         num_samples: number of records to sample, with replacement if there are fewer; None for all, in their order.
         formatting: `alpaca`, `sharegpt`, `openai`, or None to infer it from the columns.

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
 DEMO_FILES = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
-"""Demo data sets: answers in one style, and pairs whose rejected answer is a plain one."""
 TAGS = (
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
 )  # fmt: skip
@@ -38,30 +37,18 @@ NOT_BUILT_LOCATIONS = {
     "script_url": "loading scripts",
 }
 CELL_ROWS_LABEL = "(rows of the cell)"
-"""Label of the rows of a cell; the name of their file means nothing to a person."""
+"""Label of the rows of a cell, whose file name is generated."""
 MAX_SAMPLES = 100_000_000
-"""Maximum of `num_samples`."""
 
 
 def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
-    """Find data sets by name, with the config's settings of how they are read. No record is read.
-
-    A form checks names with it while they are typed.
-
-    Args:
-        config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
-        names: names of data sets, as in `dataset`.
-        folders: folders to search for relative paths, besides the working directory.
-    """
+    """Find data sets by name with the config's settings, also in `folders` for relative paths. No record is read."""
     data = config.data
     return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
 
 
 def media_dir(config: RunConfig) -> Path:
-    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory.
-
-    Of a `dataset_dir` that is a place of the hub, such as `ONLINE`, it is a folder of that name, which is not there.
-    """
+    """Base folder of relative paths of media: `media_dir`, else `dataset_dir` as in LLaMA-Factory."""
     return Path(config.data.media_dir or config.data.dataset_dir)
 
 
@@ -73,8 +60,6 @@ def find_sources(
     columns: dict[str, str] | None = None,
 ) -> list[Source]:
     """Find data sets by name. Reads only `dataset_info.json`.
-
-    A wrong name is an error at once, before any data is read.
 
     Args:
         dataset_dir: folder with `dataset_info.json` and its files. As in LLaMA-Factory, `ONLINE` makes all names hub
@@ -118,14 +103,7 @@ def _short_name(source: Source) -> str:
 
 
 def _read_dataset_info(dataset_dir: str | Path) -> dict[str, dict[str, object]]:
-    """Read `dataset_info.json`, which declares data sets by name.
-
-    Args:
-        dataset_dir: folder with the file, or `REMOTE:owner/name` for a data set repository of the hub.
-
-    Returns:
-        Entries by data set name, not checked further; empty if the folder has no such file.
-    """
+    """Read `dataset_info.json`, or nothing if there is none."""
     if str(dataset_dir).startswith(REMOTE):
         path = download_file(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)
     else:

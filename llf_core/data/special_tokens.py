@@ -1,7 +1,6 @@
-"""Reads special tokens that are written in the data as plain text, as `split_special_tokens` asks for.
+"""Reads special tokens in the data as plain text (`split_special_tokens`).
 
-A record with `<|im_end|>` in its text would otherwise end a turn. The special tokens that the chat template writes stay
-what they are, so that the model still learns where a turn ends.
+A record with `<|im_end|>` in its text would otherwise end a turn. The special tokens of the chat template stay.
 """
 
 from __future__ import annotations
@@ -34,11 +33,10 @@ SPLIT = "\ue004"
 
 @dataclass
 class SplittingTokenizer(FastTokenizer):
-    """A fast tokenizer in which `SPLIT` is a token that is dropped, so that it splits what it stands in.
+    """A fast tokenizer that splits special tokens of the data at `SPLIT`, a token that is dropped.
 
     Attributes:
-        backend: as of `FastTokenizer`, with `SPLIT` as a further token.
-        places: for each special token of the model, where `SPLIT` is put into it: after its first token as text.
+        places: for each special token of the model, the position of `SPLIT` in it: after its first token as text.
     """
 
     places: dict[str, int]
@@ -59,13 +57,7 @@ class SplittingTokenizer(FastTokenizer):
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def marked(self, conversation: Conversation) -> Conversation:
-        """Put `SPLIT` into the special tokens in the texts of a conversation, before it is rendered.
-
-        Afterwards they could not be told from those that the chat template writes.
-
-        Returns:
-            The conversation with markers in all texts of its messages and tools: contents, reasoning, calls, schemas.
-        """
+        """Put `SPLIT` into the special tokens in all texts of a conversation, before it is rendered."""
         rejected, tools = conversation.rejected, conversation.tools
         return replace(
             conversation,
@@ -91,27 +83,13 @@ class SplittingTokenizer(FastTokenizer):
         return match[0][:place] + SPLIT + match[0][place:]
 
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """Tokenize the pieces of texts separately, see `FastTokenizer.pieces`; markers give no token.
-
-        Args:
-            cuts: positions in characters at which each text is split, ascending.
-
-        Returns:
-            Token ids `[tokens]` of all pieces, int32; for each text, one piece more than it has cuts.
-        """
+        """See `FastTokenizer.pieces`; markers give no token."""
         found = self._inner.pieces(texts, cuts)
         ids, before = self._without_marks(found.ids)
         return Pieces(ids, [before[place] for place in found.bounds])
 
     def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Tokenize each text and find the token ranges of some of its parts, see `FastTokenizer.locate`.
-
-        Args:
-            parts: for each text, parts `[start, end)` in characters, markers included.
-
-        Returns:
-            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens.
-        """
+        """See `FastTokenizer.locate`; the characters of `parts` include markers."""
         located = []
         for marked, spans in self._inner.locate(texts, parts):
             ids, before = self._without_marks(marked)
@@ -126,13 +104,7 @@ class SplittingTokenizer(FastTokenizer):
 
 
 def splitting_tokenizer(tokenizer: PreTrainedTokenizerBase) -> SplittingTokenizer:
-    """Copy the fast implementation of a tokenizer, as one that drops the markers in special tokens.
-
-    A copy, since the marker must not become a token of the tokenizer that is saved with the result.
-
-    Raises:
-        DataError: it is a slow tokenizer.
-    """
+    """Copy the fast implementation of a tokenizer, as one that drops the markers in special tokens."""
     if not tokenizer.is_fast:
         raise DataError(
             "split_special_tokens needs a fast tokenizer, and the model has a slow one. Set split_special_tokens: "
@@ -150,7 +122,7 @@ def splitting_tokenizer(tokenizer: PreTrainedTokenizerBase) -> SplittingTokenize
 
 
 def _first_end(backend: Tokenizer, token: str) -> int:
-    """Where the first token of a special token ends that is read as text."""
+    """End of the first token of a special token that is read as text."""
     backend.encode_special_tokens = True
     ends = [end for _, end in backend.encode(token, add_special_tokens=False).offsets]
     return next((end for end in ends if 0 < end < len(token)), 1)

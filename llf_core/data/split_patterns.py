@@ -28,10 +28,7 @@ BESIDE = {r"\p{N}{1,3}", r"\p{N}", "[一-龥\u3040-ゟ\u30a0-ヿ]+"}
 def splits_before_blanks(backend: Tokenizer) -> bool:
     """Whether a tokenizer always splits a text before a single space between two words.
 
-    Then the token ids of a text are those of its words. Proven are byte-level BPE tokenizers with a pattern of `MAIN`.
-
-    Args:
-        backend: tokenizer of the `tokenizers` library.
+    Then the token ids of a text are those of its words. Proven for byte-level BPE tokenizers with a pattern of `MAIN`.
     """
     model = backend.model
     if type(model).__name__ != "BPE" or model.dropout or backend.pre_tokenizer is None:

@@ -44,21 +44,15 @@ class StreamedDataset:
 class Stream:
     """An endless stream of examples in an order that depends only on the config, not on the number of processes.
 
-    When the data sets are exhausted, they are read again in a different order. Records are counted in the first pass;
-    `report` has the counts so far.
+    When the data sets are exhausted, they are read again in a different order.
 
     Attributes:
-        report: report of the data read so far.
+        report: report of the records read so far, counted in the first pass.
         capacity: maximum number of tokens of an example or packed row.
     """
 
     def __init__(self, sets: list[StreamedDataset], config: RunConfig, report: DataReport, skip: int = 0) -> None:
-        """Create the stream; no record is read yet.
-
-        Args:
-            sets: data sets, at least one.
-            skip: number of examples at the beginning that are skipped, since they are evaluation data.
-        """
+        """Create the stream without its first `skip` examples, which are evaluation data; no record is read yet."""
         self._sets = sets
         self._data = config.data
         self._packs, self._joins = packs_examples(config), joins_texts(config)
@@ -93,14 +87,10 @@ class Stream:
         return stream_blocks(examples, self.capacity, first_token(self._sets[0].encoder.tokenizer))
 
     def in_order(self, *, counted: bool = False) -> Iterator[Example]:
-        """Make one pass over the data sets, without shuffling: evaluation data and the preview come from its beginning.
-
-        Yields:
-            Examples, mixed by `mix_strategy`, which may repeat some or leave some out.
+        """Make one pass over the data sets, mixed by `mix_strategy`, without shuffling.
 
         Raises:
-            DataError: there is no example, or a data set has none when it is started again; a file cannot be read; a
-                record is unusable and `stop_on_dropped` is true; or see `llf_core.data.parallel.encode_all`.
+            DataError: there is no example, or a record is unusable and `stop_on_dropped` is true.
         """
         first = [counted] * len(self._sets)
 
@@ -132,7 +122,6 @@ class Stream:
             self._count(number, Chunk(), broken)
 
     def _count(self, number: int, chunk: Chunk, broken: list[Broken]) -> None:
-        """Count records and the broken lines between them in the report."""
         report, before = self.report, self._counted[number]
         report.note(before.dataset, chunk.examples, chunk.dropped)
         report.broken += broken
@@ -152,7 +141,6 @@ class Stream:
             report.check_all_used()
 
     def _packed(self, rows: Iterator[Row], random: np.random.Generator) -> Iterator[Row]:
-        """Pack the examples in the buffer, repeatedly."""
         while window := list(islice(rows, self._data.buffer_size)):
             packed = pack(np.array([len(row["input_ids"]) for row in window]), self._data.cutoff_len)
             for place in random.permutation(len(packed)):
@@ -160,12 +148,7 @@ class Stream:
 
 
 def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Generator) -> Iterator[Example]:
-    """Shuffle a stream with a buffer, as `datasets.IterableDataset.shuffle` does, since a stream cannot be permuted.
-
-    Args:
-        size: size of the buffer, at least 1; each example is drawn from it at random. A larger one shuffles better and
-            needs more memory.
-    """
+    """Shuffle a stream with a buffer of `size` examples, as `datasets.IterableDataset.shuffle` does."""
     held: list[Example] = []
     for example in examples:
         if len(held) < size:
@@ -178,10 +161,6 @@ def shuffle_buffer(examples: Iterable[Example], size: int, random: np.random.Gen
 
 
 def to_row(example: Example) -> Row:
-    """Convert an example to a row by column names, which the collator takes.
-
-    Returns:
-        `input_ids`, `labels` (`[seq]` each), `index`, and the further columns of the example.
-    """
+    """Convert an example to a row for the collator."""
     ids, labels = list(example.ids), list(example.labels)
     return {"input_ids": ids, "labels": labels, "index": example.index, **(example.more or {})}

@@ -26,14 +26,7 @@ MAX_SLICE_BYTES = 64 << 20
 
 
 def row_count(path: Path) -> int | None:
-    """Number of rows of a Parquet or Arrow file, from its metadata, without reading a row, for a forecast.
-
-    Returns:
-        The number; None for files of other types, which must be read to count.
-
-    Raises:
-        DataError: the file is not valid.
-    """
+    """Number of rows of a Parquet or Arrow file, from its metadata; None for other types."""
     if file_type(path) not in TABLE_TYPES or path.suffix.lower() in COMPRESSED:
         return None
     import pyarrow as pa
@@ -49,29 +42,16 @@ def row_count(path: Path) -> int | None:
 
 
 def without_nulls(value: object) -> object:
-    """Remove the null fields that Arrow adds inside nested values to give all rows one type.
-
-    Otherwise a message would have keys that its record does not have, such as `tool_calls: None`.
-
-    Returns:
-        A copy without null fields of dicts; None inside lists stays.
-    """
+    """Remove the null fields that Arrow adds inside nested values to give all rows one type."""
     if isinstance(value, dict):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def records_of_batch(batch: pa.RecordBatch, start: int = 0) -> Iterator[RecordOrBroken]:
-    """Convert a record batch to records, so that a damaged value costs one row and not the whole batch.
+    """Convert a record batch to records; a row with an invalid value, or without a Python type, is a `BrokenLine`.
 
-    A batch that fails is halved until the failing rows are found.
-
-    Args:
-        batch: a `pyarrow.RecordBatch` or table. An untrusted file's batch may point outside its own memory.
-        start: index of its first row.
-
-    Yields:
-        A record per row; a `BrokenLine` for a row with an invalid value, or with one without a Python type.
+    An untrusted file's batch may point outside its own memory.
     """
     try:
         batch.validate(full=True)
@@ -89,7 +69,7 @@ def records_of_batch(batch: pa.RecordBatch, start: int = 0) -> Iterator[RecordOr
 
 
 def _reason(error: Exception) -> str:
-    """Say why a row cannot be converted. A KeyError is from looking up the zone of its times by name."""
+    """Why a row cannot be converted. A KeyError is from looking up the zone of its times by name."""
     if isinstance(error, KeyError):
         return f"a time in an unknown time zone: {brief(str(error.args[0]))}"
     return "a value that is broken, or outside the range of its type"
@@ -98,14 +78,8 @@ def _reason(error: Exception) -> str:
 def read_parquet(path: File) -> Iterator[RecordOrBroken]:
     """Read the rows of a Parquet file, a slice of bounded size at a time.
 
-    Args:
-        path: a local file or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a row with a broken value.
-
     Raises:
-        DataError: it is not a valid Parquet file, has a column twice, or a file of a cloud cannot be opened.
+        DataError: it is not a valid Parquet file, or has a column twice.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -127,16 +101,10 @@ def read_parquet(path: File) -> Iterator[RecordOrBroken]:
 
 
 def read_arrow(path: File) -> Iterator[RecordOrBroken]:
-    """Read the rows of an Arrow file or stream, as `datasets` saves them.
-
-    Args:
-        path: a local file, which is memory-mapped, or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a row with a broken value.
+    """Read the rows of an Arrow file or stream, as `datasets` saves them; a local file is memory-mapped.
 
     Raises:
-        DataError: it is not a valid Arrow file, has a column twice, or a file of a cloud cannot be opened.
+        DataError: it is not a valid Arrow file, or has a column twice.
     """
     start = 0
     for batch in _batches(path):
@@ -151,7 +119,6 @@ def read_arrow(path: File) -> Iterator[RecordOrBroken]:
 
 
 def _batches(path: File) -> Iterator[pa.RecordBatch]:
-    """Record batches of an Arrow file, memory-mapped."""
     import pyarrow as pa
 
     try:

@@ -1,7 +1,6 @@
 """Checks a chat template with sentinels: what it renders, whether it rewrites earlier turns, whether it ends answers.
 
-A sentinel is a word that occurs nowhere else. A field whose sentinel is missing in the rendered text is never rendered,
-so a model does not learn it, and no error says so.
+A sentinel is a word that occurs nowhere else. A field whose sentinel is missing in the rendered text is never rendered.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Field = tuple[str, str]
 
 
 class FieldCheck(NamedTuple):
-    """What a chat template does with a field.
+    """How a chat template handles a field.
 
     Attributes:
         role: role of the messages that have it; empty for `tools`.
@@ -56,17 +55,11 @@ class FieldCheck(NamedTuple):
     rename: str = ""
 
     def matters(self) -> bool:
-        """Whether a model should learn from it or read it, unlike an id or a weight that no template is meant to show.
-
-        These are the system prompt, tools, calls and reasoning, in any of its spellings.
-        """
+        """Whether a model should see it, unlike an id or a weight: the system prompt, tools, calls and reasoning."""
         return (self.role, self.name) in {TOOLS, SYSTEM, CALLS} or self.name in REASONING_FIELDS
 
     def text(self, template: str) -> str:
-        """Say what happens to the field, and what to do if it matters, in one to three sentences; empty if rendered.
-
-        Of an error the template's own message has to tell what to do.
-        """
+        """Say what happens to the field, and what to do if it matters, in one to three sentences; empty if rendered."""
         if self.state == RENDERED:
             return ""
         what = {TOOLS: "the tools", SYSTEM: "the system prompt"}.get(
@@ -91,11 +84,10 @@ class TemplateCheck:
     """Result of `template_check`.
 
     Attributes:
-        fields: one entry for each field asked about.
         prefixes: for each kind of conversation (`plain`, `system`, `tools`, `reasoning`), whether rendering it up to a
             turn is a prefix of rendering it further: `kept`, `rewritten`, or `fails`.
-        stop: special token that ends the last answer within the loss, from which a model learns to stop; empty if there
-            is none; None if the template cannot be checked.
+        stop: special token that ends the last answer within the loss; empty if there is none; None if the template
+            cannot be checked.
         varies_by_day: whether it writes the current date.
         object_arguments: whether it renders calls whose arguments are objects; None if it renders no calls.
     """
@@ -107,11 +99,7 @@ class TemplateCheck:
     object_arguments: bool | None
 
     def warnings(self, template: str) -> list[str]:
-        """Sentences about what is lost in training: fields that matter and are not rendered, and a missing stop token.
-
-        Args:
-            template: name of the template.
-        """
+        """Sentences about what is lost in training: unrendered fields that matter, and a missing stop token."""
         found = [one.text(template) for one in self.fields if one.matters() and one.state != RENDERED]
         if self.stop == "":
             found.append(
@@ -134,11 +122,9 @@ class TemplateCheck:
 
 
 def fields_of(conversation: Conversation) -> Iterator[Field]:
-    """Fields of a conversation beyond role and content, which a template may render or not.
+    """Role and key of the fields of a conversation beyond role and content that contain a text, a list or an object.
 
-    Yields:
-        Role and key of each that holds a text, a list or an object; `("", "tools")` if it has tools,
-        `("system", "content")` if it has a system prompt.
+    `("", "tools")` if it has tools, `("system", "content")` if it has a system prompt.
     """
     messages = conversation.messages
     if conversation.tools:
@@ -161,15 +147,9 @@ def template_check(
 ) -> TemplateCheck:
     """Check a chat template by rendering conversations of sentinels with it.
 
-    What a template drops or rewrites is lost to training without an error.
-
     Args:
-        tokenizer: for its special tokens.
         fields: fields of the data, as from `fields_of`.
         as_parts: whether contents are lists of parts, as templates of multimodal models take them.
-
-    Returns:
-        What it does with each field, in the order of role and name; and its properties.
     """
     probe = _Probe(template, tokenizer, as_parts)
     return TemplateCheck(
@@ -182,13 +162,9 @@ def template_check(
 
 
 def difference_from_own(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Say how a named template writes a plain conversation, without or with a system prompt, unlike the model's own.
+    """Describe the first difference of a named template from the model's own, without or with a system prompt.
 
-    Servers use the template that is saved with the result, so both can be right; an instruct model knows its own best.
-
-    Returns:
-        Sentences with the first difference; empty if there is none, or one of the two raises an error for such a
-        conversation.
+    Empty if there is none, or one of the two raises an error for such a conversation.
     """
     thinking = dict(template.options).get("enable_thinking")
     own = choose_template(None, tokenizer, enable_thinking=thinking)
@@ -221,7 +197,6 @@ def _call(arguments: object) -> dict[str, Any]:
 
 
 def _calling(**fields: object) -> list[Message]:
-    """An answer with a call, and its result."""
     call = _call({"place": SENTINEL} if not fields else {"place": "x"})
     result = {"role": "tool", "content": RESULT, "name": FUNCTION, "tool_call_id": call["id"]}
     return [_reply("", tool_calls=[call], **fields), result]
@@ -251,11 +226,7 @@ def _conversations(probe: _Probe) -> dict[str, list[Message]]:
 
 @dataclass(frozen=True)
 class _Probe:
-    """Renders conversations of sentinels.
-
-    Attributes:
-        tokenizer: for its special tokens.
-    """
+    """Renders conversations of sentinels."""
 
     template: ChatTemplate
     tokenizer: PreTrainedTokenizerBase

@@ -1,7 +1,6 @@
 """Chat templates of published models: what each renders and rewrites, by the hash of its text.
 
-`config/template_facts.toml` holds them; `template_page` measures them and writes `docs/chat_templates.md`. The texts
-themselves belong to the models and are not here.
+`template_page` measures the facts in `config/template_facts.toml` and writes `docs/chat_templates.md`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ FACTS = FILE.with_name("template_facts.toml")
 
 @dataclass(frozen=True)
 class TemplateFacts:
-    """What is known of a published chat template.
+    """Properties of a published chat template.
 
     Attributes:
         sha256: SHA-256 of its text in UTF-8, without whitespace at its ends.
@@ -30,9 +29,7 @@ class TemplateFacts:
         fails: fields and kinds of conversations for which it raises an error.
         object_arguments: whether arguments of calls may be objects; None if it renders no calls.
         next_turn: token that it writes after a response only once the next turn follows; empty if it has a `stop`.
-        models: patterns of hub ids of models that bring it, and for which LLaMA-Factory's named template writes a plain
-            conversation otherwise.
-        note: what else to know; empty if nothing.
+        models: patterns of hub ids of models that have it, and for which LLaMA-Factory's named template differs.
     """
 
     family: str
@@ -62,26 +59,13 @@ def _facts(entry: dict[str, Any]) -> TemplateFacts:
 
 
 def find_template(jinja: str) -> TemplateFacts | None:
-    """Find a published template by its text, to name the models that bring it.
-
-    Returns:
-        Its facts; None if the text is not in the table, as of a changed template.
-    """
+    """Find a published template by its text; None for a changed or unknown one."""
     digest = sha256(jinja)
     return next((one for one in known_templates().values() if one.sha256 == digest), None)
 
 
 def own_template_of(model: str) -> TemplateFacts | None:
-    """Find the chat template of a model for which LLaMA-Factory's named template writes a conversation otherwise.
-
-    A form says so beside `template`, since a run with the named template trains on another format than the model knows.
-
-    Args:
-        model: hub id. The hub does not distinguish upper and lower case in ids.
-
-    Returns:
-        Facts of the model's own template; None if no difference is known.
-    """
+    """Find the chat template of a model (hub id, in any case) for which LLaMA-Factory's named template differs."""
     name = model.lower()
     return next(
         (one for one in known_templates().values() if any(fnmatchcase(name, each.lower()) for each in one.models)), None
@@ -89,9 +73,5 @@ def own_template_of(model: str) -> TemplateFacts | None:
 
 
 def sha256(jinja: str) -> str:
-    """SHA-256 (hexadecimal) of a template's text without whitespace at its ends, which files may have more or less of.
-
-    Args:
-        jinja: the Jinja source.
-    """
+    """SHA-256 (hexadecimal) of a template's text without whitespace at its ends."""
     return hashlib.sha256(jinja.strip().encode("utf-8", "surrogatepass")).hexdigest()

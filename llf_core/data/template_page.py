@@ -1,4 +1,4 @@
-"""`python -m llf_core.data.template_page`: writes `docs/chat_templates.md`, what chat templates of models do."""
+"""`python -m llf_core.data.template_page` writes `docs/chat_templates.md`, properties of chat templates of models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llf_core.data.template_facts import TemplateFacts
 
 ROWS = {"reasoning": None, "tool_calls": CALLS, "tools": TOOLS, "system": SYSTEM}
-"""What the table says of each template: any field with reasoning, calls, tools and the system prompt."""
+"""Rows of the table for each template: any field with reasoning, calls, tools and the system prompt."""
 BOS, EOS = "<s>", "</s>"
 OTHER_TOKENS = ("[e~[",)
 """Special tokens without angle brackets: MiniMax's end of a turn."""
@@ -49,13 +49,7 @@ page from `llf_core/config/template_facts.toml`, which also has the SHA-256 of e
 
 
 def measure(jinja: str) -> dict[str, Any]:
-    """Measure what the table says of a template, with a tokenizer that has every special token that it writes.
-
-    The entries of `template_facts.toml` are its results.
-
-    Returns:
-        `stop`, `next_turn`, `rewrites`, `dropped`, `fails`, `object_arguments` and `date`, as in `TemplateFacts`.
-    """
+    """Measure the entry of `template_facts.toml` of a template, with a tokenizer that has all its special tokens."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -93,7 +87,7 @@ def measure(jinja: str) -> dict[str, Any]:
 
 
 def _next_turn(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Token that a template writes after a response once the next turn follows; it may put its name together."""
+    """Token that a template writes after a response once the next turn follows."""
     written = TOKEN.findall(template.render(tokenizer, [ASKED, REPLIED, ASKED]))
     return next_token(partial(template.render, tokenizer), written).replace(EOS, "eos_token")
 
@@ -114,11 +108,7 @@ def _cells(one: TemplateFacts) -> list[str]:
 
 
 def main() -> int:
-    """Write the page to the path given as argument, or print it; run it when the table has changed.
-
-    Returns:
-        Exit code 0.
-    """
+    """Write the page to the path given as argument, or print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="file to write; without it, the page is printed")
     file = parser.parse_args().file

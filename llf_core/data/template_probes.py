@@ -1,4 +1,4 @@
-"""What a chat template writes around words and media, found by rendering a message with a mark in it."""
+"""Finds the text that a chat template writes around words and media, by rendering a message with a mark in it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,7 @@ def answer_suffix(
 ) -> str:
     """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
 
-    Truncation keeps it, so that a shortened answer still ends. Found by adding a word to the answer: the common suffix
-    of both texts, followed by the template's turn end for it, if any.
-
-    Args:
-        tokenizer: for its special tokens.
-        place: index of the answer among the messages.
+    Found by adding a word to the answer: the common suffix of both texts, followed by the template's turn end.
     """
     text, other = _also_longer(template, tokenizer, conversation, place + 1)
     length = common_prefix_length(text[::-1], other[::-1])
@@ -41,12 +36,7 @@ def answer_header(
 ) -> str:
     """Text that the template writes between the words of a question and its answer, such as `<|im_end|>` and a header.
 
-    Truncation keeps it, so that the model sees where its answer begins. Found by adding a word to the question: the
-    rest of the prompt after the common prefix of both prompts.
-
-    Args:
-        tokenizer: for its special tokens.
-        place: index of the answer among the messages.
+    Found by adding a word to the question: the rest of the prompt after the common prefix of both prompts.
     """
     prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
     return prompt[common_prefix_length(prompt, other) :]
@@ -70,7 +60,6 @@ def _also_longer(
 
 
 def _longer(message: Message) -> Message:
-    """The message with one more word."""
     longer = {**message, "content": message["content"] + MARK}
     if "parts" in message:
         longer["parts"] = [*message["parts"], {"type": "text", "text": MARK}]
@@ -80,9 +69,7 @@ def _longer(message: Message) -> Message:
 def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
 
-    Other templates raise an error for a list of parts, write its Python representation (`[{'type': 'text', …`), or
-    nothing. For them media become placeholders in the text. A template that raises an error for strings too counts as
-    one that takes lists.
+    Others raise an error, write the list's Python representation (`[{'type': 'text', …`), or nothing.
     """
     message = {"role": "user", "content": MARK}
     try:
@@ -97,13 +84,7 @@ def accepts_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def media_placeholder(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
-    """Placeholder that a tokenizer's own template writes for an image, video or audio.
-
-    A named template, which takes strings only, needs it in its text: the processor replaces it with the media tokens.
-
-    Returns:
-        The placeholder; None if the template does not support this kind.
-    """
+    """Placeholder that a tokenizer's own template writes for an image, video or audio; None if unsupported."""
     if not accepts_parts(template, tokenizer):
         return None
     mark = {"type": "text", "text": MARK}

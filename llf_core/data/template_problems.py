@@ -1,4 +1,4 @@
-"""Says before a run what is wrong with its chat template, without a tokenizer: missing tokens, fields never read."""
+"""Finds missing tokens and fields that are never rendered by a config's chat template, without a tokenizer."""
 
 from __future__ import annotations
 
@@ -34,19 +34,14 @@ if TYPE_CHECKING:
 ALIASES = ("reasoning_content", "thinking", "reasoning")
 """Fields that transformers gives to a tokenizer's own template under each of these names."""
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-"""Names beside the settings of a tokenizer in which transformers finds chat templates."""
 
 
 def template_problems(config: RunConfig) -> tuple[Problem, ...]:
-    """Find what is wrong with a config's chat template, from the text of the template and the files of the tokenizer.
+    """Find what is wrong with a config's chat template, from its text and the files of the tokenizer.
 
-    The text of the template is searched for the fields of local data (reasoning, calls and tools), so that a form can
-    do it after each change; a field that it mentions may still be dropped, which the run finds by rendering.
-
-    Returns:
-        An error beside `template` if the model has no template, or lacks the token with which the named one ends
-        responses. Else a warning beside `dataset` for each field of the first records that the template never reads,
-        with a rename if it reads another name. Nothing for data or a model that are not on this machine.
+    An error beside `template` if the model has no template, or lacks the token with which the named one ends responses.
+    Else a warning beside `dataset` for each field of the first records whose name does not occur in the template; a
+    field that it mentions may still be dropped, which the run finds by rendering.
     """
     kind = wanted_kind(config)
     if kind == TEXTS:
@@ -65,7 +60,6 @@ def template_problems(config: RunConfig) -> tuple[Problem, ...]:
 
 
 def _fields(config: RunConfig, name: str, kind: DataKind) -> Iterable[Field]:
-    """Fields of the first records of a data set; none if it is not on this machine or cannot be read."""
     found = quick_check(config, name, kind)
     if found.reading is None:
         return
@@ -104,7 +98,6 @@ def _problem(config: RunConfig, field: FieldCheck, template: str) -> Problem:
 
 
 def _unusable(config: RunConfig, folder: Path) -> Problem | None:
-    """An error if a model has no template, or its tokenizer cannot end responses as the named one does."""
     name = config.data.template
     try:
         why = (NO_CHAT_TEMPLATE if _has_none(folder) else "") if name is None else why_never_ends_here(config, folder)
@@ -128,7 +121,6 @@ def _has_none(folder: Path) -> bool:
 
 
 def _model_folder(config: RunConfig) -> Path | None:
-    """Folder of the config's model, also of the embedded one; None if it is not on this machine."""
     model = config.model
     if model.model_name_or_path == EMBEDDED:
         folder = home() / "models" / EMBEDDED
@@ -137,7 +129,6 @@ def _model_folder(config: RunConfig) -> Path | None:
 
 
 def _source(config: RunConfig, folder: Path | None) -> str | None:
-    """Text of the config's chat template; None if it is not known without the hub."""
     data = config.data
     if data.template is not None:
         try:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 FAST = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 FILES = (FAST, SETTINGS, "special_tokens_map.json", "added_tokens.json")
-"""Files from which transformers takes the tokens of a fast tokenizer."""
 MAX_TOKENIZER_BYTES = 256 << 20
 """Maximum size of such a file; that of Gemma 3, with 262,144 tokens, has 33 MB."""
 OWN_END = "eos_token"
@@ -32,15 +31,11 @@ NO_CHAT_TEMPLATE = (
     "the instruct version of the model."
 )
 State = tuple[tuple[Path, int, int], ...]
-"""Path, time and size of files, by which a cached answer is known to be still true."""
+"""Path, modification time and size of files, to invalidate a cached answer."""
 
 
 def why_never_ends(name: str, end: str, knows: Callable[[str], bool]) -> str:
-    """Say why a model would never learn to stop with a named template: the token that ends responses is none.
-
-    Returns:
-        Sentences with the templates whose tokens it all has; empty if it has the token.
-    """
+    """Why a model would never learn to stop with a named template: `end` is not a token. Empty if it is one."""
     if knows(end):
         return ""
     fitting = sorted((one for one in template_names() if _fits(one, knows)), key=_made_of_text)
@@ -51,17 +46,11 @@ def why_never_ends(name: str, end: str, knows: Callable[[str], bool]) -> str:
 
 
 def why_never_ends_here(config: RunConfig, folder: Path) -> str:
-    """Say what `why_never_ends` says, of a config whose tokenizer has not been loaded, from the texts of its files.
+    """`why_never_ends` without loading the tokenizer, from the texts of its files.
 
     A token that occurs in none of them as a JSON string is not one of the tokenizer; one that occurs may still be
-    another word of the files, which the trainer finds.
-
-    Args:
-        config: names the template and the tokens that are added.
-
-    Returns:
-        See `why_never_ends`. Also empty where the files do not tell: without `tokenizer.json`, or where an adapter, the
-        Python code of the model or a tokenizer in Python can add tokens.
+    another word of the files, which the trainer finds. Also empty without `tokenizer.json`, or where an adapter, the
+    Python code of the model or a tokenizer in Python can add tokens.
     """
     name, model = config.data.template, config.model
     end = OWN_END if name is None else named_template(name).end
@@ -79,7 +68,7 @@ def why_never_ends_here(config: RunConfig, folder: Path) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _never_ends(name: str, state: State) -> str:
-    """Cached until a file changes, since a form asks after every key press."""
+    """Cached until a file changes."""
     try:
         text = b"".join(read_bytes(file, MAX_TOKENIZER_BYTES) for file, _, _ in state)
     except (UnreadableError, FileNotFoundError):
@@ -104,5 +93,4 @@ def _fits(name: str, knows: Callable[[str], bool]) -> bool:
 
 
 def _made_of_text(name: str) -> bool:
-    """Whether a template writes no special tokens of its own, so that it fits every tokenizer."""
     return not named_template(name).tokens

@@ -41,7 +41,7 @@ def group_ends(texts: int, shards: int | None) -> list[int]:
 
 
 def plan_blocks(lengths: NDArray[np.int64], size: int, shards: int | None) -> tuple[list[int], int]:
-    """Ends of the groups of texts, and tokens of a block: texts that fill no block give a single shorter one.
+    """Ends of the groups of texts, and tokens of a block; texts that fill no block give a single shorter one.
 
     Args:
         lengths: `[texts]`, tokens of each text.
@@ -58,10 +58,10 @@ def write_blocks(
     """Write the blocks of prepared texts to a file of examples; a block belongs to the record of its first token.
 
     Args:
-        path: file to create, see `ExampleWriter`.
         texts: the texts, each with its end token, at least one.
         counts: `[texts, columns]`, see `llf_core.data.example_store.COUNT_COLUMNS`.
-        first: token in the place of the first one of each block; None for none.
+        plan: result of `plan_blocks`.
+        first: replaces the first token of each block; None to keep it.
     """
     ends, size = plan
     table, start = texts.with_format("arrow"), 0

@@ -1,4 +1,4 @@
-"""Lengths of examples from the text of their records, before a tokenizer has read them."""
+"""Estimates the lengths of examples from the text of their records, without a tokenizer."""
 
 from __future__ import annotations
 
@@ -40,17 +40,16 @@ if TYPE_CHECKING:
     from llf_core.data.source import Source
 
 BYTES_PER_TOKEN = 4.3
-"""Bytes of UTF-8 that a token of a usual tokenizer stands for, in English; other scripts have more bytes a letter."""
+"""Bytes of UTF-8 per token of a usual tokenizer, in English; other scripts have more bytes a letter."""
 TOKENS_PER_MESSAGE = 5
-"""Tokens that a chat template puts around a message."""
 TOKENS_PER_CONVERSATION = 20
 """Tokens of the system prompt that many templates add to a conversation without one."""
 MOST_RECORDS = 2000
 MOST_BYTES = 4_000_000
-"""Of a file, as many records or bytes are read; the number of further ones follows from its size."""
+"""Maximum bytes or records to read of a file; the number of further records follows from its size."""
 DECIDED_ROWS = 100
 MOST_HEADERS = {"image": 100, "video": 20, "audio": 20}
-"""The headers of so many files of a kind are read, which stand for the others; a video's takes milliseconds."""
+"""Maximum number of headers to read of each kind; a video's takes milliseconds."""
 PLURAL = {"image": "images", "video": "videos", "audio": "audio clips"}
 SINGULAR = {"image": "An image", "video": "A video", "audio": "An audio clip"}
 
@@ -72,15 +71,12 @@ class _Texts:
 
 
 def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
-    """Estimate the lengths of a config's training examples from the text of its first records.
+    """Estimate the lengths before truncation of a config's training examples from the text of its first records.
 
-    A forecast needs them while a form is filled in, when a tokenizer would take seconds to load. Nothing is downloaded
-    except `dataset_info.json`, if `dataset_dir` is a repository of the hub. At most 4 MB of each file are read, and
-    read again only when it has changed. The number of tokens is a rule of thumb for English (`BYTES_PER_TOKEN` and the
-    constants below it), so it can be far off for another script.
-
-    Returns:
-        Lengths before truncation; None if no data set is on this machine, or none can be read.
+    At most 4 MB of each file are read, and read again only when it has changed. Nothing is downloaded except
+    `dataset_info.json`, if `dataset_dir` is a repository of the hub. The number of tokens is a rule of thumb for
+    English (`BYTES_PER_TOKEN` and the constants below it), so it can be far off for another script. None if no data set
+    can be read.
     """
     found: list[_Texts] = []
     names = config.data.dataset or ()
@@ -113,28 +109,23 @@ def lengths_from_text(config: RunConfig) -> ExampleLengths | None:
 
 
 def _held_out(config: RunConfig, examples: int) -> int:
-    """Number of examples that `val_size` holds out for evaluation, as `example_store.split_validation` counts them."""
+    """Number of examples that `val_size` holds out for evaluation, as in `example_store.split_validation`."""
     size = config.data.val_size
     return 0 if not size else max(1, round(examples * size)) if size < 1 else int(size)
 
 
 def most_patches(config: RunConfig) -> int:
-    """Patches of the images and videos of the example that has most, as positions of an encoder; 0 for data of text.
-
-    What the encoder keeps for the backward pass is counted from it, where the data is prepared and where it is not.
-    """
+    """Largest number of patches of the images and videos of an example, as positions of an encoder; 0 for text."""
     found = lengths_from_text(config)
     return 0 if found is None else found.patches
 
 
 def _drawn(texts: _Texts, config: RunConfig) -> float:
-    """Number of examples that a data set gives, at most `max_samples`."""
     most = config.data.max_samples
     return texts.total if most is None else min(texts.total, most)
 
 
 def _of_source(source: Source, kind: DataKind) -> _Texts | None:
-    """Lengths of a data set's first records; None if it is remote."""
     if source.path is None:
         return None
     files = [file for file in open_source(source).files if isinstance(file, Path)]
@@ -148,7 +139,7 @@ def _of_source(source: Source, kind: DataKind) -> _Texts | None:
 
 @functools.lru_cache(maxsize=32)
 def _read(source: Source, kind: DataKind, state: tuple[tuple[Path, int, int], ...]) -> _Texts:
-    """Cached until a file changes, since a form asks after every key press."""
+    """Cached until a file changes."""
     rows: list[Row] = []
     read = held = 0
     whole = True
@@ -191,7 +182,6 @@ def _rows(file: Path, most: int) -> list[Row]:
 
 
 def _count(file: Path) -> int | None:
-    """Number of rows that a table's metadata tell; None for other files."""
     try:
         return row_count(file)
     except (DataError, OSError):
@@ -199,7 +189,7 @@ def _count(file: Path) -> int | None:
 
 
 def _bytes(rows: list[Row]) -> int:
-    """About as many bytes as the rows take in a file of JSON lines."""
+    """Approximate size of the rows in a file of JSON lines."""
     return sum(len(str(row).encode("utf-8", "replace")) for row in rows)
 
 
@@ -280,7 +270,7 @@ def _not_counted(kind: str, why: str) -> str:
 
 
 def _summed(counts: list[int], paths: list[tuple[str, ...]]) -> NDArray[np.int64]:
-    """The sum over the media of each sequence; counted media stand for the others in turn."""
+    """Sum over the media of each sequence; counted media stand for the others in turn."""
     places = np.cumsum([0, *map(len, paths)])
     each = np.array(counts, np.int64)[np.arange(places[-1]) % len(counts)]
     found: NDArray[np.int64] = np.diff(np.concatenate([[0], np.cumsum(each)])[places])

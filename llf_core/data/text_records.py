@@ -1,7 +1,7 @@
 """Reads the records of text files: JSON, JSON lines, tables with a separator, and lines of plain text.
 
-A broken line costs only its record, except in formats that must be parsed as a whole. What a broken compressed file
-raises passes through all readers: `llf_core.data.read_file`, which calls them, turns it into an `UnpackingError`.
+A broken line gives a `BrokenLine`, except in formats that must be parsed as a whole. Errors of a broken compressed file
+pass through to `llf_core.data.read_file`, which converts them to an `UnpackingError`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ MAX_LINE_BYTES = 64 << 20
 """Maximum bytes of a line; a small compressed file can contain a much longer one."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 READ_BYTES = 1 << 20
-"""Bytes of a longer line that are skipped at a time."""
 
 
 class _TwiceError(ValueError):
@@ -43,7 +42,6 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _record(index: int, value: object) -> RecordOrBroken:
-    """The record of a JSON value, which must be an object."""
     if isinstance(value, dict):
         return Record(index, value)
     return BrokenLine(index, index + 1, f"a {type(value).__name__}, expected an object")
@@ -67,17 +65,7 @@ def _too_long(index: int) -> BrokenLine:
 
 
 def read_jsonl(path: File) -> Iterator[RecordOrBroken]:
-    """Read the object of each line that is not blank, so that a broken line costs one record.
-
-    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a line that is no JSON object, has a key twice, is not UTF-8 or is above
-        `MAX_LINE_BYTES`.
-    """
+    """Read the object of each line that is not blank."""
     with open_unpacked(path) as file:
         for index, line in enumerate(_lines(file)):
             if line is None:
@@ -99,11 +87,7 @@ def read_jsonl(path: File) -> Iterator[RecordOrBroken]:
 
 
 def holds_lines(path: File) -> bool:
-    """Whether a json file has one object per line instead of a list, judged by its first character.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-    """
+    """Whether a json file has one object per line instead of a list, judged by its first character."""
     with unpacking_errors(path), open_unpacked(path) as file:
         return file.read(4096).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
 
@@ -111,17 +95,8 @@ def holds_lines(path: File) -> bool:
 def read_json(path: File) -> Iterator[RecordOrBroken]:
     """Read a list of objects. A file that starts with `{` is read as JSON lines, as Hugging Face does.
 
-    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for an entry that is no object; of JSON lines, see `read_jsonl`.
-
     Raises:
-        DataError: a list is no valid JSON or not UTF-8, or an object in it has a key twice; the file holds another JSON
-            value; or a file of a cloud cannot be opened.
+        DataError: the file is not a valid JSON list in UTF-8, or an object in it has a key twice.
     """
     if holds_lines(path):
         yield from read_jsonl(path)
@@ -186,7 +161,6 @@ def _widen_cells() -> None:
 
 
 def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
-    """Lines of a table."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES):
         number += 1
@@ -198,46 +172,18 @@ def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
 def read_csv(path: File) -> Iterator[RecordOrBroken]:
     """Read a table with commas, or with semicolons or tabs if its first line, which names the columns, has no comma.
 
-    An empty cell is an empty text.
-
-    The limit of a cell's size of Python's module `csv` is raised for the rest of the process.
-
-    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a row with more cells than columns.
+    An empty cell is an empty text. The cell size limit of Python's module `csv` is raised for the rest of the process.
     """
     yield from _read_table(path, ",")
 
 
 def read_tsv(path: File) -> Iterator[RecordOrBroken]:
-    """Read a table with tabs, as `read_csv` does one with commas.
-
-    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a row with more cells than columns.
-    """
+    """Read a table with tabs, as `read_csv` does one with commas."""
     yield from _read_table(path, "\t")
 
 
 def read_txt(path: File) -> Iterator[RecordOrBroken]:
-    """Read one record `{"text": …}` of each line that is not blank, without its line end.
-
-    What a broken compressed file raises (`EOFError`, `zlib.error`, `lzma.LZMAError`) passes through to `read_file`.
-
-    Args:
-        path: a local file, a `LimitedFile` or a `CloudFile`.
-
-    Yields:
-        A `Record`, or a `BrokenLine` for a line that is not UTF-8 or above `MAX_LINE_BYTES`.
-    """
+    """Read one record `{"text": …}` of each line that is not blank, without its line end."""
     with open_unpacked(path) as file:
         for index, line in enumerate(_lines(file)):
             if line is None:

@@ -13,42 +13,27 @@ if TYPE_CHECKING:
 
 
 def truncated_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
-    """Number of tokens to keep of a question and of its answer, so that neither displaces the other.
+    """Number of tokens to keep of a question (with everything before it) and of its answer, together at most `cutoff`.
 
     Either may use half of the budget plus what the other leaves: `(3000, 2000, 1000) -> (500, 500)`, `(100, 2000, 1000)
     -> (100, 900)`. (LLaMA-Factory divides the budget in proportion, so that a question of 1,100 tokens before an answer
     of 50,000 keeps 45 at a cutoff of 2,048.)
-
-    Args:
-        source: tokens of the question, including everything before it.
-        cutoff: budget for both, tokens.
-
-    Returns:
-        Tokens of the question and of the answer; together at most `cutoff`.
     """
     kept = min(source, max(cutoff - target, cutoff // 2))
     return kept, min(target, cutoff - kept)
 
 
 def first_overlong_answer(tokens: Tokens, cutoff: int) -> int | None:
-    """Index of the first answer that does not fit completely: `truncate` shortens it and removes what follows.
-
-    Args:
-        cutoff: `cutoff_len`, tokens.
-
-    Returns:
-        The index; None if every answer fits, as where only what a template writes after the last one does not.
-    """
+    """Index of the first answer that does not fit completely; None if every answer fits."""
     return next((number for number, turn in enumerate(tokens.turns) if turn.end > cutoff), None)
 
 
 def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
-    r"""Truncate a conversation to at most `cutoff` tokens, in such a way that it stays one: headers and ends are kept.
+    r"""Truncate a conversation to at most `cutoff` tokens, in such a way that headers and ends of answers are kept.
 
     In the first exchange, the end of the question and the end of the answer are removed, according to
-    `truncated_lengths`; the header and the end token of the answer are kept. In later exchanges the end of the answer
-    is removed; an exchange without room for its answer is removed completely. If every answer fits, what follows the
-    last one is truncated.
+    `truncated_lengths`. In later exchanges the end of the answer is removed; an exchange without room for its answer is
+    removed completely. If every answer fits, what follows the last one is truncated.
 
     ```
     question…………<|im_end|>\n<|im_start|>assistant\nanswer…………<|im_end|>\n
@@ -57,12 +42,8 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
     Args:
         tokens: more than `cutoff` tokens.
-        cutoff: `cutoff_len`, tokens.
         opening: number of tokens before the first answer that are never removed.
         closing: number of tokens at the end of the first answer that does not fit which are never removed.
-
-    Returns:
-        Token ids and labels `[kept]`, and the ranges of the answers that are left.
     """
     number = first_overlong_answer(tokens, cutoff)
     if number is None:
@@ -96,20 +77,12 @@ def truncate(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
     """Split a conversation into parts of at most `cutoff` tokens, in which every label counts once.
 
-    Each part but the first begins with the last `cutoff // 4` tokens (at least one) of the part before it as context,
-    without labels: a longer repetition would cost more time, a shorter one leaves the first trained tokens less to go
-    by. The quarter is chosen by hand.
+    Each part but the first begins with the last `cutoff // 4` tokens (at least one; the quarter is chosen by hand) of
+    the part before it as context, without labels. Parts without a trained token are left out.
 
     ```
     [0 1 2 3 4 5 6 7 8 9], cutoff 4  ->  [0 1 2 3], [(3) 4 5 6], [(6) 7 8 9]
     ```
-
-    Args:
-        cutoff: tokens of a part, at least 2.
-
-    Returns:
-        The parts with labels (`[seq]` each), without the ranges of their answers. Parts without a trained token are
-        left out.
     """
     overlap = max(1, cutoff // 4)
     parts, start, end = [], 0, cutoff
@@ -124,11 +97,7 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
 
 
 def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
-    """Split a plain text into blocks, so that pre-training uses all of it; the last block has the remaining tokens.
-
-    Returns:
-        The blocks, `[size]` tokens each but the last.
-    """
+    """Split a plain text into blocks of `size` tokens; the last one has the remaining tokens."""
     return [
         Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())
         for start in range(0, len(tokens.ids), size)
@@ -136,12 +105,6 @@ def split_blocks(tokens: Tokens, size: int) -> list[Tokens]:
 
 
 def count_trained(labels: Sequence[int]) -> int:
-    """Number of labels that contribute to the loss, without the first label of a sequence, which no token predicts.
-
-    A report counts them, and an example without any is dropped.
-
-    Args:
-        labels: labels `[seq]`, -100 where a token does not contribute.
-    """
+    """Number of labels `[seq]` other than -100, without the first one of a sequence, which no token predicts."""
     first = bool(labels) and labels[0] != IGNORED
     return len(labels) - labels.count(IGNORED) - first

@@ -1,9 +1,8 @@
 """Tokens that end a response, and that a chat template writes only once the next turn follows.
 
 GLM-4.5 opens the next turn with `<|user|>`, Apertus closes a response with `<|assistant_end|>` in front of it, and Hy3
-with its EOS token; after the last response none of them writes anything. Each of these models lists its token as one
-that ends generation, so a response has to end with it in training too. TRL 1.16.0 does the same for GLM-4.5
-(`chat_templates/glm4moe_training.jinja`).
+with its EOS token; after the last response none of them writes anything. These tokens end generation, so a response has
+to end with them in training too. TRL 1.16.0 does the same for GLM-4.5 (`chat_templates/glm4moe_training.jinja`).
 """
 
 from __future__ import annotations
@@ -42,12 +41,7 @@ RETURNED: Message = {"role": "tool", "content": "Result", "name": FUNCTION, "too
 
 
 class TurnEnds(NamedTuple):
-    """Tokens to add to responses that the template leaves without an end. Empty: nothing to add.
-
-    Attributes:
-        reply: after a response in words.
-        call: after a response that calls functions.
-    """
+    """Tokens to add to a response in words (`reply`) or with calls (`call`) that the template leaves without an end."""
 
     reply: str = ""
     call: str = ""
@@ -58,17 +52,12 @@ class TurnEnds(NamedTuple):
 
 
 NOTHING = TurnEnds()
-"""For a template that ends its responses."""
 
 
 def find_turn_ends(render: Render, tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
     """Find the tokens with which a tokenizer's own template continues after a response that it leaves without an end.
 
-    A token counts only if generation ends at it by the model's own files, and if the response does not end with such a
-    token already: a model that learns it stops wherever it is served.
-
-    Args:
-        render: renders messages and functions (None for none) to text with the tokenizer's own template.
+    A token counts only if the model's own files list it as a stop token.
     """
     stops = _generation_stops(tokenizer)
     return TurnEnds(
@@ -83,18 +72,10 @@ def next_token(
     messages: Sequence[Message] = (ASKED, REPLIED, ASKED),
     tools: Sequence[Mapping[str, object]] | None = None,
 ) -> str:
-    """Find the token that a template writes directly after a response once the next turn follows.
+    """Find the one of `tokens` that a template writes directly after a response once the next turn follows.
 
-    A model must learn to end its response with it, and the last response of a conversation lacks it.
-
-    Args:
-        render: renders messages and functions (None for none) to text.
-        tokens: tokens to look for.
-        tools: functions that may be called; None for none.
-
-    Returns:
-        The token; empty if none of `tokens` follows, the response ends with one of them, or the template rewrites it or
-        cannot render the conversation.
+    Empty if none follows, the response ends with one of them, or the template rewrites it or cannot render the
+    conversation.
     """
     for given in (list(messages), [one | {"parts": [{"type": "text", "text": one["content"]}]} for one in messages]):
         try:
@@ -110,13 +91,7 @@ def next_token(
 def _generation_stops(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Tokens at which generation ends: the EOS token, and those of the model's files in the tokenizer's folder.
 
-    As in transformers, `generation_config.json` counts, or `config.json` where it says nothing.
-
-    Args:
-        tokenizer: a tokenizer that was loaded from a folder; of another one only its EOS token is known.
-
-    Returns:
-        The tokens, without those that the tokenizer does not have.
+    As in transformers, `generation_config.json` counts, or `config.json` where it has none.
     """
     folder = Path(tokenizer.name_or_path or os.devnull)
     ids: list[object] = []

@@ -31,15 +31,11 @@ def validation_conversations(
 ) -> list[Conversation]:
     """Read the conversations of a config's evaluation examples, with its system prompt and their answers.
 
-    They are prompts on which a result is compared with its base model: neither was trained on them.
-
     Args:
         limit: maximum number of conversations, taken from the beginning; None for all.
-        processor: processor of its model, if it has one: only then the data may have images, videos or audio.
 
     Raises:
-        DataError: there are no evaluation examples, they are plain text, they are streamed, or a data set cannot be
-            read.
+        DataError: there are no evaluation examples, they are plain text, or they are streamed.
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):
@@ -63,17 +59,13 @@ def conversations_at(
     places: Iterable[tuple[int, int]],
     processor: ProcessorMixin | None = None,
 ) -> dict[tuple[int, int], tuple[Conversation, Row]]:
-    """Read prepared records again, as conversations with the config's system prompt.
+    """Read prepared records again, as conversations with the config's system prompt, and their rows.
 
-    Prepared examples have only their tokens, and an evaluation needs messages and the other columns.
+    A record that is no longer there or can no longer be used is missing.
 
     Args:
         places: number of the data set in `names` and index of the record, of each.
         processor: processor by which they were prepared; None for a model of text.
-
-    Returns:
-        The conversation and the record of each place. A record that is no longer there, or that has changed since and
-        cannot be used any more, is missing.
     """
     builder = Builder(
         EncodingSettings.of(config),

@@ -1,4 +1,4 @@
-"""Finds where words begin in texts as bytes: at a single space between two words, and around special tokens."""
+"""Finds words in texts as bytes: they begin at a single space between two words, and around special tokens."""
 
 from __future__ import annotations
 
@@ -34,17 +34,12 @@ def byte_offsets(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[
 
 
 def word_starts(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | None) -> NDArray[np.int64]:
-    """Find the words of texts: they begin at borders, around special tokens, and at spaces between two words.
-
-    All bytes are compared at once by NumPy, since a loop over the words would take as long as tokenizing them.
+    """First byte of each word, `[words + 1]`: at borders, around special tokens, and at spaces between two words.
 
     Args:
         data: the texts, UTF-8.
         borders: bytes where a text or piece begins, ascending, the first one 0.
-        signs: pattern of the tokens that split a text wherever they occur; None if there are none.
-
-    Returns:
-        `[words + 1]`, first byte of each word.
+        signs: pattern of the tokens that split a text wherever they occur.
     """
     raw = np.frombuffer(data, np.uint8)
     begins = np.zeros(len(raw) + 1, dtype=bool)

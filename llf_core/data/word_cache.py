@@ -1,7 +1,7 @@
 """Tokenizes texts by words, with a cache of the token ids of each word.
 
 A byte-level BPE tokenizer splits a text before every single space between two words, and merges nothing across it. So
-the token ids of a text are those of its words, and each word is tokenized once.
+the token ids of a text are those of its words.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ MAX_WORD_LENGTH = 40
 MAX_WORDS = 200_000
 """Maximum number of cached words; about 50 MB."""
 WORDS_PER_CALL = 64
-"""Number of words that are tokenized in one call."""
 SPACE_SYMBOL = "\u0120"
 """Representation of a space in a byte-level vocabulary."""
 
@@ -75,16 +74,7 @@ class CachedTokenizer(FastTokenizer):
             self._signs = re.compile(b"|".join(map(re.escape, signs)))
 
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """Tokenize the pieces of texts separately; see `FastTokenizer.pieces`.
-
-        Each distinct word is tokenized once, which is faster for texts that repeat words.
-
-        Args:
-            cuts: positions in characters at which each text is split, ascending.
-
-        Returns:
-            Token ids `[tokens]` of all pieces, int32, the same as without the cache, and the bounds of the pieces.
-        """
+        """Tokenize the pieces of texts separately; see `FastTokenizer.pieces`."""
         places = byte_offsets(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
         found = self._find("".join(texts).encode(), borders)
@@ -92,17 +82,7 @@ class CachedTokenizer(FastTokenizer):
         return Pieces(array("i", found.ids.tobytes()), bounds)
 
     def locate(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """Tokenize each text and find the token ranges of some of its parts; see `FastTokenizer.locate`.
-
-        Each distinct word is tokenized once, which is faster for texts that repeat words.
-
-        Args:
-            parts: for each text, parts `[start, end)` in characters.
-
-        Returns:
-            For each text its token ids `[seq]`, int32, and for each part `[start, end)` in tokens, as without the
-            cache.
-        """
+        """Tokenize each text and find the token ranges of some of its parts; see `FastTokenizer.locate`."""
         places = byte_offsets(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)
         found = self._find("".join(texts).encode(), starts)
@@ -186,19 +166,13 @@ class CachedTokenizer(FastTokenizer):
         return made
 
     def _blank_first(self, ids: set[int]) -> set[int]:
-        """Those of some tokens that begin with a space; the whole vocabulary takes longer than a small data set."""
+        """Token ids that begin with a space. Searching the whole vocabulary takes longer than a small data set."""
         name = self.backend.id_to_token
         return {one for one in ids if (name(one) or "").startswith(SPACE_SYMBOL)}
 
 
 def fast_tokenizer_of(tokenizer: PreTrainedTokenizerBase) -> FastTokenizer | None:
-    """Fast implementation of a tokenizer, with a word cache if its pattern splits texts before spaces.
-
-    A preparation calls it instead of the tokenizer, which makes Python objects for each token.
-
-    Returns:
-        The implementation, which gives the same token ids; None for a slow tokenizer.
-    """
+    """Fast implementation of a tokenizer, with a word cache if its pattern splits texts before spaces; else None."""
     backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
     return None if backend is None else fast_tokenizer_of_backend(backend)
 

@@ -30,12 +30,11 @@ class Alpaca(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
-        """Convert a row of columns to a conversation, as LLaMA-Factory reads this format.
+        """Convert a row to a conversation, as LLaMA-Factory reads this format.
 
-        A data set that was made for LLaMA-Factory needs no change. The question is `prompt`, and `query` on a line
-        below it; `history` has earlier pairs of question and answer. The answer is `response`, or the two answers
-        `chosen` and `rejected`, of which a list of messages counts as its last one; with `kto_tag`, whether `response`
-        is good. Without any of them the conversation is a prompt.
+        The question is `prompt`, and `query` on a line below it; `history` has earlier pairs of question and answer.
+        The answer is `response`, or the two answers `chosen` and `rejected`, of which a list of messages counts as its
+        last one; with `kto_tag`, whether `response` is good. Without any of them the conversation is a prompt.
         """
         cell = {key: cell_of(row, columns, key) for key in columns}
         messages: list[Message] = []
@@ -65,7 +64,7 @@ class Alpaca(DatasetFormat):
 
 
 def _last(value: object, what: str) -> str:
-    """An answer's text; of a message or a list of messages, or their JSON text, the last one's."""
+    """Text of an answer; of a message or a list of messages, or their JSON text, the last one's."""
     turns = turns_or_text(value, OPENAI.tags)
     last = turns[-1] if isinstance(turns, list) and turns else turns
     return text_of(last["content"] if isinstance(last, dict) and "content" in last else value, what)

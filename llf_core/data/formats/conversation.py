@@ -21,9 +21,8 @@ REASONING_FIELDS = (
     "reasoning_content", "thinking", "reasoning", "thought", "thoughts", "think", "cot", "chain_of_thought",
     "rationale",
 )  # fmt: skip
-"""Keys under which data sets and chat templates have the reasoning of an answer, the most common first."""
+"""Keys of the reasoning of an answer in data sets and chat templates, the most common first."""
 LONGEST_SHOWN = 60
-"""Characters of a value that a reason repeats."""
 
 
 # Kinds of data.
@@ -45,12 +44,7 @@ UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
 
 
 class Medium(NamedTuple):
-    """An image, video or audio clip.
-
-    Attributes:
-        kind: `image`, `video` or `audio`.
-        value: path of its file, or its bytes as a `data:` URL.
-    """
+    """An image, video or audio clip (`kind`): path of its file, or its bytes as a `data:` URL."""
 
     kind: str
     value: str
@@ -64,9 +58,9 @@ class Conversation:
         messages: `{"role", "content"}` each, with roles `system` (first only), `user`, `assistant` (optionally with
             `tool_calls`) and `tool`. The last one is the assistant's, but not in a prompt; plain text is one message of
             role `text`.
-        tools: JSON schemas of the functions that may be called, or None.
-        rejected: in a preference pair, the answer that is worse than the last message; else None.
-        good: in an unpaired preference, whether the last answer is good; else None.
+        tools: JSON schemas of the functions that may be called.
+        rejected: in a preference pair, the answer that is worse than the last message.
+        good: in an unpaired preference, whether the last answer is good.
         media: images, videos and audio clips, in the order of their placeholders.
     """
 
@@ -104,12 +98,7 @@ class Conversation:
 
 
 def answer_text(message: Message) -> str:
-    """The text of an answer, or its calls as JSON if it has no text, to compare a reply with it.
-
-    Args:
-        message: a message of the assistant, with `content` (None counts as no text) and perhaps `tool_calls` in
-            OpenAI's form.
-    """
+    """The text of an answer, or its calls (in OpenAI's form) as JSON if it has no text."""
     text = str(message["content"] or "")
     if not text.strip() and message.get("tool_calls"):
         return json.dumps([call["function"] for call in message["tool_calls"]], ensure_ascii=False)
@@ -124,16 +113,11 @@ def checked(
     good: bool | None = None,
     prompt: bool = False,
 ) -> Conversation:
-    """Create a conversation after checking that its turns alternate and that it ends with a response.
-
-    Formats call it last, so that the rest of the preparation can rely on the order of turns.
+    """Create a conversation after checking that its turns alternate and that it ends with a response or is a `prompt`.
 
     Args:
-        messages: the messages, a system prompt first if there is one.
-        tools: functions that may be called, as JSON schemas; None for none.
-        rejected: in a preference pair, the worse answer; None elsewhere.
-        good: in an unpaired preference, whether the answer is good; None elsewhere.
-        prompt: whether it ends before an answer.
+        rejected: in a preference pair, the worse answer.
+        good: in an unpaired preference, whether the answer is good.
     """
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
@@ -158,11 +142,7 @@ def checked(
 
 
 def label_of(value: object) -> bool:
-    """Parse the label of a response (unpaired preference), which data sets write as a boolean, a number or a word.
-
-    Args:
-        value: a boolean, 1 or 0, or one of the words `true`, `false`, `yes`, `no`, `1` and `0`, in any case.
-    """
+    """Parse the label of a response: a boolean, 1 or 0, or `true`, `false`, `yes`, `no`, `1` or `0` in any case."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if isinstance(value, bool | int | float) and value in {0, 1}:  # a column of floats holds 1.0
         return bool(value)
@@ -173,15 +153,7 @@ def label_of(value: object) -> bool:
 
 
 def cell_of(row: Mapping[str, object], columns: Mapping[str, str], role: str) -> object:
-    """The value of a record for a role; None if no column has the role, or the record lacks the column or has NaN.
-
-    A table with an index has a column without a name, which has no role. Rows of a pandas table have NaN in their empty
-    cells.
-
-    Args:
-        columns: the row's column for each of LLaMA-Factory's names.
-        role: one of these names, such as `tools`.
-    """
+    """Value of a record in the column of a role such as `tools`; None if there is none, or it is NaN."""
     value = row.get(columns[role]) if role in columns else None
     return None if _is_nan(value) else value
 
@@ -199,15 +171,12 @@ def with_ending(
 ) -> Conversation:
     """Create a conversation from messages and the row's response, preference or label columns.
 
-    Formats with lists of turns share it, since the columns beside the list mean the same in each.
-
     Args:
         columns: the row's column for each of LLaMA-Factory's names. `chosen` and `rejected` name answers that follow
             the messages: a message each, its text, or the whole conversation with it, also as JSON text. `kto_tag`
             names the label of the last answer. With `prompt`, the messages are the prompt, without an answer at their
             end.
-        tags: the data set's name for each of LLaMA-Factory's tags, by which turns in JSON are told from an answer in
-            JSON.
+        tags: the data set's name for each of LLaMA-Factory's tags.
     """
     tools = tools_of(cell_of(row, columns, "tools"))
     if "chosen" in columns:
@@ -226,13 +195,9 @@ def with_ending(
 
 
 def turns_or_text(value: object, tags: Mapping[str, str]) -> object:
-    """Parse the cell of an answer if it is JSON text of a turn or of turns, which tables store so.
+    """Parse the cell of an answer if it is JSON text of a turn or of turns.
 
-    Any other text is the answer itself, also if it is JSON, as in data with structured answers: their objects may have
-    a key such as `role` or `from`, whose value is then no role of a turn.
-
-    Args:
-        tags: the data set's name for each of LLaMA-Factory's tags.
+    Any other text is the answer itself, also if it is JSON without a known role, as in data with structured answers.
     """
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
@@ -246,7 +211,6 @@ def turns_or_text(value: object, tags: Mapping[str, str]) -> object:
 
 
 def _answer(value: object, read: Callable[[Mapping[str, object]], Message], key: str) -> Message:
-    """The answer that a cell of a pair holds."""
     if isinstance(value, list) and value:
         value = value[-1]
     message = (
@@ -272,11 +236,7 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
 
 
 def brief_value(value: object) -> str:
-    """Format a value for an error message: truncated, only the type of a container, and `missing` for None.
-
-    Args:
-        value: a cell of a record, which may be of any size.
-    """
+    """Format a value for an error message: truncated, only the type of a container, and `missing` for None."""
     if value is None or isinstance(value, dict | list | tuple):
         return "missing" if value is None else f"a {type(value).__name__}"
     text = repr(value)
@@ -292,13 +252,7 @@ def role_of(value: object, names: Mapping[str, str], where: str) -> str:
 
 
 def text_of(value: object, what: str) -> str:
-    """Convert a cell or the content of a message to text.
-
-    Data sets have numbers and OpenAI's lists of parts in place of strings.
-
-    Args:
-        value: text, a number other than NaN, or a list of text parts as in OpenAI's API.
-    """
+    """Convert text, a number, or a list of text parts (as in OpenAI's API) to text."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -321,10 +275,7 @@ def _part(part: object, what: str) -> str:
 
 
 def json_of(value: object, what: str) -> Any:
-    """Parse a value that may be JSON text, such as a CSV cell or the arguments of a tool call.
-
-    CSV and some Parquet files can store lists and objects only as text.
-    """
+    """Parse a value that may be JSON text, such as a CSV cell or the arguments of a tool call."""
     if not isinstance(value, str):
         return value
     try:
@@ -338,15 +289,9 @@ def json_of(value: object, what: str) -> Any:
 
 
 def tools_of(value: object) -> tuple[dict[str, Any], ...] | None:
-    """Parse the tool definitions of an example: a list, one object, or their JSON text.
+    """Parse the tool definitions of an example: a list, one object, or their JSON text; None without tools.
 
-    A bare schema is wrapped, since chat templates expect OpenAI's form, `{"type": "function", "function": schema}`.
-
-    Args:
-        value: the cell; None, blank text or `null` for no tools.
-
-    Returns:
-        The tools; None if there are none.
+    A bare schema is wrapped to OpenAI's form, `{"type": "function", "function": schema}`.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None

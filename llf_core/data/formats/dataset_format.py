@@ -19,12 +19,9 @@ class DatasetFormat(ABC):
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Convert a record to a conversation, the common representation that all later steps take.
 
-        A format is nothing more than this function, so that a new one needs no change to rendering, masking or packing.
-
         Args:
-            columns: for each role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column
-                that has it. A role that the data set lacks or the stage does not read, as `response` of prompts, is
-                missing.
+            columns: for each role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), its column.
+                A role that the data set lacks or the stage does not read, such as `response` of prompts, is missing.
             tags: for each tag of `dataset_info.json` (`role_tag`, …), the data set's own value; a tag that it does not
                 name is missing.
 

@@ -29,12 +29,8 @@ class OpenAI(DatasetFormat):
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
         """Convert messages to a conversation, with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
 
-        A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect. The role
-        `developer` counts as `system`. A column `system` is the system prompt of messages that begin without one.
-
-        Args:
-            columns: the row's column for each of LLaMA-Factory's names.
-            tags: the data set's name for each of LLaMA-Factory's tags; those it lacks are OpenAI's.
+        Arguments of calls are parsed from JSON text. The role `developer` counts as `system`. A column `system` is the
+        system prompt of messages that begin without one.
         """
         tags = {**OPENAI.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])

@@ -27,14 +27,10 @@ class ShareGPT(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-        """Convert turns to a conversation, with the messages of OpenAI's format, so that one chat template serves both.
+        """Convert turns to a conversation, with the messages of OpenAI's format.
 
         A function call becomes `tool_calls` of the assistant, an observation a `tool` message. A turn keeps its
         reasoning under any of its usual names. A column `system` is the system prompt of turns that begin without one.
-
-        Args:
-            columns: the row's column for each of LLaMA-Factory's names.
-            tags: the data set's name for each of LLaMA-Factory's tags; those it lacks are ShareGPT's.
         """
         tags = {**SHAREGPT.tags, **tags}
         turns = json_of(row.get(columns["messages"]), columns["messages"])

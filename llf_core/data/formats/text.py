@@ -17,11 +17,7 @@ class Text(DatasetFormat):
 
     @staticmethod
     def align(row: Mapping[str, object], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
-        """Convert a text to a conversation with one message of role `text`, which is not rendered with a chat template.
-
-        Args:
-            columns: `prompt` names the column.
-        """
+        """Convert the text in the column `prompt` to one message of role `text`, which no chat template renders."""
         text = text_of(cell_of(row, columns, "prompt"), "the text")
         if not text.strip():
             raise BadExample("the text is empty")

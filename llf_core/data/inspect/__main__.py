@@ -23,11 +23,7 @@ REQUESTS = ("overview", "lengths", "notable", "example", "search", "rows", "numb
 
 
 def main() -> int:
-    """Answer requests until the input ends, in a process apart so that a notebook needs no torch.
-
-    Returns:
-        Exit code: 0, or 2 if the config, the model or the data cannot be used.
-    """
+    """Answer requests until the input ends. The exit code is 2 if the config, the model or the data cannot be used."""
     # Libraries may print to stdout; that must not mix with the answers.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -60,11 +56,7 @@ def main() -> int:
 
 
 def answer(inspection: Inspection, line: str) -> dict[str, object]:
-    """Answer a request. A failed one is answered with its error, so that the process goes on.
-
-    Returns:
-        Object with `id` and `answer`, or with `id` and `error`, the error's name and message.
-    """
+    """Answer a request: an object with `id` and `answer`, or with `id` and `error` if it failed."""
     number = None
     try:
         request = json.loads(line)

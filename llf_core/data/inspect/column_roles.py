@@ -16,22 +16,18 @@ if TYPE_CHECKING:
 
 
 def all_roles(config: RunConfig) -> dict[str, list[str]]:
-    """Roles that columns can have for the config's stage, the choices of a view that corrects them.
-
-    Returns:
-        For each format its roles, as named in `dataset_info.json`, required ones first.
-    """
+    """Roles that columns can have for the config's stage: for each format, required ones first."""
     kind = wanted_kind(config)
     return {name: list(roles(name, kind)) for name in formats(kind)}
 
 
 def readings(config: RunConfig) -> list[dict[str, object]]:
-    """Describe how each data set of a config is read, which takes a moment, before the preparation takes minutes.
+    """Describe how each data set of a config is read, before its preparation.
 
     Returns:
         For each data set: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` describes it),
         `format`, `columns` (the set's column of each role), `fits` (fraction of the first rows that match), `reason`.
-        If it cannot be read, `error` in place of the last four, and `names` as far as they are known.
+        If it cannot be read, `error` in place of the last four.
     """
     data = config.data
     found = []

@@ -38,15 +38,10 @@ class ShownTurn(TypedDict):
 def tokens_by_turn(
     tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: UntruncatedExample
 ) -> list[ShownTurn]:
-    """Tokens of an example by turn, for a view that shows which of them are in the loss.
+    """Tokens of an example before truncation, by turn.
 
-    Args:
-        found: the example before truncation.
-
-    Returns:
-        For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
-        `cut`. A tokenizer without offsets, or an example with more tokens than its text alone, as with media, gives one
-        turn without a role, in which no token is `cut`.
+    A tokenizer without offsets, or an example with more tokens than its text alone, as with media, gives one turn
+    without a role, in which no token is `cut`.
     """
     spans = _token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
@@ -70,15 +65,7 @@ def tokens_by_turn(
 def tokens_without_turns(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]
 ) -> list[list[object]]:
-    """Tokens without turns, for an example whose record can no longer be read or whose tokens cannot be located.
-
-    Args:
-        ids: token ids `[seq]`.
-        labels: labels `[seq]`.
-
-    Returns:
-        `[text, id, state, special]` of each token, with state `prompt` or `trained`.
-    """
+    """`[text, id, state, special]` of each token, with state `prompt` or `trained`."""
     special = set(tokenizer.all_special_ids)
     return [
         [tokenizer.decode([one]), one, TRAINED if label != IGNORED else PROMPT, one in special]
@@ -87,16 +74,7 @@ def tokens_without_turns(
 
 
 def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> list[list[object]]:
-    """Show the tokens of an image, video or audio as one entry, since there may be thousands of them.
-
-    Args:
-        tokens: `[text, id, state, special]` of each token.
-        media: ids of the tokens that stand for media.
-
-    Returns:
-        The same entries; two or more consecutive ones with the same state and the same id in `media` are one, with
-        their number as its fifth value.
-    """
+    """Merge consecutive tokens `[text, id, state, special]` with an id in `media` into one entry with their number."""
     shown: list[list[object]] = []
     for (name, _), run in groupby(tokens, key=lambda token: (token[1], token[2])):
         found = list(run)
@@ -105,13 +83,7 @@ def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> li
 
 
 def _token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
-    """Character range of each token in the text, tokenized in the same pieces as for training.
-
-    A view shows by it the text of each token, and to which turn it belongs.
-
-    Returns:
-        `[start, end)` of each token; None for a tokenizer without offsets.
-    """
+    """Characters `[start, end)` of each token, tokenized in the same pieces as for training; None without offsets."""
     if not tokenizer.is_fast:
         return None
     borders = sorted({0, *(rendered.cuts or ()), len(rendered.text)})
@@ -127,14 +99,10 @@ def _token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list
 def _turn_starts(
     tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: UntruncatedExample
 ) -> list[tuple[int, str]]:
-    """Find where each message begins in the rendered text, by rendering prefixes of the conversation.
+    """Character position and role of each turn, ascending, by rendering prefixes of the conversation.
 
-    What a template writes before the first message (a default system prompt) is separated from it by the token that
-    begins the later turns.
-
-    Returns:
-        Character position and role of each turn, ascending. A turn whose prefix the template rewrites or cannot render
-        is part of the one before it.
+    A default system prompt of the template is separated from the first message by the token that begins the later
+    turns. A turn whose prefix the template rewrites or cannot render is part of the one before it.
     """
     messages, text = found.conversation.messages, found.rendered.text
     borders = [(0, str(messages[0]["role"]))]

@@ -48,12 +48,7 @@ SEARCH_SECONDS = 1.0
 class Inspection:
     """A view of a config's data as the loss sees it.
 
-    Examples are numbered: training examples in their order, then evaluation examples.
-
-    Args:
-        speed: tokens per second of an earlier run of the same model on this machine, to estimate the time of an epoch;
-            None if there is none.
-        processor: processor of a multimodal model; else None.
+    Examples are numbered: training examples in their order, then evaluation examples. `speed` is in tokens per second.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what was prepared, and by what
@@ -82,24 +77,13 @@ class Inspection:
         progress: Callable[[str, int], None] | None = None,
         processor: ProcessorMixin | None = None,
     ) -> Inspection:
-        """Prepare the data of a config, or open it from the cache.
-
-        What is shown is made by the same steps as for training, so that it is what the loss sees.
-
-        Args:
-            progress: called with a data set's name and the number of rows read so far, at most every two seconds; None
-                if nobody watches.
-            processor: processor of a multimodal model; else None.
-
-        Returns:
-            The inspection; of a streamed data set, of at most its first `buffer_size` records.
-        """
+        """Prepare the data of a config (the first `buffer_size` records, if streamed), or open it from the cache."""
         began = time.monotonic()
         prepared = prepare(config, tokenizer, progress=progress, peek=True, processor=processor)
         return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config), processor)
 
     def overview(self) -> dict[str, object]:
-        """Counts in total and of each data set, and the template: the first thing that a view shows.
+        """Counts in total and of each data set, and the template.
 
         Returns:
             The numbers of training examples (`examples`), of evaluation examples (`held_out`), of `truncated` examples
@@ -143,11 +127,10 @@ class Inspection:
         }
 
     def lengths(self) -> dict[str, object]:
-        """Histogram of lengths before truncation, and the cost of other cutoffs, to choose `cutoff_len`.
+        """Histogram of lengths before truncation, and the cost of other cutoffs.
 
-        See `llf_core.data.inspect.lengths`. For pairs, the length is that of the longer of the two sequences (prompt
-        and response) after truncation, and `longer` is the number of truncated pairs. For pairs and joined texts, no
-        costs are estimated.
+        For pairs, the length is that of the longer of the two sequences (prompt and response) after truncation, and
+        `longer` is the number of truncated pairs. For pairs and joined texts, no costs are estimated.
 
         Returns:
             The keys of `histogram`; `cutoffs`, one entry of `cost` for each candidate; `speed` in tokens per second or
@@ -174,14 +157,10 @@ class Inspection:
         return found | {"longer": len(self._prepared.report.truncated), "cutoffs": [], "speed": self._speed}
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, object]:
-        """A page of notable records, those to look at first.
+        """A page of notable records, see `llf_core.data.inspect.notable_records.page`.
 
-        Args:
-            kind: kind of records, one of `notable_records.KINDS` and `EXTRA_KINDS`; `all` for all of `KINDS`.
-
-        Returns:
-            See `llf_core.data.inspect.notable_records.page`. Each of its `rows` also has the `number` of the record's
-            first example, None if it has none, and `where` the record is (`line 8`).
+        Each of its `rows` also has the `number` of the record's first example, None if it has none, and `where` the
+        record is (`line 8`).
         """
         found = page(self._notable, kind, offset, limit)
         for row in found["rows"]:
@@ -190,17 +169,12 @@ class Inspection:
         return found
 
     def example(self, number: int) -> dict[str, object]:
-        """Show an example token by token, as the loss sees it.
-
-        It tells whether the right tokens are in the loss, which no number shows.
+        """Show an example token by token.
 
         Returns:
             `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `tokens_by_turn`), the counts
             `tokens` (all), `prompt`, `trained`, `cut`, and if it is packed, its `row` and `offset` there in tokens. For
             a pair these describe the chosen answer, and `rejected` has the turns and counts of the other one.
-
-        Raises:
-            IndexError: there is no example with this number.
         """
         if not 0 <= number < len(self._names):
             raise IndexError(f"There is no example {number}. Expected 0 to {len(self._names) - 1}.")
@@ -216,7 +190,6 @@ class Inspection:
         return found | ({"rejected": other[0]} if other else {}) | self._packed_at(number)
 
     def _sides(self, number: int, sides: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, object]]:
-        """Turns and counts of an example; of a pair for both answers."""
         turns = self._turns(number, [ids for ids, _ in sides])
         found: list[dict[str, object]] = []
         for place, (ids, labels) in enumerate(sides):
@@ -232,10 +205,7 @@ class Inspection:
         return found
 
     def numbered(self, numbers: Sequence[int]) -> list[dict[str, object]]:
-        """Texts of training examples, by the numbers under which a run records their losses, to list the hardest ones.
-
-        Args:
-            numbers: `number` of each example, see `llf_core.data.example_store.ExampleWriter`.
+        """Texts of training examples, by the `number` under which a run records their losses.
 
         Returns:
             For each: `number`, `place` (argument of `example`), `dataset`, `record`, `where` (`line 8`), `segments`
@@ -256,10 +226,7 @@ class Inspection:
         return found
 
     def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, object]:
-        """Search the text of examples for about one second, so that the next request does not wait for long.
-
-        Args:
-            text: text to search for; upper and lower case are not distinguished.
+        """Search the text of examples for about one second, ignoring case.
 
         Returns:
             `rows` (`number`, `dataset`, `record`, `where`, `reason`), and `next`: the `start` of the next call, or None
@@ -285,15 +252,11 @@ class Inspection:
         return {"rows": rows, "next": place if place < total else None}
 
     def rows(self, offset: int = 0, limit: int = 7, *, least_full_first: bool = False) -> dict[str, object]:
-        """A page of packed rows, to see how well they are filled.
-
-        Args:
-            offset: index of the first row.
-            least_full_first: order the rows by their number of tokens, the fewest first, instead of by position.
+        """A page of packed rows, by position or by number of tokens; none without packing.
 
         Returns:
             `total`, `capacity` in tokens, and `rows`: of each row `row`, `filled` in tokens, and its `examples` as
-            `[number, label, prompt, trained]`. Without packing there are none.
+            `[number, label, prompt, trained]`.
         """
         packed = self._prepared.train
         if not isinstance(packed, PackedRows):
@@ -324,7 +287,6 @@ class Inspection:
 
     @cached_property
     def _names(self) -> list[tuple[str, int]]:
-        """Data set and record of every example."""
         prepared = self._prepared
         names = self._named(prepared.examples, prepared.counts, 0)
         if prepared.eval is None:
@@ -341,12 +303,10 @@ class Inspection:
 
     @cached_property
     def _by_number(self) -> dict[int, int]:
-        """Position of each training example by its number."""
         return {number: place for place, number in enumerate(self._prepared.examples["number"])}
 
     @cached_property
     def _first(self) -> dict[tuple[str, int], int]:
-        """The first example of each record."""
         return {name: number for number, name in reversed(list(enumerate(self._names)))}
 
     @cached_property
@@ -416,11 +376,9 @@ class Inspection:
 
 
 def earlier_speed(config: RunConfig) -> float | None:
-    """Tokens per second of the newest run here with the same model, method and `fast_path`, to estimate epoch times.
+    """Median tokens per second of the newest run here with the same model, method and `fast_path`.
 
-    Returns:
-        Median of the run's logged values without the first, which is slow; None if none of the last 50 runs is
-        comparable and has at least 3 values.
+    The first value is left out. None if none of the last 50 runs is comparable and has at least 3 values.
     """
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:

@@ -22,18 +22,13 @@ MAX_PACKED = 200_000  # examples; of more, a sample of this size is packed
 
 
 def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
-    """Histogram of the lengths before truncation, from which a person sees how many examples a cutoff truncates.
+    """Histogram of the lengths `[examples]`, int64, before truncation, with at least one example.
 
     Its 24 bars cover 99.5 % of the examples (both chosen by hand), and the cutoff if it truncates some.
 
-    Args:
-        lengths: `[examples]`, int64, tokens; at least one.
-        cutoff: current `cutoff_len`, tokens.
-
     Returns:
-        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median` (rounded down), `longest` and `cutoff` (tokens
-        each), `longer` (number of examples longer than the cutoff). The last bar includes all longer examples, so that
-        one outlier does not flatten the rest.
+        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`; the last bar includes all longer examples), `median`
+        (rounded down), `longest` and `cutoff` (tokens each), `longer` (number of examples longer than the cutoff).
     """
     top = max(int(np.quantile(lengths, 0.995)), cutoff if (lengths > cutoff).any() else 0, 2)
     width = -(-top // BARS)
@@ -50,18 +45,10 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, object]:
 
 
 def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
-    """Cutoffs whose costs are compared (see `cost`): the current one, and others near it.
+    """Cutoffs whose costs are compared (see `cost`), ascending: the current one, and others near it.
 
-    The others are from half to one and a half times it, rounded to multiples of 64, and at least 64. Above the current
-    one, none is longer than the longest example, rounded up to a multiple of 64. The factors and the multiple are
-    chosen by hand.
-
-    Args:
-        cutoff: current `cutoff_len`, tokens.
-        longest: tokens of the longest example.
-
-    Returns:
-        Ascending tokens, the current cutoff among them; the others are multiples of 64.
+    The others are from half to one and a half times it, rounded to multiples of 64, and no longer than the longest
+    example needs. The factors and the multiple are chosen by hand.
     """
     near = {max(STEP, round(cutoff * factor / STEP) * STEP) for factor in FACTORS}
     enough = -(-longest // STEP) * STEP
@@ -71,13 +58,11 @@ def candidate_cutoffs(cutoff: int, longest: int) -> list[int]:
 def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float | None) -> dict[str, object]:
     """Estimate the cost of a cutoff: what is truncated, and the time and memory that training needs with it.
 
-    A person compares cutoffs by it before a run. Truncation is that of `llf_core.data.truncation.truncated_lengths`, as
-    if each example had one answer.
+    Truncation is that of `llf_core.data.truncation.truncated_lengths`, as if each example had one answer.
 
     Args:
         counts: `[examples, columns]`, int64, see `llf_core.data.example_store.COUNT_COLUMNS`; at least one example.
-        cutoff: tokens.
-        speed: tokens per second of an earlier run; None if there is none.
+        speed: tokens per second of an earlier run.
 
     Returns:
         `cutoff`, `cut` (number of truncated examples), `lost` (tokens), `lost_answers` (fraction of the trained tokens
@@ -107,17 +92,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 
 def _forecast_memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
-    """Forecast the peak memory of the largest step without loading the model, see `llf_core.estimate.forecaster`.
-
-    A view compares several cutoffs by it, and loading the model for each would take too long.
-
-    Args:
-        lengths: `[examples]`, int64, tokens of each example, truncated to the cutoff or not; at least one.
-        cutoff: `cutoff_len`.
-
-    Returns:
-        Bytes; None for models whose sizes are unknown.
-    """
+    """Forecast the peak memory of the largest step in bytes, see `llf_core.estimate.forecaster`."""
     known = of_lengths(lengths, basis="The lengths of the prepared examples.", exact=True)
     parts, _ = Forecaster(config.replace(cutoff_len=cutoff), known, device_of(config, find_devices())).memory()
     return None if parts is None else parts.total

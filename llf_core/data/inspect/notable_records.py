@@ -25,12 +25,7 @@ MAX_DUPLICATES_NAMED = 3
 
 
 class Notable(NamedTuple):
-    """A notable record.
-
-    Attributes:
-        kind: one of `KINDS`, or `longest`.
-        record: its 0-based index in the data set.
-    """
+    """A notable record, by its 0-based index in the data set."""
 
     kind: str
     dataset: str
@@ -39,10 +34,7 @@ class Notable(NamedTuple):
 
 
 def from_report(report: DataReport) -> Iterator[Notable]:
-    """Records that the preparation has reported: unusable, truncated (most tokens first) and divided ones.
-
-    They come first in a view, since each is a record that is not trained on as it is.
-    """
+    """Records that the preparation has reported: unusable, truncated (most tokens first) and divided ones."""
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
     cuts = Counter[tuple[str, int]]()  # a record may give several examples
@@ -57,15 +49,11 @@ def from_report(report: DataReport) -> Iterator[Notable]:
 def duplicates(
     names: list[tuple[str, int]], hashes: NDArray[np.int64], where: Callable[[int, str], str]
 ) -> Iterator[Notable]:
-    """Find duplicates: examples with the same tokens and labels as an earlier one, trained on more often than others.
+    """Find records that give an example with the same tokens and labels as an earlier one.
 
     Args:
         hashes: `[examples]`, int64, equal for equal tokens and labels.
         where: formats the place of a record, see `DataReport.where`.
-
-    Yields:
-        For each text that several records give, one entry for each of them but the first; the reason names others of
-        them.
     """
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
@@ -90,7 +78,7 @@ def leaks(
     held_hashes: NDArray[np.int64],
     where: Callable[[int, str], str],
 ) -> Iterator[Notable]:
-    """Find evaluation examples that also occur in the training data, on which the evaluation loss says nothing.
+    """Find evaluation examples that also occur in the training data.
 
     Args:
         hashes: `[examples]`, int64, of the training examples, equal for equal tokens and labels.
@@ -112,27 +100,18 @@ def leaks(
 
 
 def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[Notable]:
-    """The `MAX_LONGEST` longest examples, by tokens before truncation: they determine the peak memory.
-
-    Args:
-        whole: `[examples]`, int64, tokens.
-    """
+    """The `MAX_LONGEST` longest examples before truncation (`whole`: tokens, `[examples]`, int64)."""
     for place in np.argsort(-whole, kind="stable")[:MAX_LONGEST].tolist():
         dataset, number = names[place]
         yield Notable("longest", dataset, number, f"{with_unit(int(whole[place]), 'token')}")
 
 
 def _is_unanswered(one: Notable) -> bool:
-    """Whether a record was dropped because it has no answer, a common case that is listed apart."""
     return one.kind == "dropped" and one.reason.startswith(UNANSWERED)
 
 
 def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, Any]:
-    """Select a page of a list of records, so that a view gets no more than it shows.
-
-    Args:
-        kind: one of `KINDS` or `EXTRA_KINDS`, or `all`; another kind has no records.
-        offset: index of the first record.
+    """Select a page of the records of a kind: one of `KINDS` or `EXTRA_KINDS`, or `all`.
 
     Returns:
         `total` (number of records of this kind), `kinds` (number of records of each kind) and `rows`, each a dictionary

@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UntruncatedExample:
-    """An example before truncation.
-
-    Attributes:
-        tokens: its token ids and labels.
-        kept: `[seq]`, whether a token is left after truncation.
-    """
+    """An example before truncation, and whether each token is kept, `[seq]`."""
 
     conversation: Conversation
     rendered: Rendered
@@ -33,17 +28,10 @@ class UntruncatedExample:
 
 
 def untruncated_examples(encoder: Encoder, record: Record) -> list[UntruncatedExample]:
-    """Encode a record with the tokens that truncation removes; a person judges by them whether `cutoff_len` is too low.
+    """Encode a record with the tokens that truncation removes; a pair gives the chosen and the rejected example.
 
-    Only the strategy `cut` removes tokens: with `split`, an example is shown whole.
-
-    Returns:
-        Its examples; of a pair the chosen and the rejected one. An example whose oldest exchanges are dropped begins
-        after them.
-
-    Raises:
-        DataError: the chat template exceeds its limits, special tokens are to be split by a slow tokenizer, or
-            `Encoder.tokenize` fails.
+    Only the strategy `cut` removes tokens: with `split`, an example is shown whole. An example whose oldest exchanges
+    are dropped begins after them.
     """
     chunk, rows = encoder.render([record])
     if chunk.dropped:

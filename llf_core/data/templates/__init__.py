@@ -37,10 +37,9 @@ PLAIN: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class NamedTemplate:
-    """A template that ships with LLF.
+    """A template that ships with LLF, by its name in LLaMA-Factory.
 
     Attributes:
-        name: its name in LLaMA-Factory.
         end: token that ends an answer; `eos_token` for the tokenizer's own.
         stop: further stop tokens of generation.
         thinks: whether answers begin with reasoning, which is left out once later questions follow.
@@ -64,11 +63,7 @@ class NamedTemplate:
         return _made(self.name, tools, marked=False, space=space)
 
     def marked(self, *, tools: str | None = None) -> str:
-        """Jinja source that renders the same text, with markers for answers and tokenization boundaries, for training.
-
-        Args:
-            tools: tool format; None for the template's own.
-        """
+        """Jinja source that renders the same text, with markers for answers and tokenization boundaries."""
         return _made(self.name, tools, marked=True, space=False)
 
 
@@ -97,16 +92,7 @@ class FastRenderer:
 
     @classmethod
     def of(cls, name: str, tokens: Mapping[str, str]) -> FastRenderer | None:
-        """Create the renderer of a template from its entry, without Jinja.
-
-        Joining texts takes less time than Jinja, which counts for large data sets.
-
-        Args:
-            tokens: special tokens of the tokenizer by name.
-
-        Returns:
-            The renderer; None for a template of reasoning models, which needs Jinja.
-        """
+        """Create the renderer of a template; None for a template of reasoning models, which needs Jinja."""
         entry: dict[str, Any] = PLAIN | entries()[name]
         if entry["think"]:
             return None
@@ -130,15 +116,7 @@ class FastRenderer:
         )
 
     def render(self, messages: Sequence[Message]) -> str | None:
-        """Render a conversation with markers, by replacing text: faster than Jinja, as large data sets need it.
-
-        Args:
-            messages: system prompt, if any, then turns; the last one is an answer.
-
-        Returns:
-            The same text as `NamedTemplate.marked` renders; None for a conversation with calls of tools or their
-            results, which needs Jinja.
-        """
+        """Render a conversation that ends with an answer, with markers; None for one with calls or their results."""
         system, turns = self.default, messages
         if messages[0]["role"] == "system":
             system, turns = messages[0]["content"], messages[1:]
@@ -162,13 +140,7 @@ class FastRenderer:
 
 @cache
 def named_template(name: str) -> NamedTemplate:
-    """Read a template that ships with LLF, by the name that LLaMA-Factory gives it.
-
-    Configs of LLaMA-Factory keep their meaning.
-
-    Raises:
-        DataError: there is no template of this name; the message suggests the nearest name.
-    """
+    """Read a template that ships with LLF, by its name in LLaMA-Factory."""
     if name not in entries():
         choices = f"Available: {listed(template_names())}; remove template to use that of the model."
         raise DataError(f"Unknown template {name!r}.{did_you_mean(name, template_names())} {choices}")
@@ -252,7 +224,6 @@ def render(jinja: str, variables: dict[str, object]) -> str:
 
 @cache
 def _compiled(jinja: str) -> tuple[Template, dict[str, object]]:
-    """A compiled template, and the globals that it may use."""
     from jinja2 import Environment
     from jinja2.exceptions import TemplateError
 
@@ -270,11 +241,9 @@ def _compiled(jinja: str) -> tuple[Template, dict[str, object]]:
 
 
 def _literal(text: str) -> str:
-    """A string as a Jinja literal."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
 
 
 def _all(*expressions: str) -> str:
-    """Jinja expression that concatenates expressions."""
     return " ~ ".join(one for one in expressions if one and one != "''") or "''"
