@@ -1,8 +1,4 @@
-"""Keeps secrets out of what is stored and displayed.
-
-Secrets are found by environment variables, by known key formats, by names, and by randomness. All text that leaves the
-process passes `redact`: files of a run, its log, server responses, messages.
-"""
+"""Keeps secrets out of what is stored and displayed: files of a run, its log, server responses, messages."""
 
 from __future__ import annotations
 

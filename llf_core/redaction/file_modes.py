@@ -33,7 +33,8 @@ class ModeError(UserError, OSError):
 def folder_mode() -> int | None:
     """Permissions of run folders: 0700, or the octal digits in `LLF_HOME_MODE`; None if that is `umask`.
 
-    Runs hold data and prompts of their user, which other accounts of a shared machine should not read.
+    Raises:
+        ModeError: the variable is not a mode.
     """
     said = os.environ.get(VARIABLE, "").strip()
     if not said:
@@ -57,9 +58,7 @@ def file_mode() -> int:
 def make_private(folder: Path) -> None:
     """Set the permissions of a folder and everything in it, except links and files of other users.
 
-    Libraries create files with the permissions of the umask. So this is called when a run begins and when an attempt
-    ends. Files that cannot be changed are left as they are. Nothing happens if `LLF_HOME_MODE` is `umask`, or there is
-    no such folder.
+    Libraries create files with the permissions of the umask. Files that cannot be changed are left as they are.
     """
     mode = folder_mode()
     if mode is None:
@@ -72,10 +71,7 @@ def make_private(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with the permissions of run folders, for what is as private: conversations, settings of forms.
-
-    An existing one, or a file in its place, is left as it is.
-    """
+    """Make a folder with the permissions of run folders. An existing one is left as it is."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     mode = folder_mode()
     try:

@@ -15,9 +15,7 @@ _SCHEME = r"(?:bearer|basic|token|api-?key|key|digest|negotiate|oauth|hawk|signa
 _FIELD = r"[\w-]+=\\?\"?[^\s,'\"\\]*\\?\"?"
 """A part of a header with several, such as `Signature=…`."""
 _DIGIT_WITHIN = 256
-"""How many characters of a value are searched for the digit that tells it from a word. A limit, so that a text of many
-names takes no longer than its length; of 256 random letters and digits, none is a digit once in 10^19.
-"""
+"""Characters of a value that are searched for a digit, which a word does not have; limited to stay linear."""
 _QUOTE = r"\\?[\"']"
 
 _NAME_MARKS = (

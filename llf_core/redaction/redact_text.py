@@ -23,13 +23,10 @@ from llf_core.redaction.secret_patterns import (
 )
 
 MARK = "***"
-"""Replacement for a secret."""
 MIN_SECRET_CHARACTERS = 6
-"""Minimum length of an environment value to search for; shorter ones occur in ordinary words. Chosen by hand, as
-the two that follow.
-"""
+"""Minimum length of an environment value to search for; shorter ones occur in ordinary words. Chosen by hand."""
 ENVIRONMENT_CACHE_SECONDS = 0.2
-"""How long a scan of the environment is reused, in seconds, unless the number of variables changes."""
+"""Seconds for which a scan of the environment is reused, unless the number of variables changes."""
 MIN_ARRAY_CHARACTERS = 4096
 """A text of more characters than this without a space, `_`, `-` or `.` is chart data (base64) and is not searched."""
 _KEPT = re.compile(
@@ -38,46 +35,38 @@ _KEPT = re.compile(
 
 
 def redact(text: str, *, named: bool = True) -> str:
-    """Replace each secret in a text with `MARK`, before the text is stored, printed or sent to a page.
+    """Replace each secret in a text with `MARK`.
 
     Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
     password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, assignments such as
     `API_KEY=…`, values of such names in JSON, YAML and command lines, cookies, private keys, and keys of well-known
     services. Environment values that occur in ordinary text (shorter than `MIN_SECRET_CHARACTERS`, short numbers,
-    lower-case words, URLs, existing paths) are not replaced; a value that has just changed is known after
-    `ENVIRONMENT_CACHE_SECONDS`. Nor are values without quotes that prose could have behind such a name: those of fewer
-    than six characters (four on a command line) and, except in a line of YAML, those without a digit. Long base64 text
-    is not searched, see `MIN_ARRAY_CHARACTERS`.
+    lower-case words, URLs, existing paths) are not replaced. Nor are values without quotes that prose could have behind
+    such a name: those of fewer than six characters (four on a command line) and, except in a line of YAML, those
+    without a digit.
 
     Args:
-        named: whether the patterns of `named_secrets` apply. They can match ordinary prose, code and closing quotes,
-            so what a model reads or writes (the prompts of a stored config, conversations, predictions) is redacted
-            without them, and so a config stays valid YAML.
+        named: whether the patterns of `named_secrets` apply. They can match ordinary prose, code and closing quotes, so
+            texts of a model (prompts, conversations, predictions) and YAML configs are redacted without them.
     """
     return _replace_secrets(text, _environment_secrets(), named=named)
 
 
 def redact_nested(value: object, *, named: bool = True) -> Any:
-    """Redact every string in a JSON-like value; a string under a key such as `password` is replaced entirely.
-
-    Used for what is stored or sent as JSON: a value without secrets would be lost in a search of the serialized text.
+    """Redact every string in a copy of a JSON-like value; one under a key such as `password` is replaced entirely.
 
     Args:
-        value: dicts, lists, tuples and scalars, without cycles.
+        value: dicts, lists, tuples (which become lists) and scalars, without cycles.
         named: see `redact`; a string under a key such as `password` is replaced in any case.
-
-    Returns:
-        A copy in which tuples are lists. Dict keys and values of other types are unchanged.
     """
     return _redact_nested(value, _environment_secrets(), named=named)
 
 
 def _environment_secrets() -> tuple[str, ...]:
-    """Secrets in this process's environment, as written, percent-encoded and as JSON writes them, longest first.
+    """Secrets in this process's environment, as written, percent-encoded and as JSON writes them.
 
-    Longest first, so that a secret that contains another one is replaced as a whole. The result is reused for
-    `ENVIRONMENT_CACHE_SECONDS` while the number of variables stays the same, since `redact` is called for each line of
-    a log.
+    Longest first, so that a secret that contains another one is replaced as a whole. Cached, since `redact` is called
+    for each line of a log.
     """
     now, count = time.monotonic(), len(os.environ)
     if count != _known.count or now - _known.at > ENVIRONMENT_CACHE_SECONDS:
@@ -94,8 +83,6 @@ def _environment_secrets() -> tuple[str, ...]:
 
 @dataclass
 class _EnvironmentSecrets:
-    """Cached scan of the environment."""
-
     at: float = -math.inf
     count: int = -1
     values: tuple[str, ...] = ()

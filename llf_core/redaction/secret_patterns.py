@@ -11,7 +11,6 @@ SECRET_NAMES = re.compile(
     r"|(?:auth|access|refresh|bearer|api|hub|session|id)_?tokens?)$",
     re.IGNORECASE,
 )
-"""Names of values that are secret."""
 POSSIBLE_SECRET_NAMES = re.compile(
     r"(?:^|_)(?:keys?|tokens?|auth|authorization|bearer|pass|pin|cookies?|sessions?|session_id|sig|signature|jwt|pat|dsn"
     r"|salt|webhook)$",
@@ -28,12 +27,10 @@ VARIABLE = re.compile(
     r"(?:^|_)(?:TOKENS?|KEYS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|AUTHORIZATION|APIKEYS?|JWT|PAT)(?:_|$)"
     r"|(?:TOKEN|SECRET|PASSWORD|PASSWD|APIKEY)$|_(?:PWD|PASS|AUTH)$"
 )
-"""Upper-case names of environment variables that hold secrets."""
 PARAMETER = (
     r"(?:[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|signature|credentials?)|sig|key|auth|authorization|pwd|pass|jwt"
     r"|policy|x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id)"
 )
-"""Names of URL query parameters that hold secrets."""
 
 _PREFIXES: tuple[tuple[str, str], ...] = (
     *((prefix, "[A-Za-z0-9]{16,}") for prefix in ("hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
@@ -72,8 +69,7 @@ SERVICE_KEYS: tuple[tuple[str, str], ...] = (
 )
 """Key formats of well-known services: a substring that every key contains, and the full pattern.
 
-The patterns are texts, compiled by `compiled` when their substring occurs: a command that starts does not wait for
-seventy of them.
+Compiled only when their substring occurs, for the start time of a command.
 """
 compiled = cache(re.compile)
 _NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
@@ -138,8 +134,5 @@ EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tupl
 
 
 def split_words(name: str) -> str:
-    """Separate the words of a name with underscores: `X-API-Key` becomes `X_API_Key`, `apiKey` becomes `api_Key`.
-
-    The patterns of names then need to know one way of writing only.
-    """
+    """Separate the words of a name with underscores: `X-API-Key` becomes `X_API_Key`, `apiKey` becomes `api_Key`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name)

@@ -35,15 +35,14 @@ MIN_RANDOM_CHARACTERS = 20
 MIN_NAMED_CHARACTERS = 8
 """Minimum length of a string stored under a name that may denote a secret."""
 MIN_DIGITS = 6
-"""Minimum number of digits of a number that may be a password."""
 SETTERS = {"setdefault", "putenv", "setenv", "set", "add_header", "putheader", "get", "getenv", "pop"}
 """Functions that take a name and its value or default."""
 WRAPPERS = {"SecretStr", "str", "bytes", "b64decode", "fromhex"}
 """Functions that return their argument in another form."""
 RANDOM_THRESHOLDS = {"bits": 2.8, "changes": 0.22}
-"""Thresholds for random strings: entropy (Shannon 1948) in bits per character, and the rate of changes between
-character classes. Chosen so that they tell apart the secrets and the harmless texts of
-`tests/core/redaction/test_source_scan.py`.
+"""Entropy (Shannon 1948) in bits per character, and rate of changes between character classes, of random strings.
+
+Chosen on the secrets and harmless texts of `tests/core/redaction/test_source_scan.py`.
 """
 _PLACEHOLDER = re.compile(
     r"|<.*>|\{.*\}|\[.*\]|\$\w+|\$\{.*\}|([*.#_xX-])\1{2,}|(?:your|example|dummy|fake|change|replace|insert|enter)"
@@ -79,13 +78,7 @@ class FoundSecret:
 
 
 def secrets_in(source: str) -> list[FoundSecret]:
-    """Find secrets in the source of a reward function or metric, by line, before it is copied to the run folder.
-
-    What counts as one, see `secret_kind`.
-
-    Args:
-        source: Python source. Lines with the comment `# llf: allow-secret` are skipped.
-    """
+    """Find secrets in Python source, by line; see `secret_kind`. Lines with `# llf: allow-secret` are skipped."""
     try:
         tree = ast.parse(source)
     except MemoryError:  # of thousands of nested operators, by which the parser's stack overflows
@@ -113,16 +106,11 @@ def secrets_in(source: str) -> list[FoundSecret]:
 
 
 def secret_kind(name: str, value: object) -> str | None:
-    """Describe why a value looks like a secret, so that a message can name the cause without the value.
-
-    The least lengths (`MIN_…`) and shares are choices of this project: shorter values occur in ordinary code.
+    """Describe why a value looks like a secret, such as "a text is called api_key"; None if it does not.
 
     Args:
         name: name the value is stored under; empty if it has none.
         value: a string, bytes or an integer, or a container of these; other values are no secrets.
-
-    Returns:
-        Words such as "a text is called api_key"; None if the value does not look like a secret.
     """
     if isinstance(value, dict):
         return next(
@@ -150,7 +138,6 @@ def is_secret(name: str, value: object) -> bool:
 
 
 def _text_secret_kind(name: str, plain: str, value: str) -> str | None:
-    """Describe why a string is a secret, most certain reason first."""
     if any(mark in value and compiled(pattern).search(value) for mark, pattern in SERVICE_KEYS):
         return "a text has the shape of a key that a service has issued"
     if any(pattern.search(value) for _, pattern in EMBEDDED):
@@ -165,7 +152,6 @@ def _text_secret_kind(name: str, plain: str, value: str) -> str | None:
 
 
 def _embedded_secret(value: str) -> str | None:
-    """Describe why a substring is a secret."""
     assigned = _ASSIGNED.search(value)
     if assigned and not _PLACEHOLDER.fullmatch(assigned["value"]) and re.search(r"[\d!@#$%^*+/=]", assigned["value"]):
         before = value[: assigned.start()]
@@ -219,16 +205,11 @@ def _is_random(value: str) -> bool:
 
 
 def _entropy(value: str) -> float:
-    """Shannon entropy of the characters, in bits per character."""
     return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
 
 
 def _value(node: ast.AST, known: dict[int, Any]) -> Any:
-    """The constant value of an expression; for an f-string its fixed parts. None if it is not constant.
-
-    Args:
-        known: values by `id` of their expression, to which it is added: that of a long sum takes the sum of its parts.
-    """
+    """The constant value of an expression; for an f-string its fixed parts. None if it is not constant."""
     if id(node) not in known:
         known[id(node)] = _constant(node, known)
     return known[id(node)]
@@ -277,11 +258,7 @@ def _parts(node: ast.AST, known: dict[int, object]) -> Iterator[ast.AST]:
 
 
 class _NameCollector(ast.NodeVisitor):
-    """Collects the name that each expression is stored under: variable, attribute, key, parameter or compared name.
-
-    Attributes:
-        names_by_node: name by `id` of the expression node.
-    """
+    """Collects the name that each expression is stored under: variable, attribute, key, parameter or compared name."""
 
     def __init__(self) -> None:
         self.names_by_node: dict[int, str] = {}
@@ -365,7 +342,6 @@ class _NameCollector(ast.NodeVisitor):
 
 
 def _has_name(name: str) -> bool:
-    """Whether a name may denote a secret."""
     return bool(SECRET_NAMES.search(split_words(name)) or POSSIBLE_SECRET_NAMES.search(split_words(name)))
 
 

@@ -8,27 +8,17 @@ from llf_core.redaction.redact_text import MARK, redact
 
 BEGIN, END, KEY = "-----BEGIN ", "-----END ", "PRIVATE KEY"
 MAX_KEY_LINES = 300
-"""Lines of the longest private key, chosen by hand: an RSA key of 16,384 bits has 200. After it the text goes on."""
+"""Maximum lines of a private key, chosen by hand: an RSA key of 16,384 bits has 200."""
 
 
 class RedactedStream(io.TextIOWrapper):
-    """Removes secrets from the text written to it, including private keys written line by line (`MAX_KEY_LINES`).
-
-    Standard output and error of a trainer are replaced by it, since libraries print to them too.
-    """
+    """Removes secrets from the text written to it, including private keys written line by line (`MAX_KEY_LINES`)."""
 
     _key_lines = 0
     """Lines since a private key has begun; 0 outside of one."""
 
     def write(self, text: str) -> int:
-        """Write text without its secrets.
-
-        Args:
-            text: any part of the output. A secret that two calls write in halves is not found, except for private keys.
-
-        Returns:
-            The length of the original text, as callers of `write` expect.
-        """
+        """Write text without its secrets, and return the original length. A secret in two calls is not found."""
         super().write(redact(self._outside_keys(text) if self._key_lines or BEGIN in text else text))
         return len(text)
 

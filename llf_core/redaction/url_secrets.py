@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 URLS_VARIABLE = "LLF_URLS"
-"""Environment variable that holds the full URLs, separated by spaces."""
+"""Environment variable with the full URLs, separated by spaces."""
 
 
 def split_url_secrets(values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
-    """Separate URL credentials from config values, so that the stored config holds none of them.
+    """Separate URL credentials from config values.
 
     Args:
-        values: config values by key: strings, in which commas separate several, or lists of them; others have no URL.
+        values: config values by key: strings, in which commas separate several, or lists of them.
 
     Returns:
         The changed values with redacted URLs, by key, and the full URLs for the environment.
@@ -39,13 +39,13 @@ def split_url_secrets(values: Mapping[str, object]) -> tuple[dict[str, Any], lis
 
 
 def restore_url(address: str) -> str:
-    """Return the full URL of a redacted one, for the process that opens it: of several that it stands for, the first.
+    """Return the first full URL that matches a redacted one.
 
     Args:
         address: URL as stored in the run; one without `***` is returned unchanged.
 
     Raises:
-        LookupError: the environment variable `LLF_URLS` does not hold it; the text is a sentence for the user.
+        LookupError: the environment variable `LLF_URLS` does not contain it; the text is a sentence for the user.
     """
     if MARK not in address:
         return address
@@ -56,17 +56,11 @@ def restore_url(address: str) -> str:
 
 
 def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, str], what: str) -> dict[str, str]:
-    """Find redacted URLs in a config whose credentials are missing in the environment.
-
-    Called before a stored run is resumed, replayed or branched, so that missing credentials are reported before
-    anything in its folder changes.
+    """Find redacted URLs in a config whose credentials are missing: by key, a sentence about the first one.
 
     Args:
-        values: config values by key: strings, in which commas separate several, or lists of them; others have no URL.
+        values: config values by key: strings, in which commas separate several, or lists of them.
         what: verb for the message, for example `resume`.
-
-    Returns:
-        By key, a sentence about the first such URL.
     """
     known = {_without_secrets(one) for one in environment.get(URLS_VARIABLE, "").split()}
     found: dict[str, str] = {}
@@ -80,7 +74,6 @@ def missing_url_secrets(values: Mapping[str, object], environment: Mapping[str, 
 
 
 def _without_secrets(text: str) -> str:
-    """The form of a text in the stored config: a prompt that speaks of a password is no URL with one."""
     return redact(text, named=False)
 
 
