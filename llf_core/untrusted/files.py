@@ -22,7 +22,6 @@ MODEL_SETTINGS_BYTES = 4 << 20
 HISTORY_BYTES = 256 << 20
 """Maximum size of a file that grows with the run and is read as a whole: replay.json, trainer_state.json."""
 REQUEST_BYTES = 64 << 10
-"""Maximum size of a request in `control/`."""
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 SYSTEM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors caused by the system (full disk, too many open files), not by the file."""
@@ -51,7 +50,6 @@ class UnreadableError(UserError, OSError):
 
         Args:
             number: error number, see `errno`.
-            name: the file's path relative to `root`.
             why: rest of the sentence, for example "is a link. Expected a regular file."
         """
         OSError.__init__(self, number, f"{name} {why}", name)
@@ -61,14 +59,14 @@ class UnreadableError(UserError, OSError):
 def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int = 0) -> int:
     """Open a regular file, by default an existing one. Never blocks, and follows no link below `root`.
 
-    A run folder may come from somebody else: a link in it could lead to any file of the reader, and opening a pipe
-    would wait forever.
-
     Args:
-        root: folder that must contain the file. No part of the path below it may be a link or `..`. Default: the
-            file's own folder.
+        root: folder that must contain the file. No part of the path below it may be a link or `..`. Default: the file's
+            own folder.
         flags: flags for `os.open`.
         mode: permissions of a file that the flags create; see `create_file`.
+
+    Raises:
+        UnreadableError: the file is refused.
     """
     _check_below(path, root)
     with _open_parent(path, root) as (folder, name):
@@ -84,11 +82,7 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
 
 
 def real_path(path: Path) -> Path:
-    """Follow the links of a path. A loop of links stays as it is, where `Path.resolve` raises up to Python 3.12.
-
-    Args:
-        path: a path. One that is relative stays as it is if the working directory was removed.
-    """
+    """Follow the links of a path. A loop of links stays as it is, where `Path.resolve` raises up to Python 3.12."""
     try:
         return Path(os.path.realpath(path))
     except OSError:
@@ -96,39 +90,22 @@ def real_path(path: Path) -> Path:
 
 
 def leads_to_file(path: Path) -> bool:
-    """Whether a path leads to a regular file, also through links; False where that cannot be found out.
-
-    `Path.is_file` raises for a name that is too long and for a folder that the system denies.
-    """
+    """Whether a path leads to a regular file, also through links; False where `Path.is_file` would raise an error."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def leads_to_folder(path: Path) -> bool:
-    """Whether a path leads to a folder, also through links; False where that cannot be found out.
-
-    `Path.is_dir` raises for a name that is too long and for a folder that the system denies.
-    """
+    """Whether a path leads to a folder, also through links; False where `Path.is_dir` would raise an error."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def create_file(path: Path, flags: int) -> int:
-    """Open a regular file, and create it with the permissions of a run's files if it is missing, as a log is.
-
-    Args:
-        flags: flags for `os.open` beside `os.O_CREAT`.
-    """
+    """Open a regular file, and create it with the permissions of a run's files if it is missing."""
     return open_file(path, flags=flags | os.O_CREAT, mode=file_mode())
 
 
 def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> bytes:
-    """Read a regular file as a whole, if it is no larger than its kind may be.
-
-    A status or a request of gigabytes would fill the memory of the server.
-
-    Args:
-        max_bytes: maximum file size in bytes.
-        root: folder below which links are not followed, see `open_file`.
-    """
+    """Read a regular file as a whole, if it is no larger than `max_bytes`; `root` as in `open_file`."""
     descriptor = open_file(path, root)
     try:
         size = os.fstat(descriptor).st_size
@@ -144,12 +121,7 @@ def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = Non
 
 
 def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> str:
-    """Read a regular file as UTF-8 text, if it is no larger than its kind may be, since it may come from anybody.
-
-    Args:
-        max_bytes: maximum file size in bytes.
-        root: folder below which links are not followed, see `open_file`.
-    """
+    """Read a regular file as UTF-8 text, if it is no larger than `max_bytes`; `root` as in `open_file`."""
     try:
         return read_bytes(path, max_bytes, root).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -158,12 +130,7 @@ def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None
 
 
 def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
-    """Read the last `max_bytes` bytes of a regular file, or all of a smaller one; a log of any size then shows at once.
-
-    Args:
-        max_bytes: maximum number of bytes to read, below 2 to the power of 31.
-        root: folder below which links are not followed, see `open_file`.
-    """
+    """Read the last `max_bytes` bytes of a regular file; `root` as in `open_file`."""
     descriptor = open_file(path, root)
     try:
         return os.pread(descriptor, max_bytes, max(0, os.fstat(descriptor).st_size - max_bytes))
@@ -174,14 +141,7 @@ def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
 
 
 def list_folder(path: Path, root: Path | None = None) -> list[str]:
-    """List the names in a folder, in arbitrary order. Follows no link below `root`.
-
-    A run may come from anybody, and a link in it could list any folder of the reader.
-
-    Args:
-        root: folder below which links are not followed, see `open_file`. Default: the folder's parent, so that the
-            folder itself is not a link.
-    """
+    """List the names in a folder, in arbitrary order. Follows no link below `root`, by default the folder's parent."""
     _check_below(path, root)
     with _open_parent(path / "*", root or path.parent) as (folder, _):
         try:
@@ -191,13 +151,7 @@ def list_folder(path: Path, root: Path | None = None) -> list[str]:
 
 
 def is_folder(path: Path, root: Path | None = None) -> bool:
-    """Whether a path is a folder that is neither a link nor behind a link below `root`; `root` itself may be a link.
-
-    Views use it before they offer what is in the folder.
-
-    Args:
-        root: folder below which links are not followed, see `open_file`. Default: the folder's parent.
-    """
+    """Whether a path is a folder, and no link at or below `root` (default: its parent); `root` itself may be a link."""
     try:
         _check_below(path, root)
         with _open_parent(path / "*", root or path.parent) as (folder, _):
@@ -269,10 +223,7 @@ def _name(path: Path, root: Path | None) -> str:
 
 
 def _open_error(error: OSError, path: Path, name: str) -> OSError:
-    """The error for a file that cannot be opened; names the actual file type if that is the cause.
-
-    It is the same one if the file is missing, or the system is at fault.
-    """
+    """The error for a file that cannot be opened; the same one if it is missing, or the system is at fault."""
     if error.errno in NOT_OF_THE_FILE:
         return error
     number = error.errno or errno.EIO
@@ -288,7 +239,6 @@ def _open_error(error: OSError, path: Path, name: str) -> OSError:
 
 
 def _other_owner(path: Path) -> str:
-    """The owner's uid as text, if the file belongs to another user."""
     try:
         owner = path.lstat().st_uid
     except OSError:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Status codes of a server that may respond later."""
 LARGEST = 16 * 2**20
-"""Maximum bytes of an answer."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -25,13 +24,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: float, largest: int = LARGEST) -> bytes:
-    """Send a request and read the whole answer, with limits on time and size, since a server may send without end.
+    """Send a request and read the whole answer, with limits on time and size.
 
     Args:
         url: `http` or `https`; the caller has checked it.
         body: sent by POST; None for a GET.
-        timeout: seconds for the connection, for each read from it, and after which no further part of the body is
-            read.
+        timeout: seconds for the connection, for each read from it, and for the whole body.
         largest: maximum number of bytes of the answer.
     """
     until = time.monotonic() + timeout
@@ -42,12 +40,7 @@ def ask(url: str, body: bytes | None, headers: Mapping[str, str], *, timeout: fl
 
 
 def read_answer(answer: http.client.HTTPResponse | urllib.error.HTTPError, until: float, largest: int) -> bytes:
-    """Read the body of an answer, also that of an error, which often says why.
-
-    Args:
-        until: time of `time.monotonic` at which to give up.
-        largest: maximum number of bytes.
-    """
+    """Read the body of an answer, also that of an error, until a time of `time.monotonic`."""
     parts, size = [], 0
     while part := answer.read1(65536):
         parts.append(part)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_DEPTH = 64
-"""Maximum nesting depth of lists and mappings."""
 CONTAINERS = (dict, list, tuple, Mapping)
 SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of most values. Asking whether a value is a `Mapping` takes ten times as long."""
@@ -27,11 +26,7 @@ BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class NotPlainError(ValueError):
-    """Text that is not valid JSON or YAML within the limits.
-
-    Attributes:
-        line: line number, counted from 1; None if unknown.
-    """
+    """Text that is not valid JSON or YAML within the limits, with the line, counted from 1, if known."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -39,20 +34,17 @@ class NotPlainError(ValueError):
 
 
 def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:
-    """Parse JSON that somebody else may have written, so that nothing in the result breaks a later walk or write.
+    """Parse untrusted JSON. Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`.
 
-    Nesting is limited, and every string can be encoded as UTF-8, see `replace_surrogates`. As Python's `json` does, it
-    also takes `NaN` and `Infinity`, which are not JSON: whoever needs finite numbers checks them. Of a key that occurs
-    twice in an object the last value counts.
+    `NaN` and `Infinity` are accepted, as by Python's `json`. Of a duplicate key the last value counts.
 
     Args:
         data: the JSON text; as bytes in UTF-8, UTF-16 or UTF-32.
-        pairs: builds the dict of an object from its pairs of key and value, to see keys that occur twice, like
-            `object_pairs_hook` of `json.loads`; None for a plain dict. Its `ValueError` becomes a `NotPlainError`.
+        pairs: `object_pairs_hook` of `json.loads`. Its `ValueError` becomes a `NotPlainError`.
 
     Raises:
-        NotPlainError: the text is not valid JSON, is nested deeper than `MAX_DEPTH`, or holds an integer with thousands
-            of digits.
+        NotPlainError: the text is not valid JSON, is nested deeper than `MAX_DEPTH`, or contains an integer with
+            thousands of digits.
     """
     try:
         value = json.loads(data, object_pairs_hook=pairs)
@@ -87,14 +79,7 @@ def _replace_surrogates_in(value: object) -> object:
 
 
 def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
-    """Read a JSON object from a file of a run. Returns an empty dict if the file is missing or holds anything else.
-
-    A run folder without `meta.json` is normal, and a damaged file must not hide the rest of the run.
-
-    Args:
-        max_bytes: maximum file size in bytes.
-        root: folder below which links are not followed, see `open_file`.
-    """
+    """Read a JSON object from a file of a run; an empty dict if the file is missing or contains anything else."""
     try:
         value = json_value(read_bytes(path, max_bytes, root))
     except (FileNotFoundError, NotPlainError):
@@ -103,14 +88,7 @@ def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = No
 
 
 def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
-    """Read a JSON object like `read_object`, and return an empty dict for unreadable files too.
-
-    For lists of runs, where one run's unreadable file must not end the whole list.
-
-    Args:
-        max_bytes: maximum file size in bytes.
-        root: folder below which links are not followed, see `open_file`.
-    """
+    """Read a JSON object like `read_object`; an empty dict for unreadable files too."""
     try:
         return read_object(path, max_bytes, root)
     except UnreadableError:
@@ -120,11 +98,7 @@ def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | 
 def too_deep(value: object, limit: int = MAX_DEPTH) -> bool:
     """Whether mappings, lists and tuples are nested deeper than a limit, as in a value that contains itself.
 
-    It goes level by level without recursion and visits what occurs several times in a level once, so that it ends soon
-    whatever a program passes.
-
-    Args:
-        limit: maximum depth, at least 1.
+    It goes level by level without recursion and visits what occurs several times in a level once.
     """
     level = [value] if isinstance(value, CONTAINERS) else []
     for _ in range(limit):

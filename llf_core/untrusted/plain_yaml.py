@@ -21,7 +21,6 @@ MadeT = TypeVar("MadeT")
 MAX_NODES = 20_000
 """Maximum number of scalars, lists and mappings in one document, with each alias counted as its full expansion."""
 MAX_INTEGER = 2**63
-"""Integers must be smaller than this in absolute value."""
 MAX_SHOWN_CHARACTERS = 40  # in a message
 TAG = "tag:yaml.org,2002:"
 FLOAT = re.compile(
@@ -47,10 +46,7 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         """Compose one node and its children, and count them against the limits.
 
-        An alias counts as much as what it stands for: a few lines of nested aliases could expand to gigabytes.
-
-        Args:
-            index: key node or position in the parent, see PyYAML.
+        An alias counts as its full expansion: a few lines of nested aliases could expand to gigabytes.
         """
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
@@ -153,9 +149,6 @@ Loader.add_constructor(None, _refuse)
 class Document:
     """One YAML document within the limits, with the lines of its keys for messages.
 
-    Args:
-        max_bytes: maximum size in bytes.
-
     Raises:
         NotPlainError: the text is not valid YAML, or exceeds a limit.
     """
@@ -180,10 +173,7 @@ class Document:
         )
 
     def pairs(self) -> list[tuple[Any, Any, int]] | None:
-        """Key, value and line (counted from 1) of each top-level entry; None if the document is not a mapping.
-
-        Duplicate keys of the top level are included, so that a message can name both lines.
-        """
+        """Key, value and line (counted from 1) of each top-level entry, duplicates included; None for no mapping."""
         if not isinstance(self._node, yaml.MappingNode):
             return None
         pairs = self._node.value
@@ -217,14 +207,5 @@ class Document:
 
 
 def yaml_value(text: str, max_bytes: int = STATE_BYTES) -> Any:
-    """Parse a YAML document that somebody else may have written: plain values only, within limits.
-
-    The values of overrides and the configs of runs are read with it.
-
-    Args:
-        max_bytes: maximum size in bytes.
-
-    Returns:
-        The parsed value; None for an empty document.
-    """
+    """Parse an untrusted YAML document to plain values, within limits; None for an empty document."""
     return Document(text, max_bytes).value()

@@ -7,7 +7,6 @@ import re
 MAX_WORD_CHARACTERS = 400
 """Maximum length of a word in a message; longer words are shortened in the middle."""
 MAX_MESSAGE_CHARACTERS = 4000
-"""Maximum length of a message."""
 _BEGIN, _END = 0.6, 0.2  # shares of the limit kept before and after the cut
 # Control characters except line breaks and tabs, bidirectional controls, hidden characters, lone surrogates.
 _INVISIBLE = re.compile(
@@ -26,22 +25,15 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Escape invisible characters in JSON text as `\u001b`, so that it is safe in a terminal and means the same.
+    r"""Escape invisible characters in text of `json.dumps` as `\u001b`, so that it stays the same JSON.
 
-    They are those of `visible`. Text without any is returned unchanged (the same object). The text is as `json.dumps`
-    writes it: such characters are inside of strings only, so that an escape is valid.
+    They are those of `visible`. Text without any is returned unchanged (the same object).
     """
     return text if text.isprintable() else _INVISIBLE.sub(_json_escaped, text)
 
 
 def brief(text: str) -> str:
-    """Shorten a message for display: `visible`, with long words and long messages cut in the middle.
-
-    A value from a config or a data set may be megabytes long, and a message repeats it.
-
-    Returns:
-        At most `MAX_MESSAGE_CHARACTERS` characters, with `…` at each cut.
-    """
+    """Shorten a message for display: `visible`, with long words and long messages cut in the middle (`…`)."""
     text = visible(text)
     if len(text) > MAX_WORD_CHARACTERS:
         text = re.sub(
