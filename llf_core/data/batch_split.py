@@ -172,7 +172,11 @@ def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
 
 
 def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, Any]:
-    """Columns of some groups besides the model's inputs, which begin at token `start`, counted row by row."""
+    """Columns of some groups besides the model's inputs.
+
+    Args:
+        start: position of their first token in the batch, counted row by row.
+    """
     each = len(batch["ends"]) // batch["groups"]
     first, last = groups.start * each, groups.stop * each
     own = (batch["answers"] >= first) & (batch["answers"] < last)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """A data set that is ready to be read; a hub's as opened by `datasets` (`table`)."""
+    """A data set that is ready to be read: its files, or a hub's `table` as opened by `datasets`."""
 
     source: Source
     files: tuple[File, ...]

@@ -72,10 +72,10 @@ def next_token(
     messages: Sequence[Message] = (ASKED, REPLIED, ASKED),
     tools: Sequence[Mapping[str, object]] | None = None,
 ) -> str:
-    """Find the one of `tokens` that a template writes directly after a response once the next turn follows.
+    """Find the token that a template writes directly after a response once the next turn follows.
 
-    Empty if none follows, the response ends with one of them, or the template rewrites it or cannot render the
-    conversation.
+    Empty if none of `tokens` follows, the response ends with one of them, or the template rewrites it or cannot render
+    the conversation.
     """
     for given in (list(messages), [one | {"parts": [{"type": "text", "text": one["content"]}]} for one in messages]):
         try:

@@ -74,7 +74,12 @@ def tokens_without_turns(
 
 
 def collapse_media(tokens: Sequence[list[object]], media: Collection[int]) -> list[list[object]]:
-    """Merge consecutive tokens `[text, id, state, special]` with an id in `media` into one entry with their number."""
+    """Merge consecutive media tokens with the same id and state into one entry with their number.
+
+    Args:
+        tokens: `[text, id, state, special]` of each token.
+        media: ids of the tokens that stand for media.
+    """
     shown: list[list[object]] = []
     for (name, _), run in groupby(tokens, key=lambda token: (token[1], token[2])):
         found = list(run)

@@ -48,7 +48,10 @@ SEARCH_SECONDS = 1.0
 class Inspection:
     """A view of a config's data as the loss sees it.
 
-    Examples are numbered: training examples in their order, then evaluation examples. `speed` is in tokens per second.
+    Examples are numbered: training examples in their order, then evaluation examples.
+
+    Args:
+        speed: tokens per second of an earlier run of the same model, to estimate the time of an epoch.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what was prepared, and by what
