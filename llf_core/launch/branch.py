@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 LIVE_SETTINGS = ("learning_rate", "max_steps")
-"""Settings that a branch changes in the same way as a live run."""
+"""Settings that a branch changes like a live run."""
 BRANCH_KEYS = frozenset(
     "logging_steps save_steps save_strategy save_total_limit eval_steps eval_strategy early_stopping_steps "  # noqa: SIM905
     "watched_prompts watched_tokens max_grad_norm output_dir run_name".split()
@@ -41,26 +41,18 @@ HISTORY_GAP_SECONDS = 0.001
 
 
 def _threads(folder: RunFolder) -> dict[str, object]:
-    """The number of threads of a run; another number changes the last bits of sums."""
     threads = read_object(folder.env).get("threads")
     return {"threads": threads} if isinstance(threads, int) else {}
 
 
 def replay(folder: RunFolder, trust: bool | str = False, *, env: Mapping[str, str] | None = None) -> RunFolder:
-    """Create a run with the same config and rows, and the same live changes at the same steps.
-
-    The curve of a run that was steered by hand can then be reproduced, which its config alone does not allow.
+    """Create a run with the same config and rows, and the same live changes at the same steps; it is not started.
 
     Args:
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
-        env: additional environment variables of its processes; None for none.
-
-    Returns:
-        The new run's folder, not started yet.
 
     Raises:
-        ValueError: it is a branch, and the checkpoint it branched from no longer exists, its `env.json` does not name
-            it, or the changes there leave no steps or cannot be made; `data/` or `code/` is a link.
+        ValueError: the checkpoint that it branched from is gone, or its folder was changed by hand.
     """
     check_run(folder, trust, _how_to_allow(folder, "replay"))
     name = f"{read_meta(folder)['name'] or folder.id} again"
@@ -109,17 +101,15 @@ def branch(  # noqa: PLR0913 - each of them is optional
 ) -> RunFolder:
     """Create a run that continues from a checkpoint of another run with changed settings.
 
-    The checkpoint and the history up to it (metrics, example losses, samples, changes) are copied, so that the curve of
-    the new run starts at step 0.
+    The checkpoint and the history up to it (metrics, example losses, samples, changes) are copied; the curve of the new
+    run starts at step 0.
 
     Args:
         folder: the run to branch from, live or ended; it is not modified.
         step: step of the checkpoint; None for the newest.
-        changes: `learning_rate` (peak of the schedule), `max_steps`, or keys in `BRANCH_KEYS`; None for none.
-        name: display name of the new run; None for the `run_name` of the changes, else that of the other run with the
-            step.
+        changes: `learning_rate` (peak of the schedule), `max_steps`, or keys in `BRANCH_KEYS`.
+        name: display name; None for the `run_name` of the changes, else the other run's name with the step.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
-        env: additional environment variables of its processes; None for none.
     """
     check_run(folder, trust, _how_to_allow(folder, "branch"))
     step = _checkpoint(folder, step)
@@ -189,7 +179,6 @@ def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checkpoint(folder: RunFolder, step: int | None) -> int:
-    """The step to branch from."""
     steps = Checkpoints(folder).list()
     if not steps:
         raise ValueError(f"{folder.id} has no checkpoint to branch from. Request one while it runs, or set save_steps.")
@@ -200,7 +189,7 @@ def _checkpoint(folder: RunFolder, step: int | None) -> int:
 
 
 def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
-    """Copy a checkpoint, and the best checkpoint it refers to."""
+    """Copy a checkpoint and the best checkpoint it refers to; returns its `max_steps`, 0 if unknown."""
     own = Checkpoints(new)
     Checkpoints(folder).check()
     best = _state(Checkpoints(folder).path(step)).get("best_global_step")
@@ -214,7 +203,6 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
 
 
 def _state(checkpoint: Path) -> dict[str, object]:
-    """The Trainer's state; empty if there is none."""
     return read_object(checkpoint / "trainer_state.json", HISTORY_BYTES)
 
 
@@ -242,7 +230,6 @@ def _copy_history(folder: RunFolder, new: RunFolder, step: int) -> None:
 
 
 def _records_until(path: Path, step: int) -> list[dict[str, object]]:
-    """The records up to a step, in the order of their attempts."""
     found = [record for record in records(path) if isinstance(record.get("step"), int) and record["step"] <= step]
     return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)
 

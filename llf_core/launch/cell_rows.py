@@ -22,24 +22,23 @@ if TYPE_CHECKING:
 ArrowT = TypeVar("ArrowT")
 FINGERPRINT = 16  # hex digits
 MAX_ROW_DEPTH = 32
-"""Maximum nesting of a row: Parquet's readers refuse a schema of 100 levels, of which a list takes two."""
+"""Maximum nesting of a row: Parquet's readers refuse a schema of 100 levels, and a list takes two."""
 
 
 class RowsError(UserError, ValueError):
-    """The object from the cell is not a table of rows; the message says what was expected."""
+    """The rows cannot be stored as a table; the message says what was expected."""
 
 
 def to_table(rows: object) -> pa.Table:
-    """Convert rows from a cell to a pyarrow table, which can be handed over to the trainer's process in a file.
+    """Convert rows from a cell to a pyarrow table.
 
     Args:
-        rows: a list (or another iterable, which is consumed) of dicts, a pandas or polars DataFrame, a
-            `datasets.Dataset`, or a pyarrow table. Types are recognized by their methods, so that none of these
-            libraries is imported.
+        rows: an iterable of dicts, a pandas or polars DataFrame, a `datasets.Dataset`, or a pyarrow table. Types are
+            recognized by their methods, without imports of these libraries.
 
     Raises:
-        RowsError: the type is not supported, there are no rows or no columns, a row contains itself, a column has mixed
-            types, or two have one name.
+        RowsError: the type is not supported, there are no rows, a row contains itself, a column has mixed types, or two
+            have one name.
     """
     import pyarrow as pa
 
@@ -98,12 +97,9 @@ def _checked(make: Callable[[], ArrowT], name: object = None) -> ArrowT:
 
 
 def fingerprint(path: Path) -> str:
-    """Hash the columns, types and values of a Parquet file, so that a run records on which data it was trained.
+    """Hash columns, types and values of a Parquet file: the first 16 hex digits of the SHA-256.
 
-    The content is hashed, so the library that created the rows and the version of pyarrow do not matter.
-
-    Returns:
-        The first 16 hex digits of the SHA-256.
+    Independent of the library that created the rows and of pyarrow's version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -127,18 +123,13 @@ class _Hash:
         self.hash.update(data)
         return len(data)
 
-    def flush(self) -> None:
-        """Do nothing."""
+    def flush(self) -> None: ...
 
-    def close(self) -> None:
-        """Do nothing."""
+    def close(self) -> None: ...
 
 
 def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
-    """Write rows atomically to `rows-<fingerprint>.parquet`. The same rows get the same name, so they are stored once.
-
-    Args:
-        folder: created if missing.
+    """Write rows atomically to `rows-<fingerprint>.parquet`; returns path and fingerprint.
 
     Raises:
         RowsError: see `to_table`; or Parquet cannot hold a value, such as an empty dict.

@@ -1,7 +1,4 @@
-"""Container limits from Linux control groups (v1 and v2): CPU quota, memory, out-of-memory kills.
-
-`os.cpu_count()` ignores them: a container with 2 CPUs on a machine with 64 would start 64 competing threads.
-"""
+"""Container limits from Linux control groups (v1 and v2): CPU quota, memory, out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -19,17 +16,14 @@ class Cgroup:
     """The control groups of a process.
 
     Args:
-        own: file that names the process's groups.
+        own: file that lists the process's groups.
     """
 
     root: Path = Path("/sys/fs/cgroup")
     own: Path = Path("/proc/self/cgroup")
 
     def cpu_quota(self) -> float | None:
-        """The strictest CPU limit of the process's group and its parents, in CPUs; None if there is none.
-
-        Quota divided by period, see `cpu.max` in the Linux documentation of control groups.
-        """
+        """The lowest CPU limit (quota / period) of the process's group and its parents, in CPUs; None without one."""
         limits = []
         for folder in self._folders("cpu"):
             limit = _ratio(_words(folder / "cpu.max")) or _ratio(
@@ -40,10 +34,7 @@ class Cgroup:
         return min(limits, default=None)
 
     def memory_limit(self) -> int | None:
-        """The strictest memory limit of the process's group and its parents, in bytes; None if there is none.
-
-        A container may have less memory than its machine, which `psutil` reports.
-        """
+        """The lowest memory limit of the process's group and its parents, in bytes; None without one."""
         limits = []
         for folder in self._folders("memory"):
             for name in ("memory.max", "memory.limit_in_bytes"):
@@ -70,10 +61,7 @@ class Cgroup:
         return min(rooms, default=None)
 
     def oom_kills(self) -> int:
-        """Number of processes of this group that the OOM killer has ended so far; 0 if the kernel does not count them.
-
-        If it has grown when a trainer ends by SIGKILL, the trainer ran out of memory.
-        """
+        """Number of processes of this group that the OOM killer has ended; 0 if the kernel does not count them."""
         for folder in self._folders("memory"):
             for name in ("memory.events", "memory.oom_control"):
                 words = _words(folder / name)
@@ -105,13 +93,7 @@ class Cgroup:
 
 
 def usable_cpus(cgroup: Cgroup | None = None) -> int:
-    """Number of threads that can run in parallel: the minimum of CPU affinity and quota (rounded down), at least 1.
-
-    More threads than that wait for each other, which makes every product slower.
-
-    Args:
-        cgroup: control groups of the process; None for those of this process.
-    """
+    """Number of threads that can run in parallel: the minimum of CPU affinity and quota (rounded down), at least 1."""
     # macOS has no affinity.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = (cgroup or Cgroup()).cpu_quota()

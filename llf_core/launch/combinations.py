@@ -18,14 +18,10 @@ MAX_RUNS = 100
 
 
 def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:
-    """Iterate over all combinations of a sweep, each of which becomes a run; the last key changes fastest.
-
-    Args:
-        values: values by key: lists, tuples, ranges or numpy arrays.
+    """Iterate over all combinations of a sweep; the last key changes fastest.
 
     Raises:
-        ValueError: as the first is taken: there are no values, a key has no list of values, or there are more than
-            `MAX_RUNS` combinations, which a mistyped range would give.
+        ValueError: there are no values, a key has no list of values, or there are more than `MAX_RUNS` combinations.
     """
     lists = {key: _values(key, given) for key, given in values.items()}
     total = math.prod(map(len, lists.values()))
@@ -36,7 +32,6 @@ def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, A
 
 
 def _values(key: str, given: object) -> Sequence[object]:
-    """The values of a key, those of a numpy array as Python's own."""
     found = given.tolist() if hasattr(given, "tolist") else given
     if not isinstance(found, Sequence) or isinstance(found, str | bytes) or not found:
         raise ValueError(f"{key} has the values {given!r}. Expected a non-empty list.")
@@ -44,11 +39,7 @@ def _values(key: str, given: object) -> Sequence[object]:
 
 
 def combination_label(one: Mapping[str, object]) -> str:
-    """Format a combination for a run's name, so that runs of a sweep can be told apart in lists.
-
-    Returns:
-        Keys and values as in a config file: `learning_rate=1e-4 quantization_bit=null`.
-    """
+    """Format a combination for a run's name: `learning_rate=1e-4 quantization_bit=null`."""
     return " ".join(f"{key}={_word(value)}" for key, value in one.items())
 
 

@@ -31,21 +31,18 @@ def start_supervisor(
     *,
     mode: Sequence[str] = (),
 ) -> None:
-    """Start the supervisor of a run's current attempt, and return once it has registered itself.
-
-    Later calls of the caller, such as `run.wait()`, then find a live process in the run's status.
+    """Start the supervisor of a run's current attempt, and return once it has registered itself in the run's status.
 
     Args:
         folder: the run, in the state `created`.
-        env: additional environment variables, for example tokens. They are not stored. None for none.
-        command: program with its arguments, to start instead of the trainer; None for the trainer.
+        env: additional environment variables, for example tokens; not stored.
+        command: program with its arguments, to start instead of the trainer.
         mode: `--joins` where another machine's supervisor writes the status (`llf_core.launch.node_supervisor`),
             `--slurm` and the number of a job, or `--ray` and the address of a cluster, where it is supervised there
             (`llf_core.launch.launchers.slurm_watch`, `ray_watch`), `--held` where it ends with its stdin.
 
     Raises:
-        RuntimeError: it did not start, for example since `log.txt` cannot be opened or the system has too many
-            processes; the run is `failed`, and the message has the cause.
+        RuntimeError: it did not start; the run is `failed`, and the message has the cause.
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *mode, *(("--", *command) if command else ())]
@@ -85,7 +82,6 @@ def mark_failed(folder: RunFolder, attempt: int, reason: str) -> str:
 
 
 def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
-    """Whether the supervisor has registered itself in the status; takes about 0.2 s."""
     try:
         return first.wait(REGISTRATION_SECONDS) == 0
     except subprocess.TimeoutExpired:
@@ -95,7 +91,7 @@ def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
 
 
 def environment_with_this_llf(env: dict[str, str]) -> dict[str, str]:
-    """An environment in which a new interpreter imports this same `llf_core`."""
+    """Environment in which a new interpreter imports this same `llf_core`."""
     here = str(Path(llf_core.__file__).parent.parent)
     paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     if here in paths or Path(here).name in {"site-packages", "dist-packages"}:

@@ -27,12 +27,7 @@ GIT_SECONDS = 1.0
 
 
 def describe() -> dict[str, Any]:
-    """Versions, device and folders, as shown by `llf env` for bug reports.
-
-    Returns:
-        `llf`, `python` and `platform`; `packages` and `device`, see the functions of these names; `threads`, the usable
-        cores; `home`, the folder of runs; `free`, the free space on its disk as text.
-    """
+    """Versions, device and folders, as shown by `llf env` for bug reports."""
     return {
         **_versions(),
         "threads": usable_cpus(),
@@ -54,15 +49,11 @@ def _versions() -> dict[str, object]:
 def start_facts(
     config: RunConfig, notebook: dict[str, str] | None = None, fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """Collect the facts about a run that the launcher knows, for `env.json`: they explain later why results differ.
+    """Facts about a run that the launcher knows, for `env.json`.
 
     Args:
-        notebook: `path` of the notebook and id of the `cell` that starts the run; None outside a notebook.
-        fingerprint: fingerprint of rows from a cell; None for other data.
-
-    Returns:
-        `llf`, `python`, `platform`, `packages` and `device` as `describe`; `command`, `cwd`, `notebook`; `git`, see
-        `git_state`; `data` with the `fingerprint`, if there is one; `seed`; and `threads`, the number for the trainer.
+        notebook: `path` of the notebook and id of the `cell` that starts the run.
+        fingerprint: fingerprint of rows from a cell.
     """
     here = Path.cwd()
     return {
@@ -83,10 +74,7 @@ def threads_of_config(config: RunConfig) -> int:
 
 
 def packages() -> dict[str, str]:
-    """Versions of the installed packages that affect training, by which a difference between two runs is explained.
-
-    They are read from package metadata: importing torch and the others would take seconds.
-    """
+    """Versions of the installed packages that affect training, from package metadata."""
     found = {}
     for name in PACKAGES:
         try:
@@ -98,11 +86,9 @@ def packages() -> dict[str, str]:
 
 @cache
 def device() -> dict[str, Any]:
-    """The CPU (`type`, `name`, `count` of usable cores) and its `memory` in bytes, limits of a container included.
+    """Type, name, usable cores (`count`) and memory in bytes of the CPU, within the limits of a container.
 
     The trainer adds the GPU that it uses, see `llf_core.training.resolved_config.cuda_facts`.
-
-    Read once per process.
     """
     import psutil
 
@@ -117,10 +103,7 @@ def device() -> dict[str, Any]:
 
 
 def gpu_count() -> int | None:
-    """Number of NVIDIA GPUs that a run of this machine may use, by the driver's list; None if that is not there.
-
-    `CUDA_VISIBLE_DEVICES` is counted; torch has the last word when the trainer starts.
-    """
+    """Number of NVIDIA GPUs in the driver's list, limited by `CUDA_VISIBLE_DEVICES`; None if there is no list."""
     from llf_core.config.quantizers import has_cuda
 
     if not has_cuda():
@@ -134,7 +117,7 @@ def gpu_count() -> int | None:
 
 
 def cpu_name() -> str:
-    """Name of the processor, for `llf env` and the run's record; speeds of different processors cannot be compared."""
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # no Linux
@@ -144,14 +127,10 @@ def cpu_name() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, and whether tracked files are modified, so that the code of a run can be found again.
+    """Commit of a folder's repository, and whether tracked files are modified (`dirty`); None without a commit or git.
 
     `dirty` is None if `git status` fails or takes longer than a second, or if the repository's config names programs
     that git would run: it may have come with the notebook.
-
-    Returns:
-        `commit` and `dirty`; None outside a repository, in one without commits, without git or the folder, or if
-        finding the commit takes longer than a second.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
@@ -174,7 +153,6 @@ def _names_programs(config: str) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """Output of a git command that takes no locks."""
     done = subprocess.run(  # noqa: S603 - fixed words
         ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the user's own git
         cwd=folder,

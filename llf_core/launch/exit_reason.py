@@ -27,7 +27,7 @@ class ProcessEnd:
     """How a trainer ended.
 
     Attributes:
-        exit_code: exit code; negative for a signal.
+        exit_code: negative for a signal.
         out_of_memory: whether the OOM killer ended a process of the run.
         memory_limit: memory limit of the container in bytes; None if there is none.
     """
@@ -40,7 +40,7 @@ class ProcessEnd:
 
 
 def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[str, str]:
-    """Explain why a trainer exited without a final status, in one or two sentences with what to do."""
+    """Final state and reason, with what to do, of a trainer that exited without a final status."""
     at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
     safe = recoverable_message(folder)
     if ending.kill_requested:
@@ -61,7 +61,6 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
 
 
 def _sudden_end(ending: ProcessEnd) -> str:
-    """Describe the end of a trainer that left no message."""
     if ending.exit_code == 0:
         return "exited without a final status (see log.txt)"
     if ending.exit_code == -signal.SIGKILL and ending.out_of_memory:
@@ -75,16 +74,11 @@ def _sudden_end(ending: ProcessEnd) -> str:
 
 
 def signal_name(number: int) -> str:
-    """Name of a signal for a sentence, such as `SIGKILL`; `signal 35` for one that has no name, as real-time signals.
-
-    Args:
-        number: signal number, from 1.
-    """
+    """Name of a signal, such as `SIGKILL`; `signal 35` for one without a name."""
     return next((one.name for one in signal.Signals if one == number), f"signal {number}")
 
 
 def _ended_rank(folder: RunFolder, attempt: int) -> str:
-    """The process that a signal has ended, for a sentence."""
     for event in reversed(RunReader(folder).events()):
         if event["type"] == "rank_ended" and event.get("attempt") == attempt:
             return f"Process {event.get('rank')} of {event.get('of')} (counted from 0)"
@@ -92,7 +86,6 @@ def _ended_rank(folder: RunFolder, attempt: int) -> str:
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str | None:
-    """The newest `error` event of an attempt as text."""
     for event in reversed(RunReader(folder).events()):
         if event["type"] == "error" and event.get("attempt") == attempt and event.get("message"):
             return f"{event['message']} {event.get('what_to_do') or ''}".strip()
@@ -100,7 +93,6 @@ def _last_error(folder: RunFolder, attempt: int) -> str | None:
 
 
 def _last_line(folder: RunFolder) -> str | None:
-    """The last line of a Python traceback in the log, else the last non-empty line."""
     lines = [line.strip() for line in RunReader(folder).log_tail(50).splitlines() if line.strip()]
     if not lines:
         return None

@@ -1,4 +1,4 @@
-"""A run that another machine has copied (`sync_to`), as a run of this machine, from which it is resumed."""
+"""Fetches a run that another machine has copied to its `sync_to`, to resume it here."""
 
 from __future__ import annotations
 
@@ -37,16 +37,14 @@ logger = logging.getLogger(__name__)
 def fetch(url: str, *, home: Path | str | None = None, progress: Callable[[int, int], object] | None = None) -> Run:
     """Fetch the newest complete state of a run that another machine has copied, so that this one resumes it.
 
-    Each file is compared with its hash. A damaged state is not taken; the one before is, if it is complete. An older
-    copy of the run on this machine goes to the bin; a copy that is as new is taken as it is.
+    Each file is compared with its hash; if a state is damaged, the one before is used. An older copy of the run on this
+    machine goes to the bin; a copy that is as new is used as it is. The event `fetched` and the log say what was
+    fetched, and whether its losses will repeat.
 
     Args:
         url: the run's copy: its `sync_to` and its id.
         home: `LLF_HOME`. Default: from the environment.
-        progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
-
-    Returns:
-        The run. Its event `fetched` says what was fetched, and whether its losses will repeat; so does the log.
+        progress: called with the bytes done and their total.
 
     Raises:
         SyncError: there is no complete state, another machine still trains the run, the place cannot be read, or its
@@ -84,7 +82,7 @@ def fetch(url: str, *, home: Path | str | None = None, progress: Callable[[int, 
 def _fetched(
     store: RunStore, states: list[SyncedState], runs: Path, progress: Callable[[int, int], object] | None
 ) -> tuple[Path, SyncedState, list[str]]:
-    """The newest state whose files have their hashes, in a hidden folder; with why newer ones were not taken."""
+    """The newest undamaged state, in a hidden folder, and why newer ones were not used."""
     torn: list[str] = []
     for state in states:
         work = runs / f".new-{os.getpid()}-{secrets.token_hex(4)}"
@@ -123,14 +121,14 @@ def _is_as_new(local: RunFolder, state: SyncedState) -> bool:
 
 
 def _keep_place(run: RunFolder, url: str) -> None:
-    """Let the run copy to where it was fetched from: a folder may have another path here."""
+    """Set `sync_to` to where the run was fetched from: a folder may have another path here."""
     place = url.rpartition("/")[0]
     if scheme_of(place) == "" and read_config(run.config).get(KEY) != place:
         write_config(run, dump_yaml(read_config(run.config, named=False) | {KEY: place}))
 
 
 def _receipt(run: RunFolder, state: SyncedState) -> str:
-    """What was fetched, and what differs between the machines."""
+    """Describe what was fetched, and what differs between the machines."""
     total = " ".join(size(sum(length for length, _ in state.files.values())))
     what = f"checkpoint-{state.step}" if state.step else "the state before the first checkpoint"
     env = read_object_or_empty(run.env)

@@ -58,11 +58,9 @@ def trainer_command(folder: RunFolder) -> list[str]:
 def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
     """Environment of processes that compute: trainer, evaluation, data previews.
 
-    The user's variables are kept, except those that force terminal colors.
-
     Args:
-        base: environment to extend with thread counts and `RUNTIME_VARIABLES`, which libraries read on import; those
-            that it has already stay as they are.
+        base: environment to extend with thread counts and `RUNTIME_VARIABLES`; its own values take precedence, except
+            those that force terminal colors.
         threads: number of threads; None for one per usable core.
     """
     counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}
@@ -72,7 +70,7 @@ def computing_environment(base: Mapping[str, str], threads: int | None = None) -
 
 
 def threads_of(folder: RunFolder) -> int | None:
-    """Number of threads of a run as recorded by its launcher; None if unknown.
+    """Number of threads recorded by a run's launcher; None if unknown.
 
     A resumed attempt uses as many, since another number changes the last bits of sums.
     """
@@ -81,12 +79,9 @@ def threads_of(folder: RunFolder) -> int | None:
 
 
 class Trainer:
-    """A trainer process that waits until `go` is called. It leads its own process group.
+    """A trainer process in its own process group that starts its program when `go` is called.
 
-    It waits, so that nothing runs before its process id is stored: a run is killed and found lost by that id.
-
-    Raises:
-        OSError: no process can be started, for example because the system has too many.
+    Until then its process id can be stored, by which the run is killed and found lost.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
@@ -101,11 +96,11 @@ class Trainer:
 
     @property
     def pid(self) -> int:
-        """Process id, and id of its process group, by which the run is killed and found lost."""
+        """Id of the process and of its group."""
         return self._process.pid
 
     def go(self) -> None:
-        """Let the process start its program, once its process id is stored."""
+        """Let the process start its program."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         try:
             self._process.stdin.write(b"go\n")
@@ -114,15 +109,14 @@ class Trainer:
             return  # killed at the gate: its exit code tells
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Send a signal to the trainer, unless it has ended: its process id may belong to another process then."""
+        """Send a signal to the trainer, or to its whole group, unless it has ended."""
         if self._process.returncode is None:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the trainer to end. Data loader workers that a killed trainer leaves behind are killed too.
+        """Wait for the trainer to end: its exit code (negative for a signal), or None while it is alive.
 
-        Returns:
-            Exit code (negative for a signal), or None while it is alive.
+        Data loader workers that a killed trainer leaves behind are killed too.
         """
         if self._process.returncode is not None:  # its process id may be another process's by now
             return self._process.returncode

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 END_SECONDS = 10.0
-"""How long ranks may go on after the run has ended elsewhere: they end by themselves once they miss the others."""
+"""Maximum seconds for the ranks to end by themselves after the run has ended elsewhere."""
 
 
 def supervise_node(folder: RunFolder, taken_over: Callable[[], object]) -> None:

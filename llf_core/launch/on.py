@@ -21,13 +21,13 @@ _PLACE = re.compile(r"(?P<name>[a-z]+)(?:(?:://|:)(?P<target>.+))?")
 
 
 def keys_of_place(on: str) -> Mapping[str, object]:
-    """The keys of a config that a text names: a number of processes or GPUs of this machine, or a launcher.
+    """Config keys for a text: a number of processes or GPUs of this machine, or a launcher.
 
     Args:
         on: `N processes`, `N gpus`, or the name of a launcher, with its target after a colon.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these, or there are fewer GPUs.
     """
     counted = _COUNT.fullmatch(on.strip().lower())
     if counted is not None and int(counted["count"]) > 0:
@@ -46,7 +46,7 @@ def keys_of_place(on: str) -> Mapping[str, object]:
 
 
 def place_of(config: ConfigValues) -> str:
-    """The text of `on` that sets where a config runs, without the number of processes where that is another place."""
+    """The `on` text of a config; without the number of processes if it is not this machine."""
     launch = config.launch
     if launch.launch == LOCAL.name:
         return f"{launch.num_processes} process{'' if launch.num_processes == 1 else 'es'}"

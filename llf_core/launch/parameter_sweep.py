@@ -42,8 +42,6 @@ def sweep(
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        TypeError: `values` has no keys; a reward function is not a function, has no parameter for the answer, or is a
-            coroutine or a generator.
         RowsError: the rows are not a table, or Parquet cannot hold one of their values.
         RuntimeError: a run could not be started; the message says how many are queued.
     """

@@ -29,11 +29,7 @@ class ProgressLine:
         self._printed = float("-inf")
 
     def show(self, status: Status) -> None:
-        """Show a status.
-
-        Elsewhere than in a terminal, where each line stays, one is printed only if the state has changed, or if 5 % of
-        the steps and ten seconds have passed since the last one.
-        """
+        """Update the bar; without a terminal, print if the state changed, or after 5 % of the steps and 10 s."""
         pace = read_pace(self._reader.folder, status)
         if self._bar is not None:
             bar, task = self._bar
@@ -43,7 +39,7 @@ class ProgressLine:
             print(self._text(status, pace), flush=True)  # noqa: T201 - the caller's cell or file
 
     def close(self) -> None:
-        """Stop the progress bar and restore the terminal's cursor; the last line stays."""
+        """Stop the progress bar; the last line stays."""
         if self._bar is not None:
             self._bar[0].stop()
 
@@ -54,7 +50,6 @@ class ProgressLine:
         return moved and time.monotonic() - self._printed >= SECONDS
 
     def _text(self, status: Status, pace: Pace) -> str:
-        """One line with state, step, loss and remaining time."""
         parts = [status.state]
         if status.total:
             parts.append(f"step {pace.step} of {status.total}")

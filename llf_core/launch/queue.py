@@ -1,7 +1,6 @@
 """The queue of runs on one machine.
 
-Each queued run has its own supervisor that waits for its turn, so the queue outlives cell, kernel and server, and needs
-no central process.
+Each queued run has its own supervisor that waits for its turn, so the queue needs no central process.
 """
 
 from __future__ import annotations
@@ -61,12 +60,6 @@ class MachineLoad:
     """Running and queued runs on this machine.
 
     A check takes one `stat` per run; ended runs are not read again.
-
-    Args:
-        home: `LLF_HOME`; None for the environment's.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
@@ -74,15 +67,12 @@ class MachineLoad:
         self._ended: dict[str, int] = {}  # when the status of an ended run was written
 
     def ahead(self) -> list[RunAhead]:
-        """Runs that a newly queued run would wait for, in order. The form shows them before Start."""
+        """Runs that a newly queued run would wait for, in order."""
         running, queued = self.running_and_queued()
         return [*running, *(one for _, one in queued)]
 
     def running_and_queued(self, *, exclude: str = "") -> tuple[list[RunAhead], list[QueuedRun]]:
-        """Running runs, and queued runs with their positions, in order.
-
-        One pass over the folders of runs gives both, which the queue and the form need.
-        """
+        """Running runs, and queued runs with their positions, in order."""
         running: list[RunAhead] = []
         queued: list[QueuedRun] = []
         for name in self._index.names():
@@ -116,32 +106,22 @@ class QueuePosition:
         self._machine = MachineLoad(folder.home)
 
     def ahead(self) -> list[RunAhead]:
-        """Runs ahead of it: active runs, then those that have waited longer.
-
-        Every supervisor of a queued run computes it by itself, so the queue needs no process of its own.
-        """
+        """Runs ahead of it: active runs, then those that have waited longer."""
         mine = self._place()
         running, queued = self._machine.running_and_queued(exclude=self._folder.id)
         return [*running, *(one for place, one in queued if place < mine)]
 
     def behind(self) -> int:
-        """Number of queued runs behind it, for the monitor's "position 2 of 5"."""
+        """Number of queued runs behind it."""
         mine = self._place()
         return sum(place > mine for place, _ in self._machine.running_and_queued(exclude=self._folder.id)[1])
 
     def poll_seconds(self) -> float:
-        """Seconds until the next check; more if many runs are ahead, so that long queues cost no more than short ones.
-
-        Raises:
-            BrokenRunError: the run's own status cannot be read.
-            OSError: the folder of runs is not accessible, or the disk fails while the metrics of a run are read.
-        """
+        """Seconds until the next check; more with many runs ahead, so that long queues cost no more than short ones."""
         return min(MAX_POLL_SECONDS, POLL_SECONDS * max(1, len(self.ahead())))
 
     def try_start(self, attempt: int) -> bool:
-        """Start if nothing is ahead: the status becomes `starting` before another process can check.
-
-        A run that may start leaves the queue: its `queue.json` is removed.
+        """Start if nothing is ahead: sets the status to `starting` and removes `queue.json`.
 
         Args:
             attempt: attempt to start; nothing happens if a later one has started.

@@ -1,4 +1,4 @@
-"""Where the machines of a run meet, and which of them this is."""
+"""Rendezvous of the machines of a run, and this machine's rank."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def node_rank() -> int:
-    """Number of this machine among those of a run, from 0: the variable `NODE_RANK`, as LLaMA-Factory has it."""
+    """Rank of this machine, from 0: the variable `NODE_RANK`, as in LLaMA-Factory."""
     found = os.environ.get("NODE_RANK", "")
     return int(found) if found.isdecimal() else 0
 

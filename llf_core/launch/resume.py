@@ -46,14 +46,14 @@ def resume(  # noqa: PLR0913 - each of them is optional
 ) -> None:
     """Begin the next attempt of an ended run, so that a supervisor can be started for it.
 
-    It continues from the newest complete checkpoint; without one it starts from the beginning.
+    It continues from the newest complete checkpoint, else from the beginning.
 
     Args:
-        env: additional environment variables of its processes; None for none.
-        rewards: fixed reward functions, which replace those of the same names; None to keep all.
+        env: additional environment variables of its processes.
+        rewards: fixed reward functions, which replace those of the same names.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
-        check_config: whether LLF's trainer will read its config, which must then be valid.
-        num_processes: number of processes that go on, see `settings_of_processes`; None for as many as before.
+        check_config: whether its config must be valid; not for a command that replaces the trainer.
+        num_processes: number of processes that go on, see `settings_of_processes`.
 
     Raises:
         RuntimeError: it has not ended, or it has finished; another process has resumed it, or another machine trains
@@ -88,7 +88,6 @@ def _other_processes(folder: RunFolder, processes: int) -> tuple[str, int]:
 
 
 def _check_elsewhere(folder: RunFolder) -> None:
-    """Refuse a run that another machine trains, by the heartbeat at its `sync_to`."""
     place = read_config(folder.config).get(KEY)
     if place:
         message = ask_place("training", run_place(str(place), folder.id))
@@ -97,7 +96,6 @@ def _check_elsewhere(folder: RunFolder) -> None:
 
 
 def _wait_for_teardown(folder: RunFolder, now: Status) -> None:
-    """Wait for ended processes to exit, since they still hold memory and files."""
     if not now.is_on_this_host:
         return
     until = time.monotonic() + TEARDOWN_SECONDS
@@ -118,11 +116,7 @@ def _replace_rewards(folder: RunFolder, rewards: Iterable[RewardFunction | str],
 
 
 def _begin_attempt(folder: RunFolder, last: Status, fields: Mapping[str, object]) -> None:
-    """Write the status and the event of the next attempt; of a full disk the attempt fails at once.
-
-    Args:
-        fields: further fields of the event `resumed`.
-    """
+    """Write the status and the event of the next attempt; with a full disk the attempt fails at once."""
     checkpoints, attempt = Checkpoints(folder), last.attempt + 1
     steps = checkpoints.list()
     step = steps[-1] if steps else 0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def attach(run_id: str, home: Path | str | None = None) -> Run:
-    """Open a run by its id, live or ended, from any process: a restarted kernel continues where it was.
+    """Open a run by its id, live or ended, from any process.
 
     Args:
         run_id: the run's id, or `ssh://host/run` of a run on another host, which is then mirrored here.
@@ -55,7 +55,7 @@ class Run(RunControl):
         return self.folder.output
 
     def fetch(self) -> Path:
-        """Copy the result of a run on another host to this machine, whole and checked; it is `output` afterwards.
+        """Copy the result of a run on another host to `output` on this machine, checked by hash.
 
         Raises:
             RemoteError: it is a run of this machine, it has no result yet, or its host cannot be reached.
@@ -72,8 +72,7 @@ class Run(RunControl):
     def code(self) -> str:
         """A notebook cell that runs the same config again, with its live changes as a comment.
 
-        A run started in the form can then be repeated and changed in code. The cell also defines the reward functions
-        and metrics that the run stores.
+        It also defines the reward functions and metrics that the run stores.
 
         Raises:
             ConfigError: the config cannot be read or is no longer valid.
@@ -97,11 +96,9 @@ class Run(RunControl):
     ) -> Run:
         """Start a new run with the same config and rows, and the same live changes at the same steps.
 
-        The curve of a run that was changed while it ran can only be repeated in this way.
-
         Args:
-            env: additional environment variables; None for none.
-            command: program with its arguments, to start instead of the trainer; None for the trainer.
+            env: additional environment variables.
+            command: program with its arguments, to start instead of the trainer.
             trust: see `resume`.
 
         Raises:
@@ -125,16 +122,12 @@ class Run(RunControl):
     ) -> Run:
         """Start a new run from a checkpoint of this run, with changed settings; this run is not modified.
 
-        Two ways to go on can then be compared from the same weights.
-
         Args:
             step: step of the checkpoint; None for the newest.
-            name: display name of the new run; None for the `run_name` of the changes, else that of this run with the
-                step.
+            name: display name; None for the `run_name` of the changes, else this run's name with the step.
             changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control logging, saving,
                 evaluation, sampling, gradient clipping and early stopping; see `llf_core.launch.branch.BRANCH_KEYS`.
-                None for none.
-            env: additional environment variables; None for none.
+            env: additional environment variables.
             trust: see `resume`.
             more: changes as keyword arguments, which take precedence over `changes`.
 
@@ -165,9 +158,9 @@ class Run(RunControl):
         predictions after training (`do_predict`) makes those that are missing.
 
         Args:
-            env: additional environment variables; None for none.
-            command: program with its arguments, to start instead of the trainer; None for the trainer.
-            rewards: fixed reward functions, which replace those of the same names; None to keep all.
+            env: additional environment variables.
+            command: program with its arguments, to start instead of the trainer.
+            rewards: fixed reward functions, which replace those of the same names.
             trust: allow the code of a run that was created elsewhere or changed since: its reward functions, and the
                 Python code of its models if `trust_remote_code` is set. A string allows only code whose hash, as shown
                 by a view, starts with it; at least 12 characters.
@@ -196,13 +189,9 @@ class Run(RunControl):
         return self
 
     def metrics(self) -> pd.DataFrame:
-        """All metrics as a DataFrame: one row per step (the index), one column per name, NaN where a step has none.
+        """All metrics as a DataFrame `[steps, names]`, float64: indexed by ascending step, NaN where a step has none.
 
-        Of a step that a later attempt has repeated, the values of that attempt. For tables and plots beyond those of
-        the monitor.
-
-        Returns:
-            `[steps, names]`, float64, by ascending step; without rows and columns before the first metric.
+        A step that a later attempt repeated has the values of that attempt.
         """
         try:
             import pandas as pd
@@ -218,21 +207,14 @@ class Run(RunControl):
         return frame
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far, in order: states, requests and answers, checkpoints, evaluations, warnings, errors.
+        """All events in order: states, requests and answers, checkpoints, evaluations, warnings, errors.
 
-        They tell what happened to a run, for views and for code. Of more than 50,000 events or 32 MiB, the last ones.
+        Limited to the last 50,000 events or 32 MiB.
         """
         return RunReader(self.folder).events()
 
     def log(self, lines: int = 20) -> str:
-        """The last lines of the trainer's stdout and stderr, without secrets: where unexpected errors are explained.
-
-        Args:
-            lines: maximum number of lines; none if it is not above 0.
-
-        Returns:
-            The lines, joined by line breaks; empty before the first output.
-        """
+        """The last lines of the trainer's stdout and stderr, without secrets, joined by line breaks."""
         return self._reader.log_tail(lines)
 
     def summary(self) -> dict[str, Any]:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 POLL_SECONDS = 0.2
-"""Seconds between two looks at a run that is waited for; chosen by hand."""
+"""Seconds between two polls of a run that is waited for; chosen by hand."""
 
 
 class RunControl:
-    """The state of a run, waiting for its end, and requests to its processes; `Run` adds results and further runs."""
+    """State of a run, waiting for its end, and requests to its processes; `Run` adds results and further runs."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -37,10 +37,7 @@ class RunControl:
         return self.status().state
 
     def status(self) -> Status:
-        """Read state, step, processes and reason, as shown by views.
-
-        It is read from the folder at each call, since other processes change it.
-        """
+        """Read state, step, processes and reason from the run's folder."""
         return self._reader.status()
 
     def wait(
@@ -50,12 +47,10 @@ class RunControl:
         progress: bool = True,
         interrupt: Literal["leave", "raise"] = "leave",
     ) -> Status:
-        """Wait until the run ends or is lost. An interrupt only ends the waiting, not the run.
-
-        A cell or script can then go on with the result.
+        """Wait until the run ends or is lost. An interrupt ends only the waiting, not the run.
 
         Args:
-            timeout: maximum seconds to wait; the returned status may then be live. 0, a negative number and NaN look
+            timeout: maximum seconds to wait; the returned status may then be live. 0, a negative number and NaN check
                 once. None for no limit.
             interrupt: `leave` prints how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
         """
@@ -87,8 +82,7 @@ class RunControl:
         A queued run leaves the queue.
 
         Args:
-            grace: seconds after which a trainer that does not respond gets SIGTERM; None, and a number that is negative
-                or not finite, for 120.
+            grace: seconds after which a trainer that does not respond gets SIGTERM. Default: 120.
 
         Returns:
             Id of the request; None if the run had ended before.
@@ -107,44 +101,23 @@ class RunControl:
         return request
 
     def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request a checkpoint after the current step, for example before a risky change; see `ask`.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-        """
+        """Request a checkpoint after the current step; see `ask`."""
         return self.ask("checkpoint", wait=wait, by=by)
 
     def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request an evaluation after the current step, beside the scheduled ones; see `ask`.
-
-        The validation loss of a moment is then known without waiting.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-        """
+        """Request an evaluation after the current step, beside the scheduled ones; see `ask`."""
         return self.ask("evaluate", wait=wait, by=by)
 
     def sample(self, *, wait: bool = False, by: str = "code") -> str:
-        """Request completions of the watched prompts after the current step, beside the scheduled ones; see `ask`.
-
-        Answers show what a loss does not.
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
-        """
+        """Request completions of the watched prompts after the current step, beside the scheduled ones; see `ask`."""
         return self.ask("sample", wait=wait, by=by)
 
     def set(self, *, wait: bool = False, by: str = "code", **changes: object) -> str:
         """Change settings of a live run from its next step on; see `ask`. A replay repeats the change.
 
-        A run with a rate that is too high need not be started again.
-
         Args:
             changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule),
                 `watch` (a prompt to answer at every checkpoint and evaluation), `evaluate` (True: one evaluation now).
-
-        Returns:
-            Id of the request; with `wait`, the message of the trainer's answer.
 
         Example:
             >>> run.set(learning_rate=1e-4)
@@ -165,8 +138,7 @@ class RunControl:
 
         Args:
             type: one of `llf_core.runs.control.REQUEST_TYPES`.
-            args: arguments of the type, for example `grace` in seconds for `stop`; None for none. The trainer checks
-                them, and refuses wrong ones in its answer.
+            args: arguments of the type, for example `grace` in seconds for `stop`; the trainer checks them.
 
         Returns:
             Id of the request; with `wait`, the message of the trainer's answer.
@@ -193,7 +165,7 @@ class RunControl:
         return request
 
     def kill(self, by: str = "code") -> Status:
-        """Kill the run immediately, if it does not respond to a stop; progress since its last checkpoint is lost.
+        """Kill the run immediately; progress since its last checkpoint is lost.
 
         Returns:
             The new status, `failed` also of a lost run; unchanged if the run had a final state before.

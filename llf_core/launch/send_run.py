@@ -1,4 +1,4 @@
-"""Starts a run on another host: its folder, made here, is sent by sftp and started there as any run."""
+"""Starts a run on another host: sends its folder by sftp and starts it there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_sent(config: ConfigValues) -> bool:
 
 
 def ssh_problem(config: ConfigValues) -> str | None:
-    """Why a run cannot be started on the host of a config, as a sentence; None if it can."""
+    """Why a run cannot be started on the host of a config; None if it can."""
     if shutil.which("ssh") is None:
         return "ssh is not on this machine. Install an OpenSSH client."
     if not is_sent(config):
@@ -52,13 +52,13 @@ def ssh_problem(config: ConfigValues) -> str | None:
 
 
 def config_there(config: RunConfig) -> RunConfig:
-    """The config as the host stores it, for which the host is the local machine; any other config as it is."""
+    """The config as the host stores it, with `launch: local`; any other config unchanged."""
     return config.replace(launch="local", launch_target=None) if is_sent(config) else config
 
 
 @contextmanager
 def place_of_folder(config: RunConfig, root: Path) -> Iterator[Path]:
-    """The `LLF_HOME` in which a new run's folder is made: of one that is sent, a folder that is removed afterwards."""
+    """The `LLF_HOME` in which a new run's folder is made; a temporary folder for a run that is sent."""
     if not is_sent(config):
         yield root
         return
@@ -68,7 +68,7 @@ def place_of_folder(config: RunConfig, root: Path) -> Iterator[Path]:
 
 
 def add_data(new: RunFolder, config: RunConfig) -> None:
-    """Copy the data files of this machine that a config names into the folder of a run that is sent."""
+    """Copy the local data files that a config names into the folder of a run that is sent."""
     changes: dict[str, object] = {}
     for key in ("dataset", "eval_dataset"):
         names = [str(name) for name in config.get(key) or ()]
@@ -92,11 +92,11 @@ def send_run(
     """Send a new run's folder to a host, start the run there, and mirror it here.
 
     Args:
-        folder: the run, in the state `created`; what the host lacks of what its config names is a problem there.
+        folder: the run, in the state `created`.
         target: the host, see `launch_target`.
         root: `LLF_HOME` of this machine.
         env: additional environment variables of the run, which go through ssh's stdin and are not stored.
-        command: program with its arguments, to start instead of the trainer; None for the trainer.
+        command: program with its arguments, to start instead of the trainer.
     """
     host, _ = parse_address(f"ssh://{target}")
     there = str(ask(host, {"do": "receive"}, module=START_SENT)["folder"])
@@ -113,7 +113,7 @@ def resume_there(
     command: Sequence[str] | None,
     num_processes: int | None,
 ) -> None:
-    """Resume a mirrored run on its host, and follow it again."""
+    """Resume a mirrored run on its host, and mirror it again."""
     host, _ = parse_address(f"ssh://{target}")
     request = {
         "do": "resume",

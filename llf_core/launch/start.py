@@ -50,22 +50,20 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 ) -> Run:
     """Start a run in separate processes and return at once. The run outlives this process.
 
-    A notebook may be closed, and its kernel restarted, while a model is trained.
-
     Args:
         config: a `RunConfig`, or anything `RunConfig.load` accepts.
         name: display name of the run; None or empty for `default_name`.
         rows: training data that is not in a file: a list of dicts, a DataFrame or a `datasets.Dataset`. Replaces
-            `dataset`. None to keep that of the config.
+            `dataset`.
         rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones; also a single one.
-            Replaces `reward_functions`. None to keep those of the config.
+            Replaces `reward_functions`.
         home: `LLF_HOME`; None for the environment's.
-        notebook: `path` and `cell` of the notebook that starts it, for `env.json`; None outside a notebook.
-        env: additional environment variables, for example `HF_TOKEN`. They are not stored. None for none.
-        command: program with its arguments, to start instead of the trainer; None for the trainer.
+        notebook: `path` and `cell` of the notebook that starts it, for `env.json`.
+        env: additional environment variables, for example `HF_TOKEN`; not stored.
+        command: program with its arguments, to start instead of the trainer.
         queue: whether it waits until no other run is active on this machine and none has waited longer.
-        on: where it runs, see `llf_core.launch.on.keys_of_place`; None for what LLaMA-Factory's variables say, else the
-            config.
+        data_check: see `load_checked_config`.
+        on: where it runs, see `llf_core.launch.on.keys_of_place`; None for LLaMA-Factory's variables, else the config.
     """
     from llf_core.rewards import REWARDS
 
@@ -131,7 +129,6 @@ def _begin(  # noqa: PLR0913, PLR0917 - what `launch` was given
 
 
 def _join(config: RunConfig, root: Path, env: Mapping[str, str] | None) -> Run:
-    """Start the processes of this machine for the run that the first machine has made."""
     folder = run_to_join(config, root)
     start_run(folder, {**(env or {}), "LLF_HOME": str(root)})
     return Run(folder)
@@ -154,12 +151,8 @@ def load_checked_config(
 
     Sends no requests to a hub.
 
-    Called before the folder is created, so that a misspelled name leaves no failed run.
-
     Args:
-        config: anything `RunConfig.load` accepts.
         overrides: `key=value`.
-        home: `LLF_HOME`, see `launch`.
         command: see `launch`; another trainer may accept other names.
         data_check: finds problems in the first records of the data sets of a config without other errors, such as
             columns that match no format: `llf_core.data.kind_check.dataset_problems`; None checks names only.
@@ -199,7 +192,6 @@ def _create(
     root: Path,
     fill: Callable[[RunFolder], None],
 ) -> RunFolder:
-    """Create the folder of a config, with the source of its functions and the files that `fill` writes."""
     from llf_core.metrics import metric_sources
     from llf_core.rewards import reward_sources
     from llf_core.user_functions.stored_functions import joined, write_code
@@ -214,13 +206,7 @@ def _create(
 
 
 def default_name(config: RunConfig) -> str:
-    """Name of a run that was given none: `run_name`, else `<model>-<stage>-<method>`.
-
-    Lists then tell runs apart that nobody has named.
-
-    Returns:
-        A name such as `smollm2-135m-instruct-sft-lora`.
-    """
+    """Name of a run that was given none: `run_name`, else `<model>-<stage>-<method>`."""
     if config.training.run_name:
         return config.training.run_name
     model = Path(str(config.get("model_name_or_path"))).name

@@ -46,7 +46,7 @@ def _answer(request: Mapping[str, Any]) -> Mapping[str, object]:
 
 
 def _start(request: Mapping[str, Any]) -> RunFolder:
-    """Start a run that was sent, unless this machine lacks what it names. Its folder is removed if it is refused."""
+    """Start a run that was sent. Its folder is removed if it is refused."""
     place, command = Path(str(request["folder"])), request.get("command")
     if place.parent != home() / "runs" or not place.name.startswith(".new-"):
         raise ValueError(f"{place} is not a folder that was made for a run.")
@@ -66,7 +66,6 @@ def _start(request: Mapping[str, Any]) -> RunFolder:
 
 
 def _resume(request: Mapping[str, Any]) -> RunFolder:
-    """Begin the next attempt of a run of this machine that has ended."""
     run, command, env = open_run(check_run_id(str(request["run"]))), request.get("command"), request.get("env")
     resume(run, env, check_config=command is None, num_processes=request.get("num_processes"))
     start_run(run, {**dict(env or {}), "LLF_HOME": str(home())}, command)

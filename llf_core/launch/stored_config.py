@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 
 
 def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = None) -> None:
-    """Refuse a run whose `config.yaml` is no longer valid, before anything is changed.
-
-    It is also refused if the environment lacks a URL with credentials.
+    """Check that a run's `config.yaml` is still valid and can be started, before anything is changed.
 
     Args:
         what: verb for the message: `resume`.
-        env: additional environment variables; None for none.
     """
     config = stored_config(folder, what)
     check_urls(config.flat(), what, env)
@@ -30,7 +27,7 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
 
 
 def check_place(config: RunConfig) -> None:
-    """Refuse a config that cannot be started where it says, before a run is made of it.
+    """Check that a config can be started where it says.
 
     Raises:
         ConfigError: it cannot; the message has the reason.
@@ -44,7 +41,7 @@ def check_place(config: RunConfig) -> None:
 
 
 def stored_config(folder: RunFolder, what: str) -> RunConfig:
-    """The config of a run, refused with a sentence for its user if it is no longer valid.
+    """The config of a run.
 
     Args:
         what: verb for the message: `resume`.
@@ -62,11 +59,10 @@ def stored_config(folder: RunFolder, what: str) -> RunConfig:
 
 
 def check_urls(values: Mapping[str, object], what: str, env: Mapping[str, str] | None = None) -> None:
-    """Refuse a stored config with URLs whose credentials the environment lacks, before a run is made of it.
+    """Check that the environment has the credentials of the URLs in a stored config.
 
     Args:
         what: verb for the message: `resume`.
-        env: additional environment variables; None for none.
 
     Raises:
         ConfigError: `LLF_URLS` lacks a URL with credentials; it names the key.

@@ -53,10 +53,6 @@ class Supervisor:
     Args:
         folder: the run, in the state `created`.
         command: program to start; None for the trainer.
-
-    Raises:
-        BrokenRunError: the run's status cannot be read.
-        OSError: too many files are open.
     """
 
     def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:
@@ -81,10 +77,7 @@ class Supervisor:
         self._next_checkup = time.monotonic() + DOCTOR_SECONDS
 
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
-        """Start the trainer, wait for its end, and write a final state.
-
-        The trainer itself cannot write one when it is killed. SIGTERM, SIGINT and SIGHUP of this process are handled
-        from then on.
+        """Start the trainer, wait for its end, and write a final state. Handles SIGTERM, SIGINT and SIGHUP.
 
         Args:
             taken_over: called once the status names this process, before anything is started.
@@ -156,7 +149,6 @@ class Supervisor:
         self._refuse_pending("The run was removed from the queue.")
 
     def _supervise(self) -> ProcessEnd:
-        """Start the trainer and supervise it until it ends."""
         kills_before = self._cgroup.oom_kills()
         with open_to_append(self._folder.log) as log:
             environment = computing_environment(os.environ, self._threads()) | {RUN_VARIABLE: str(self._folder.path)}
@@ -193,14 +185,13 @@ class Supervisor:
         return threads_of(self._folder) or usable_cpus(self._cgroup)
 
     def _wait(self, trainer: Trainer) -> int:
-        """Supervise the trainer until it ends; returns its exit code."""
         while (code := trainer.wait(POLL_SECONDS)) is None:
             self._look_after(trainer)
         self._run_doctor()
         return code
 
     def _look_after(self, trainer: Trainer) -> None:
-        """Pass requests on, keep the heartbeat, run the doctor; nothing that fails here leaves the trainer alone."""
+        """Pass requests on, keep the heartbeat, run the doctor; no failure here ends the supervision."""
         try:
             for request in self._inbox.scan():
                 self._handle_request(request)
@@ -236,7 +227,6 @@ class Supervisor:
         return time.monotonic() - self._removed_since >= REMOVED_SECONDS
 
     def _run_doctor(self) -> None:
-        """Run the doctor and record its findings. A finding never ends a run."""
         from llf_core.doctor import Doctor
 
         began = time.monotonic()
@@ -315,7 +305,6 @@ class Supervisor:
 
     @contextmanager
     def _unless_disk_error(self) -> Iterator[None]:
-        """Ignore a full disk, since the trainer must remain supervised."""
         try:
             yield
         except OSError as error:

@@ -13,11 +13,7 @@ import sys
 def main(arguments: list[str]) -> None:
     """Detach, then supervise the run whose folder is the first argument.
 
-    The first process exits once the supervisor has registered itself, with 0, or with 1 if that failed: the launcher
-    waits for it.
-
-    Args:
-        arguments: the run's folder, and after `--` a command that replaces the trainer.
+    The first process exits once the supervisor has registered itself, with 0, or with 1 if that failed.
     """
     read_end, write_end = os.pipe()
     if os.fork() != 0:
@@ -56,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _stop_with_stdin() -> None:
-    """Stop the run as SIGTERM does once what holds the other end of stdin has ended."""
+    """Stop the run like SIGTERM when stdin is closed."""
     import signal
     import threading
 

@@ -41,11 +41,11 @@ POLL_SECONDS = 0.2
 BEAT_SECONDS = 15.0
 """Interval of the heartbeat at the place; a fourth of the silence after which the run counts as lost."""
 REFRESH_SECONDS, REFRESH_SHARE = 30.0, 50
-"""Curves and events are copied between checkpoints too: at this interval, and at most one part in 50 of the time."""
+"""Interval between two copies without a new checkpoint, and at most one part in 50 of the time."""
 RETRY_SECONDS, GIVE_UP_SECONDS = 5.0, 300.0
-"""A place that does not answer is tried again; once the run has ended, for this long."""
+"""Seconds until the next try of a place that does not answer, and until giving up once the run has ended."""
 CHECK_SECONDS = 60.0
-"""Time that a place has to answer before a start; chosen by hand."""
+"""Maximum seconds for a place to answer before a start; chosen by hand."""
 
 
 def start_sync(folder: RunFolder, log: IO[bytes]) -> subprocess.Popen[bytes] | None:
@@ -61,14 +61,14 @@ def start_sync(folder: RunFolder, log: IO[bytes]) -> subprocess.Popen[bytes] | N
 
 
 def ask_place(action: str, place: str) -> str:
-    """Ask a place, in a process of its own, since libraries of services may wait for minutes.
+    """Ask a place, in a separate process, since libraries of services may wait for minutes.
 
     Args:
         action: `writable`, or `training` for the copy of a run.
         place: value of `sync_to`, or the copy of a run.
 
     Returns:
-        A sentence that stands against it; empty if nothing does.
+        What is wrong, as a sentence; empty if nothing is.
     """
     command = [sys.executable, "-P", "-m", "llf_core.launch.sync_process", f"--{action}", place]
     try:
@@ -84,8 +84,6 @@ def ask_place(action: str, place: str) -> str:
 
 
 class _Sync:
-    """The copying of one attempt."""
-
     def __init__(self, folder: RunFolder) -> None:
         self._run = folder
         self._attempt = read_status(folder).attempt
@@ -118,7 +116,6 @@ class _Sync:
                 self._not_before = time.monotonic() + RETRY_SECONDS
 
     def _look(self, now: Status) -> None:
-        """Copy what is due."""
         if not now.has_ended and time.monotonic() >= self._next_beat:
             self._store.beat(now)
             self._next_beat = time.monotonic() + BEAT_SECONDS
@@ -169,17 +166,13 @@ class _Sync:
 
 
 def _has_closed(seconds: float) -> bool:
-    """Whether the supervisor has closed the pipe, after waiting so long for it."""
+    """Whether the supervisor has closed stdin, after waiting up to `seconds`."""
     readable, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(readable) and not os.read(sys.stdin.fileno(), 1)
 
 
 def main() -> int:
-    """Copy a run, or answer a question about a place.
-
-    Returns:
-        Exit code: 0, or 1 if the final state could not be copied.
-    """
+    """Copy a run, or answer a question about a place; the exit code is 1 if the final state could not be copied."""
     first, *rest = sys.argv[1:]
     if first in {"--writable", "--training"}:
         print(json.dumps(_answer(first, rest[0])), end="")  # noqa: T201 - read by `ask_place`

@@ -1,7 +1,7 @@
 """`python -m llf_core.launch.torchrun_process RUN N [NODES NODE HOST:PORT]`: trains a run by torchrun's agent.
 
-It starts N ranks, as machine number NODE of NODES, which meet at HOST:PORT. The supervisor starts it in place of the
-trainer. It ends when all ranks have ended, as the rank did that ended first.
+It starts N ranks, as machine NODE of NODES, which meet at HOST:PORT. The supervisor starts it in place of the trainer.
+It ends like the rank that ended first.
 """
 
 from __future__ import annotations
@@ -27,19 +27,15 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 LOST_RANK = 3
-"""Exit code of a rank that ended since another one had ended."""
+"""Exit code of a rank that ended because another one had ended."""
 ELSEWHERE_SECONDS = 5.0
-"""How long another machine may take to record which of its ranks has ended."""
+"""Maximum seconds for another machine to record which of its ranks has ended."""
 LOOK_SECONDS, STILL_SECONDS = 1.0, 3.0
-"""Seconds between two looks at the ranks, and until one that a signal has stopped is named; chosen by hand."""
+"""Seconds between two checks of the ranks, and until a rank stopped by a signal is reported; chosen by hand."""
 
 
 def main() -> int:
-    """Start the ranks and wait for them.
-
-    Returns:
-        Exit code of the trainer; a rank that a signal ended ends this process by the same signal.
-    """
+    """Start the ranks and wait for them; returns the exit code, or ends by the signal that ended a rank."""
     folder, processes, *place = RunFolder(Path(sys.argv[1])), int(sys.argv[2]), *sys.argv[3:]
     nodes, node = (int(place[0]), int(place[1])) if place else (1, 0)
     # The agent would end all ranks within 30 seconds. Rank 0 agrees with the others on a stop instead.
@@ -85,7 +81,7 @@ def _pass_on(folder: RunFolder, node: int) -> None:
 
 
 def _watch_ranks(folder: RunFolder, of: int) -> None:
-    """Name the rank of this machine that a signal has stopped, for which all others wait, until it goes on."""
+    """Report a rank of this machine that a signal has stopped, until it continues."""
     attempt, still_since, told = read_status(folder).attempt, 0.0, ""
     while True:
         time.sleep(LOOK_SECONDS)
@@ -103,7 +99,7 @@ def _watch_ranks(folder: RunFolder, of: int) -> None:
 
 
 def _stopped_rank() -> tuple[int, int] | None:
-    """Number and process id of a rank of this machine that stands still."""
+    """Rank and process id of a stopped rank of this machine."""
     for process in psutil.Process().children():
         try:
             if process.status() == psutil.STATUS_STOPPED:
@@ -114,7 +110,7 @@ def _stopped_rank() -> tuple[int, int] | None:
 
 
 def _tell_stopped(folder: RunFolder, attempt: int, rank: int, pid: int, of: int, since: float) -> str:  # noqa: PLR0913, PLR0917
-    """Write that a rank stands still as a finding and into the status; returns the status's sentence."""
+    """Record a stopped rank as a finding and in the status; returns the status's reason."""
     when = time.strftime("%H:%M:%S", time.localtime(since))
     message = (
         f"Process {rank} of {of} (counted from 0) stands still since {when}: a signal such as SIGSTOP has stopped it, "
@@ -130,7 +126,7 @@ def _tell_stopped(folder: RunFolder, attempt: int, rank: int, pid: int, of: int,
 
 
 def _end_as(folder: RunFolder, failures: dict[int, ProcessFailure], processes: int, nodes: int) -> int:
-    """Record which rank a signal has ended, if one did, and end as the rank did that ended first."""
+    """Record which rank a signal has ended, if one did, and end like the rank that ended first."""
     rank, first = min(failures.items(), key=lambda one: (one[1].exitcode >= 0, one[1].timestamp))
     if first.exitcode == LOST_RANK and nodes > 1:
         return _end_as_elsewhere(folder)
@@ -144,7 +140,7 @@ def _end_as(folder: RunFolder, failures: dict[int, ProcessFailure], processes: i
 
 
 def _end_as_elsewhere(folder: RunFolder) -> int:
-    """End as the rank did that ended on another machine, once that has recorded it."""
+    """End like the rank that ended on another machine, once that has recorded it."""
     attempt, until = read_status(folder).attempt, time.monotonic() + ELSEWHERE_SECONDS
     while time.monotonic() < until:
         for event in reversed(RunReader(folder).events()):

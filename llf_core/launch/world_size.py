@@ -1,4 +1,4 @@
-"""The settings with which another number of processes makes the same steps."""
+"""Settings with which another number of processes makes the same steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def settings_of_processes(config: RunConfig, processes: int) -> dict[str, int]:
-    """Share the examples of a step among another number of processes, none of which gets larger batches than before.
+    """Settings that share the examples of a step among another number of processes, without larger batches per process.
 
     ```
     2 processes with batches of 2:  4 processes with batches of 1, or 1 with batches of 2 and 2 accumulation steps

@@ -1,1 +1,1 @@
-"""Runs of other hosts over the system's OpenSSH: mirrored into a local folder, steered, their results fetched."""
+"""Runs on other hosts over OpenSSH: mirrored locally, controlled, their results fetched."""

@@ -21,7 +21,7 @@ _ADDRESS = re.compile(
 
 
 class AddressError(UserError, ValueError):
-    """A text is not the address of a host or of a run on one."""
+    """The text is not the address of a host or of a run on one."""
 
     exit_code = BAD_CONFIG
 
@@ -32,8 +32,8 @@ class Host:
 
     Attributes:
         name: name, alias of `~/.ssh/config` or IP address.
-        user: user there; empty for that of OpenSSH's config.
-        port: port; empty for that of OpenSSH's config.
+        user: empty for OpenSSH's default.
+        port: empty for OpenSSH's default.
     """
 
     name: str
@@ -45,16 +45,12 @@ class Host:
         return f"{self.user}{'@' if self.user else ''}{name}{':' if self.port else ''}{self.port}"
 
     def mirrors(self, home: Path | str | None = None) -> Path:
-        """The folder whose `runs/` has the mirrored runs of this host.
-
-        Args:
-            home: `LLF_HOME`; None for the environment's.
-        """
+        """The folder whose `runs/` has the mirrored runs of this host."""
         return home_folder(home) / "remote" / str(self)
 
 
 def is_address(run: object) -> bool:
-    """Whether a text names a run on another host, and not one of this machine."""
+    """Whether a text names a run on another host."""
     return isinstance(run, str) and run.startswith(SCHEME)
 
 

@@ -1,7 +1,7 @@
 """`python -m llf_core.remote.mirror ADDRESS HOME`: keeps a local copy of the small files of a run on another host.
 
-One background process for each mirrored run holds one connection, copies what is new, and takes the requests in the
-copy's `control/` to the run. A broken connection is made again; until then the copy says since when it has no news.
+One background process for each mirrored run holds one connection, copies what is new, and passes the requests in the
+copy's `control/` on to the run. It reconnects after a break; until then the copy says since when it has no news.
 """
 
 from __future__ import annotations
@@ -54,9 +54,6 @@ def main(arguments: list[str]) -> None:
     """Detach, then mirror the run at an address.
 
     The first process prints, as JSON, the folder of the mirror once it has the run's status, or what is wrong.
-
-    Args:
-        arguments: the address and `LLF_HOME`.
     """
     address, home = arguments
     read_end, write_end = os.pipe()
@@ -101,7 +98,7 @@ class Mirror:
         self._sent: set[str] = set()
 
     def follow(self) -> None:
-        """Copy until the run has ended and everything is there. A broken connection is made again."""
+        """Copy until the run has ended and everything is copied; reconnect after a break."""
         attempt = 0
         while True:
             before = self._heard
@@ -126,7 +123,6 @@ class Mirror:
                 return
 
     def _copy(self, link: Link) -> None:
-        """Follow the run over one connection, until it has ended."""
         link.send({"do": "follow", "run": self._run})
         check_hello(self._host, link.first_line())
         run, _ = link.message(SILENCE_SECONDS)
@@ -153,7 +149,6 @@ class Mirror:
         raise LinkError(f"{self._host} has sent nothing for {SILENCE_SECONDS:g} s.")
 
     def _take_folder(self, run: str) -> RunFolder:
-        """The copy's folder, which no other process writes."""
         if self._folder is not None:
             return self._folder
         try:
@@ -165,7 +160,7 @@ class Mirror:
         return self._hold(folder)
 
     def _open_earlier(self) -> bool:
-        """Whether there is a copy from before, which is shown until the host can be reached."""
+        """Whether there is an earlier copy, which is shown until the host can be reached."""
         try:
             folder = open_run(find_run(self._run, self._home), self._home)
             now = read_status(folder)
@@ -180,7 +175,6 @@ class Mirror:
         return True
 
     def _hold(self, folder: RunFolder) -> RunFolder:
-        """Hold the copy's lock as long as this process lives."""
         self._lock = open_lock(folder.path / ".mirror.lock")
         try:
             # A process that has everything of an ended run is about to end, and the run may have been resumed.
@@ -194,7 +188,6 @@ class Mirror:
         return folder
 
     def _take(self, folder: RunFolder, message: Mapping[str, Any], data: bytes) -> None:
-        """Write what a message brings."""
         if isinstance(message.get("status"), dict):
             self._write_status(folder, {**message["status"], "heartbeat": time.time()}, str(message.get("shown")))
             self._opened(folder)
@@ -223,7 +216,7 @@ class Mirror:
         replace_file(folder.status, json_bytes({**values, "mirror": of}), temporary=".status.json.mirror")
 
     def _write_problem(self, why: str) -> None:
-        """Say in the copy since when there is no news, and why."""
+        """Write into the copy since when there is no news, and why."""
         if self._folder is None:
             return
         now = read_status(self._folder)
@@ -234,7 +227,7 @@ class Mirror:
         )
 
     def _finish(self, folder: RunFolder) -> None:
-        """The run has ended, and everything is here. What was asked after its end is not answered."""
+        """Mark the copy as complete; requests that came after the run's end are dropped."""
         for request in pending_requests(folder):
             remove_request(request)
         now = read_status(folder)
@@ -242,7 +235,7 @@ class Mirror:
 
 
 class Link:
-    """One connection to `on_host`, as a `with` block that ends it."""
+    """One connection to `on_host`; closed at the end of its `with` block."""
 
     def __init__(self, host: Host) -> None:
         self._host, self._buffer = host, bytearray()
@@ -271,7 +264,7 @@ class Link:
         """Send a message.
 
         Raises:
-            LinkError: the connection takes nothing.
+            LinkError: the connection is broken or full.
         """
         line = encoded(message)
         try:
@@ -281,10 +274,10 @@ class Link:
             raise LinkError(self._why()) from None
 
     def first_line(self) -> bytes:
-        """The line that `on_host` writes first, after whatever a login shell prints.
+        """The line that `on_host` writes first, after any output of a login shell.
 
         Raises:
-            LinkError: the connection ended, or nothing came.
+            LinkError: no such line came.
         """
         until = time.monotonic() + 2 * SILENCE_SECONDS
         while time.monotonic() < until:
@@ -300,10 +293,10 @@ class Link:
         raise LinkError(f"{self._host} does not answer as LLF does.")
 
     def message(self, seconds: float) -> tuple[dict[str, Any] | None, bytes]:
-        """The next message and the bytes that follow it; None if none came.
+        """The next message and the bytes that follow it; None if none came within `seconds`.
 
         Raises:
-            RemoteError: the message is none, or says that the request is refused.
+            RemoteError: the message is malformed, too large, or a refusal.
         """
         until = time.monotonic() + seconds
         while True:
@@ -340,7 +333,7 @@ class Link:
 
 
 def _digest(path: Path) -> tuple[int, str]:
-    """Size and SHA-256 (hex) of a file; of a missing one, no bytes."""
+    """Size and SHA-256 (hex) of a file; `(0, "")` if it is missing."""
     try:
         with os.fdopen(open_file(path), "rb") as file:
             digest = hashlib.file_digest(file, "sha256")
@@ -350,7 +343,7 @@ def _digest(path: Path) -> tuple[int, str]:
 
 
 def _append(path: Path, at: int, data: bytes) -> None:
-    """Append to a file of the copy; the host replaces it if `at` is 0."""
+    """Append to a file of the copy at the offset `at`; 0 replaces the file."""
     if at == 0:
         replace_file(path, data)
         return

@@ -1,7 +1,7 @@
 """The files of a run that a mirror has."""
 
 APPENDED = ("metrics.jsonl", "events.jsonl", "samples.jsonl", "examples.jsonl", "log.txt")
-"""Only ever appended to; what is new is copied."""
+"""Append-only files; only new bytes are copied."""
 REPLACED = (
     "config.yaml",
     "env.json",
@@ -12,11 +12,11 @@ REPLACED = (
     "resolved.yaml",
     "trained.json",
 )
-"""Replaced as a whole, and copied as a whole. `status.json` is written from what the host says."""
+"""Files that are replaced and copied as a whole. `status.json` is written from the host's status messages."""
 MOST_BYTES = 64 << 20
-"""Maximum size of a replaced file; larger ones are left out."""
+"""Maximum size of a replaced file; larger ones are skipped."""
 CHUNK = 1 << 20
 BEAT_SECONDS = 2.0
-"""Both sides send something at least this often."""
+"""Interval at which each side sends at least one message."""
 SILENCE_SECONDS = 15.0
-"""Without news for this long the link counts as broken; chosen by hand, as is the duration above."""
+"""Silence after which the connection counts as broken; chosen by hand, as is the interval above."""

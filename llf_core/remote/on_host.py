@@ -1,4 +1,4 @@
-"""`python -m llf_core.remote.on_host`: what ssh starts on the host of a run; it ends with its connection.
+"""`python -m llf_core.remote.on_host`: started by ssh on the host of a run; ends with its connection.
 
 It reads one request as a line of JSON, and answers on stdout: a line with LLF's version, then the answer. The request
 `follow` goes on: it sends what is new in a run until the run has ended, and takes requests to the run.
@@ -41,10 +41,10 @@ REQUEST_LINE = 2 * REQUEST_BYTES
 
 
 def serve(handle: Callable[[dict[str, Any], Iterator[bytes], Send], None]) -> None:
-    """Answer the request on stdin. An error with a sentence is an answer too.
+    """Answer the request on stdin. Errors are sent as `refused`.
 
     Args:
-        handle: gets the request, the lines that follow it, and what sends a message with the bytes that follow it.
+        handle: gets the request, the lines that follow it, and a function that sends a message and the bytes after it.
     """
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
@@ -74,7 +74,7 @@ def _handle(request: dict[str, Any], lines: Iterator[bytes], send: Send) -> None
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
-    """The lines of stdin; it ends with it, and after `ABANDONED_SECONDS` without one: a cut cable says nothing."""
+    """Lines from stdin until it ends, or until none has come for `ABANDONED_SECONDS`."""
     rest = b""
     while select.select([descriptor], [], [], ABANDONED_SECONDS)[0]:
         data = os.read(descriptor, CHUNK)
@@ -87,7 +87,6 @@ def _lines(descriptor: int) -> Iterator[bytes]:
 
 
 def _answer(request: Mapping[str, Any]) -> Mapping[str, object]:
-    """The answer to a single request."""
     match request.get("do"):
         case "list":
             offset, limit = int(request["offset"]), int(request["limit"])
@@ -112,7 +111,7 @@ def files_of_result(folder: RunFolder) -> dict[str, tuple[int, str]]:
 
 
 def digests(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 (hex) of each regular file below a folder, by its path in it."""
+    """Size in bytes and SHA-256 (hex) of each regular file below a folder, by its relative path."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
@@ -123,7 +122,6 @@ def digests(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def _follow(name: str, lines: Iterator[bytes], send: Send) -> None:
-    """Send what is new in a run until it has ended; take requests to it."""
     folder = open_run(find_run(name))
     send({"run": folder.id}, b"")
     have = json_value(next(lines))
@@ -142,7 +140,6 @@ class Feed:
 
     Args:
         have: size and SHA-256 (hex) of the appended files that the other side has, by name.
-        send: sends a message and the bytes that follow it.
     """
 
     def __init__(self, folder: RunFolder, have: Mapping[str, Any], send: Send) -> None:
@@ -154,11 +151,7 @@ class Feed:
         self._said = 0.0
 
     def look(self) -> bool:
-        """Send what is new since the last look.
-
-        Returns:
-            Whether the run has ended, its supervisor has exited, and everything was sent.
-        """
+        """Send what is new since the last look; True once run and supervisor have ended and everything was sent."""
         state, shown = read_status(self._folder).state, shown_status(self._folder)
         guard = shown.supervisor_process
         settled = shown.has_ended and not (shown.is_on_this_host and guard is not None and guard.alive())
@@ -173,7 +166,7 @@ class Feed:
         return settled
 
     def _tell(self, state: str, shown: Status) -> None:
-        """Send the status if it has changed, and now and then as a sign of life."""
+        """Send the status if it has changed, else every `BEAT_SECONDS`."""
         if (shown, state) != self._status or time.monotonic() - self._said > BEAT_SECONDS:
             self._status, self._said = (shown, state), time.monotonic()
             self._send({"status": shown.json() | {"state": state}, "shown": shown.state}, b"")
@@ -212,7 +205,7 @@ class Feed:
 
 
 def _agreed(path: Path, size: int, digest: str) -> int:
-    """How many bytes of a file the other side has already: all of its own, if the file begins with them; else 0."""
+    """`size` if the file begins with the bytes that the other side has, else 0."""
     try:
         with os.fdopen(open_file(path), "rb") as file:
             found, left = hashlib.sha256(), size
@@ -225,7 +218,6 @@ def _agreed(path: Path, size: int, digest: str) -> int:
 
 
 def _take_requests(folder: RunFolder, lines: Iterator[bytes], send: Send, over: threading.Event) -> None:
-    """Put the requests of the other side into the run's `control/`, each once, until the connection is gone."""
     try:
         for line in lines:
             value = json_value(line)
@@ -239,7 +231,7 @@ def _take_requests(folder: RunFolder, lines: Iterator[bytes], send: Send, over: 
 
 
 def _take_request(folder: RunFolder, request: Mapping[str, Any]) -> None:
-    """Put a request into the run's `control/`, unless it was there before, as the run's events tell."""
+    """Put a request into the run's `control/`, unless the run has already received it."""
     own, now = str(request.get("id")), time.time_ns()
     status = shown_status(folder)
     if status.final or request.get("type") not in REQUEST_TYPES or not own.isalnum():

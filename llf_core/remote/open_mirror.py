@@ -1,4 +1,4 @@
-"""Opens runs of other hosts: starts the mirror of one, lists them, fetches a result."""
+"""Opens mirrors, lists runs on other hosts, fetches results."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ RESULT_SECONDS = 600.0  # for the host to read its result; chosen by hand
 
 
 def open_mirror(address: str, home: Path | str | None = None) -> RunFolder:
-    """The local copy of a run on another host, which a background process keeps equal to it.
+    """The local copy of a run on another host, kept up to date by a background process.
 
     Args:
         address: `ssh://host/run`, where the run is an id, the beginning of one, or `last`.
-        home: `LLF_HOME` of this machine; None for the environment's.
 
     Raises:
         AddressError: it is not the address of a run.
-        RemoteError: the host cannot be reached and there is no earlier copy, it has no LLF of this version, or it has
-            no such run.
+        RemoteError: the host cannot be reached and there is no earlier copy, has another version of LLF or no such run.
     """
     host, run = parse_address(address)
     if not run:
@@ -53,23 +51,19 @@ def open_mirror(address: str, home: Path | str | None = None) -> RunFolder:
 
 
 def list_remote(host: Host, **query: object) -> dict[str, Any]:
-    """The runs of a host: `total`, `runs` (see `Row.json`), and `lines`, a table for a terminal.
+    """List the runs of a host: `total`, `runs` (see `Row.json`), and `lines`, a table for a terminal.
 
     Args:
-        query: `offset`, `limit`, `state`, `query` as of `llf_core.runs.list_runs`, and `width` of the lines.
+        query: `offset`, `limit`, `state`, `query` as in `llf_core.runs.list_runs`, and `width` of the lines.
     """
     return ask(host, {"do": "list", **query})
 
 
 def fetch_result(folder: RunFolder) -> Path:
-    """Copy the result of a mirrored run to this machine by sftp. It is there when complete, and checked by content.
-
-    Returns:
-        The result's folder, `output/` of the copy.
+    """Copy the result of a mirrored run to `output/` by sftp, checked by SHA-256; returns that folder.
 
     Raises:
-        RemoteError: it is not a mirrored run, there is no result yet, the host cannot be reached, or what came is not
-            what the host has.
+        RemoteError: the run is not mirrored, has no result yet, or its host cannot be reached; the result has changed.
     """
     mirror = read_status(folder).mirror
     if mirror is None:

@@ -1,4 +1,4 @@
-"""Calls of the system's OpenSSH, with the user's config, keys and agent. Nothing of a user's reaches a shell."""
+"""Calls of the system's OpenSSH, with the user's config, keys and agent. No user input reaches a shell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_core.remote.address import Host
 
 MARK = b'{"llf":'
-"""Beginning of the first line of `on_host`, before which a login shell may print anything."""
+"""Beginning of the first line of `on_host`; a login shell may print other lines before it."""
 ANSWER_SECONDS = 60.0  # maximum duration of a single request; chosen by hand
 CONNECT_SECONDS = 10
 # Whoever has LLF in an environment of its own links that to `venv` in LLF_HOME there.
@@ -35,7 +35,7 @@ class RemoteError(UserError, RuntimeError):
 
 
 def ssh_command(host: Host, module: str = MODULE) -> list[str]:
-    """The command line of ssh that runs a module of LLF on a host; requests and their data go through its stdin."""
+    """The ssh command line that runs a module of LLF on a host; requests and their data go through its stdin."""
     port = ["-p", host.port] if host.port else []
     user = ["-l", host.user] if host.user else []
     return ["ssh", "-T", *OPTIONS, *port, *user, "--", host.name, ON_HOST % module]
@@ -46,11 +46,8 @@ def ask(
 ) -> dict[str, Any]:
     """Send one request to a module of LLF on a host, and return its answer.
 
-    Args:
-        timeout: maximum seconds to wait.
-
     Raises:
-        RemoteError: there is no connection, the host has no LLF, or it refuses the request.
+        RemoteError: there is no connection, the host has no LLF or another version, or it refuses the request.
     """
     try:
         done = subprocess.run(  # noqa: S603 - fixed words and a checked name
@@ -74,10 +71,10 @@ def encoded(message: Mapping[str, object]) -> bytes:
 
 
 def decoded(host: Host, line: bytes) -> dict[str, Any]:
-    """A message of a host.
+    """Decode a message of a host.
 
     Raises:
-        RemoteError: it is not a message, or says that a request is refused.
+        RemoteError: it is malformed, or a refusal.
     """
     try:
         message = json_value(line)
@@ -91,7 +88,7 @@ def decoded(host: Host, line: bytes) -> dict[str, Any]:
 
 
 def check_hello(host: Host, line: bytes) -> None:
-    """Refuse a host with another version of LLF, whose messages may differ.
+    """Check that the host has this version of LLF: the messages of others may differ.
 
     Raises:
         RemoteError: the versions differ.
@@ -105,7 +102,7 @@ def check_hello(host: Host, line: bytes) -> None:
 
 
 def problem(host: Host, stderr: bytes, code: int | None) -> str:
-    """Why ssh or the program on the host failed, in sentences, from what they wrote to stderr and the exit code."""
+    """Explain why ssh or the program on the host failed, from its stderr and exit code."""
     text = stderr.decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("@", "Warning:"))]
     last = visible(redact(lines[-1]))[:300].rstrip(".") if lines else f"ssh ended with exit code {code}"
@@ -131,14 +128,14 @@ def _known_name(host: Host) -> str:
 
 
 def sftp_command(host: Host) -> Sequence[str]:
-    """The command line of sftp, which reads its commands from stdin and ends at the first that fails."""
+    """The sftp command line; it reads commands from stdin and stops at the first that fails."""
     port = ["-P", host.port] if host.port else []
     user = ["-o", f"User={host.user}"] if host.user else []
     return ["sftp", "-q", *OPTIONS, *port, *user, "-b", "-", "--", f"[{host.name}]" if ":" in host.name else host.name]
 
 
 def sftp(host: Host, commands: Sequence[tuple[str, ...]]) -> None:
-    """Transfer files by sftp, in one connection.
+    """Transfer files by sftp over one connection.
 
     Args:
         commands: words of sftp's commands, such as `("get", "-r", path, path)`, which are quoted here.
@@ -160,5 +157,5 @@ def sftp(host: Host, commands: Sequence[tuple[str, ...]]) -> None:
 
 
 def _sftp_word(word: str) -> str:
-    """A word as sftp reads it. Between quotes it takes `*`, `?` and `[` as they are."""
+    """Quote a word for sftp, which then does not expand `*`, `?` and `[`."""
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,4 +1,4 @@
-"""Where a run runs: a table of launchers, a file each. The key `launch` names one."""
+"""Where a run runs: the launchers that the key `launch` names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 LAUNCHERS: Mapping[str, Launcher] = MappingProxyType({one.name: one for one in (LOCAL, TORCHRUN, SLURM, RAY, SSH)})
-"""The launchers by name, in the order of a form; the key `launch` has the same names."""
+"""Launchers by name, in the order of a form."""
 
 
 def launch_problem(config: ConfigValues) -> Problem | None:
@@ -36,8 +36,8 @@ def start_run(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] 
 
     Args:
         folder: the run, in the state `created`.
-        env: additional environment variables, for example tokens. They are not stored.
-        command: program with its arguments, to start instead of the trainer; None for the trainer.
+        env: additional environment variables, for example tokens; not stored.
+        command: program with its arguments, to start instead of the trainer.
     """
     name = read_config(folder.config).get("launch", LOCAL.name)
     LAUNCHERS.get(str(name), LOCAL).start(folder, env, command)

@@ -1,4 +1,4 @@
-"""What a launcher is."""
+"""Base of the launchers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Launcher:
         summary: one sentence: what it starts and needs.
         unavailable: why a config cannot be started there, as a sentence; None if it can. For a config that selects
             another launcher it says only what this machine lacks, in milliseconds, since a form asks at each edit.
-        target: what `launch_target` is where it is not set, for the empty field of a form.
+        target: default of `launch_target`, for the empty field of a form.
         start: starts the supervisor of a run in the state `created` and returns once it has registered itself or waits
             for its turn elsewhere. It gets the folder, environment variables that are not stored, and a command that
             replaces the trainer, or None. It raises a RuntimeError with the reason, which is the run's too.

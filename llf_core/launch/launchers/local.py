@@ -1,4 +1,4 @@
-"""This machine: the supervisor is a detached process, as it is for every other launcher where the run runs."""
+"""This machine: a detached supervisor process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _unavailable(config: ConfigValues) -> str | None:
 
 
 def too_few_gpus(config: ConfigValues) -> str | None:
-    """Why a machine has too few GPUs for the processes of a config, as a sentence; None if it has enough or none."""
+    """Why a machine has too few GPUs for the processes of a config; None if it has enough or none."""
     processes, gpus = config.launch.num_processes, gpu_count()
     if processes > 1 and gpus and processes > gpus and not config.training.use_cpu:
         return (

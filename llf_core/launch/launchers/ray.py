@@ -1,6 +1,6 @@
-"""Ray: a task of an existing cluster starts the supervisor on a node with room, in the folder of runs that all share.
+"""Ray: a task of an existing cluster starts the supervisor on a node with room, in the shared folder of runs.
 
-`ray_driver` asks Ray for it, `ray_node` is the task, `ray_watch` what stays here. Nothing but Ray chooses the node.
+`ray_driver` submits the task, `ray_node` is the task, `ray_watch` stays on this machine.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 HOST = "ray"
 """Host of a run that waits for room in a cluster, see `WaitingRun`."""
 ANSWER_SECONDS = 5.0
-"""How long the head of a cluster may take to accept a connection; chosen by hand."""
+"""Maximum seconds for the head of a cluster to accept a connection; chosen by hand."""
 
 
 def _address(target: str | None) -> str | None:
-    """Address of the head: the target, or that of the cluster which this machine belongs to, where Ray looks for it."""
+    """Address of the head: the target, or the cluster of this machine, found as Ray finds it."""
     if target is not None:
         return target
     if os.environ.get("RAY_ADDRESS", "auto") != "auto":

@@ -1,6 +1,6 @@
 """`python -m llf_core.launch.launchers.ray_driver RUN ATTEMPT ADDRESS [-- COMMAND …]`: has Ray run an attempt.
 
-It is a process of its own, since Ray ends those that it has lost its head of. It writes why the task failed on stdout.
+A separate process, since Ray ends a driver that loses the head. It writes why the task failed on stdout.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ from llf_core.runs.config_file import run_config
 
 
 def main(arguments: list[str]) -> int:
-    """Wait for the room that the config's processes need, then for the end of the run.
-
-    Args:
-        arguments: the run's folder, the attempt, the address of the head, and after `--` a command.
-
-    Returns:
-        0 if the task has ended by itself.
-    """
+    """Wait for the resources of the config's processes, then for the end of the run; 0 if the task ended by itself."""
     path, attempt, address, *rest = arguments
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray

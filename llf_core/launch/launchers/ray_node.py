@@ -1,4 +1,4 @@
-"""The task of a Ray cluster that holds a run: a run ends with it, and it ends with the run."""
+"""The task of a Ray cluster that supervises a run; run and task end together."""
 
 from __future__ import annotations
 

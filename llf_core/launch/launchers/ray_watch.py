@@ -1,4 +1,4 @@
-"""Watches a run that Ray has queued or started: while it waits, and at its end."""
+"""Watches a run that Ray has queued or started."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def watch_task(folder: RunFolder, address: str, command: Sequence[str], taken_ov
 
 
 def _is_done(folder: RunFolder, run: WaitingRun, attempt: int, driver: subprocess.Popen[str]) -> bool:
-    """Look at the run and Ray's driver once; True when there is nothing left to watch."""
+    """Check the run and Ray's driver once; True when there is nothing left to watch."""
     try:
         now = shown_status(folder)
         if now.attempt != attempt:

@@ -1,7 +1,7 @@
-"""Slurm: `sbatch` queues a job that starts the supervisor in its allocation, in the folder of runs that all share.
+"""Slurm: `sbatch` queues a job that starts the supervisor in its allocation, in the shared folder of runs.
 
-`slurm_job` is what the job runs, `slurm_watch` what stays here while Slurm has the job. Further options are Slurm's own
-variables, such as `SBATCH_ACCOUNT`, `SBATCH_TIMELIMIT` and `SBATCH_MEM_PER_NODE`.
+`slurm_job` is the job, `slurm_watch` stays on this machine. Further options are Slurm's own variables, such as
+`SBATCH_ACCOUNT`, `SBATCH_TIMELIMIT` and `SBATCH_MEM_PER_NODE`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,17 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 ANSWER_SECONDS = 30.0
-"""How long a command of Slurm may take; chosen by hand."""
+"""Maximum seconds for a command of Slurm; chosen by hand."""
 HOST = "slurm"
-"""Host of a run that Slurm has queued: none of this machine, so that its queue does not wait for it."""
+"""Host of a run that Slurm has queued: not this machine, so that its queue does not wait for it."""
 _PARTITION = re.compile(r"[\w,.+-]+", re.ASCII)
 
 
 def ask(*command: str, text: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """The output of a command of Slurm.
-
-    Args:
-        command: program and arguments; no shell reads them.
-        env: its environment; None for this one.
+    """Output of a command of Slurm; no shell reads its words.
 
     Raises:
-        RuntimeError: it failed; the message has its own words.
+        RuntimeError: it failed; the message quotes Slurm.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the user's own Slurm
@@ -60,11 +56,7 @@ def ask(*command: str, text: str | None = None, env: Mapping[str, str] | None = 
 
 
 def job_script(folder: str, log: str, attempt: int, command: Sequence[str] | None) -> str:
-    """The script of a job, in which every word is quoted for the shell.
-
-    Args:
-        command: program that replaces the trainer; None for the trainer.
-    """
+    """Shell script of a job, with every word quoted."""
     job = [sys.executable, "-P", "-m", "llf_core.launch.launchers.slurm_job", folder, str(attempt)]
     words = [*job, *(("--", *command) if command else ())]
     return f"#!/bin/sh\nexec {shlex.join(words)} </dev/null >>{shlex.quote(log)} 2>&1\n"
@@ -87,7 +79,7 @@ def job_options(config: RunConfig, name: str, gpus: bool) -> list[str]:
 
 
 def _partitions(target: str | None) -> str:
-    """Partitions and their generic resources, a line each; of the default and all others without a target."""
+    """Partitions and their generic resources, one per line; all partitions without a target."""
     return ask("sinfo", "--noheader", *([] if target is None else [f"--partition={target}"]), "--format=%R %G")
 
 
@@ -136,7 +128,7 @@ def _start(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | N
 
 
 def cancel(job: str) -> None:
-    """Cancel a job with all of its processes, wherever it is; nothing happens if it has ended."""
+    """Cancel a job with all of its processes; nothing happens if it has ended."""
     ask("scancel", "--quiet", job)
 
 

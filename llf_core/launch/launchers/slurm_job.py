@@ -21,11 +21,7 @@ from llf_core.runs.status import SILENCE_SECONDS
 
 
 def main(arguments: list[str]) -> None:
-    """Supervise the attempt that was queued, or the next one of a job that Slurm has requeued.
-
-    Args:
-        arguments: the run's folder, the attempt, and after `--` a command that replaces the trainer.
-    """
+    """Supervise the attempt that was queued, or the next one of a job that Slurm has requeued."""
     tolerate_a_full_log()
     log_to_run()
     path, attempt, *rest = arguments

@@ -1,4 +1,4 @@
-"""Watches the job of a run from where it was queued: until the job starts, when Slurm requeues it, and at its end."""
+"""Watches the Slurm job of a run: until it starts, when Slurm requeues it, and at its end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder, Status
 
 POLL_SECONDS, RUNNING_SECONDS = 1.0, 5.0
-"""Seconds between two looks at a job that waits and at one that runs; chosen by hand."""
+"""Seconds between two polls of a pending and of a running job; chosen by hand."""
 KILL_SECONDS = 10.0
-"""How long the supervisor in the allocation may take to carry out a kill before Slurm is asked to."""
+"""Maximum seconds for the supervisor in the allocation to carry out a kill; then Slurm cancels the job."""
 LAST_SECONDS = 3.0
-"""How long the last status of an ended job may take to arrive over a network drive."""
+"""Maximum seconds for the last status of an ended job to arrive over a network drive."""
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 ENDED = frozenset(
     ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
 )
-"""States of a job that its allocation is gone in, see `man squeue`."""
+"""States of a job whose allocation is gone, see `man squeue`."""
 
 
 def watch_job(folder: RunFolder, job: str, taken_over: Callable[[], object]) -> None:
@@ -66,7 +66,7 @@ class _Watch:
         self.runs = False
 
     def is_done(self) -> bool:
-        """Look at job and run once; True when there is nothing left to watch."""
+        """Check job and run once; True when there is nothing left to watch."""
         state, restarts = self._ask()
         now = shown_status(self._folder)
         if now.attempt != self._attempt and restarts <= self._restarts:
@@ -118,7 +118,7 @@ class _Watch:
         return False
 
     def _ends(self, now: Status, state: str) -> bool:
-        """Write why the run ended where its supervisor has not: it was killed with the job, or has never begun."""
+        """Write why the run ended if its supervisor has not: it was killed with the job, or has never begun."""
         self._ended_at = self._ended_at or time.monotonic()
         if now.final:
             return True

@@ -1,4 +1,4 @@
-"""Another host over OpenSSH: the run's folder is sent there, its supervisor runs there, and it is mirrored here."""
+"""Another host over OpenSSH: the run's folder is sent there, supervised there, and mirrored here."""
 
 from __future__ import annotations
 

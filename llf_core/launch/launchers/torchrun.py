@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 JOIN_SECONDS = 600.0
-"""How long a machine waits for the run of the first one, as long as torch waits for its rendezvous."""
+"""Maximum seconds to wait for the run of the first machine, as long as torch waits for its rendezvous."""
 NEWEST = 20
-"""How many of the newest runs a machine looks at for the one that it joins."""
+"""Number of newest runs among which a machine looks for the one to join."""
 SAME = ("torch", "transformers", "peft", "accelerate")
 """Packages whose versions must be the same on all machines."""
 PORT = 29500
 
 
 def keys_of_variables(variables: Mapping[str, str]) -> dict[str, object]:
-    """The keys of a config that LLaMA-Factory's variables stand for, such as `NNODES` and `MASTER_ADDR`.
+    """Config keys for LLaMA-Factory's variables, such as `NNODES` and `MASTER_ADDR`; they precede the config.
 
-    They count where `USE_RAY` or `FORCE_TORCHRUN` is set or `NNODES` is above 1, and then come before the config.
+    They count where `USE_RAY` or `FORCE_TORCHRUN` is set or `NNODES` is above 1.
     """
     if _is_on(variables.get("USE_RAY")):
         return {"launch": "ray"}
@@ -60,7 +60,7 @@ def _is_on(value: str | None) -> bool:
 
 
 def joins(config: Mapping[str, object]) -> bool:
-    """Whether this machine joins the run of another one instead of making one."""
+    """Whether this machine joins the run of another one."""
     return config.get("launch") == TORCHRUN.name and node_rank() > 0
 
 
@@ -133,7 +133,7 @@ def _unavailable(config: ConfigValues) -> str | None:
 
 
 def _why_not(host: str, port: int) -> str | None:
-    """Why this machine cannot meet the others there: an unknown host, or on the first one a port that is taken."""
+    """Why this machine cannot meet the others there: an unknown host, or on the first machine a port in use."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):

@@ -1,4 +1,4 @@
-"""The status of a run that a cluster has queued, written by the process that waits for it there."""
+"""Status of a run that a cluster has queued."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WaitingRun:
     """A run whose supervisor is started elsewhere.
 
     Args:
-        host: name that its status has until then: none of this machine, so that its queue does not wait for it.
+        host: host in its status until then; not this machine, so that its queue does not wait for it.
     """
 
     def __init__(self, folder: RunFolder, host: str) -> None:
@@ -25,16 +25,16 @@ class WaitingRun:
         self._host = host
 
     def heartbeat(self, attempt: int) -> None:
-        """Say that the run still waits."""
+        """Record that the run still waits."""
         own, beat = ProcessId.own().json(), time.time()
         status.update(self._folder, of_attempt=attempt, host=self._host, boot_id=None, supervisor=own, heartbeat=beat)
 
     def requests(self, *types: str) -> list[Request]:
-        """Requests of these types that nobody has taken."""
+        """Pending requests of these types."""
         return [one for one in pending_requests(self._folder) if one.type in types]
 
     def close(self, now: Status, state: str, reason: str) -> None:
-        """Write why the run ended where its supervisor has not, and answer what it was asked."""
+        """Write why the run ended if its supervisor has not, and answer its pending requests."""
         self._folder.queue.unlink(missing_ok=True)
         writer = RunWriter(self._folder, now.attempt)
         writer.close(state, reason)
