@@ -1,4 +1,4 @@
-"""A whole run as a zip file, which another machine opens: `export_run` and `import_run`."""
+"""A whole run as a zip file for another machine: `export_run` and `import_run`."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ FILES = frozenset({
 })
 # fmt: on
 FOLDERS = frozenset({"code", "data", "checkpoints", "output", "evaluations", "predictions", "exports"})
-"""With `FILES` what a zip has of a run: the rest is of use only on its machine, or can be computed again."""
+"""With `FILES` the contents of a zip; other files are of use only on this machine, or can be computed again."""
 MOST_LEVELS = 10
-"""Maximum depth of a file below the run's folder; chosen by hand, above what a run has."""
+"""Maximum depth of a file below the run's folder; chosen by hand."""
 NAME_BYTES = 255  # of a file system
 BLOCK = 4096  # bytes that an empty file or folder takes of most disks
 NEEDED = ("config.yaml", "status.json")
 ENDED = ("finished", "stopped", "failed", "lost")
 MOST_FILES = 100_000
-"""Maximum number of files in a zip; chosen by hand, far above what a run has."""
+"""Maximum number of files in a zip; chosen by hand."""
 UNREADABLE_ZIP = (zipfile.BadZipFile, EOFError, UnicodeDecodeError, RuntimeError)
-"""What `zipfile` raises for a damaged, encrypted or unknown zip; the Unicode error for a name that is not UTF-8."""
+"""Errors of `zipfile` for a damaged, encrypted or unknown zip."""
 EXPECTED = "Expected a zip file as llf runs export writes it."
 
 
 class ArchiveError(UserError, ValueError):
-    """A run could not be put into a zip file, or a zip file holds no run."""
+    """A run could not be put into a zip file, or a zip file does not hold a valid run."""
 
 
 def export_run(  # noqa: PLR0913 - what a zip has
@@ -60,14 +60,13 @@ def export_run(  # noqa: PLR0913 - what a zip has
 ) -> Path:
     """Write a run with its config, curves, code, data, result and evaluations into a zip file, for another machine.
 
-    The zip is written under a hidden name and renamed, so that a file with its name is complete. It is not compressed,
-    since weights hardly compress. Links and what is not in `FILES` or `FOLDERS` are left out. Bytes of a file name that
-    are not UTF-8 are written as their escapes. The folder of the zip is made if it is missing.
+    The zip is written under a hidden name and renamed once complete. It is not compressed. Links and files not in
+    `FILES` or `FOLDERS` are left out. Bytes of a file name that are not UTF-8 are escaped.
 
     Args:
-        run_id: id of a run that has ended, was stopped or failed, or is lost.
+        run_id: id of a run that has ended or is lost.
         home: `LLF_HOME`. Default: from the environment.
-        progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
+        progress: called with the bytes done and their total.
 
     Raises:
         ArchiveError: the run has not ended, its status cannot be read, or its config is missing or a link; the file
@@ -109,16 +108,15 @@ def import_run(
 ) -> RunFolder:
     """Open a zip of `export_run` as a run of this machine, under its id or, if that is taken, the next free one.
 
-    A zip with anything that `export_run` does not write is refused: other files, links, compressed files, two files of
-    one path. The signature of another machine is not valid here (`trust`), so the run's code runs only after the user
-    has allowed it.
+    Anything that `export_run` does not write is refused: other files, links, compression, duplicate paths. The
+    signature of another machine is not valid here (`trust`): the run's code runs only after the user has allowed it.
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        progress: called with the bytes done and their total; None if nobody watches; what it raises passes through.
+        progress: called with the bytes done and their total.
 
     Raises:
-        ArchiveError: the file is no zip of a run or is damaged, or the run does not fit on the disk.
+        ArchiveError: the file is not a zip of a run or is damaged, or the run does not fit on the disk.
     """
     if (said := blocked_path_message(home)) is not None:
         raise NotADirectoryError(said)
@@ -146,7 +144,7 @@ def import_run(
 
 
 def is_of_run(name: str) -> bool:
-    """Whether a file is part of a run's zip, by its path below the run's folder: export and import agree by it."""
+    """Whether a path below the run's folder is part of a run's zip."""
     parts = name.split("/")
     return (
         (parts[0] in FOLDERS if len(parts) > 1 else name in FILES)
@@ -158,7 +156,6 @@ def is_of_run(name: str) -> bool:
 
 
 def _check_ended(run: RunFolder) -> None:
-    """Refuse a run that still writes its files."""
     try:
         state = shown_status(run).state
     except BrokenRunError as error:
@@ -175,7 +172,7 @@ def _check_room(place: Path, needed: int, what: str) -> None:
 
 
 def _entries(archive: zipfile.ZipFile, file: Path, archive_bytes: int) -> tuple[str, list[zipfile.ZipInfo], int]:
-    """The run's id, the files of an archive, which are such as `export_run` writes, and the bytes that they take."""
+    """Run id, entries and required bytes of an archive, all checked."""
     entries = archive.infolist()
     names = [one.filename.partition("/") for one in entries]
     tops = {top for top, _, _ in names}
@@ -212,7 +209,6 @@ def _unpack(
     file: Path,
     progress: Callable[[int, int], object] | None,
 ) -> None:
-    """Write the files, and refuse one with another size than the archive says."""
     done, total = 0, sum(one.file_size for one in entries)
     for one in entries:
         path = work.joinpath(*PurePosixPath(one.filename).parts[1:])
@@ -228,7 +224,6 @@ def _unpack(
 
 
 def _chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> Iterator[bytes]:
-    """The bytes of a file of an archive, about 1 MiB at a time."""
     try:
         with archive.open(entry) as source:
             while data := source.read(CHUNK):

@@ -34,7 +34,7 @@ class RemovedItems:
     Attributes:
         items: runs of the bin, oldest first; folders whose creation was interrupted; files in `uploads`, oldest first;
             and checkpoints.
-        bytes: sum of the sizes of their files.
+        bytes: total size of their files.
     """
 
     items: tuple[Path, ...]
@@ -47,7 +47,7 @@ class DeletedRun:
 
     Attributes:
         deleted: time of deletion, Unix seconds.
-        bytes: sum of the sizes of its files.
+        bytes: total size of its files.
     """
 
     row: Row
@@ -55,7 +55,7 @@ class DeletedRun:
     bytes: int
 
     def json(self) -> dict[str, Any]:
-        """The row as a JSON object, with `deleted` and `bytes`, as the sidebar's bin shows it."""
+        """The row as a JSON object, with `deleted` and `bytes`."""
         return self.row.json() | {"deleted": self.deleted, "bytes": self.bytes}
 
 
@@ -75,10 +75,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     """Move an ended run to `$LLF_HOME/bin`, from where it can be restored until the bin is emptied.
 
     A run whose status cannot be read, or that holds a pipe, socket or device, counts as ended. An older run with this
-    id in the bin can no longer be restored once the run is there; `clean` removes it.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    id in the bin can no longer be restored; `clean` removes it.
     """
     with _bin_lock(home) as bin_folder:
         folder = open_run(run_id, home)
@@ -99,7 +96,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
 
 @contextmanager
 def _attempt_lock(folder: RunFolder) -> Iterator[None]:
-    """Prevent the next attempt of a run from starting meanwhile, if the run has a lock file."""
+    """Prevent the next attempt of a run from starting meanwhile."""
     with ExitStack() as stack:
         with suppress(UnreadableError):
             stack.enter_context(locked(folder.status_lock))
@@ -107,7 +104,6 @@ def _attempt_lock(folder: RunFolder) -> Iterator[None]:
 
 
 def _check_ended(folder: RunFolder) -> None:
-    """Raise an error if the run has not ended."""
     try:
         state = "lost" if special_file(folder.path) else shown_status(folder).state
     except BrokenRunError:
@@ -118,11 +114,6 @@ def _check_ended(folder: RunFolder) -> None:
 
 def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """Move a run from the bin back to `$LLF_HOME/runs`, unchanged.
-
-    It can then be resumed or compared as before.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
         FileExistsError: a run with this id exists in `runs`.
@@ -140,27 +131,14 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
-    """Remove a run from the bin permanently, to free its disk space.
-
-    It is renamed first, so that nobody restores half of it meanwhile.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-    """
+    """Remove a run from the bin permanently."""
     with _bin_lock(home) as bin_folder:
         aside = _rename_before_removal(_in_bin(bin_folder, run_id))
     shutil.rmtree(aside, onerror=_ignore_missing)
 
 
 def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> tuple[int, list[DeletedRun]]:
-    """List the runs in the bin, a page at a time: the size of each takes a walk over its files.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-
-    Returns:
-        The total number of runs in the bin (0 if there is no bin), and the selected ones, last deleted first.
-    """
+    """One page of the runs in the bin, last deleted first, after the total number of runs there."""
     found = []
     with suppress(FileNotFoundError), os.scandir(home_folder(home) / "bin") as entries:
         for entry in entries:
@@ -182,10 +160,7 @@ def _in_bin(bin_folder: Path, run_id: str) -> Path:
 
 
 def folder_bytes(path: Path) -> int:
-    """Sum of the sizes of the files below a folder in bytes, for views that offer to delete it.
-
-    Links are not followed. What is missing or cannot be read counts 0.
-    """
+    """Sum of the sizes of the files below a folder in bytes; links and unreadable files count 0."""
     total = 0
     waiting = [str(path)] if is_folder(path) else []
     while waiting:
@@ -205,18 +180,15 @@ def folder_bytes(path: Path) -> int:
 def find_cleanable(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
 ) -> RemovedItems:
-    """Find what `clean` would remove, and the disk space it would free, to ask the user before.
+    """Find what `clean` would remove, and its size.
 
     These are the runs in the bin, folders of runs whose creation was interrupted at least a day ago, and uploaded files
     that are no longer used (`unused_uploads`).
 
     Args:
-        home: `LLF_HOME`. Default: from the environment.
-        days: of the runs in the bin, only those deleted at least this many days ago.
+        days: only runs deleted at least this many days ago.
         checkpoints: also the complete checkpoints of finished runs whose result is in `output/`.
-
-    Returns:
-        The files and folders, and their size; links count 0.
+        keep_latest: except the newest checkpoint of each run.
     """
     items = _cleanable(home_folder(home), days, checkpoints=checkpoints, keep_latest=keep_latest)
     return RemovedItems(tuple(items), sum(map(_bytes, items)))
@@ -225,13 +197,7 @@ def find_cleanable(
 def clean(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
 ) -> RemovedItems:
-    """Permanently remove what `find_cleanable` lists, to free disk space.
-
-    Only it and `remove_from_bin` remove runs permanently.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-    """
+    """Permanently remove what `find_cleanable` lists."""
     with _bin_lock(home) as bin_folder:
         found = _cleanable(bin_folder.parent, days, checkpoints=checkpoints, keep_latest=keep_latest)
         items = [_rename_before_removal(item) if item.parent == bin_folder else item for item in found]
@@ -276,7 +242,6 @@ def _old_in_bin(bin_folder: Path, days: float) -> list[Path]:
 
 
 def _unfinished_folders(runs: Path) -> list[Path]:
-    """Run folders whose creation was interrupted at least a day ago."""
     if not runs.is_dir():
         return []
     before = time.time() - DAY

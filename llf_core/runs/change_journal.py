@@ -28,7 +28,7 @@ MAX_STEPS = 10**12  # schedules compute with it exactly
 
 @dataclass(frozen=True)
 class Change:
-    """A change that was made to a live run.
+    """A change to a live run.
 
     Attributes:
         step: last optimizer step before the change takes effect.
@@ -47,15 +47,12 @@ class Change:
 def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Validate changes and convert them to the types that the trainer expects.
 
-    Sender and trainer both call it: a wrong value is refused before it is sent, and a forged one after.
-
     Args:
         changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule), `watch`
             (a sample prompt to add), `evaluate` (true).
 
     Raises:
-        ValueError: there are none, a name is unknown, or a value is of another type or out of range; the message is for
-            the user.
+        ValueError: there are none, a name is unknown, or a value is invalid; the message is for the user.
     """
     if not changes:
         raise ValueError(f"No change was given. Expected one of {', '.join(CHECKS)}.")
@@ -66,7 +63,7 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _number(value: object) -> int | float | None:
-    """A number as Python's own, also one of numpy, such as a step of `Run.metrics`; None for anything else."""
+    """A number as Python's own, also one of numpy; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -108,7 +105,6 @@ def _true(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value for a message, shortened; containers are described by their type."""
     if isinstance(value, int) and abs(value) >= MAX_SHOWN_INTEGER:
         return "a number of more than 40 digits"
     return str(value)[:40] if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
@@ -123,7 +119,7 @@ CHECKS: dict[str, Callable[[object], object]] = {
 
 
 def read_changes(folder: RunFolder) -> list[Change]:
-    """Read the changes that define the current state of a run, by step, without those that were cancelled.
+    """Read the changes that define the current state of a run, by step, without cancelled ones.
 
     A change by the user cancels scheduled changes of the same setting. Changes that a replaying run has not reached yet
     are included, so that a branch of it repeats them too.
@@ -144,7 +140,7 @@ class ActiveChanges:
         self._values_by_name: dict[str, tuple[list[int], list[object]]] = {}
 
     def add(self, event: Mapping[str, object]) -> None:
-        """Process the next event of a run; other events than changes have no effect, so a reader passes all of them."""
+        """Process the next event of a run; events other than `steered` have no effect."""
         if event.get("type") != "steered":
             return
         self._active = None
@@ -156,7 +152,7 @@ class ActiveChanges:
         self._cancelled.update(map(str, cancels) if isinstance(cancels, list) else ())
 
     def active(self) -> tuple[Change, ...]:
-        """The active changes, by step. Cached until the next change, since views ask for them twice a second."""
+        """The active changes, by step."""
         if self._active is None:
             left = (one for one in self._found.values() if one.id not in self._cancelled)
             self._active = tuple(sorted(left, key=lambda one: one.step))
@@ -169,13 +165,7 @@ class ActiveChanges:
         return self._active
 
     def value_at(self, name: str, step: int) -> Any:
-        """The last value that a setting was changed to up to a step; None if it was not changed until then.
-
-        It applies to the steps after `step`. Views show the learning rate that is in use, and the doctor judges by it.
-
-        Args:
-            name: name of the setting, see `check_changes`.
-        """
+        """The last value set for a setting up to a step, in effect after it; None if it was not changed until then."""
         self.active()
         steps, values = self._values_by_name.get(name, ([], []))
         place = bisect_right(steps, step)
@@ -194,7 +184,7 @@ def _planned_changes(folder: RunFolder) -> list[Change]:
 
 
 def parse_change(event: Mapping[str, object]) -> Change | None:
-    """Parse a `steered` event, which anybody may have written; None for an invalid one or one of a later version."""
+    """Parse a `steered` event; None if it is invalid or of a later version."""
     step, changes = event.get("step"), event.get("changes")
     if not isinstance(step, int) or not is_count(step) or not isinstance(changes, dict):
         return None

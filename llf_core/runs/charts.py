@@ -1,8 +1,7 @@
 """The charts of a run, one row each. To add a chart, add a row to `CHARTS`.
 
-Monitor, Compare, the image in saved notebooks and the panel draw what these rows declare of the metrics that a run has
-logged, whatever its stage. Axis numbers, sizes and positions are computed from the rows, by `llf_widgets.plotting` and
-`llf_widgets.monitor.chart_grid`. A row's `form` is also how lists, logs and summaries write its metrics.
+All views draw the rows whose metrics a run has logged, whatever its stage. `llf_widgets.plotting` and
+`llf_widgets.monitor.chart_grid` compute axes and positions. Lists, logs and summaries use a row's `form` too.
 """
 
 from __future__ import annotations
@@ -14,32 +13,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Form = Literal["number", "share", "count", "rate", "bytes"]
-"""Number format: a `share` is logged from 0 to 1 and shown in percent, `bytes` are drawn in GB; `rate` is for learning
-rates."""
+"""Number format: a `share` from 0 to 1 is shown in percent, `bytes` are drawn in GB; `rate` is for learning rates."""
 Place = Literal["top", "middle", "bottom"]
 
 
 LOW, HIGH = "/low", "/high"
-"""Endings of the names of the bounds of the 95 % interval of a metric of evaluations; charts draw it as a band."""
+"""Suffixes of the bounds of the 95 % interval of an evaluation metric; charts draw it as a band."""
 BOUND_LABELS: Mapping[str, str] = {LOW: "95 % interval, low", HIGH: "95 % interval, high"}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, or with other words: metrics that are shown together.
+    """Metrics that are shown together.
 
     Attributes:
         help: one sentence: what it measures, and how it develops in a good run. Small charts do not show it.
         lines: label by metric name, in display order; `*` in a name matches any word, which replaces `*` in the label.
         form: number format of axis, labels and hover text.
-        place: where it stands, and so how it is drawn. `top`: the large chart, for the first of these rows that a run
-            has logged; the others stand in the middle. It marks checkpoints, resumes and live changes. `middle`: two
-            in a row, with `help`, smoothed lines and labels. `bottom`: small, four in a row, with the last value; in
-            every run, also before it has logged anything. Rows at the top and at the bottom have one metric.
+        place: position and style. `top`: the large chart, for the first of these rows that a run has logged; the others
+            move to the middle. It marks checkpoints, resumes and live changes. `middle`: two in a row, with `help`,
+            smoothed lines and labels. `bottom`: small, four in a row, with the last value; in every run, also before it
+            has logged anything. Rows at the top and at the bottom have one metric.
         log: whether a logarithmic axis is useful.
-        level: reference value marked in the chart, in the units of its axis; None for none.
-        maximum: maximum possible value, in the units of its axis, if the axis should always reach it; None for an axis
-            that ends with the curve.
+        level: reference value marked in the chart, in the units of its axis.
+        maximum: maximum possible value, in the units of its axis, if the axis should always reach it.
         aside: replaces `help` if another metric is the primary one.
         detail: whether the chart is only needed for diagnosis; so are charts whose `aside` applies.
     """
@@ -295,4 +292,4 @@ CHARTS: tuple[Chart, ...] = (
     Chart("Tokens per second", "", {"tokens_per_second": "tokens per second"}, form="count", place="bottom"),
     Chart("Memory, GB", "", {"memory": "memory"}, form="bytes", place="bottom"),
 )
-"""All charts, most important first. Metrics that no row names form a chart for each family, after all in the middle."""
+"""All charts, most important first. Other metrics form one chart per family, at the end of the middle."""

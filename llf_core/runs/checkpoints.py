@@ -40,26 +40,19 @@ class Checkpoints:
         self._root, self._run = folder.checkpoints, folder.path
 
     def path(self, step: int) -> Path:
-        """Path of the checkpoint of a step, whether it exists or not, by transformers' name, so that it can load it."""
+        """Path of the checkpoint of a step, by transformers' name, whether it exists or not."""
         return self._root / f"checkpoint-{step}"
 
     def flush(self, step: int) -> None:
-        """Flush the files of a checkpoint to disk, ahead of `finish`, which then has little left to wait for.
-
-        Nothing happens if there is no such checkpoint.
-        """
+        """Flush the files of a checkpoint to disk, so that `finish` takes less time."""
         path = self.path(step)
         for name in _files(path):
             sync_file(path / name)
 
     def finish(self, step: int) -> int:
-        """Mark a checkpoint as complete: flush every file, then write and flush `complete.json`.
+        """Mark a checkpoint as complete: flush every file, then write and flush `complete.json`; returns bytes of data.
 
-        In this order a power failure leaves no checkpoint that counts and lacks data. A folder without files stays
-        incomplete.
-
-        Returns:
-            Size of its files in bytes, without `complete.json`.
+        In this order a power failure leaves no checkpoint that counts and lacks data.
         """
         path = self.path(step)
         list_folder(path, self._run)  # nothing is written through a link
@@ -75,10 +68,7 @@ class Checkpoints:
         return sum(files.values())
 
     def complete(self, step: int) -> bool:
-        """Whether a checkpoint is complete: every listed file exists with its recorded size.
-
-        Others are never resumed from.
-        """
+        """Whether every file listed in `complete.json` exists with its recorded size."""
         path = self.path(step)
         facts = read_object_or_empty(path / COMPLETE, root=self._run)
         files = facts.get("files")
@@ -99,27 +89,24 @@ class Checkpoints:
                 list_folder(self._root / name, self._run)
 
     def list(self) -> Steps:
-        """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read.
-
-        A run can be resumed or branched from each of them.
-        """
+        """Steps of the complete checkpoints, in ascending order; empty if the folder cannot be read."""
         return [step for step in self._steps() if self.complete(step)]
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, from which a resume continues; None if there is none."""
+        """The newest complete checkpoint."""
         for step in reversed(self._steps()):
             if self.complete(step):
                 return self.path(step)
         return None
 
     def prune(self, keep: int | None = 2, best: int | None = None) -> Steps:
-        """Remove old checkpoints, and incomplete ones older than the newest complete one, to bound a run's disk space.
+        """Remove old checkpoints, and incomplete ones older than the newest complete one; returns the removed steps.
 
         Without a complete checkpoint nothing is removed.
 
         Args:
-            keep: number of newest checkpoints to keep; None keeps all. At least one is always kept.
-            best: step of one more checkpoint to keep; None for none.
+            keep: number of newest checkpoints to keep, at least one; None keeps all.
+            best: step of one more checkpoint to keep.
         """
         complete = self.list()
         if not complete:
@@ -133,11 +120,7 @@ class Checkpoints:
         return [step for step in complete if step not in kept]
 
     def remove_unfinished(self) -> None:
-        """Remove checkpoints without `complete.json`, which an interrupted process left, before they are saved again.
-
-        Raises:
-            OSError: a file cannot be removed.
-        """
+        """Remove checkpoints without `complete.json`, left by an interrupted process."""
         for step in self._steps():
             if not (self.path(step) / COMPLETE).exists():
                 shutil.rmtree(self.path(step))
@@ -171,17 +154,17 @@ def recoverable_message(folder: RunFolder) -> str:
 
 
 def has_weights(folder: RunFolder) -> bool:
-    """Whether a run has a result or a complete checkpoint, so that views offer to chat with it or to export it."""
+    """Whether a run has a result or a complete checkpoint."""
     return is_folder(folder.output) or Checkpoints(folder).latest() is not None
 
 
 def _listed(name: str) -> str:
-    """The name of a file in `complete.json`: in UTF-8, as a reader and the zip of a run have it, so that it counts."""
+    """Name of a file in `complete.json`: in UTF-8 with escapes, as in the zip of a run."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _files(path: Path) -> dict[str, int]:
-    """Size in bytes of each file below a folder, by relative path. What vanishes meanwhile is skipped."""
+    """Size in bytes of each file below a folder, by relative path; vanished files are skipped."""
 
     def raise_it(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 MAX_FILES, MAX_FOLDERS = 500, 5_000
-"""Limits of `python_files`; chosen by hand, above what a model or a run has."""
+"""Limits of `python_files`; chosen by hand."""
 MAX_BYTES = 4 << 20
 """Maximum size of a Python or JSON file of a model; code in larger files is never allowed."""
 
@@ -23,16 +23,12 @@ class TooMuchCodeError(UserError, ValueError):
 
 
 def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
-    """Find Python files in a folder and its subfolders, to show and hash them before any of them runs.
+    """Find Python files in a folder and its subfolders.
 
-    Links are followed, as Python does when it imports them. Folders that the system denies are skipped, since Python
-    cannot import from them either.
-
-    Args:
-        folder: where to search; nothing is found if it does not exist.
+    Links are followed, as Python does when it imports them. Folders without access are skipped.
 
     Raises:
-        TooMuchCodeError: there are more than `MAX_FILES` files or `MAX_FOLDERS` folders, which nobody could review.
+        TooMuchCodeError: there are more than `MAX_FILES` files or `MAX_FOLDERS` folders.
     """
     found: list[Path] = []
     folders, seen = 0, set()
@@ -56,11 +52,8 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
 def read_code(path: Path) -> bytes:
     """Read a source file to hash or display it.
 
-    Views display it before the user allows it, so nothing but a small regular file is read.
-
     Raises:
-        TooMuchCodeError: it is missing, is not a regular file, is larger than `MAX_BYTES`, is a link in a run folder,
-            or the system denies access.
+        TooMuchCodeError: it is not a readable regular file of at most `MAX_BYTES`, or is a link in a run folder.
     """
     run = _run_of(path)
     try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def read_config(path: Path, *, named: bool = True) -> dict[str, Any]:
     """The flat keys of a `config.yaml` without secrets; empty if it is missing, unreadable or not a plain YAML mapping.
 
-    Without validation, so that runs of other versions are listed and compared too. Keys that are no texts are left out.
+    Not validated, so that runs of other versions are listed and compared too. Keys that are not strings are left out.
 
     Args:
         named: see `redact`; False for code that trains with the values.
@@ -32,7 +32,7 @@ def read_config(path: Path, *, named: bool = True) -> dict[str, Any]:
 
 
 def run_config(folder: RunFolder) -> RunConfig:
-    """Load and validate the config of a run, for whoever trains it again.
+    """Load and validate the config of a run.
 
     Raises:
         ConfigError: the config cannot be read or is no longer valid.
@@ -75,14 +75,12 @@ class CachedConfig:
 
 
 def non_default_config(folder: RunFolder, config: RunConfig | None = None) -> dict[str, Any]:
-    """Settings of a run that differ from the defaults, for summaries and comparisons.
+    """Settings of a run that differ from the defaults, by key, without secrets; always with model, stage and method.
+
+    All keys of the file if the config is no longer valid, and none if it cannot be read.
 
     Args:
         config: its `run_config`; None to load it.
-
-    Returns:
-        Values by key, without secrets, always with model, stage and method; all keys of the file if the config is no
-        longer valid, and none if it cannot be read.
     """
     from llf_core.config import ConfigError
 
@@ -95,13 +93,7 @@ def non_default_config(folder: RunFolder, config: RunConfig | None = None) -> di
 
 
 def formatted_config(folder: RunFolder, config: RunConfig | None = None) -> dict[str, Any]:
-    """Like `non_default_config`, with each value that is a float as the text that the form displays: `5e-5`.
-
-    JavaScript, which receives it, would write `0.00005`.
-
-    Args:
-        config: its `run_config`; None to load it.
-    """
+    """Like `non_default_config`, with floats as the form displays them: `5e-5`. JavaScript would write `0.00005`."""
     from llf_core.config.number_format import exact
 
     changed = non_default_config(folder, config)

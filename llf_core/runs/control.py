@@ -51,8 +51,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
 
     Args:
         type: one of `REQUEST_TYPES`.
-        args: numbers, texts and truth values by name, in which secrets are replaced; None for none. The reader takes a
-            list or an object as None.
+        args: scalars by name, in which secrets are replaced; the reader takes a list or an object as None.
         by: sender, for example `monitor`.
 
     Returns:
@@ -80,10 +79,8 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
 class Inbox:
     """Requests of a run that this process has not processed yet.
 
-    The trainer's inbox leaves `kill` to the supervisor, which can act while the trainer is blocked.
-
     Args:
-        ignored_types: request types handled by another process.
+        ignored_types: request types handled by another process, such as `kill` by the supervisor.
     """
 
     def __init__(self, folder: RunFolder, ignored_types: frozenset[str] = frozenset({"kill"})) -> None:
@@ -92,10 +89,9 @@ class Inbox:
         self._seen: set[str] = set()
 
     def scan(self) -> list[Request]:
-        """The new requests, oldest first.
+        """The new requests, oldest first; an invalid file is a request of the type `unreadable`.
 
-        The trainer calls it at each step, so an empty folder costs only one listing. A folder that is missing or cannot
-        be read has no requests. An invalid file is a request of the type `unreadable`.
+        The trainer calls it at each step, so an empty folder costs only one listing.
         """
         try:
             names = list_folder(self._folder.control, self._folder.path)
@@ -122,7 +118,7 @@ class Inbox:
 
 
 def remove_request(request: Request) -> None:
-    """Remove the file of a request, if it still exists, so that it is answered once. A folder in its place stays."""
+    """Remove the file of a request, if it still exists."""
     try:
         request.path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):
@@ -132,19 +128,12 @@ def remove_request(request: Request) -> None:
 
 
 def pending_requests(folder: RunFolder) -> list[Request]:
-    """All pending requests, oldest first, including those that other processes have seen.
-
-    The supervisor refuses them when the run ends, so that nobody waits for their answers.
-    """
+    """All pending requests, oldest first, including those that other processes have seen."""
     return Inbox(folder, ignored_types=frozenset()).scan()
 
 
 def read_request(path: Path) -> Request | None:
-    """Read a request file, which any process of the user may have written.
-
-    Returns:
-        The request, with the type `unreadable` if the content is invalid; None if the file is gone.
-    """
+    """Read a request file: `unreadable` if its content is invalid, None if the file is gone."""
     nothing = Request(id="", type="unreadable", path=path)
     try:
         value = json_value(read_bytes(path, REQUEST_BYTES))

@@ -31,14 +31,14 @@ def create_run(
     home: Path | str | None = None,
     fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
-    """Create a run's folder in the state `created`. It becomes visible only once complete, so that no view sees half.
+    """Create a run's folder in the state `created`. It becomes visible only once complete.
 
     Args:
         config_yaml: a valid config as YAML, with defaults; it is not checked here. Secrets in it are replaced, see
             `named` of `redact`.
         name: display name of the run; part of its id. Secrets in it are replaced.
         home: `LLF_HOME`. Default: from the environment.
-        fill: writes more files before the folder becomes visible. If it fails, nothing is left. None for nothing more.
+        fill: writes more files before the folder becomes visible. If it fails, nothing is left.
 
     Returns:
         The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … appended if taken.
@@ -74,12 +74,12 @@ def write_config(folder: RunFolder, config_yaml: str) -> None:
 
 
 def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
-    """Rename a finished folder to the first free id, so that nobody sees half of a run.
+    """Rename a finished folder to the first free id.
 
     The rename is atomic and fails on a non-empty folder, so two processes never get the same id.
 
     Args:
-        wanted: the id; `-2`, `-3` … are appended if it is taken, in place of its end if it would become too long.
+        wanted: the id; `-2`, `-3` … are appended if it is taken, and its end is cut off if it would become too long.
     """
     number = 1
     while True:

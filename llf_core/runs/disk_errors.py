@@ -43,21 +43,14 @@ BYTES_PER_PARAMETER = 12
 def is_disk_error(error: BaseException | None) -> bool:
     """Whether an error or one of its causes means that a disk is full, read-only or failing.
 
-    A used-up quota and an exceeded file size limit count as a full disk. torch, safetensors and tokenizers raise errors
-    of their own, so messages are searched too.
-
-    Args:
-        error: the error; None gives False.
+    A used-up quota and an exceeded file size limit count as a full disk. Messages are searched too, since torch,
+    safetensors and tokenizers raise errors of their own.
     """
     return any(_number_of(one) is not None or _is_disk_error(one) for one in _chain(error))
 
 
 def is_unwritable(folder: RunFolder) -> bool:
-    """Whether a run's disk is full or read-only. Used when a process exited without a message.
-
-    Full is a disk with less than `FULL_BELOW_BYTES` or `MIN_FREE_INODES` free, both choices of this project. False for
-    a disk that does not answer.
-    """
+    """Whether a run's disk is full or read-only; False for a disk that does not answer."""
     facts = _facts(folder.path)
     if facts is None:
         return False
@@ -66,10 +59,7 @@ def is_unwritable(folder: RunFolder) -> bool:
 
 
 def remove_partial_files(folder: RunFolder) -> None:
-    """Remove incomplete checkpoints and results, so that a full disk has room for the final status.
-
-    What cannot be removed stays.
-    """
+    """Remove incomplete checkpoints and results as far as possible, to make room for the final status."""
     with suppress(OSError):
         Checkpoints(folder).remove_unfinished()
     shutil.rmtree(folder.path / ".output", ignore_errors=True)
@@ -78,8 +68,7 @@ def remove_partial_files(folder: RunFolder) -> None:
 def failure_message(folder: RunFolder, error: BaseException | None = None) -> tuple[str, str]:
     """Explain a disk error of a run, and what to do about it.
 
-    Libraries report a full disk in many ways, and most do not name the disk. Where the error has no number, a small
-    file is written to the run's folder and removed, to see what the disk does.
+    Where the error has no number, a small file is written to the run's folder and removed, to see what the disk does.
 
     Args:
         folder: the run. Call `remove_partial_files` first.
@@ -100,7 +89,7 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
 
 
 def start_message(place: Path, error: BaseException) -> str:
-    """Explain why a run cannot start, in sentences for the user: no folder exists yet in which a log could say it.
+    """Explain why a run cannot start, in sentences for the user.
 
     Args:
         place: the folder of runs, or its intended path.
@@ -118,8 +107,6 @@ def start_message(place: Path, error: BaseException) -> str:
 def command_message(error: OSError, place: Path) -> str:
     """Explain a disk error that a command encountered, in sentences for the user.
 
-    The system's own message names neither the disk nor the missing bytes.
-
     Args:
         place: a folder on the disk, used if the error names no file.
     """
@@ -128,10 +115,10 @@ def command_message(error: OSError, place: Path) -> str:
 
 
 def _describe(place: Path, number: int | None, needed: int, who: str, purpose: str = "") -> tuple[str, str]:
-    """Describe the problem of a disk, and what to do about it; both empty if the disk accepts writes again.
+    """Describe the problem of a disk, and what to do about it, which is empty if the disk accepts writes again.
 
     Args:
-        place: a folder on the disk; the nearest parent that exists stands in for one that does not.
+        place: a folder on the disk, or a path below one.
         number: the error number; None if unknown.
         needed: required bytes.
     """
@@ -180,10 +167,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def error_number(error: BaseException | None) -> int | None:
     """The number of a disk error in an error or its causes, such as `errno.ENOSPC`; None if there is none.
 
-    Libraries in Rust (safetensors, tokenizers) raise errors of their own with the number in the text.
-
-    Args:
-        error: the error; None gives None.
+    Rust libraries (safetensors, tokenizers) raise errors of their own with the number in the text.
     """
     return next((number for one in _chain(error) if (number := _number_of(one)) is not None), None)
 
@@ -198,7 +182,7 @@ def _number_of(error: BaseException) -> int | None:
 
 
 def _probe(place: Path) -> int | None:
-    """The error number that writing a small file to a folder yields; None if the write succeeds."""
+    """Error number from writing a small file to a folder; None if the write succeeds."""
     file = place / f".probe-{os.getpid()}"
     try:
         try:
@@ -214,7 +198,7 @@ def _probe(place: Path) -> int | None:
 
 
 def _facts(place: Path) -> os.statvfs_result | None:
-    """Size and flags of a folder's file system; None where it cannot be asked."""
+    """Size and flags of a folder's file system; None if it does not answer."""
     try:
         return os.statvfs(place)
     except OSError:
@@ -222,7 +206,6 @@ def _facts(place: Path) -> os.statvfs_result | None:
 
 
 def _free(place: Path) -> int:
-    """Free bytes of a folder's file system; 0 where it cannot be asked."""
     facts = _facts(place)
     return 0 if facts is None else facts.f_bavail * facts.f_frsize
 
@@ -232,7 +215,6 @@ def _is_read_only(facts: os.statvfs_result) -> bool:
 
 
 def _has_no_inodes(facts: os.statvfs_result) -> bool:
-    """Whether a file system with a limited number of inodes has too few for a run."""
     return facts.f_files > 0 and facts.f_favail < MIN_FREE_INODES
 
 
@@ -259,7 +241,6 @@ def _place(folder: RunFolder, error: BaseException | None) -> Path:
 
 
 def _temporary_folder() -> Path:
-    """The folder of temporary files, also where no file can be written in it."""
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:  # it looks for one that takes a file
@@ -277,18 +258,15 @@ def _error_folder(error: BaseException | None) -> Path | None:
 
 
 def _nearest(place: Path) -> Path:
-    """A folder, or the nearest of its parents that exists."""
     return next(path for path in (place.absolute(), *place.absolute().parents) if leads_to_folder(path))
 
 
 def _mount(place: Path) -> Path:
-    """Mount point of a folder's file system."""
     place = real_path(place)
     return next((path for path in (place, *place.parents) if path.is_mount()), place)
 
 
 def _bytes_needed(folder: RunFolder) -> int:
-    """Estimated bytes until the run's next checkpoint is complete."""
     with suppress(OSError):  # a disk that fails; the estimate from the parameters then has to do
         if (latest := Checkpoints(folder).latest()) is not None:
             return LOG_BYTES + sum(file.stat().st_size for file in latest.rglob("*") if file.is_file())

@@ -14,7 +14,7 @@ MAX_POINTS = 2000
 
 
 def decimate(x: ArrayLike, y: ArrayLike, n: int = MAX_POINTS) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Select points such that the plotted curve looks the same (min-max downsampling), so that long runs draw quickly.
+    """Select points such that the plotted curve looks the same (min-max downsampling).
 
     The series is divided into buckets of equal size; the minimum and maximum of each bucket are kept (by
     `MinMaxDownsampler` of tsdownsample), and so are the first and last point. Values that are not finite are gaps: the
@@ -30,8 +30,7 @@ def decimate(x: ArrayLike, y: ArrayLike, n: int = MAX_POINTS) -> tuple[NDArray[A
         The selected x and y, `[points]` each, in order; copies of the input if it is short enough.
 
     Raises:
-        ValueError: the lengths differ, an array has another number of axes than one, `y` holds texts that are no
-            numbers, or `n` is less than 8.
+        ValueError: the shapes differ, or `n` is less than 8.
     """
     xs, ys = np.asarray(x), np.asarray(y, np.float64)
     if xs.shape != ys.shape or xs.ndim != 1:

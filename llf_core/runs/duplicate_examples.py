@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 SHARE = 0.03
-"""Minimum share of duplicate training examples for a warning."""
+"""Minimum share of duplicate training examples for a warning; chosen by hand."""
 
 
 def duplicates_warning(copies: int, examples: int) -> str | None:
     """Warn about duplicate training examples, which the model memorizes (arXiv 2107.06499); None if there are few.
 
-    Few are at most `SHARE` of the examples: a choice of this project, since no source names a harmless share.
-
     Args:
         copies: number of examples with the same tokens as an earlier one.
-
-    Returns:
-        One sentence, the same in log, monitor and Inspect.
     """
     if copies <= SHARE * examples:
         return None

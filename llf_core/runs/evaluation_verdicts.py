@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 VERDICTS = "verdicts.jsonl"
 Outcome = Literal["win", "tie", "lose"]
-"""Whether the second model's answer is better than, as good as, or worse than that of the first one."""
+"""Whether the second model's answer is better than, as good as, or worse than the first model's."""
 
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """What a judge said of a pair of answers.
+    """A judge's verdict on a pair of answers.
 
     Attributes:
         source: data set of the example.
         pair: equal for the same two answers to the same prompt.
         judge: key of the judge, equal for the same model with the same rubric.
-        orders: the outcome by each order of the answers, that of the first model first; None where the reply had no
-            verdict. Empty for equal answers, of which the judge was not asked.
+        orders: the outcome for each order of the answers, the first model's first; None where the reply had no
+            verdict. Empty for equal answers, which are not sent to the judge.
         replies: the replies, or why there is none.
-        base: `EvaluatedTarget.weights` of the first model; empty where it is not known.
+        base: `EvaluatedTarget.weights` of the first model; empty if unknown.
     """
 
     source: str
@@ -45,44 +45,30 @@ class JudgedPair:
 
     @property
     def key(self) -> tuple[str, int]:
-        """`ExampleResult.key` of the example, to find its verdict."""
+        """`ExampleResult.key` of the example."""
         return self.source, self.index
 
     @property
     def flipped(self) -> bool:
-        """Whether both orders have a verdict, and they differ: then the place of an answer decided."""
+        """Whether the verdict changes with the order of the answers (position bias)."""
         return len(set(self.orders)) > 1 and None not in self.orders
 
     @property
     def outcome(self) -> Outcome | None:
-        """The verdict on the second model, which a score counts; None if a reply had none.
-
-        A tie if it changes with the order, since the place then decided, and for equal answers.
-        """
+        """The verdict on the second model; None if a reply had none. A tie if it is flipped, and for equal answers."""
         if None in self.orders:
             return None
         return "tie" if self.flipped or not self.orders else self.orders[0]
 
 
 def pair_key(base: ExampleResult, tuned: ExampleResult) -> str:
-    """A digest of a prompt, the expected answer and two answers, by which a stored verdict is found again.
-
-    Args:
-        tuned: what the second one made of it.
-
-    Returns:
-        The first 16 hexadecimal digits of their SHA-256.
-    """
+    """Identify a prompt, the expected answer and two answers: the first 16 hex digits of their SHA-256."""
     what = repr([list(base.prompt), base.reference, base.answer, tuned.answer])
     return hashlib.sha256(what.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
-    """Store a verdict at once, so that what an endpoint has charged for is not asked again.
-
-    Args:
-        result: result of the second model.
-    """
+    """Append a verdict to the result of the second model."""
     append(
         result.folder / VERDICTS,
         {
@@ -103,7 +89,7 @@ def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
 def verdicts_of(
     result: EvaluationResult, pairs: Sequence[tuple[ExampleResult, ExampleResult]]
 ) -> dict[str, dict[tuple[str, int], JudgedPair]]:
-    """Read the verdicts on the answers of a result beside those of another one, which need not be judged again.
+    """Read the verdicts on the answers of a result compared with another one.
 
     Invalid lines, and verdicts on other answers than these, are left out.
 
@@ -127,13 +113,11 @@ def verdicts_of(
 
 
 def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
-    """Read the verdicts on the answers of a result, for lists that do not read the answers themselves.
-
-    Invalid lines are left out.
+    """Read the verdicts on a result without reading the answers.
 
     Returns:
         For each judge and model that it was compared with, the last verdict on each example, at least one; in the
-        order of their first verdict. Empty if nothing was judged.
+        order of their first verdict. Invalid lines are left out.
     """
     found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
     for line in records(result.folder / VERDICTS):

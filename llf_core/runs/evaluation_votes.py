@@ -12,17 +12,14 @@ if TYPE_CHECKING:
 
 VOTES = "votes.jsonl"
 Vote = Literal["win", "tie", "lose"]
-"""Whether the second model's answer is better than, as good as, or worse than that of the first one."""
+"""Whether the second model's answer is better than, as good as, or worse than the first model's."""
 
 
 def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, int], vote: Vote | None) -> None:
-    """Store a vote; it replaces an earlier one on the same example beside the same base.
-
-    Args:
-        vote: the vote; None withdraws it.
+    """Store a vote; it replaces an earlier one on the same example with the same base. None withdraws it.
 
     Raises:
-        ValueError: there is no such vote.
+        ValueError: `vote` is unknown.
     """
     if vote is not None and vote not in get_args(Vote):
         raise ValueError(f"{vote!r} is no vote. Expected win, tie or lose.")
@@ -31,13 +28,9 @@ def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, i
 
 
 def votes_of(result: EvaluationResult, base: EvaluationResult) -> dict[tuple[str, int], Vote]:
-    """Read the votes on a result beside another one, for tables and lists.
+    """Read the last vote on each example of a result compared with `base`, by `ExampleResult.key`.
 
-    Lines without an example or on another base are skipped. A line whose vote is none of `Vote` withdraws the earlier
-    ones on its example, as `add_vote` with None does.
-
-    Returns:
-        The last vote on each example, by `ExampleResult.key`; empty if there is no file.
+    Invalid lines are skipped; an unknown vote withdraws the earlier ones on its example.
     """
     found: dict[tuple[str, int], Vote] = {}
     for one in records(result.folder / VOTES):

@@ -12,32 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LATEST = 2.0**37
-"""Largest valid timestamp in Unix seconds (the year 6325)."""
+"""Upper limit of a timestamp in Unix seconds (the year 6325)."""
 LARGEST = 2**53
-"""Integers below it are those that JavaScript tells apart from their neighbours (`Number.MAX_SAFE_INTEGER` + 1)."""
+"""Upper limit of integers, which JavaScript represents exactly below it (`Number.MAX_SAFE_INTEGER` + 1)."""
 LARGEST_ATTEMPT = 2**31
-"""An attempt is below it, so that arrays hold it in 32 bits."""
+"""Upper limit of an attempt, so that arrays hold it in 32 bits."""
 
 
 def is_timestamp(value: object) -> bool:
-    """Whether a value is a time in Unix seconds that a date can be made of: from 0 to below `LATEST`.
-
-    Python has no date after the year 9999, and a view that makes one of an invalid time would fail.
-    """
+    """Whether a value is a time in Unix seconds from 0 to below `LATEST`, from which Python can make a date."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and 0 <= number < LATEST
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is an integer from 0 to below 2^53: a count, a step or an attempt number.
-
-    Views compute and index with it, and JavaScript represents larger ones inexactly.
-    """
+    """Whether a value is an integer from 0 to below 2^53: a count, a step or an attempt number."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether a value is a finite number, so that views can compute with it."""
+    """Whether a value is a finite number."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and math.isfinite(number)
 
@@ -61,13 +55,13 @@ CHECKS: dict[str, Callable[[object], bool]] = {
     "cancels": _is(list),
     "message": _is(str),
 }
-"""Validity check by field name, for fields that views compute with, whatever the type of the event."""
+"""Validity check by field name, for all types of events."""
 
 
 def valid_fields(event: Mapping[str, object]) -> dict[str, Any]:
-    """Return the event without invalid fields, which count as missing: a damaged file breaks no view.
+    """Return the event without invalid fields, and its strings without bidirectional controls, see `strip_bidi`.
 
-    Strings, except those inside lists and objects, are returned without bidirectional controls, see `strip_bidi`.
+    Strings inside lists and objects are unchanged.
     """
     good = ((name, value) for name, value in event.items() if name not in CHECKS or CHECKS[name](value))
     return {name: strip_bidi(value) if isinstance(value, str) else value for name, value in good}

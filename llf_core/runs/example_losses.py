@@ -56,7 +56,7 @@ class ExampleLoss:
     step: int
 
     def json(self) -> dict[str, Any]:
-        """A JSON object for the page, with null for values that are not finite."""
+        """A JSON object, with null for values that are not finite."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -76,11 +76,7 @@ class ExampleLosses:
         self._number, self._loss, self._tokens = array("q"), array("d"), array("q")
 
     def refresh(self) -> bool:
-        """Read new records, so that a view of a live run stays current.
-
-        Returns:
-            Whether there were new lines, also invalid ones. A file that was replaced is read from its beginning.
-        """
+        """Read new records, or all if the file was replaced; True if there were new lines, also invalid ones."""
         found = False
         for data, again in self._tail.pieces():
             if again:
@@ -111,13 +107,7 @@ class ExampleLosses:
         return len(self._records)
 
     def at(self, step: int) -> list[ExampleLoss]:
-        """The examples of a step, by their loss at this step, highest first: what is behind a spike of the curve.
-
-        NaN counts as the highest loss.
-
-        Returns:
-            One entry per example, with its losses over all visits; empty if the step was not recorded.
-        """
+        """Examples of a step with losses over all visits, sorted by their loss at this step, NaN or highest first."""
         if step not in self._records:
             return []
         _, first, end = self._records[step]
@@ -125,10 +115,7 @@ class ExampleLosses:
         return sorted(self.all(set(then)), key=lambda one: _sort_key(then[one.number]), reverse=True)
 
     def all(self, only: set[int] | None = None) -> list[ExampleLoss]:
-        """All examples, by number, with losses over all their visits.
-
-        The view Examples lists and searches them.
-        """
+        """All examples, by number, with losses over all their visits."""
         if not self._records:
             return []
         order = sorted(self._records)
@@ -161,7 +148,7 @@ class ExampleLosses:
         ]
 
     def outliers(self, kind: str) -> list[ExampleLoss]:
-        """Examples with unusual losses, most unusual first: candidates for wrong answers and for useless data.
+        """Examples with unusual losses, most unusual first; without those whose excess loss is not finite.
 
         Args:
             kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress, and with a
@@ -169,9 +156,6 @@ class ExampleLosses:
                 a wrong answer, another language, garbage; a modified z-score above 3.5, as Iglewicz and Hoaglin, How to
                 Detect and Handle Outliers, 1993, recommend). The bounds of `unlearned` and `easy`, `UNLEARNED_SHARE`
                 and `EASY_SHARE`, are choices of this project.
-
-        Returns:
-            The examples; empty if there are none. Those whose excess loss is not finite are left out.
 
         Raises:
             ValueError: the kind is unknown.
@@ -218,5 +202,4 @@ def _loss(value: object) -> float:
 
 
 def _sort_key(loss: float) -> float:
-    """Sort key by loss; NaN counts as the highest loss."""
     return math.inf if math.isnan(loss) else loss

@@ -1,4 +1,4 @@
-"""Exports of a run: one line for each in `exports.jsonl`, so that views list what has left it."""
+"""Exports of a run: one line for each in `exports.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FILE = "exports.jsonl"
 MAX_BYTES = 2**22
-"""Most bytes at the end of the file that are read."""
+"""Maximum bytes read from the end of the file."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RecordedExport:
     Attributes:
         folder: where it was written; it may have been moved since.
         made: time, as ISO 8601.
-        bytes: size of its files in bytes; 0 if it is unknown.
+        bytes: size of its files; 0 if unknown.
         step: step of the exported weights; None for the result of a run whose steps are unknown.
     """
 
@@ -38,7 +38,7 @@ class RecordedExport:
 
     @property
     def there(self) -> bool:
-        """Whether the folder still exists, so that views offer none that was moved; False where nobody can tell."""
+        """Whether the folder still exists."""
         return leads_to_folder(Path(self.folder))
 
 
@@ -48,17 +48,15 @@ def record_export(run: RunFolder, export: RecordedExport) -> None:
 
 
 def exports_of(run: RunFolder) -> list[RecordedExport]:
-    """The exports of a run, newest first, for its views.
+    """The exports of a run, newest first; of a long file only the last `MAX_BYTES` are read.
 
-    Lines without the fields of an export, or with one of another type, are skipped, and of a long file only the last
-    `MAX_BYTES` are read.
+    Invalid lines are skipped.
     """
     found = [_read(line) for line in records(run.path / FILE, MAX_BYTES)]
     return [one for one in reversed(found) if one is not None]
 
 
 def _read(line: dict[str, object]) -> RecordedExport | None:
-    """The export on a line, which anybody may have written; None if a field is missing or of another type."""
     folder, form, made, passed = (line.get(name) for name in ("folder", "format", "made", "passed"))
     size: Any = line.get("bytes", 0)
     step: Any = line.get("step")

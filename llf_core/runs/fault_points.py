@@ -3,7 +3,6 @@
 `LLF_FAULT=<point>:<n>` ends the process with SIGKILL the n-th time (from 1) it reaches `point`. A point is named after
 the file and the operation, for example `status.written` (the new file exists under its temporary name) or
 `complete.renamed`. `<point>:<n>@<program>` restricts it to processes of one program, for example `supervisor_process`.
-Without the variable a point costs one lookup in an empty dict.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_SECONDS = 10.0
-"""Time to wait for a lock, in seconds; chosen by hand, above what a change of a small file takes."""
+"""Maximum seconds to wait for a lock; chosen by hand, above the duration of a change of a small file."""
 NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -28,7 +28,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 def replace_file(
     path: Path, data: bytes, *, sync: bool = False, temporary: str | None = None, point: str | None = None
 ) -> None:
-    """Write `data` to a temporary file in the same folder, then rename it to `path`, so that no reader sees half of it.
+    """Write `data` to a temporary file in the same folder, then rename it to `path`.
 
     Args:
         sync: whether to flush file and folder to disk before returning.
@@ -78,10 +78,7 @@ def sync_folder(path: Path) -> None:
 
 
 def json_bytes(value: Mapping[str, object]) -> bytes:
-    """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings.
-
-    All small files of a run are written with it, so that none holds a secret.
-    """
+    """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings."""
     text = json.dumps(spell_non_finite(redact_nested(dict(value))), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -106,13 +103,9 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, and create it if missing. That of another user is opened read-only, which suffices to lock it.
+    """Open a lock file, and create it if missing; returns the descriptor.
 
-    Returns:
-        The file descriptor, which the caller closes.
-
-    Raises:
-        OSError: the file cannot be opened or created, is not a regular file, or `LLF_HOME_MODE` is not a mode.
+    Another user's file is opened read-only, which suffices to lock it.
     """
     try:
         return create_file(path, os.O_RDWR)
@@ -131,9 +124,6 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
     On file systems without locks (some network drives) the block runs without one: supervisor and trainer write at
     different times there too, but this is not guaranteed.
-
-    Args:
-        seconds: maximum time to wait for the lock, in seconds.
     """
     descriptor = open_lock(path)
     try:

@@ -24,10 +24,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - in a folder there that only its owner 
 
 
 def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
-    """Keep the reason of an attempt's end outside its folder, unless one is kept already. Never raises an OSError.
-
-    Called when the run's disk is full, so that the user still learns why the run ended.
-    """
+    """Keep the reason of an attempt's end outside its folder, unless one is kept already. Never raises an OSError."""
     if kept_reason(folder, attempt) is not None:
         return
     with suppress(OSError):
@@ -39,7 +36,7 @@ def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
 
 
 def kept_reason(folder: RunFolder, attempt: int) -> str | None:
-    """The reason kept by `keep_reason`, for a run whose status has none; None if there is none."""
+    """The reason kept by `keep_reason`."""
     try:
         place = _place()
         if not _is_own(place):

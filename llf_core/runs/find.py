@@ -22,7 +22,7 @@ def find_run(
     binned: bool = False,
     other_names: Callable[[], Iterable[str]] = tuple,
 ) -> str:
-    """Resolve a text to a run id, since nobody types a whole one.
+    """Resolve a text to a run id.
 
     Args:
         text: an id, a prefix of one, prefix and suffix with `…` or `...` between, or `last`, the newest.
@@ -52,10 +52,7 @@ def find_run(
 
 
 def short_id(run_id: str, known: Sequence[str]) -> str:
-    """Abbreviate an id to its timestamp, plus its suffix if several runs share that second; `find_run` resolves it.
-
-    A line of a terminal has no room for whole ids.
-    """
+    """Abbreviate an id to its timestamp, plus its suffix if several runs share that second; `find_run` resolves it."""
     stamp = run_id[:STAMP]
     same = [one for one in known if one.startswith(stamp) and one != run_id]
     if not same:

@@ -15,10 +15,7 @@ ENDED_STATES = frozenset({*FINAL, "lost"})
 
 
 def is_active(event: Mapping[str, object], state: str, step: int) -> bool:
-    """Whether a warning or finding still applies, so that views show no old ones.
-
-    One with `until` applies before that step, while the run has not ended; one without it always applies.
-    """
+    """Whether a warning or finding still applies: with `until`, only before that step of a run that has not ended."""
     until = event.get("until")
     return not isinstance(until, int) or (state not in ENDED_STATES and step < until)
 

@@ -13,12 +13,12 @@ from llf_core.untrusted import is_folder, leads_to_folder
 from llf_core.user_error import UserError
 
 LONGEST_ID = 128
-"""Characters of the longest run id; chosen by hand, half of what a file name may have."""
+"""Maximum characters of a run id; chosen by hand, half of what a file name may have."""
 RUN_ID = re.compile(rf"(?!.*\.\.)[a-z0-9][a-z0-9._-]{{0,{LONGEST_ID - 1}}}")
 
 
 class HomeError(UserError, OSError):
-    """The folder of all runs cannot be located: the home in it is unknown, or it is relative to a removed folder."""
+    """`LLF_HOME` cannot be located: its home folder is unknown, or it is relative to a removed folder."""
 
     def __init__(self, message: str) -> None:
         OSError.__init__(self, errno.ENOENT, message)
@@ -31,10 +31,7 @@ def home() -> Path:
 
 
 def home_folder(given: Path | str | None) -> Path:
-    """`LLF_HOME` as given in a call, or from the environment if None.
-
-    It is absolute, since runs outlive the working directory of the process that starts them.
-    """
+    """Absolute path of `LLF_HOME` as given in a call, or from the environment if None."""
     return home() if given is None else _absolute(given)
 
 
@@ -72,12 +69,12 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """The run's id, by which commands and views name it: the folder's name."""
+        """The run's id: the folder's name."""
         return self.path.name
 
     @property
     def home(self) -> Path:
-        """The `LLF_HOME` that this run belongs to, whose key and caches it uses: two folders up."""
+        """The `LLF_HOME` that this run belongs to: two folders up."""
         return self.path.parent.parent
 
     @cached_property
@@ -92,12 +89,12 @@ class RunFolder:
 
     @cached_property
     def env(self) -> Path:
-        """Versions, device, command, git state: what explains differences between two runs of one config."""
+        """Versions, device, command, git state: explains differences between two runs of one config."""
         return self.path / "env.json"
 
     @cached_property
     def status(self) -> Path:
-        """State, step, processes, heartbeat; replaced every few seconds of a live run: views read one small file."""
+        """State, step, processes, heartbeat; replaced every few seconds of a live run."""
         return self.path / "status.json"
 
     @cached_property
@@ -107,35 +104,32 @@ class RunFolder:
 
     @cached_property
     def metrics(self) -> Path:
-        """Metrics of each logged step, one JSON object per line, from which charts are drawn."""
+        """Metrics of each logged step, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @cached_property
     def events(self) -> Path:
-        """What happened to the run, in order, for the lists in its views; one JSON object per line.
-
-        States, requests and answers, checkpoints, evaluations, warnings and errors.
-        """
+        """States, requests, answers, checkpoints, evaluations, warnings, errors, in order; one JSON object per line."""
         return self.path / "events.jsonl"
 
     @cached_property
     def samples(self) -> Path:
-        """Generated texts, one JSON object per line, which show how responses change."""
+        """Generated texts, one JSON object per line."""
         return self.path / "samples.jsonl"
 
     @cached_property
     def examples(self) -> Path:
-        """Loss of each training example at each step, one JSON object per step, by which bad data is found."""
+        """Loss of each training example at each step, one JSON object per step."""
         return self.path / "examples.jsonl"
 
     @cached_property
     def queue(self) -> Path:
-        """Exists while the run waits in the queue, by which others know it; removed when the run's turn comes."""
+        """Exists while the run waits in the queue."""
         return self.path / "queue.json"
 
     @cached_property
     def trained(self) -> Path:
-        """Exists while a run whose result is saved makes its predictions: the last step, and what its end will say."""
+        """Exists while a run with a saved result makes its predictions: the last step, and the final message."""
         return self.path / "trained.json"
 
     @cached_property
@@ -145,7 +139,7 @@ class RunFolder:
 
     @cached_property
     def replay(self) -> Path:
-        """Scheduled live changes of a run that repeats another one, which it makes at the same steps."""
+        """Scheduled live changes of a run that repeats another one."""
         return self.path / "replay.json"
 
     @cached_property
@@ -155,12 +149,12 @@ class RunFolder:
 
     @cached_property
     def log(self) -> Path:
-        """The trainer's stdout and stderr, without secrets, to find out why a run failed."""
+        """The trainer's stdout and stderr, without secrets."""
         return self.path / "log.txt"
 
     @cached_property
     def data(self) -> Path:
-        """Folder of the training rows passed from a notebook cell, as Parquet, so that the run can be repeated."""
+        """Folder of the training rows passed from a notebook cell, as Parquet."""
         return self.path / "data"
 
     @cached_property
@@ -195,7 +189,7 @@ class RunFolder:
 
     @cached_property
     def evaluations(self) -> Path:
-        """Results of evaluations, one folder each, so that none is measured twice; see `llf_core.runs.evaluations`."""
+        """Results of evaluations, one folder each; see `llf_core.runs.evaluations`."""
         return self.path / "evaluations"
 
     @cached_property
@@ -205,13 +199,7 @@ class RunFolder:
 
 
 def blocked_path_message(home: Path | str | None = None) -> str | None:
-    """The error message if a file exists in place of the folder of runs or one of its parents; else None.
-
-    Listing and starting show the same sentence instead of `NotADirectoryError`.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-    """
+    """The error message if a file exists in place of the folder of runs or one of its parents; else None."""
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
     if leads_to_folder(place) or not os.path.lexists(place):
@@ -220,10 +208,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
 
 
 def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
-    """Open the folder of an existing run, and refuse links to folders elsewhere, which could lead anywhere.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    """Open the folder of an existing run, and refuse links to folders elsewhere.
 
     Raises:
         FileNotFoundError: there is no such folder, or it is a link; the message has the closest id, if one is similar.
@@ -240,12 +225,9 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
-    """Ids of all runs, sorted; empty if the folder cannot be listed. Fast, since it reads no file of a run.
+    """Ids of all runs, sorted, and so by time of creation; empty if the folder cannot be listed.
 
-    Ids begin with the time of creation, so the oldest comes first.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    Fast, since it reads no file of a run.
     """
     try:
         return list_run_folders(home_folder(home) / ("bin" if binned else "runs"))[0]
@@ -256,11 +238,9 @@ def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[st
 def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     """List the entries of `runs/` or of the bin, except hidden ones.
 
-    Entries that are no runs are returned too, since a view shows them as broken rather than hide them.
-
     Returns:
-        Names of the run folders, sorted, and thus oldest first; and the reason for each other entry why it is not a
-        run, by name.
+        Names of the run folders, sorted, and thus oldest first; and by name the reason why each other entry is not a
+        run, since a view shows those as broken.
     """
     found, odd = [], {}
     with os.scandir(place) as entries:

@@ -60,8 +60,8 @@ class ForeignCode:
     Attributes:
         owner: what the code belongs to, as the subject of a sentence: `the model data/model`.
         folder: its location; permission is granted per folder.
-        references: what `auto_map` names in JSON files, as `file: AutoModel module.Class`; of a config that is not read
-            the reason and its hash.
+        references: `auto_map` entries of JSON files, as `file: AutoModel module.Class`; for an unreadable config the
+            reason and its hash.
     """
 
     owner: str
@@ -80,7 +80,7 @@ class ForeignCode:
         return digest.hexdigest()
 
     def json(self) -> dict[str, Any]:
-        """What a view shows before anything runs: owner, folder, hash, and the first lines of each file.
+        """The code as shown to the user before anything runs.
 
         Returns:
             `owner`, `folder`, `sha256`; `files`, the first `SHOWN_FILES`, each with `name`, `path` and `lines`; `more`,
@@ -106,11 +106,9 @@ class ForeignCode:
 def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     """Find the Python code that loading a model or tokenizer may run; None if there is none.
 
-    The user reads it before anything is loaded.
-
     Args:
         folder: folder of the model or adapter, or a file in it. A path that does not exist counts as a file.
-        name: the user's name for it, shown unless it is the folder; None for none.
+        name: the user's name for it, shown unless it is the folder.
     """
     folder = folder if folder.is_dir() else folder.parent
     references: list[str] = []
@@ -128,8 +126,6 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
 def code_of_functions(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
     """Find the reward functions and metrics in a run's `code/`, which are executed; None if there are none.
 
-    The user reads them before a run of somebody else is trained or evaluated again.
-
     Args:
         names: functions named in the config, metrics also as `file.py:function`.
     """
@@ -140,11 +136,7 @@ def code_of_functions(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCo
 
 
 def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
-    """Find the code that training a run would execute, from its folder and its models. Executes none of it.
-
-    Args:
-        folder: the run, possibly created by someone else.
-    """
+    """Find the code that training a run would execute, from its folder and its models. Executes none of it."""
     from llf_core.config import ConfigError
 
     functions = code_of_functions(folder)
@@ -161,8 +153,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
     """Find the code of all models and adapter bases named in a config, as far as they are on this machine.
 
-    Returns:
-        One entry per folder with code, and one without files per model that is not on this machine yet.
+    A model that is not on this machine yet has an entry without files.
     """
     from llf_core.config.field_specs import fields
 
@@ -184,15 +175,11 @@ def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
 
 
 def _base_model(place: Path) -> object:
-    """The base model named in an adapter's config."""
     return read_object_or_empty(Path(os.path.realpath(place / "adapter_config.json"))).get("base_model_name_or_path")
 
 
 def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
-    """Find the code that the user must allow before the run can be trained again; none if it is signed.
-
-    Allowing a run signs it. One without code needs no signature.
-    """
+    """Find the code that the user must allow before the run can be trained again; none if the run is signed."""
     return () if is_signed(folder) else code_of_run(folder)
 
 
@@ -204,8 +191,6 @@ def code_as_json(code: Iterable[ForeignCode]) -> dict[str, Any]:
 
 def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
     """Refuse to restart a run with code, unless this user created or allowed it.
-
-    A run folder from somebody else could otherwise run anything with the user's permissions.
 
     Args:
         trust: True to allow its code; a prefix of the hash that was displayed, of at least 12 characters, to allow
@@ -229,7 +214,7 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
 
 
 def combined_hash(code: Iterable[ForeignCode]) -> str:
-    """One hash of several pieces of code, by which a view hands the user's permission back."""
+    """One hash for several pieces of code."""
     return hashlib.sha256("\n".join(one.sha256 for one in code).encode()).hexdigest()
 
 
@@ -295,20 +280,11 @@ def _head(path: Path) -> list[str]:
 
 
 def _is_code_allowed(code: ForeignCode, home: Path) -> bool:
-    """Whether the user has allowed this code in its current version, see `allow_code`, so that it may run unasked.
-
-    Args:
-        home: `LLF_HOME`.
-    """
     return is_allowed(code.folder, code.sha256, home)
 
 
 def allow_code(code: ForeignCode, home: Path) -> None:
-    """Record that the user allows this code in its current version; changed code needs a new permission.
-
-    Args:
-        home: `LLF_HOME`.
-    """
+    """Record that the user allows this code in its current version; changed code needs a new permission."""
     allow(code.folder, code.sha256, home)
 
 
@@ -316,7 +292,7 @@ def allow_code(code: ForeignCode, home: Path) -> None:
 def started_by_user() -> Iterator[None]:
     """Mark a process that the user started (training, `llf inspect`): the config decides whether code runs.
 
-    A process that was marked as inspecting only stays so.
+    An earlier mark is kept.
     """
     before = os.environ.get(VARIABLE)
     os.environ.setdefault(VARIABLE, RUN_VALUE)
@@ -333,8 +309,7 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
     Code that training runs is recorded as allowed, so that views do not ask again.
 
     Args:
-        home: `LLF_HOME`.
-        run: run that contains the code; code of a signed run needs no permission. None for code outside a run.
+        run: run that contains the code; code of a signed run needs no permission.
 
     Raises:
         UntrustedCodeError: the code is not allowed.
@@ -354,12 +329,6 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 
 def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
     """Whether to run a model's own Python code. All loaders of models, tokenizers and processors call this.
-
-    With one decision for all, none of them can run code that the user has not allowed. It records what training runs as
-    allowed, see `may_run`.
-
-    Args:
-        home: `LLF_HOME`.
 
     Raises:
         UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it, or there is

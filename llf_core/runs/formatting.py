@@ -1,6 +1,7 @@
 """Number formats shared by all views: `0.2933`, `5e-5`, `83 %`, `1,071`, `1.61 GB`, `7:10`.
 
 Sidebar and notebook views use `labextension/src/numbers.ts`; `tests/number_formats.json` holds the test cases for both.
+Non-finite values are `NaN`, `infinity` and `-infinity`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 def number(value: float) -> str:
     """Format a quantity such as a loss with four significant digits and at most four decimals: `0.2933`, `1,071`.
 
-    Below 0.001 and from 1e9 on it has two digits and an exponent: `4.2e-4`. All views use it, so that a value looks the
-    same in terminal, chart and sidebar. Non-finite values are `NaN`, `infinity` and `-infinity`.
+    Below 0.001 and from 1e9 on it has two digits and an exponent: `4.2e-4`.
     """
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
@@ -41,28 +41,19 @@ def number(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Format a learning rate with at most three significant digits, below 0.01 with an exponent: `5e-5`, `0.05`.
-
-    As people write it in configs and papers. 0 and non-finite values as `number` writes them.
-    """
+    """Format a learning rate with at most three significant digits, below 0.01 with an exponent: `5e-5`, `0.05`."""
     if not math.isfinite(value) or value == 0:
         return number(value)
     return exponent(value, 2) if abs(value) < SMALL_RATE else f"{float(f'{value:.3g}'):,}".removesuffix(".0")
 
 
 def fixed(value: float, decimals: int) -> str:
-    """Format a finite number with a fixed number of decimals, as `numbers.ts` does in the page.
-
-    Halves round away from 0, as in JavaScript; Python's own formats round them to even.
-    """
+    """Format a finite number with a fixed number of decimals, rounding halves away from 0 like `numbers.ts`."""
     return f"{Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, ALL_DIGITS):,}"
 
 
 def exponent(value: float, decimals: int) -> str:
-    """Format a number in scientific notation without trailing zeros: `5e-5`, `4.2e-4`, `1.2e9`.
-
-    Python's own has a padded exponent: `5.0e-05`.
-    """
+    """Format a number in scientific notation without trailing zeros: `5e-5`, `4.2e-4`, `1.2e9`."""
     mantissa, power = f"{value:.{decimals}e}".split("e")
     if "." in mantissa:
         mantissa = mantissa.rstrip("0").rstrip(".")
@@ -70,44 +61,30 @@ def exponent(value: float, decimals: int) -> str:
 
 
 def share(value: float) -> str:
-    """Format a share from 0 to 1 in whole percent, for metrics of the form `share`: `83 %`.
-
-    Non-finite values as `number` writes them.
-    """
+    """Format a share from 0 to 1 in whole percent: `83 %`."""
     percent = 100 * value
     return f"{fixed(percent, 0)} %" if math.isfinite(percent) else number(percent)
 
 
 def amount_text(amount: float, unit: str) -> str:
-    """Format a metric for a table of evaluations: `83.2 %` for the unit `%`, otherwise as `number` does.
-
-    Non-finite values as `number` writes them.
-
-    Args:
-        amount: the value, a share from 0 to 1 if the unit is `%`.
-    """
+    """Format a metric for a table of evaluations: `83.2 %` for 0.832 with the unit `%`, otherwise as `number`."""
     return f"{100 * amount:.1f} %" if unit == "%" and math.isfinite(amount) else number(amount)
 
 
 def count(value: float) -> str:
-    """Format a number, rounded to an integer, with thousands separators, for metrics of the form `count`: `571,455`.
-
-    Non-finite values as `number` writes them.
-    """
+    """Format a number, rounded to an integer, with thousands separators: `571,455`."""
     return fixed(value, 0) if math.isfinite(value) else number(value)
 
 
 def value(amount: float, form: Form) -> str:
-    """Format a metric as its chart defines, in every view: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`."""
+    """Format a metric as its chart defines: `83 %`, `1,071`, `-0.2130`, `5e-5`, `1.61 GB`."""
     return _WRITERS[form](amount)
 
 
 def size(amount: float) -> tuple[str, str]:
-    """Format bytes with three digits and a decimal unit (1 kB is 1000 bytes), as disks are sold.
+    """Format bytes as number and decimal unit (1 kB is 1000 bytes): `("1.61", "GB")`, `("512", "bytes")`.
 
-    Returns:
-        Number and unit apart, since a page sets them in two styles: `("1.61", "GB")`, or `("512", "bytes")` below 1 kB.
-        The unit of a non-finite number is empty.
+    The unit of a non-finite number is empty.
     """
     if not math.isfinite(amount):
         return number(amount), ""
@@ -124,10 +101,7 @@ _WRITERS: Mapping[Form, Callable[[float], str]] = {
 
 
 def duration(seconds: float) -> str:
-    """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`: no view shows more than it needs.
-
-    A negative duration counts as 0.
-    """
+    """Format seconds as `0:12`, `7:10`, `2:03:11` or, from two days on, `3 d 4 h`. A negative duration counts as 0."""
     whole = max(0, round(seconds))
     if whole >= 2 * DAY:
         return f"{whole // DAY} d {whole % DAY // HOUR} h"
