@@ -1,7 +1,6 @@
 """JSON Lines: one `os.write` per appended record, incremental reading.
 
-JSON has no NaN, so non-finite numbers are written as `"NaN"`, `"Infinity"` or `"-Infinity"`; `as_number` converts them
-back.
+Non-finite numbers are written as `"NaN"`, `"Infinity"` or `"-Infinity"`; `as_number` converts them back.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 def as_number(value: object) -> float | None:
     """Convert a JSON value to a float, also `"NaN"`, `"Infinity"` and `"-Infinity"`; None if it is not a number.
 
-    Booleans are no numbers here, although Python counts them among the integers, nor are integers beyond float64.
+    Booleans and integers beyond float64 are not numbers here.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -48,7 +47,7 @@ def as_number(value: object) -> float | None:
 
 
 def encode(record: Mapping[str, object]) -> bytes:
-    """Encode a record as one line of valid JSON, with non-finite numbers as strings, since JSON has none."""
+    """Encode a record as one line of valid JSON, with non-finite numbers as strings."""
     try:
         text = _dumps(dict(record))
     except ValueError:
@@ -72,14 +71,9 @@ def _scalar(value: object) -> object:
 
 
 def spell_non_finite(value: object) -> Any:
-    """Replace non-finite numbers in a JSON-like value with strings, since JSON has no NaN.
+    """Copy a JSON-like value with non-finite numbers as strings and tuples as lists; `as_number` converts them back.
 
-    Args:
-        value: dicts, lists, tuples and scalars, also of numpy and torch.
-
-    Returns:
-        A copy in which tuples are lists; `as_number` converts the strings back. An array of several numbers stays as it
-        is, since no JSON holds it.
+    Scalars of numpy and torch become Python's; an array of several numbers stays as it is.
     """
     if isinstance(value, dict):
         return {key: spell_non_finite(one) for key, one in value.items()}
@@ -125,7 +119,7 @@ class Appender:
         reach(f"{self._point}.appended")
 
     def close(self) -> None:
-        """Close the file, so that no descriptor is left open. The next append reopens it."""
+        """Close the file. The next append reopens it."""
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -133,7 +127,7 @@ class Appender:
 
 
 def append(path: Path, record: Mapping[str, object], *, named: bool = True) -> None:
-    """Append one record, without secrets, to a file that is not kept open: for processes that write only now and then.
+    """Append one record, without secrets, to a file that is not kept open.
 
     Args:
         named: see `redact`; False for texts that a model reads, such as a conversation.
@@ -146,7 +140,7 @@ def append(path: Path, record: Mapping[str, object], *, named: bool = True) -> N
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """Parse the object on a line; None if the line is incomplete or not an object, as a killed writer leaves it."""
+    """Parse the object on a line; None if the line is incomplete or not an object."""
     try:
         value = json_value(line)
     except NotPlainError:
@@ -155,9 +149,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the objects of a JSON Lines file, in order; empty if there is no file.
-
-    Invalid lines are skipped, since a killed writer leaves half a line.
+    """Iterate over the objects of a JSON Lines file, in order; invalid lines are skipped.
 
     Args:
         most: read only this many bytes from the end. Default: all.
@@ -186,7 +178,7 @@ class Tail:
         self._head = b""
 
     def pieces(self) -> Iterator[tuple[bytes, bool]]:
-        """Read all new complete lines in chunks of some megabytes, so that a large file needs little memory."""
+        """Read all new complete lines in chunks; see `read`."""
         while True:
             data, again = self.read()
             if data or again:
@@ -234,9 +226,7 @@ class Tail:
 def _whole_lines(descriptor: int, offset: int, size: int, most: int) -> tuple[bytes, int]:
     """The bytes from `offset` to the last newline within the next `most` bytes, and their start.
 
-    Args:
-        offset: start position; moved past a line that is too long.
-        most: maximum bytes; exceeded if no line ends within them.
+    The start moves past a line that is too long; `most` is exceeded if no line ends within it.
     """
     wanted = most
     while True:

@@ -29,7 +29,7 @@ ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 
 
 def kill_run(folder: RunFolder, by: str = "") -> Status:
-    """Kill a run through its supervisor, or directly if that is gone, so that no process of it keeps the device.
+    """Kill a run through its supervisor, or directly if that is gone.
 
     Returns:
         The new status: `failed`, unless the run had ended before or ended by itself meanwhile.
@@ -102,10 +102,7 @@ def belongs_to_run(process: ProcessId, folder: RunFolder) -> bool:
 
 
 def _kill_group(process: ProcessId, seconds: float = 10.0) -> None:
-    """Send SIGKILL to a process, and to its group if it is the leader; wait until it is gone.
-
-    Data loader workers, which are in its group, would go on otherwise.
-    """
+    """Send SIGKILL to a process, and to its group (with data loader workers) if it leads one; wait until it is gone."""
     if not process.alive():
         return
     try:
@@ -121,5 +118,5 @@ def _kill_group(process: ProcessId, seconds: float = 10.0) -> None:
 
 
 def killed_reason(folder: RunFolder, status: Status) -> str:
-    """The reason of a run that the user killed, with what can be recovered, as views show it beside the state."""
+    """The reason of a run that the user killed, with what can be recovered."""
     return f"Killed by the user at step {status.step} of {status.total}. {recoverable_message(folder)}"

@@ -1,4 +1,4 @@
-"""The last step of a run as its files prove it: the status is some seconds behind the metrics."""
+"""The last step of a run, from its files: the status is some seconds behind the metrics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ MAX_BYTES = 64 * 1024  # bytes at the end of the metrics; a record has about 300
 
 
 def last_logged_step(folder: RunFolder, status: Status) -> int:
-    """The last step of an attempt according to its status, metrics and checkpoints.
-
-    The status alone is up to a heartbeat behind; after a crash it would name an earlier step.
-    """
+    """The last step of an attempt according to its status, metrics and checkpoints."""
     steps = [status.step, *Checkpoints(folder).list()[-1:]]
     try:
         records = [parse(line) for line in read_end(folder.metrics, MAX_BYTES).splitlines()]

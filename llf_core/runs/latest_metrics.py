@@ -24,8 +24,7 @@ MAX_SEARCH_BYTES = 8 * 1024 * 1024  # bytes from the end searched for rarely log
 def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float]:
     """The last logged value of each metric, NaN and infinities included.
 
-    For lists of runs, which must not read whole files. As in `Columns`, values of an earlier attempt beyond the step
-    from which a later one resumed do not count.
+    As in `Columns`, values of an earlier attempt beyond the step from which a later one resumed do not count.
 
     Args:
         names: metrics to search for before the last 64 KiB, in addition to evaluation metrics.
@@ -50,10 +49,7 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
 
 def last_loss(folder: RunFolder) -> float | None:
-    """The last logged loss of a run, by which lists are sorted; None if there is none or the file cannot be opened.
-
-    Only the last 8 MiB are searched. See `latest_values` for runs with several attempts.
-    """
+    """The last logged loss of a run in the last 8 MiB of its metrics; see `latest_values` for several attempts."""
     try:
         descriptor = open_file(folder.metrics)
     except OSError:
@@ -70,9 +66,9 @@ def last_loss(folder: RunFolder) -> float | None:
 
 
 def last_evaluation(folder: RunFolder) -> dict[str, float]:
-    """The values of the last evaluation of a run by name, by which lists are sorted; empty if there is none.
+    """The last evaluation of a run in the last 8 MiB of its metrics, by name, without the bounds of intervals.
 
-    The bounds of intervals are left out. Only the last 8 MiB are searched. See `latest_values` for several attempts.
+    See `latest_values` for several attempts.
     """
     try:
         descriptor = open_file(folder.metrics)
@@ -90,11 +86,7 @@ def last_evaluation(folder: RunFolder) -> dict[str, float]:
 
 
 def evaluated(values: Mapping[str, object]) -> dict[str, float]:
-    """The metrics of evaluations among logged values, by which runs are sorted, without the bounds of their intervals.
-
-    Args:
-        values: by name, as logged.
-    """
+    """The evaluation metrics among logged values, without the bounds of their intervals."""
     found = {name: as_number(value) for name, value in values.items() if name.startswith(EVAL_PREFIX)}
     return {name: number for name, number in found.items() if number is not None and not name.endswith((LOW, HIGH))}
 
@@ -106,10 +98,7 @@ class AttemptStarts:
         self._first: dict[int, int] = {}
 
     def is_current(self, step: int, attempt: int) -> bool:
-        """Process a record, while the file is read backwards. Returns False if a later attempt began before its step.
-
-        The later attempt repeated that step, so the values of such a record no longer count.
-        """
+        """Process a record, reading backwards. Returns False if a later attempt has repeated its step."""
         self._first[attempt] = min(step, self._first.get(attempt, step))
         return not any(first < step for other, first in self._first.items() if other > attempt)
 
@@ -124,7 +113,7 @@ def _counted_values(record: Mapping[str, Any], starts: AttemptStarts) -> dict[st
 
 
 def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the records of a JSON Lines file from the end, so that the newest need no reading of the others.
+    """Iterate over the records of a JSON Lines file from the end.
 
     Invalid lines are skipped. Iteration ends `MAX_SEARCH_BYTES` bytes before the end, or at a line of more than
     `MAX_RECORD_BYTES`.
@@ -132,8 +121,7 @@ def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = N
     Args:
         wanted: called before each chunk of 64 KiB but the last of the file, returns byte strings to search for in it.
             Iteration ends if it returns an empty list. A chunk without any of them yields only its first record, which
-            shows its attempt, or all records if the attempt differs from the last record's. None to yield all records;
-            what it raises passes through.
+            shows its attempt, or all records if the attempt differs from the last record's. None to yield all records.
     """
     end = size = os.fstat(descriptor).st_size
     rest = b""  # the end of a line that starts in the previous chunk

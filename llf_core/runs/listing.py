@@ -38,24 +38,23 @@ _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Row:
-    """One run in a list. Times are Unix seconds; `state` is the effective state, or `broken` with the reason.
-
-    What is None or empty is unknown.
+    """One run in a list. Times are Unix seconds; what is None or empty is unknown.
 
     Attributes:
+        state: the effective state, or `broken` with the reason.
         total: planned steps; 0 if unknown.
         ended: when the attempt ended; None while it has not.
-        heartbeat: when its processes last wrote its status; None if unknown.
+        heartbeat: when its processes last wrote its status.
         attempt: number of the attempt, from 1.
-        reason: why the run is in this state, in sentences; None if there is nothing to say.
+        reason: why the run is in this state, in sentences.
         finding: what its curves say against the result of a finished run.
         place: where it runs, see `place_text`; empty for one process of this machine.
         method: `finetuning_type` of its config.
-        step_seconds: duration of the last step in seconds; None before the first.
-        per_step: current seconds per step, evaluations and checkpoints included; None while unknown.
+        step_seconds: duration of the last step.
+        per_step: current seconds per step, evaluations and checkpoints included.
         spark: a few values of the primary metric, from first to last.
-        loss: last logged training loss, possibly NaN or infinite; None before the first.
-        eval_loss: last evaluation loss; None before the first.
+        loss: last logged training loss, possibly NaN or infinite.
+        eval_loss: last evaluation loss.
         counted: key metrics other than the loss, as `{"name", "label", "form", "value"}`, most important first.
         evaluated: last values of the metrics of evaluations by name, as logged, without bounds of intervals.
         weights: whether there is a result or a complete checkpoint; None if not looked for.
@@ -92,16 +91,16 @@ class Row:
 
     @property
     def remaining(self) -> float | None:
-        """Estimated seconds to the last planned step of a run that is training, see `pace.remaining`; else None."""
+        """Estimated seconds to the last planned step, see `pace.remaining`."""
         return remaining(self.state, self.step, self.total, self.per_step)
 
     @cached_property
     def text(self) -> str:
-        """The row as JSON text without secrets, cached because a row is requested more often than it changes."""
+        """The row as JSON text without secrets; cached."""
         return json.dumps(redact_nested(self.json()))
 
     def json(self) -> dict[str, Any]:
-        """The row as a JSON object; non-finite numbers are strings, since JSON has none."""
+        """The row as a JSON object; non-finite numbers are strings."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
         more = lists | {"evaluated": dict(self.evaluated), "remaining": self.remaining}
         found: dict[str, object] = spell_non_finite(asdict(self) | more)
@@ -123,9 +122,8 @@ class Page:
     """Some of the matching runs, and the number of all.
 
     Attributes:
-        reading: number of indexed runs and of all runs, until all are indexed; None once they are, and for a query that
-            needs no index.
-        metrics: the metrics of evaluations that the indexed runs have, and whose better values are known.
+        reading: number of indexed runs and of all runs; None once all are indexed, and for a query that needs no index.
+        metrics: evaluation metrics of the indexed runs with a known better direction.
     """
 
     total: int
@@ -134,15 +132,11 @@ class Page:
     metrics: tuple[SortMetric, ...] = ()
 
     def json(self) -> dict[str, Any]:
-        """The page as returned by the server and by `llf runs list --json`.
-
-        Returns:
-            `total`, `runs` (see `Row.json`), `metrics` if there are any, and `reading` until all runs are indexed.
-        """
+        """The page as a JSON object: `total`, `runs` (see `Row.json`), and `metrics` and `reading` if there are any."""
         return {"total": self.total, "runs": [row.json() for row in self.rows], **self._more()}
 
     def text(self) -> str:
-        """The page as JSON text, joined from the cached texts of its rows, since it is requested every few seconds."""
+        """The page as JSON text, joined from the cached texts of its rows."""
         more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in self._more().items())
         return f'{{"total": {self.total}, "runs": [{", ".join(row.text for row in self.rows)}]{more}}}'
 
@@ -156,8 +150,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     """Read one run for a list, without secrets. Never raises for a broken folder; the row has the reason.
 
     Args:
-        curve: whether to read the metrics and to look for weights too; otherwise the row has no curve, losses and key
-            metrics, and `weights` is None.
+        curve: whether to read the metrics and to look for weights too.
     """
     special = special_file(folder.path)
     if special:
@@ -229,13 +222,7 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
 
 
 def free_bytes(given: Path | str | None = None) -> int:
-    """Free bytes on the disk of `LLF_HOME`, or of another folder, which need not exist yet.
-
-    `llf env` shows it, since a run that fills the disk fails.
-
-    Args:
-        given: the folder, in which a `~` at the beginning stands for the user's home; None for `LLF_HOME`.
-    """
+    """Free bytes on the disk of `LLF_HOME`, or of another folder, which need not exist yet."""
     path = home_folder(given)
     while not path.exists():
         path = path.parent

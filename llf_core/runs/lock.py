@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def shared_lock(name: str, waiting: str) -> Iterator[None]:
-    """Hold the lock `LLF_HOME/locks/<name>` (flock), for example while a model is converted that other runs need too.
+    """Hold the lock `LLF_HOME/locks/<name>` (flock), waiting without a limit.
 
-    It waits without a limit. The system releases the lock when its process ends, so that a killed one blocks nobody.
+    The system releases the lock when its process ends, so that a killed one blocks nobody.
 
     Args:
         waiting: message logged once if another process holds the lock.
@@ -41,10 +41,7 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
 
 
 def lock_path(root: Path, name: str) -> Path:
-    """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`, since they share its caches.
-
-    Folder and file are created.
-    """
+    """Create a lock file with the permissions of `LLF_HOME`, for all users who may write to it; returns its path."""
     folder = root / "locks"
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ class _StandardStream(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
         try:
             print(self.format(record), file=getattr(sys, self._stream), flush=True)
         except Exception:  # noqa: BLE001 - logging's own way: a message that cannot be written ends nothing
@@ -27,10 +26,7 @@ class _StandardStream(logging.Handler):
 def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> None:
     """Send LLF's messages of level INFO and above to a standard stream, and nowhere else.
 
-    Handlers of a notebook or of a library would repeat each message.
-
     Args:
-        stream: name of the stream. `stderr` keeps stdout free for a command's result.
         layout: line format with at least one field, see `logging.Formatter`.
     """
     handler = _StandardStream(stream)
@@ -41,5 +37,5 @@ def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> 
 
 
 def log_to_run() -> None:
-    """Send LLF's messages to the run's log, with the time, since a log is read later: `14:36:12  message`."""
+    """Send LLF's messages to the run's log, with the time: `14:36:12  message`."""
     log_to("stdout", "%(asctime)s  %(message)s")

@@ -21,11 +21,9 @@ class _Tolerant(io.RawIOBase):
         self._descriptor = descriptor
 
     def writable(self) -> bool:
-        """Always true."""
         return True
 
     def fileno(self) -> int:
-        """The file descriptor."""
         return self._descriptor
 
     def write(self, data: Buffer) -> int:
@@ -37,10 +35,7 @@ class _Tolerant(io.RawIOBase):
 
 
 def tolerate_a_full_log() -> None:
-    """Replace `sys.stdout` and `sys.stderr` with streams that remove secrets and ignore a full disk.
-
-    A library's message must neither end a training nor leak a token.
-    """
+    """Replace `sys.stdout` and `sys.stderr` with streams that remove secrets and ignore a full disk."""
     sys.stdout, sys.stderr = _text(1), _text(2)
 
 

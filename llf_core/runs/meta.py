@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
-    """Read `revision`, `name`, `tags` and `note`, and what else the file holds.
+    """Read `revision`, `name`, `tags` and `note`, and any other fields of the file.
 
-    A missing or invalid one of the four has its default (0, the run's id, none and empty), also if the file cannot be
-    read, so that lists always have them. Names, tags and notes have no secrets and no bidirectional controls, see
-    `strip_bidi`; another program may have written them.
+    A missing or invalid one has its default (0, the run's id, none and empty), also if the file cannot be read. Secrets
+    and bidirectional controls (`strip_bidi`) are removed from names, tags and notes.
     """
     try:
         meta = _whole(folder, read_object(folder.meta))
@@ -38,15 +37,12 @@ class StaleError(UserError, RuntimeError):
 
 
 def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object) -> dict[str, Any]:
-    """Change name, tags or note, and increment the revision, by which two views notice that they edit the same run.
+    """Change name, tags or note, and increment the revision; returns the new content.
+
+    In the file, secrets are replaced, and non-finite numbers are strings.
 
     Args:
-        seen: revision that the change is based on. Default: whichever is current.
-        changes: new values of `name`, `tags` and `note`.
-
-    Returns:
-        The new content, the changes as they were given. In the file, secrets are replaced, and numbers that are not
-        finite are strings.
+        seen: revision that the change is based on. Default: the current one.
 
     Raises:
         StaleError: the revision has changed; nothing was written.
@@ -62,11 +58,9 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 
 
 def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
-    """Add facts to `env.json`, which launcher and trainer both write; a dict is merged into an existing dict.
+    """Add facts to `env.json`; a dict is merged into an existing dict. Returns all facts.
 
-    Returns:
-        All facts, the new ones as they were given. In the file, secrets are replaced, and numbers that are not finite
-        are strings.
+    In the file, secrets are replaced, and non-finite numbers are strings.
     """
     with locked(folder.status_lock):
         env = {"format": 1, **read_object(folder.env)}

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 EVAL_PREFIX = "eval_"
 """Prefix of metrics computed on validation examples."""
 BY_SET = " by data set"
-"""End of the title of a chart with a metric of each data set, see `eval_on_each_dataset`."""
+"""Suffix of the title of a chart with a metric of each data set, see `eval_on_each_dataset`."""
 COUNTERS = frozenset({"epoch", "tokens", "trained_tokens", "step_seconds", "num_tokens", "step_time"})
 """Counters and clocks, which have no chart."""
 
 
 @dataclass(frozen=True)
 class LoggedChart:
-    """A chart restricted to what a run has logged.
+    """A chart restricted to the metrics that a run has logged.
 
     Attributes:
         chart: a row of `charts.CHARTS`, a variant of one, or made for a metric without a row.
@@ -47,7 +47,7 @@ _LABELS = {
     "completions/mean_length": "Completion length",
 }
 RANKING_METRICS = ("rewards/accuracies", "reward", "loss")
-"""Metrics by which runs are ranked whose configs do not say which metric is the best one, most important first."""
+"""Metrics that rank runs if the configs do not name the best metric, most important first."""
 
 NOTHING_DECLARED: Mapping[str, bool] = MappingProxyType({})
 """Directions of a run that has written none."""
@@ -63,17 +63,14 @@ class KeyMetric:
 
 
 def primary_metric(names: Iterable[str]) -> str:
-    """The metric to look at first, which has the large chart: the reward if logged, else the loss.
-
-    Where rewards are maximized, the loss says little about a run.
-    """
+    """The metric of the large chart: the reward if logged, else the loss."""
     found = set(names)
     leads = [name for chart in charts.CHARTS if chart.place == "top" for name in chart.lines]
     return next((name for name in leads if name in found), leads[-1])
 
 
 def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
-    """The key metrics among those logged, most important first, for places with room for a few numbers.
+    """The key metrics among those logged, most important first.
 
     Args:
         names: as logged, in any order; evaluation metrics belong to the name without `eval_`.
@@ -87,10 +84,7 @@ def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
 
 
 def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Key metrics with their last values as JSON: `{"name", "label", "form", "value"}`, evaluation before training.
-
-    The sidebar, `llf runs show` and the monitor show the same list.
-    """
+    """Key metrics with their last values as JSON: `{"name", "label", "form", "value"}`, evaluation before training."""
     found = []
     for one in key_metrics(values):
         for name, label in ((EVAL_PREFIX + one.name, held_out_label(one.label)), (one.name, one.label)):
@@ -100,15 +94,12 @@ def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def held_out_label(label: str) -> str:
-    """Label of a metric computed on validation examples, derived from that of training, which stands beside it.
-
-    `Training accuracy` becomes `Held-out accuracy`.
-    """
+    """Label of a metric on validation examples: `Held-out accuracy` for `Training accuracy`."""
     return f"Held-out {lowercase_label(lowercase_label(label).removeprefix('training '))}"
 
 
 def lowercase_label(label: str) -> str:
-    """Label for use within a sentence, where a capital would look wrong: `accuracy`, but `KL divergence`."""
+    """Label for use within a sentence: `accuracy`, but `KL divergence`."""
     return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 
@@ -123,11 +114,7 @@ def ranking_metric(names: Iterable[str]) -> KeyMetric:
 
 
 def metric_named(name: str) -> KeyMetric:
-    """A metric with its label and number format, for tables and rankings.
-
-    Args:
-        name: as logged, without `eval_`.
-    """
+    """A metric, by its name without `eval_`, with its label and number format."""
     if listed := key_metrics([name]):
         return listed[0]
     chart, label = _chart_of(name, evaluated=True)
@@ -137,16 +124,11 @@ def metric_named(name: str) -> KeyMetric:
 
 
 def higher_is_better(name: str, declared: Mapping[str, bool] = NOTHING_DECLARED) -> bool | None:
-    """Whether a higher value of a metric is better, as the declaration of its stage or of the metric says.
-
-    The best value of a run and the order of runs depend on it.
+    """Whether a higher value of a metric is better, as declared by its stage or the metric; None if undeclared.
 
     Args:
         name: as logged, with or without `eval_`.
-        declared: what the run's own metrics declare, see `declared_directions`; it counts before all others.
-
-    Returns:
-        None if nothing declares it.
+        declared: directions declared by the run, see `declared_directions`; they take precedence.
     """
     from llf_core.config.declaration import MetricDeclaration, PluginError, StageDeclaration
     from llf_core.config.registry import declared as registered
@@ -162,15 +144,12 @@ def higher_is_better(name: str, declared: Mapping[str, bool] = NOTHING_DECLARED)
 
 
 def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
-    """Which values of the metrics of a run's evaluations are better, as its trainer has written it.
+    """Whether higher is better, by name without `eval_`, as the trainer wrote it for a run's evaluation metrics.
 
     Metrics of the user's functions and of single data sets are declared there alone.
 
     Args:
         resolved: the run's `resolved.yaml`.
-
-    Returns:
-        By name without `eval_`, whether a higher value is better; empty if nothing valid is written.
     """
     written = resolved.get("metrics")
     if not isinstance(written, dict):
@@ -179,10 +158,10 @@ def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
 
 
 def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
-    """The charts of a run's metrics, most important first, without those at the bottom, which every run has.
+    """The charts of a run's metrics, most important first, without those at the bottom.
 
     Every other name is in a chart, except `COUNTERS` and bounds of intervals, which are bands in the chart of their
-    metric. Monitor, Compare and the summary draw the same charts from it.
+    metric.
 
     Args:
         names: as logged; evaluation metrics belong to the name without `eval_`.
@@ -206,12 +185,12 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
 
 
 def _is_bound(name: str, logged: Collection[str]) -> bool:
-    """Whether a metric is a bound of the interval of another one, in whose chart the interval is a band."""
+    """Whether a metric is a bound of the interval of another one."""
     return any(name.endswith(bound) and name.removesuffix(bound) in logged for bound in charts.BOUND_LABELS)
 
 
 def bottom_charts() -> list[LoggedChart]:
-    """The small charts at the bottom, which every run has, such as learning rate and speed."""
+    """The small charts at the bottom, which every run has."""
     return [LoggedChart(chart, chart.lines) for chart in charts.CHARTS if chart.place == "bottom"]
 
 
@@ -239,7 +218,7 @@ def _row_of(name: str) -> tuple[Chart, str] | None:
 
 
 def _row_by_set(name: str) -> tuple[Chart, str] | None:
-    """The chart of a metric of one data set, beside those of others, and the data set as its label."""
+    """The chart of a metric of one data set, with the data set as its label."""
     rows = [(chart, own) for chart in charts.CHARTS for own in chart.lines if "*" not in own]
     for chart, own in sorted(rows, key=lambda row: -len(row[1])):
         source = name.removesuffix(f"_{own}")

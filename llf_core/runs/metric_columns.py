@@ -35,29 +35,19 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """Names with a value, in order of first appearance.
-
-        Views draw a curve for each.
-        """
+        """Names with a value, in order of first appearance."""
         return [name for name, series in self._series.items() if name != TIME and len(series.steps)]
 
     def steps(self, name: str = "loss") -> Ints:
-        """Steps with a value of this metric, ascending, for an x axis: `[n]`, int64; empty if there are none."""
+        """Steps with a value of this metric, ascending: `[n]`, int64."""
         return self._of(name).steps
 
     def values(self, name: str = "loss") -> Floats:
-        """Values of this metric, one per step in `steps(name)`: `[n]`, float64, as logged, with NaN and infinities.
-
-        Views show where a run went wrong by the values that are not finite.
-        """
+        """Values of this metric, one per step in `steps(name)`: `[n]`, float64, as logged, with NaN and infinities."""
         return self._of(name).values
 
     def times(self, attempt: int | None = None) -> tuple[Ints, Floats]:
-        """Steps and their times, from which the speed of a run is computed.
-
-        Returns:
-            Steps `[n]`, int64, and Unix seconds `[n]`, float64; NaN where a record has no time.
-        """
+        """Steps `[n]`, int64, and their Unix seconds `[n]`, float64; NaN where a record has no time."""
         series = self._of(TIME)
         if attempt is None:
             return series.steps, series.values
@@ -65,7 +55,7 @@ class Columns:
         return series.steps[own], series.values[own]
 
     def last(self, name: str) -> float | None:
-        """The value of a metric at its highest step, which views show beside its curve; None if there is none."""
+        """The value of a metric at its highest step; None if there is none."""
         values = self.values(name)
         return float(values[-1]) if len(values) else None
 
@@ -80,10 +70,7 @@ class Columns:
         return len(self._of(TIME).steps)
 
     def add(self, data: bytes) -> bool:
-        """Add complete lines of `metrics.jsonl`, so that a view of a live run parses only what is new.
-
-        Invalid lines are skipped.
-        """
+        """Add complete lines of `metrics.jsonl`; invalid ones are skipped. True if there were records."""
         found = False
         for block in parse_lines(data):
             found = found or len(block.steps) > 0
@@ -151,7 +138,6 @@ class _Series:
         return view
 
     def keep(self, holds: Callable[[Ints, NDArray[np.int32]], NDArray[np.bool_]]) -> None:
-        """Remove replaced values."""
         held = holds(self._steps[: self._count], self._attempts[: self._count])
         if not held.all():
             for name in ("_steps", "_values", "_attempts"):
@@ -159,13 +145,7 @@ class _Series:
             self._count = int(held.sum())
 
     def append(self, steps: Ints, values: Floats, attempts: NDArray[np.int32]) -> None:
-        """Append values in line order.
-
-        Args:
-            steps: `[n]`.
-            values: `[n]`.
-            attempts: `[n]`.
-        """
+        """Append `[n]` steps, values and attempts in line order."""
         rising = len(steps) == 1 or bool((steps[1:] > steps[:-1]).all())
         if rising and (self._count == 0 or steps[0] > self._steps[self._count - 1]):
             self._extend(steps, values, attempts)

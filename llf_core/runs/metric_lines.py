@@ -62,16 +62,10 @@ class Block:
 
 
 def parse_lines(data: bytes) -> Iterator[Block]:
-    """Parse complete lines of `metrics.jsonl` into arrays.
+    """Parse complete lines of `metrics.jsonl` into arrays; invalid lines are skipped.
 
     More than `MIN_ARROW_BYTES` are parsed by pyarrow, which is much faster since it makes no Python object of each
     number. Data with an irregular line is halved until only its neighbors are parsed line by line.
-
-    Args:
-        data: bytes that end with a newline, or nothing.
-
-    Yields:
-        The records in order; invalid lines are skipped.
     """
     if len(data) > MIN_ARROW_BYTES:
         block = _parse_with_pyarrow(data) if _few_names(data) else None
@@ -88,7 +82,6 @@ def parse_lines(data: bytes) -> Iterator[Block]:
 
 
 def _parse_line_by_line(data: bytes) -> Block:
-    """Parse each line separately."""
     steps: list[int] = []
     times: list[float] = []
     attempts: list[int] = []
@@ -173,11 +166,7 @@ def _with_placeholders(data: bytes) -> bytes:
 
 
 def _replaced(data: bytes, one: Placeholder) -> bytes:
-    """`data.replace(one.word, one.number)`, optimized for rare words.
-
-    Searching for the word's rare letter is ten times faster than for a word whose beginning is as frequent as that of
-    every name.
-    """
+    """`data.replace(one.word, one.number)`, ten times faster for rare words by searching for the word's rare letter."""
     letter = one.word[one.letter : one.letter + 1]
     pieces: list[bytes] = []
     start, at = 0, data.find(letter)

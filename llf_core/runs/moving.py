@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file or folder: by renaming, or to another disk by copying, flushing, renaming and removing.
+    """Move a file, folder or link: by renaming, or to another disk by copying, flushing, renaming and removing.
 
     If the process is killed at any point, one of the two paths holds everything. A partial copy, or the remains of the
     source, have a hidden name, which `llf runs clean` removes among the runs and in the bin. Pipes, sockets and devices
     in a folder are lost on the way to another disk.
 
     Args:
-        source: what to move: a file, a folder, or a link, which stays one.
         target: its new path, which must not exist.
     """
     try:
@@ -61,11 +60,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def check_free_space(source: Path, place: Path) -> None:
-    """Check that a copy fits on another disk before copying, since it would fail only after minutes.
-
-    Args:
-        source: a file or folder. Links take no space.
-    """
+    """Check that a copy of a file or folder fits on another disk; links take no space."""
     files = source.rglob("*") if source.is_dir() and not source.is_symlink() else (source,)
     needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
     check_free_bytes(needed, place, source.name)
@@ -90,7 +85,7 @@ def copy_folder(
 
     Args:
         target: its new path, which must not exist.
-        copy: function that copies one file, by its old and new path; what it raises passes through.
+        copy: copies one file, by its old and new path.
     """
     failed: list[OSError] = []
 

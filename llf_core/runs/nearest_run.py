@@ -14,14 +14,11 @@ STAMP = len("20261124-142530")
 
 
 def nearest_run_hint(text: str, known: Sequence[str], others: Iterable[str] = ()) -> str:
-    """Suggest the run whose id or slug is most similar, as the end of an error message.
+    """` Did you mean …?` with the run whose id or slug is most similar; empty if none is, see `did_you_mean.nearest`.
 
     Args:
         known: all ids, oldest first. Of equally similar ones the newest is suggested.
         others: further names that may be meant, such as models.
-
-    Returns:
-        ` Did you mean …?`; empty if none is similar, see `did_you_mean.nearest`.
     """
     newest = tuple(reversed(known))
     named = {one: one for one in newest}

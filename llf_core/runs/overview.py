@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Facts: TypeAlias = "Mapping[str, Any]"
-"""JSON values by name: what `Run.summary()` returns."""
+"""JSON values by name: the result of `Run.summary()`."""
 LABEL = 13  # width of the label column
 NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
     "queued": (("remove from the queue", "kill"),),
@@ -43,7 +43,7 @@ def overview(  # noqa: PLR0913 - what it shows
     width: int = 80,
     now: float | None = None,
 ) -> list[str]:
-    """Format a run summary as lines `Label  value`, which ends with the commands that the run accepts now.
+    """Format a run summary as lines `Label  value`, followed by the commands that the run accepts now.
 
     Args:
         called: abbreviation of the id for commands. Default: the full id.
@@ -137,7 +137,6 @@ def _checkpoints(facts: Facts) -> str:
 
 
 def _next(facts: Facts, called: str) -> list[str]:
-    """Commands that this run accepts now, one per line."""
     there = {"resume": True, "branch": bool(facts["checkpoints"]), "loss": bool(facts["output"])}
     commands = [one for one in NEXT.get(facts["state"], ()) if there.get(one[1], True)]
     lines: list[str] = []

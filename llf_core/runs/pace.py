@@ -23,7 +23,7 @@ STEPPING_STATES = frozenset({"running", "stopping"})
 
 
 class Pace(NamedTuple):
-    """Where a run is and how fast it goes.
+    """Newest step and speed of a run.
 
     Attributes:
         per_step: current seconds per step; None if unknown.
@@ -34,10 +34,7 @@ class Pace(NamedTuple):
 
 
 def newest_step(status: Status, logged: Sequence[int] | NDArray[np.int64]) -> int:
-    """The newest step of a run that a view shows beside its metrics.
-
-    Metrics are written at once, and the status of a run that trains every two seconds: a view that takes the step from
-    the one and the loss from the other would show two steps.
+    """The newest step of a run to show beside its metrics, which are written before the status.
 
     Args:
         logged: `[n]` logged steps of its current attempt, ascending.
@@ -46,19 +43,13 @@ def newest_step(status: Status, logged: Sequence[int] | NDArray[np.int64]) -> in
 
 
 def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: float | None) -> float | None:
-    """Current seconds per step, evaluations and checkpoints included, from which the remaining time is estimated.
-
-    Elapsed time divided by the step number would be wrong after a resume, since the steps of earlier attempts took no
-    time in this one.
+    """Current seconds per step, evaluations and checkpoints included; None if unknown.
 
     Args:
         steps: `[n]` logged steps of the current attempt, ascending; only the last 50 are used, a choice of this
             project.
         times: `[n]` their Unix times. Intervals in which the clock was set back do not count.
-        fallback: the trainer's own `step_seconds`, for an attempt with fewer than two records; None if it is not known.
-
-    Returns:
-        Seconds per step, or None if unknown.
+        fallback: the trainer's own `step_seconds`, for an attempt with fewer than two records.
     """
     steps, times = steps[-RECENT:], times[-RECENT:]
     made = took = 0.0
@@ -71,10 +62,9 @@ def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: flo
 
 
 def remaining(state: str, step: int, total: int, per_step: float | None) -> float | None:
-    """Estimated seconds to the last planned step, at the current speed: `(total - step) * per_step`.
+    """Estimated seconds to the last planned step: `(total - step) * per_step`.
 
-    None if the run is not training, its speed or number of steps is unknown, or all steps are done: how long the last
-    evaluation and saving take is not known.
+    None if the run is not training, its speed or number of steps is unknown, or all steps are done.
     """
     if state not in STEPPING_STATES or not 0 <= step < total or per_step is None:
         return None
@@ -82,10 +72,7 @@ def remaining(state: str, step: int, total: int, per_step: float | None) -> floa
 
 
 def read_pace(folder: RunFolder, status: Status) -> Pace:
-    """Newest step and speed of a run, read from the end of its metrics, so that lists stay fast.
-
-    Of a run that is not training, or whose metrics cannot be opened, those of its status.
-    """
+    """Newest step and speed of a run, from the end of its metrics; from its status if it is not training."""
     told = Pace(status.step, status.step_seconds)
     if status.state not in STEPPING_STATES:
         return told

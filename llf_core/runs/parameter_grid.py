@@ -1,4 +1,4 @@
-"""The map of what is trained as a table of layers and modules, for forms, monitors and the sidebar."""
+"""The parameter map as a table of layers and modules, for forms, monitors and the sidebar."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LEGEND = {
     "mixed": "parts of it are in different states",
 }
 MAX_MODULES, MAX_LAYERS, MAX_CELLS, MAX_NAME = 2_000, 2_000, 100_000, 200
-"""Limits of an event's map, chosen by hand: a file of a run may come from anybody."""
+"""Limits of an event's map, chosen by hand: a run's files may come from anybody."""
 FEW_RANGES = 4
-"""Runs of layers that a row names; of more it names the first ones and the number of layers."""
+"""Maximum number of layer ranges in the short label of a row."""
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-"""A number in a module's path, such as that of an expert."""
+"""A number in a module's path, such as an expert's."""
 
 
 @dataclass
 class _Module:
-    """What is known of the modules of one name."""
+    """States and parameters of the modules of one name."""
 
     states: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     parameters: int = 0
@@ -40,7 +40,7 @@ class _Module:
 
 
 def parameter_grid(rows: object, parameters: object, trained: object) -> dict[str, Any] | None:
-    """Arrange the map of what is trained as tables, so that a view only has to draw their texts.
+    """Arrange the parameter map as tables, so that a view only has to draw their texts.
 
     Equal layers share a row. Experts and other parts that differ only by their number share a column.
 
@@ -85,35 +85,23 @@ def parameter_grid(rows: object, parameters: object, trained: object) -> dict[st
 
 
 def share_sentence(trained: int, parameters: int) -> str:
-    """The share of trained parameters as a sentence, the same in all views.
-
-    For example `25 of 1,000 parameters are trained (2.5 %).`, with its period. A share that would be rounded to 100 %
-    is `above 99.9 %`. A model without parameters has a sentence of its own.
-
-    Args:
-        trained: number of trained parameters, at most `parameters`.
-        parameters: number of all parameters, those of adapters included, below 2^53.
-    """
+    """The sentence `25 of 1,000 parameters are trained (2.5 %).` for all views."""
     if not parameters:
         return "The model has no parameters."
     return f"{trained:,} of {parameters:,} parameters are trained ({share_text(trained, parameters)})."
 
 
 def share_text(part: int, whole: int) -> str:
-    """A share in percent with three digits, such as `2.5 %`; `above 99.9 %` where rounding would say that it is all.
-
-    Args:
-        whole: number of all, above 0 and below 2^53.
-    """
+    """A share in percent with three digits, such as `2.5 %`; `above 99.9 %` instead of a rounded 100 %."""
     text = f"{100 * part / whole:.3g}"
     return "above 99.9 %" if text == "100" and part < whole else f"{text} %"
 
 
 def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
-    """Name layers by their runs, since a list of all would be long: `0 to 29`, `3`, `0 to 3, 5 to 8`.
+    """Name layers by their ranges: `0 to 29`, `3`, `0 to 3, 5 to 8`.
 
     Args:
-        limit: maximum number of runs to name, at least 2: of more, the first ones, the last one and the number of
+        limit: maximum number of ranges to name, at least 2: of more, the first ones, the last one and the number of
             layers are named. Default: all.
     """
     runs: list[list[int]] = []
@@ -129,7 +117,7 @@ def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
 
 
 def _add(row: object, stacks: dict[str, dict[str, _Module]]) -> int | None:
-    """Add a row of the map to its stack. Returns the number of its layers, or None if it is no row."""
+    """Add a row of the map to its stack. Returns the number of its layers, or None if it is invalid."""
     if not isinstance(row, dict):
         return None
     name, stack, states = row.get("module"), row.get("stack", "model.layers"), row.get("states")
@@ -156,7 +144,7 @@ def _add(row: object, stacks: dict[str, dict[str, _Module]]) -> int | None:
 
 
 def _layers(runs: object) -> list[int] | None:
-    """The layers of runs `[[first, last], …]`; -1 is no layer. None if they are damaged or too many."""
+    """The layers of ranges `[[first, last], …]`; -1 stands for outside the layers. None if invalid or too many."""
     found: list[int] = []
     for run in runs if isinstance(runs, list | tuple) else [None]:
         if not isinstance(run, list | tuple) or len(run) != 2:  # noqa: PLR2004 - first and last
@@ -171,7 +159,6 @@ def _layers(runs: object) -> list[int] | None:
 
 
 def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, object]:
-    """The table of a list of layers; equal layers share a row."""
     alike: dict[tuple[str | None, ...], list[int]] = {}
     for layer in sorted({layer for one in modules.values() for layer in one.states}):
         cells = tuple(_text(one.states[layer]) if layer in one.states else None for one in modules.values())
@@ -187,13 +174,12 @@ def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, object]:
 
 
 def _row_label(layers: Sequence[int], *, limit: int | None = None) -> str:
-    """The name of a row: `layers 0 to 29, each`, or `layer 3`."""
+    """Label of a row: `layers 0 to 29, each`, or `layer 3`."""
     label = layer_label(layers, limit=limit)
     return f"layer {label}" if len(layers) == 1 else f"layers {label}, each"
 
 
 def _text(states: Iterable[str]) -> str:
-    """The text of a cell: the state of all its parts, or `mixed`."""
     found = set(states)
     return found.pop() if len(found) == 1 else "mixed"
 
@@ -204,5 +190,4 @@ def _words(states: Iterable[str]) -> tuple[str, ...]:
 
 
 def _note(module: _Module) -> str:
-    """A sentence about the parameters of a column."""
     return share_sentence(module.trained, module.parameters)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Phase = Literal["environment", "model", "data", "first step", "evaluation", "saving", "predictions"]
 AFTER_LAST_STEP = "All steps are done. Evaluating or saving the result."
-"""Of runs whose events do not tell which of them it is."""
+"""Sentence for runs without an event that names the phase."""
 AFTER_TRAINING: Mapping[str, str] = MappingProxyType(
     {
         "evaluation": "Training is done. Evaluating the model.",
@@ -20,15 +20,15 @@ AFTER_TRAINING: Mapping[str, str] = MappingProxyType(
         "predictions": "The result is saved. Answering the evaluation data.",
     }
 )
-"""What a run does after its last step, by name of the phase."""
+"""Activity after the last step, by name of the phase."""
 
 
 def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, object] | None) -> str:
-    """What a run does once all its steps are done, as a sentence for views; empty before that, or after its end.
+    """Activity of a run whose steps are all done, as a sentence for views; empty before that, or after its end.
 
     Args:
         total: planned steps; 0 if unknown.
-        phase: the last event `phase` of its attempt; None for none.
+        phase: the last event `phase` of its attempt.
     """
     if state != "running":
         return ""
@@ -38,13 +38,13 @@ def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, obje
 
 
 def is_after_training(phase: Mapping[str, object]) -> bool:
-    """Whether a `phase` event tells what a run does after its last step."""
+    """Whether a `phase` event is of a phase after the last step."""
     name = phase.get("name")
     return isinstance(name, str) and name in AFTER_TRAINING
 
 
 def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
-    """Record the start of a phase, which ends the previous one: the monitor shows what a run without steps does.
+    """Record the start of a phase, which ends the previous one.
 
     Args:
         name: `environment`: imports; `model`; `data`: preparing examples; `first step`: creating the optimizer, and the

@@ -18,10 +18,7 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\
 
 
 def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """A copy of an environment that asks processes for no colors: escape sequences would be unreadable in `log.txt`.
-
-    It has `NO_COLOR`, see https://no-color.org, and none of the variables that force colors.
-    """
+    """Copy an environment without variables that force colors, and with `NO_COLOR` (https://no-color.org)."""
     return {key: value for key, value in base.items() if key not in COLOR_VARIABLES} | {"NO_COLOR": "1"}
 
 
@@ -39,11 +36,7 @@ def strip_bidi(text: str) -> str:
 
 
 def strip_bidi_nested(value: object) -> Any:
-    """Apply `strip_bidi` to all strings of a JSON or YAML value, keys too, before a page displays them.
-
-    Returns:
-        A copy in which tuples are lists. Keys that are no strings, as YAML has them, stay.
-    """
+    """Copy a JSON or YAML value with `strip_bidi` applied to all strings, keys too, and tuples as lists."""
     if isinstance(value, dict):
         return {strip_bidi(key) if isinstance(key, str) else key: strip_bidi_nested(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

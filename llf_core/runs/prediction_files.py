@@ -1,4 +1,4 @@
-"""The files of predictions (`do_predict`, `llf predict`), and what a finished prediction says for a view."""
+"""The files of predictions (`do_predict`, `llf predict`)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 RESULT = "generated_predictions.jsonl"
 """LLaMA-Factory's name of the result: `{"prompt", "predict", "label"}` for each record, in the order of the data."""
 STATE = "generated_predictions.json"
-"""What the predictions depend on, and whether they are finished."""
+"""Settings of the predictions, and whether they are finished."""
 RESULTS = "predict_results.json"
-"""LLaMA-Factory's name of the values of a prediction."""
+"""LLaMA-Factory's name of the metrics of a prediction."""
 PREFIX = "predict_"
-"""Prefix of the names of these values."""
+"""Prefix of the names of these metrics."""
 SAMPLES = f"{PREFIX}samples"
-"""Name of the number of records that have a prediction, among the values."""
+"""Name of the number of records with a prediction, among the metrics."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FinishedPredictions:
     """Predictions of all records of the data.
 
     Attributes:
-        predicted: records that have a prediction, and not an error; None until they are scored, and if it is damaged.
+        predicted: number of records with a prediction, and not an error; None until they are scored, or if invalid.
     """
 
     records: int
@@ -36,14 +36,7 @@ class FinishedPredictions:
 
 
 def finished_predictions(folder: Path) -> FinishedPredictions | None:
-    """How many predictions a folder has, if they are finished, for the views that list them.
-
-    Args:
-        folder: the folder of predictions, such as `RunFolder.predictions`; it may come from a stranger.
-
-    Returns:
-        Their numbers; None if there are none, some are missing, or `STATE` is damaged.
-    """
+    """The numbers of finished predictions in a folder; None if any are missing, or `STATE` is damaged."""
     state = read_object_or_empty(folder / STATE)
     records: Any = state.get("total")
     if state.get("finished") is not True or not is_count(records) or not leads_to_file(folder / RESULT):

@@ -32,23 +32,17 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """The process that currently has this pid, with its start time.
-
-        By both, a later process with the same pid is not mistaken for it.
-        """
+        """The process that currently has this pid."""
         return cls(pid, psutil.Process(pid).create_time(), _start_ticks(pid))
 
     @classmethod
     def own(cls) -> ProcessId:
-        """The current process.
-
-        Trainer and supervisor store it in the run's status.
-        """
+        """The current process."""
         return cls.of(os.getpid())
 
     @classmethod
     def read(cls, value: object) -> ProcessId | None:
-        """Parse a JSON object with `pid` and `started` of a status that may be damaged; None if it names no process."""
+        """Parse `pid`, `started` and `ticks` of a status; None if they are invalid."""
         if not isinstance(value, dict):
             return None
         pid, started, ticks = (value.get(key) for key in ("pid", "started", "ticks"))
@@ -58,14 +52,11 @@ class ProcessId:
         return cls(pid, start, ticks if isinstance(ticks, int) else None)
 
     def json(self) -> dict[str, object]:
-        """The identity as stored in `status.json`; `read` parses it.
-
-        Other processes check by it whether this one is alive.
-        """
+        """The identity as stored in `status.json`; `read` parses it."""
         return asdict(self)
 
     def alive(self) -> bool:
-        """Whether this process still runs on this machine; a zombie does not count, since it computes nothing.
+        """Whether this process still runs on this machine; a zombie does not count.
 
         A process of another user that the system hides counts, so that nobody takes over its run.
         """
@@ -93,13 +84,13 @@ def _start_ticks(pid: int) -> int | None:
 
 @cache
 def host() -> str:
-    """Name of this machine, or of the container, stored with process ids: those of another one mean nothing here."""
+    """Name of this machine, or of the container; process ids are valid only there."""
     return socket.gethostname()
 
 
 @cache
 def boot_id() -> str:
-    """Identifier that changes with every boot of this machine. Process ids from before a boot mean nothing."""
+    """Identifier that changes with every boot of this machine; process ids are valid only within one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:

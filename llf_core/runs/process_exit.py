@@ -20,9 +20,6 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     Triton's library is bound with nanobind, which then lists every function that is still referenced: "nanobind:
     leaked 513 functions!". Its switch, `nb::set_leak_warnings`, can be set in C++ only. Threads are joined and the
     functions of `atexit` are called as always, and both Python's and C's buffers are flushed.
-
-    Args:
-        main: returns the exit code. After an error that it raises, the interpreter ends as always.
     """
     codes: list[int] = []
 

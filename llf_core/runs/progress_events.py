@@ -15,21 +15,13 @@ INTERVAL_SECONDS = 2.0
 class ProgressEvents:
     """Writes a `progress` event every two seconds, and a last one when all items of a reported operation are completed.
 
-    A preparation of minutes is then visible, and the events stay few. Where the number of items is unknown, there is no
-    last one.
-
-    Attributes:
-        of: total number of items; None if unknown.
+    Args:
+        writer: the attempt's writer; None disables events.
+        of: total number of items; None if unknown, and then there is no last event.
+        more: further fields of every event.
     """
 
     def __init__(self, writer: RunWriter | None, what: str, of: int | None = None, **more: object) -> None:
-        """Start an operation.
-
-        Args:
-            writer: the attempt's writer; None disables events.
-            of: total number of items, if known.
-            more: further fields of every event.
-        """
         self._writer, self._fields = writer, {"what": what, **more} | ({} if of is None else {"of": of})
         self.of = of
         self._next = time.monotonic() + INTERVAL_SECONDS

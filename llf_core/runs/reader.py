@@ -39,15 +39,11 @@ class RunReader:
         return shown_status(self.folder)
 
     def meta(self) -> dict[str, Any]:
-        """`revision`, `name`, `tags`, `note`, as the user last changed them in any view; see `read_meta`."""
+        """`revision`, `name`, `tags`, `note`; see `read_meta`."""
         return read_meta(self.folder)
 
     def metrics(self) -> Columns:
-        """All metrics so far.
-
-        Returns the same object each time, updated with new lines, since views ask twice a second; a new one after the
-        file was replaced or removed. It is empty while there is no file.
-        """
+        """All metrics so far: the same object each time, updated, or a new one if the file was replaced or removed."""
         from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
         columns = Columns() if self._columns is None else self._columns
@@ -60,7 +56,7 @@ class RunReader:
         return columns
 
     def events(self) -> list[dict[str, Any]]:
-        """Events since the last call, in order; at the first call all events; none if there is no file.
+        """Events since the last call, in order; at the first call all events.
 
         Of more than `MAX_RECORDS` events or `MAX_NEW_BYTES` bytes, the last ones. Non-finite numbers in `values` are
         floats. Invalid fields are removed, see `event_fields`, and events without a type left out.
@@ -75,19 +71,14 @@ class RunReader:
         return [event for event in events if isinstance(event.get("type"), str)]
 
     def samples(self) -> list[dict[str, Any]]:
-        """Samples since the last call, in order; at the first call all samples; none if there is no file.
+        """Samples since the last call, in order; at the first call all samples.
 
-        Of more than `MAX_RECORDS` samples or `MAX_NEW_BYTES` bytes, the last ones. Views append them to those that they
-        show already.
+        Of more than `MAX_RECORDS` samples or `MAX_NEW_BYTES` bytes, the last ones.
         """
         return self._new("samples", self._samples)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of `log.txt`; empty if there is none; see the function `log_tail`.
-
-        Args:
-            lines: maximum number of lines; none if it is not above 0.
-        """
+        """The last lines of `log.txt`; see the function `log_tail`."""
         return log_tail(self.folder, lines)
 
     def _new(self, name: str, tail: Tail) -> list[dict[str, object]]:
@@ -112,13 +103,10 @@ class RunReader:
 
 
 def log_tail(folder: RunFolder, lines: int = 20) -> str:
-    """The last lines of a run's `log.txt`, decoded and without secrets; empty if there is none.
+    """The last lines of a run's `log.txt`, decoded and without secrets.
 
-    Of a progress bar, which rewrites its line, only the last version is returned. For speed at most 4 KiB for each line
-    and 4 MiB in all are read: of very long lines fewer are returned, and the first may lack its beginning.
-
-    Args:
-        lines: maximum number of lines; none if it is not above 0.
+    Of a progress bar, which rewrites its line, only the last version is returned. At most 4 KiB for each line and 4 MiB
+    in all are read: of very long lines fewer are returned, and the first may lack its beginning.
     """
     if lines <= 0:
         return ""

@@ -19,10 +19,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def replace_folder(new: Path, folder: Path) -> Path | None:
-    """Give a complete folder its name, in one step where the system can exchange two names.
+    """Rename a complete folder to `folder`, atomically where the system can exchange two names.
 
-    A process that is killed leaves an earlier folder and the new one complete under `NAME`, `NAME.previous` and
-    `NAME.new`; where names can be exchanged, `NAME` is always one of them.
+    If the process is killed, the earlier and the new folder are complete under `NAME`, `NAME.previous` and `NAME.new`;
+    where names can be exchanged, `NAME` is always one of them.
 
     Returns:
         The earlier folder, as `NAME.previous` (or `NAME.previous-2`, …); None if there was none, or an empty one.

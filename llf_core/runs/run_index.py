@@ -1,7 +1,7 @@
 """In-memory index of all runs in `LLF_HOME`, for repeated listing and searching.
 
 Per run it keeps the row as displayed, an entry for search, filter and sort, and the signature of its files (inode,
-size, times) at the time of reading. A page of the newest runs reads only the files of that page. All else needs the
+size, times) at the time of reading. A page of the newest runs reads only the files of that page. Other queries need the
 entries of all runs, which a thread updates: all of them at first, newest first, then only those whose files have
 changed.
 """
@@ -47,7 +47,7 @@ CHEAP_SCAN_SECONDS = 0.02
 MAX_CPU_SHARE = 0.04
 """Maximum share of one core for repeated scans."""
 SCAN_SECONDS, PAUSE = 0.004, 0.006
-"""How long the scanning thread works, and pauses, in seconds, so that the server stays responsive."""
+"""Seconds of work and of pause of the scanning thread, so that the server stays responsive."""
 KEPT_RESULTS = 256
 TIMESTAMP_SECONDS = 1.0
 """Timestamp resolution of some file systems: a folder may change twice within it unnoticed."""
@@ -63,12 +63,6 @@ class RunIndex:
     """Index of the runs in `LLF_HOME`: only changed runs are read again.
 
     All methods are thread-safe; no lock is held while a file is read.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-
-    Raises:
-        HomeError: the folder `LLF_HOME` cannot be located, see `llf_core.runs.home`.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
@@ -101,10 +95,7 @@ class RunIndex:
         """List runs, after a scan of all runs if the query needs their content; see `list_runs`.
 
         Args:
-            state: only runs in this state; None for any.
-            query: only runs that contain these words; None for all.
-            sort: sort order, see `list_runs`.
-            is_cancelled: called now and then; True cancels the query; what it raises passes through.
+            is_cancelled: called now and then; True cancels the query.
         """
         run_query = RunQuery(state, query, sort)
         if not run_query.is_unfiltered:
@@ -114,13 +105,7 @@ class RunIndex:
     def cached_page(
         self, offset: int, limit: int, query: RunQuery, *, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Page:
-        """List runs from the current index without a scan, so that a server answers at once during the first one.
-
-        `Page.reading` tells how complete the index is, for a query that needs it: without a filter, newest first, only
-        the rows of the page are read.
-
-        Args:
-            is_cancelled: see `page`; what it raises passes through.
+        """List runs from the current index without a scan; `Page.reading` says how complete the index is.
 
         Raises:
             QueryCancelledError: `is_cancelled` returned True.
@@ -144,31 +129,21 @@ class RunIndex:
         return Page(len(found) + len(odd), tuple(rows), reading, self._metrics())
 
     def finished(self) -> list[str]:
-        """Ids of indexed finished runs with a result, newest first: what a form offers as adapters and reward models.
-
-        Raises:
-            OSError: the folder of runs is not accessible.
-        """
+        """Ids of indexed finished runs with a result, newest first."""
         entries = self._entries
         found = ((name, entries.get(name)) for name in reversed(self.names()))
         return [name for name, one in found if one is not None and one[1].state == "finished" and one[1].output]
 
     def row(self, name: str) -> Row:
-        """The row of a run, read again if its files have changed; that of a run that is gone says so, as broken.
-
-        A list that is refreshed every few seconds then reads only runs that train.
-        """
+        """The row of a run, read again if its files have changed; `broken` if the run is gone."""
         return self._row(name)
 
     def folder(self, name: str) -> RunFolder:
-        """The folder of a run, for callers that need more of it than its row. Its existence is not checked."""
+        """The folder of a run. Its existence is not checked."""
         return RunFolder(self._root / "runs" / name)
 
     def names(self) -> tuple[str, ...]:
-        """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed.
-
-        The server asks for them at every refresh of the sidebar.
-        """
+        """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed."""
         signature = _signature(self._runs)
         known = self._names
         if signature == known[0]:
@@ -192,7 +167,7 @@ class RunIndex:
 
     @property
     def scan_started(self) -> bool:
-        """Whether the last scan succeeded or is still valid, or one is in progress; else a list starts one."""
+        """Whether a scan is in progress, or the last one succeeded or is still valid."""
         if self._scan is not None:
             return True
         return self._last is not None and (self._is_valid() or self._last.exception() is None)
@@ -208,8 +183,8 @@ class RunIndex:
             at_once: scan without pauses in this thread, unless another thread is scanning.
 
         Returns:
-            The scan in progress, or the last one if it is still valid: completed once the scan has ended. Its
-            `result()` raises what the scan raised; some entries are then outdated or missing.
+            The scan in progress, or the last one if it is still valid. Its `result()` raises what the scan raised; some
+            entries are then outdated or missing.
         """
         with self._lock:
             if self._scan is not None:
@@ -250,7 +225,6 @@ class RunIndex:
             future.set_exception(failure)
 
     def _update_entry(self, name: str) -> None:
-        """Update the entry of a run."""
         signature = self._signature(name, INDEXED_FILES)
         known = self._entries.get(name)
         if signature[:1] == NOT_THERE:  # removed since it was listed
@@ -277,7 +251,7 @@ class RunIndex:
                 self._generation += 1
 
     def _directions(self, name: str, metrics: Iterable[str]) -> dict[str, bool]:
-        """Whether a higher value of each metric is better; those are missing of which nothing is declared."""
+        """Whether a higher value of each metric is better; undeclared ones are missing."""
         found = {one: higher_is_better(one) for one in metrics}
         if None in found.values():  # functions and data sets are declared by the run alone, whose YAML takes longer
             own = declared_directions(read_config(self.folder(name).resolved))
@@ -356,7 +330,6 @@ class RunIndex:
         return row
 
     def _signature(self, name: str, files: tuple[str, ...]) -> Signature:
-        """Signature of a run's files and folder entries."""
         path = f"{self._runs}/{name}"
         parts = _signature(path)
         for file in files:
@@ -376,33 +349,26 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
 
     Args:
         home: `LLF_HOME`. Default: from the environment.
-        state: only runs in this state, `lost` and `broken` included; None for any.
-        query: only runs that contain these words, see `Search`; None for all.
+        state: only runs in this state, `lost` and `broken` included.
+        query: only runs that contain these words, see `Search`.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
             failed runs; or `metric:NAME`: by the last value of a metric of evaluations, such as `eval_rougeL`, the
             better ones first, as the metric declares it (the lower ones if nothing does), then runs without it.
 
     Returns:
-        The page, without rows if there is no run yet. Entries of the folder that are no runs come last, as `broken`.
+        The page. Entries of the folder that are not runs come last, as `broken`.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
 
 
 def active_runs(home: Path | str | None = None) -> list[Row]:
-    """Runs that are live now, queued ones included, newest first; empty if there are none.
-
-    The form lists them before Start, since they use the device.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-    """
+    """Runs that are live now, queued ones included, newest first."""
     index = RunIndex(home)
     rows = (listing.read_row(index.folder(name), curve=False) for name in reversed(index.names()))
     return [row for row in rows if row.state in LIVE_STATES]
 
 
 def _is_folder(path: str) -> bool:
-    """Whether a path is a folder and not a link."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)  # called for many runs
     except OSError:

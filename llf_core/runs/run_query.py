@@ -1,4 +1,4 @@
-"""What a list of runs is filtered and sorted by: the part of a run that an index keeps, and a reader's query."""
+"""Queries of a list of runs, and the entries of the index that they are matched with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         text: `searched_text` of its row.
         order: sort key by loss.
-        directions: of these metrics, whether a higher value is better; those that nothing declares are missing.
+        directions: whether a higher value is better, by metric; undeclared ones are missing.
     """
 
     text: str
@@ -44,16 +44,11 @@ ORDERS: dict[str, Callable[[IndexedRuns], IndexedRuns]] = {
 }
 """Sort orders, applied to a list that is newest first."""
 BY_METRIC = "metric:"
-"""Beginning of a sort order by a metric of evaluations: `metric:eval_rougeL`."""
+"""Prefix of a sort order by a metric of evaluations: `metric:eval_rougeL`."""
 
 
 class RunQuery:
-    """Filter and sort order of a list of runs.
-
-    Args:
-        state: only runs in this state; None for any.
-        query: only runs that contain these words; None for all.
-        sort: sort order, see `list_runs`.
+    """Filter and sort order of a list of runs, see `list_runs`.
 
     Raises:
         ValueError: `sort` is unknown, or the query is too long.
@@ -73,11 +68,11 @@ class RunQuery:
 
     @property
     def is_unfiltered(self) -> bool:
-        """Whether the ids alone answer the query (no search, no filter, order by id), so that no run has to be read."""
+        """Whether the ids alone answer the query (no search, no filter, order by id)."""
         return not self.state and not self.search.words and self.sort in {"newest", "oldest"}
 
 
 def loss_order(row: Row) -> tuple[bool, float]:
-    """The sort key of a run by its loss: the lowest first, then runs without a loss and failed ones."""
+    """Sort key by loss: the lowest first, then runs without a loss and failed ones."""
     loss = math.inf if row.loss is None or math.isnan(row.loss) else row.loss
     return (loss == math.inf or row.state in {"failed", "broken"}, loss)

@@ -38,9 +38,9 @@ CHUNK = 1 << 20
 STATE = re.compile(r"state-([0-9]{9})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_STATE = 64 << 20
-"""Bytes of the longest file that names a state: `MOST_FILES` names of 255 bytes and more."""
+"""Maximum bytes of a state file: `MOST_FILES` names of 255 bytes and more."""
 LEFT_OUT = frozenset({"proof.json"})
-"""Valid on its own machine alone."""
+"""Files that are valid only on their own machine."""
 
 
 class SyncError(UserError, RuntimeError):
@@ -52,7 +52,7 @@ class TakenOverError(SyncError):
 
 
 class TornError(SyncError):
-    """A copied file is missing, or its content is not what the state says."""
+    """A copied file is missing, or differs from the state's hash."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SyncedState:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a copy has sent: the state that is complete now, and how much of it was new."""
+    """Result of sending a state: the state, and the new files and bytes."""
 
     state: SyncedState
     files: int
@@ -115,7 +115,7 @@ class RunStore:
         self._hashes: dict[tuple[int, int, int, int], str] = {}
 
     def states(self) -> list[SyncedState]:
-        """The complete states, the newest first: all of their files are there with their sizes."""
+        """The complete states, newest first: all of their files exist with their sizes."""
         with _told(self.url, "cannot be read"):
             sizes = self._sizes()
             found = [self._read_state(number) for number in sorted(self._numbers(), reverse=True)]
@@ -127,7 +127,7 @@ class RunStore:
             return bool(self._numbers())
 
     def send(self, run: RunFolder, attempt: int) -> Sent:
-        """Copy the present state of a run: new contents first, then the file that names the state.
+        """Copy the current state of a run: new contents first, then the state file.
 
         Then states are removed except this one and the newest of an earlier checkpoint, with contents that no state
         names.
@@ -166,7 +166,7 @@ class RunStore:
         return Sent(state, count, sent)
 
     def beat(self, now: Status) -> None:
-        """Write which machine trains the run, and that it does at this moment."""
+        """Write the heartbeat of this machine."""
         processes = [one.json() for one in (now.supervisor_process, now.trainer) if one is not None]
         fields = {"host": host(), "boot_id": boot_id(), "state": now.state, "time": time.time(), "step": now.step}
         with _told(self.url, "cannot be written"):
@@ -176,7 +176,7 @@ class RunStore:
             )
 
     def training_message(self) -> str:
-        """Which machine trains the run at this moment, as a sentence with what to do; empty if none does."""
+        """Which machine trains the run now, as a sentence with what to do; empty if none does."""
         with _told(self.url, "cannot be read"):
             self._files.invalidate_cache()
             try:
@@ -259,7 +259,7 @@ class RunStore:
         return self._hashes[key]
 
     def _remove_old(self, state: SyncedState, before: Sequence[SyncedState]) -> None:
-        """Remove what no kept state needs. What cannot be removed stays, and costs space alone."""
+        """Remove files that no kept state needs, as far as possible."""
         kept = [state, *[one for one in before if one.step < state.step][:1]]
         numbers, named = {one.number for one in kept}, {sha for one in kept for _, sha in one.files.values()}
         with suppress(SyncError), _told(self.url, "cannot be written"):
@@ -271,10 +271,7 @@ class RunStore:
 
 
 def open_place(place: str) -> tuple[Any, str]:
-    """The file system of a folder or address, and the path in it; no request is made.
-
-    Returns:
-        An `fsspec.AbstractFileSystem`, and the path.
+    """Open a folder or address with fsspec: file system and path. No request is made.
 
     Raises:
         SyncError: the address is not valid, or its package is missing.
@@ -298,7 +295,7 @@ def open_place(place: str) -> tuple[Any, str]:
 
 
 def check_writable(place: str) -> None:
-    """Check that a folder exists, or that an address takes a file, before a run of hours starts.
+    """Check that a folder exists, or that an address takes a file.
 
     Args:
         place: value of `sync_to`.
@@ -316,7 +313,7 @@ def check_writable(place: str) -> None:
 
 
 def runs_at(place: str) -> list[str]:
-    """Ids of the runs below a place, to name them where a run was meant."""
+    """Ids of the runs below a place."""
     files, path = open_place(place)
     with _told(place, "cannot be read"):
         try:
@@ -328,13 +325,13 @@ def runs_at(place: str) -> list[str]:
 
 
 def run_place(place: str, run_id: str) -> str:
-    """Where the copy of a run is, of the value of its `sync_to`."""
+    """The place of a run's copy, below the value of its `sync_to`."""
     return f"{place.rstrip('/')}/{run_id}"
 
 
 @contextmanager
 def _told(place: str, what: str) -> Iterator[None]:
-    """Turn what a file system raises into a sentence: each of them has errors of its own."""
+    """Turn errors of a file system into a `SyncError`: each file system has errors of its own."""
     try:
         yield
     except UserError:
@@ -405,7 +402,7 @@ def _state_bytes(state: SyncedState) -> bytes:
 
 
 def _parsed(value: object, number: int) -> SyncedState | None:
-    """A state as it was read; None if it is not one, or would write outside of a run's folder."""
+    """Parse a state; None if it is invalid, or would write outside of a run's folder."""
     if not isinstance(value, dict) or value.get("format") != 1:
         return None
     run, attempt, step, files = (value.get(key) for key in ("run", "attempt", "step", "files"))

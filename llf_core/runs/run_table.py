@@ -22,8 +22,7 @@ MIN_NAME_WIDTH = 10
 def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
     """Format runs for a terminal: a header and one line each, with a second one for the reason of a run's state.
 
-    Finished and stopped runs have no reason there, since nothing has to be done about them, but the finding of a run
-    whose curves speak against its result.
+    For finished and stopped runs the second line is their finding instead, if there is one.
 
     Args:
         known: ids of all runs, to abbreviate ids unambiguously.
@@ -60,11 +59,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def age(seconds: float) -> str:
-    """Format an age in its largest unit, which suffices to find a run in a list: `12 s`, `7 min`, `3 h`, `5 d`.
-
-    Args:
-        seconds: the age; a negative one counts as 0, since clocks of machines differ.
-    """
+    """Format an age in its largest unit: `12 s`, `7 min`, `3 h`, `5 d`; a negative one counts as 0."""
     whole = max(0, int(seconds))
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if whole >= size:
@@ -73,11 +68,7 @@ def age(seconds: float) -> str:
 
 
 def middle_cut(text: str, width: int) -> str:
-    """Shorten a text in the middle with `…`, since names differ at their ends.
-
-    Args:
-        width: maximum number of characters, at least 1.
-    """
+    """Shorten a text to `width` characters (at least 1) with `…` in the middle, since names differ at their ends."""
     if len(text) <= width:
         return text
     end = (width - 1) // 2
@@ -85,10 +76,6 @@ def middle_cut(text: str, width: int) -> str:
 
 
 def _end_cut(text: str, width: int) -> str:
-    """Put a text on one line, shortened at the end with `…`, since the cause of a failure comes first.
-
-    Args:
-        width: maximum number of characters, at least 1.
-    """
+    """Put a text on one line, shortened at the end with `…`, since the cause of a failure comes first."""
     first = " ".join(text.split())
     return first if len(first) <= width else f"{first[: max(0, width - 1)]}…"

@@ -12,7 +12,7 @@ MAX_WORDS, MAX_CHARACTERS = 20, 200
 
 
 class Search:
-    """A search query, which finds fewer runs or as many with each key press.
+    """A search query.
 
     Every word must be a part of the name, a tag, the note, the data, the model, the stage, the method, or the id behind
     its time. The first word may also be the beginning of an id, and no later one: `lora 20` finds names with 20, not
@@ -34,7 +34,7 @@ class Search:
         if len(words) > MAX_WORDS:
             raise ValueError(f"The search has {len(words)} words. Expected at most {MAX_WORDS}.")
         self.words = tuple(sorted(set(words), key=lambda word: (-len(word), word)))
-        """The words, each once, the longest first: it is found most seldom."""
+        """The words, each once, the longest and thus rarest first."""
         self.first = words[0] if words and words[0] not in words[1:] else ""
 
     def matches(self, row: Row) -> bool:
@@ -43,11 +43,7 @@ class Search:
         return all(self.finds(word, text, row.id) for word in self.words)
 
     def finds(self, word: str, text: str, run_id: str) -> bool:
-        """Whether one of the words matches a run, by its cached text: thousands are searched at each key press.
-
-        Args:
-            text: `searched_text` of its row.
-        """
+        """Whether one of the words matches a run, by `searched_text` of its row."""
         return word in text or (word == self.first and run_id.startswith(word))
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def shown_status(folder: RunFolder) -> Status:
     """The status of a run as views show it.
 
-    A run that waits in the queue is `queued`. A lost run, whose processes could not write a reason, has the one that
-    was kept elsewhere (`final_status`), or a sentence with its last step and what can be recovered.
+    A run that waits in the queue is `queued`. A lost run has the reason kept by `final_status`, or a sentence with its
+    last step and what can be recovered.
     """
     status = effective_status(read_status(folder))
     if status.mirror is not None:  # what its host says
@@ -38,7 +38,6 @@ def shown_status(folder: RunFolder) -> Status:
 
 
 def _why_lost(folder: RunFolder, at: str) -> str:
-    """Why the processes of a run may have exited without a final status."""
     gone = f"The run's processes exited without a final status, {at}."
     return (
         " ".join([gone, *failure_message(folder)]) if is_unwritable(folder) else f"{gone} {recoverable_message(folder)}"

@@ -36,11 +36,7 @@ def automatic_window(total: int, gap: float) -> int:
 
 
 def label(window: int) -> str:
-    """Label of a smoothed value, so that nobody takes it for a logged one: `smoothed over 10 steps`.
-
-    Args:
-        window: window in steps; 0 for values that are not smoothed.
-    """
+    """Label of a smoothed value: `smoothed over 10 steps`; a window of 0 is `not smoothed`."""
     if not window:
         return "not smoothed"
     return f"smoothed over {window:,} {'step' if window == 1 else 'steps'}"
@@ -62,9 +58,6 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
     Returns:
         `[n]` float64. `smooth(steps[:k], values[:k], window)` equals the first k of `smooth(steps, values, window)`, up
         to rounding.
-
-    Raises:
-        ValueError: `window` is not greater than 0, or `steps` or `values` have texts that are no numbers.
     """
     if not window > 0:
         raise ValueError(f"window is {window}. Expected an integer above 0.")

@@ -36,13 +36,10 @@ class CurveSummary:
 
 
 def curve_summary(folder: RunFolder) -> CurveSummary:
-    """Sample a run's primary metric evenly over its metrics file, for the small curve beside a run in the sidebar.
+    """Sample a run's primary metric evenly over its metrics file; empty if that cannot be read.
 
     Takes one small read per point and reads the end of the file, however long it is. For repeated steps both values may
     be included; values that are not finite are left out.
-
-    Returns:
-        At most `POINTS` points, and the last values; nothing if the file is missing or cannot be read.
     """
     try:
         return _shape(open_file(folder.metrics))

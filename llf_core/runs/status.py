@@ -33,34 +33,34 @@ START_SECONDS = 30.0  # from launch to the supervisor's first status update
 
 
 class BrokenRunError(UserError, ValueError):
-    """A run folder whose `status.json` cannot be read; the message has the reason."""
+    """A run's `status.json` cannot be read; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Content of `status.json`. Times are Unix seconds; before they are known, 0 where the type has no None.
+    """Content of `status.json`. Times are Unix seconds; None, or 0 where the type has no None, if unknown.
 
     Attributes:
         format: version of the file's format.
         state: one of `STATES`; in an effective status also `lost`, in a shown one also `queued`.
-        total: planned steps; 0 before they are known.
-        pid: process id of the trainer; None before it was started.
-        started: start time of the trainer's process; None before it was started.
-        ticks: clock ticks from boot to that start, see `ProcessId`; None where the system does not tell.
-        boot_id: the boot of the machine in which the processes were started; None in files that lack it.
-        host: name of that machine; None in files that lack it.
+        total: planned steps.
+        pid: process id of the trainer.
+        started: start time of the trainer's process.
+        ticks: clock ticks from boot to that start, see `ProcessId`.
+        boot_id: boot of the machine in which the processes were started.
+        host: name of that machine.
         heartbeat: time of the last write by trainer or supervisor.
-        exit_code: exit code of the trainer, negative for a signal; None until it has ended.
-        reason: why the run is in this state, in sentences for the user; None if there is nothing to say.
-        finding: what its curves say against the result of a finished run, in sentences; None if nothing.
+        exit_code: exit code of the trainer, negative for a signal.
+        reason: why the run is in this state, in sentences for the user.
+        finding: what its curves say against the result of a finished run, in sentences.
         attempt: number of the attempt, from 1.
-        supervisor: process of the supervisor, see `ProcessId.json`; None before it has registered itself.
-        ended: when the attempt ended; None while it has not.
-        device: device of the trainer; None before it was chosen.
-        step_seconds: duration of the last step in seconds; None before the first.
-        best: the best checkpoint, with its `step`; None if there is none.
+        supervisor: process of the supervisor, see `ProcessId.json`.
+        ended: when the attempt ended.
+        device: device of the trainer.
+        step_seconds: duration of the last step.
+        best: the best checkpoint, with its `step`.
         mirror: of a mirrored run: `host`, its `state` as shown there, `since`, when the connection broke (None while
-            it is there), why (`problem`), and whether the mirror has everything (`complete`); None of other runs.
+            it is there), why (`problem`), and whether the mirror has everything (`complete`).
     """
 
     format: int = 1
@@ -87,10 +87,7 @@ class Status:
 
     @property
     def final(self) -> bool:
-        """Whether this attempt has a final state: `finished`, `stopped` or `failed`.
-
-        Nothing changes it but `begin_attempt`, so that the first reason of an end stays.
-        """
+        """Whether this attempt has a final state (`finished`, `stopped` or `failed`); `begin_attempt` changes it."""
         return self.state in FINAL
 
     @property
@@ -100,12 +97,12 @@ class Status:
 
     @property
     def trainer(self) -> ProcessId | None:
-        """The trainer's process, by which others see whether it is alive; None before it was started."""
+        """The trainer's process; None before it was started."""
         return ProcessId.read({"pid": self.pid, "started": self.started, "ticks": self.ticks})
 
     @property
     def supervisor_process(self) -> ProcessId | None:
-        """The supervisor's process, which answers a kill; None before it has registered itself."""
+        """The supervisor's process; None before it has registered itself."""
         return ProcessId.read(self.supervisor)
 
     @property
@@ -114,7 +111,7 @@ class Status:
         return self.host == host() and self.boot_id == boot_id()
 
     def json(self) -> dict[str, object]:
-        """The status as a JSON object, as stored in `status.json`."""
+        """The status as stored in `status.json`."""
         return dataclasses.asdict(self)
 
 
@@ -149,7 +146,10 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Status)}
 def read_status(folder: RunFolder) -> Status:
     """Read `status.json` as stored: a run without live processes is not reported as `lost`.
 
-    Invalid fields are replaced by their defaults, so that one of them does not hide the run; unknown ones are left out.
+    Invalid fields are replaced by their defaults; unknown ones are left out.
+
+    Raises:
+        BrokenRunError: the file is missing or unreadable, or of a newer version.
     """
     try:
         value = json_value(read_bytes(folder.status))
@@ -168,7 +168,7 @@ def read_status(folder: RunFolder) -> Status:
 
 
 def _checked(key: str, value: object) -> Any:
-    """A field's value if its type is valid, else the default, so that one invalid field breaks no list."""
+    """A field's value if its type is valid, else the default."""
     kind, _, optional = str(_FIELDS[key].type).partition(" | ")
     if value is None and optional:
         return None
@@ -188,9 +188,8 @@ def _checked(key: str, value: object) -> Any:
 def effective_status(status: Status, now: float | None = None) -> Status:
     """The status with the state `lost` if it is not final and no process is left to end it.
 
-    A trainer that was killed with its supervisor cannot write that it ended. Of a run on another machine, whose
-    processes cannot be examined, a heartbeat older than `SILENCE_SECONDS` decides. Before any process has registered
-    itself, the run counts as live for `START_SECONDS`. Both durations are choices of this project.
+    For a run on another machine, whose processes cannot be examined, a heartbeat older than `SILENCE_SECONDS` decides.
+    Before any process has registered itself, the run counts as live for `START_SECONDS`.
 
     Args:
         now: Unix seconds. Default: the current time.
@@ -239,9 +238,7 @@ def is_never_started(folder: RunFolder, status: Status) -> bool:
 
 
 def first_status(now: float) -> dict[str, object]:
-    """Initial content of `status.json`, in the state `created`.
-
-    It counts as live for `START_SECONDS`, until the supervisor registers itself.
+    """Initial content of `status.json`, in the state `created`; live for `START_SECONDS`.
 
     Args:
         now: Unix seconds.
@@ -250,11 +247,11 @@ def first_status(now: float) -> dict[str, object]:
 
 
 def check_fields(changes: StatusFields) -> None:
-    """Check changes of a status before they are written or kept for the next heartbeat, which has no caller to tell.
+    """Check changes of a status before they are written or kept for the next heartbeat.
 
     Raises:
         TypeError: a field is unknown, or a value is neither JSON nor a numpy or torch scalar.
-        ValueError: `state` is none of `STATES`; nobody could read the run.
+        ValueError: `state` is not one of `STATES`.
     """
     unknown = changes.keys() - _FIELDS.keys()
     if unknown:
@@ -267,8 +264,7 @@ def check_fields(changes: StatusFields) -> None:
 def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpack[StatusFields]) -> Status:
     """Change fields of `status.json` under the run's lock, since trainer, supervisor and views all write it.
 
-    Of a final status only `exit_code` and `best` can be changed here, and other changes are ignored; `begin_attempt`
-    resets it.
+    In a final status only `exit_code` and `best` can be changed; `begin_attempt` resets it.
 
     Args:
         of_attempt: the caller's attempt; if a later one has started, nothing is changed. None to change it in any case.
@@ -290,7 +286,6 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
 
 
 def _editable_when_final(changes: StatusFields) -> StatusFields:
-    """The changes that may be made to a final status."""
     kept: StatusFields = {}
     if "exit_code" in changes:
         kept["exit_code"] = changes["exit_code"]
@@ -302,8 +297,8 @@ def _editable_when_final(changes: StatusFields) -> StatusFields:
 def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:
     """Write the first status of the next attempt of an ended or lost run. Its state is `created`.
 
-    This is the only way out of a final state. The caller starts the processes. The last attempt's reason is no longer
-    kept elsewhere (`final_status`), and a missing reserve is made again.
+    The caller starts the processes. The last attempt's reason is no longer kept elsewhere (`final_status`), and a
+    missing reserve is created.
 
     Raises:
         RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process
@@ -346,21 +341,14 @@ def _replace(folder: RunFolder, status: Status) -> None:
 
 
 def _keep_reserve(folder: RunFolder) -> None:
-    """Create the run's reserve file if it is missing and there is space, see `give_back_reserve`.
-
-    Never raises an OSError: without a reserve a run is only less safe.
-    """
+    """Create the run's reserve file if it is missing and there is space, see `give_back_reserve`."""
     with suppress(OSError):
         if not folder.reserve.exists():
             replace_file(folder.reserve, bytes(RESERVE_BYTES))
 
 
 def give_back_reserve(folder: RunFolder) -> bool:
-    """Remove the run's reserve file, so that final messages fit on a full disk.
-
-    Returns:
-        Whether it existed, so that another write may succeed.
-    """
+    """Remove the run's reserve file, so that final messages fit on a full disk; True if it existed."""
     try:
         os.unlink(folder.reserve)  # noqa: PTH108 - tells whether this call removed it
     except FileNotFoundError:

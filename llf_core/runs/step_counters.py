@@ -22,24 +22,21 @@ MAX_SHOWN = 80
 
 
 class CountersError(UserError, ValueError):
-    """The counters of a checkpoint are missing or not those of LLF, so that a run cannot continue from it."""
+    """The counters of a checkpoint are missing or invalid, so that a run cannot continue from it."""
 
     exit_code = BAD_CONFIG
 
 
 def read_counters(checkpoint: Path) -> dict[str, Any]:
-    """Read the counters of a checkpoint, from which a resumed attempt continues.
-
-    Types and ranges are checked, since a checkpoint may come from somebody else. What is missing counts as not stored.
+    """Read the counters of a checkpoint. Types and ranges are checked, since it may come from somebody else.
 
     Returns:
         `seen` (tokens processed and trained on), `threads`, `processes`; batch sizes after out-of-memory retries:
         `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; `held`, the active live changes;
-        `stage`, the state of the stage; and `tensors`, the checksums of tensors by name.
+        `stage`, the state of the stage; and `tensors`, the checksums of tensors by name. Each may be missing.
 
     Raises:
-        CountersError: the file is missing or cannot be read, is no JSON object, or a value has another type or is out
-            of range.
+        CountersError: the file is missing or cannot be read, or a value is invalid.
     """
     name = f"{checkpoint.name}/{COUNTERS}"
     try:
@@ -58,7 +55,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """Step of a checkpoint folder `checkpoint-N`, as transformers names it, for callers that have only its path."""
+    """Step of a checkpoint folder `checkpoint-N`."""
     return int(Path(checkpoint).name.rpartition("-")[2])
 
 

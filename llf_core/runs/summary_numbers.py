@@ -1,7 +1,7 @@
 """Summary numbers of a run, computed once here so that all views show the same values.
 
-`last` is always the last logged value, never a smoothed one. Views that do not read whole runs (lists) take the last
-values from `runs.latest_metrics`, which agrees with this module, and the remaining time from `runs.pace`.
+`last` is always the last logged value, never a smoothed one. Lists, which do not read whole runs, take the last values
+from `runs.latest_metrics`, which agrees with this module, and the remaining time from `runs.pace`.
 """
 
 from __future__ import annotations
@@ -25,35 +25,18 @@ NOTHING: Line = (np.empty(0, np.int64), np.empty(0))
 
 
 def line(series: Series, name: str) -> Line:
-    """Steps and values of a metric, so that callers need not ask first whether it was logged.
-
-    Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
-
-    Returns:
-        Steps `[n]`, int64, and values `[n]`, float64; empty arrays if nothing was logged.
-    """
+    """Steps `[n]`, int64, and values `[n]`, float64, of a metric; empty arrays if nothing was logged."""
     return series.get(name, NOTHING)
 
 
 def last(series: Series, name: str) -> float | None:
-    """The last logged value of a metric, NaN and infinities included; None if there is none.
-
-    Never a smoothed one, so that all views show the same number.
-
-    Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
-    """
+    """The last logged value of a metric, NaN and infinities included; None if there is none."""
     _, values = line(series, name)
     return float(values[-1]) if values.size else None
 
 
 def first(series: Series, name: str) -> float | None:
-    """The first logged value of a metric, with which the last one is compared; None if there is none.
-
-    Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
-    """
+    """The first logged value of a metric; None if there is none."""
     _, values = line(series, name)
     return float(values[0]) if values.size else None
 
@@ -61,13 +44,9 @@ def first(series: Series, name: str) -> float | None:
 def best(series: Series, name: str, declared: Mapping[str, bool] = NOTHING_DECLARED) -> tuple[int, float] | None:
     """Step and value of a metric's best value; None if no value is finite.
 
-    Compare shows it beside the last value, which may be worse.
-
     Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
-        name: as logged, with or without the evaluation prefix. For a metric without a better direction the last finite
-            value counts.
-        declared: what the run's own metrics declare, see `metric_catalog.declared_directions`.
+        name: with or without the evaluation prefix; without a better direction the last finite value counts.
+        declared: directions declared by the run, see `metric_catalog.declared_directions`.
     """
     steps, values = line(series, name)
     good = np.flatnonzero(np.isfinite(values))
@@ -80,35 +59,23 @@ def best(series: Series, name: str, declared: Mapping[str, bool] = NOTHING_DECLA
 
 
 def median(series: Series, name: str) -> float | None:
-    """Median of the finite values of a metric, such as its typical speed; None if there are none.
-
-    Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
-    """
+    """Median of the finite values of a metric; None if there are none."""
     _, values = line(series, name)
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else None
 
 
 def highest(series: Series, name: str) -> float | None:
-    """Highest finite value of a metric, such as its peak memory; None if there is none.
-
-    Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
-    """
+    """Highest finite value of a metric; None if there is none."""
     _, values = line(series, name)
     finite = values[np.isfinite(values)]
     return float(finite.max()) if finite.size else None
 
 
 def window_of(series: Series, total: int) -> int:
-    """Default smoothing window of a run, in steps: the same in monitor, Compare and saved notebooks.
-
-    It is `smoothing.automatic_window` of the planned steps and the distance of the first two values of the primary
-    metric.
+    """Default smoothing window of a run, in steps, from its planned steps and the interval of the primary metric.
 
     Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
         total: planned steps; 0 if unknown.
     """
     steps, _ = line(series, primary_metric(series))
@@ -116,12 +83,9 @@ def window_of(series: Series, total: int) -> int:
 
 
 def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
-    """Smooth every metric of training that a chart at the top or in the middle shows; the others have no smoothed line.
-
-    Metrics of evaluations have few points and are shown as they are, beside those of training in the same charts.
+    """Smooth every training metric that has a chart at the top or in the middle; evaluation metrics have few points.
 
     Args:
-        series: what the run logged: steps `[n]` and values `[n]` by name.
         window: window in steps; 0 leaves the values unchanged.
 
     Returns:
@@ -132,6 +96,6 @@ def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
 
 
 def last_finite(values: NDArray[np.float64]) -> float | None:
-    """The last finite value of `[n]` smoothed values, shown beside the curve; None if there is none."""
+    """The last finite value of `[n]` smoothed values; None if there is none."""
     finite = values[np.isfinite(values)]
     return float(finite[-1]) if finite.size else None

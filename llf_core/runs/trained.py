@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def trained_json(
     folder: RunFolder, event: Mapping[str, object] | None, config: RunConfig | None = None
 ) -> dict[str, Any]:
-    """What a run trains, for a view.
+    """What a run trains, as JSON.
 
     Args:
         event: its last event `model`; None before the model is loaded.
         config: its `run_config`; None to load it.
 
     Returns:
-        `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if it is not known.
-        `servers` is None too for a run that has ended without a result or a checkpoint, which no server can load.
+        `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if unknown;
+        `servers` also for a run that has ended without a result or a checkpoint.
     """
     from llf_core.config.adapter_servers import named_type, servers_of_run
 
@@ -50,5 +50,5 @@ def trained_json(
 
 
 def last_model_event(events: Iterable[Mapping[str, object]]) -> Mapping[str, Any] | None:
-    """The last event `model` among some, which says what the newest attempt trains; None if there is none."""
+    """The last event `model` among some."""
     return next((event for event in reversed(list(events)) if event.get("type") == "model"), None)

@@ -34,10 +34,10 @@ GENERATED_FOLDERS = (".output", "cache")
 
 
 def sign_run(folder: RunFolder) -> None:
-    """Sign the code that a run executes: its config and its Python files. Resume then needs no permission.
+    """Sign the config and the Python files of a run, so that resume needs no permission.
 
     Nothing is signed, and the run is treated as created elsewhere, without a key of this user (the home has none, and
-    none can be written), with more code than a person could review, with a config or Python file that is a link, no
+    none can be written), with more code than a person could review, with a config or Python file that is a link, not a
     regular file or not readable, or if the signature cannot be written.
 
     Args:
@@ -51,10 +51,7 @@ def sign_run(folder: RunFolder) -> None:
 
 
 def is_signed(folder: RunFolder) -> bool:
-    """Whether a run was created or allowed by this user on this machine, with config and code unchanged since.
-
-    Its code may then run without asking.
-    """
+    """Whether a run was created or allowed by this user on this machine, with config and code unchanged since."""
     key = _key(folder.home)
     if key is None:
         return False
@@ -70,8 +67,6 @@ def is_signed(folder: RunFolder) -> bool:
 def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
     """Whether the user has allowed the code in a folder, in exactly this version.
 
-    Code that the user has read and allowed once runs again without asking.
-
     Args:
         sha256: hash of the code, see `llf_core.runs.foreign_code`.
         home: `LLF_HOME`.
@@ -80,13 +75,7 @@ def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
 
 
 def allow(folder: Path, sha256: str, home: Path) -> None:
-    """Record that the user allows the code in a folder, in its current version.
-
-    The list is signed with this home's key: one that somebody else packed allows nothing.
-
-    Args:
-        home: `LLF_HOME`.
-    """
+    """Record that the user allows the code in a folder, in exactly this version; the list is signed."""
     home.mkdir(parents=True, exist_ok=True)
     key = _key(home, make=True)
     if key is None:
@@ -101,7 +90,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
 
 
 def _place(folder: Path) -> str:
-    """The path of a folder as the list has it: in UTF-8, as a reader returns it, so that the signature stays valid."""
+    """The path of a folder in the list: in UTF-8, so that it reads back unchanged and the signature stays valid."""
     return os.fsencode(real_path(folder)).decode("utf-8", "backslashreplace")
 
 
@@ -122,7 +111,7 @@ def _executed(folder: RunFolder) -> dict[str, str]:
 
 
 def _is_signature(found: object, key: bytes, what: str, value: object) -> bool:
-    """Compare as bytes: of texts, `compare_digest` takes only ASCII, and a file may hold any text."""
+    """Compare as bytes: `compare_digest` takes only ASCII strings, and a file may hold any text."""
     signature = _sign(key, what, value).encode()
     return isinstance(found, str) and hmac.compare_digest(found.encode("utf-8", "replace"), signature)
 

@@ -18,19 +18,16 @@ if TYPE_CHECKING:
 UPLOADS = "uploads"
 DAY = 86400.0
 UNUSED_DAYS = 7
-"""A file is kept for this many days after its last use in a form, even if no run refers to it."""
+"""Days that a file is kept after its last use in a form, even if no run refers to it."""
 
 
 def unused_uploads(root: Path) -> list[Path]:
-    """Files that no form has used for a week and no run refers to, oldest first, for `llf runs clean`.
+    """Files that no form has used for a week and no run refers to, oldest first.
 
     Runs in the bin count too, since they may be restored. A run whose config cannot be opened refers to none.
 
     Args:
         root: `LLF_HOME`.
-
-    Returns:
-        The files; none if `uploads` does not exist or is not accessible.
     """
     before = time.time() - UNUSED_DAYS * DAY
     found = []

@@ -48,19 +48,19 @@ class RunWriter:
         self._thread: threading.Thread | None = None
 
     def metric(self, step: int, values: Mapping[str, object]) -> None:
-        """Append the metrics of a step, from which all charts are drawn.
+        """Append the metrics of a step.
 
         Args:
-            values: numbers by name; non-finite ones are stored as the texts `NaN`, `Infinity` and `-Infinity`.
+            values: numbers by name; non-finite ones are stored as the strings `NaN`, `Infinity` and `-Infinity`.
         """
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
     def event(self, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
-        """Append one event, without secrets: what the monitor lists besides the curves.
+        """Append one event, without secrets.
 
         Args:
-            fields: its fields, as JSON; numbers that are not finite are stored as texts. `v`, `time` and `attempt`
-                replace those of the record.
+            fields: its fields, as JSON; non-finite numbers are stored as strings. `v`, `time` and `attempt` replace
+                those of the record.
         """
         record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
@@ -71,7 +71,7 @@ class RunWriter:
             self._events.append(record)
 
     def warn(self, key: str, message: str) -> None:
-        """Append a warning, after which the run goes on, and log it.
+        """Append a warning and log it.
 
         Args:
             key: config key or name of what it is about.
@@ -80,7 +80,7 @@ class RunWriter:
         logger.info(message)
 
     def sample(self, **fields: object) -> None:
-        """Append one generated text, without secrets; views show how the responses to a prompt change.
+        """Append one generated text, without secrets.
 
         Args:
             fields: `step`; `kind`, `answer` for a response to a sample prompt, or `completion` for one that a stage
@@ -90,7 +90,7 @@ class RunWriter:
         self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
 
     def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
-        """Append the losses of the examples of a step, by which the view Examples finds wrong and useless data.
+        """Append the losses of the examples of a step.
 
         Args:
             numbers: `[examples]`, `number` of each in the prepared training set.
@@ -103,10 +103,7 @@ class RunWriter:
         self._examples.append(record)
 
     def status(self, **changes: Unpack[statuses.StatusFields]) -> None:
-        """Change fields of the status: a new state at once, other fields with the next heartbeat, to spare the disk.
-
-        Without a heartbeat (`start_heartbeat`) every field is written at once.
-        """
+        """Change fields of the status: a new state at once, other fields with the next heartbeat if there is one."""
         statuses.check_fields(changes)
         with self._lock:
             self._changes.update(changes)
@@ -115,8 +112,6 @@ class RunWriter:
 
     def flush(self) -> statuses.Status:
         """Write pending status changes with a heartbeat.
-
-        Called by the heartbeat, and at once where a change cannot wait.
 
         Returns:
             The status in the file after the call; unchanged if a later attempt has begun.
@@ -135,10 +130,8 @@ class RunWriter:
     def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
         """Register this process as the run's trainer, and write status and heartbeat from a background thread.
 
-        Without a heartbeat, other machines take the run for lost.
-
         Args:
-            seconds: interval between two writes, in seconds.
+            seconds: interval between two writes.
 
         Raises:
             RuntimeError: a later attempt has started.
@@ -153,7 +146,7 @@ class RunWriter:
         self._thread.start()
 
     def stop_heartbeat(self) -> None:
-        """Write what is pending, and end the heartbeat: another process of this attempt takes over."""
+        """Write pending changes, and end the heartbeat: another process of this attempt takes over."""
         self._end_thread()
         self.flush()
 
@@ -177,8 +170,8 @@ class RunWriter:
     def close(self, state: str, reason: str | None = None) -> None:
         """Write the attempt's final state and event, unless the attempt has a final state or a later one has begun.
 
-        Views tell from it how the run ended, and no later write changes it. If only the event cannot be written, that
-        is logged, since the status has it. The heartbeat ends, and the files are closed, also if an error is raised.
+        The heartbeat ends, and the files are closed, also if an error is raised. If only the event cannot be written,
+        that is logged, since the status has it.
 
         Args:
             state: `finished`, `stopped` or `failed`.
@@ -222,13 +215,13 @@ class RunWriter:
         return " ".join([f"The attempt had {state}, which could not be saved.", *reasons])
 
     def release(self) -> None:
-        """Close the files, so that no descriptors are left open. Later writes reopen them."""
+        """Close the files. Later writes reopen them."""
         for file in (self._metrics, self._events, self._samples, self._examples):
             file.close()
 
 
 class FollowerWriter(RunWriter):
-    """The writer of a rank other than 0, which writes nothing but why it failed: one rank writes the folder."""
+    """The writer of a rank other than 0, which writes only why it failed."""
 
     def metric(self, step: int, values: Mapping[str, object]) -> None:
         """Write nothing."""
@@ -254,7 +247,7 @@ class FollowerWriter(RunWriter):
         """Write nothing."""
 
     def close(self, state: str, reason: str | None = None) -> None:
-        """Write a failure, which ends the other ranks too; the state of a run that did not fail is rank 0's."""
+        """Write a failure, which ends the other ranks too; rank 0 writes the other states."""
         if state == "failed":
             super().close(state, reason)
         else:
@@ -262,10 +255,7 @@ class FollowerWriter(RunWriter):
 
 
 def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
-    """Append one event to a run that this process does not train; see `RunWriter.event`.
-
-    The launcher records what it did to the run in this way, for example that it was resumed.
-    """
+    """Append one event to a run that this process does not train; see `RunWriter.event`."""
     writer = RunWriter(folder, attempt)
     try:
         writer.event(type, **fields)
@@ -274,5 +264,4 @@ def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) ->
 
 
 def _now() -> float:
-    """Unix seconds, rounded to milliseconds."""
     return round(time.time(), 3)
