@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 QUERIES_AND_KEYS = ("q_proj", "k_proj", "wq", "wk", "query", "key")
-"""Parts of the names of matrices with one second moment for each head."""
 BIASES = ("bias",)
-"""Parts of the names of parameters that have Adam's second moment."""
 HEADS, ROWS, WHOLE, VALUES = "heads", "rows", "whole", "values"
 
 
@@ -26,13 +24,7 @@ class AdamMini(Optimizer):
     """AdamW with one second moment for each attention head, each row of other matrices, and each vector."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer; parameters with other blocks are in groups of their own.
-
-        One second moment for a block, not for each value, saves almost half of AdamW's state.
-
-        Args:
-            model: the model under training; its config has the sizes of its heads.
-        """
+        """Build the optimizer, with one group for each kind of block."""
         names, head = names_of(model), _head_size(model)
         split: list[dict[str, object]] = []
         for group in groups:
@@ -44,16 +36,12 @@ class AdamMini(Optimizer):
 
 
 def block_of(name: str, parameter: Tensor, head: int) -> str:
-    """What of a parameter shares a second moment: `heads`, `rows` or `whole`; with `values`, each value has its own.
+    """Which values of a parameter of any shape share a second moment: `heads`, `rows`, `whole`, or `values` (none do).
 
-    These are the dense blocks of the Hessian, within which one learning rate suffices.
+    Source: arXiv 2406.16793, algorithm 3, with the names of layers of transformers' models.
 
     Args:
-        parameter: of any shape.
-        head: rows of a head; 0 where they are not known.
-
-    Source:
-        arXiv 2406.16793, algorithm 3, with the names of layers of transformers' models.
+        head: rows of a head; 0 if unknown.
     """
     lower = name.lower()
     if any(part in lower for part in BIASES):
@@ -68,16 +56,11 @@ class AdamMiniOptimizer(PerParameterOptimizer):
     """AdamW with the mean of `g²` over a block as its second moment."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it, with the mean of `g²` over each block, to save the moments of each value.
+        """Decay a parameter of any shape, then update it with the mean of `g²` over each block as second moment.
 
         Args:
-            parameter: of any shape.
-            gradient: of the same shape.
-            state: `step`, `exp_avg` of the parameter's shape, and `exp_avg_sq`: `[heads, 1]`, `[..., rows, 1]` or a
-                scalar, one value for each block; of the parameter's shape where each value has its own.
-
-        Source:
-            arXiv 2406.16793, algorithms 1 and 3.
+            state: `step`, `exp_avg` of the parameter's shape, and `exp_avg_sq`: `[heads, 1]`, `[..., rows, 1]`, a
+                scalar, or the parameter's shape.
         """
         decay_weights(parameter, group)
         if group["block"] == VALUES:
@@ -103,7 +86,7 @@ class AdamMiniOptimizer(PerParameterOptimizer):
 
 
 def _head_size(model: object) -> int:
-    """Rows of an attention head in the projections of queries and keys; 0 where the model's config does not tell."""
+    """Rows of an attention head in the projections of queries and keys; 0 if the model's config does not have it."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     hidden, heads = getattr(text, "hidden_size", None), getattr(text, "num_attention_heads", None)

@@ -39,15 +39,10 @@ class AnyPrecisionOptimizer(PerParameterOptimizer):
     """AdamW with moments in chosen dtypes."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it, with Kahan summation if `kahan_sum` asks for it.
+        """Decay a parameter of any shape, then update it, by Kahan summation if the group has `kahan_sum`.
 
         Args:
-            parameter: of any shape.
-            gradient: of the same shape.
             state: `step`, and `exp_avg`, `exp_avg_sq` and `compensation` of the same shape, each in its dtype.
-
-        Source:
-            `AnyPrecisionAdamW` of torchdistx.
         """
         if "exp_avg" not in state:
             kept = {"exp_avg": "momentum_dtype", "exp_avg_sq": "variance_dtype"}

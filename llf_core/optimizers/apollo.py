@@ -1,7 +1,4 @@
-"""APOLLO and APOLLO-Mini: AdamW's learning rates by channel or tensor, from gradients of low rank (arXiv 2412.05270).
-
-Written from the paper's algorithm 1; the growth of an update is limited as in Fira (arXiv 2410.01623, equation 8).
-"""
+"""APOLLO and APOLLO-Mini: AdamW's learning rates by channel or tensor, from low-rank gradients (arXiv 2412.05270)."""
 
 from __future__ import annotations
 
@@ -22,21 +19,18 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 GROWTH = 1.01
-"""γ of the limiter: how much the norm of an update may grow from one step to the next, as Fira has it."""
+"""γ of the limiter: maximum growth of the norm of an update from one step to the next (Fira, arXiv 2410.01623, eq. 8).
+"""
 SMALLEST_NORM = 1e-8
 """Added to norms that divide, as in the authors' code."""
 PRIME = 1_000_003
-"""Multiplier that makes seeds of several numbers."""
 
 
 class Apollo(Optimizer):
     """Full-rank training with learning rates of low-rank moments."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer: matrices that `apollo_target` means are projected, all others have AdamW.
-
-        The moments of projected gradients take little memory.
-        """
+        """Build the optimizer: matrices that match `apollo_target` are projected, all others have AdamW."""
         options = self.config.options(ApolloOptions)
         settings = {
             "rank": options.apollo_rank,
@@ -64,27 +58,17 @@ class ApolloOptimizer(PerParameterOptimizer):
     """
 
     def __init__(self, groups: list[Any], defaults: dict[str, Any], *, seed: int, layerwise: bool = False) -> None:
-        """Create the optimizer.
-
-        Args:
-            groups: with the settings that `Apollo.build` gives where gradients are projected.
-            defaults: of all groups: `lr`, `betas`, `eps`.
-        """
         super().__init__(groups, defaults, layerwise=layerwise)
         members = [parameter for group in self.param_groups for parameter in group["params"]]
         self._seeds = {parameter: (seed * PRIME + place) * PRIME % 2**62 for place, parameter in enumerate(members)}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Update a parameter, then decay it: its whole gradient, at the learning rates of moments of low rank.
+        """Update a parameter by its gradient, scaled by the low-rank moments, then decay it.
 
         Args:
-            parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.
-            gradient: of the same shape.
-            state: `step`; `exp_avg` and `exp_avg_sq` of the projected gradient, `[..., r, columns]` (left) or
-                `[..., rows, r]` (right); `norm` of the last update, `[..., 1, 1]`; and the projection of an SVD.
-
-        Source:
-            arXiv 2412.05270, algorithm 1; the limit of growth: arXiv 2410.01623, equation 8.
+            parameter: `[..., rows, columns]` in a group with a `rank`, else of any shape.
+            state: `step`; `exp_avg` and `exp_avg_sq` of the projected gradient, `[..., r, columns]` (left) or `[...,
+                rows, r]` (right); `norm` of the last update, `[..., 1, 1]`; and the projection of an SVD.
         """
         if "rank" not in group:
             parameter.add_(adam_direction(gradient, state, group), alpha=-group["lr"])
@@ -111,14 +95,13 @@ class ApolloOptimizer(PerParameterOptimizer):
         decay_weights(parameter, group)
 
     def projection(self, parameter: Tensor, gradient: Tensor, state: State, group: Group, side: str) -> Tensor:
-        """The projection of a step, the same for `interval` steps: drawn by a seed, or singular vectors of a gradient.
+        """Projection of a step, the same for `interval` steps: drawn by a seed, or singular vectors of the gradient.
 
-        A seed takes no memory, since the same projection is drawn again in each of these steps.
+        A seed takes no memory: the same projection is drawn again in each step.
 
         Args:
             parameter: `[..., rows, columns]`.
-            gradient: of the same shape; every `interval` steps a new projection is found from it by SVD.
-            state: its `step`, and a projection of an SVD under the name of the side, where a new one is stored.
+            state: `step`, and a projection of an SVD under the name of the side, where a new one is stored.
             side: `left` or `right`.
 
         Returns:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PROGRESS = "badam"
-"""Key of the first group that holds the number of steps, the block and the order of those that follow."""
+"""Key of the first group: number of steps, the block, and the order of the next ones."""
 SHARE_INTERVAL = 100
 """Steps for which a share of a weight is trained in the mode `ratio`, as in the authors' package."""
 
@@ -84,7 +84,7 @@ class BAdam(Optimizer):
 
 
 class BlockOptimizer(PerParameterOptimizer):
-    """AdamW on one block, with its gradients, moments and float32 copies alone; other blocks are frozen meanwhile."""
+    """AdamW on one block; only this block has gradients, moments and float32 copies."""
 
     def __init__(  # noqa: PLR0913 - the options of BAdam
         self,
@@ -101,10 +101,7 @@ class BlockOptimizer(PerParameterOptimizer):
         """Create the optimizer and freeze all blocks but the first.
 
         Args:
-            defaults: of all groups: `lr`, `betas`, `eps`.
-            mode: `badam_switch_mode`.
-            interval: `badam_switch_interval`.
-            verbose: `badam_verbose`.
+            mode, interval, verbose: `badam_switch_mode`, `badam_switch_interval`, `badam_verbose`.
         """
         super().__init__(groups, defaults, layerwise=False)
         self._blocks, self._mode, self._interval = blocks, mode, interval
@@ -116,20 +113,16 @@ class BlockOptimizer(PerParameterOptimizer):
 
     @property
     def block(self) -> int:
-        """Index of the block that is trained now, from 0: it alone has gradients and moments."""
+        """Index of the block that is trained now, from 0."""
         return int(self.param_groups[0][PROGRESS]["block"])
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """AdamW's update, in a float32 copy where the parameter has fewer bits, which would round small updates away.
+        """AdamW's update, in a float32 copy of parameters in lower precision.
 
         Args:
             parameter: of any shape.
-            gradient: of the same shape.
-            state: `step`, `exp_avg` and `exp_avg_sq` since its block began, and `master` where it has fewer bits;
+            state: `step`, `exp_avg` and `exp_avg_sq` since its block began, and `master` in lower precision;
                 float32, of the parameter's shape.
-
-        Source:
-            arXiv 2404.02827, algorithm 1.
         """
         exact = parameter.dtype == torch.float32
         if not exact and "master" not in state:
@@ -142,16 +135,9 @@ class BlockOptimizer(PerParameterOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the block; every `interval` steps, the first time one step earlier, begin the next one.
+        """Update the block; every `interval` steps (the first time one step earlier) begin the next one.
 
-        The old block is then frozen, and its gradients and moments are dropped, so that one block at a time takes their
-        memory. With an interval of 0 or less it stays.
-
-        Args:
-            closure: see `torch.optim.Optimizer.step`; what it raises passes through.
-
-        Returns:
-            The closure's loss; None without one.
+        The old block is frozen, and its gradients and moments are dropped. An interval of 0 or less never switches.
         """
         loss = super().step(closure)
         progress = self.param_groups[0][PROGRESS]
@@ -163,12 +149,12 @@ class BlockOptimizer(PerParameterOptimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state, and train the block that it names, as the run that saved it would have."""
+        """Load a saved state, and train the block that it names."""
         super().load_state_dict(state_dict)
         self._freeze_others()
 
     def _following(self, block: int) -> int:
-        """The block after another one; -1 stands before the first."""
+        """Index of the next block; -1 stands before the first."""
         if self._mode == "random":
             progress = self.param_groups[0][PROGRESS]
             if not progress["order"]:
@@ -199,27 +185,20 @@ class ShareOptimizer(PerParameterOptimizer):
     def __init__(
         self, groups: list[Any], defaults: dict[str, Any], *, share: float, scatter: bool = False, seed: int = 0
     ) -> None:
-        """Create the optimizer.
-
-        Args:
-            defaults: of all groups: `lr`, `betas`, `eps`.
-        """
         super().__init__(groups, defaults, layerwise=False)
         self._share, self._scatter = share, scatter
         members = [parameter for group in self.param_groups for parameter in group["params"]]
         self.seeds = {parameter: (seed + place) % 2**62 for place, parameter in enumerate(members)}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """AdamW's update of the values of this share; the others stay, and need no moments.
+        """AdamW's update of the values of this share; the others stay, and have no moments.
+
+        As in the ratio mode of the authors' package `badam`.
 
         Args:
             parameter: of any shape, contiguous and not empty.
-            gradient: of the same shape.
             state: `steps` in all, `step` and the moments `[values]` of the share, and its `index` `[values]` (int64)
                 where it is drawn at random.
-
-        Source:
-            The ratio mode of the authors' package `badam`.
         """
         size, steps = parameter.numel(), state.get("steps", 0)
         count = size if size < SMALL else max(1, int(size * self._share))
@@ -237,7 +216,7 @@ class ShareOptimizer(PerParameterOptimizer):
         state["steps"] = steps + 1
 
     def _index(self, parameter: Tensor, count: int, offset: int) -> Tensor:
-        """Places of the values of a share, `[count]`, beginning at an offset and going round."""
+        """Indices of the values of a share, `[count]`, from an offset on and wrapping around."""
         places = torch.arange(offset, offset + count, device=parameter.device) % parameter.numel()
         if not self._scatter:
             return places

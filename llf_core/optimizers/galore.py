@@ -26,17 +26,14 @@ DIRECTIONS: dict[str, Callable[[Tensor, State, Group], Tensor]] = {
     "paged_adamw_8bit": adam_8bit_direction,
     "adafactor": adafactor_direction,
 }
-"""Computes the direction of an update, by the optimizer that GaLore is built on."""
+"""Direction of an update, by the name of the optimizer that GaLore is built on."""
 
 
 class GaLore(Optimizer):
     """Full-rank training with low-rank moments."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer: matrices that `galore_target` means are projected, all other parameters are not.
-
-        The moments of projected gradients take little memory.
-        """
+        """Build the optimizer: matrices that match `galore_target` are projected, all other parameters are not."""
         options = self.config.options(GaLoreOptions)
         settings = {
             "rank": options.galore_rank,
@@ -72,23 +69,17 @@ class ProjectedOptimizer(PerParameterOptimizer):
 
         Args:
             groups: with `rank`, `interval`, `scale`, `side` and `randomized` where gradients are projected.
-            defaults: of all groups: `lr`, `betas`, `eps`.
-            direction: computes the update of a projected gradient.
         """
         super().__init__(groups, defaults, layerwise=layerwise)
         self._direction = direction
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Update a parameter, then decay it, in the order of the authors' code, so that both give the same weights.
+        """Update a parameter, then decay it, in the order of the package `galore-torch`.
 
         Args:
-            parameter: of any shape; a matrix `[..., rows, columns]` in a group with a `rank`.
-            gradient: of the same shape.
-            state: `left` `[..., rows, r]` and `right` `[..., r, columns]`, one or both of them, and what `direction`
-                keeps of the projected gradient.
-
-        Source:
-            arXiv 2403.03507, algorithm 2, in the order of the package `galore-torch`.
+            parameter: `[..., rows, columns]` in a group with a `rank`, else of any shape.
+            state: `left` `[..., rows, r]`, `right` `[..., r, columns]` or both, and the state of `direction` for the
+                projected gradient.
         """
         if "rank" not in group:
             parameter.add_(self._direction(gradient, state, group), alpha=-group["lr"])

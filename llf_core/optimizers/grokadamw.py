@@ -1,7 +1,7 @@
 """GrokAdamW: AdamW on gradients with their slow part amplified (Grokfast, arXiv 2405.20233, section 2).
 
 As in the package `grokadamw` (Hartford 2024): each gradient is clipped by its own norm, and the first moment decays
-faster from one parameter to the next. Its grokking signal needs a loss that no trainer tells it, and is left out.
+faster from one parameter to the next. Its grokking signal needs a loss that no trainer provides, and is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 SMALLEST_NORM = 1e-6
-"""Added to the norm that divides, as in `torch.nn.utils.clip_grad_norm_`."""
+"""Added to the norm in the denominator, as in `torch.nn.utils.clip_grad_norm_`."""
 
 
 class GrokAdamW(Optimizer):
@@ -41,31 +41,17 @@ class GrokAdamW(Optimizer):
 
 
 class GrokAdamWOptimizer(PerParameterOptimizer):
-    """`s ← αs + (1-α)g`, then AdamW on `g + λs` with `β₁(1-γ)ⁱ` for the i-th parameter of a group.
-
-    Source:
-        Grokfast, arXiv 2405.20233, section 2; the decay by parameter as in the package `grokadamw` (Hartford 2024).
-    """
+    """`s ← αs + (1-α)g`, then AdamW on `g + λs` with `β₁(1-γ)ⁱ` for the i-th parameter of a group."""
 
     def __init__(self, groups: list[Any], defaults: dict[str, Any]) -> None:
-        """Create the optimizer.
-
-        Args:
-            defaults: of all groups: `lr`, `betas`, `eps`, `alpha`, `lamb`, `gamma` and `clipping`.
-        """
         super().__init__(groups, defaults, layerwise=False)
         self._places = {one: place for group in self.param_groups for place, one in enumerate(group["params"])}
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it by its gradient with the slow part amplified: it generalizes sooner.
+        """Decay a parameter of any shape, then update it by its gradient with the slow part amplified.
 
         Args:
-            parameter: of any shape.
-            gradient: of the same shape.
             state: `step`, `slow` (s), `exp_avg` and `exp_avg_sq`, of the same shape.
-
-        Source:
-            arXiv 2405.20233, section 2; as in the package `grokadamw`.
         """
         if "slow" not in state:
             state |= {name: torch.zeros_like(gradient) for name in ("slow", "exp_avg", "exp_avg_sq")}

@@ -1,4 +1,4 @@
-"""Kahan summation: small updates of weights with few bits add up instead of being rounded away."""
+"""Kahan summation: small updates of weights in low precision add up instead of being rounded away."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ if TYPE_CHECKING:
 
 
 def add_exactly(parameter: Tensor, update: Tensor, compensation: Tensor) -> None:
-    """Add an update to a parameter, and keep what rounding loses for the next one.
+    """Add an update to a parameter of any shape in place, and keep the rounding error for the next update.
+
+    Source: Kahan, CACM 8(1), 1965; for training in bfloat16: arXiv 2010.06192.
 
     Args:
-        parameter: of any shape; changed in place.
-        update: of the same shape.
-        compensation: of the same shape: what was lost so far; changed in place.
-
-    Source:
-        Kahan, Further remarks on reducing truncation errors, CACM 8(1), 1965; for training in bfloat16: arXiv
-        2010.06192.
+        compensation: rounding error so far, of the same shape; changed in place.
     """
     compensation.add_(update)
     before = parameter.detach().clone()

@@ -20,14 +20,14 @@ DECAY = -0.8
 CLIPPING = 1.0
 """Largest root mean square of an update before its learning rate (Adafactor, section 6)."""
 SMALLEST_RMS = 1e-3
-"""Least root mean square of a parameter that its learning rate is scaled by (Adafactor's ε₂, algorithm 4)."""
+"""Minimum root mean square of a parameter that its learning rate is scaled by (Adafactor's ε₂, algorithm 4)."""
 
 
 class LOMO(Optimizer):
     """SGD fused into the backward pass."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept."""
+        """Build the optimizer, which updates each parameter in the backward pass."""
         del model
         return LOMOOptimizer(groups, {"lr": self.config.optimizer.learning_rate}, layerwise=True)
 
@@ -36,7 +36,7 @@ class AdaLOMO(Optimizer):
     """Adafactor with grouped normalization, fused into the backward pass."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
-        """Build the optimizer, which updates each parameter in the backward pass, so that no gradients are kept."""
+        """Build the optimizer, which updates each parameter in the backward pass."""
         del model
         return AdaLOMOOptimizer(groups, {"lr": self.config.optimizer.learning_rate}, layerwise=True)
 
@@ -45,16 +45,7 @@ class LOMOOptimizer(PerParameterOptimizer):
     """`W ← W - ηG` (LOMO, arXiv 2306.09782, algorithm 1), in float32 whatever the parameter's dtype."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it in float32, so that only the result is rounded.
-
-        Args:
-            parameter: of any shape.
-            gradient: of the same shape.
-            state: stays empty.
-
-        Source:
-            arXiv 2306.09782, algorithm 1.
-        """
+        """Decay a parameter of any shape, then update it in float32, so that only the result is rounded."""
         del state
         exact = parameter.float()
         decay_weights(exact, group)
@@ -65,15 +56,10 @@ class AdaLOMOOptimizer(PerParameterOptimizer):
     """Algorithm 1 of AdaLOMO: `u = G / √(rcᵀ)`, and `W ← W - η max(ε, RMS(W)) u / max(1, RMS(u))`."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it, at a rate that grows with its root mean square, so that all change alike.
+        """Decay a parameter of any shape, then update it at a rate that is proportional to its root mean square.
 
         Args:
-            parameter: of any shape.
-            gradient: of the same shape.
             state: `step` and the factors of the second moment, float32, see `moments.adafactor_direction`.
-
-        Source:
-            arXiv 2310.10195, algorithm 1.
         """
         state["step"] = state.get("step", 0) + 1
         update = adafactor_normalized(gradient.float(), state, 1.0 - math.pow(state["step"], DECAY))

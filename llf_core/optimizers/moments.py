@@ -13,45 +13,30 @@ if TYPE_CHECKING:
     from llf_core.optimizers.per_parameter import Group, State
 
 BLOCK = 256
-"""Values that one scale of an 8-bit state is for."""
+"""Values that share one scale in an 8-bit state."""
 SMALLEST_8BIT = 4096
-"""Fewer values are kept in full: as in bitsandbytes."""
+"""Smaller tensors are kept in full precision, as in bitsandbytes."""
 ADAFACTOR_EPSILON = 1e-30
 ADAFACTOR_DECAY = -0.8
 ADAFACTOR_CLIPPING = 1.0
-"""ε₁, the exponent of the step in `β₂ₜ` and the clipping threshold d, as arXiv 1804.04235 proposes (algorithm 6)."""
+"""ε₁, the exponent of the step in `β₂ₜ` and the clipping threshold d (arXiv 1804.04235, algorithm 6)."""
 
 
 def adam_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute Adam's update without the learning rate (arXiv 1412.6980, end of section 2).
-
-    Optimizers project or mask it before they apply the rate.
+    """Adam's update without the learning rate, of the gradient's shape (arXiv 1412.6980, end of section 2).
 
     `m ← β₁m + (1-β₁)g`, `v ← β₂v + (1-β₂)g²`, and the result is `√(1-β₂ᵗ) / (1-β₁ᵗ) · m / (√v + ε)`.
 
     Args:
-        gradient: of any shape.
-        state: `step`, `exp_avg` (m) and `exp_avg_sq` (v), of the gradient's shape and dtype; filled at the first call.
-        group: `betas`, each below 1, and `eps`.
-
-    Returns:
-        A tensor of the gradient's shape.
+        state: `step`, `exp_avg` (m) and `exp_avg_sq` (v), of the gradient's shape and dtype; filled at the first
+            call.
+        group: `betas` and `eps`.
     """
     return adam_ratio(gradient, state, group).mul_(bias_correction(state["step"], group))
 
 
 def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute `m / (√v + ε)`, Adam's update before its bias is corrected (arXiv 1412.6980, section 2).
-
-    APOLLO measures its norm against that of the gradient, and corrects the bias afterwards.
-
-    Args:
-        gradient: of any shape.
-        group: `betas`, each below 1, and `eps`.
-
-    Returns:
-        A tensor of the gradient's shape.
-    """
+    """`m / (√v + ε)` of the gradient's shape: Adam's update before bias correction (arXiv 1412.6980, section 2)."""
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
     state["step"] = state.get("step", 0) + 1
@@ -59,27 +44,15 @@ def adam_ratio(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def bias_correction(step: int, group: Group) -> float:
-    """`√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update (arXiv 1412.6980, section 2), by itself for updates that are scaled before.
-
-    Args:
-        step: t, counted from 1.
-        group: `betas`, each below 1.
-    """
+    """Bias correction `√(1-β₂ᵗ) / (1-β₁ᵗ)` of Adam's update (arXiv 1412.6980, section 2); t is counted from 1."""
     beta1, beta2 = group["betas"]
     return math.sqrt(1.0 - beta2**step) / float(1.0 - beta1**step)
 
 
 def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute Adam's update without the learning rate, with ε where `torch.optim.AdamW` has it, so that both agree.
+    """Adam's update without the learning rate, of the gradient's shape, with ε where `torch.optim.AdamW` has it.
 
     `m / (1-β₁ᵗ) / (√(v / (1-β₂ᵗ)) + ε)` (arXiv 1412.6980, algorithm 1).
-
-    Args:
-        gradient: of any shape.
-        group: `betas`, each below 1, and `eps`.
-
-    Returns:
-        A tensor of the gradient's shape.
     """
     if "exp_avg" not in state:
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -92,18 +65,13 @@ def adamw_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute Adam's update with moments that bitsandbytes keeps in 8 bits between steps (arXiv 2110.02861, section 2).
+    """Adam's update of the gradient's shape, with moments kept in 8 bits between steps (arXiv 2110.02861, section 2).
 
-    They take about a quarter of the memory of float32.
+    Gradients of fewer than `SMALLEST_8BIT` values keep full moments, see `adam_direction`.
 
     Args:
-        gradient: of any shape; fewer than `SMALLEST_8BIT` values keep their moments in full, see `adam_direction`.
         state: `step`, and of each moment its codes (uint8, of the gradient's shape) and their scales `[blocks]`
             (float32).
-        group: `betas`, each below 1, and `eps`.
-
-    Returns:
-        A tensor of the gradient's shape.
     """
     if gradient.numel() < SMALLEST_8BIT:
         return adam_direction(gradient, state, group)
@@ -131,20 +99,15 @@ def adam_8bit_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 
 
 def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
-    """Compute Adafactor's update without the learning rate, as transformers trains with it.
-
-    GaLore projects the update back to the size of the weight before it applies the learning rate.
+    """Adafactor's update without the learning rate, of the gradient's shape, as transformers trains with it.
 
     arXiv 1804.04235, algorithm 4 for matrices and 5 for vectors, with `β₂ₜ = 1 - t^-0.8` and clipping at 1 as in
     algorithm 6, and with no first moment and no relative step.
 
     Args:
         gradient: `[..., rows, columns]`, or `[n]` or a scalar, where the second moment is not factored.
-        state: `step`, and float32 `exp_avg_sq_row` `[..., rows]` and `exp_avg_sq_col` `[..., columns]`, or `exp_avg_sq`
-            of the gradient's shape; filled at the first call.
-
-    Returns:
-        A tensor of the gradient's shape.
+        state: `step`, and float32 `exp_avg_sq_row` `[..., rows]` and `exp_avg_sq_col` `[..., columns]`, or
+            `exp_avg_sq` of the gradient's shape; filled at the first call.
     """
     del group
     state["step"] = state.get("step", 0) + 1
@@ -157,13 +120,8 @@ def adafactor_direction(gradient: Tensor, state: State, group: Group) -> Tensor:
 def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor:
     """Divide a gradient by the root of its factored second moment (arXiv 1804.04235, algorithms 2 and 4).
 
-    The factors take the memory of a row and a column, not of a value for each weight.
-
     Args:
         gradient: float32, a scalar, `[n]`, or `[..., rows, columns]`, of which the last two dimensions are factored.
-
-    Returns:
-        A tensor of the gradient's shape.
     """
     squares = gradient.square().add_(ADAFACTOR_EPSILON)
     if gradient.dim() < 2:  # noqa: PLR2004 - dimensions of a matrix
@@ -183,27 +141,18 @@ def adafactor_normalized(gradient: Tensor, state: State, decay: float) -> Tensor
 
 
 def rms(tensor: Tensor) -> Tensor:
-    """Root mean square of all values of a tensor of any shape, a scalar: Adafactor limits that of an update.
-
-    NaN of a tensor without values.
-    """
+    """Root mean square of all values of a tensor of any shape, a scalar; NaN of a tensor without values."""
     norm: Tensor = torch.linalg.vector_norm(tensor)
     return norm / math.sqrt(tensor.numel())
 
 
 def decay_weights(parameter: Tensor, group: Group) -> None:
-    """Decoupled weight decay (arXiv 1711.05101): `w ← w - ηλw`, which does not pass through the moments.
-
-    Args:
-        parameter: of any shape; changed in place.
-        group: `lr` η and `weight_decay` λ.
-    """
+    """Apply decoupled weight decay (arXiv 1711.05101) in place to a parameter of any shape: `w ← w - ηλw`."""
     if group["weight_decay"] > 0:
         parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
 
 
 def _direction(gradient: Tensor, first: Tensor, second: Tensor, group: Group) -> Tensor:
-    """`m / (√v + ε)` after both moments are updated in place."""
     beta1, beta2 = group["betas"]
     first.mul_(beta1).add_(gradient, alpha=1.0 - beta1)
     second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
@@ -212,7 +161,7 @@ def _direction(gradient: Tensor, first: Tensor, second: Tensor, group: Group) ->
 
 
 def _codes(device: torch.device, *, signed: bool) -> object:
-    """The 256 values that 8 bits stand for, between -1 (or 0) and 1."""
+    """The 256 values of the 8-bit codes, between -1 (or 0) and 1."""
     from bitsandbytes import functional
 
     return functional.create_dynamic_map(signed=signed).to(device)

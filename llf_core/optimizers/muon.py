@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""μ, and steps and coefficients of the quintic iteration, as Jordan et al. 2024 and `torch.optim.Muon` have them."""
+"""μ, and steps and coefficients of the quintic iteration, as in Jordan et al. 2024 and `torch.optim.Muon`."""
 SMALLEST_NORM = 1e-7
-"""Least norm that divides, `eps` of `torch.optim.Muon`."""
+"""Minimum norm in the denominator, `eps` of `torch.optim.Muon`."""
 RMS = 0.2
-"""Root mean square of AdamW's updates, which Muon's are scaled to (section 2.2 of arXiv 2502.16982)."""
+"""Root mean square of AdamW's updates, to which Muon's are scaled (arXiv 2502.16982, section 2.2)."""
 
 
 class Muon(Optimizer):
@@ -45,16 +45,12 @@ class MuonOptimizer(PerParameterOptimizer):
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
         """Decay a parameter, then update it: `B ← μB + (1-μ)G`, `W ← W - 0.2 η √max(rows, columns) NS((1-μ)G + μB)`.
 
-        Scaled so, the update is as large as AdamW's, whose learning rates and weight decay fit.
+        The scale gives updates as large as AdamW's (Moonlight, arXiv 2502.16982, equations 1 and 4); NS is
+        `orthogonalized`.
 
         Args:
             parameter: `[rows, columns]` in a group with a `momentum`, else of any shape.
-            gradient: of the same shape.
-            state: `momentum_buffer` of the parameter's shape; of AdamW's parameters, see `moments.adam_direction`.
-
-        Source:
-            Moonlight, arXiv 2502.16982, equations 1 and 4, with the momentum of `torch.optim.Muon`; NS is
-                `orthogonalized`.
+            state: `momentum_buffer` of the parameter's shape; of AdamW's parameters, see `moments.adamw_direction`.
         """
         decay_weights(parameter, group)
         if "momentum" not in group:
@@ -70,17 +66,15 @@ class MuonOptimizer(PerParameterOptimizer):
 def orthogonalized(matrix: Tensor) -> Tensor:
     """Approximate the nearest matrix with orthonormal rows or columns by five steps of Newton-Schulz in bfloat16.
 
-    All directions of an update then count alike; an exact SVD would take far longer.
+    Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024,
+    kellerjordan.github.io/posts/muon
 
     Args:
         matrix: `[rows, columns]`, of any floating dtype.
 
     Returns:
-        `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2. Those that are 0, or far smaller than the
-        largest one, stay small.
-
-    Source:
-        Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024: kellerjordan.github.io/posts/muon
+        `[rows, columns]`, bfloat16, with singular values of about 0.7 to 1.2. Those that are 0, or far smaller than
+            the largest one, stay small.
     """
     a, b, c = COEFFICIENTS
     wide = matrix.bfloat16()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OptimizerError(UserError, ValueError):
-    """An optimizer cannot train a model as configured. The message says what is wrong and what to do."""
+    """An optimizer cannot train a model as configured."""
 
     exit_code = BAD_CONFIG
 
@@ -47,29 +47,27 @@ class Optimizer(ABC):
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
         """Build the optimizer of a run.
 
-        Everything that a resumed run needs lies in the `state_dict` of what is built, as tensors, numbers, texts and
-        lists of them. `PerParameterOptimizer` is a base for it that can update in the backward pass.
+        All state that a resumed run needs is in the `state_dict` of the result, as tensors, numbers, strings and
+        lists. `PerParameterOptimizer` is a base class that can update in the backward pass.
 
         Args:
-            model: the model under training, for optimizers that treat its layers differently: BAdam freezes parameters
-                of it. Those that update in the backward pass put hooks on the parameters.
-            groups: the trained parameters: those with weight decay, and norms and biases without. BAdam takes out those
-                that it never trains.
+            model: the model under training, for optimizers that treat its layers differently.
+            groups: the trained parameters: those with weight decay, and norms and biases without.
         """
 
     @property
     def base(self) -> str:
-        """Name of the optimizer that this one is built on, whose moments it keeps."""
+        """Name of the optimizer that this one is built on."""
         return base_optimizer_of(self.config).name
 
     @property
     def layerwise(self) -> bool:
-        """Whether each parameter is updated in the backward pass, and its gradient freed, which saves their memory."""
+        """Whether each parameter is updated in the backward pass and its gradient freed."""
         return optimizer_of(self.config).layerwise(self.config)
 
     @property
     def adam(self) -> dict[str, Any]:
-        """Learning rate `lr`, `betas` and epsilon `eps` of the config, as groups of `torch.optim.AdamW` name them."""
+        """`lr`, `betas` and `eps` of the config, named as in groups of `torch.optim.AdamW`."""
         options = self.config.optimizer
         return {
             "lr": options.learning_rate,
@@ -79,14 +77,9 @@ class Optimizer(ABC):
 
 
 def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer | None:
-    """Build the optimizer that a config selects, after checks that it can train this model here.
+    """Build the optimizer that a config selects; None where transformers builds it by its name.
 
-    Args:
-        model: the model under training, which the optimizer may change, see `Optimizer.build`.
-        groups: the trained parameters, which the optimizer may change, see `Optimizer.build`.
-
-    Returns:
-        The optimizer; None where transformers builds it by its name.
+    It may change the model and the groups, see `Optimizer.build`.
 
     Raises:
         OptimizerError: it cannot train this model, or not in several processes, or a package is missing.
@@ -107,7 +100,7 @@ def build_optimizer(model: nn.Module, config: RunConfig, groups: list[ParameterG
 
 
 def check_packages(config: RunConfig) -> None:
-    """Check that the packages of the selected optimizer are installed, so that the error says how to get them.
+    """Check that the packages of the selected optimizer are installed.
 
     Raises:
         OptimizerError: one is missing; the message has the command that installs it.
@@ -117,17 +110,14 @@ def check_packages(config: RunConfig) -> None:
 
 
 def names_of(model: nn.Module) -> Mapping[nn.Parameter, str]:
-    """Name of each parameter of a model, by which the parameters of groups are told apart."""
+    """Name of each parameter of a model."""
     return {parameter: name for name, parameter in model.named_parameters()}
 
 
 def split_groups(
     groups: list[ParameterGroup], chosen: set[nn.Parameter], settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Split each group into the parameters that are chosen, with further settings, and the others.
-
-    An optimizer that treats some parameters differently tells them by the settings of their group.
-    """
+    """Split each group into the chosen parameters, with further settings, and the others."""
     split: list[dict[str, object]] = []
     for group in groups:
         for own, more in ((False, {}), (True, settings)):

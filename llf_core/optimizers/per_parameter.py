@@ -21,21 +21,19 @@ PART = 1 << 22
 class PerParameterOptimizer(torch.optim.Optimizer):
     """An optimizer whose update of a parameter needs no gradient of another one.
 
-    Everything that a resumed run needs lies in `state` and `param_groups`, as tensors, numbers and lists, so that a
-    checkpoint holds it and a schedule or a live change finds `lr` where torch has it.
+    All state that a resumed run needs is in `state` and `param_groups`, as tensors, numbers and lists.
 
     Attributes:
-        gradient_norm: with layer-wise updates the norm of all gradients of the last step, a scalar; else None, since
-            the gradients are there to be measured.
+        gradient_norm: norm of all gradients of the last step with layer-wise updates, a scalar; else None.
     """
 
     def __init__(self, groups: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any], *, layerwise: bool) -> None:
         """Create the optimizer.
 
         Args:
-            defaults: `lr` and further values of groups that do not name them.
-            layerwise: whether each parameter is updated as soon as the backward pass has its gradient, which is freed
-                then, so that there are never all gradients at once. One backward pass is a step.
+            defaults: `lr` and further values of groups that do not have them.
+            layerwise: update each parameter as soon as the backward pass has its gradient, and free the gradient.
+                One backward pass is a step.
         """
         own: list[dict[str, Any]] = [dict(group) for group in groups if group["params"]]
         super().__init__(own, dict(defaults))
@@ -54,25 +52,17 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
         Args:
             parameter: of any shape.
-            gradient: of the same shape; it is not needed afterwards and may be changed.
+            gradient: of the same shape; may be changed.
             state: of this parameter, empty at its first update.
             group: its group, with the learning rate of this step as `lr`.
         """
 
     def begin(self, group: Group) -> None:
-        """Prepare a group for a step, once before its first update, as to compute its rate. Default: nothing."""
+        """Prepare a group for a step, once before its first update, such as computing its rate. Default: nothing."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all parameters that have a gradient; with layer-wise updates, only their norm is left to compute.
-
-        Args:
-            closure: computes the loss and the gradients; not needed where they are there; what it raises passes
-                through.
-
-        Returns:
-            The closure's loss; None without one.
-        """
+        """Update all parameters that have a gradient; with layer-wise updates, only compute their norm."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -113,11 +103,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
 
 def sum_of_squares(tensor: Tensor) -> Tensor:
-    """Sum of the squares of all values in float32, a scalar; without a float32 copy of a large tensor.
-
-    Args:
-        tensor: of any shape.
-    """
+    """Sum of the squares of all values in float32, a scalar, without a float32 copy of a large tensor."""
     parts = [torch.linalg.vector_norm(part.float()) for part in torch.split(tensor.reshape(-1), PART)]
     return torch.stack(parts).square().sum()
 

@@ -1,4 +1,4 @@
-"""Projections of gradients to a low rank, for GaLore and APOLLO: which weights, and onto what."""
+"""Projections of gradients to a low rank, for GaLore and APOLLO."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def projected_groups(
 
     Args:
         targets: parts of the names of projected weights, or `all`, see `low_rank.is_target`.
-        settings: further values of the groups of projected weights; `rank` is that of the projections.
+        settings: further values of the groups of projected weights, `rank` among them.
     """
     names = names_of(model)
     trained = {names[one]: tuple(one.shape) for group in groups for one in group["params"]}
@@ -40,14 +40,11 @@ POWER_ITERATIONS = 2
 def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool = False) -> dict[str, Tensor]:
     """Find the singular vectors that a gradient is projected on (GaLore, arXiv 2403.03507, section 3).
 
-    APOLLO with SVD projections uses them too (arXiv 2412.05270). An exact SVD on a CPU has torch use one thread
-    meanwhile.
-
     Args:
         gradient: `[..., rows, columns]`.
-        rank: r, how many; at most as many as the shorter side has.
+        rank: r; limited to the shorter side.
         side: `galore_proj_type` or `apollo_proj_type`.
-        randomized: whether they are approximated, see `randomized_svd`.
+        randomized: approximate them, see `randomized_svd`.
 
     Returns:
         `left` `[..., rows, r]`, `right` `[..., r, columns]`, or both.
@@ -72,7 +69,7 @@ def find_projections(gradient: Tensor, rank: int, side: str, *, randomized: bool
 
 
 def _singular_vectors(matrix: Tensor, rank: int, *, randomized: bool) -> tuple[Tensor, Tensor]:
-    """Left and right singular vectors of a float32 matrix; at least `rank` of them."""
+    """Left and right singular vectors of a float32 matrix; at least `rank` of each."""
     if randomized:
         u, v = randomized_svd(matrix, rank)
     else:
@@ -85,10 +82,10 @@ def _singular_vectors(matrix: Tensor, rank: int, *, randomized: bool) -> tuple[T
 
 @contextmanager
 def _single_thread(device: torch.device) -> Iterator[None]:
-    """Compute on a CPU with one thread, so that a decomposition does not wait for a busy core at each small product.
+    """Compute on a CPU with one thread.
 
-    LAPACK makes thousands of products for one matrix. Several threads hardly speed them up, and where other processes
-    use the cores, each product waits for the slowest thread.
+    LAPACK makes thousands of small products for one matrix. Several threads hardly speed them up, and on busy cores
+    each product waits for the slowest thread.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -104,14 +101,12 @@ def _single_thread(device: torch.device) -> Iterator[None]:
 def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Approximate the top singular vectors by products with a few random vectors (arXiv 0909.4061, algorithm 4.4).
 
-    A full SVD computes all singular vectors, of which only r are kept. This is slow for the matrices of large models.
-
     Args:
         matrix: float32, `[..., rows, columns]`.
-        rank: r, how many; at most as many as the shorter side has are found.
+        rank: r; limited to the shorter side.
 
     Returns:
-        Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, the same for the same matrix.
+        Left `[..., rows, r]` and right `[..., r, columns]` singular vectors, deterministic.
     """
     *outer, rows, columns = matrix.shape
     generator = torch.Generator(matrix.device).manual_seed(0)
@@ -125,13 +120,10 @@ def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def projected_side(gradient: Tensor, side: str) -> str:
-    """The side of a matrix that is projected: `left`, `right` or `full`; as the package `galore-torch` chooses it.
-
-    With `std` it is the shorter side, whose projection takes the least memory.
+    """The side of a gradient `[..., rows, columns]` that is projected: `left`, `right` or `full`, as in `galore-torch`.
 
     Args:
-        gradient: `[..., rows, columns]`.
-        side: `galore_proj_type` or `apollo_proj_type`; `std` and `reverse_std` depend on the shape.
+        side: `galore_proj_type` or `apollo_proj_type`; `std` is the shorter side, `reverse_std` the longer one.
     """
     rows, columns = gradient.shape[-2:]
     if side in {"std", "reverse_std"}:

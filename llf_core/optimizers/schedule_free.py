@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SGD_MOMENTUM = 0.9
 """β₁ of SGD, the default of the package `schedulefree`."""
 RECTIFIED_FROM = 4.0
-"""Length of the average above which RAdam's variance is known (arXiv 1908.03265, algorithm 2)."""
+"""Length of the average above which RAdam's variance is defined (arXiv 1908.03265, algorithm 2)."""
 
 
 class ScheduleFree(Optimizer):
@@ -36,7 +36,7 @@ class ScheduleFree(Optimizer):
 
 
 def _rectification(length: float, longest: float) -> float:
-    """RAdam's factor of the rate (arXiv 1908.03265, algorithm 2), for an average of a length above `RECTIFIED_FROM`."""
+    """RAdam's factor of the rate (arXiv 1908.03265, algorithm 2)."""
     return float(((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5)
 
 
@@ -51,7 +51,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
         """Create the optimizer, in training mode.
 
         Args:
-            defaults: of all groups: `lr`, `betas`, `eps`, `power` (r) and `lr_power` (p).
+            defaults: `lr`, `betas`, `eps`, `power` (r) and `lr_power` (p).
             kind: `sgd`, `adamw` or `radam`.
         """
         progress = {"steps": 0, "weight_sum": 0.0, "lr_max": -1.0, "trains": True}
@@ -59,15 +59,12 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
         self._kind = kind
 
     def begin(self, group: Group) -> None:
-        """Compute the rate and the share `c` of a step.
+        """Compute the rate and the share `c` of a step (arXiv 2405.15682, algorithm 1).
 
-        The first steps of RAdam, whose variance is not known yet, have the rate 0 and change no weight.
+        The first steps of RAdam, without a variance yet, have the rate 0 (arXiv 1908.03265, algorithm 2).
 
         Args:
-            group: its `rate`, `rectified` and `share` are set, and `steps`, `lr_max` and `weight_sum` carried on.
-
-        Source:
-            The share: arXiv 2405.15682, algorithm 1. RAdam's rectification: arXiv 1908.03265, algorithm 2.
+            group: `rate`, `rectified` and `share` are set, `steps`, `lr_max` and `weight_sum` updated.
         """
         group["steps"] += 1
         step, (_, beta2) = group["steps"], group["betas"]
@@ -87,11 +84,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
         Args:
             parameter: y, of any shape.
-            gradient: of the same shape.
             state: `z`, and except for `sgd` `exp_avg_sq`, of the same shape.
-
-        Source:
-            arXiv 2405.15682, algorithm 1.
         """
         beta1, beta2 = group["betas"]
         if "z" not in state:
@@ -113,8 +106,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
     def eval(self) -> None:
         """Set all parameters to the average `x = y + (1 - 1/β₁)(z - y)` (arXiv 2405.15682, algorithm 1).
 
-        Losses and results are those of `x`; `y` is kept, so that `train` brings it back to the last bit. β₁ must not be
-        0, which a rule of the config checks.
+        `y` is kept, so that `train` restores it exactly. β₁ must not be 0, which a rule of the config checks.
         """
         for group in self.param_groups:
             for parameter in group["params"] if group["trains"] else ():
@@ -126,7 +118,7 @@ class ScheduleFreeOptimizer(PerParameterOptimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Set all parameters to `y`, where gradients are computed, after an evaluation or a saved checkpoint."""
+        """Restore `y` in all parameters after an evaluation or a saved checkpoint."""
         for group in self.param_groups:
             for parameter in () if group["trains"] else group["params"]:
                 kept = self.state[parameter].pop("y", None)

@@ -20,7 +20,7 @@ LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class StableAdamW(Optimizer):
-    """AdamW whose rate falls where a gradient is larger than its moments say."""
+    """AdamW with a lower rate where a gradient is larger than its second moment."""
 
     def build(self, model: nn.Module, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
         """Build the optimizer, with the options of `optim_args` that transformers has for it."""
@@ -35,22 +35,13 @@ class StableAdamW(Optimizer):
 
 
 class StableAdamWOptimizer(PerParameterOptimizer):
-    """`η ← η / max(1, RMS(g / max(√v, ε)))` for each tensor, with the bias of the moments corrected in their decay.
-
-    Source:
-        arXiv 2304.13013, algorithm 2.
-    """
+    """`η ← η / max(1, RMS(g / max(√v, ε)))` for each tensor, with bias correction in the decay of the moments."""
 
     def update(self, parameter: nn.Parameter, gradient: Tensor, state: State, group: Group) -> None:
-        """Decay a parameter, then update it, at a rate that is lower where the gradient is larger than its moments say.
+        """Decay a parameter of any shape, then update it at the clipped rate.
 
         Args:
-            parameter: of any shape.
-            gradient: of the same shape.
             state: `step`, `exp_avg` and `exp_avg_sq`, and `compensation` in low precision, of the same shape.
-
-        Source:
-            arXiv 2304.13013, algorithm 2.
         """
         if "exp_avg" not in state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
@@ -72,13 +63,8 @@ class StableAdamWOptimizer(PerParameterOptimizer):
 
 
 def unbiased_decay(beta: float, step: int) -> float:
-    """Decay rate with which a running mean has no bias: `(βᵗ - β) / (βᵗ - 1)`, 0 at the first step.
+    """Decay rate with which a running mean has no bias: `(βᵗ - β) / (βᵗ - 1)`, with t counted from 1.
 
-    Args:
-        step: t, counted from 1.
-
-    Source:
-        Equal to Adam's bias correction (arXiv 1412.6980, section 3), as part of the decay: Adafactor, arXiv 1804.04235,
-        section 7.1.
+    Equal to Adam's bias correction, as part of the decay: Adafactor, arXiv 1804.04235, section 7.1.
     """
     return float((beta**step - beta) / (beta**step - 1))
