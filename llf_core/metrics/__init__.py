@@ -1,7 +1,7 @@
-"""Metrics that score generated answers, and what their values say. Imports no torch.
+"""Metrics of generated answers, their intervals and comparisons. Imports no torch.
 
-A metric gives one score for each answer, and sufficient statistics from which its value over any set of answers
-follows. Intervals and comparisons resample these statistics.
+A metric gives one score for each answer, and sufficient statistics whose sum gives its value over a set of answers.
+Intervals and comparisons resample these statistics.
 """
 
 from llf_core.metrics.base_metric import Metric, MetricError, ScoredExample

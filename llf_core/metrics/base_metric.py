@@ -1,4 +1,4 @@
-"""What scores answers: the abstract class of the plug-in kind `metric`."""
+"""Abstract class of the plug-in kind `metric`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MetricError(UserError):
-    """A metric is unknown or cannot compute its scores. The sentence is for the user."""
+    """A metric is unknown or cannot compute its scores."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class MetricError(UserError):
 
 @dataclass(frozen=True)
 class ScoredExample:
-    """What a metric sees of an example beside the answer.
+    """An example that a metric scores an answer for.
 
     Attributes:
         messages: conversation before the answer, `{"role", "content"}` each.
@@ -42,11 +42,10 @@ class ScoredExample:
 
 
 class Metric(ABC):
-    """Scores answers. A subclass implements `scores`; where the value is no mean, also `statistics` and `total`.
+    """Scores answers. A subclass implements `scores`; if its value is not the mean, also `statistics` and `total`.
 
     Attributes:
-        declaration: its name, label, unit and traits.
-        notes: sentences about how it measured, for the person who reads the values.
+        notes: sentences for the user about how it measured.
     """
 
     def __init__(self, declaration: MetricDeclaration) -> None:
@@ -60,7 +59,7 @@ class Metric(ABC):
 
     @property
     def measure(self) -> Measure:
-        """How its value follows from the statistics, for `interval` and `difference`."""
+        """How the value follows from the statistics, for `interval` and `difference`."""
         one = self.declaration
         total = ratio if type(self).total is Metric.total else self.total
         return Measure(one.name, one.label, one.unit, one.higher_is_better, total)
@@ -72,8 +71,7 @@ class Metric(ABC):
         Callers use `llf_core.metrics.score_answers`, which checks the result.
 
         Args:
-            examples: what was asked and expected, one for each answer; each has a reference if the declaration says
-                `needs_reference`.
+            examples: one for each answer; each has a reference if the declaration has `needs_reference`.
 
         Returns:
             One finite number for each answer; None where the metric does not apply.
@@ -87,36 +85,26 @@ class Metric(ABC):
     ) -> Numbers:
         """Sufficient statistics of each answer: the value over several answers is `total` of their sum.
 
-        Intervals and comparisons draw examples anew, for which sums of statistics suffice.
-
-        Args:
-            scores: what `scores` returned for them.
-
         Returns:
-            Numbers of shape `[answers, statistics]`; here the score and 1, or two zeros where it does not apply.
+            Numbers of shape `[answers, statistics]`; by default the score and 1, or two zeros where it does not
+                apply.
         """
         return mean_statistics(scores)
 
     def total(self, sums: Numbers) -> Numbers:
-        """The value over several answers.
-
-        Of some measures, such as BLEU, it is no mean of the scores.
+        """The value over several answers; by default the mean of the scores.
 
         Args:
             sums: sums of `statistics`, of shape `[…, statistics]`.
 
         Returns:
-            Values of shape `[…]`; NaN, or 0 as of BLEU and chrF, where there is nothing to compute one from. Here it is
-            the mean of the scores.
+            Values of shape `[…]`; NaN (0 for BLEU and chrF) where there is nothing to compute one from.
         """
         return ratio(sums)
 
 
 def library(metric: Metric, module: str, package: str) -> ModuleType:
-    """Import a library that a metric computes with: only when it is used, since nothing else needs it.
-
-    Args:
-        module: module to import, such as `rouge_score.rouge_scorer`.
+    """Import a library that a metric computes with, such as `rouge_score.rouge_scorer`.
 
     Raises:
         MetricError: the package is not installed, or its installation is damaged.

@@ -30,24 +30,16 @@ class Bleu(Metric):
     """
 
     def __init__(self, declaration: MetricDeclaration) -> None:
-        """Import sacrebleu."""
         super().__init__(declaration)
         bleu = library(self, "sacrebleu.metrics", "sacrebleu").BLEU
         self._western, self._chinese = (bleu(effective_order=True, tokenize=name) for name in ("13a", "zh"))
 
     def _sentence(self, answer: str, example: ScoredExample) -> Any:
-        """The sentence score of an answer, with its counts."""
         reference = example.reference or ""
         return (self._chinese if has_han(reference) else self._western).sentence_score(answer, [reference])
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
-        """Compute the sentence score of each answer.
-
-        They show which answers are far from their reference.
-
-        Returns:
-            Scores from 0 to 100.
-        """
+        """Sentence score of each answer, from 0 to 100."""
         return [float(self._sentence(*pair).score) for pair in zip(answers, examples, strict=True)]
 
     def statistics(
@@ -56,13 +48,7 @@ class Bleu(Metric):
         examples: Sequence[ScoredExample],
         scores: Sequence[float | None],  # noqa: ARG002 - scores do not add up
     ) -> Numbers:
-        """Words of answer and reference, matched n-grams by length, and n-grams of the answer by length.
-
-        The corpus score follows from their sums, and not from the scores of sentences.
-
-        Returns:
-            Counts of shape `[answers, 10]`.
-        """
+        """Words of answer and reference, then matched and all n-grams of the answer by length, `[answers, 10]`."""
         found = [self._sentence(*pair) for pair in zip(answers, examples, strict=True)]
         rows = [(one.sys_len, one.ref_len, *one.counts, *one.totals) for one in found]
         return np.array(rows, float).reshape(-1, 2 + 2 * ORDER)

@@ -23,19 +23,14 @@ SAME_ENOUGH = 8
 
 
 def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
-    """Sufficient statistics of each example.
-
-    The bootstrap then treats means and measures of a corpus alike.
+    """Sufficient statistics of each example, of shape `[examples, statistics]`.
 
     Args:
-        values: scores of a mean, one for each example, None where there is none; or statistics of shape
-            `[examples, statistics]`, zeros where there are none.
-
-    Returns:
-        Statistics of shape `[examples, statistics]`.
+        values: scores of a mean, one for each example or None; or statistics `[examples, statistics]`, zeros where
+            there are none.
 
     Raises:
-        ValueError: a value is not finite, or the shape is another one.
+        ValueError: a value is not finite, or the shape is wrong.
     """
     if isinstance(values, np.ndarray) and values.ndim == 2:  # noqa: PLR2004 - a matrix
         found: Numbers = np.asarray(values, float)
@@ -50,10 +45,9 @@ def as_statistics(values: Sequence[float | None] | Numbers) -> Numbers:
 
 
 def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Numbers:
-    """Draw as many examples as there are, with replacement, and sum their statistics; many times.
+    """Draw as many examples as there are, with replacement, and sum their statistics, for each sample.
 
-    Where many examples have the same statistics, as right and wrong ones have, it draws how often each of these occurs,
-    from their multinomial distribution.
+    If many examples have the same statistics, the count of each is drawn from the multinomial distribution.
 
     Args:
         statistics: of shape `[examples, statistics]`.
@@ -82,18 +76,16 @@ def resampled_sums(statistics: Numbers, seed: int, samples: int = SAMPLES) -> Nu
 def expanded_percentiles(found: Numbers, count: int) -> tuple[float, float]:
     """95 % interval from bootstrap values, wider than their percentiles for few examples, which these undercover.
 
-    The percentiles are those at which a normal interval is as wide as Student's with the unbiased variance: 2.4 % and
-    97.6 % for 200 examples, 0.9 % and 99.1 % for 10.
+    The percentiles are those at which a normal interval is as wide as Student's with the unbiased variance: 2.4 %
+    and 97.6 % for 200 examples, 0.9 % and 99.1 % for 10.
 
     Args:
-        found: the values of the samples, of shape `[samples]`; those that are not finite are left out.
+        found: values of the samples, `[samples]`; those that are not finite are left out. NaN if none is finite.
         count: number of examples, at least 2.
 
-    Returns:
-        Lower and upper bound; NaN if no value is finite.
-
     Source:
-        T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), section 5.2.
+        T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015), section
+            5.2.
     """
     found = found[np.isfinite(found)]
     if not len(found):
@@ -104,18 +96,15 @@ def expanded_percentiles(found: Numbers, count: int) -> tuple[float, float]:
 
 
 QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060)
-"""97.5 % quantiles of Student's distribution with 1 to 8 degrees of freedom, for which its expansion is too small."""
+"""For 1 to 8 degrees of freedom, where the expansion of `student_quantile` is too small."""
 
 
 def student_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's distribution: half the width of a 95 % interval, in standard errors.
-
-    Args:
-        freedom: degrees of freedom, at least 1. The error is below 0.001.
+    """97.5 % quantile of Student's distribution for at least 1 degree of freedom, with an error below 0.001.
 
     Source:
-        Abramowitz and Stegun, Handbook of mathematical functions, table 26.10, and from 9 degrees of freedom on the
-        expansion around the normal distribution, 26.7.5.
+        Abramowitz and Stegun, Handbook of mathematical functions, table 26.10; from 9 degrees of freedom on the
+            expansion 26.7.5.
     """
     if freedom <= len(QUANTILES):
         return QUANTILES[freedom - 1]
@@ -129,12 +118,5 @@ def student_quantile(freedom: int) -> float:
 
 
 def has_statistics(statistics: Numbers) -> Any:
-    """Which examples have any statistics: those of the others are all 0, and are not drawn.
-
-    Args:
-        statistics: of shape `[examples, statistics]`.
-
-    Returns:
-        Bools of shape `[examples]`.
-    """
+    """Which rows of statistics `[examples, statistics]` are not all 0, bools `[examples]`."""
     return (statistics != 0).any(axis=1)

@@ -29,18 +29,11 @@ class ChrF(Metric):
     """
 
     def __init__(self, declaration: MetricDeclaration) -> None:
-        """Import sacrebleu."""
         super().__init__(declaration)
         self._ngrams = library(self, "sacrebleu.metrics.helpers", "sacrebleu").extract_all_char_ngrams
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
-        """Compute the sentence score of each answer.
-
-        They show which answers are far from their reference.
-
-        Returns:
-            Scores from 0 to 100.
-        """
+        """Sentence score of each answer, from 0 to 100."""
         return [float(one) for one in self.total(self.statistics(answers, examples, ()))]
 
     def statistics(
@@ -49,12 +42,9 @@ class ChrF(Metric):
         examples: Sequence[ScoredExample],
         scores: Sequence[float | None],  # noqa: ARG002 - scores do not add up
     ) -> Numbers:
-        """For each length of n-grams: those of the answer, of the reference, and the common ones.
+        """For each length, n-grams of the answer, of the reference, and common ones, of shape `[answers, 18]`.
 
-        The corpus score follows from their sums, and not from the scores of sentences.
-
-        Returns:
-            Counts of shape `[answers, 18]`. Those of the answer are 0 where the reference is shorter than the n-gram.
+        Those of the answer are 0 where the reference is shorter than the n-gram.
         """
         rows = [
             [
@@ -70,8 +60,6 @@ class ChrF(Metric):
 
     def total(self, sums: Numbers) -> Numbers:
         """F measure of the mean precision and the mean recall over the lengths that both texts have.
-
-        Counts of a corpus or of one sentence give its score.
 
         Args:
             sums: counts of shape `[…, 18]`.

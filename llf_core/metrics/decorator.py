@@ -22,9 +22,8 @@ PARAMETERS = Parameters(
     "parameters by name, `answer` among them: def f(answer, reference, **row)",
 )
 METRICS = FunctionKind("metric", "metrics", PARAMETERS, lambda name: bool(declarations_of(name)))
-"""The metrics that were registered in this process."""
 TRAITS = ("unit", "higher_is_better")
-"""What the decorator keeps as attributes of the function."""
+"""Options that the decorator stores as attributes of the function."""
 
 
 @overload

@@ -17,12 +17,6 @@ class ExactMatch(Metric):
     """1 if an answer equals the reference after SQuAD's normalization (arXiv 1606.05250), else 0."""
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
-        """Compare each answer with its reference.
-
-        Only the whole answer counts, as where it is a number or a name.
-
-        Returns:
-            1.0 or 0.0 for each answer.
-        """
+        """1.0 or 0.0 for each answer."""
         pairs = zip(answers, examples, strict=True)
         return [float(squad_words(answer) == squad_words(one.reference or "")) for answer, one in pairs]

@@ -18,13 +18,7 @@ class F1(Metric):
     """F measure of the words that an answer and the reference have in common (arXiv 1606.05250)."""
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
-        """Compute the F measure of each answer.
-
-        Words in common count where an answer is longer than its reference.
-
-        Returns:
-            From 0 to 1.
-        """
+        """F measure of each answer, from 0 to 1."""
         pairs = zip(answers, examples, strict=True)
         return [_f1_of_words(squad_words(answer), squad_words(one.reference or "")) for answer, one in pairs]
 
@@ -32,9 +26,7 @@ class F1(Metric):
 def _f1_of_words(answer: Sequence[str], reference: Sequence[str]) -> float:
     """Harmonic mean of precision and recall of words, each counted as often as it occurs.
 
-    Returns:
-        From 0 to 1. If one has no words: 1 if the other has none either, else 0, as in the script of SQuAD 2.0 (arXiv
-        1806.03822).
+    If one has no words: 1 if the other has none either, else 0, as in the script of SQuAD 2.0 (arXiv 1806.03822).
     """
     if not answer or not reference:
         return float(len(answer) == len(reference))

@@ -24,7 +24,6 @@ class FunctionMetric(Metric):
         """Inspect the function.
 
         Args:
-            function: the function, with `unit` and `higher_is_better` as attributes where they differ from the default.
             file: source file as named in messages; empty for a function of this process.
             path: file name in Python's tracebacks.
         """
@@ -41,11 +40,7 @@ class FunctionMetric(Metric):
         )
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float | None]:
-        """Call the function for each answer.
-
-        Returns:
-            One finite number for each answer; None where the function does not apply.
-        """
+        """Call the function for each answer; None where it does not apply."""
         return [self._score(*pair) for pair in zip(answers, examples, strict=True)]
 
     def _score(self, answer: str, example: ScoredExample) -> float | None:
@@ -72,7 +67,7 @@ class FunctionMetric(Metric):
 
 
 def _arguments(answer: str, example: ScoredExample) -> dict[str, object]:
-    """All arguments that a function may take, by parameter name; copies, so that it cannot change the data."""
+    """All arguments that a function may take, copied, so that it cannot change the data."""
     ours = {
         "prompt": _prompt(example),
         "answer": answer,

@@ -1,4 +1,4 @@
-"""Chinese text, which has no blanks between words."""
+"""Chinese text, which has no spaces between words."""
 
 from __future__ import annotations
 
@@ -8,37 +8,30 @@ from importlib.util import find_spec
 from typing import Any
 
 HAN = r"\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Inside of a character class: the unified and compatibility ideographs, the iteration mark and the zero."""
+"""Content of a character class: unified and compatibility ideographs, the iteration mark and the zero."""
 _HAN = re.compile(f"[{HAN}]")
 PUNCTUATION = "，。：？！“”；’《》…·、「」（）－～『』"  # noqa: RUF001 - full width
-"""Punctuation of Chinese, as the evaluation script of CMRC 2018 (arXiv 1810.07366) removes it."""
+"""Chinese punctuation that the evaluation script of CMRC 2018 (arXiv 1810.07366) removes."""
 
 
 def has_han(text: str) -> bool:
-    """Whether a text has a Han character, so that metrics split it as Chinese."""
+    """Whether a text has a Han character."""
     return _HAN.search(text) is not None
 
 
 def can_segment() -> bool:
-    """Whether jieba is installed, which finds the words of Chinese; if not, a metric says so in its notes."""
+    """Whether jieba, which splits Chinese into words, is installed."""
     return find_spec("jieba") is not None
 
 
 def segment(text: str) -> list[str]:
-    """Split Chinese into words, by jieba where it is installed, else into characters.
-
-    Metrics of words then count them, as LLaMA-Factory's do; Chinese has no blanks between them. The first call reads
-    jieba's dictionary, and leaves only warnings in jieba's log.
-    """
+    """Split Chinese into words by jieba (the first call reads its dictionary) if installed, else into characters."""
     return [str(word) for word in _jieba().lcut(text)] if can_segment() else list(text)
 
 
 @functools.cache
 def _jieba() -> Any:
-    """A tokenizer of jieba with its dictionary.
-
-    jieba would read a cache of it from the folder of temporary files, in which others may write.
-    """
+    """A tokenizer of jieba that reads no cache from the folder of temporary files, where others may write."""
     import logging
 
     import jieba

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value over examples, and where it lies for other examples of the same kind.
+    """A value over examples and its 95 % interval.
 
     Attributes:
-        value: the value; None if no example has one.
-        low: lower bound of its 95 % interval. None without an example, for a single one unless the value is a
-            proportion, and if the value is not finite.
-        high: upper bound; None as for `low`.
+        value: None if no example has one.
+        low, high: None without an example, for a single one unless the value is a proportion, and if the value is
+            not finite.
     """
 
     value: float | None
@@ -44,12 +43,12 @@ def interval(
 ) -> Interval:
     """Compute a value over examples and its 95 % interval.
 
-    That of a proportion (scores 0 and 1) is Wilson's, see `wilson_interval`; others are bootstrapped over examples, see
-    `resampled_sums` and `expanded_percentiles`.
+    Proportions (scores 0 and 1) have `wilson_interval`; others are bootstrapped, see `resampled_sums` and
+    `expanded_percentiles`.
 
     Args:
-        values: scores, one for each example, None where there is none; or sufficient statistics of shape
-            `[examples, statistics]`, zeros where there are none.
+        values: scores, one for each example or None; or sufficient statistics `[examples, statistics]`, zeros where
+            there are none.
         measure: how the value follows from the statistics, such as `Metric.measure`.
         samples: number of bootstrap samples, at least 1.
     """

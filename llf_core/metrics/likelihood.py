@@ -1,4 +1,4 @@
-"""Measures of how likely a model finds the expected answers."""
+"""Measures of the likelihood of the expected answers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ if TYPE_CHECKING:
 
 
 def perplexity(sums: Numbers) -> Numbers:
-    """The exponential of the mean loss of a token; the one implementation, so that all views show the same value.
+    """Perplexity, the exponential of the mean loss of a token.
 
     Args:
         sums: negative log-likelihood in nats and number of tokens, of shape `[…, 2]`.
 
     Returns:
-        Values of shape `[…]`; infinite where they exceed a float (a loss above 709.78 nats), NaN without tokens.
-
-    Source:
-        F. Jelinek et al., Perplexity, a measure of the difficulty of speech recognition tasks, JASA 62 (1977), S63.
+        Values of shape `[…]`; infinite for a loss above 709.78 nats, NaN without tokens.
     """
     with np.errstate(over="ignore"):
         return np.exp(ratio(sums))
 
 
 def bits_per_byte(sums: Numbers) -> Numbers:
-    """Bits for each byte of UTF-8, which models with other tokenizers can be compared by (The Pile, arXiv 2101.00027).
+    """Bits per byte of UTF-8, comparable between models with different tokenizers (The Pile, arXiv 2101.00027).
 
     Args:
         sums: negative log-likelihood in nats and number of bytes, of shape `[…, 2]`.
@@ -42,7 +39,6 @@ def bits_per_byte(sums: Numbers) -> Numbers:
 
 
 LOSS = Measure("loss", "Loss", "nats", higher_is_better=False)
-"""Statistics: negative log-likelihood in nats, tokens."""
 PERPLEXITY = Measure("perplexity", "Perplexity", higher_is_better=False, total=perplexity)
 """Statistics: negative log-likelihood in nats, tokens."""
 BITS_PER_BYTE = Measure("bits_per_byte", "Bits per byte", higher_is_better=False, total=bits_per_byte)

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
 
 def load_metrics(names: Iterable[str], code: Path | None = None) -> list[Metric]:
-    """Load metrics by name, before anything is measured: libraries that are missing are found then.
+    """Load metrics by name, each once; missing libraries are found here.
 
     The files in `code` that belong to the names are executed.
 
     Args:
-        names: names of built-in metrics, of plug-ins, of groups such as `rouge`, or of functions stored in `code`.
+        names: built-in metrics, plug-ins, groups such as `rouge` (all of its metrics), or functions stored in
+            `code`.
         code: folder with the source of the user's functions, a run's `code/`; None if there is none.
-
-    Returns:
-        The metrics in the order of their names, each once; a group gives all of its metrics.
     """
     found: dict[str, Metric] = {}
     for name in names:
@@ -39,7 +37,6 @@ def load_metrics(names: Iterable[str], code: Path | None = None) -> list[Metric]
 
 
 def _stored(name: str, code: Path | None) -> Metric:
-    """The metric of a stored function."""
     called = function_name(name)
     if code is None or not called.isidentifier():
         raise MetricError(name, unknown_metric(name))

@@ -1,4 +1,4 @@
-"""What a value is computed from, and which values are better."""
+"""How values follow from statistics, and which values are better."""
 
 from __future__ import annotations
 
@@ -16,52 +16,30 @@ if TYPE_CHECKING:
 
 
 def ratio(sums: Numbers) -> Numbers:
-    """The first sum divided by the second: a mean of scores, or a loss for each token or byte.
-
-    Args:
-        sums: of shape `[…, 2]`.
-
-    Returns:
-        Values of shape `[…]`; NaN where the second is 0.
-    """
+    """The first sum divided by the second, `[…, 2]` to `[…]`; NaN where the second is 0."""
     return divided(sums[..., 0], sums[..., 1], np.nan)
 
 
 def divided(upper: Numbers, lower: Numbers, otherwise: float) -> Numbers:
-    """A quotient, and another value where the divisor is 0.
-
-    numpy would warn and give NaN or infinity there.
-
-    Args:
-        upper: dividends, of shape `[…]`.
-        lower: divisors, of shape `[…]`.
-        otherwise: the value where the divisor is 0.
-
-    Returns:
-        Quotients of shape `[…]`.
-    """
+    """Quotient of two arrays of shape `[…]`, `otherwise` where the divisor is 0."""
     found: Numbers = np.full(np.broadcast(upper, lower).shape, otherwise, float)
     np.divide(upper, lower, out=found, where=np.asarray(lower) != 0)
     return found
 
 
 def mean_statistics(scores: Sequence[float | None]) -> Numbers:
-    """Sufficient statistics of a mean: each score and 1, or two zeros for None.
-
-    Returns:
-        Numbers of shape `[examples, 2]`; `ratio` of their sum is the mean.
-    """
+    """Sufficient statistics of a mean, of shape `[examples, 2]`: each score and 1, or two zeros for None."""
     return np.array([(0.0, 0.0) if one is None else (one, 1.0) for one in scores], float).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A value over examples, as intervals, comparisons and tables see it.
+    """A value over examples.
 
     Attributes:
-        unit: shown behind a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences are
-            shown in points.
-        total: the value from the sum of the sufficient statistics of examples, from shape `[…, statistics]` to `[…]`.
+        unit: shown after a value. `%` is for values from 0 to 1, which are shown times 100, and whose differences
+            are shown in points.
+        total: value from the sum of the sufficient statistics, from shape `[…, statistics]` to `[…]`.
     """
 
     name: str
@@ -72,4 +50,3 @@ class Measure:
 
 
 MEAN = Measure("mean", "Mean")
-"""The mean of scores."""

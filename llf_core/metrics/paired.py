@@ -20,30 +20,27 @@ if TYPE_CHECKING:
 
 Verdict = Literal["better", "no difference", "worse", "too few examples", "not finite"]
 MIN_EXAMPLES = 10
-"""Fewer examples give no verdict: the bootstrap of so few has no interval that can be relied on."""
+"""Fewer examples give no verdict: their bootstrap interval is not reliable."""
 SIGNIFICANT = 0.05
-"""Largest p-value of the exchange test at which two models differ."""
+"""Significance level of the exchange test."""
 FOUND_BY_80_PERCENT = 2.801585
-"""Standard errors of a difference that 80 of 100 evaluations call one: the quantiles 0.975 and 0.8 of a normal."""
+"""Detectable difference at 80 % power, in standard errors: the sum of the normal quantiles 0.975 and 0.8."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much a model differs from another one on the same examples.
+    """Difference of two models on the same examples.
 
     Attributes:
-        base: value of the first model; NaN without examples.
-        tuned: value of the second model; NaN without examples.
+        base, tuned: values of the first and the second model; NaN without examples.
         mean: the second value minus the first; NaN without examples, and if both are infinite.
-        low: lower bound of the 95 % interval of this difference; NaN for fewer than two examples, and if a value is
-            not finite.
-        high: upper bound; NaN as `low`.
+        low, high: 95 % interval of this difference; NaN for fewer than two examples, and if a value is not finite.
         p: two-sided p-value: the larger one of the bootstrap's and the exchange test's; NaN as `low`.
-        verdict: `better` or `worse` where the interval does not hold 0, else `no difference`; `too few examples` below
+        verdict: `better` or `worse` if the interval excludes 0, else `no difference`; `too few examples` below
             `MIN_EXAMPLES`; `not finite` if a value is not, as the perplexity of losses above 709.78 nats.
         count: number of examples that both models have.
-        smallest: the smallest true difference that 80 of 100 evaluations of this size would find; NaN as `low`, and
-            infinite if it exceeds a float.
+        smallest: smallest true difference that 80 of 100 evaluations of this size would find; NaN as `low`, infinite
+            if it exceeds a float.
         unit: unit of the values; those of `%` go from 0 to 1.
     """
 
@@ -78,7 +75,7 @@ class Difference:
         return f" {unit}" if unit else ""
 
     def _number(self, value: float, sign: str = "") -> str:
-        """One digit behind the point for points, else three significant digits of the widest bound."""
+        """One decimal for points, else three significant digits of the widest bound."""
         if self.unit in {"%", "points"}:
             return f"{value * (100 if self.unit == '%' else 1):{sign}.1f}"
         widest = max(abs(self.low), abs(self.high), abs(self.mean))
@@ -98,17 +95,17 @@ def difference(
 ) -> Difference:
     """Compare two models on the same examples by the paired bootstrap.
 
-    Each sample draws examples with replacement, the same ones for both models, so that how hard an example is does not
-    count as noise. An example that one of both has no score for is left out.
+    Each sample draws the same examples for both models, so that how hard an example is does not count as noise. An
+    example without a score of one model is left out.
 
-    The interval also holds 0 where the exchange test does not reject that both models are the same. For two models that
-    answer alike, this test errs in at most 5 % of evaluations of any size, while the bootstrap of 20 examples errs in
-    up to 7 % (`python -m benchmarks.interval_coverage`).
+    The interval also holds 0 where the exchange test does not reject that both models are the same. For models that
+    answer alike, this test errs in at most 5 % of evaluations of any size, the bootstrap of 20 examples in up to 7 %
+    (`python -m benchmarks.interval_coverage`).
 
     Args:
-        base: scores of the first model, one for each example, None where there is none; or sufficient statistics of
-            shape `[examples, statistics]`, zeros where there are none, as of BLEU or the perplexity.
-        tuned: those of the second model on the same examples, in the same order.
+        base: scores of the first model, one for each example or None; or sufficient statistics `[examples,
+            statistics]`, zeros where there are none.
+        tuned: of the second model on the same examples, in the same order.
         measure: how the value follows from the statistics and which values are better, such as `Metric.measure`.
         samples: number of bootstrap samples, at least 1.
 
@@ -153,6 +150,6 @@ def difference(
 
 
 def _p_value(found: Numbers) -> float:
-    """Twice the share of samples on the rarer side of 0, each with 0 itself; one more sample lies on it."""
+    """Twice the share of samples on the rarer side of 0 (0 included), with one more sample on it."""
     rarer = min(int((found <= 0).sum()), int((found >= 0).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(found) + 1))

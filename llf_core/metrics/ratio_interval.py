@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
 
 def share_interval(statistics: Numbers) -> Interval:
-    """Compute a share over examples, such as that of the correct tokens of all tokens, and its 95 % interval.
+    """Share over examples, such as of the correct tokens, and its 95 % interval: `ratio_interval` within [0, 1].
+
+    Wilson's interval if each example has one unit.
 
     Args:
-        statistics: of each example the counted units and all units, `[examples, 2]`. Examples without a unit are left
+        statistics: counted units and all units of each example, `[examples, 2]`. Examples without a unit are left
             out.
-
-    Returns:
-        The share with the interval of `ratio_interval`, cut off at 0 and 1. Wilson's, as `interval` has it, if each
-        example has one unit.
     """
     rows = np.asarray(statistics, float).reshape(-1, 2)
     rows = rows[rows[:, 1] > 0]
@@ -37,18 +35,18 @@ def share_interval(statistics: Numbers) -> Interval:
 
 
 def ratio_interval(statistics: Numbers) -> Interval:
-    """Compute the ratio of two sums over examples and its 95 % interval from its standard error.
+    """Ratio of two sums over examples and its 95 % interval (Student's) from its standard error.
 
-    Examples are the units that are drawn, so tokens of one example need not be independent. It costs one pass over the
-    examples, where the bootstrap of `interval` costs 10,000: evaluations of a run compute it each time.
+    Tokens of one example need not be independent. It takes one pass over the examples, unlike the bootstrap of
+    `interval`.
 
     Args:
-        statistics: numerator and denominator of each example, `[examples, 2]`, such as the sum of its losses in nats
-            and its tokens in the loss. Examples with the denominator 0 are left out.
+        statistics: numerator and denominator of each example, `[examples, 2]`, such as losses in nats and tokens.
+            Examples with the denominator 0 are left out.
 
     Returns:
-        The ratio with its interval, Student's with one degree of freedom less than examples; without bounds for a
-        single example or a ratio that is not finite, and without a value if there is none.
+        Without bounds for a single example or a ratio that is not finite, and without a value if there are no
+            examples.
 
     Source:
         W. G. Cochran, Sampling techniques, 3rd edition (1977), eq. 2.46: variance of a ratio by its residuals.

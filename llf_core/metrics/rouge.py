@@ -15,33 +15,26 @@ if TYPE_CHECKING:
     from llf_core.metrics.base_metric import ScoredExample
 
 PARTS = re.compile(rf"(?P<han>[{HAN}]+)|(?P<word>[^\W\u0000-\u024f{HAN}]+)|(?P<latin>[\u0000-\u024f]+)")
-"""Runs of Chinese, words of other scripts, and what rouge-score itself splits: it drops all letters but a to z."""
+"""Runs of Chinese, words of other scripts, and the rest for rouge-score, which drops all letters but a to z."""
 NO_JIEBA = "ROUGE split Chinese text into characters, since jieba is not installed. For words, run: pip install jieba"
 
 
 class Rouge(Metric):
     """ROUGE of one kind (Lin, ROUGE: a package for automatic evaluation of summaries, 2004).
 
-    Text in Latin letters is split by rouge-score's own tokenizer; Chinese into words by jieba; other scripts at blanks
-    and punctuation.
+    Latin text is split by rouge-score's own tokenizer; Chinese into words by jieba; other scripts at spaces and
+    punctuation.
     """
 
     kind: ClassVar[str]
 
     def __init__(self, declaration: MetricDeclaration) -> None:
-        """Import rouge-score."""
         super().__init__(declaration)
         self._split = library(self, "rouge_score.tokenize", "rouge-score").tokenize
         self._scorer = library(self, "rouge_score.rouge_scorer", "rouge-score").RougeScorer([self.kind], tokenizer=self)
 
     def tokenize(self, text: str) -> list[str]:
-        """Split a text into words; rouge-score calls this.
-
-        Its own tokenizer drops all letters but a to z.
-
-        Args:
-            text: an answer or a reference.
-        """
+        """Split a text into words; rouge-score calls this."""
         found: list[str] = []
         for part in PARTS.finditer(text.lower()):
             if part["latin"]:
@@ -51,11 +44,7 @@ class Rouge(Metric):
         return found
 
     def scores(self, answers: Sequence[str], examples: Sequence[ScoredExample]) -> list[float]:
-        """Compute the F measure of each answer. `notes` tells if Chinese was split into characters, for want of jieba.
-
-        Returns:
-            From 0 to 1.
-        """
+        """F measure of each answer, from 0 to 1. `notes` says if Chinese was split into characters without jieba."""
         pairs = [(one.reference or "", answer) for answer, one in zip(answers, examples, strict=True)]
         if NO_JIEBA not in self.notes and not can_segment() and any(has_han(text) for pair in pairs for text in pair):
             self.notes.append(NO_JIEBA)

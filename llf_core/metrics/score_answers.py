@@ -24,7 +24,7 @@ class MetricScores:
 
     Attributes:
         scores: one for each answer; None where the metric does not apply.
-        statistics: sufficient statistics, of shape `[answers, statistics]`; zeros where it does not apply.
+        statistics: sufficient statistics, `[answers, statistics]`; zeros where it does not apply.
         value: the value over all answers; None if it applies to none.
     """
 
@@ -35,9 +35,7 @@ class MetricScores:
 
 
 def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[ScoredExample]) -> MetricScores:
-    """Score answers and check the result, so that no wrong value reaches a table.
-
-    A metric that compares with the reference is not asked about examples that have none.
+    """Score answers and check the result. A metric that needs a reference skips examples without one.
 
     Raises:
         MetricError: the metric raised an error, or returned NaN, another type or shape, or another number of scores.
@@ -79,7 +77,6 @@ def score_answers(metric: Metric, answers: Sequence[str], examples: Sequence[Sco
 
 
 def _checked(metric: Metric, found: object, answers: Sequence[str]) -> list[float | None]:
-    """The scores as numbers."""
     found = found.tolist() if hasattr(found, "tolist") else found
     if not isinstance(found, list | tuple) or len(found) != len(answers):
         what = f"{len(found)} values" if isinstance(found, list | tuple) else f"a {type(found).__name__}"

@@ -14,17 +14,10 @@ EACH_HAN = re.compile(f"([{HAN}])")
 
 
 def squad_words(text: str) -> list[str]:
-    """Words of a text in lower case, without punctuation and articles, as in the evaluation script of SQuAD.
+    """Words in lower case, without punctuation and articles, as in SQuAD's `evaluate-v1.1.py` (arXiv 1606.05250).
 
-    In text with Han characters, each of these is a word and Chinese punctuation is removed too, as in the script of
-    CMRC 2018 (arXiv 1810.07366).
-
-    Args:
-        text: an answer or a reference.
-
-    Source:
-        Rajpurkar et al., SQuAD: 100,000+ questions for machine comprehension of text, arXiv 1606.05250;
-        `evaluate-v1.1.py`.
+    Each Han character is a word and Chinese punctuation is removed, as in the script of CMRC 2018 (arXiv
+    1810.07366).
     """
     bare = text.lower().translate(ASCII)
     if has_han(bare):

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def metric_sources(names: Iterable[str], given: Mapping[str, UserFunction | None] | None = None) -> dict[str, str]:
-    """Extract the source of all metrics that are functions, for a `code/` from which `load_metrics` loads them.
+    """Extract the source of all metrics that are functions, for a `code/` that `load_metrics` reads.
 
     A file that a name points to (`file.py:f`) is executed in this process.
 
     Args:
         names: names in `metrics`; relative paths start from the working directory.
-        given: functions passed by the caller, by name; others are looked up in the registry. None for none.
+        given: functions passed by the caller, by name; others are looked up in the registry.
 
     Raises:
         ConfigError: a metric is unknown or cannot be stored, its file cannot be run, or two functions have the same
@@ -47,10 +47,7 @@ def metric_sources(names: Iterable[str], given: Mapping[str, UserFunction | None
 
 
 def unknown_metric(name: str) -> str:
-    """Sentence about a name that is no metric.
-
-    Config checks and evaluations then name the same choices.
-    """
+    """Error message for an unknown metric name."""
     known = [*known_names(), *METRICS.registered]
     return (
         f"Unknown metric {name!r}. Expected one of {', '.join(known)}, a function written in a cell under @llf.metric, "
@@ -75,7 +72,7 @@ def _in_file(name: str) -> UserFunction | None:
 
 
 def _traits(name: str, function: UserFunction) -> str:
-    """Lines that give a copied function the attributes of the decorator."""
+    """Lines that set the attributes of the decorator on a copied function."""
     own = {trait: getattr(function, trait) for trait in TRAITS if hasattr(function, trait)}
     lines = [f"{name}.{trait} = {value!r}\n" for trait, value in own.items() if isinstance(value, str | bool)]
     return "".join(["\n\n", *lines]) if lines else ""

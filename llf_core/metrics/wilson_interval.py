@@ -5,18 +5,15 @@ from __future__ import annotations
 from math import sqrt
 
 SIGMA = 1.959963984540054
-"""95 % of a normal distribution are within this many standard deviations."""
+"""97.5 % quantile of the normal distribution."""
 
 
 def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """Wilson score interval (95 %) of a proportion, which is valid for few trials and proportions near 0 and 1 too.
+    """Wilson score interval (95 %) of a proportion, in [0, 1], valid for few trials and near 0 and 1 too.
 
     Args:
-        successes: number of successes, 0 to `count`; a tie may count as one half.
-        count: number of trials, at least 1.
-
-    Returns:
-        Lower and upper bound, in [0, 1].
+        successes: 0 to `count`; a tie may count as one half.
+        count: at least 1.
 
     Source:
         E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), p. 209.
