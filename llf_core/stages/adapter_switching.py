@@ -1,4 +1,4 @@
-"""Several adapters on one model: frozen ones are active for a while, and are never trained or saved."""
+"""Frozen adapters on the trained model: active for a while, never trained or saved."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mapping[str, Tensor]) -> None:
-    """Add a frozen adapter to a PEFT model, so that reference or reward model need no second copy of the base weights.
+    """Add a frozen adapter to a PEFT model.
 
     Args:
         settings: its `PeftConfig`; set to inference mode.
-        weights: its weights by the names that PEFT saves them under, each of the shape of its layer.
+        weights: its weights by the names that PEFT saves them under.
 
     Raises:
-        ValueError: the adapter has weights for which the model has no layer, or PEFT refuses its config.
+        ValueError: the adapter has weights for which the model has no layer.
     """
     from peft import set_peft_model_state_dict
 
@@ -42,19 +42,16 @@ def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mappi
 
 
 def save_policy_alone(model: PeftModel) -> None:
-    """Make a PEFT model save its trained adapter only: PEFT would write each frozen one into every checkpoint too."""
+    """Make a PEFT model save its trained adapter only; PEFT would write each frozen one into every checkpoint too."""
     if "save_pretrained" not in vars(model):
         model.save_pretrained = partial(model.save_pretrained, selected_adapters=[DEFAULT_ADAPTER])
 
 
 @contextmanager
 def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
-    """Context manager: another adapter of a model is active, or none, so that one model plays several roles.
+    """Context manager: another adapter of a model is active; with None, no adapter.
 
     Afterwards the trained adapter is active again, with `requires_grad` of all parameters as before.
-
-    Args:
-        name: of an adapter; None disables all.
     """
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

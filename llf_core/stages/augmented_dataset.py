@@ -1,4 +1,4 @@
-"""Examples with columns beside those of the prepared data."""
+"""Examples with further columns beside those of the prepared data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AugmentedDataset:
         return example | self.extra_columns(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several examples at once, as torch's loaders request them: the data set below reads them in one call."""
+        """Several examples at once, as torch's data loaders request them."""
         return [
             example | self.extra_columns(index) for example, index in zip(self._several(indices), indices, strict=True)
         ]

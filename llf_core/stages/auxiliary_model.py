@@ -27,16 +27,13 @@ if TYPE_CHECKING:
 def load_auxiliary(
     context: TrainingContext, what: str, name: str, adapters: Sequence[str], bits: int | None
 ) -> PreTrainedModel:
-    """Load a frozen model that reads the same batches as the trained one: a reference model or a teacher.
+    """Load a frozen model beside the trained one, in evaluation mode: a reference model or a teacher.
 
     Args:
-        what: config key that names the model, for messages. Without a value it is the model that the run starts from,
-            whose weights are random with `train_from_scratch`; those of another one are read.
-        adapters: merged into it, one after the other; a single one is kept separate if the model is quantized.
+        what: config key that names the model, for messages. If it has no value, the model is the one that the run
+            starts from, with random weights under `train_from_scratch`.
+        adapters: merged into it in order; a single one is kept separate if the model is quantized.
         bits: 4 or 8 for a quantized model; None for the precision of the run.
-
-    Returns:
-        The model in evaluation mode, on the device of the trained one; none of its parameters is trained.
     """
     config = context.config.replace(
         model_name_or_path=name,
@@ -53,10 +50,7 @@ def load_auxiliary(
 
 
 def load_unchanged(context: TrainingContext) -> PreTrainedModel:
-    """Load the trained model's initial weights a second time, frozen, as its reference.
-
-    Needed by methods that change the weights in place, since their initial state is gone after the first step.
-    """
+    """Load the trained model's initial weights again, frozen, as reference of methods that change them in place."""
     with torch.random.fork_rng():
         unchanged = load_model(context.source, context.config, context.plan)
         change_before_method(unchanged, context.config)
@@ -67,10 +61,7 @@ def load_unchanged(context: TrainingContext) -> PreTrainedModel:
 
 
 def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: str) -> PreTrainedModel:
-    """Freeze an auxiliary model and put it into evaluation mode, patched for the batches of the trained model.
-
-    It reads the same batches as the trained model, so it needs the same attention, and no gradients or dropout.
-    """
+    """Freeze an auxiliary model in evaluation mode, patched for the batches of the trained model."""
     model.requires_grad_(requires_grad=False)
     model.eval()
     accelerate_like(model, context, called)
@@ -78,7 +69,7 @@ def _freeze_auxiliary(model: PreTrainedModel, context: TrainingContext, called: 
 
 
 def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: str) -> None:
-    """Patch a model with the fast forward wherever the trained model has it, since both read the same batches.
+    """Patch a model with the fast forward if the trained model has it, since both read the same batches.
 
     Raises:
         ModelError: it does not support these batches.
@@ -93,7 +84,7 @@ def accelerate_like(model: PreTrainedModel, context: TrainingContext, called: st
 
 
 def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
-    """Check that a model has the run's tokenizer: with other ids for the same text its outputs would be meaningless.
+    """Check that a model has the run's tokenizer.
 
     Raises:
         ModelError: the vocabularies differ.
@@ -108,10 +99,7 @@ def check_tokens(context: TrainingContext, tokenizer: PreTrainedTokenizerBase, c
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager: the model in evaluation mode, for the forward passes of a model that is otherwise trained.
-
-    Restores the training mode of each module afterwards, since some may have been in evaluation mode before.
-    """
+    """Context manager: the model in evaluation mode; restores the training mode of each module."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -123,9 +111,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(context: TrainingContext) -> AbstractContextManager[object]:
-    """Context manager: autocast in the precision of the training forward pass.
-
-    Log-probabilities of the trained model and of the auxiliary one are then comparable.
-    """
+    """Context manager: autocast in the precision of the training forward pass."""
     plan = context.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

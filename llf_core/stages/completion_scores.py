@@ -31,8 +31,7 @@ class SampledCompletion:
     """A completion that the policy has sampled.
 
     Attributes:
-        prompt: token ids.
-        answer: token ids of the completion, at least one.
+        prompt, answer: token ids; at least one of the answer.
         index: of the prompt among the prepared examples.
         held_out: whether the prompt is of the evaluation set.
     """
@@ -48,7 +47,7 @@ class Score:
     """Score of a completion.
 
     Attributes:
-        total: the score; None if no reward function applies.
+        total: None if no reward function applies.
         rewards: by the name of each reward function; None where one does not apply.
     """
 
@@ -57,12 +56,11 @@ class Score:
 
 
 Scoring = Callable[[Sequence[SampledCompletion]], Sequence[Score]]
-"""Computes one score for each completion."""
 
 
 @dataclass(frozen=True)
 class PromptScoring:
-    """What scores a stage's completions, and of which prompts.
+    """Scoring of a stage's completions.
 
     Attributes:
         prompts: indices of the prepared examples whose completions can be scored.
@@ -80,11 +78,7 @@ class FunctionScoring:
     """
 
     def __init__(self, weighted_sum: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
-        """Bind reward functions.
-
-        Args:
-            text: converts token ids of a completion to text.
-        """
+        """Bind reward functions; `text` decodes token ids."""
         self.indices, self.eval_indices = prompts.places, prompts.eval_places
         self._weighted_sum, self._text = weighted_sum, text
         self._rows = {False: prompts.train, True: prompts.eval}
@@ -92,10 +86,10 @@ class FunctionScoring:
         self._at = {held: {index: row for row, index in enumerate(indices)} for held, indices in kept.items()}
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One score per completion; its total is None where no function applies.
+        """One score per completion.
 
         Raises:
-            StopTraining: a function failed, or returned no number.
+            StopTraining: a function failed, or did not return a number.
         """
         scored = [ScoredCompletion(self._answered(one)) for one in completions]
         for reward in self._weighted_sum.rewards:
@@ -134,7 +128,7 @@ def scoring_by_functions(context: TrainingContext) -> FunctionScoring:
 
 
 def report_left_out(context: TrainingContext, prompts: Prompts) -> None:
-    """Warn of prompts that are left out, or refuse them if `stop_on_dropped` is true, as any other unusable record.
+    """Warn of prompts that are left out.
 
     Raises:
         DataError: some are left out, and `stop_on_dropped` is true.
@@ -152,10 +146,7 @@ def report_left_out(context: TrainingContext, prompts: Prompts) -> None:
 def check_finite(
     scores: Sequence[Score], completions: Sequence[SampledCompletion], text: Callable[[Sequence[int]], str]
 ) -> Sequence[Score]:
-    """Check that all scores are finite in float32: a single NaN would spread to every parameter in the next step.
-
-    Args:
-        text: converts token ids to text; what it raises passes through.
+    """Check that all scores are finite in float32; `text` decodes token ids.
 
     Raises:
         StopTraining: a score is NaN, infinite, or beyond the range of float32.
@@ -171,13 +162,13 @@ def check_finite(
 
 
 def _shown(text: str) -> str:
-    """A text in one line; only the end of a long one, which has the last message."""
+    """A text in one line; only the end of a long one."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else "…" + line[-SHOWN:]
 
 
 def _check_parameters(rewards: Sequence[Reward]) -> None:
-    """Check that no reward function needs a value of TRL's trainers where none of them calls it."""
+    """Refuse reward functions that need arguments of TRL's trainers."""
     for reward in rewards:
         wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
         if wanted:
@@ -189,8 +180,6 @@ def _check_parameters(rewards: Sequence[Reward]) -> None:
 
 def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
     """Check before the first step that the data set has the columns that the reward functions need.
-
-    They are called only once completions are sampled, which takes minutes.
 
     Raises:
         DataError: a column is missing, or the reference answers are.
@@ -211,10 +200,9 @@ def check_columns(prompts: Prompts, rewards: Sequence[Reward]) -> None:
 
 
 def last_messages(context: TrainingContext) -> dict[int, str]:
-    """Texts by which a person knows the training prompts of a run again: the last message of each.
+    """Last message of each training prompt, by index of the prepared example, to recognize it.
 
-    Returns:
-        By index of the prepared example; empty if no record can be read as messages.
+    Empty if no record can be read as messages.
     """
     try:
         found = prompts_of(context.config, context.data, (context.folder.path,))

@@ -16,25 +16,18 @@ if TYPE_CHECKING:
 
 
 def shifted_targets(labels: Tensor) -> Tensor:
-    """Shift labels so that each stands at the position whose hidden state predicts it.
-
-    Args:
-        labels: `[batch, seq]`, int64, of at least one token; `-100` for tokens without a loss.
-
-    Returns:
-        `[batch, seq]`: `labels` one to the left, with `-100` in the last column.
-    """
+    """Labels `[batch, seq]` shifted left by one, to the positions that predict them; -100 in the last column."""
     return F.pad(labels[..., 1:], (0, 1), value=IGNORED)
 
 
 def record_document_losses(
     batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], positions: Tensor, costs: Tensor
 ) -> None:
-    """Record the loss and the number of supervised tokens of each document of a batch, for the view of example losses.
+    """Record the loss and the number of supervised tokens of each document, for the view of example losses.
 
     Args:
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-        record_losses: called with losses and token counts, `[documents]` each; what it raises passes through.
+        record_losses: called with losses and token counts, `[documents]` each.
         positions: `[N]`, int64: positions of the supervised tokens in the flattened batch.
         costs: `[N]`, losses of these tokens in nats.
     """

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 class KD(LossStage):
-    """Knowledge distillation: learns a teacher's next-token distributions on completions, and the completions."""
+    """Learns a teacher's next-token distributions on completions, and the completions."""
 
     def __init__(self, context: TrainingContext) -> None:
-        """Load the teacher."""
         super().__init__(context)
         options = context.config.options(KDOptions)
         self.alpha, self.temperature, self.beta = options.kd_alpha, options.kd_temperature, options.kd_beta
@@ -45,20 +44,15 @@ class KD(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher, student)`.
+        """Sum over the supervised tokens of `(1 - α) · nll + α · T² D(teacher, student)`, a float32 scalar.
 
-        α is `kd_alpha`: 0 is plain fine-tuning, for which the teacher is not run; 1 learns from the teacher alone. D
-        compares the softmaxes at the temperature T (`kd_temperature`). By β (`kd_beta`) it is KL(teacher ‖ student) for
-        0, KL(student ‖ teacher) for 1, and the generalized Jensen-Shannon divergence between, see `divergence_sum`.
+        α is `kd_alpha`; 0 does not run the teacher. D compares the softmaxes at the temperature T
+        (`kd_temperature`). By β (`kd_beta`) it is KL(teacher ‖ student) for 0, KL(student ‖ teacher) for 1, and the
+        generalized Jensen-Shannon divergence between, see `divergence_sum`.
 
         Args:
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
-            record_losses: called with the loss of each document and its tokens, `[examples]` each; None if nobody needs
-                them.
-
-        Returns:
-            A float32 scalar with a graph.
+            record_losses: called with the loss of each document and its tokens, `[examples]` each.
 
         Source:
             arXiv 1503.02531, section 2 (α, T); arXiv 2306.13649, equation 1 (the divergence).

@@ -34,17 +34,16 @@ class Answers:
 
 
 def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
-    """Run a model on a batch of completions and compute their log-probabilities, in one forward pass.
+    """Log-probabilities of the completions of a batch, in one forward pass.
 
-    Only hidden states that predict a token of a completion pass through the output head, which needs most of the
-    memory.
+    Only hidden states that predict a token of a completion pass through the output head.
 
     Args:
-        batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs; `predictors`, `targets` and `answers`
-            (`[N]`); `ends` (`[completions]`).
+        batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs; `predictors`, `targets` and
+            `answers` (`[N]`); `ends` (`[completions]`).
 
     Returns:
-        Those of the tokens and their sums, see `Answers`; in float32 (float64 for float64), with a graph.
+        Float32 (float64 for float64), with a graph.
     """
 
     def objective(hidden: Tensor, head: Head) -> Tensor:
@@ -63,15 +62,6 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
 
 
 def group_count(batch: Mapping[str, Any]) -> Tensor:
-    """Number of examples in a batch of `PairCollator`, which a preference loss is a mean over.
-
-    An example is a pair, or for KTO a completion with a mismatched one: two completions in either case.
-
-    Args:
-        batch: of `llf_core.data.pair_collator.PairCollator`: `ends` (`[2 * groups]`) and the number `groups`.
-
-    Returns:
-        An int64 scalar on the batch's device.
-    """
+    """Number of examples (pairs of completions) in a batch of `PairCollator`, an int64 scalar."""
     ends: Tensor = batch["ends"]
     return ends.new_tensor(batch["groups"])

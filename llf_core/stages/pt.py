@@ -23,21 +23,10 @@ class PT(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the negative log-likelihoods of the tokens of one micro-batch, see `llf_core.stages.sft.nll_of_batch`.
-
-        Weights of tokens (DFT, EAFT) are for completions, so this stage has the plain likelihood only.
+        """Sum of the negative log-likelihoods of the tokens of a micro-batch, a float32 scalar.
 
         Args:
-            model: a causal language model, perhaps wrapped.
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
-            record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody
-                needs them.
-
-        Returns:
-            A float32 scalar with a graph.
-
-        Source:
-            transformers' `ForCausalLMLoss`, summed.
+            record_losses: called with the loss of each document and its tokens, `[documents]` each.
         """
         return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)

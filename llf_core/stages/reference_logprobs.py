@@ -66,7 +66,7 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on t
 
 @dataclass(frozen=True)
 class ReferenceColumn:
-    """The column `reference` of an example, as `AugmentedDataset` takes it; picklable for data loader workers.
+    """The column `reference` of an example; picklable for data loader workers.
 
     Attributes:
         table: `[examples, 2]`, float32 (float64 for float64): log-probabilities of the two completions of each.
@@ -82,16 +82,16 @@ class ReferenceColumn:
 class Reference:
     """Log-probabilities of completions under the reference model.
 
-    They are computed once, before the first step: the trained model is the reference then, unless another one is named,
-    so that no method needs a second copy. They are cached in `LLF_HOME/cache/reference`, under a key of everything that
-    determines them. Where that does not pay, `reference_policy` computes them in every step instead.
+    They are computed once, before the first step: the trained model is the reference then, unless another one is
+    named. They are cached in `LLF_HOME/cache/reference`, under a key of everything that determines them. Where that
+    does not pay, `reference_policy` computes them in every step instead.
     """
 
     def __init__(self, context: TrainingContext, collator: Callable[..., PairCollator]) -> None:
-        """Decide when the log-probabilities are computed, and load a reference model if that is in every step.
+        """Decide when the log-probabilities are computed; if in every step, load the reference model.
 
         Args:
-            context: the training context; its model has made no step and has no checkpoint's weights.
+            context: the training context, before the first step and without a checkpoint's weights.
             collator: creates the function that makes batches, given the arguments of `Collator`.
         """
         self._context = context
@@ -108,13 +108,7 @@ class Reference:
     def with_reference_logprobs(
         self, examples: Dataset | AugmentedDataset, *, held_out: bool = False
     ) -> Dataset | AugmentedDataset:
-        """Add the column `reference` to examples, computed or read from the cache; unchanged if each step computes it.
-
-        A second run on the same data and reference then needs no forward pass of the reference at all.
-
-        Args:
-            examples: the training set or the evaluation set.
-        """
+        """Add the column `reference` to examples, computed or from the cache; unchanged if each step computes it."""
         if not self.precomputed:
             return examples
         data = self._context.data
@@ -123,7 +117,7 @@ class Reference:
         return AugmentedDataset(examples, ReferenceColumn(table))
 
     def _table(self, examples: Dataset | AugmentedDataset, twins: NDArray[np.int64]) -> Table:
-        """`[examples, 2]`, read from the cache or computed."""
+        """`[examples, 2]`, from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
         key = self._key(twins, _numbers(examples), set() if self._context.processor is None else media_files(examples))
@@ -179,7 +173,7 @@ class Reference:
 
     @contextmanager
     def _loaded_reference(self) -> Iterator[PreTrainedModel]:
-        """Context manager: the reference model, loaded for the duration if it is another one."""
+        """Context manager: the reference model; another model than the trained one is loaded for the duration."""
         named = names_reference(self._context.config)
         with ReferencePolicy(named_reference(self._context) if named else self._context.model).active() as model:
             yield model
@@ -214,7 +208,7 @@ class Reference:
 
     # -- computed in every step ---------------------------------------------------------------------------
     def log_probs(self, batch: dict[str, Any]) -> Tensor:
-        """Reference log-probabilities of the completions of a batch, summed over their tokens, for a preference loss.
+        """Reference log-probabilities of the completions of a batch, summed over their tokens.
 
         Read from the batch's column `reference` if it has one; else one forward pass of the reference model.
 
@@ -223,7 +217,8 @@ class Reference:
                 `predictors`, `targets` and `answers` (`[N]`), `ends` (`[2 * groups]`).
 
         Returns:
-            `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are neighbours.
+            `[2 * groups]`, float32 (float64 for float64), detached; the two completions of an example are
+                neighbours.
         """
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()
@@ -234,16 +229,13 @@ class Reference:
 
 
 def _numbers(examples: Dataset | AugmentedDataset) -> NDArray[np.int64]:
-    """Numbers of the examples in their order, `[examples]`."""
     while isinstance(examples, AugmentedDataset):
         examples = examples.examples
     return np.array(examples["number"][:], dtype=np.int64)
 
 
 def media_files(examples: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Paths of the media of examples, without those whose bytes are in the examples.
-
-    Sizes and times of these files are part of the cache's key, since a file may be replaced under the same path.
+    """Paths of the media files of examples, whose sizes and times are part of the cache's key.
 
     Args:
         examples: prepared examples, of which `seen` and `rejected_seen` name the media.
@@ -280,7 +272,7 @@ def _read(path: Path, examples: int) -> Table | None:
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Disable dropout for good: policy and reference must differ by what was learned, not by random masks.
+    """Disable dropout permanently, so that policy and reference differ by what was learned only.
 
     Args:
         model: changed in place, its `nn.Dropout` and every float in an attribute with `drop` in its name.
@@ -312,7 +304,7 @@ def _bytes_of(source: ModelSource) -> str | list[object]:
 
 
 def _new_rows(config: RunConfig, model: nn.Module) -> list[object]:
-    """What determines the first embeddings of new tokens, which a reference has too; empty without any."""
+    """Key of the first embeddings of new tokens, which a reference has too; empty without any."""
     added = getattr(causal_of(model), "llf_new_rows", None)
     if added is None:
         return []

@@ -31,7 +31,7 @@ class ReferencePolicy:
     """Reference model that is evaluated in every step.
 
     Attributes:
-        adapter: the adapter that is active for the reference; None for none.
+        adapter: adapter that is active for the reference.
     """
 
     model: PreTrainedModel
@@ -40,7 +40,7 @@ class ReferencePolicy:
 
     @contextmanager
     def active(self) -> Iterator[PreTrainedModel]:
-        """Context manager: the reference model in evaluation mode; a policy's own adapters are restored afterwards."""
+        """Context manager: the reference model in evaluation mode; restores the policy's adapters afterwards."""
         with use_adapter(self.model, self.adapter) if self.is_policy else nullcontext(), eval_mode(self.model):
             yield self.model
 
@@ -48,12 +48,11 @@ class ReferencePolicy:
 def reference_policy(context: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
     """Create the reference model of a run, with as little memory as its method allows.
 
-    The policy before its first step needs no second copy of the base where an adapter is trained: a new adapter is
-    disabled for the reference, and one that is trained further gets a frozen copy. Other methods need a second model,
-    as does a reference that the config names.
+    If an adapter is trained, the policy is the reference: a new adapter is disabled, and one that is trained further
+    gets a frozen copy. Other methods, or a reference that the config names, need a second model.
 
     Args:
-        context: the training context; its model has made no step and has no checkpoint's weights.
+        context: the training context, before the first step and without a checkpoint's weights.
         shares: whether the policy may serve as the reference too.
     """
     policy: PeftModel = context.model
@@ -68,7 +67,7 @@ def reference_policy(context: TrainingContext, *, shares: bool = True) -> Refere
 
 
 def named_reference(context: TrainingContext) -> PreTrainedModel:
-    """Load the model that the config names as the reference, such as a larger one or that of an earlier run, frozen."""
+    """Load the model that the config names as the reference, frozen."""
     bits = context.config.get("ref_model_quantization_bit")
     return load_auxiliary(context, "ref_model", model_name(context.config), adapter_names(context.config), bits)
 
@@ -81,7 +80,7 @@ def model_name(config: RunConfig) -> str:
 def adapter_names(config: RunConfig) -> list[str]:
     """Adapters of the reference model: `ref_model_adapters`, else those that the run starts with.
 
-    Adapters of the run do not count for another `ref_model`, to which they need not fit.
+    Adapters of the run do not apply to another `ref_model`.
     """
     own = config.model.adapter_name_or_path if config.get("ref_model") is None else None
     named = config.get("ref_model_adapters")
@@ -89,13 +88,7 @@ def adapter_names(config: RunConfig) -> list[str]:
 
 
 def add_frozen_copy(policy: PeftModel) -> None:
-    """Add a frozen copy of the trained adapter, bitwise equal, as the reference of a policy that is trained further.
-
-    From then on the policy saves its trained adapter alone, see `add_frozen`.
-
-    Args:
-        policy: a PEFT model whose trained adapter is `DEFAULT_ADAPTER`.
-    """
+    """Add a frozen copy of the trained adapter, bitwise equal, as the reference of a policy that is trained further."""
     from peft import get_peft_model_state_dict
 
     weights = {

@@ -23,22 +23,14 @@ if TYPE_CHECKING:
 
 
 def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor:
-    """Bradley-Terry loss of each pair of rewards: `-log sigmoid(r_c - r_r) + center · (r_c + r_r)²`.
+    """Bradley-Terry loss of each pair of rewards, `[pairs]`: `-log sigmoid(r_c - r_r) + center · (r_c + r_r)²`.
 
-    The first term depends on differences only, so rewards may drift by any constant; the second holds their mean near
-    0.
+    The first term depends on differences only, so rewards may drift by any constant; the second holds their mean
+    near 0. arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1; centring: arXiv 2312.09244, equation
+    2.
 
     Args:
-        chosen: `[pairs]`, rewards of the preferred completions.
-        rejected: `[pairs]`, rewards of the others.
         center: `center_rewards_coefficient`; 0 for no centring.
-
-    Returns:
-        `[pairs]`.
-
-    Source:
-        Bradley-Terry preferences: arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1 (one pair a
-        prompt). Centring: arXiv 2312.09244, equation 2.
     """
     losses = -F.logsigmoid(chosen - rejected)
     return losses + center * (chosen + rejected).square() if center else losses
@@ -50,25 +42,16 @@ class RM(LossStage):
     label_names: ClassVar[tuple[str, ...]] = ("ends",)
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Read the weight of the centring term; without `context` it is 0."""
         super().__init__(context)
         self._center = 0.0 if context is None else context.config.options(RMOptions).center_rewards_coefficient or 0.0
 
     def collator(self, **options: Any) -> PairCollator:
-        """Create the function that makes batches of pairs, whose shared prompt is read once where the model allows it.
-
-        Args:
-            options: the arguments of `llf_core.data.Collator`.
-        """
+        """Create the collator of pairs, whose shared prompt is read once if the model allows it."""
         return PairCollator(**options, fork=self.context.forks)
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens.
-
-        Args:
-            batch: of `PairCollator`: `ends` (`[2 * pairs]`) and the number `groups`.
-        """
+        """Number of pairs in a batch of `PairCollator`, an int64 scalar."""
         return group_count(batch)
 
     def loss_sum(
@@ -78,21 +61,14 @@ class RM(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the Bradley-Terry losses of one micro-batch's pairs, see `pair_losses`.
+        """Sum of the Bradley-Terry losses of a micro-batch's pairs, a float32 scalar with a graph, see `pair_losses`.
 
-        The reward is read from the hidden state of each completion's last token, the only one that has seen all of it.
+        The reward is read from the hidden state of each completion's last token.
 
         Args:
             model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
             batch: of `llf_core.data.pair_collator.PairCollator`: the model's inputs and `ends` (`[2 * pairs]`).
-            record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`, since it is the loss of a
-                pair and not a sum over tokens; None if nobody needs them.
-
-        Returns:
-            A float32 scalar with a graph.
-
-        Source:
-            arXiv 2203.02155, equation 1.
+            record_losses: called with the loss of each pair, `[pairs]`, and ones `[pairs]`.
         """
 
         def objective(hidden: Tensor) -> Tensor:

@@ -35,21 +35,17 @@ def nll_of_batch(
     record_losses: RecordLosses | None = None,
     accuracy: TokenAccuracy | None = None,
 ) -> Tensor:
-    """Sum of the negative log-likelihoods of the supervised tokens of one micro-batch: the loss of SFT and PT.
+    """Sum of the negative log-likelihoods of the supervised tokens of a micro-batch in nats: the loss of SFT and PT.
+
+    Source: transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7.
 
     Args:
-        model: a causal language model, perhaps wrapped.
         batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-        record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody needs
-            them.
-        accuracy: counts the tokens that are the most likely ones; None if nobody needs them.
+        record_losses: called with the loss of each document and its tokens, `[documents]` each.
+        accuracy: counts the tokens that are the most likely ones.
 
     Returns:
-        A float32 scalar in nats with a graph: the sum, not the mean, so that the caller can weight by tokens over
-        accumulation and ranks. 0 if no token is supervised.
-
-    Source:
-        transformers' `ForCausalLMLoss`, summed; label smoothing as in arXiv 1512.00567, section 7.
+        A float32 scalar with a graph; 0 if no token is supervised.
     """
     targets = shifted_targets(batch["labels"])
     record_costs = None if record_losses is None else partial(record_document_losses, batch, record_losses)
@@ -65,10 +61,9 @@ def nll_of_batch(
 
 
 class SFT(LossStage):
-    """Supervised fine-tuning: trains on the completions of conversations; prompts are read and have no loss."""
+    """Supervised fine-tuning on the completions of conversations."""
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Choose the loss, and load the reference model of ASFT."""
         super().__init__(context)
         options = SFTOptions() if context is None else context.config.options(SFTOptions)
         self.weights = token_weights(options)
@@ -82,25 +77,15 @@ class SFT(LossStage):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the loss over the supervised tokens of one micro-batch: plain likelihood, DFT, EAFT or ASFT.
+        """Sum of the loss over the supervised tokens of a micro-batch, a float32 scalar: plain, DFT, EAFT or ASFT.
 
-        With weights `w` (DFT, EAFT, ASFT) the loss of a token is `-sg(w) log p`, where `sg` stops the gradient; ASFT
-        adds `α KL(reference ‖ model)`. The plain likelihood is then added to the stage's measures as `sft_loss`, so
-        that runs can be compared, and the divergence of ASFT as `reference_kl`.
+        With weights `w` (`llf_core.stages.sft_losses`) the loss of a token is `-sg(w) log p`, where `sg` stops the
+        gradient; ASFT adds `α KL(reference ‖ model)` (arXiv 2509.23753, equation 10). The plain likelihood is then
+        also measured as `sft_loss`, and the divergence of ASFT as `reference_kl`.
 
         Args:
-            model: a causal language model, perhaps wrapped.
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            record_losses: called with the loss of each document and its tokens, `[documents]` each; None if nobody
-                needs them.
-
-        Returns:
-            A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
-            accumulation and ranks.
-
-        Source:
-            Plain likelihood: transformers' `ForCausalLMLoss`, summed. ASFT: arXiv 2509.23753, equation 10. The weights:
-            `llf_core.stages.sft_losses`.
+            record_losses: called with the loss of each document and its tokens, `[documents]` each.
         """
         if self.weights is None:
             return nll_of_batch(model, batch, label_smoothing, record_losses, accuracy=self.accuracy)
@@ -136,7 +121,7 @@ class SFT(LossStage):
 
 
 class NLLMeasure:
-    """Weights of tokens that also sum up the unweighted losses, which costs no second pass.
+    """Token weights that also sum up the unweighted losses.
 
     Attributes:
         total: sum of the losses so far in nats, a float32 scalar; the number 0 before the first.

@@ -1,4 +1,4 @@
-"""Which tokens a model would have predicted, beside their loss: the metric `accuracy` of an evaluation."""
+"""The metric `accuracy` of an evaluation: whether each token in the loss was the most likely one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class TokenAccuracy:
     """Counts, for each example, the tokens in the loss and those of them that are the most likely ones.
 
-    It looks at the distributions that the loss is computed from, so that it costs no second pass through the head.
-    What it has counted is pending until `commit`, since a batch may be computed again in smaller parts.
+    It reads the distributions that the loss is computed from. Counts are pending until `commit`, since a batch may
+    be computed again in smaller parts.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,7 @@ class TokenAccuracy:
         self._committed: list[Tensor] = []
 
     def observe(self, weights: TokenWeights | None = None) -> TokenWeights:
-        """Weights of a loss that keep the most likely token of each row for `add`, see `TokenWeights`.
-
-        Args:
-            weights: the weights of the loss; None for 1.
-
-        Returns:
-            A function that returns what `weights` returns.
-        """
+        """Wrap the weights of a loss (None for 1) to keep the most likely token of each row for `add`."""
 
         def observed(log_probs: Tensor, costs: Tensor) -> Tensor:
             self._found.append(log_probs.argmax(-1))
@@ -46,13 +39,11 @@ class TokenAccuracy:
     def add(self, batch: dict[str, Any]) -> None:
         """Compare what was observed since the last call with the labels of a batch; the counts are then pending.
 
+        As in transformers' and LLaMA-Factory's `compute_accuracy`.
+
         Args:
             batch: flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`; its loss was
                 computed with the weights of `observe`.
-
-        Source:
-            Share of positions whose highest logit is that of the label, as in transformers' and LLaMA-Factory's
-            `compute_accuracy`.
         """
         targets = shifted_targets(batch["labels"]).flatten()
         learned = (targets != IGNORED).nonzero()[:, 0]
@@ -65,19 +56,16 @@ class TokenAccuracy:
         self._pending.append(torch.stack([correct, tokens.to(correct.dtype)], dim=1))
 
     def rollback(self) -> None:
-        """Discard what was counted since `commit`: the batch is computed again."""
+        """Discard pending counts: the batch is computed again."""
         self._found.clear()
         self._pending.clear()
 
     def commit(self) -> None:
-        """Keep what was counted, once a batch is complete, so that `take` returns it."""
+        """Keep pending counts, once a batch is complete."""
         self._committed += self._pending
         self._pending.clear()
 
     def take(self) -> list[list[float]]:
-        """Return the committed counts and clear them: of each example its correct tokens and its tokens in the loss.
-
-        An evaluation gathers them from all ranks. Empty if nothing was committed.
-        """
+        """Return the committed counts and clear them: correct tokens and tokens in the loss of each example."""
         taken, self._committed = self._committed, []
         return torch.cat(taken).tolist() if taken else []

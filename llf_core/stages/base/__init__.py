@@ -1,1 +1,1 @@
-"""What every stage builds on: its context, the training loop, and the retry after out of memory."""
+"""Shared parts of all stages: context, training loop, and the retry after out of memory."""

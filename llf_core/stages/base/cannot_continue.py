@@ -6,4 +6,4 @@ from llf_core.user_error import UserError
 
 
 class StopTraining(UserError):  # noqa: N818 - no error of the program: something outside of it must be mended
-    """Training stops where it is, with a checkpoint, since something outside the program failed."""
+    """Training stops with a checkpoint, since something outside the program failed."""

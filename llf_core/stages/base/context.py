@@ -1,4 +1,4 @@
-"""What a stage works with: config, data, model and tokenizer of an attempt."""
+"""Config, data, model and tokenizer of an attempt."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Everything that an attempt has loaded and decided on this machine before its stage is created.
+    """Everything that an attempt has loaded and decided before its stage is created.
 
     Attributes:
-        writer: writes the events, metrics and status of the attempt.
-        tokenizer: the run's tokenizer, with its chat template.
         processor: processor of a vision model; else None.
         model: the model after its fine-tuning method was applied.
-        modifiers: modifiers that were applied to the model beside its method.
-        method: the method that adapted the model, which is called while it trains; None in tests of a stage alone.
+        modifiers: modifiers applied to the model beside its method.
+        method: called while the model trains; None in tests of a stage alone.
         forks: whether documents of a flattened batch may have two branches.
     """
 

@@ -11,40 +11,34 @@ if TYPE_CHECKING:
 
 
 class Measures:
-    """Sums and counts by name, so that the mean is exact over any number of micro-batches on any number of ranks."""
+    """Sums and counts by name, for exact means over micro-batches and ranks."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[str, Number, Number]] = []
         self._committed: dict[str, tuple[Number, Number]] = {}
 
     def add(self, name: str, total: Number, count: Number) -> None:
-        """Add to the sum and the count of a metric; pending until `commit`, since the step may be computed again.
+        """Add to the sum and the count of a metric, pending until `commit`.
 
         Args:
-            total: sum of the values, a number or a detached scalar. Tensors are not read here, so that the step does
-                not wait for the device.
+            total: sum of the values, a number or a detached scalar. Tensors are not read here, so the step does not
+                wait for the device.
             count: number of the values, a number or a scalar.
         """
         self._pending.append((name, total, count))
 
     def rollback(self) -> None:
-        """Discard what was added since `commit`: a step that is computed again would count twice."""
+        """Discard pending sums, since the step is computed again."""
         self._pending.clear()
 
     def commit(self) -> None:
-        """Add the pending sums and counts to the committed ones, once their optimizer step or batch is complete.
-
-        `take` returns committed values only, and `rollback` discards pending ones.
-        """
+        """Add the pending sums and counts to the committed ones."""
         for name, total, count in self._pending:
             before = self._committed.get(name, (0, 0))
             self._committed[name] = (before[0] + total, before[1] + count)
         self._pending.clear()
 
     def take(self) -> dict[str, tuple[float, float]]:
-        """Return the committed sums and counts by name and clear them, so that each log covers its own steps only.
-
-        Reads the values from the device, so it is called once a log, not once a step.
-        """
+        """Return the committed sums and counts by name and clear them. Reads from the device: call once a log."""
         taken, self._committed = self._committed, {}
         return {name: (float(total), float(count)) for name, (total, count) in taken.items()}

@@ -24,7 +24,7 @@ class DoesNotFitError(UserError):
 
 
 def empty_caches() -> None:
-    """Free cached memory of the process and its device, so that the retry after out of memory finds it unfragmented."""
+    """Free cached memory of the process and its device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -33,17 +33,17 @@ def empty_caches() -> None:
 
 
 class RNGState:
-    """State of torch's random generators, so that a step that is computed again draws the same numbers."""
+    """RNG state of the CPU and the device, so that a step that is computed again draws the same numbers."""
 
     def __init__(self, device: torch.device) -> None:
-        """Save the RNG state of the CPU and of the device."""
+        """Save the current state."""
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
         self._device = device
 
     def restore(self) -> None:
-        """Set the generators back to the saved state, before what was rolled back is computed again."""
+        """Restore the saved state."""
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda, self._device)
@@ -52,7 +52,7 @@ class RNGState:
 
 
 class BatchSplitter:
-    """Computes each batch of the loader in a number of parts, which doubles whenever memory runs out.
+    """Computes each batch in a number of parts, which doubles whenever memory runs out.
 
     Attributes:
         count: parts of a batch, a power of two; a batch of fewer documents has one part a document.
@@ -62,8 +62,8 @@ class BatchSplitter:
         """Begin with whole batches.
 
         Args:
-            tell: called with the part that did not fit and the new count, before the work is computed again. It raises
-                `DoesNotFitError` if the part cannot be halved.
+            tell: called with the part that did not fit and the new count, before the retry. Raises `DoesNotFitError`
+                if the part cannot be halved.
         """
         self.count = 1
         self._tell = tell
@@ -77,16 +77,12 @@ class BatchSplitter:
     ) -> list[Result]:
         """Compute batches part by part; after out of memory, all of them again in twice as many parts.
 
-        The larger number of parts is kept, so that later batches do not fail first.
-
         Args:
-            batches: what to compute now, at least one.
             compute: computes one part; its second argument is whether that is the last one.
-            undo: takes back all that `compute` has done; returns the batches to compute again, earlier ones included;
-                what it raises passes through.
+            undo: reverts all that `compute` has done; returns the batches to compute again, earlier ones included.
 
         Returns:
-            What `compute` returned for each part.
+            Result of `compute` for each part.
         """
         while True:
             results: list[Result] = []

@@ -1,4 +1,4 @@
-"""The processes that train together (ranks), as torchrun numbers them: what they sum up and tell each other."""
+"""The processes that train together (ranks, as numbered by torchrun), and their collective operations."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BUCKET = 2**24
-"""Most values of gradients that are summed up in one exchange, as few as one if it is larger; chosen by hand."""
+"""Maximum number of gradient values in one all-reduce; chosen by hand."""
 _control: list[Any] = []
-"""The group of small Python values, of the CPU whatever the device: rank 0 must not wait for a GPU to tell them."""
+"""Group for small Python values, always on the CPU: rank 0 must not wait for a GPU to send them."""
 
 
 def world_size() -> int:
@@ -31,15 +31,15 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is rank 0, which alone writes the run's folder."""
+    """Whether this process is rank 0, the only one that writes the run's folder."""
     return rank() == 0
 
 
 def join_ranks(*, cpu: bool) -> None:
-    """Wait for the other ranks and make the process groups; does nothing in a run of one process.
+    """Wait for the other ranks and create the process groups; does nothing in a run of one process.
 
     Args:
-        cpu: whether gradients are on the CPU (gloo) and not on NVIDIA GPUs (NCCL).
+        cpu: whether gradients are on the CPU (gloo) or on NVIDIA GPUs (NCCL).
 
     Raises:
         ModelError: there are fewer GPUs than processes.
@@ -58,12 +58,11 @@ def join_ranks(*, cpu: bool) -> None:
 
 
 def _control_group() -> Any:
-    """The group of small values; None for torch's only group, where something else has joined the ranks."""
     return _control[0] if _control else None
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What `make` returns on rank 0, on all ranks, which must all call this; it is pickled for the others."""
+    """Result of `make` on rank 0, pickled to all ranks, which must all call this."""
     if world_size() == 1:
         return make()
     values: list[Any] = [make() if is_main() else None]
@@ -72,7 +71,7 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def from_all(own: T) -> list[T]:
-    """The values of all ranks, in their order; all ranks must call this."""
+    """Values of all ranks in rank order; all ranks must call this."""
     if world_size() == 1:
         return [own]
     values: list[Any] = [None] * world_size()
@@ -86,7 +85,7 @@ def wait_for_ranks() -> None:
 
 
 def lost_rank(error: BaseException) -> bool:
-    """Whether an error says that another rank has ended or failed, which is then the one to blame."""
+    """Whether an error says that another rank has ended or failed."""
     if world_size() == 1:
         return False
     from torch.distributed.checkpoint.api import CheckpointException  # late: its import takes time
@@ -97,14 +96,7 @@ def lost_rank(error: BaseException) -> bool:
 
 
 def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
-    """Sum a tensor over all ranks (all-reduce), so that a mean over processes with unequal batches is exact.
-
-    Args:
-        own: tensor of this process, the same shape `[...]` in all processes, which must all call this; not changed.
-
-    Returns:
-        The sum, of the shape of `own` and on its device, detached. With one process, `own` detached.
-    """
+    """Sum of a tensor `[...]` over all ranks (all-reduce), detached; all ranks must call this. `own` is not changed."""
     if not (dist.is_available() and dist.is_initialized()):
         return own.detach()
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if dist.get_backend() == "nccl" else "cpu"
@@ -114,7 +106,7 @@ def sum_over_ranks(own: torch.Tensor) -> torch.Tensor:
 
 
 def largest_of_ranks(own: Sequence[int]) -> list[int]:
-    """The largest of each of some integers over all ranks, which must all call this."""
+    """Element-wise maximum of integers over all ranks, which must all call this."""
     values = torch.tensor(own)
     dist.all_reduce(values, op=dist.ReduceOp.MAX, group=_control_group())
     return values.tolist()
@@ -124,6 +116,7 @@ def average_gradients(parameters: Sequence[torch.Tensor], present: Sequence[int]
     """Replace the gradients of this rank by the means over all ranks, which must all call this.
 
     Args:
+        parameters: of any shape.
         present: whether any rank has a gradient of each; one that no rank has stays None.
     """
     missing = [one for one, there in zip(parameters, present, strict=True) if there and one.grad is None]
@@ -137,7 +130,6 @@ def average_gradients(parameters: Sequence[torch.Tensor], present: Sequence[int]
 
 
 def _buckets(tensors: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
-    """Tensors in their order, in lists of one type and at most `BUCKET` values."""
     found: list[list[torch.Tensor]] = []
     size = 0
     for one in tensors:
@@ -150,7 +142,7 @@ def _buckets(tensors: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
 
 
 def parameter_sum(parameters: Iterable[torch.Tensor]) -> int:
-    """Sum of the bits of parameters, read as integers of 8 bytes: exact, and the order of additions does not matter."""
+    """Checksum of parameters of any shape: exact sum of their bits as 8-byte integers, in any order."""
     whole = 0
     for parameter in parameters:
         flat = parameter.detach().reshape(-1)

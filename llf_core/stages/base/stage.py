@@ -1,4 +1,4 @@
-"""The base classes of the stages: a loss that is computed here, or a trainer that another library brings."""
+"""Base classes of the stages: a loss that is computed here, or a trainer of another library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Examples(Protocol):
-    """Prepared examples by their index: a `datasets.Dataset`, or a wrapper around one that adds columns."""
+    """Prepared examples by index: a `datasets.Dataset`, or a wrapper that adds columns."""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -46,25 +46,10 @@ class Examples(Protocol):
 class Stage:
     """A training objective; declared by a `llf_core.config.declaration.StageDeclaration`. One object for each attempt.
 
-    A stage subclasses `LossStage` or `TrainerStage`; this class is what both have in common.
+    A stage subclasses `LossStage` or `TrainerStage`.
 
     Args:
         context: the training context; None if only the loss formula is needed.
-
-    Raises:
-        ModelError: a model beside the trained one does not exist or fit.
-        DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
-        ConfigError: the config of a model beside the trained one can no longer be read.
-        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
-            could not review it.
-        RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
-        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
-            key, or one declares its options wrongly.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError: out of memory.
     """
 
     def __init__(self, context: TrainingContext | None = None) -> None:
@@ -72,28 +57,24 @@ class Stage:
 
     @property
     def context(self) -> TrainingContext:
-        """Training context of the attempt: config, model, data and tokenizer.
-
-        Raises:
-            RuntimeError: the stage was made for its formula alone.
-        """
+        """Training context of the attempt; RuntimeError if the stage was created for its formula alone."""
         if self._context is None:
             raise RuntimeError(f"{type(self).__name__} has no training context: it was made for its loss alone.")
         return self._context
 
     @property
     def config(self) -> RunConfig | None:
-        """Config of the run; None where the stage was made for its formula alone, as tests of a formula do."""
+        """Config of the run; None without a context."""
         return None if self._context is None else self._context.config
 
     @property
     def method(self) -> Method | None:
-        """The method that adapted the run's model, which the trainer calls; None without a context or method."""
+        """The method that adapted the run's model; None without a context or method."""
         return None if self._context is None else self._context.method
 
     @property
     def modifiers(self) -> tuple[Modifier, ...]:
-        """The modifiers of the run's model, which may add to the loss; none where there is no context."""
+        """The modifiers of the run's model, which may add to the loss; none without a context."""
         return () if self._context is None else self._context.modifiers
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
@@ -101,32 +82,21 @@ class Stage:
         return ()
 
     def scoring(self) -> PromptScoring | None:
-        """What scores the completions that the stage samples, for a look at rewards before training; None if none."""
+        """Scoring of sampled completions, for a preview of rewards before training; None if there is none."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside the model, as JSON, so that a resumed run repeats the losses exactly."""
+        """JSON state of a checkpoint beside the model, so that a resumed run repeats the losses exactly."""
         return {}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Continue from the checkpoint whose `state` this is. Called once, before the trainer is created.
-
-        Args:
-            state: what `state` returned, as JSON; empty if the checkpoint has none.
-        """
+        """Restore the result of `state` (empty if the checkpoint has none), before the trainer is created."""
 
     def save(self, checkpoint: Path) -> None:
-        """Write what is not JSON, such as tensors, into a checkpoint's folder, so that a resumed run continues with it.
-
-        Args:
-            checkpoint: folder of the checkpoint, which is not complete yet.
-
-        Raises:
-            OSError, RuntimeError, SafetensorError: the disk is full or cannot be written.
-        """
+        """Write state that is not JSON, such as tensors, into the folder of a checkpoint, which is not complete yet."""
 
     def load(self, checkpoint: Path) -> None:
-        """Read what `save` wrote, so that the run continues with it. Called once, after `restore`."""
+        """Read what `save` wrote. Called once, after `restore`."""
 
 
 class LossStage(Stage, ABC):
@@ -134,27 +104,13 @@ class LossStage(Stage, ABC):
 
     Attributes:
         label_names: keys of a batch that its loss cannot be computed without.
-        differences: metrics that are logged beside the measures: by name, the two measures whose means are subtracted.
-        accuracy: counts correct tokens while an evaluation asks for it; a stage that declares `token_accuracy` gives it
-            the distributions of its tokens. None otherwise.
+        differences: metrics that are logged beside the measures: by name, the two measures whose means are
+            subtracted.
+        accuracy: counts correct tokens while an evaluation asks for it; a stage that declares `token_accuracy` gives
+            it the distributions of its tokens. None otherwise.
 
     Args:
         context: the training context; None if only the loss formula is needed.
-
-    Raises:
-        ModelError: a model beside the trained one does not exist or fit.
-        DataError, BadExample: the stage cannot train on the data set, or the template cannot render its answers.
-        ConfigError: the config of a model beside the trained one can no longer be read.
-        UntrustedCodeError, TooMuchCodeError: Python code of a model would run, and the user has not allowed it, or
-            could not review it.
-        RewardError, ValueError, re.error: a reward function or `reward_pattern` cannot be used.
-        PluginError: the implementation of a plug-in cannot be used, or two installed packages declare the same name or
-            key, or one declares its options wrongly.
-        KeyError: a record of the prepared data is no longer in its data set, or no longer a conversation.
-        ValueError, RuntimeError: PEFT does not load an adapter that is trained further a second time.
-        OSError: a file of a model or of the run cannot be read or written, or `LLF_HOME` or `LLF_HOME_MODE` is not
-            valid.
-        MemoryError: out of memory.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
@@ -169,7 +125,7 @@ class LossStage(Stage, ABC):
 
     @contextmanager
     def void_batch(self) -> Iterator[None]:
-        """Context manager: the loss of a batch is computed for the other ranks alone; nothing else counts it."""
+        """Context manager: computes the loss of a batch for the other ranks alone; it counts nowhere else."""
         kept = self.measures, self.accuracy
         self.measures, self.accuracy, self._is_void = Measures(), None, True
         try:
@@ -178,11 +134,11 @@ class LossStage(Stage, ABC):
             (self.measures, self.accuracy), self._is_void = kept, False
 
     def sum_over_ranks(self, own: Tensor) -> Tensor:
-        """Sum of a tensor `[...]` over the batches of all ranks, detached; of a `void_batch` nothing is added."""
+        """Sum of a tensor `[...]` over the batches of all ranks, detached; a `void_batch` adds nothing."""
         return sum_over_ranks(torch.zeros_like(own) if self._is_void else own)
 
     def collator(self, **options: object) -> Collate | None:  # noqa: ARG002
-        """Create the function that makes batches of examples; None where `llf_core.data.Collator` does.
+        """Create the function that makes batches of examples; None for `llf_core.data.Collator`.
 
         A stage whose batches hold more than tokens and labels, such as pairs, overrides it.
 
@@ -195,8 +151,8 @@ class LossStage(Stage, ABC):
         """The examples that the loader serves, with the columns that the loss needs beside tokens and labels.
 
         Returns:
-            By default `examples` itself. A stage that samples its own data, as PPO does, returns placeholders for
-            training and may leave out evaluation examples.
+            By default `examples` itself. A stage that samples its own data, such as PPO, returns placeholders for
+                training and may leave out evaluation examples.
         """
         return examples
 
@@ -204,7 +160,8 @@ class LossStage(Stage, ABC):
     def count(batch: Mapping[str, Any]) -> Tensor | None:  # noqa: ARG004
         """Number of units (pairs, completions) that a batch's loss is a mean over, an int64 scalar; None for tokens.
 
-        The trainer divides by the sum over all micro-batches and ranks, so a step does not depend on how it is split.
+        The trainer divides by the sum over all micro-batches and ranks, so a step does not depend on how it is
+        split.
 
         Args:
             batch: the collator's tensors, flattened (`[1, tokens]`) or padded (`[batch, seq]`).
@@ -214,7 +171,7 @@ class LossStage(Stage, ABC):
     def batches(self, batches: list[Batch]) -> list[Batch]:
         """The micro-batches that an optimizer step learns from, given the loader's; called after the step before.
 
-        A stage that samples its own data, as PPO does, returns that instead. By default `batches` itself.
+        A stage that samples its own data, such as PPO, returns that instead. By default `batches` itself.
         """
         return batches
 
@@ -226,34 +183,23 @@ class LossStage(Stage, ABC):
         label_smoothing: float = 0.0,
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the loss over what `count` counts in one micro-batch.
+        """Sum of the loss over what `count` counts in one micro-batch: a float32 scalar with a graph.
 
-        The caller divides it by the count of the whole optimizer step on all ranks, so that the split into
-        micro-batches does not matter.
+        The caller divides it by the count of the whole optimizer step on all ranks.
 
         Args:
             model: the model under training, perhaps wrapped.
             batch: the collator's tensors, flattened (`[1, tokens]`) or padded (`[batch, seq]`).
             label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
-            record_losses: called with the loss of each of the batch's examples and the tokens that it is the sum over,
-                `[examples]` each, by stages that know them; None if nobody needs them.
-
-        Returns:
-            A float32 scalar with a graph: the sum, not the mean.
+            record_losses: called with the loss of each example and its number of tokens in the loss, `[examples]`
+                each, by stages that know them.
         """
 
     def evaluated(self, means: Mapping[str, float]) -> None:
-        """Receive the means of the stage's metrics in an evaluation, over all processes.
-
-        A stage whose evaluation may turn out to be void, such as one in which no completion could be scored, ends the
-        run here.
-
-        Args:
-            means: by the names of `measures`.
-        """
+        """Receive the means of `measures` in an evaluation, over all processes; may raise to end the run."""
 
     def rollback(self) -> None:
-        """Discard what `loss_sum` has changed here since `commit`: after out of memory the step is computed again."""
+        """Discard what `loss_sum` has changed here since `commit`: the step is computed again after out of memory."""
         self.measures.rollback()
         if self.accuracy is not None:
             self.accuracy.rollback()
@@ -266,29 +212,24 @@ class LossStage(Stage, ABC):
 
 
 class TrainerStage(Stage, ABC):
-    """A stage whose steps the trainer of another library makes, such as TRL's, which computes the loss itself.
-
-    Its arguments and errors are those of `Stage`.
-    """
+    """A stage whose steps and loss are made by the trainer of another library, such as TRL's."""
 
     @abstractmethod
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> Trainer:
         """Create the trainer of an attempt, in place of `RunTrainer`.
 
-        The library's class computes the loss and makes the steps; the rest of the run is the same as for any stage.
-
         Args:
-            settings: makes the trainer's arguments, given a class of `TrainingArguments` as `kind` and further values
-                of it.
+            settings: makes the trainer's arguments, given a class of `TrainingArguments` as `kind` and further
+                values of it.
 
         Returns:
-            A subclass of the library's trainer with `llf_core.stages.base.loop.TrainingLoop` as its first base, so that
-            the learning rate and the last step of the run can be changed while it goes on.
+            A subclass of the library's trainer with `llf_core.stages.base.loop.TrainingLoop` as its first base, so
+                that the learning rate and the last step of the run can be changed during training.
         """
 
 
 def make_stage(config: RunConfig, context: TrainingContext) -> LossStage | TrainerStage:
-    """Create the stage that a config selects: its class is imported here, so that forms and rules need no torch."""
+    """Create the stage that a config selects; its class is imported here."""
     declaration = stage_of(config)
     made = declaration.load(Stage)(context)
     if not isinstance(made, LossStage | TrainerStage):

@@ -34,7 +34,6 @@ class DPO(LossStage):
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
 
     def __init__(self, context: TrainingContext) -> None:
-        """Create the reference if the loss needs one, and disable the model's dropout."""
         super().__init__(context)
         config, options = context.config, context.config.options(DPOOptions)
         self.formula, traits = LOSSES[options.pref_loss], PREFERENCE_LOSSES[options.pref_loss]
@@ -52,29 +51,18 @@ class DPO(LossStage):
         self.reference = Reference(context, self.collator) if traits.needs_reference else None
 
     def collator(self, **options: Any) -> PairCollator:
-        """Create the function that makes batches of pairs, whose shared prompt is read once where the model allows it.
-
-        Args:
-            options: the arguments of `llf_core.data.Collator`.
-        """
+        """Create the collator of pairs, whose shared prompt is read once if the model allows it."""
         return PairCollator(**options, fork=self.context.forks)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
-        """Add the column `reference` to pairs, if the reference log-probabilities are precomputed.
-
-        The reference never changes, so each example needs one forward pass of it, not one an epoch.
-        """
+        """Add the column `reference` to pairs, if the reference log-probabilities are precomputed."""
         return (
             examples if self.reference is None else self.reference.with_reference_logprobs(examples, held_out=held_out)
         )
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of pairs in a batch, an int64 scalar: the loss is a mean over pairs, not tokens.
-
-        Args:
-            batch: of `PairCollator`: `ends` (`[2 * pairs]`) and the number `groups`.
-        """
+        """Number of pairs in a batch of `PairCollator`, an int64 scalar."""
         return group_count(batch)
 
     def loss_sum(
@@ -84,25 +72,15 @@ class DPO(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the preference loss (`pref_loss`) over the pairs of a micro-batch.
+        """Sum of the preference loss (`pref_loss`) over the pairs of a micro-batch, a float32 scalar with a graph.
 
-        Only differences of log-probabilities enter the loss, so the prompt of a pair is read and never learned.
-
-        `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`. Then `pref_ftx` times the mean negative
-        log-likelihood per token of the chosen completion is added.
+        `pref_bco_weight` w mixes in BCO as `(L + w · BCO) / (1 + w)`, as in LLaMA-Factory's `CustomDPOTrainer`. Then
+        `pref_ftx` times the mean negative log-likelihood per token of the chosen completion is added.
 
         Args:
-            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
-                (`[2 * groups]`).
-            record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each; None if
-                nobody needs them.
-
-        Returns:
-            A float32 scalar with a graph.
-
-        Source:
-            The formula of each `pref_loss` is in `llf_core.stages.losses`; mixing as in LLaMA-Factory's
-            `CustomDPOTrainer`.
+            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends` (`[2
+                * groups]`).
+            record_losses: called with the loss of each pair and the tokens of both completions, `[pairs]` each.
         """
         answers = answer_log_probs(model, batch)
         pairs = self._pairs(answers, batch)
@@ -135,15 +113,12 @@ class DPO(LossStage):
         return bco(pairs, self.terms, self.baseline.mean)
 
     def rollback(self) -> None:
-        """Discard what the step has changed, see `LossStage.rollback`; BCO's running mean of rewards goes back too.
-
-        Without that, a step that is computed again would count its rewards twice.
-        """
+        """Discard what the step has changed, BCO's running mean of rewards included."""
         super().rollback()
         self.baseline.load(self._kept)
 
     def commit(self) -> None:
-        """Keep what the step has changed, see `LossStage.commit`; BCO's running mean of rewards is kept too."""
+        """Keep what the step has changed, BCO's running mean of rewards included."""
         super().commit()
         self._kept = self.baseline.state()
 
@@ -172,16 +147,14 @@ class DPO(LossStage):
             add("odds_ratio_loss", odds_ratio_loss(pairs).detach().sum(), count)
 
     def state(self) -> dict[str, Any]:
-        """BCO's running mean of rewards (`baseline`), which a resumed run needs for equal losses; empty without BCO."""
+        """BCO's running mean of rewards (`baseline`); empty without BCO."""
         return {"baseline": self.baseline.state()} if self.bco_weight else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with the running mean of rewards of a checkpoint.
-
-        BCO's loss depends on it, so a resumed run would otherwise have other losses.
+        """Restore BCO's running mean of rewards.
 
         Raises:
-            ValueError: it is no mapping, one of them is no finite number, or the count is below 0.
+            ValueError: it is not a mapping of a finite sum and a count of at least 0.
         """
         if "baseline" in state:
             kept = RunningMean()

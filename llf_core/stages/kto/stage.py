@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llf_core.stages.base.stage import Batch, Examples, RecordLosses
 
 MISMATCHED = ("other_ids", "other_labels")
-"""Columns of an example: its prompt with the completion of another one."""
+"""Columns of an example's prompt with the completion of another example."""
 MAX_LOOKBACK = 49
 """Number of earlier examples that are searched for another prompt; chosen by hand."""
 
@@ -36,7 +36,7 @@ class KTO(LossStage):
     """Makes good completions likelier and bad ones less likely, relative to a reference model.
 
     The KL divergence from the reference is estimated on mismatched completions: a prompt with the completion of the
-    nearest earlier example that has another prompt, so that it is the same whatever a batch holds.
+    nearest earlier example that has another prompt, independent of the batch.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
@@ -44,7 +44,6 @@ class KTO(LossStage):
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
 
     def __init__(self, context: TrainingContext) -> None:
-        """Create the reference, and disable the model's dropout."""
         super().__init__(context)
         options = context.config.options(KTOOptions)
         self.beta, self.ftx = context.config.stage.pref_beta, context.config.stage.pref_ftx
@@ -53,20 +52,11 @@ class KTO(LossStage):
         self.reference = Reference(context, self.collator)
 
     def collator(self, **options: Any) -> PairCollator:
-        """Create the function that makes batches of prompts with their own and with a mismatched completion.
-
-        Both completions are read in one forward pass, since the KL estimate needs the mismatched one.
-
-        Args:
-            options: the arguments of `llf_core.data.Collator`.
-        """
+        """Create the collator of prompts with their own and with a mismatched completion."""
         return PairCollator(**options, fork=self.context.forks, second=MISMATCHED)
 
     def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
-        """Add a mismatched completion to each example, and reference log-probabilities of both if precomputed.
-
-        The mismatched completions are samples for the KL estimate of the loss.
-        """
+        """Add a mismatched completion to each example, and reference log-probabilities of both if precomputed."""
         if not held_out:
             self._check(examples)
         others = MismatchedResponses(examples, self.context.config.data.cutoff_len)
@@ -88,11 +78,7 @@ class KTO(LossStage):
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
-        """Number of labelled completions in a batch, an int64 scalar: the loss is a mean over them, not over tokens.
-
-        Args:
-            batch: of `PairCollator`: `ends` (`[2 * groups]`) and the number `groups`.
-        """
+        """Number of labelled completions in a batch of `PairCollator`, an int64 scalar."""
         return group_count(batch)
 
     def loss_sum(
@@ -102,21 +88,15 @@ class KTO(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - of tokens; refused by a rule
         record_losses: RecordLosses | None = None,
     ) -> Tensor:
-        """Sum of the KTO loss over the labelled completions of a micro-batch, see `llf_core.stages.losses.kto.kto`.
+        """Sum of the KTO loss (`losses.kto.kto`) over a micro-batch's labelled completions, a float32 scalar.
 
-        `pref_ftx` times the mean negative log-likelihood per token is added for good completions.
+        `pref_ftx` times the mean negative log-likelihood per token is added for good completions, as in
+        LLaMA-Factory's `CustomKTOTrainer`.
 
         Args:
-            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends`
-                (`[2 * groups]`); `good` (`[groups]`, bool).
-            record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each; None if
-                nobody needs them.
-
-        Returns:
-            A float32 scalar with a graph.
-
-        Source:
-            KTO, arXiv 2402.01306, section 4; `pref_ftx` as in LLaMA-Factory's `CustomKTOTrainer`.
+            batch: of `PairCollator`: the model's inputs; `predictors`, `targets` and `answers` (`[N]`); `ends` (`[2
+                * groups]`); `good` (`[groups]`, bool).
+            record_losses: called with the loss of each labelled completion and its tokens, `[examples]` each.
         """
         answers = answer_log_probs(model, batch)
         policy, mismatched_policy = answers.sums.view(-1, 2).unbind(1)
@@ -145,9 +125,7 @@ class KTO(LossStage):
 
 @dataclass(frozen=True)
 class MismatchedResponses:
-    """Mismatched completions: for each example, that of the nearest earlier example with another prompt.
-
-    Called by `AugmentedDataset`; picklable for data loader workers.
+    """For each example, the completion of the nearest earlier example with another prompt; picklable.
 
     Attributes:
         cutoff: maximum number of tokens of a prompt and its completion.
@@ -171,7 +149,7 @@ class MismatchedResponses:
 
 
 def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int) -> tuple[list[int], list[int]]:
-    """Join the prompt of one example with the completion of another, for the estimate of the KL divergence.
+    """Join the prompt of one example with the completion of another.
 
     Args:
         cutoff: maximum number of tokens; the completion is truncated at its end, but keeps its first token.
@@ -189,5 +167,4 @@ def _prompt(example: Mapping[str, Any]) -> list[int]:
 
 
 def _answer_start(example: Mapping[str, Any]) -> int:
-    """Index of the first token of the completion."""
     return next(index for index, label in enumerate(example["labels"]) if label != IGNORED)

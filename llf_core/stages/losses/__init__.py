@@ -1,8 +1,4 @@
-"""Losses of the preference family: pure functions of pairs of completions, a file a family.
-
-Their traits, such as whether one needs a reference model, are in
-`llf_core.config.declarations.stages.preference_losses`.
-"""
+"""Losses of the preference family: pure functions of pairs of completions, one file for each family."""
 
 from __future__ import annotations
 
@@ -53,4 +49,4 @@ LOSSES: Mapping[str, Callable[[Pairs, Terms], Tensor]] = MappingProxyType(
         "aot_unpaired": aot_unpaired,
     }
 )
-"""Loss functions by value of `pref_loss`; each returns `[P]`."""
+"""Loss functions by value of `pref_loss`; each returns `[P]`. Traits: `declarations.stages.preference_losses`."""

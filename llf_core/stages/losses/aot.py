@@ -1,7 +1,6 @@
 """AOT, arXiv 2406.05882: aligns the distributions of rewards, not single pairs.
 
-A loss belongs to a rank. It depends on which pairs are in a micro-batch, and so on its size; a single pair has the loss
-of `sigmoid`.
+The loss depends on which pairs are in a micro-batch, and so on its size; a single pair has the loss of `sigmoid`.
 """
 
 from __future__ import annotations
@@ -18,40 +17,19 @@ if TYPE_CHECKING:
 
 
 def aot(pairs: Pairs, terms: Terms) -> Tensor:
-    """AOT loss of paired preferences: the policy's margins should exceed the reference's as a distribution.
+    """AOT loss `[P]` of paired preferences (TRL's `aot`): margins should exceed the reference's.
 
-    `-(1 - ε) log σ(βd) - ε log σ(-βd)` with the difference of the i-th smallest margins `d = (p_w - p_l)ᵢ - (p_ref,w -
-    p_ref,l)ᵢ` and `p = log π(y|x)`. Each loss is returned at the pair whose policy margin has that rank.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each.
-        terms: `beta`, `label_smoothing` ε.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        AOT, paired, arXiv 2406.05882, as TRL's `aot`.
+    `-(1 - ε) log σ(βd) - ε log σ(-βd)` with the difference of the i-th smallest margins `d = (p_w - p_l)ᵢ - (p_ref,w
+    - p_ref,l)ᵢ` and `p = log π(y|x)`. Each loss is returned at the pair whose policy margin has that rank.
     """
     return _by_rank(pairs.policy_margin, pairs.reference_margin, terms)
 
 
 def aot_unpaired(pairs: Pairs, terms: Terms) -> Tensor:
-    """AOT loss of unpaired preferences: the rewards of chosen completions should exceed those of rejected ones.
+    """AOT loss `[P]` of unpaired preferences (TRL's `aot_unpaired`): chosen rewards should exceed rejected ones.
 
-    The loss of `aot` for the i-th smallest log-ratios, `d = (r_w)ᵢ - (r_l)ᵢ`, of completions that need not belong
-    together. Each loss is returned at the pair whose chosen completion has that rank.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
-            `Pairs.rejected_ratio`.
-        terms: `beta`, `label_smoothing` ε.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        AOT, unpaired, arXiv 2406.05882, as TRL's `aot_unpaired` (formerly `aot_pair`).
+    The loss of `aot` for the i-th smallest log-ratios, `d = (r_w)ᵢ - (r_l)ᵢ`. Each loss is returned at the pair
+    whose chosen completion has that rank.
     """
     return _by_rank(pairs.chosen_ratio, pairs.rejected_ratio, terms)
 

@@ -11,19 +11,9 @@ if TYPE_CHECKING:
 
 
 def apo_down(pairs: Pairs, terms: Terms) -> Tensor:
-    """APO-down loss, for chosen completions that are worse than the policy's own.
+    """APO-down loss `[P]`, for chosen completions that are worse than the policy's own (arXiv 2408.06266, eq. 8).
 
     `σ(β r_w) + 1 - σ(βh)`; 1 where policy and reference are equal. Both completions become less likely, the rejected
-    one more so. The paper has no constant 1, which TRL adds.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, h `Pairs.margin`.
-        terms: `beta`.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        APO, arXiv 2408.06266, equation 8.
+    one more so. The constant 1 is TRL's.
     """
     return (terms.beta * pairs.chosen_ratio).sigmoid() + (-terms.beta * pairs.margin).sigmoid()

@@ -14,22 +14,13 @@ if TYPE_CHECKING:
 
 
 def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
-    """BCO loss: the implicit reward as the logit of a classifier that tells chosen from rejected completions.
+    """BCO loss `[P]`: the implicit reward is the logit of a classifier of chosen and rejected completions.
 
-    `-log σ(β r_w - δ) - log σ(δ - β r_l)`; `2 ln 2` where policy and reference are equal and δ is 0. The shift δ keeps
-    the logits centred when all rewards drift in one direction.
+    `-log σ(β r_w - δ) - log σ(δ - β r_l)`; `2 ln 2` where policy and reference are equal and δ is 0. BCO, arXiv
+    2404.04656.
 
     Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
-            `Pairs.rejected_ratio`.
-        terms: `beta`.
         delta: δ, the running mean of the rewards `β r` of all completions; a scalar without a gradient.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        BCO, arXiv 2404.04656; mixed with DPO as `(L + w · BCO) / (1 + w)`, LLaMA-Factory's `pref_bco_weight` w.
     """
     from torch.nn.functional import logsigmoid
 
@@ -41,7 +32,7 @@ class RunningMean:
     """Mean of all values so far, with equal weights: the reward shift δ of BCO.
 
     LLaMA-Factory adds the mean of each micro-batch as one value, before it uses δ for that micro-batch, and in
-    evaluation too. Sums and counts of completions give the same δ where all micro-batches have one size.
+    evaluation too. Sums and counts of completions give the same δ if all micro-batches have one size.
     """
 
     total: float = 0.0
@@ -49,33 +40,23 @@ class RunningMean:
 
     @property
     def mean(self) -> float:
-        """Mean of the values; 0 without any, as BCO starts."""
+        """Mean of the values; 0 without any."""
         return self.total / self.count if self.count else 0.0
 
     def add(self, total: Tensor | float, count: Tensor | float) -> None:
-        """Add values to the mean, as sum and count: micro-batches of different sizes then count by completions.
-
-        Args:
-            total: sum of the values over all ranks, a scalar.
-            count: number of the values over all ranks, a scalar.
-        """
+        """Add values over all ranks to the mean, as sum and count, scalars."""
         self.total += float(total)
         self.count += float(count)
 
     def state(self) -> dict[str, float]:
-        """`total` and `count` as JSON, for a checkpoint or to roll a step back."""
+        """`total` and `count` as JSON."""
         return asdict(self)
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Continue from a `state`.
-
-        A resumed run, or a step that is computed again, then has the same shift.
-
-        Args:
-            state: `total` and `count`.
+        """Restore the result of `state`.
 
         Raises:
-            ValueError: one of them is no number of float64.
+            ValueError: a value exceeds float64.
         """
         try:
             self.total, self.count = float(state["total"]), float(state["count"])

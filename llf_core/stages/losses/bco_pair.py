@@ -13,20 +13,8 @@ if TYPE_CHECKING:
 
 
 def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """BCO loss of pairs without the reward shift: a classifier that tells chosen from rejected completions.
+    """BCO loss `[P]` without the reward shift (arXiv 2404.04656; TRL's `bco_pair`).
 
-    `-log σ(β r_w) - log σ(-β r_l)`; `2 ln 2` where policy and reference are equal. The paper shifts both rewards by
-    their running mean δ, see `llf_core.stages.losses.bco`; δ is 0 here, as in TRL's loss of this name.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
-            `Pairs.rejected_ratio`.
-        terms: `beta`.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        BCO, arXiv 2404.04656, as TRL's `bco_pair`.
+    `-log σ(β r_w) - log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
     """
     return bco(pairs, terms, 0.0)

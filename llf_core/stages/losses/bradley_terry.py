@@ -9,20 +9,15 @@ if TYPE_CHECKING:
 
 
 def bradley_terry(margin: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Negative log-likelihood of preferences under the Bradley-Terry model: `-(1 - ε) log σ(m) - ε log σ(-m)`.
-
-    Shared by the losses that differ only in what they take as the margin m.
+    """Negative log-likelihood `[P]` under the Bradley-Terry model: `-(1 - ε) log σ(m) - ε log σ(-m)`.
 
     Args:
         margin: `[P]`, m: reward of the chosen completion minus that of the rejected one.
         label_smoothing: ε, share of the labels that are wrong; 0 to 0.5.
 
-    Returns:
-        `[P]`.
-
     Source:
-        R. A. Bradley and M. E. Terry, Rank analysis of incomplete block designs, Biometrika 1952; ε as in E. Mitchell,
-        A note on DPO with noisy preferences, 2023.
+        R. A. Bradley and M. E. Terry, Rank analysis of incomplete block designs, Biometrika 1952; ε as in E.
+            Mitchell, A note on DPO with noisy preferences, 2023.
     """
     from torch.nn.functional import logsigmoid
 

@@ -11,21 +11,11 @@ if TYPE_CHECKING:
 
 
 def discopop(pairs: Pairs, terms: Terms) -> Tensor:
-    """DiscoPOP loss: logistic where the policy prefers the rejected completion, exponential where the chosen one.
+    """DiscoPOP loss `[P]`, the log-ratio modulated loss of arXiv 2406.08414, equation 5.
 
-    `(1 - σ(βh/τ)) · -log σ(βh) + σ(βh/τ) · exp(-βh)`; `½ (ln 2 + 1)` where policy and reference are equal. It is the
-    paper's log-ratio modulated loss, which a language model proposed. The second product is one exponential here, since
-    its factors are 0 and infinite for a margin far below zero, which is NaN in TRL.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
-        terms: `beta`, `discopop_tau` τ, in (0, 1].
-
-    Returns:
-        `[P]`.
-
-    Source:
-        DiscoPOP, arXiv 2406.08414, equation 5.
+    `(1 - σ(βh/τ)) · -log σ(βh) + σ(βh/τ) · exp(-βh)` with `discopop_tau` τ in (0, 1]; `½ (ln 2 + 1)` where policy
+    and reference are equal. The second product is one exponential here: its factors are 0 and infinite for a margin
+    far below zero, which is NaN in TRL.
     """
     from torch.nn.functional import logsigmoid
 

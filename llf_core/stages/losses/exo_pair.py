@@ -12,23 +12,12 @@ if TYPE_CHECKING:
 
 
 def exo_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """EXO loss of pairs: reverse KL divergence of the policy's preference from the labelled one.
+    """EXO loss `[P]`: reverse KL of the policy's preference from the labelled one (arXiv 2402.00856, eq. 16).
 
-    `q (log q - log(1 - ε)) + (1 - q) (log(1 - q) - log ε)` with `q = σ(βh)`: mode-seeking, where DPO's loss is
-    mode-covering. It has no finite value for ε = 0, so the loss needs `label_smoothing`. TRL 1 refuses 0 as well.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
-        terms: `beta`, `label_smoothing` ε.
-
-    Returns:
-        `[P]`.
+    `q (log q - log(1 - ε)) + (1 - q) (log(1 - q) - log ε)` with `q = σ(βh)`. It has no finite value for ε = 0.
 
     Raises:
-        ValueError: ε is not in (0, 1), or there are no reference log-probabilities.
-
-    Source:
-        EXO, arXiv 2402.00856, equation 16.
+        ValueError: ε is not in (0, 1).
     """
     from torch.nn.functional import logsigmoid
 

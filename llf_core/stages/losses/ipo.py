@@ -11,22 +11,11 @@ if TYPE_CHECKING:
 
 
 def ipo(pairs: Pairs, terms: Terms) -> Tensor:
-    """IPO loss: squared distance of the margin per token from `1/(2β)`, so that it does not grow without bound.
+    """IPO loss `[P]`: squared distance of the margin per token from `1/(2β)` (arXiv 2310.12036, eq. 17; β is its τ).
 
-    `(h̄ - 1/(2β))²` with `h̄ = r_w/|y_w| - r_l/|y_l|`; `1/(2β)²` where policy and reference are equal. Log-ratios are
-    means over tokens, as in TRL and LLaMA-Factory. The paper's equation has sums, with which the loss grows with the
-    length; its authors told TRL that their results are those of means.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
-            `Pairs.rejected_ratio`.
-        terms: `beta`, the paper's τ.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        IPO, arXiv 2310.12036, equation 17.
+    `(h̄ - 1/(2β))²` with `h̄ = r_w/|y_w| - r_l/|y_l|`; `1/(2β)²` where policy and reference are equal. Log-ratios
+    are means over tokens, as in TRL and LLaMA-Factory. The paper's equation has sums; its authors told TRL that
+    their results are of means.
     """
     chosen = pairs.chosen_ratio / pairs.chosen_tokens.clamp(min=1)
     rejected = pairs.rejected_ratio / pairs.rejected_tokens.clamp(min=1)

@@ -1,4 +1,4 @@
-"""KTO: completions that were labelled good or bad, one by one."""
+"""KTO: completions that were labelled good or bad, one by one (arXiv 2402.01306, section 4)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 def kto(
     ratio: Tensor, kl: Tensor | float, good: Tensor, beta: float, weights: tuple[float, float] = (1.0, 1.0)
 ) -> Tensor:
-    """KTO loss of completions labelled good or bad, which needs no pairs.
+    """KTO loss `[B]` of completions labelled good or bad.
 
-    `λ_D (1 - σ(β(r - z)))` of a good completion, `λ_U (1 - σ(β(z - r)))` of a bad one: the paper's λ_y - v(x, y). It is
-    half of λ where r = z, and saturates on both sides, so that hard examples do not dominate.
+    `λ_D (1 - σ(β(r - z)))` of a good completion, `λ_U (1 - σ(β(z - r)))` of a bad one: the paper's λ_y - v(x, y).
 
     Args:
         ratio: `[B]`, r = log π(y|x) - log π_ref(y|x), summed over the completion's tokens.
@@ -22,12 +21,6 @@ def kto(
         good: `[B]`, bool: whether the completion is labelled good.
         beta: β, `pref_beta`.
         weights: λ_D and λ_U: `kto_chosen_weight` and `kto_rejected_weight`.
-
-    Returns:
-        `[B]`.
-
-    Source:
-        KTO, arXiv 2402.01306, section 4; as in TRL and LLaMA-Factory.
     """
     import torch
 
@@ -36,18 +29,10 @@ def kto(
 
 
 def kl_estimate(ratio_of_mismatched: Tensor) -> Tensor:
-    """Estimate KL(π ‖ π_ref) as `z = max(0, mean r)` over completions that belong to other prompts.
-
-    They replace samples of the policy, which the definition requires and which would take as long as the step itself.
+    """Estimate KL(π ‖ π_ref) as `z = max(0, mean r)` over mismatched completions, a scalar without a graph.
 
     Args:
-        ratio_of_mismatched: `[B]`, at least one, log π(y'|x) - log π_ref(y'|x) of prompts with completions of others;
-            of all ranks, since the mean comes before the maximum.
-
-    Returns:
-        A scalar without a graph: no gradient flows through z.
-
-    Source:
-        KTO, arXiv 2402.01306, section 4.
+        ratio_of_mismatched: `[B]`, at least one, log π(y'|x) - log π_ref(y'|x) of prompts with completions of
+            others; of all ranks, since the mean comes before the maximum.
     """
     return ratio_of_mismatched.detach().mean().clamp(min=0.0)

@@ -11,22 +11,11 @@ if TYPE_CHECKING:
 
 
 def kto_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """KTO loss of pairs, whose KL divergence is estimated from the other side of the pairs.
+    """KTO loss `[P]` with the KL divergence estimated from the other side of the pairs (arXiv 2402.01306, section 4).
 
-    `½ (1 - σ(β(r_w - z_l))) + ½ (1 - σ(β(z_w - r_l)))` with `z_w = max(0, mean r_w)` and `z_l = max(0, mean r_l)` over
-    the P pairs; ½ where policy and reference are equal. The value is that of TRL up to 0.8, with the mean of its two
-    halves; no gradient flows through z, as in the paper, where TRL let it flow.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
-            `Pairs.rejected_ratio`.
-        terms: `beta`.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        KTO, arXiv 2402.01306, section 4.
+    `½ (1 - σ(β(r_w - z_l))) + ½ (1 - σ(β(z_w - r_l)))` with `z_w = max(0, mean r_w)` and `z_l = max(0, mean r_l)`
+    over the P pairs; ½ where policy and reference are equal. The value is that of TRL up to 0.8, with the mean of
+    its two halves; no gradient flows through z, as in the paper, unlike in TRL.
     """
     chosen, rejected = pairs.chosen_ratio, pairs.rejected_ratio
     of_chosen, of_rejected = (ratio.detach().mean().clamp(min=0.0) for ratio in (chosen, rejected))

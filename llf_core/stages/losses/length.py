@@ -1,4 +1,4 @@
-"""LD-DPO: tokens by which a completion is longer than the other of its pair count less."""
+"""LD-DPO: tokens beyond the length of the pair's shorter completion count less."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ if TYPE_CHECKING:
 
 
 def desensitized_sums(log_probs: Tensor, answers: Tensor, pairs: int, alpha: float) -> Tensor:
-    """Sum log-probabilities with less weight on the tokens beyond the length of the shorter completion of a pair.
+    """Sum log-probabilities `[2P]` with less weight on the tokens beyond the length of the pair's shorter completion.
 
-    `log π̂(y|x) = Σ_{i ≤ l} log π(y_i|x, y_<i) + α Σ_{i > l} log π(y_i|x, y_<i)` with `l = min(|y_w|, |y_l|)`: DPO
-    prefers long completions otherwise, since their sums have more terms.
+    `log π̂(y|x) = Σ_{i ≤ l} log π(y_i|x, y_<i) + α Σ_{i > l} log π(y_i|x, y_<i)` with `l = min(|y_w|, |y_l|)`.
 
     Args:
         log_probs: `[N]`, of the completions' tokens.
-        answers: `[N]`, int64: whose token each is, 2i for the chosen completion of pair i and 2i + 1 for its rejected
-            one. Tokens of one completion stand in their order; completions in any.
-        alpha: α, `ld_alpha`, 0 to 1: 1 sums all tokens alike, 0 leaves out those beyond l.
-
-    Returns:
-        `[2P]`, in the dtype of `log_probs`.
+        answers: `[N]`, int64: completion of each token, 2i for the chosen one of pair i and 2i + 1 for its rejected
+            one. Tokens of one completion are in order; completions in any.
+        alpha: α, `ld_alpha`, 0 to 1: 1 is the plain sum, 0 leaves out tokens beyond l.
 
     Source:
-        LD-DPO, arXiv 2409.06411. LLaMA-Factory weights the policy's tokens alone, as here, so the loss of equal models
-        is not `ln 2`; TRL 1 weights those of both models.
+        LD-DPO, arXiv 2409.06411. LLaMA-Factory weights the policy's tokens alone, as here, so the loss of equal
+            models is not `ln 2`; TRL 1 weights those of both models.
     """
     import torch
 

@@ -11,20 +11,10 @@ if TYPE_CHECKING:
 
 
 def nca_pair(pairs: Pairs, terms: Terms) -> Tensor:
-    """NCA loss of pairs: optimizes absolute rewards, so that the chosen completion does not become less likely too.
+    """NCA loss `[P]` of two completions with hard labels (arXiv 2402.05369; TRL's `nca_pair`).
 
-    `-log σ(β r_w) - ½ log σ(-β r_w) - ½ log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; r_w is `Pairs.chosen_ratio`, r_l
-            `Pairs.rejected_ratio`.
-        terms: `beta`.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        NCA, arXiv 2402.05369, for two completions and hard labels, as TRL's `nca_pair`.
+    `-log σ(β r_w) - ½ log σ(-β r_w) - ½ log σ(-β r_l)`; `2 ln 2` where policy and reference are equal. Absolute
+    rewards keep the chosen completion from becoming less likely.
     """
     from torch.nn.functional import logsigmoid
 

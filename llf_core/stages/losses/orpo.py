@@ -11,38 +11,19 @@ if TYPE_CHECKING:
 
 
 def orpo(pairs: Pairs, terms: Terms) -> Tensor:
-    """ORPO loss: fine-tunes on the chosen completion and raises its odds over the rejected one, without a reference.
+    """ORPO loss `[P]`: fine-tunes on the chosen completion and raises its odds over the rejected one.
 
-    `-p̄_w + β · odds_ratio_loss` with `p̄ = log π(y|x) / |y|` over the completion's tokens, as in LLaMA-Factory and the
-    paper; the first term of TRL's trainer is the mean over all tokens of the micro-batch, prompts included.
-
-    Args:
-        pairs: log-probabilities of the policy and lengths, `[P]` each.
-        terms: `beta`, the paper's λ.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        ORPO, arXiv 2403.07691, equation 6.
+    `-p̄_w + β · odds_ratio_loss` (arXiv 2403.07691, equation 6; β is its λ) with `p̄ = log π(y|x) / |y|` over the
+    completion's tokens, as in LLaMA-Factory; the first term of TRL's trainer is the mean over all tokens of the
+    micro-batch, prompts included.
     """
     return terms.beta * odds_ratio_loss(pairs) - pairs.chosen_mean
 
 
 def odds_ratio_loss(pairs: Pairs) -> Tensor:
-    """Odds ratio loss of pairs: `-log σ(log odds(y_w) - log odds(y_l))` with `odds(y) = P / (1 - P)`, `P = exp(p̄)`.
+    """Odds ratio loss `[P]`: `-log σ(log odds(y_w) - log odds(y_l))` with `odds(y) = P / (1 - P)`, `P = exp(p̄)`.
 
-    Also logged by itself. The odds of a certain completion (P = 1) are infinite, so `p̄` is limited to -ε, the smallest
-    difference from 1 in its dtype.
-
-    Args:
-        pairs: log-probabilities of the policy and lengths, `[P]` each.
-
-    Returns:
-        `[P]`; `ln 2` where both completions are equally likely.
-
-    Source:
-        ORPO, arXiv 2403.07691, equations 4 and 7.
+    arXiv 2403.07691, equations 4 and 7. `p̄` is at most -ε, the smallest difference from 1 in its dtype.
     """
     from torch.nn.functional import logsigmoid
 

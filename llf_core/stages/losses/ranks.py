@@ -9,19 +9,13 @@ if TYPE_CHECKING:
 
 
 def rank_differences(values: Tensor, others: Tensor) -> Tensor:
-    """Difference between each value and the value of the same rank in another sample, for AOT.
-
-    Pairing by rank is the optimal transport between two samples in one dimension.
+    """Difference between each value and the value of the same rank in another sample (AOT, arXiv 2406.05882).
 
     Args:
-        values: `[P]`.
-        others: `[P]`.
+        values, others: `[P]`.
 
     Returns:
-        `[P]`, in the order of `values`: (5, 1, 3) beside (0, 2, 4) gives (5 - 4, 1 - 0, 3 - 2).
-
-    Source:
-        AOT, arXiv 2406.05882, as TRL's `aot`.
+        `[P]`, in the order of `values`: (5, 1, 3) and (0, 2, 4) give (5 - 4, 1 - 0, 3 - 2).
     """
     order = values.detach().argsort(stable=True)
     ranks = order.argsort()

@@ -11,22 +11,13 @@ if TYPE_CHECKING:
 
 
 def robust(pairs: Pairs, terms: Terms) -> Tensor:
-    """Robust DPO loss: an unbiased estimate of DPO's loss where a share ε of the labels is wrong.
+    """Robust DPO loss `[P]`: an unbiased estimate of DPO's loss if a share ε of the labels is wrong (arXiv 2403.00409).
 
-    `(-(1 - ε) log σ(βh) + ε log σ(-βh)) / (1 - 2ε)`; `ln 2` where policy and reference are equal. It may be negative.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
-        terms: `beta`, `label_smoothing` ε.
-
-    Returns:
-        `[P]`.
+    `(-(1 - ε) log σ(βh) + ε log σ(-βh)) / (1 - 2ε)`; `ln 2` where policy and reference are equal. It may be
+    negative.
 
     Raises:
-        ValueError: ε is not in [0, 0.5), or there are no reference log-probabilities.
-
-    Source:
-        Robust DPO, arXiv 2403.00409, as TRL's `robust`.
+        ValueError: ε is not in [0, 0.5).
     """
     from torch.nn.functional import logsigmoid
 

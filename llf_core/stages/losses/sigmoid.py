@@ -13,19 +13,9 @@ if TYPE_CHECKING:
 
 
 def sigmoid(pairs: Pairs, terms: Terms) -> Tensor:
-    """DPO loss: negative log-likelihood of the preferences under the policy's implicit rewards.
+    """DPO loss `[P]`: negative log-likelihood of the preferences under the implicit rewards (arXiv 2305.18290, eq. 7).
 
-    `-(1 - ε) log σ(βh) - ε log σ(-βh)`; `ln 2` where policy and reference are equal.
-
-    Args:
-        pairs: log-probabilities of policy and reference, `[P]` each; h is `Pairs.margin`.
-        terms: `beta`, `label_smoothing` ε.
-
-    Returns:
-        `[P]`.
-
-    Source:
-        DPO, arXiv 2305.18290, equation 7; ε as in conservative DPO (E. Mitchell, A note on DPO with noisy preferences,
-        2023). TRL's `sigmoid` no longer has ε, LLaMA-Factory's does.
+    `-(1 - ε) log σ(βh) - ε log σ(-βh)`; `ln 2` where policy and reference are equal. ε as in conservative DPO (E.
+    Mitchell, A note on DPO with noisy preferences, 2023) and LLaMA-Factory; TRL's `sigmoid` no longer has it.
     """
     return bradley_terry(terms.beta * pairs.margin, terms.label_smoothing)

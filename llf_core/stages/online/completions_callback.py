@@ -18,7 +18,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
     """Writes sampled completions with their rewards to `samples.jsonl`, and saves the trainer's state between steps.
 
     Attributes:
-        trainer: the trainer; set after it was created, since it is created with its callbacks.
+        trainer: set after it was created, since it is created with its callbacks.
     """
 
     def __init__(self, writer: RunWriter, trl_rewards: TRLRewards, max_completions: int) -> None:
@@ -26,7 +26,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
 
         Args:
             trl_rewards: the reward functions, which keep the last completions.
-            max_completions: how many completions of a logged step are written.
+            max_completions: completions of a logged step that are written.
         """
         self.trainer: OnlineTrainer | None = None
         self._writer = writer
@@ -36,7 +36,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Give the trainer the checkpoint's completions, which its next steps still learn from."""
+        """Restore the checkpoint's completions, which the next steps still learn from."""
         if self.trainer is not None:
             self.trainer.resume_rollout()
 
@@ -60,12 +60,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Write some completions of the logged step, so that a reader sees what the rewards are for.
-
-        Args:
-            logs: the logged values; without `reward` (an evaluation, the end of training) or with None nothing is
-                written.
-        """
+        """Write some completions of the logged step; nothing if there is no `reward` in the logs."""
         if "reward" not in (logs or {}):
             return
         for one in self._trl_rewards.shown(self._max_completions):

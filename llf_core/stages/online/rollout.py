@@ -11,16 +11,12 @@ class Rollout:
     """Completions of a checkpoint that the steps after it still learn from.
 
     Attributes:
-        inputs: as TRL's trainer buffers them; None if there are none.
+        inputs: for each batch tensors `[completions, …]` and scalars by name, as TRL's trainer buffers them.
     """
 
     inputs: list[dict[str, Any]] | None = None
 
     def take(self) -> list[dict[str, Any]] | None:
-        """Return the inputs (None without any) and clear them, so that the trainer has the only copy of the tensors.
-
-        Returns:
-            For each batch tensors `[completions, …]` and scalars by name, as TRL's trainer buffers them.
-        """
+        """Return the inputs and clear them, so that the trainer has the only copy of the tensors."""
         inputs, self.inputs = self.inputs, None
         return inputs

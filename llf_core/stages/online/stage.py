@@ -32,23 +32,19 @@ SHARED_KEYS = (
     "num_generations", "max_completion_length", "epsilon", "epsilon_high", "num_iterations",
     "mask_truncated_completions",
 )  # fmt: skip
-"""Keys of the section `stage` that TRL has under the same names."""
 
 
 class OnlineStage(TrainerStage):
     """Samples several completions per prompt, scores them by reward functions, and makes the better ones likelier.
 
-    TRL's trainer makes the steps; data, model, checkpoints, metrics and events are those of every run.
-
     Attributes:
         options: class of the stage's own options, whose keys TRL has too.
-        rollout: sampled completions that the next steps still learn from, if the checkpoint has some.
+        rollout: sampled completions of a checkpoint that the next steps still learn from.
     """
 
     options: ClassVar[type[Section]]
 
     def __init__(self, context: TrainingContext) -> None:
-        """Create the stage; `trainer` loads what it needs."""
         super().__init__(context)
         self.rollout = Rollout()
         self._trainer: OnlineTrainer | None = None
@@ -56,8 +52,7 @@ class OnlineStage(TrainerStage):
     def trainer(self, settings: Callable[..., TrainingArguments], callbacks: list[TrainerCallback]) -> OnlineTrainer:
         """Create TRL's trainer for the loaded model, with the run's prompts and reward functions.
 
-        TRL's trainer samples, scores and makes the steps; a run's own callbacks write its metrics and checkpoints. An
-        event warns of prompts that are left out.
+        An event warns of prompts that are left out.
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
@@ -100,21 +95,16 @@ class OnlineStage(TrainerStage):
         return trainer
 
     def scoring(self) -> PromptScoring:
-        """Weighted sum of the run's reward functions, for a look at rewards before training; TRL calls them itself.
-
-        An event warns of prompts that are left out.
-        """
+        """Weighted sum of the run's reward functions, for a preview of rewards before training."""
         from llf_core.stages.completion_scores import PromptScoring, scoring_by_functions
 
         functions = scoring_by_functions(self.context)
         return PromptScoring(functions.indices, functions)
 
     @abstractmethod
-    def _trl_classes(self) -> tuple[type[Any], type[OnlineTrainer]]:
-        """TRL's class of training arguments, and the trainer class."""
+    def _trl_classes(self) -> tuple[type[Any], type[OnlineTrainer]]: ...
 
     def _values(self) -> dict[str, Any]:
-        """TRL's arguments beside those of the training section."""
         config = self.context.config
         stage, training = config.stage, config.training
         weights = parse_reward_weights(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
@@ -137,9 +127,10 @@ class OnlineStage(TrainerStage):
         return values
 
     def _evaluation_batch(self, prompts: int) -> int:
-        """Completions of one process in a batch of an evaluation, in which all processes have whole groups together.
+        """Completions of one process in a batch of an evaluation, so that all processes together have whole groups.
 
-        TRL repeats completions where the last batch does not fill all processes, so with several all batches are full.
+        With several processes all batches are full: TRL repeats completions if the last one does not fill all
+        processes.
         """
         from llf_core.data import DataError
 
@@ -156,7 +147,7 @@ class OnlineStage(TrainerStage):
         )
 
     def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
-        """Check that there are prompts for a step, and tell which were left out."""
+        """Check that there are prompts for a step, and warn of those left out."""
         from llf_core.data import DataError
         from llf_core.stages.completion_scores import check_columns, report_left_out
 
@@ -170,10 +161,7 @@ class OnlineStage(TrainerStage):
         check_columns(prompts, rewards)
 
     def save(self, checkpoint: Path) -> None:
-        """Write the completions that later steps still learn from, of each rank; nothing if the next step samples.
-
-        A resumed run then learns from the same completions as one that was not stopped.
-        """
+        """Write the completions that later steps still learn from, of each rank; nothing if the next step samples."""
         import torch
 
         rollout = None if self._trainer is None else self._trainer.unused_completions()
@@ -183,8 +171,7 @@ class OnlineStage(TrainerStage):
     def load(self, checkpoint: Path) -> None:
         """Read the completions that `save` wrote, onto the run's device; the trainer takes them when it begins.
 
-        Without them, the resumed run would sample anew in the middle of an iteration and have other losses. There is no
-        file if the next step samples. Those of another number of processes are not read: the next step samples.
+        If there are none, or they are of another number of processes, the next step samples.
         """
         import torch
 

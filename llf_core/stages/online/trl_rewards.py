@@ -1,4 +1,4 @@
-"""A run's reward functions in the form that TRL's trainers call, and the rewards of the last completions."""
+"""A run's reward functions as TRL's trainers call them, and the rewards of the last completions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TRLRewards:
     """Scores batches of completions by reward functions, and keeps the last training batch for metrics and samples.
 
     Attributes:
-        functions: what TRL calls, one for each reward function and with its name.
-        last: completions of the last training batch, in its order: those of one prompt stand side by side.
+        functions: called by TRL, one for each reward function and with its name.
+        last: completions of the last training batch, those of one prompt side by side.
         tokens: of all completions that were trained on, of all processes.
         training: returns whether the present batch is trained on, not evaluated.
-        tell: called once with a config key and a sentence where no function applies to a completion.
+        tell: called once with a config key and a sentence if no function applies to a completion.
     """
 
     def __init__(
@@ -35,11 +35,10 @@ class TRLRewards:
         decode: Callable[[list[int]], str],
         processes: int = 1,
     ) -> None:
-        """Wrap the reward functions.
+        """Wrap at least one reward function.
 
         Args:
-            rewards: at least one.
-            decode: converts the token ids of a completion to text.
+            decode: decodes the token ids of a completion.
             processes: number of processes that score parts of each batch; an error in one is raised in all of them.
         """
         self.functions = [self._function(number, reward) for number, reward in enumerate(rewards)]
@@ -55,21 +54,13 @@ class TRLRewards:
         self._batch: list[ScoredCompletion] = []
 
     def total(self, completion: ScoredCompletion) -> float | None:
-        """Weighted sum of a completion's rewards, as TRL computes it for the advantage; None where no function applies.
-
-        Args:
-            completion: a scored completion.
-
-        Raises:
-            KeyError: it has a reward of a function that is not among these.
-        """
+        """Weighted sum of a completion's rewards, as in TRL's advantage; None where no function applies."""
         return self._weighted_sum.total(completion)
 
     def shown(self, max_completions: int) -> list[ScoredCompletion]:
-        """Choose completions of the first prompt to show, from best to worst; of too many some, evenly spaced in rank.
+        """Choose completions of the first prompt to show, from best to worst, evenly spaced in rank.
 
-        Completions of one prompt can be compared with each other, those of several prompts cannot. One to which no
-        function applies ranks as if it had 0. Empty before the first training batch.
+        One to which no function applies ranks as 0. Empty before the first training batch.
         """
         first = [one for one in self.last if one.completion.messages == self.last[0].completion.messages]
         ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)

@@ -41,7 +41,6 @@ class OnlineTrainer(TrainingLoop):
     control: TrainerControl
 
     def __init__(self, *, trl_rewards: TRLRewards, rollout: Rollout, **kwargs: Any) -> None:
-        """Create TRL's trainer with the reward functions."""
         super().__init__(reward_funcs=trl_rewards.functions, **kwargs)
         self.trl_rewards = trl_rewards
         self.rollout = rollout
@@ -52,43 +51,25 @@ class OnlineTrainer(TrainingLoop):
 
     @property
     def seen(self) -> Tensor:
-        """Tokens of prompts and completions, and of completions alone, since the attempt began, `[2]`, int64.
-
-        TRL counts them, and goes on counting after a resume, so the number at the start of the attempt is subtracted.
-        """
+        """Tokens of prompts and completions, and of completions alone, since the attempt began, `[2]`, int64."""
         before = getattr(self, "_initial_num_input_tokens_seen", 0)
         return torch.tensor([self.state.num_input_tokens_seen - before, self.trl_rewards.tokens])
 
     @seen.setter
     def seen(self, _: Tensor) -> None:
-        """Do nothing with a count `[2]`: TRL counts the tokens, and the base class begins by setting its own."""
+        """Ignore a count `[2]`: TRL counts the tokens."""
 
     def train(self, *args: object, **kwargs: object) -> Any:
         """Train; if a reward function fails, save a checkpoint of the last complete step to resume from.
 
-        Args:
-            args: of `transformers.Trainer.train`.
-            kwargs: of `transformers.Trainer.train`.
-
-        Returns:
-            The Trainer's `TrainOutput`.
-
         Raises:
             RewardError: a reward function failed; its `what_to_do` names the saved step, if one was complete.
-            NotFiniteError: the policy's logits are NaN or infinite, so that no token can be sampled.
-            OptimizerError: see `create_optimizer`.
-            ModelError, CountersError, NotPlainError: a callback of the run cannot continue, see `MetricsCallback`.
         """
         with self._checkpoint_on_reward_error():
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate; if a reward function fails, save a checkpoint of the last complete step to resume from.
-
-        Args:
-            args: of `transformers.Trainer.evaluate`.
-            kwargs: of `transformers.Trainer.evaluate`.
-        """
+        """Evaluate; if a reward function fails, save a checkpoint of the last complete step to resume from."""
         self._evaluated = 0
         with self._checkpoint_on_reward_error():
             return super().evaluate(*args, **kwargs)
@@ -105,7 +86,7 @@ class OnlineTrainer(TrainingLoop):
             raise
 
     def _save_last_step(self) -> int:
-        """Write the checkpoint of the last complete step, as of before the next one sampled completions."""
+        """Write the checkpoint of the last complete step, in its state before the next one sampled completions."""
         step: int = self.state.global_step
         if step and not Checkpoints(self.stage.context.folder).complete(step):
             self.model.zero_grad()
@@ -117,39 +98,35 @@ class OnlineTrainer(TrainingLoop):
         return step
 
     def resume_rollout(self) -> None:
-        """Continue with TRL's count of batches and the checkpoint's completions.
-
-        TRL starts both anew, so a run that was stopped between two generations would sample at other steps.
-        """
+        """Restore TRL's count of batches and the checkpoint's completions, which TRL itself resets."""
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         self._buffered_inputs = self.rollout.take()
 
     def save_step_state(self) -> None:
-        """Save what sampling changes (RNG state, token count), so that a checkpoint can be written as of before it."""
+        """Save the state that sampling changes (RNG state, token count) for a checkpoint."""
         self._step_state = RNGState(self.args.device), self.state.num_input_tokens_seen
 
     def unused_completions(self) -> list[dict[str, Any]] | None:
         """Sampled completions that the next step still learns from, for a checkpoint; None if it samples new ones.
 
         Returns:
-            TRL's buffered batches, each tensors `[completions, …]` and scalars by name; or None.
+            TRL's buffered batches, each tensors `[completions, …]` and scalars by name.
         """
         whole = self.args.steps_per_generation * self.num_iterations
         buffered: list[dict[str, object]] | None = self._buffered_inputs
         return buffered if self._step % whole else None
 
     def create_model_card(self, *_: object, **__: object) -> None:
-        """Do nothing: TRL would write a model card beside the checkpoints, and the result gets the run's own."""
+        """Do nothing: the result has the run's own model card."""
 
     def _send_telemetry(self) -> None:
         """Do nothing: a run sends no telemetry."""
 
     def sample_completions(self, prompts: list[list[int]]) -> list[list[int]]:
-        """Sample completions with this project's decode loop, which is faster than `model.generate` on a CPU.
+        """Sample completions with this project's decode loop, and write its progress as events.
 
-        Sampling takes most of the time of these stages, so its progress is written as events. `docs/benchmarks.md` has
-        the ratio for greedy decoding of one prompt. Each completion has a seed of its own, from the run's seed, the
-        step and its place in the batch of all processes, so that it does not depend on their number.
+        Each completion has a seed of its own, from the run's seed, the step and its place in the batch of all
+        processes, so that it does not depend on their number.
 
         Args:
             prompts: token ids of each, at least one prompt.
@@ -195,7 +172,7 @@ class OnlineRLOO(OnlineTrainer, RLOOTrainer):  # type: ignore[misc]  # TRL ships
 class ResumableSampler(Sampler[int]):
     """TRL's sampler with an order per epoch that does not depend on where a run was resumed.
 
-    TRL's own derives the order of an epoch from the state in which the epoch before left its generator.
+    TRL's own derives the order of an epoch from the generator's state after the epoch before.
     """
 
     def __init__(self, sampler: RepeatSampler) -> None:
@@ -203,32 +180,21 @@ class ResumableSampler(Sampler[int]):
         self._pass = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order comes next; accelerate calls it, also after a resume.
-
-        The order is derived from it alone, so that a run resumed within an epoch has the same order.
-
-        Args:
-            epoch: number of the epoch, from 0.
-        """
+        """Set the epoch, from 0; accelerate calls it, also after a resume."""
         self._pass = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of the epoch."""
         generator = self._sampler.generator.manual_seed(self._sampler.seed)
         for _ in range(self._pass):
             torch.randperm(self._sampler.num_samples, generator=generator)
         return iter(self._sampler)
 
     def __len__(self) -> int:
-        """Number of indices of an epoch."""
         return len(self._sampler)
 
 
 def drop_copied_reference(trainer: OnlineTrainer) -> None:
-    """Delete TRL's copy of a new adapter, which it creates as the reference, if there is one.
-
-    A new adapter changes nothing yet, so the model without it is the same reference, with less memory and time.
-    """
+    """Delete TRL's copy of a new adapter as reference: the model without the adapter is the same reference."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")

@@ -1,1 +1,1 @@
-"""Proximal policy optimisation: the policy answers, a reward model scores, and better answers become likelier."""
+"""Proximal policy optimization (PPO)."""

@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EPSILON = 1e-8
-"""Added to a variance before it divides."""
+"""Added to a variance in the denominator."""
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages and returns of completions by generalized advantage estimation.
-
-    An advantage says how much better a token was than the value function expected; it weights the policy's gradient.
+    """Advantages and returns of completions by generalized advantage estimation (arXiv 1506.02438, eq. 9 and 16).
 
     `δ_t = r_t + γ V_{t+1} - V_t` and `A_t = δ_t + γ λ A_{t+1}`; nothing follows the last token.
 
@@ -31,10 +29,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
     Returns:
         Advantages, and returns (`advantages + values`), the targets of the value function; each `[batch, seq]`, 0
-        outside the mask.
-
-    Source:
-        arXiv 1506.02438, equations 9 and 16.
+            outside the mask.
     """
     rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
     advantages = torch.zeros_like(rewards)
@@ -53,20 +48,17 @@ def whiten(
     shift_mean: bool = True,
     all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
-    """Scale values to a variance of 1, and shift their mean to 0, so that the step size does not depend on their scale.
+    """Scale values to a variance of 1, and shift their mean to 0 if `shift_mean`.
+
+    Source: `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it.
 
     Args:
         values: any shape.
         mask: of the same shape, bool: true where a value counts.
-        shift_mean: whether the mean becomes 0, or is kept.
-        all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
+        all_reduce: sums a tensor of any shape over all processes.
 
     Returns:
-        The same shape and dtype, 0 where no value counts. With fewer than two values there is no variance: nothing is
-        scaled.
-
-    Source:
-        `masked_whiten` of TRL before 1.0: unbiased variance, with 1e-8 added to it.
+        The same shape and dtype, 0 where no value counts. Fewer than two values are not scaled.
     """
     kept = values[mask].double() if values.device.type != "mps" else values[mask]
     count, total = all_reduce(torch.stack([kept.new_tensor(len(kept)), kept.sum()]))

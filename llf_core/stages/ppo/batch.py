@@ -25,13 +25,11 @@ def answer_batch(
 ) -> dict[str, Any]:
     """Make a batch of prompts with their completions, in the form of `llf_core.data.pair_collator.PairCollator`.
 
-    Policy, reference and reward model read the same batch, so each token of a completion has one index in all outputs.
-
     ```
     prompts 5 6 and 7, completions 8 9 and 1  ->  input_ids   [[5, 6, 8, 9, 7, 1]]
                                                   predictors  [1, 2, 4]   the hidden states that predict
                                                   targets     [8, 9, 1]
-                                                  answers     [0, 0, 1]   whose tokens these are
+                                                  answers     [0, 0, 1]   completion of each token
                                                   ends        [3, 5]      the completions' last tokens
                                                   groups      2
     ```
@@ -39,13 +37,13 @@ def answer_batch(
     Args:
         prompts: token ids, none empty, at least one prompt.
         answers: token ids of the completions, none empty.
-        flatten: whether documents are concatenated; else rows are padded on the right, and `predictors` and `ends` are
-            indices into the flattened `[batch * seq]`.
+        flatten: concatenate documents; else rows are padded on the right, and `predictors` and `ends` are indices
+            into the flattened `[batch * seq]`.
 
     Returns:
-        The model's inputs, with names and shapes as in `Collator.__call__`: `input_ids` is `[1, tokens]` or
-        `[batch, seq]`, int64. Beside them `predictors`, `targets` and `answers` (each `[answer tokens]`, int64), `ends`
-        (`[completions]`, int64), and `groups` (int, number of completions).
+        The model's inputs, with names and shapes as in `Collator.__call__`: `input_ids` is `[1, tokens]` or `[batch,
+            seq]`, int64. Also `predictors`, `targets` and `answers` (each `[answer tokens]`, int64), `ends`
+            (`[completions]`, int64), and `groups` (int, number of completions).
     """
     documents = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     batch = Collator(tokenizer, flatten=flatten)([{"input_ids": ids, "labels": ids} for ids in documents])
@@ -67,7 +65,7 @@ def answer_batch(
 
 
 def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad one value per token to rows of completions, as advantages are computed.
+    """Pad one value per token to rows of completions.
 
     Args:
         flat: `[tokens]`, completion after completion.
@@ -75,7 +73,7 @@ def pad_to_rows(flat: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor
 
     Returns:
         Values `[answers, longest]`, 0 at padding, and the mask `[answers, longest]`, bool, true at tokens:
-        `values[mask]` is `flat` again.
+            `values[mask]` is `flat` again.
     """
     mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     rectangle = flat.new_zeros(mask.shape)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def eval_with_autocast(context: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
     """Context manager: models in evaluation mode, with the autocast of training, to score completions.
 
-    Log-probabilities must be those of the training step up to dropout, or their ratio would not start at 1. Modules
-    that were in training mode return to it.
+    Without autocast, log-probabilities would differ from those of the training step, and their ratio would not start
+    at 1.
     """
     with ExitStack() as stack:
         for model in models:

@@ -28,9 +28,8 @@ class Experience:
     """Result of a phase of sampling.
 
     Attributes:
-        rollout: what the optimizer steps learn from.
         kl: `[answers]`, estimated KL divergence of each completion from the reference, in nats.
-        metrics: name, sum and count of what is logged.
+        metrics: name, sum and count of each logged metric.
     """
 
     rollout: Rollout
@@ -47,7 +46,7 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
     *,
     all_reduce: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Experience:
-    """Compute what PPO's optimizer steps learn from: token rewards, then advantages and returns.
+    """Compute token rewards (arXiv 1909.08593, section 2.2), then advantages and returns (arXiv 1506.02438).
 
     Advantages are whitened over all tokens of the phase on all processes.
 
@@ -56,10 +55,7 @@ def build_experience(  # noqa: PLR0913 - what advantages are made of
         scores: `[answers]`, float32, normalized if the config says so.
         outputs: log-probabilities, values and entropies of their tokens.
         beta: β, coefficient of the KL penalty.
-        all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
-
-    Source:
-        arXiv 1909.08593, section 2.2 (rewards); arXiv 1506.02438 (advantages).
+        all_reduce: sums a tensor of any shape over all processes.
     """
     lengths = torch.tensor([len(one.answer) for one in completions])
     (now, mask), (before, _), (expected, _) = (

@@ -1,4 +1,4 @@
-"""The models of PPO: policy, reference, value function, reward model, as parts of one model or each its own."""
+"""The models of PPO: policy, reference, value function and reward model, shared or separate."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class PPOModels:
 
     Attributes:
         policy: the run's model; the value function is a submodule of it for optimizers and wrappers.
-        value: a `ValueHead` on the policy, or a `ValueModel`.
-        value_container: the module that keeps the value function out of the policy's saved files.
+        value_container: keeps the value function out of the policy's saved files.
         reference: computes log-probabilities `[tokens]` of a batch of `answer_batch` under the reference model.
         models: every model in memory by its first role, the policy first.
     """
@@ -70,15 +69,15 @@ class PPOModels:
 def build_models(context: TrainingContext, temperature: float) -> PPOModels:
     """Load or share the models for policy, reference, value function and reward.
 
-    With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
-    disabled, and a reward model that is an adapter is activated when it is needed (model-sharing RLHF, arXiv
-    2403.13372). What cannot be shared is a model of its own: a reward model that is no adapter or has another base,
-    also where adapters were merged into the policy's, and the reference of a method without adapters. With `separate`
-    every role has its own model. The policy's dropout is disabled, and the value function becomes its submodule
-    `llf_value`.
+    With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its
+    adapter disabled, and a reward model that is an adapter is activated when it is needed (model-sharing RLHF, arXiv
+    2403.13372). Models that cannot be shared are separate: a reward model that is not an adapter or has another
+    base, also if adapters were merged into the policy's, and the reference of a method without adapters. With
+    `separate` every role has its own model. The policy's dropout is disabled, and the value function becomes its
+    submodule `llf_value`.
 
     Args:
-        context: the training context; its model has made no step and has no checkpoint's weights.
+        context: the training context, before the first step and without a checkpoint's weights.
     """
     config, policy = context.config, context.model
     shared = config.get("ppo_models") == "shared"
@@ -100,7 +99,6 @@ def build_models(context: TrainingContext, temperature: float) -> PPOModels:
 
 
 def _hidden_size_of(model: PreTrainedModel) -> int:
-    """Size of a model's last hidden states, which a value head must fit."""
     return int(model.config.get_text_config().hidden_size)
 
 
@@ -152,7 +150,7 @@ def _with_peft(model: PreTrainedModel, context: TrainingContext) -> PeftModel:
 
 
 def _closing(context: TrainingContext) -> list[int]:
-    """Token ids that the run's template writes after the words of a completion."""
+    """Token ids that the run's template writes after the text of a completion."""
     said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
     text = answer_suffix(context.data.template, context.tokenizer, said, 1)
     ids: list[int] = context.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -191,7 +189,7 @@ def _value_head(model: PreTrainedModel, weight: Tensor | None = None) -> ValueHe
 
 
 def _value_model(context: TrainingContext, scorer: RewardModel | None) -> ValueModel:
-    """A separate model, trained as the policy is; it starts from the reward model if that is possible."""
+    """A separate trained value model; it starts from the reward model if that is possible."""
     config, weight = context.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:
         model = apply_method(load_model(context.source, config, context.plan), config)
@@ -225,12 +223,11 @@ def _take_weights(model: PreTrainedModel, scorer: RewardModel) -> Tensor | None:
 
 
 def _without_adapters(config: RunConfig, **changes: object) -> RunConfig:
-    """The config of another model than the trained one, with stored weights and without adapters."""
+    """Config of an auxiliary model, with stored weights and without adapters."""
     return config.replace(adapter_name_or_path=None, create_new_adapter=None, train_from_scratch=False, **changes)
 
 
 def _log_parameters(models: Mapping[str, nn.Module]) -> None:
-    """Log the size of each model."""
     sizes = ", ".join(
         f"{role} {sum(one.numel() for one in model.parameters()) / 1e6:,.1f}M" for role, model in models.items()
     )

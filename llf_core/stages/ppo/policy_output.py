@@ -22,10 +22,10 @@ class PolicyOutput:
     """Outputs for each token of a batch's completions.
 
     Attributes:
-        log_probs: `[tokens]`, float32: log-probability of the token.
+        log_probs: `[tokens]`, float32.
         values: `[tokens]`, float32: value of the state before the token; None without a value function.
-        entropies: `[tokens]`, float32, without a graph: entropy of the distribution before the token, in nats; None if
-            not requested.
+        entropies: `[tokens]`, float32, without a graph: entropy of the distribution before the token, in nats; None
+            if not requested.
     """
 
     log_probs: Tensor
@@ -41,21 +41,17 @@ def compute_policy(
     *,
     entropy: bool = False,
 ) -> PolicyOutput:
-    """Log-probabilities, values and entropies of completions under a policy, in one forward pass.
+    """Log-probabilities, values and entropies of completions under a policy, `[tokens]` each, in one forward pass.
 
-    The policy is the distribution that completions are sampled from, `softmax(logits / temperature)`, without the
-    truncation of `top_k` and `top_p`. Its log-probabilities now, at sampling, and those of the reference are the same
-    function, so that their differences are meaningful.
+    The policy is the sampling distribution `softmax(logits / temperature)`, without the truncation of `top_k` and
+    `top_p`.
 
     Args:
         model: a causal language model, perhaps wrapped; called once.
         batch: of `answer_batch`: the model's inputs; `predictors` and `targets` (`[tokens]`).
         temperature: temperature of the sampling, above 0.
-        value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass. None for
-            no values.
-
-    Returns:
-        Log-probabilities, values and entropies, `[tokens]` each, see `PolicyOutput`.
+        value: a `ValueHead` or `ValueModel`; called inside the model's forward, so that wrappers see one pass. None
+            for no values.
     """
 
     def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:
@@ -73,14 +69,10 @@ def compute_policy(
 
 
 def _apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
-    """Divide the logits of a head by the sampling temperature, as the distribution was that completions come from.
+    """Divide the logits of a head by the sampling temperature.
 
     Args:
         rows: hidden states `[tokens, hidden]`, or logits `[tokens, vocabulary]` for a head without weight.
-        temperature: temperature of the sampling, above 0.
-
-    Returns:
-        Rows of the same shape, and a head; together they give the scaled logits.
     """
     if temperature == 1.0:
         return rows, head
@@ -93,7 +85,7 @@ def _apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Te
 def _with_hidden(
     model: nn.Module, batch: Mapping[str, object], objective: Callable[[Tensor, Tensor, Head], PolicyOutput]
 ) -> PolicyOutput:
-    """`forward` for an objective that needs hidden states even where a model gives its logits itself."""
+    """`forward` for an objective that needs hidden states even if a model computes its logits itself."""
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
         found: PolicyOutput = forward(model, batch, lambda hidden, head: objective(hidden, hidden, head))

@@ -1,4 +1,4 @@
-"""Which prompts a phase samples completions for, and how many optimizer steps it makes."""
+"""Prompts and optimizer steps of each phase."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llf_core.data.media_limits import MediaLimits
 
 SAMPLING, ORDER, EVALUATION = 0, 1, 2
-"""Uses of random numbers, each with its own generator, so that none depends on another."""
+"""Uses of random numbers, each with its own generator."""
 
 
 @dataclass(frozen=True)
@@ -39,33 +39,27 @@ class Plan:
 
     @property
     def answers(self) -> int:
-        """Number of completions of a phase.
-
-        A rollout of that size is kept in memory until its steps are made.
-        """
+        """Number of completions of a phase."""
         return self.step * self.parts
 
     @property
     def steps(self) -> int:
-        """Number of optimizer steps of a phase, after which new completions are sampled."""
+        """Number of optimizer steps of a phase."""
         return self.parts * self.passes
 
     def phases(self, prompts: int) -> int:
-        """Number of phases in which every prompt gets a completion once, rounded up: an epoch."""
+        """Number of phases of an epoch, in which every prompt gets a completion, rounded up."""
         return math.ceil(prompts / self.answers)
 
     def loader_length(self, prompts: int) -> int:
         """Length of the placeholder data set that makes the Trainer count an epoch as one completion for every prompt.
 
-        Where the last phase of an epoch has too few prompts, it is filled up with prompts of the next epoch.
+        The last phase of an epoch is filled up with prompts of the next epoch.
         """
         return self.phases(prompts) * self.steps * self.step
 
     def prompt_indices(self, prompts: int, prompts_used: int) -> list[int]:
-        """Indices of the prompts that a phase samples for next; each epoch has its own order.
-
-        They depend on the counts alone, so a resumed run continues with the same prompts.
-        """
+        """Indices of the prompts of the next phase; each epoch has its own order, by the counts alone."""
         found: list[int] = []
         orders: dict[int, Sequence[int]] = {}
         for number in range(prompts_used, prompts_used + self.answers):
@@ -76,10 +70,9 @@ class Plan:
         return found
 
     def minibatch(self, answers: int, phase: int, phase_steps_done: int) -> list[int]:
-        """Indices of the completions of one optimizer step; each epoch over them has its own order.
+        """Indices of the completions of one optimizer step, shuffled by a seed from run, phase and epoch.
 
-        Shuffled by a seed from run, phase and epoch, so that a resumed run has the same steps. Empty where a
-        phase has fewer completions than steps, and none is left.
+        Empty if a phase has fewer completions than steps, and none is left.
 
         Args:
             phase_steps_done: steps of the phase that were made before.
@@ -89,9 +82,7 @@ class Plan:
         return [int(one) for one in np.array_split(order, self.parts)[number]]
 
     def sampling_seed(self, phase: int, use: int = SAMPLING) -> int:
-        """Seed of the sampling in a phase, so that a resumed run samples the same completions.
-
-        Completion `i` of all processes is sampled with this seed plus `i`.
+        """Seed of the sampling in a phase: completion `i` of all processes is sampled with this seed plus `i`.
 
         Args:
             use: `SAMPLING` or `EVALUATION`.
@@ -100,7 +91,7 @@ class Plan:
 
 
 class PlaceholderDataset:
-    """Data set of empty examples, which gives the Trainer's loader the length of the run; the stage samples data."""
+    """Data set of empty examples, which gives the Trainer's loader the length of the run."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -119,11 +110,7 @@ class PlaceholderDataset:
 
 @dataclass(frozen=True)
 class PromptCollator:
-    """Makes batches of prompts for an evaluation, and of the empty examples of `PlaceholderDataset`.
-
-    Attributes:
-        processor: of a vision model; not used, since prompts have no images.
-    """
+    """Makes batches of prompts for an evaluation, and of the empty examples of `PlaceholderDataset`."""
 
     tokenizer: PreTrainedTokenizerBase
     processor: ProcessorMixin | None = None
@@ -132,9 +119,9 @@ class PromptCollator:
     limits: MediaLimits | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A model's inputs, see `Collator`, with `numbers` (`[batch]`, int64) where the examples have them.
+        """A model's inputs, see `Collator`, with `numbers` (`[batch]`, int64) if the examples have them.
 
-        Placeholders give `input_ids` `[batch, 0]`, whose number is all that counts.
+        Placeholders give `input_ids` `[batch, 0]`.
         """
         import torch
 
@@ -150,11 +137,11 @@ class PromptCollator:
 
 
 def prompts_of(batch: Mapping[str, Any]) -> list[list[int]]:
-    """Token ids of each document of a flattened or padded batch, as the decode loop takes prompts.
+    """Token ids of each document of a flattened or padded batch.
 
     Args:
-        batch: of `PromptCollator`: `input_ids`, flattened (`[1, tokens]`) with `cu_seq_lens_q` (`[documents + 1]`), or
-            padded (`[batch, seq]`) with `attention_mask`.
+        batch: of `PromptCollator`: `input_ids`, flattened (`[1, tokens]`) with `cu_seq_lens_q` (`[documents + 1]`),
+            or padded (`[batch, seq]`) with `attention_mask`.
     """
     ids = batch["input_ids"]
     if "cu_seq_lens_q" in batch:

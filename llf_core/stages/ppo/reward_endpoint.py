@@ -31,23 +31,21 @@ SHOWN = 60
 
 
 def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> list[float]:
-    """Score texts with a reward endpoint, by LLaMA-Factory's protocol, for a reward model that another server runs.
+    """Score texts with a reward endpoint, by LLaMA-Factory's protocol.
 
-    The request is `POST {"model": "model", "messages": [text, …]}`, the response `{"scores": [number, …]}`. The value
-    of the environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`, without white
-    space around it. Network errors and the status codes in `BUSY` are retried twice, after 1 and 4 s. Redirects are not
-    followed.
+    The request is `POST {"model": "model", "messages": [text, …]}`, the response `{"scores": [number, …]}`. The
+    environment variable `LLF_REWARD_AUTHORIZATION`, if set, is sent as the header `Authorization`, without
+    surrounding white space. Network errors and the status codes in `BUSY` are retried twice, after 1 and 4 s.
+    Redirects are not followed.
 
     Args:
         url: `http` or `https`. Redacted credentials (`***`) are restored from the environment.
         texts: prompts with their completions, special tokens included.
-        timeout: seconds that each of the three tries may take; a read that has begun by then is waited for as long
-            again at most.
+        timeout: seconds for each of the three attempts; a read that has begun by then may take as long again.
 
     Raises:
-        StopTraining: `url` is not an HTTP URL, its redacted credentials are not in the environment, the value of
-            `LLF_REWARD_AUTHORIZATION` cannot be sent, the endpoint does not answer or answers with an error status, or
-            the response is not one finite number per text.
+        StopTraining: the URL or credentials cannot be used, the endpoint does not answer or answers with an error
+            status, or the response is not one finite number per text.
     """
     if not is_address(url):
         raise StopTraining(

@@ -1,4 +1,4 @@
-"""Completions of one phase, with everything that the optimizer steps need of them."""
+"""Completions of one phase, with their numbers for the optimizer steps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ class Rollout:
     """Completions, and one number for each of their tokens, completion after completion.
 
     Attributes:
-        prompts: token ids.
-        answers: token ids of the completions, none empty.
+        prompts, answers: token ids; no answer is empty.
         old_log_probs: `[tokens]`, float32, of the policy that sampled them.
         old_values: `[tokens]`, float32: value of the state before each token, at sampling.
         advantages: `[tokens]`, float32, whitened.
@@ -47,7 +46,7 @@ class Rollout:
 
     @classmethod
     def joined(cls, parts: Sequence[Rollout]) -> Rollout:
-        """The completions of all parts, one part after the other."""
+        """Concatenate the completions of all parts."""
         columns = ([getattr(one, name) for one in parts] for name in PER_TOKEN)
         return cls(
             [row for one in parts for row in one.prompts],
@@ -64,12 +63,6 @@ class Rollout:
         flatten: bool,
     ) -> dict[str, Any]:
         """Collate some completions for a micro-batch of an optimizer step.
-
-        Their sampling-time numbers (`PER_TOKEN`) go along, since the loss compares the policy with them.
-
-        Args:
-            indices: of the completions, at least one.
-            flatten: whether documents are concatenated instead of padded.
 
         Returns:
             The batch of `answer_batch` with the tensors `PER_TOKEN`, `[tokens]` each.
@@ -99,13 +92,10 @@ class Rollout:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Rollout:
-        """Restore the rollout of a checkpoint, so that a run resumed within a phase uses the same completions.
-
-        Args:
-            tensors: of `tensors`, `[tokens]` or `[answers]` each.
+        """Restore a rollout from the result of `tensors`, `[tokens]` or `[answers]` each.
 
         Raises:
-            ValueError: there are not as many prompts as completions, one is empty, or there is not one number for each
+            ValueError: prompts and completions differ in number, one is empty, or there is not one number for each
                 token.
         """
         prompts, answers = (
@@ -125,14 +115,13 @@ class Rollout:
 def run_in_chunks(
     items: Sequence[Item], size: int, compute: Callable[[Sequence[Item]], Result]
 ) -> tuple[list[Result], int]:
-    """Process items in chunks, and halve the chunk size after out of memory, so that a large phase does not fail.
+    """Process items in chunks, and halve the chunk size after out of memory.
 
     Args:
-        size: items of a chunk, at least 1.
-        compute: processes a chunk; must leave nothing behind where it fails; what it raises passes through.
+        compute: processes a chunk; must leave nothing behind if it fails.
 
     Returns:
-        The result of each chunk, and the size in the end, to begin with next time.
+        The result of each chunk, and the final size, to begin with next time.
     """
     results, start = [], 0
     while start < len(items):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """Outputs of the models for each token of the completions, one after the other, float32 on the CPU.
+    """Outputs for each token of the completions, one completion after the other, float32 on the CPU.
 
     Attributes:
         log_probs: `[tokens]`, of the policy.
@@ -46,14 +46,13 @@ class TokenOutputs:
 
 
 class RolloutWorker:
-    """Samples completions with the present policy, and evaluates them with reward model, reference and value function.
+    """Samples completions with the current policy, and evaluates them with reward model, reference and value function.
 
     Attributes:
         sizes: completions that are sampled (`write`) and evaluated (`read`) at a time; halved after out of memory.
     """
 
     def __init__(self, context: TrainingContext, ppo_models: PPOModels, temperature: float) -> None:
-        """Bind the worker to a run."""
         training = context.config.training
         self.context, self.ppo_models, self.temperature = context, ppo_models, temperature
         self.sizes = {
@@ -62,7 +61,7 @@ class RolloutWorker:
         }
 
     def generate(self, prompts: Sequence[Sequence[int]], seed: int, step: int) -> list[list[int]]:
-        """Sample a completion for each prompt, as token ids.
+        """Sample a completion for each prompt.
 
         Args:
             prompts: token ids, none empty.
@@ -99,13 +98,7 @@ class RolloutWorker:
         return [answer for part in results for answer in part]
 
     def score(self, completions: Sequence[SampledCompletion], step: int) -> list[Score]:
-        """Compute the scores of completions, not yet normalized.
-
-        Normalization needs all scores of a phase, and happens after.
-
-        Args:
-            step: optimizer steps made so far, for the progress event.
-        """
+        """Compute the scores of completions, not yet normalized; `step` is for the progress event."""
         progress = ProgressEvents(self.context.writer, "score", len(completions), step=step)
         done = 0
 
@@ -121,11 +114,7 @@ class RolloutWorker:
         return [one for part in results for one in part]
 
     def compute_outputs(self, completions: Sequence[SampledCompletion]) -> TokenOutputs:
-        """Compute what the advantages need: log-probabilities, values, reference log-probabilities and entropies.
-
-        Args:
-            completions: the sampled completions, at least one.
-        """
+        """Log-probabilities, values, reference log-probabilities and entropies of at least one completion."""
         context = self.context
 
         def compute_outputs(part: Sequence[SampledCompletion]) -> tuple[Tensor, ...]:
@@ -146,6 +135,6 @@ class RolloutWorker:
         return TokenOutputs(*(torch.cat(column) for column in zip(*results, strict=True)))
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode token ids to text without special tokens and surrounding whitespace, for samples and messages."""
+        """Decode token ids to text without special tokens and surrounding whitespace."""
         text: str = self.context.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text.strip()

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class ModelScoring:
-    """Scores of a reward model, which reads the policy's tokens and then what it was trained to read after them.
+    """Scores of a reward model, which reads the completion with the template's suffix, as it was trained.
 
-    A template writes more after a completion than the token that ends it (a newline after `<|im_end|>`), and a reward
-    model is trained on the score of the very last token: one token earlier, scores are hardly related to it.
+    A template writes more after a completion than the token that ends it (a newline after `<|im_end|>`), and a
+    reward model is trained on the score of the very last token: one token earlier, scores are hardly related to it.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class ModelScoring:
         """Bind a loaded reward model.
 
         Args:
-            scorer: of `llf_core.models.reward_model_loading.load_reward_model`; a model of its own, or an adapter of
+            scorer: of `llf_core.models.reward_model_loading.load_reward_model`; a separate model, or an adapter of
                 the policy.
-            closing: token ids that the chat template writes after the words of a completion.
-            ends: tokens that end a completion; `closing` takes their place.
+            closing: token ids that the chat template writes after the text of a completion.
+            ends: tokens that end a completion, replaced by `closing`.
         """
         self._closing, self._ends = list(closing), ends
         self._scorer, self._tokenizer, self._flatten = scorer, tokenizer, flatten
@@ -54,7 +54,7 @@ class ModelScoring:
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:
-        """One score per completion, computed without gradients in one forward pass."""
+        """One score per completion, computed in one forward pass."""
         return [Score(one) for one in self._scores(completions)]
 
     def _scores(self, completions: Sequence[SampledCompletion]) -> list[float]:
@@ -106,11 +106,6 @@ class EndpointScoring:
     """Scores of an HTTP endpoint, which reads prompt and completion as one text with special tokens."""
 
     def __init__(self, url: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Bind an endpoint.
-
-        Args:
-            tokenizer: converts token ids to text.
-        """
         self._url, self._tokenizer = url, tokenizer
 
     def __call__(self, completions: Sequence[SampledCompletion]) -> list[Score]:

@@ -37,18 +37,17 @@ class PPO(LossStage):
     """Samples completions of prompts, scores them, and makes better ones likelier.
 
     A phase samples completions for `per_device_train_batch_size · gradient_accumulation_steps · ppo_buffer_size`
-    prompts and makes `ppo_buffer_size · ppo_epochs` optimizer steps on them. An epoch samples for every prompt once, so
-    `num_train_epochs` means what it does in LLaMA-Factory; `max_steps`, like `save_steps` and `logging_steps`, counts
-    optimizer steps, as in every other stage (LLaMA-Factory counts phases).
+    prompts and makes `ppo_buffer_size · ppo_epochs` optimizer steps on them. An epoch samples for every prompt once,
+    as in LLaMA-Factory; `max_steps`, `save_steps` and `logging_steps` count optimizer steps (LLaMA-Factory counts
+    phases).
 
-    State between two steps is kept here and written to each checkpoint: completions that later steps still learn from,
-    moments of the scores, KL coefficient, value function.
+    Each checkpoint has the state between two steps: completions that later steps still learn from, moments of the
+    scores, KL coefficient, value function.
     """
 
     label_names: ClassVar[tuple[str, ...]] = ("input_ids",)
 
     def __init__(self, context: TrainingContext | None = None) -> None:
-        """Load the models; without `context` only the loss is available."""
         super().__init__(context)
         self.options = PPOOptions() if context is None else context.config.options(PPOOptions)
         if context is None:
@@ -79,10 +78,7 @@ class PPO(LossStage):
 
     # -- the Trainer's loader --------------------------------------------------------------------------
     def examples(self, examples: Dataset, *, held_out: bool = False) -> Dataset | PlaceholderDataset:
-        """A placeholder with the length of an epoch, since the stage samples its training data; evaluation prompts.
-
-        Evaluation prompts that no reward function can score are left out.
-        """
+        """A placeholder with the length of an epoch for training, or the evaluation prompts that can be scored."""
         from llf_core.stages.ppo.prompts import PlaceholderDataset
 
         if not held_out:
@@ -92,32 +88,22 @@ class PPO(LossStage):
 
     @property
     def _usable_prompts(self) -> Sequence[int]:
-        """Indices of the prompts whose completions can be scored."""
         indices: Sequence[int] | None = getattr(self.ppo_models.score, "indices", None)
         return range(len(self.context.data.examples)) if indices is None else indices
 
     def scoring(self) -> PromptScoring:
-        """Scores of the run's reward model, endpoint or reward functions, unnormalized, for a look before training."""
+        """Unnormalized scores of the reward model, endpoint or reward functions, for a preview before training."""
         from llf_core.stages.completion_scores import PromptScoring
 
         return PromptScoring(self._usable_prompts, lambda completions: self.rollout_worker.score(completions, 0))
 
     def auxiliary_models(self) -> Sequence[nn.Module]:
-        """The separate value model, trained beside the policy; empty if the value function is a head on the policy.
-
-        Gradient checkpointing is enabled for it as for the policy, and each checkpoint has checksums of its parameters.
-        """
+        """The separate value model, trained beside the policy; empty if the value function is a head on the policy."""
         value: Any = self.ppo_models.models.get("value")
         return () if value is None else (value.model,)
 
     def collator(self, **options: Any) -> PromptCollator:
-        """Create the function that makes batches of prompts.
-
-        Evaluation needs prompts without completions, which `llf_core.data.Collator` does not make.
-
-        Args:
-            options: the arguments of `llf_core.data.Collator`.
-        """
+        """Create the collator of prompts without completions."""
         from llf_core.stages.ppo.prompts import PromptCollator
 
         return PromptCollator(**options)
@@ -126,11 +112,9 @@ class PPO(LossStage):
     def count(batch: Mapping[str, Any]) -> Tensor:
         """Number of completion tokens in a batch, of prompts in an evaluation batch; an int64 scalar.
 
-        An evaluation's loss is a mean over completions, since it is minus their scores.
-
         Args:
-            batch: of `Rollout.batch`, with `targets` (`[tokens]`), or of `PromptCollator`, `[1, tokens]` or
-                `[batch, seq]`.
+            batch: of `Rollout.batch`, with `targets` (`[tokens]`), or of `PromptCollator`, `[1, tokens]` or `[batch,
+                seq]`.
         """
         from llf_core.data.batch_split import document_count, trained_token_count
 
@@ -142,7 +126,7 @@ class PPO(LossStage):
     def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Completions that an optimizer step learns from; samples and scores a new phase first if none are left.
 
-        Sampling happens here, between two steps, so that a checkpoint never lies within it. Each call counts as a step.
+        Sampling happens between two steps, so that a checkpoint never lies within it. Each call counts as a step.
 
         Returns:
             As many micro-batches of `Rollout.batch`.
@@ -172,21 +156,14 @@ class PPO(LossStage):
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
         record_losses: Callable[[Tensor, Tensor], object] | None = None,  # noqa: ARG002 - a completion is no example
     ) -> Tensor:
-        """Sum of the clipped policy loss and the weighted value loss over a micro-batch's tokens.
+        """Sum over a micro-batch's tokens of `L_policy + ppo_vf_coef · L_value`, a float32 scalar.
 
-        `L_policy + ppo_vf_coef · L_value`. In an evaluation, completions are sampled, and the loss is minus their
-        scores.
+        arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`. In an
+        evaluation, completions are sampled, and the loss is minus their scores.
 
         Args:
             batch: of `Rollout.batch`: the model's inputs, and `[tokens]` each `predictors`, `targets`,
                 `old_log_probs`, `old_values`, `advantages` and `returns`; in an evaluation of `PromptCollator`.
-            record_losses: not called: a completion is no example of the data set.
-
-        Returns:
-            A float32 scalar with a graph; without one in an evaluation.
-
-        Source:
-            arXiv 1707.06347, equation 9 without its entropy term; see `policy_losses` and `value_losses`.
         """
         from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
         from llf_core.stages.ppo.policy_output import compute_policy
@@ -241,7 +218,7 @@ class PPO(LossStage):
     def _keep_scored(
         self, completions: Sequence[SampledCompletion], scores: Sequence[Score]
     ) -> list[tuple[SampledCompletion, float, Score]]:
-        """The completions that could be scored, with their scores; a warning tells of the others once."""
+        """The completions that could be scored, with their scores; warns of the others once."""
         from llf_core.rewards import unscored_message
 
         pairs = zip(completions, scores, strict=True)
@@ -261,7 +238,7 @@ class PPO(LossStage):
         return found
 
     def _unscored_error(self, what: str) -> StopTraining:
-        """The error of a run whose reward functions score no completion."""
+        """Error of a run whose reward functions score no completion."""
         from llf_core.rewards import BUILT_IN
         from llf_core.stages.base.cannot_continue import StopTraining
 
@@ -278,9 +255,9 @@ class PPO(LossStage):
         )
 
     def _build_rollout(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> Rollout:
-        """Compute advantages and returns, and update the score moments and the KL coefficient, with those of all ranks.
+        """Compute advantages and returns, and update score moments and KL coefficient, over all ranks.
 
-        Every rank keeps the completions of all, so that a step learns from the same ones whatever their number.
+        Every rank keeps the completions of all, so that a step learns from the same ones on any number of ranks.
         """
         import torch
 
@@ -328,10 +305,7 @@ class PPO(LossStage):
         return torch.tensor(float(total), device=batch["input_ids"].device)
 
     def evaluated(self, means: Mapping[str, float]) -> None:
-        """End a run none of whose evaluation completions could be scored: its evaluation loss would be meaningless.
-
-        Args:
-            means: by the names of `measures`.
+        """End the run if no completion of the evaluation could be scored.
 
         Raises:
             StopTraining: there is no mean reward.
@@ -343,7 +317,7 @@ class PPO(LossStage):
     def _measure_scores(
         self, scored: Sequence[tuple[SampledCompletion, float, Score]], spread: Sequence[float]
     ) -> None:
-        """Add the metrics of completions; `spread` has the scores whose standard deviation is told."""
+        """Add the metrics of completions; `spread` has the scores whose standard deviation is measured."""
         import statistics
 
         completions, scores, ends = [one for one, _, _ in scored], [score for _, score, _ in scored], self._ends()
@@ -357,7 +331,6 @@ class PPO(LossStage):
             self.measures.add("reward_std", statistics.stdev(spread), 1)
 
     def _write_samples(self, scored: Sequence[tuple[SampledCompletion, float, Score]]) -> None:
-        """Write some completions to `samples.jsonl`."""
         if rank():
             return
         for one, total, score in scored[: self.context.config.stage.kept_completions]:
@@ -385,7 +358,7 @@ class PPO(LossStage):
 
     # -- checkpoints -------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
-        """Position in the run, KL coefficient, moments and chunk sizes, as JSON; `save` writes what are tensors."""
+        """Position in the run, KL coefficient, moments and chunk sizes, as JSON."""
         return {
             "made": self.steps_done,
             "phase": self.phase,
@@ -397,9 +370,7 @@ class PPO(LossStage):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue at the position of a checkpoint; does nothing for an empty state.
-
-        Prompts, seeds and minibatches follow from the position, so the resumed run repeats the same steps.
+        """Restore the position of a checkpoint, from which prompts, seeds and minibatches follow.
 
         Raises:
             ValueError: an entry is missing, of another type or out of range.
@@ -428,11 +399,7 @@ class PPO(LossStage):
         self.rollout_worker.sizes = sizes
 
     def save(self, checkpoint: Path) -> None:
-        """Write the value function and the phase's completions, which are no part of the policy's files.
-
-        Args:
-            checkpoint: folder of the checkpoint; rank 0 writes it, since all have the same.
-        """
+        """Write the value function and the phase's completions; rank 0 only."""
         from safetensors.torch import save_file
 
         if rank():
@@ -446,10 +413,7 @@ class PPO(LossStage):
         save_file(tensors, checkpoint / FILE)
 
     def load(self, checkpoint: Path) -> None:
-        """Read the value function and the completions that `save` wrote.
-
-        A run resumed within a phase then learns from the same completions.
-        """
+        """Read the value function and the completions that `save` wrote."""
         import torch
         from safetensors.torch import load_file
 
@@ -464,7 +428,6 @@ class PPO(LossStage):
 
     # -- this machine ------------------------------------------------------------------------------------
     def _on_all_ranks(self, here: bool) -> bool:
-        """Whether a condition holds on all processes."""
         import torch
 
         from llf_core.stages.base.ranks import sum_over_ranks

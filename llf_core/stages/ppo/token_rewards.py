@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Tensor, beta: float) -> Tensor:
     """Rewards of tokens: a KL penalty for each, and the completion's score at its last token.
 
-    `r_t = -β (log π(a_t) - log π_ref(a_t))`. The penalty keeps the policy near the reference, where scores are
-    reliable.
+    `r_t = -β (log π(a_t) - log π_ref(a_t))`: arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
 
     Args:
         log_probs: `[batch, seq]`, of the policy that sampled the completions.
@@ -29,9 +28,6 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
 
     Returns:
         `[batch, seq]`, 0 outside the mask.
-
-    Source:
-        arXiv 1909.08593, equation 2, its KL penalty spread over the tokens.
     """
     rewards = (-beta * (log_probs - reference)).masked_fill(~mask, 0.0)
     last = mask.sum(1, keepdim=True) - 1
@@ -39,9 +35,9 @@ def token_rewards(log_probs: Tensor, reference: Tensor, mask: Tensor, scores: Te
 
 
 def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Estimate the KL divergence from the reference per completion: `Σ_t log π(a_t) - log π_ref(a_t)`.
+    """Estimate the KL divergence from the reference per completion: `Σ_t log π(a_t) - log π_ref(a_t)`, in nats.
 
-    It is logged, and the KL controller adapts the coefficient to it.
+    Estimator `k1` of J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html.
 
     Args:
         log_probs: `[batch, seq]`, of the policy.
@@ -49,10 +45,7 @@ def answer_kl(log_probs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
         mask: `[batch, seq]`, bool: true at completion tokens.
 
     Returns:
-        `[batch]`, in nats.
-
-    Source:
-        J. Schulman, Approximating KL divergence, http://joschu.net/blog/kl-approx.html, estimator `k1`.
+        `[batch]`.
     """
     return (log_probs - reference).masked_fill(~mask, 0.0).sum(1)
 
@@ -71,19 +64,15 @@ class RunningMoments:
 
     @property
     def deviation(self) -> float:
-        """Unbiased standard deviation; 1 where there is none, so that dividing by it changes nothing."""
+        """Unbiased standard deviation; 1 if there is none."""
         spread = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
         return spread if spread > 0 else 1.0
 
     def update(self, scores: Tensor, all_reduce: Callable[[Tensor], Tensor] = lambda own: own) -> None:
-        """Add scores, in float64 and without keeping them; `normalized` scales by all scores so far.
+        """Add scores `[batch]` in float64 (Chan, Golub and LeVeque 1979, equations 2.1).
 
         Args:
-            scores: `[batch]`.
-            all_reduce: sums a tensor of any shape over all processes; what it raises passes through.
-
-        Source:
-            The moments of two sets from those of each: Chan, Golub and LeVeque 1979, equations 2.1.
+            all_reduce: sums a tensor of any shape over all processes.
         """
         exact = scores.detach().cpu().double()
         count, total = all_reduce(torch.stack([exact.new_tensor(len(exact)), exact.sum()])).tolist()
@@ -95,15 +84,5 @@ class RunningMoments:
         self.count = both
 
     def normalized(self, scores: Tensor) -> Tensor:
-        """Normalize scores by the running mean and standard deviation, since reward models differ in scale.
-
-        Args:
-            scores: `[batch]`.
-
-        Returns:
-            Same shape and dtype.
-
-        Source:
-            LLaMA-Factory's `ppo_score_norm` (`use_score_norm` of TRL before 1.0).
-        """
+        """Normalize scores `[batch]` by running mean and standard deviation, as LLaMA-Factory's `ppo_score_norm`."""
         return (scores - self.mean) / self.deviation

@@ -1,4 +1,4 @@
-"""The value function: a head on the policy, or a model of its own."""
+"""The value function: a head on the policy, or a separate model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ if TYPE_CHECKING:
 class ValueHead(nn.Module):
     """Value of a hidden state, in float32: `V(s) = w · h + b`, a linear layer as in TRL's value head.
 
-    Without a weight to begin with it is 0, so that the first advantages depend on the rewards alone:
-    Σ_l (γλ)^l r_{t+l}.
+    It starts at 0 unless a weight is given, so that the first advantages depend on the rewards alone: Σ_l (γλ)^l
+    r_{t+l}.
     """
 
     def __init__(self, width: int, device: torch.device | str, weight: Tensor | None = None) -> None:
-        """Create the head.
-
-        Args:
-            weight: `[1, width]` to begin with, such as a reward model's head; None for zeros.
-        """
+        """Create the head; `weight` `[1, width]`, such as a reward model's head, is its initial value."""
         super().__init__()
         self.linear = nn.Linear(width, 1, device=device, dtype=torch.float32)
         with torch.no_grad():
@@ -36,16 +32,12 @@ class ValueHead(nn.Module):
                 self.linear.weight.copy_(weight)
 
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - a model of its own needs it
-        """Estimate the value of the state before each completion token of a batch.
-
-        Computed in float32 also under autocast: values are regressed, and bfloat16 would round them to three digits.
+        """Value of the state before each completion token, `[tokens]`, float32 also under autocast.
 
         Args:
-            rows: `[tokens, width]`, the hidden states that predict the completion tokens (`predictors` of the batch).
+            rows: `[tokens, width]`, the hidden states that predict the completion tokens (`predictors` of the
+                batch).
             batch: not used; `ValueModel.forward` has the same parameters.
-
-        Returns:
-            Values `[tokens]`, float32.
         """
         with torch.autocast(rows.device.type, enabled=False):
             values: Tensor = self.linear(rows.float())
@@ -56,26 +48,16 @@ class ValueModel(nn.Module):
     """A separate model with a `ValueHead`, as in the original recipe (arXiv 2203.02155, section 3.5)."""
 
     def __init__(self, model: nn.Module, head: ValueHead) -> None:
-        """Create the value model.
-
-        Args:
-            model: a causal language model whose trained parameters are set.
-        """
         super().__init__()
         self.model = model
         self.head = head
 
     def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - the policy's are not used
-        """Estimate the value before each completion token from the value model's own hidden states.
-
-        The value loss then changes no weights of the policy.
+        """Value before each completion token, `[tokens]`, float32, from the value model's own hidden states.
 
         Args:
             rows: `[tokens, width]`, the policy's hidden states; not used.
             batch: of `answer_batch`: the model's inputs and `predictors` (`[tokens]`).
-
-        Returns:
-            `[tokens]`, float32.
         """
         from llf_core.acceleration.patching.causal_head import forward_hidden
 
@@ -92,16 +74,11 @@ class UnsavedModule(nn.Module):
     """Registers a module as part of a model for optimizers and wrappers, and keeps it out of the saved files."""
 
     def __init__(self, inner: nn.Module) -> None:
-        """Wrap the module."""
         super().__init__()
         self.inner = inner
 
     def state_dict(self, *_: object, destination: dict[str, Tensor] | None = None, **__: object) -> Any:
-        """An empty state dict: the stage saves the parameters itself, and the result must load as a plain model.
-
-        Args:
-            destination: tensors of any shape, returned unchanged; None for a new dictionary.
-        """
+        """An empty state dict (any shape): the stage saves the parameters, and the result loads as a plain model."""
         return {} if destination is None else destination
 
     def trained(self) -> dict[str, nn.Parameter]:

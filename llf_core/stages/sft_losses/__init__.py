@@ -1,4 +1,4 @@
-"""Losses of supervised fine-tuning that weight its tokens: one file each, pure functions of a block of tokens."""
+"""Token weights of supervised fine-tuning: one file each, pure functions of a block of tokens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def token_weights(options: SFTOptions) -> TokenWeights | None:
-    """Select the token weights of the loss that a config selects; None for the plain cross-entropy.
-
-    ASFT weights tokens as DFT does, and adds a KL penalty of its own.
-    """
+    """Select the token weights of a config; None for the plain cross-entropy. ASFT has those of DFT."""
     if options.use_eaft_loss:
         return partial(eaft_weights, alpha=options.eaft_alpha)
     return dft_weights if options.use_dft_loss or options.use_asft_loss else None
