@@ -49,18 +49,19 @@ class AnsweredPrompt:
 
 
 class AnswerMetrics:
-    """Generates answers to validation prompts greedily and scores them, without random numbers: losses do not change.
+    """Generates greedy answers to validation prompts and scores them, without random numbers: losses do not change.
 
-    The answers are those of an evaluation (`llf_core.evaluation`) of the same weights on the same examples.
+    The answers are the same as those of an evaluation (`llf_core.evaluation`) of the same weights on the same
+    examples.
 
     Attributes:
-        directions: by name of what `measure` may return, whether a higher value is better.
+        directions: by name of each value of `measure`, whether higher is better.
     """
 
     def __init__(self, context: TrainingContext, metrics: Sequence[Metric]) -> None:
-        """Read and render the prompts: the first validation examples of each data set, see `first_of_each`.
+        """Read and render the first validation examples of each data set, see `first_of_each`.
 
-        Those that cannot be rendered or are too long are left out; a warning event says how many.
+        Prompts that cannot be rendered or are too long are left out, with a warning event.
         """
         config = context.config
         self.metrics = tuple(metrics)
@@ -79,13 +80,11 @@ class AnswerMetrics:
     def measure(self, step: int) -> dict[str, float]:
         """Answer the prompts and score the answers.
 
-        Users see with them at each evaluation whether the answers get better, which the loss does not tell. What fails
-        is written as a warning, once for each cause, and the run continues.
+        Errors are written as a warning, once for each cause, and the run continues.
 
         Returns:
-            The value of each metric that could be computed, by name, with the bounds of its 95 % interval (see
-            `llf_core.metrics.interval`) as `name/low` and `name/high`; with `eval_on_each_dataset` also those of the
-            answers of each data set, as `set_name`.
+            The value of each metric by name, with the bounds of its 95 % interval (see `llf_core.metrics.interval`)
+                as `name/low` and `name/high`; with `eval_on_each_dataset` also of each data set, as `set_name`.
         """
         try:
             answers = self._answers()
@@ -112,7 +111,7 @@ class AnswerMetrics:
         """Value and interval of a metric over all answers, and over those of each data set.
 
         Args:
-            statistics: its sufficient statistics of each answer, `[answers, statistics]`.
+            statistics: its sufficient statistics, `[answers, statistics]`.
         """
         found: dict[str, float] = {}
         for source in ("", *self._sets):
@@ -124,7 +123,6 @@ class AnswerMetrics:
         return found
 
     def _answers(self) -> list[str]:
-        """The greedy answer to each prompt."""
         ends = end_tokens(self._model, self._tokenizer) or []
         context = context_length(self._model)
         room = [self._max_tokens if context is None else context - len(one.ids) for one in self._prompts]
@@ -184,13 +182,10 @@ class AnswerMetrics:
 
 
 def first_of_each(places: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    """The first records of each data set, as many of each, so that a large one does not take the place of others.
+    """The first records of each data set, equally many of each, without duplicates and in order.
 
     Args:
-        most: maximum number of records of all data sets together, at least 1; with more data sets each gives one.
-
-    Returns:
-        The chosen places without duplicates, in order.
+        most: maximum number of records of all data sets together; with more data sets each gives one.
     """
     of_sets: dict[int, list[tuple[int, int]]] = {}
     for place in dict.fromkeys(places):

@@ -29,16 +29,14 @@ def training_arguments(  # noqa: PLR0913 - what the run's folder and device deci
 ) -> TrainingArguments:
     """Build the Trainer's arguments from the config's training section and the run folder.
 
-    What this project does itself is disabled in the Trainer: checkpoint rotation (it waits until a checkpoint is
-    complete), NEFTune, gradient checkpointing, and the NaN filter of the log, since a NaN must be visible.
-
-    As with every `TrainingArguments`, accelerate's state of this process is set anew: the device, and the ranks of a
-    distributed run.
+    Features that this project has itself are disabled in the Trainer: checkpoint rotation (it waits until a
+    checkpoint is complete), NEFTune, gradient checkpointing, and the NaN filter of the log, since a NaN must be
+    visible. As with every `TrainingArguments`, accelerate's state of this process is reset.
 
     Args:
-        folder: the run's folder; checkpoints are saved there, whatever `output_dir` is.
-        resume_from: path of the checkpoint to resume from; None at the start.
-        max_steps: last step, for a run whose last step was changed; None for that of the config.
+        folder: checkpoints are saved there, whatever `output_dir` is.
+        resume_from: path of the checkpoint to resume from.
+        max_steps: last step, if it was changed; None for that of the config.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}

@@ -42,7 +42,7 @@ def check_reloaded(
 ) -> str:
     """Compare the loaded state with the checksums of the tensors that the checkpoint was written from.
 
-    A library that leaves a part out on loading raises no error, and the resumed run would only be slightly worse.
+    Libraries raise no error if they leave a part out on loading, and the resumed run would only be slightly worse.
 
     Args:
         trainer: the trainer after loading the checkpoint, before its first step.
@@ -77,11 +77,10 @@ def check_reloaded(
 def check_archives(checkpoints: Checkpoints, step: int) -> None:
     """Verify the CRC-32 checksums in a checkpoint's `torch.save` files, and the headers of its safetensors files.
 
-    torch stores checksums (of optimizer, scheduler and RNG state) but does not verify them on loading, so a damaged
-    optimizer state would go unnoticed. A checkpoint without such files has nothing to verify.
+    torch stores these checksums (of optimizer, scheduler and RNG state) but does not verify them on loading.
 
     Raises:
-        ModelError: a part is corrupt, a file of `torch.save` is no zip archive, or one of safetensors has no header.
+        ModelError: a file is corrupt.
     """
     folder = checkpoints.path(step)
     for path in sorted(path for pattern in ARCHIVES for path in folder.glob(pattern)):
@@ -112,10 +111,10 @@ def _check_headers(checkpoints: Checkpoints, step: int) -> None:
 
 
 def trainer_state(checkpoint: Path) -> TrainerState:
-    """Read the Trainer's state of a checkpoint, before the Trainer does, whose errors would not name the file.
+    """Read the Trainer's state of a checkpoint before the Trainer does, for errors that name the file.
 
     Raises:
-        ModelError: the file is damaged, or nested more deeply than any state of the Trainer.
+        ModelError: the file is damaged.
     """
     try:
         return TrainerState(**json_value(read_bytes(checkpoint / TRAINER_STATE, HISTORY_BYTES)))
@@ -125,12 +124,10 @@ def trainer_state(checkpoint: Path) -> TrainerState:
 
 @contextmanager
 def as_damaged(checkpoint: Path, what: str) -> Iterator[None]:
-    """Context manager: errors of content that is not this run's become a `ModelError`, which names the checkpoint.
-
-    A checkpoint may come from somebody else, and whoever reads a part of it has no name for the whole.
+    """Context manager: errors of unexpected content become a `ModelError`, which names the checkpoint.
 
     Raises:
-        ModelError: what is read lacks a value, or has one of another type or shape.
+        ModelError: a value is missing, or of another type or shape.
     """
     try:
         yield
@@ -142,7 +139,7 @@ def as_damaged(checkpoint: Path, what: str) -> Iterator[None]:
 
 
 def damaged_state(checkpoint: Path, error: Exception) -> ModelError:
-    """The error of a checkpoint whose `trainer_state.json` is not the Trainer's, for whoever reads a part of it."""
+    """Error of a checkpoint with a damaged `trainer_state.json`."""
     return ModelError(f"{checkpoint.name}/{TRAINER_STATE} is damaged: {first_line(error).rstrip('.')}. {WHAT_TO_DO}")
 
 
@@ -153,14 +150,7 @@ def _what_to_do(checkpoints: Checkpoints, step: int) -> str:
 
 
 def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
-    """Run `check_reloaded` for the best checkpoint if the run ends with its weights, since those become the result.
-
-    Args:
-        trainer: the trainer after its last step.
-
-    Returns:
-        See `check_reloaded`; empty if the run ends with its last weights.
-    """
+    """Run `check_reloaded` for the best checkpoint if the run ends with its weights; else return an empty string."""
     best = trainer.state.best_model_checkpoint
     if not trainer.args.load_best_model_at_end or not best:
         return ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ControlRequests:
-    """The requests that clients put into a run's folder, see `llf_core.runs.control`.
+    """Requests that clients put into a run's folder, see `llf_core.runs.control`.
 
     A request is answered when it has had its effect, so one for a checkpoint or a stop waits for the checkpoint.
 
@@ -39,12 +39,7 @@ class ControlRequests:
         self.stop_wanted = True
 
     def handle(self, control: TrainerControl, step: int, watched: SamplePrompts | None) -> None:
-        """Handle the requests that have arrived, between two steps, when model and optimizer are consistent.
-
-        Args:
-            control: the Trainer's control object, whose flags are set.
-            watched: the sample prompts; None if there are none.
-        """
+        """Handle the requests that have arrived, between two steps, when model and optimizer are consistent."""
         takers = {
             "stop": self._stop,
             "checkpoint": self._save,
@@ -65,13 +60,13 @@ class ControlRequests:
             control.should_save = not self._checkpoints.complete(step)
 
     def answer_checkpoint(self, step: int) -> None:
-        """Answer the requests that waited for the now complete checkpoint: their clients wait for this answer."""
+        """Answer the requests that waited for the now complete checkpoint."""
         for request in self._waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is complete.")
         self._waiting.clear()
 
     def answer_evaluation(self, metrics: dict[str, float], step: int) -> None:
-        """Answer the requests for an evaluation with its result: the mean reward of completions, else the loss."""
+        """Answer the requests for an evaluation with its mean reward of completions, else the loss."""
         what, value = "evaluation loss", metrics.get("eval_loss", math.nan)
         if "eval_reward" in metrics:
             what, value = "mean reward on the evaluation set", metrics["eval_reward"]

@@ -1,4 +1,4 @@
-"""The values of the evaluation of a result, as `eval_results.json` beside it has them."""
+"""Evaluation results, saved as `eval_results.json` beside the weights."""
 
 from __future__ import annotations
 
@@ -16,21 +16,16 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 EVALUATION_RESULTS = "eval_results.json"
-"""LLaMA-Factory's name of the values of the evaluation of a result."""
+"""LLaMA-Factory's file name of these values."""
 
 
 def evaluation_results(config: RunConfig, state: TrainerState) -> dict[str, float]:
-    """The values of the evaluation of the weights that are saved: of the best checkpoint, or after the last step.
-
-    They stand beside the weights in `eval_results.json`, where users of LLaMA-Factory look for them.
+    """Evaluation of the saved weights: of the best checkpoint, or after the last step; empty if not evaluated.
 
     Returns:
         By the names of the log: `eval_loss` and so on, and `epoch`. Of a stage with `perplexity` also
-        `eval_perplexity`, and `eval_NAME_perplexity` of each data set with a loss of its own; infinite for losses above
-        709.78 nats. Empty if these weights were not evaluated.
-
-    Source:
-        LLaMA-Factory's `run_pt`: the exponential of the loss, for each data set where each is evaluated.
+            `eval_perplexity`, and `eval_NAME_perplexity` of each data set with a loss of its own, as in
+            LLaMA-Factory's `run_pt`; infinite for losses above 709.78 nats.
     """
     best = state.best_global_step if config.training.load_best_model_at_end else None
     entries = [entry for entry in state.log_history if entry["step"] == (best or state.global_step)]

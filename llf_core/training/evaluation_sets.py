@@ -1,4 +1,4 @@
-"""Which evaluation examples belong to which data set."""
+"""Assignment of evaluation examples to data sets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def positions_by_set(config: RunConfig, data: Prepared) -> dict[str, list[int]]:
     """Positions of the evaluation examples of each data set, for `eval_on_each_dataset`.
 
     Returns:
-        By the name of the data set in metrics, see `evaluation_sets`; without data sets of which no example was held
-        out. Empty if they are not evaluated one by one.
+        By the name of the data set in metrics, see `evaluation_sets`; without data sets that have no held-out
+            example. Empty if they are not evaluated one by one.
     """
     if not config.evaluation.eval_on_each_dataset or no_sets_reason(config) or data.eval is None:
         return {}

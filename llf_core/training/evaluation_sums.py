@@ -1,4 +1,4 @@
-"""What an evaluation has summed up: its metrics follow, also those of several data sets together."""
+"""Sums of an evaluation, from which its metrics follow, also those of several data sets together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EvaluationSums:
         measures: by name, sum and number of the values of a stage's metric.
         accuracy: of each example its correct tokens and its tokens in the loss; empty without `compute_accuracy`.
         examples: of each example the sum of its losses, and the number of its tokens in the loss (1 of a pair or a
-            completion); empty of a stage that records no losses of examples.
+            completion); empty if the stage records none.
     """
 
     loss: tuple[float, float]
@@ -36,10 +36,7 @@ class EvaluationSums:
     examples: Sequence[Sequence[float]] = ()
 
     def means(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
-        """Means of the stage's metrics by name, and the differences of two of them; without those that have no value.
-
-        Logs of training and of evaluations show them.
-        """
+        """Means of the stage's metrics by name, without undefined ones, and the differences of two of them."""
         means = {name: total / count for name, (total, count) in self.measures.items() if count}
         for name, parts in differences.items():
             one, other = (means.get(part) for part in parts)
@@ -50,9 +47,9 @@ class EvaluationSums:
     def metrics(self, differences: Mapping[str, tuple[str, str]]) -> dict[str, float]:
         """All metrics by name: `loss`, the stage's, and `accuracy` (0 to 1), loss and accuracy with 95 % intervals.
 
-        The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.ratio_interval`; there are none
-        where too few examples were recorded, and none of a loss that is not finite or not of the recorded examples.
-        A stage's own `loss`, such as a mean over the completions that could be scored, counts instead of the other.
+        The bounds of an interval are `name/low` and `name/high`, see `llf_core.metrics.ratio_interval`; they are
+        left out if too few examples were recorded, and for a loss that is not finite or not of the recorded
+        examples. A stage's own `loss`, such as a mean over the completions that could be scored, replaces the other.
         """
         found = {"loss": self.loss[0] / self.loss[1]} | self.means(differences)
         accuracy = share_interval(np.array(self.accuracy, float))
@@ -61,7 +58,7 @@ class EvaluationSums:
         return found | ({} if "loss" in self.measures else self._loss_bounds())
 
     def _loss_bounds(self) -> dict[str, float]:
-        """The interval of the mean loss, if the recorded losses of examples are all that it is the mean of."""
+        """Interval of the mean loss, if it is the mean over the recorded examples."""
         units = sum(count for _, count in self.examples)
         if not self.examples or units != self.loss[1] or not math.isfinite(self.loss[0]):
             return {}
@@ -74,11 +71,7 @@ def _bounds(name: str, found: Interval) -> dict[str, float]:
 
 
 def together(parts: Sequence[EvaluationSums]) -> EvaluationSums:
-    """The sums over the examples of several data sets, or of several ranks: the means of all examples follow from them.
-
-    Args:
-        parts: of each data set, at least one.
-    """
+    """Sums over the examples of several (at least one) data sets or ranks."""
     measures: dict[str, tuple[float, float]] = {}
     for part in parts:
         for name, (total, count) in part.measures.items():

@@ -33,17 +33,17 @@ class Failure:
     expected: bool = True
 
     def __post_init__(self) -> None:
-        """Remove secrets, since the message is stored and displayed."""
+        """Redact secrets, since the message is stored and displayed."""
         object.__setattr__(self, "message", redact(self.message))
 
     @property
     def reason(self) -> str:
-        """Message and next step as one text, for `status.json`, which views show."""
+        """Message and next step as one text, for `status.json`."""
         return f"{self.message} {self.what_to_do}".strip()
 
 
 def _less_memory(config: RunConfig | None) -> str:
-    """Advice on how to reduce the memory of weights, gradients and optimizer states."""
+    """Advice on the memory of weights, gradients and optimizer states."""
     if config is not None and method_of(config).frozen_base:
         rank = method_of(config).rank_key
         if config.get("quantization_bit"):
@@ -67,8 +67,8 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
 
     Args:
         config: the run's config; None if it could not be read.
-        folder: the run. If the disk is full, partial files are removed from it, to make room for the final state. None
-            for a process that is none's, such as an evaluation, which has no log.
+        folder: the run; None for other processes, such as an evaluation. If the disk is full, partial files are
+            removed from it, to make room for the final state.
     """
     if folder is not None and is_disk_error(error):
         remove_partial_files(folder)
@@ -94,7 +94,7 @@ def explain_failure(error: BaseException, config: RunConfig | None = None, folde
 
 
 def _outside_a_run(error: BaseException) -> Failure:
-    """Of a process that trains nothing and has no log, such as an evaluation or an export."""
+    """Failure of a process that has no run and no log, such as an evaluation or an export."""
     if is_disk_error(error):
         return Failure(f"A file could not be written: {first_line(error).rstrip('.')}.", "Free space on its disk.")
     if is_out_of_memory(error):

@@ -1,4 +1,4 @@
-"""What a model forgets while it trains: its loss on questions of general knowledge, and how far it left the base."""
+"""Forgetting probe: a model's loss on questions of general knowledge, and its divergence from the base."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOSS, KL = "forgetting/loss", "forgetting/kl"
 
 @dataclass(frozen=True)
 class ProbeExample:
-    """A question with its answer, tokenized.
+    """A tokenized question with its answer.
 
     Attributes:
         input_ids: `[length]`, int64.
@@ -45,13 +45,12 @@ class ProbeExample:
 class ForgettingProbe:
     """Measures a model on questions that ship with this project, without random numbers: losses do not change.
 
-    They are about general knowledge, arithmetic, code, languages and instructions. A fine-tuned model whose loss on
-    them rises has lost abilities that the base had. With an adapter, the base is the same model with the adapter
-    disabled, so it costs no second copy; `KL(base ‖ model)` of the answers' tokens shows how much has changed at all.
+    They are about general knowledge, arithmetic, code, languages and instructions: a rising loss means lost
+    abilities of the base. With an adapter, the base is the same model with the adapter disabled, and `KL(base ‖
+    model)` of the answers' tokens shows how much has changed at all.
     """
 
     def __init__(self, writer: RunWriter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Tokenize the questions."""
         self._writer, self._model = writer, model
         self._examples = _probe_examples(tokenizer)
         self._last = -1
@@ -65,8 +64,8 @@ class ForgettingProbe:
             step: completed steps; before the first one the base is measured.
 
         Returns:
-            `forgetting/loss` and `forgetting/kl` (with an adapter, and 0 before the first step), in nats per token of
-            the answers; NaN if no question has a token in its answer. Empty if nothing was written.
+            `forgetting/loss` and `forgetting/kl` (with an adapter, and 0 before the first step), in nats per token
+                of the answers; NaN if no question has a token in its answer. Empty if nothing was written.
         """
         if step <= self._last:
             return {}
@@ -99,7 +98,7 @@ class ForgettingProbe:
         return {LOSS: loss} | ({KL: max(kl, 0.0)} if has_adapter else {KL: 0.0} if at_start else {})
 
     def _log_probs(self, example: ProbeExample) -> Tensor:
-        """Log-probabilities of the tokens at the places of the answer, `[answer, vocabulary]`, float32."""
+        """Log-probabilities at the positions of the answer, `[answer, vocabulary]`, float32."""
         device = self._model.get_input_embeddings().weight.device
         logits = self._model(input_ids=example.input_ids[None].to(device), use_cache=False).logits
         answer = len(example.input_ids) - example.start  # from the end: a prompt of PEFT adds positions
@@ -107,22 +106,16 @@ class ForgettingProbe:
 
 
 def probe_set() -> list[dict[str, str]]:
-    """The questions that ship with this project, written for it.
-
-    Returns:
-        For each a `topic`, a `prompt` and an `answer`.
-    """
+    """The questions, each with a `topic`, a `prompt` and an `answer`."""
     questions: list[dict[str, str]]
     questions = tomllib.loads(files(__package__).joinpath(FILE).read_text(encoding="utf-8"))["question"]
     return questions
 
 
 def _probe_examples(tokenizer: PreTrainedTokenizerBase) -> list[ProbeExample]:
-    """Tokenize the questions by the chat template, or as plain text where there is none or it refuses them.
+    """Tokenize the questions by the chat template, or as plain text if there is none or it refuses them.
 
-    Returns:
-        The questions of `probe_set` in their order, without those in which question or answer gets no token of its
-        own.
+    Questions without a token of their own in question or answer are left out.
     """
     found = []
     for one in probe_set():

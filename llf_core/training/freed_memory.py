@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class FreedMemory(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Releases memory that the first step has freed, and that the later ones would not use again.
+    """Releases memory that the first step has freed, and that later steps would not use again.
 
     Loading the model leaves gaps, and the first optimizer step puts its state between the gradients, which are then
-    freed. The tensors of the next steps do not fit into all of the gaps. These would stay resident for the whole run:
-    0.8 of 7.2 GB for GaLore at one billion parameters. Later steps leave no such gaps. To release memory again would
-    save nothing, and the step after it would take all of its pages anew: 0.5 s for the embedded model.
+    freed. The tensors of the next steps do not fit into all of the gaps, which would stay resident for the whole
+    run: 0.8 of 7.2 GB for GaLore at one billion parameters. Later steps leave no such gaps, and each release costs
+    the next step 0.5 s (embedded model) to take its pages again.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,6 @@ class GpuLoad:
     """Queries NVIDIA's driver (package nvidia-ml-py) about the run's GPU, which other processes may use too."""
 
     def __init__(self, device: torch.device) -> None:
-        """Select the GPU."""
         self._device = device
         self._next = 0.0
         self._queries: dict[str, Callable[[], float]] = {}
@@ -30,13 +29,13 @@ class GpuLoad:
             }
 
     def read(self) -> dict[str, float]:
-        """Read the current values; a query takes milliseconds, so there is at most one a second.
+        """Read the current values, at most once a second.
 
         Returns:
-            `gpu/utilization` (share of the driver's last sample period, at most a second, in which a kernel ran, 0 to
-            1), `gpu/memory` (share of the GPU's memory used by all processes, 0 to 1) and `gpu/temperature` (°C).
-            Values that the driver does not provide (without nvidia-ml-py, or for a MIG partition) are omitted. Empty on
-            other devices, and within a second of the last query.
+            `gpu/utilization` (share of the driver's last sample period, at most a second, in which a kernel ran, 0
+                to 1), `gpu/memory` (share of the GPU's memory used by all processes, 0 to 1) and `gpu/temperature`
+                (°C). Values that the driver does not provide (without nvidia-ml-py, or for a MIG partition) are
+                omitted. Empty on other devices, and within a second of the last query.
         """
         now = time.monotonic()
         if not self._queries or now < self._next:

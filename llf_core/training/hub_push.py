@@ -17,13 +17,9 @@ KEY = "push_to_hub"
 
 
 def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None:
-    """Where the result of a run is pushed to, checked before the first step.
+    """Where the result of a run is pushed to, checked before the first step; None without `push_to_hub`.
 
-    Args:
-        folder: the run; its name, made fit for a file, is that of the repository without `hub_model_id`.
-
-    Returns:
-        The destination; None without `push_to_hub`.
+    Without `hub_model_id` the repository has the run's name, as a file name.
     """
     training = config.training
     if not training.push_to_hub:
@@ -33,5 +29,5 @@ def push_destination(config: RunConfig, folder: RunFolder) -> Destination | None
 
 
 def push_result(folder: RunFolder, to: Destination) -> str:
-    """Push `output/` to a hub, where others find it, once the run has finished and its result is safe in its folder."""
+    """Push `output/` to a hub."""
     return f"Pushed the result to {push_folder(folder.output, to, commit_message(['the result', folder.id]))}."

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from llf_core.stages.base.stage import LossStage, TrainerStage
 
 WARMUP = 10
-"""The first step in so many warms up: Adam's first steps are as large as the learning rate allows."""
+"""Share of the steps that warm up (1/10): Adam's first steps are as large as the learning rate allows."""
 
 
 def train_branches(
@@ -46,16 +46,15 @@ def train_branches(
 ) -> Iterator[Branch]:
     """Train a branch for each learning rate, all from the same weights and on the same batches.
 
-    The model is loaded once. A first branch with the rate 0 tells the losses of the untrained model on these batches.
-    The trainer, its loss, optimizer and method are those of a run; the rate is constant after a warm-up of a tenth of
-    the steps, a choice of this project. The process's random generators are seeded before each branch.
+    The model is loaded once. A first branch with the rate 0 gives the losses of the untrained model. Trainer, loss,
+    optimizer and method are those of a run; the rate is constant after a warm-up of a tenth of the steps, a choice
+    of this project. The process's random generators are seeded before each branch.
 
     Args:
-        config: the config. Its learning rate decides only the proportions between groups of parameters.
-        home: an empty folder for what a trainer writes, which the caller removes.
-        rates: the learning rates, at least one.
-        on_step: called after each step with the rate (0 for the untrained model) and the number of steps made; what it
-            raises passes through.
+        config: its learning rate decides only the proportions between groups of parameters.
+        home: an empty folder for the trainer's files, which the caller removes.
+        rates: at least one.
+        on_step: called after each step with the rate (0 for the untrained model) and the number of steps made.
     """
     short = config.replace(
         **SETTINGS
@@ -98,7 +97,7 @@ def _losses(
     untrained: Sequence[float] | None,
     on_step: Callable[[float, int], object],
 ) -> list[float]:
-    """Losses of one branch; with the losses of the untrained model it is stopped where it diverges."""
+    """Losses of one branch, which is stopped if it diverges from the losses of the untrained model."""
     trainer = make_trainer(context, stage, MetricsCallback(context.folder, context.writer, keep=1))
     branch = _BranchCallback(trainer, rate, untrained, on_step)
     trainer.add_callback(branch)
@@ -112,7 +111,7 @@ def _losses(
 
 
 class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Sets the learning rate of a branch, records its losses, and stops it where it diverges."""
+    """Sets the learning rate of a branch, records its losses, and stops it if it diverges."""
 
     def __init__(
         self,
@@ -142,7 +141,7 @@ class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Record the loss of a step; stop the branch where it has diverged."""
+        """Record the loss of a step; stop the branch if it has diverged."""
         del args
         if "loss" not in (logs or {}):
             return
@@ -153,7 +152,7 @@ class _BranchCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
 
 class _Start:
-    """The trained weights, the buffers and the states of method and stage before the first step, in main memory."""
+    """Trained weights, buffers and states of method and stage before the first step, in main memory."""
 
     def __init__(self, context: TrainingContext, stage: LossStage | TrainerStage) -> None:
         self._model, self._method, self._stage = context.model, context.method, stage
@@ -166,7 +165,7 @@ class _Start:
         self._of_stage = stage.state()
 
     def restore(self) -> None:
-        """Set everything back, and drop the gradients."""
+        """Restore everything, and drop the gradients."""
         with torch.no_grad():
             for name, one in self._model.named_parameters():
                 one.grad = None
@@ -181,7 +180,7 @@ class _Start:
 
 
 def _few_examples(data: Prepared, config: RunConfig, steps: int) -> Prepared:
-    """Data with as many random examples as the steps of a branch need; packed and streamed rows stay as they are."""
+    """Data with as many random examples as the steps of a branch need; packed and streamed rows unchanged."""
     if isinstance(data.train, PackedRows | Stream):
         return data
     wanted = steps * config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps

@@ -1,4 +1,4 @@
-"""Which learning rate short branches from the same weights speak for. No torch."""
+"""Rule that chooses a learning rate from short branches. No torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DIVERGED = 2.0
-"""A branch has diverged where its loss is this multiple of the loss of the untrained model on the same batches."""
+"""A branch has diverged if its loss is this multiple of the untrained model's loss on the same batches."""
 RECENT = 3
 """Steps whose mean loss decides whether a branch has diverged."""
 SHARE = 3
-"""The last step in so many is measured: by then a rate has had an effect."""
+"""The last third of the steps is measured."""
 BELOW_DIVERGED = 3.0
 """A proposed rate is at most the lowest rate that diverged, divided by this."""
 SOURCE = (
@@ -33,7 +33,7 @@ class Branch:
     """Losses of one learning rate, and of the untrained model on the same batches.
 
     Attributes:
-        losses: loss of each step, at least one; fewer than `untrained` where the branch was stopped because it
+        losses: loss of each step, at least one; fewer than `untrained` if the branch was stopped because it
             diverged.
         untrained: loss of each batch by the model before its first step.
     """
@@ -44,30 +44,26 @@ class Branch:
 
     @property
     def diverged(self) -> bool:
-        """Whether it was stopped, see `has_diverged`."""
+        """Whether the branch was stopped, see `has_diverged`."""
         return has_diverged(self.losses, self.untrained)
 
     @property
     def loss(self) -> float:
-        """Mean loss of the measured steps; NaN where the branch diverged.
+        """Mean loss of the measured steps; NaN if the branch diverged.
 
-        Measured are the last third of the steps and at least three, or all of fewer: a choice of this project, since by
-        then a rate has had an effect.
+        Measured are the last third of the steps and at least three, or all of fewer: a choice of this project.
         """
         return math.nan if self.diverged else float(np.mean(_measured(self.losses)))
 
     @property
     def change(self) -> float:
-        """Mean difference from the untrained model's loss on the same batches of the measured steps, see `loss`.
-
-        NaN where the branch diverged.
-        """
+        """Mean difference of the measured steps from the untrained model's loss; NaN if the branch diverged."""
         return math.nan if self.diverged else _mean_and_error(self.losses, self.untrained)[0]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the branches speak for.
+    """Result of the branches.
 
     Attributes:
         rate: the proposed learning rate; None if none of them lowers the loss measurably.
@@ -81,9 +77,8 @@ class Proposal:
 def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
     """Whether a loss is not finite, or the mean of the last three is twice that of the untrained model or more.
 
-    Both means are over the same batches, so that difficult examples are not taken for divergence. The factor is this
-    project's choice. Fewer than three finite losses have not diverged, nor have any where the untrained model's mean is
-    not above 0, of which there is no multiple to compare with.
+    The factor is this project's choice. Fewer than three finite losses have not diverged, nor have any if the
+    untrained model's mean is not above 0.
 
     Args:
         untrained: loss of each batch by the untrained model, at least as many.
@@ -100,21 +95,19 @@ def has_diverged(losses: Sequence[float], untrained: Sequence[float]) -> bool:
 def propose(branches: Sequence[Branch]) -> Proposal:
     """Propose the smallest rate whose loss is no worse than the lowest one within a standard error.
 
-    Rates are compared on the same batches, so that the noise of the batches cancels out. The smaller of two rates with
-    equal losses is the safer one for a run of many more steps. The rate is at most a third of the lowest rate that
-    diverged.
+    The rate is at most a third of the lowest rate that diverged.
 
     Args:
         branches: one for each rate, with equal batches of at least two steps; at least one.
 
     Returns:
-        The proposal; without a rate if every rate that is low enough diverges, or if none lowers the loss by more than
-        two standard errors (a choice of this project).
+        The proposal; without a rate if every rate that is low enough diverges, or if none lowers the loss by more
+            than two standard errors (a choice of this project).
 
     Source:
-        Range test: Smith, arXiv 1506.01186, section 3.3, which takes a third or a quarter of the rate at which the loss
-        rises. One-standard-error rule: Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984,
-        section 3.4.3.
+        Range test: Smith, arXiv 1506.01186, section 3.3, which takes a third or a quarter of the rate at which the
+            loss rises. One-standard-error rule: Breiman, Friedman, Olshen, Stone, Classification and Regression
+            Trees, 1984, section 3.4.3.
     """
     ordered = sorted(branches, key=lambda one: one.rate)
     steps = with_unit(len(ordered[0].untrained), "step")
@@ -168,5 +161,4 @@ def _mean_and_error(losses: Sequence[float], others: Sequence[float]) -> tuple[f
 
 
 def _measured(losses: Sequence[float]) -> np.ndarray:
-    """Losses of the last third of the steps, at least `RECENT`."""
     return np.asarray(losses[-max(RECENT, len(losses) // SHARE) :], dtype=np.float64)

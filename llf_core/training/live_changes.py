@@ -44,10 +44,7 @@ class LiveChanges:
     ) -> None:
         """Restore the changes in the checkpoint, and schedule those that an earlier attempt made after its step.
 
-        A resumed run continues with what was changed, and repeats later changes at their steps.
-
         Args:
-            watched: the sample prompts; None if no completions are sampled.
             step: step of the checkpoint; 0 at the start.
         """
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
@@ -61,8 +58,7 @@ class LiveChanges:
     def reapply(self, step: int, control: TrainerControl) -> None:
         """Repeat the changes that were made after this step in an earlier attempt or in the replayed run.
 
-        A resumed or replayed run then has the same losses. A change that is not possible now is recorded with the
-        reason; the run continues without it.
+        A change that is not possible now is recorded with the reason; the run continues without it.
         """
         due = [change for change in self._plan if change.step == step]
         self._plan = [change for change in self._plan if change.step > step]
@@ -75,13 +71,7 @@ class LiveChanges:
             logger.info(said)
 
     def change(self, changes: Mapping[str, object], step: int, id: str, control: TrainerControl) -> str:  # noqa: A002
-        """Apply a requested change; scheduled changes of the same setting are cancelled.
-
-        It is recorded as an event, from which a resumed or replayed run repeats it.
-
-        Args:
-            changes: new values, see `check_changes`.
-        """
+        """Apply and record a change (see `check_changes`); cancels scheduled changes of the same setting."""
         checked = check_changes(changes)
         said = self._make(checked, step, control)
         given_up = [one for one in self._plan if one.changes.keys() & checked.keys() & REPLACING_CHANGES]
@@ -106,10 +96,7 @@ class LiveChanges:
         return " ".join(said)
 
     def record_schedule(self) -> None:
-        """Write the learning rates planned from here on as an event, for the monitor's chart of what is to come.
-
-        A schedule without a plan, such as one that follows the evaluation loss, gives no event.
-        """
+        """Write the planned learning rates, if the schedule has a plan, as an event for the monitor's chart."""
         assert self._trainer is not None  # noqa: S101 - for the type checker
         steps, rates = self._trainer.planned_rates()
         if steps:
@@ -173,9 +160,6 @@ def _initial_changes(known: Iterable[Change], step: int, held: Mapping[str, obje
 
 
 def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
-    """Active changes of a run that resumes from a checkpoint, including the changed settings of a branch.
-
-    Needed before the trainer exists, since `max_steps` is one of its arguments.
-    """
+    """Active changes of a run that resumes from a checkpoint, including the changed settings of a branch."""
     held: dict[str, object] = read_counters(checkpoint).get("held", {})
     return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Train the run whose folder is the only argument, in the process that the supervisor starts.
 
-    An error becomes the run's final state, also one before torch is imported. A run that makes predictions after
-    training (`do_predict`) does so in this process too, once its result is saved: another program takes its place.
-
-    Args:
-        argv: command line arguments. Default: `sys.argv`.
+    Any error becomes the run's final state. With `do_predict`, the program that makes the predictions takes the
+    place of this process once the result is saved.
 
     Returns:
         Exit code: 0 finished or stopped, 1 failed, 2 bad config.
@@ -76,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _end_with_parent() -> None:
-    """End when torchrun's agent ends, even by SIGKILL: each rank leads a session that nobody else would end (Linux)."""
+    """End when torchrun's agent ends, even by SIGKILL (Linux): each rank leads a session that nobody else would end."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -85,7 +82,7 @@ def _end_with_parent() -> None:
 
 
 def _predict(folder: RunFolder) -> NoReturn:
-    """Become the process that makes the predictions; see `llf_core.chat.predict_after_training`."""
+    """Replace this process by `llf_core.chat.predict_after_training`."""
     sys.stdout.flush()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)  # it is a process alone

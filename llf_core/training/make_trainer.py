@@ -1,4 +1,4 @@
-"""The trainer of an attempt, with its callbacks and what a checkpoint restores."""
+"""Creates the trainer of an attempt, with its callbacks and restored state."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
     evaluates: bool = False,
     answers: AnswerMetrics | None = None,
 ) -> TrainingLoop:
-    """Create the trainer of an attempt: that of the stage's library, or a `RunTrainer` that minimizes the stage's loss.
+    """Create the trainer of an attempt: of the stage's library, or a `RunTrainer` that minimizes the stage's loss.
 
     The stage's state is restored first, since the length of its data may depend on it. `progress` gets the trainer.
 
     Args:
-        checkpoint: checkpoint to resume from; None to start from the beginning.
-        answers: metrics of generated answers, computed at each evaluation; None for none.
+        checkpoint: checkpoint to resume from.
+        answers: metrics of generated answers, computed at each evaluation.
 
     Raises:
         CountersError: the counters of the checkpoint, or the state of the stage in them, are missing or broken.
@@ -123,14 +123,7 @@ def make_trainer(  # noqa: PLR0913 - the parts of an attempt
 
 
 def metric_directions(config: RunConfig, answers: AnswerMetrics | None) -> dict[str, bool]:
-    """Which values of the metrics of a run's evaluations are better, as the metrics declare it.
-
-    Args:
-        answers: metrics of generated answers, whose functions declare it themselves; None for none.
-
-    Returns:
-        By name without `eval_`, whether a higher value is better.
-    """
+    """Whether a higher value is better, by name (without `eval_`) of each metric of a run's evaluations."""
     found = evaluation_metrics(config) | ({} if answers is None else answers.directions)
     return {name: better for name, better in found.items() if better is not None}
 

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("llf_core.training.measure")  # as the process, its name is `__main__`
 
 STEPS, MOST_STEPS = 3, 9
-"""Fewest and most steps of a measurement.
+"""Minimum and maximum steps of a measurement.
 
 The first warms up and has the longest examples, the second takes the memory again that was released after the first;
-the others are timed, as fast as those of a long run.
+the others are timed.
 """
 TIMED_SECONDS = 6.0
-"""Steps are made until the timed ones took this long, since short steps differ from each other."""
+"""Seconds that the timed steps take together at least, since short steps differ from each other."""
 SETTINGS: dict[str, Any] = {
     "max_steps": MOST_STEPS,
     "logging_steps": 1,
@@ -49,10 +49,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure the config whose file is the only argument, in a process apart, whose memory is the run's alone.
-
-    Args:
-        argv: command line arguments. Default: `sys.argv`.
+    """Measure the config whose file is the only argument, in a separate process, whose memory is the run's alone.
 
     Returns:
         Exit code: 0 measured, 1 failed; the reason is printed.
@@ -75,15 +72,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(config: RunConfig, home: Path) -> PastRun | None:
-    """Make three to nine steps of a config, and add what they show to the table of past runs, on which forecasts rest.
+    """Make three to nine steps of a config, and add their speed and memory to the table of past runs.
 
-    What is being done is printed as JSON lines `{"phase"}`. The process's random generators are seeded.
+    Progress is printed as JSON lines `{"phase"}`. The process's random generators are seeded.
 
     Args:
         home: an empty folder for the run, which the caller removes.
 
     Returns:
-        What was added to the table; None if there were too few steps to time.
+        The row of the table; None if there were too few steps to time.
     """
     short = config.replace(**SETTINGS)
     folder = create_run(short.yaml(defaults=True), "measurement", home)
@@ -120,7 +117,7 @@ def _progress(folder: RunFolder, writer: RunWriter) -> Any:
 
 
 def _enough_steps() -> TrainerCallback:
-    """Ends the measurement after `STEPS`, or when the timed steps have taken `TIMED_SECONDS`."""
+    """Callback that ends the measurement after `STEPS`, or when the timed steps have taken `TIMED_SECONDS`."""
     from transformers import TrainerCallback
 
     from llf_core.training.past_run import MEASURED_WARM_STEPS
@@ -139,9 +136,9 @@ def _enough_steps() -> TrainerCallback:
 
 
 def _longest_first(data: Prepared, config: RunConfig) -> Prepared:
-    """The examples of the steps: the longest micro-batch, which needs the most memory, then some at random.
+    """Examples of the steps: the longest micro-batch, which needs the most memory, then random ones.
 
-    Packed and streamed rows stay as they are: each micro-batch has about as many tokens.
+    Packed and streamed rows stay unchanged: each micro-batch has about as many tokens.
     """
     import numpy as np
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MULTIPLE = 8
-"""Rows are padded to a multiple of it, as the collator does."""
+"""Rows are padded to a multiple of this, as in the collator."""
 
 
 def decide_checkpointing(
@@ -37,8 +37,8 @@ def decide_checkpointing(
 ) -> CheckpointingChoice:
     """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
-    It is decided before the first step, since it costs time only where memory is short. A resumed run keeps the
-    decision in its `resolved.yaml`: another one would change its losses in the last bits. An event `memory` is written.
+    A resumed run keeps the decision in its `resolved.yaml`, since another one would change its losses in the last
+    bit. An event `memory` is written.
 
     Args:
         beside: auxiliary models that are trained too; they get the same setting.
@@ -87,17 +87,13 @@ def decide_checkpointing(
 
 
 def _kept_choice(context: TrainingContext) -> bool | None:
-    """The decision of the attempt before; None if there is none."""
+    """Decision of the previous attempt; None if there is none."""
     kept: bool | None = ((read_resolved(context.folder) or {}).get("gradient_checkpointing") or {}).get("on")
     return kept
 
 
 def varies(train: Dataset | PackedRows | Stream) -> bool:
-    """Whether batches have different numbers of tokens, for each of which a CPU compiles its products.
-
-    Args:
-        train: examples, whose lengths may differ, as those of a stream do; or packed rows, which are all filled.
-    """
+    """Whether batches have different numbers of tokens, for each of which a CPU compiles its kernels."""
     if isinstance(train, PackedRows):
         return False
     return isinstance(train, Stream) or len(np.unique(lengths(train))) > 1
@@ -108,8 +104,7 @@ def largest_batch(
 ) -> tuple[int, int]:
     """Tokens of the largest micro-batch that a shuffled epoch can contain, and of the longest example.
 
-    The memory of a run is that of its largest step, whenever it comes. Padded examples count with their padding, to a
-    multiple of 8 tokens, as the collator pads.
+    Padded examples count with their padding.
 
     Args:
         train: examples, or packed rows; for a stream every example may have `cutoff_len` tokens.
@@ -135,5 +130,5 @@ def largest_batch(
 
 
 def padded(tokens: int) -> int:
-    """The length of a row to which an example of some tokens is padded, as the collator does: a multiple of 8."""
+    """Padded length of an example, a multiple of 8 as in the collator."""
     return -(-tokens // MULTIPLE) * MULTIPLE

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llf_core.runs import Checkpoints
 
 FILE = "method.safetensors"
-"""The file of a checkpoint that holds the state of its method, where it has one."""
+"""File of a checkpoint with the state of its method, if it has one."""
 
 
 class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -36,11 +36,7 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Restore the method's state, once the Trainer has loaded the checkpoint's weights.
-
-        AdaLoRA, for example, continues with the ranks and importances that it had. Nothing happens in a new run, or if
-        the checkpoint has no such file.
-        """
+        """Restore the method's state, if there is one, once the Trainer has loaded the checkpoint's weights."""
         del args, state, control
         if self._resumed is not None and (self._resumed / FILE).is_file():
             with as_damaged(self._resumed, FILE):
@@ -49,18 +45,12 @@ class MethodCallback(TrainerCallback):  # type: ignore[misc]  # transformers shi
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Call the method after the weights have changed, while the gradients are still there, as AdaLoRA needs them.
-
-        Args:
-            args: the Trainer's arguments.
-            state: the Trainer's state; its step is not counted yet.
-            control: the Trainer's control object.
-        """
+        """Call the method after the weights have changed; the gradients, which AdaLoRA needs, are still there."""
         del args, control
         self._method.after_step(state.global_step + 1, state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Write the method's state, with which a resumed run continues, as `method.safetensors`, if it has one."""
+        """Write the method's state, if it has one, as `method.safetensors`."""
         del args, control
         if found := self._method.state():
             save_file(

@@ -1,4 +1,4 @@
-"""Callback that writes a run's metrics, events and checkpoints, and has its control requests handled."""
+"""Callback that writes a run's metrics, events and checkpoints, and handles its control requests."""
 
 from __future__ import annotations
 
@@ -57,24 +57,19 @@ EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_p
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Writes metrics, events, status and complete checkpoints, and has control requests handled between steps.
+    """Writes metrics, events, status and complete checkpoints, and handles control requests between steps.
 
     No step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
 
     Attributes:
         keep: number of checkpoints to keep besides the best; None keeps all.
-        trainer: the trainer; set after it was created, since it is created with its callbacks.
+        trainer: set after it was created, since it is created with its callbacks.
         watched: the sample prompts; set before training.
         forgetting: the probe of what the model forgets; None if it is not measured.
         resume_warnings: sentences why a resumed run may differ from an uninterrupted one.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, keep: int | None = 2) -> None:
-        """Bind the callback to a run.
-
-        Args:
-            keep: number of checkpoints to keep besides the best; None keeps all.
-        """
         self.writer = writer
         self.checkpoints = Checkpoints(folder)
         self.keep = keep
@@ -100,11 +95,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     ) -> None:
         """Verify a loaded checkpoint, restore its counters and live changes, and record that training starts.
 
-        Views show the run as running from here on. At the start of a new run forgetting is measured, and the base
-        model answers the sample prompts, unless that can wait for the first logged loss.
-
-        Args:
-            state: the Trainer's state; intervals and best checkpoint are set to this run's.
+        At the start of a new run forgetting is measured, and the base model answers the sample prompts, unless that
+        can wait for the first logged loss. Intervals and best checkpoint of `state` are set to this run's.
         """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
@@ -138,7 +130,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._mark = time.perf_counter()
 
     def _check_reloaded(self, trainer: TrainingLoop, counters: dict[str, Any], checkpoint: Path) -> None:
-        """Complete the loaded optimizer, and verify the loaded weights."""
         restore_shards(inner_optimizer(trainer.optimizer), checkpoint)
         with whole_on_main(trainer.model):
             if is_main() or not is_sharded(trainer.model):
@@ -160,10 +151,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state.best_global_step = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Measure the step's duration, then apply live changes and handle control requests, between two steps.
-
-        Requests wait for this moment, since model and optimizer are consistent only between steps.
-        """
+        """Measure the step's duration, then apply live changes and handle control requests."""
         now = time.perf_counter()
         if self.trainer is not None and len(self.trainer.pending_losses) >= MAX_PENDING_STEPS:
             self._write_examples()
@@ -185,11 +173,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     ) -> None:
         """Append the logged metrics with tokens, speed and memory, and write a line to the log.
 
-        Views and the doctor read these lines; a line is appended at once, so a killed run keeps it. After the first
-        loss the base model answers the sample prompts, if it has waited for that.
-
-        Args:
-            logs: metrics by name; None for none.
+        After the first loss the base model answers the sample prompts, if it has waited for that.
         """
         logs = logs or {}
         self._write_examples()
@@ -233,13 +217,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         metrics: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        """Record the evaluation, answer the requests for it, sample and measure forgetting.
-
-        The duration of all this does not count as training time.
-
-        Args:
-            metrics: evaluation metrics by name; None for none.
-        """
+        """Record the evaluation, answer requests for it, sample and measure forgetting, without counting the time."""
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
         self.requests.answer_evaluation(metrics or {}, state.global_step)
         self._watch(state.global_step)
@@ -250,8 +228,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Complete the new checkpoint, answer requests that wait for it, and remove old checkpoints.
 
-        A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk. Then
-        the model answers the sample prompts and is measured for forgetting.
+        A checkpoint counts only once the counters, checksums and stage state are written here and flushed to disk.
         """
         step = state.global_step
         trainer = self.trainer
@@ -273,7 +250,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._mark = time.perf_counter()
 
     def _complete(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Write what makes the checkpoint of this step complete, and remove old checkpoints."""
+        """Write the files that make the checkpoint of this step complete, and remove old checkpoints."""
         step = state.global_step
         path = self.checkpoints.path(step)
         train_parts, eval_parts = (
@@ -313,10 +290,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.writer.event("checkpoint_removed", step=removed)
 
     def save_now(self) -> None:
-        """Write a checkpoint of a run that cannot continue, so that a resume loses nothing.
-
-        Does nothing without a trainer, if no step was made, or if this step has a checkpoint.
-        """
+        """Write a checkpoint of a run that cannot continue, unless no step was made or this step has one."""
         trainer = self.trainer
         if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
             return
@@ -352,13 +326,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
                 logger.info("Forgetting at step %d: %s", step, _forgetting(values))
 
     def _compare(self, args: TrainingArguments, step: int, before: int) -> ResumeCheck:
-        """The comparison of repeated steps with the log, which `before` processes have made."""
+        """Comparison of repeated steps with the log, written by `before` processes."""
         exact = args.device.type == "cpu" and before == world_size()
         processes = None if before == world_size() else (before, world_size())
         return ResumeCheck(self._folder, self.writer, step, 0.0 if exact else ROUNDING, processes)
 
     def _say_other_ranks(self, args: TrainingArguments, step: int, before: int) -> None:
-        """Say what is exact with another number of processes, and draw random numbers that no step has used."""
+        """Warn what is exact with another number of processes, and seed for random numbers that no step has used."""
         set_seed(args.seed + step + rank())
         now = world_size()
         self.warn_inexact_resume(
@@ -369,13 +343,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         )
 
     def warn_inexact_resume(self, message: str) -> None:
-        """Warn that a resumed run may differ from an uninterrupted one; also kept in its status.
-
-        A user who compares runs must know that their difference may not come from the settings.
-
-        Args:
-            message: why; does nothing if empty.
-        """
+        """Warn that a resumed run may differ from an uninterrupted one, also in its status; nothing if empty."""
         if message:
             self.resume_warnings.append(message)
             self.writer.warn("resume", message)
@@ -387,7 +355,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
 
 def _forgetting(values: dict[str, float]) -> str:
-    """The metrics of the probe in a line of the log."""
     return "  ".join(f"{name.partition('/')[2]} {number(value)}" for name, value in values.items())
 
 
@@ -400,7 +367,6 @@ def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
 
 
 def _line(state: TrainerState, values: dict[str, float]) -> str:
-    """One line of log.txt for a step."""
     parts = [f"step {state.global_step:>5}/{state.max_steps}"]
     writers: dict[str, Callable[[float], str]] = {
         "loss": lambda value: f"loss {number(value)}",

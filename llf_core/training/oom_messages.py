@@ -21,11 +21,9 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 ) -> str:
     """Message for a training step that is repeated in smaller parts, with the settings that avoid it next time.
 
-    The run continues by itself, but each step is slower than with these settings from the start.
-
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        step: the step, counted from 1.
+        step: counted from 1.
         size: `per_device_train_batch_size` in the config.
         accumulation: `gradient_accumulation_steps` in the config.
         batch_dependent: whether the stage's loss compares the examples of a micro-batch.
@@ -47,8 +45,6 @@ def training_retry_message(  # noqa: PLR0913 - the values in the message
 def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
     """Message for an evaluation that continues in smaller parts, with the setting that avoids it next time.
 
-    The result is the same or almost, but a failed attempt costs time in every run.
-
     Args:
         part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
         size: `per_device_eval_batch_size` in the config.
@@ -69,26 +65,22 @@ def _and_the_result(*, batch_dependent: bool) -> str:
 
 
 def smaller_size(size: int, count: int) -> int:
-    """Number of examples per part, rounded up: the batch size that messages and checkpoints name after a retry.
-
-    Args:
-        count: number of parts, at least 1.
-    """
+    """Number of examples per part, rounded up: the batch size that messages and checkpoints name after a retry."""
     return math.ceil(size / count)
 
 
 def _reduce_token_memory(*, checkpointed: bool) -> str:
-    """Advice on how to reduce the memory per token, for batches that are as small as they can be."""
+    """Advice on the memory per token, for batches that are as small as they can be."""
     on = "" if checkpointed else "turn gradient_checkpointing on, "
     return f"Lower cutoff_len, {on}or use a smaller model."
 
 
 def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
-    """Create the error for an example that does not fit even alone; it names the example for the user to look at.
+    """Error for an example that does not fit even alone.
 
     Args:
         part: a batch with only this example, `[1, tokens]`.
-        dataset: the data set, which is searched for the example's number; an iterator is used up by it.
+        dataset: searched for the example's number; an iterator is used up.
     """
     tokens = int(token_count(part))
     example = _example_of(part, dataset) or {}
@@ -101,12 +93,7 @@ def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, c
 
 
 def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
-    """Create the error for a batch with images: it cannot be split, since pixels are not assigned to examples in it.
-
-    Args:
-        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        accumulation: `gradient_accumulation_steps` in the config.
-    """
+    """Error for a batch `[1, tokens]` or `[batch, seq]` with images, which cannot be split."""
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
     return DoesNotFitError(f"Out of memory on {_amount(part)} with their images, which cannot be split.", remedy)
 
@@ -114,14 +101,9 @@ def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed
 def multi_process_error(
     part: Batch, *, size: int, accumulation: int, checkpointed: bool, batch_dependent: bool
 ) -> DoesNotFitError:
-    """Create the error of a run with several processes, of which one ran out of memory.
+    """Error of a run with several processes, of which one ran out of memory on a batch `[1, tokens]` or `[batch, seq]`.
 
     It cannot repeat its step while the others wait for its gradients or shards.
-
-    Args:
-        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        accumulation: `gradient_accumulation_steps` in the config.
-        batch_dependent: whether the stage's loss compares the examples of a micro-batch.
     """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
     return DoesNotFitError(
@@ -132,12 +114,7 @@ def multi_process_error(
 
 
 def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) -> DoesNotFitError:
-    """Create the error for a step that cannot be repeated, since updates are made in the backward pass.
-
-    Args:
-        part: the batch that did not fit, `[1, tokens]` or `[batch, seq]`.
-        step: the step, counted from 1.
-    """
+    """Error for a step that updates in the backward pass, so that it cannot be repeated."""
     remedy = _reduce_token_memory(checkpointed=checkpointed)
     return DoesNotFitError(
         f"Out of memory on {_amount(part)} in step {step}, and with layer-wise updates a step cannot be repeated in "
@@ -147,7 +124,7 @@ def layerwise_error(part: Batch, *, step: int, size: int, checkpointed: bool) ->
 
 
 def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_dependent: bool = False) -> str:
-    """Advice on how to repeat a step in smaller parts; for batches of one example, how to reduce memory per token."""
+    """Advice to use smaller parts; for batches of one example, on the memory per token."""
     if size == 1:
         return _reduce_token_memory(checkpointed=checkpointed)
     return (
@@ -157,7 +134,6 @@ def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_
 
 
 def _rank() -> str:
-    """Which process it is, where several train together."""
     return f", in process {rank()} of {world_size()} (counted from 0)" if world_size() > 1 else ""
 
 

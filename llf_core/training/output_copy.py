@@ -38,18 +38,16 @@ CHUNK = 2**20
 
 
 class OutputCopyError(UserError):
-    """The result could not be copied and stays in the run's folder; the message is for the user."""
+    """The result could not be copied and stays in the run's folder."""
 
 
 def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
-    """Check before training that `output_dir` can receive the result, rather than after hours of training.
-
-    Its parent folders are created and stay, since only that shows whether they can be created.
+    """Check before training that `output_dir` can receive the result. Its parent folders are created and stay.
 
     Raises:
         ConfigError: it contains files that are not an unchanged LLF result; is or contains something never replaced
-            (what the config reads, the home or working directory, folders of LLF); is a link or no folder; or cannot be
-            created or written. See `refusal`.
+            (what the config reads, the home or working directory, folders of LLF); is a link or not a folder; or
+            cannot be created or written. See `refusal`.
     """
     output_dir = config.training.output_dir
     if not output_dir:
@@ -61,18 +59,14 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
 
 
 def copy_output(config: RunConfig, folder: RunFolder) -> str:
-    """Copy `output/` to `output_dir`, replacing an earlier result; a result is there as a whole or not at all.
+    """Copy `output/` to `output_dir` atomically, replacing an earlier result.
 
     The copy is made beside the folder, and takes its name by `replace_folder`.
 
-    Args:
-        config: the run's config, with an `output_dir`.
-
     Raises:
-        OutputCopyError: `output_dir` must not be replaced, for example since it contains other files by now (see
-            `check_output_dir`); the disk is full, or a file cannot be read or written. The folder is as before; only if
-            the disk fails after the renames, or another run took its place, the earlier result is kept as
-            `<name>.previous`.
+        OutputCopyError: `output_dir` must not be replaced (see `check_output_dir`); the disk is full, or a file
+            cannot be read or written. The folder is unchanged; only if the disk fails after the renames, or another
+            run took its place, the earlier result is kept as `<name>.previous`.
     """
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)
@@ -100,14 +94,14 @@ def copy_output(config: RunConfig, folder: RunFolder) -> str:
 def add_to_copy(config: RunConfig, folder: RunFolder, files: Sequence[Path]) -> None:
     """Copy files beside a result in `output_dir`, if the config has one, and record them in its marker.
 
-    A file that the marker lacks counts as somebody else's, and later runs would not replace the folder.
+    Later runs do not replace a folder with files that the marker lacks.
 
     Args:
-        files: the files, whose names are those of the copies; at least one.
+        files: at least one; copies have the same names.
 
     Raises:
         OutputCopyError: the folder has other files than the result of this run, or a file cannot be read or written;
-            the folder is then as before, unless the disk fails during the renames.
+            the folder is unchanged, unless the disk fails during the renames.
     """
     if not config.training.output_dir:
         return
@@ -164,7 +158,7 @@ def _copy(source: Path, new: Path, run_id: str) -> None:
 
 
 def _put(new: Path, target: Path) -> str:
-    """Give a finished copy its final name, and remove an earlier result.
+    """Rename a finished copy to its final name, and remove an earlier result.
 
     Returns:
         A sentence about files that were kept; empty if there are none.

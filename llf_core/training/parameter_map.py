@@ -1,4 +1,4 @@
-"""Which parameters a config trains: a map of modules and layers, before a run starts and in its events."""
+"""Map of the modules and layers that a config trains, before a run starts and in its events."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 State = Literal["trained", "adapter", "frozen", "quantized", "not reached"]
-"""What happens to the weights of a module: `trained` themselves, changed by an `adapter` beside them, kept as they are
-(`frozen`, `quantized`), or, where adapters are trained, a matrix of a block that has none (`not reached`)."""
+"""State of a module's weights: `trained`, changed by an `adapter`, unchanged (`frozen`, `quantized`), or, with
+adapters, a matrix of a block that has none (`not reached`).
+"""
 MATRIX_DIMS = 2
 
 
@@ -37,7 +38,7 @@ class ModuleRow:
         module: path inside a layer, such as `self_attn.q_proj`; of a module outside the layers its whole path.
         stack: path of the list that holds the layers, such as `model.layers`; empty outside the layers.
         states: for each state the layers in it; a module outside the layers has the layer -1.
-        quantized: whether its weights are quantized, under an adapter or not.
+        quantized: whether its weights are quantized, with an adapter or without.
     """
 
     module: str
@@ -57,13 +58,7 @@ class ParameterMap:
     trained: int
 
     def json(self) -> dict[str, Any]:
-        """As plain data, for events and `llf parameters --json`.
-
-        Layers are given as ranges, so that the event of a model with hundreds of layers stays small.
-
-        Returns:
-            The numbers `parameters` and `trained`, and `rows` with the attributes of each row.
-        """
+        """JSON for events and `llf parameters --json`: `parameters`, `trained`, and `rows`, with layers as ranges."""
         return {
             "parameters": self.parameters,
             "trained": self.trained,
@@ -82,7 +77,7 @@ class ParameterMap:
 
 
 def layer_ranges(layers: list[int]) -> list[tuple[int, int]]:
-    """Runs of layers as first and last one, so that a map stays short: `[0, 1, 2, 5]` is `[(0, 2), (5, 5)]`."""
+    """Ranges of layers as first and last one: `[0, 1, 2, 5]` is `[(0, 2), (5, 5)]`."""
     runs: list[tuple[int, int]] = []
     for layer in layers:
         if runs and runs[-1][1] == layer - 1:
@@ -94,8 +89,6 @@ def layer_ranges(layers: list[int]) -> list[tuple[int, int]]:
 
 @dataclass
 class _Module:
-    """What is known of one module."""
-
     parameters: int = 0
     trained: int = 0
     adapted: bool = False
@@ -104,7 +97,7 @@ class _Module:
     matrix: bool = False
 
     def state(self, *, adapts: bool, inside: bool) -> State:
-        """Its state; `adapts` where the method trains adapters, `inside` for a module of a layer."""
+        """State of a module; `adapts` if the method trains adapters, `inside` for a module of a layer."""
         if self.own:
             return "trained"
         if self.adapted:
@@ -124,8 +117,6 @@ class _Row:
 
 def parameter_map(model: nn.Module, *, quantized: bool = False) -> ParameterMap:
     """Find what is trained in a model after its method was applied.
-
-    Shown before a run starts and stored in its events, since a wrong `lora_target` is otherwise found after training.
 
     Tied weights count once, at the first module that has them, and 4-bit weights count unpacked.
 
@@ -152,7 +143,7 @@ def parameter_map(model: nn.Module, *, quantized: bool = False) -> ParameterMap:
 
 
 def _modules(model: nn.Module, *, quantized: bool) -> dict[str, _Module]:
-    """Every module that has parameters, by its path in the base model, in the order of the model."""
+    """Modules with parameters, by path in the base model, in the order of the model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from torch import nn
 
@@ -179,7 +170,7 @@ def _modules(model: nn.Module, *, quantized: bool) -> dict[str, _Module]:
 
 
 def _base_path(path: str) -> str:
-    """The path of a module in the base model, without what PEFT puts around and into it."""
+    """Path of a module in the base model, without PEFT's wrappers."""
     parts = path.removeprefix("base_model.model.").split(".")
     if "modules_to_save" in parts:
         parts = parts[: parts.index("modules_to_save")]
@@ -187,13 +178,7 @@ def _base_path(path: str) -> str:
 
 
 def map_of_config(config: RunConfig) -> ParameterMap:
-    """Find what a config trains, without loading weights: the model is made on the device `meta`.
-
-    A view or the command line shows the map for a model that does not fit into memory.
-
-    Args:
-        config: the run's config. Its data may be missing.
-    """
+    """Find what a config trains, without weights or data: the model is created on the device `meta`."""
     model = _on_meta(config)
     change_before_method(model, config)
     # Initialisations from weights or data need both, and train the same. `validate` refuses no missing data.

@@ -1,4 +1,4 @@
-"""What a run adds to the table of past runs, and the forecast that is made from the table before its first step."""
+"""A run's row in the table of past runs, and the forecast from this table before its first step."""
 
 from __future__ import annotations
 
@@ -32,19 +32,16 @@ logger = logging.getLogger(__name__)
 WARM_STEPS = 1
 """First logged steps that are left out, in which kernels are chosen and memory is allocated."""
 MEASURED_WARM_STEPS = 2
-"""The same of a measurement, whose few steps count more: the second takes the memory again that the first released."""
+"""The same for a measurement: its second step takes the memory again that the first released."""
 LEAST_STEPS = 2
-"""Fewest timed steps of a run; a measurement may have one."""
+"""Minimum number of timed steps of a run; a measurement may have one."""
 PAUSE = 3.0
-"""A step takes at most this many times the usual seconds for each of its tokens, unless the machine was busy."""
+"""Maximum of a step's seconds per token as a multiple of the usual; more is a pause of the machine."""
 _WHOLE = 2  # column of the counts: tokens before truncation
 
 
 def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
-    """Write the forecast of time and memory as an event, with which the monitor compares what happens.
-
-    Nothing is written where the device is not known or no duration can be forecast.
-    """
+    """Write the forecast of time and memory as an event; nothing if device or duration are unknown."""
     forecast = _forecaster(context)
     duration = None if forecast is None else forecast.duration(checkpointing=checkpointing)
     if forecast is None or duration is None:
@@ -61,17 +58,14 @@ def write_forecast(context: TrainingContext, *, checkpointing: bool) -> None:
 
 
 def add_to_past_runs(context: TrainingContext, *, checkpointing: bool, measured: bool = False) -> PastRun | None:
-    """Add the speed and peak memory of the current attempt to the table of past runs, so that forecasts get better.
-
-    Errors of files, of the config and of values are only logged: the table helps, and no run depends on it.
+    """Add the speed and peak memory of the current attempt to the table of past runs. Errors are only logged.
 
     Args:
-        context: the training context; its steps are read from the run's metrics.
         measured: whether only a few steps were made to measure them, the first with the longest examples.
 
     Returns:
-        What was added; None if nothing was: after such an error, with too few steps, in one of several processes, or
-        where no device or too little about the model is known to forecast.
+        The row; None after an error, with too few steps, in one of several processes, or if device or model are not
+            known well enough to forecast.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
@@ -117,14 +111,13 @@ def _past_run(context: TrainingContext, *, checkpointing: bool, measured: bool) 
 
 
 def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> float:
-    """Mean seconds of a step, in which a pause of the machine counts little.
+    """Mean seconds of a step, with each step limited to `PAUSE` times the usual seconds per token.
 
-    The median would be that of a step of usual length, and longer ones take more of the time of a run. A step that took
-    more than `PAUSE` times (a choice of this project) the usual seconds for each of its tokens counts as that much.
+    The median would ignore that long steps take more of the time of a run.
 
     Args:
-        seconds: of each logged step, by its number; at least one.
-        tokens: of these steps; those that are missing are left out if any is there.
+        seconds: by step number; at least one.
+        tokens: by step number; steps without tokens are left out unless all are.
     """
     known = [step for step in seconds if tokens.get(step, 0) > 0]
     if not known:
@@ -134,7 +127,7 @@ def mean_seconds(seconds: Mapping[int, float], tokens: Mapping[int, float]) -> f
 
 
 def _forecaster(context: TrainingContext) -> Forecaster | None:
-    """The forecast of the run with the lengths of its prepared examples; None if its device is not found."""
+    """Forecast with the lengths of the prepared examples; None if the device is not found."""
     device = next((one for one in find_devices() if one.kind == context.plan.device), None)
     if device is None:
         return None
@@ -146,12 +139,7 @@ def _forecaster(context: TrainingContext) -> Forecaster | None:
 
 
 def prepared_lengths(context: TrainingContext) -> ExampleLengths:
-    """Lengths of the prepared examples in tokens, before truncation; `cutoff_len` for each if they are not known.
-
-    They are not known of streamed data, and without any example.
-
-    The forecast of a run that is about to train uses them in place of the estimate from the text.
-    """
+    """Lengths of the prepared examples in tokens, before truncation; `cutoff_len` each if unknown (streams)."""
     counts = context.data.counts
     if isinstance(context.data.train, Stream) or not len(counts):
         return full_length(context.config)
@@ -160,10 +148,7 @@ def prepared_lengths(context: TrainingContext) -> ExampleLengths:
 
 
 def patches_of(context: TrainingContext) -> int:
-    """Patches of the images and videos of the example that has most.
-
-    The memory of a vision model grows with them. It is 0 for a model of text, or if the data cannot be read again.
-    """
+    """Maximum number of image and video patches of an example; 0 for a text model or unreadable data."""
     if context.processor is None:
         return 0
     try:

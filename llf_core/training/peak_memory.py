@@ -12,11 +12,11 @@ import torch
 from llf_core.estimate.planned_step import CUDA_CONTEXT
 
 _RESET_PEAK = "5"
-"""What resets the peak of the resident set, see proc(5), `/proc/pid/clear_refs`."""
+"""Resets the peak of the resident set, see proc(5), `/proc/pid/clear_refs`."""
 
 
 def reset_peak(device: str) -> None:
-    """Forget the peak so far where the system can, so that the peak of the steps is not that of loading the model.
+    """Reset the peak memory if the system can, so that loading the model does not count.
 
     Args:
         device: `cuda`, `mps` or `cpu`.
@@ -29,9 +29,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes that the process has used at most since `reset_peak`, kept with the run to correct later forecasts.
-
-    Where the system cannot or may not reset the peak (not Linux, some containers), since the process began.
+    """Peak bytes of the process since `reset_peak`, or since it began if the system cannot reset the peak.
 
     Args:
         device: `cuda`: reserved memory and the context; else the resident set.

@@ -1,4 +1,4 @@
-"""Records what a trainer does after its last step: it evaluates the model, or saves the result."""
+"""Records the phases after the last step: evaluation of the model, saving of the result."""
 
 from __future__ import annotations
 
@@ -19,16 +19,11 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
     """Writes a `phase` event when an evaluation after the last step begins, and when it has ended."""
 
     def __init__(self, writer: RunWriter) -> None:
-        """Create the callback."""
         self._writer = writer
         self._last: Phase | None = None
 
     def begin(self, name: Phase) -> None:
-        """Record the start of a phase, unless it is the last one that was recorded here.
-
-        Args:
-            name: `evaluation` or `saving`.
-        """
+        """Record the start of a phase (`evaluation` or `saving`), unless it is the last recorded one."""
         if name != self._last:
             self._last = name
             begin_phase(self._writer, name)
@@ -40,7 +35,7 @@ class PhaseCallback(TrainerCallback):  # type: ignore[misc]  # transformers ship
         control: TrainerControl,  # noqa: ARG002
         **_: object,
     ) -> None:
-        """Record an evaluation that the Trainer itself makes after the last step, with its first batch."""
+        """Record an evaluation by the Trainer itself after the last step, with its first batch."""
         if 0 < state.max_steps <= state.global_step:
             self.begin("evaluation")
 

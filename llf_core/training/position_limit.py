@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 def check_positions(context: TrainingContext) -> None:
     """Check that no example, and no prompt with its longest completion, has more tokens than the model has positions.
 
-    A trained prompt or prefix takes positions too. For KTO, such a completion is also that of another example
-    (`llf_core.stages.kto.stage.mismatched`). Nothing is known of the examples of a stream, and a vision model has
-    positions of its own for pictures: both pass. Prompts that reward functions would score and that are left out, such
-    as truncated ones, do not count.
+    Virtual tokens count too. For KTO, the completion may be another example's
+    (`llf_core.stages.kto.stage.mismatched`). Streams and vision models are not checked. Prompts that are left out,
+    such as truncated ones, do not count.
 
     Raises:
         DataError: one has more; no prompt remains, or a data set can no longer be read.
@@ -79,7 +78,7 @@ def _too_long(context: TrainingContext, sets: Sequence[object], limit: int) -> s
 
 
 def _virtual_tokens(model: nn.Module) -> int:
-    """Number of tokens of a trained prompt or prefix, which come before those of the examples."""
+    """Number of tokens of a trained prompt or prefix."""
     return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
 
 

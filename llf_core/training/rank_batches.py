@@ -1,4 +1,4 @@
-"""The batches of one rank: its share of each batch of all ranks, none of whose examples is repeated."""
+"""The batches of one rank: its share of each batch of all ranks, without repeated examples."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class RankBatches(BatchSampler):
-    """Every rank's share of the batches of a sampler, in the order in which one process would read them.
+    """A rank's share of the batches of a sampler, in the order in which one process would read them.
 
-    accelerate fills the last batches with examples from the beginning, which would count twice. Here the last batch of
-    a rank is short, or where nothing is left for it, one example that `is_void` tells to leave out of the loss.
+    accelerate fills the last batches with examples from the beginning, which would count twice. Here the last batch
+    of a rank is short, or, if nothing is left for it, one example that `is_void` excludes from the loss.
 
     ```
     7 examples, batches of 2, 2 ranks:  rank 0 [0 1] [4 5]   rank 1 [2 3] [6]
@@ -31,7 +31,6 @@ class RankBatches(BatchSampler):
         self.sampler, self.batch_size, self.drop_last = batches.sampler, batches.batch_size, batches.drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Lists of positions in the data set."""
         batches = iter(self._batches)
         while group := list(islice(batches, self._ranks)):
             whole = list(chain.from_iterable(group))
@@ -58,7 +57,7 @@ def share_batches(loader: DataLoader[Any], rank: int, ranks: int) -> None:
 
 
 def is_void(loader: Any) -> bool:
-    """Whether the batch that a prepared loader has given last is no share of this rank, see `RankBatches`."""
+    """Whether the last batch of a prepared loader is void for this rank, see `RankBatches`."""
     sampler = getattr(loader, "batch_sampler", None)
     while sampler is not None and not isinstance(sampler, RankBatches):
         sampler = getattr(sampler, "batch_sampler", None)

@@ -36,7 +36,7 @@ _CHECKS: dict[tuple[str, ...], tuple[Callable[[object], bool], str]] = {
 
 
 class ResolvedError(UserError, ValueError):
-    """The `resolved.yaml` of a run is not one that a trainer has written, so that no attempt can keep its precision."""
+    """The `resolved.yaml` of a run was not written by a trainer, so no attempt can keep its precision."""
 
     exit_code = BAD_CONFIG
 
@@ -47,7 +47,7 @@ def write_resolved(
     """Write the resolved settings to `resolved.yaml`: device, precision, template, and the sources of model and data.
 
     Fingerprint, seed, threads and GPU also go to `env.json`. A resumed attempt reads its precision from
-    `resolved.yaml`, and a reader sees what the config became on this machine.
+    `resolved.yaml`.
 
     Args:
         directions: by name of each metric of the evaluations, whether a higher value is better.
@@ -91,7 +91,7 @@ def write_resolved(
 
 
 def _rope(context: TrainingContext) -> dict[str, object]:
-    """The rotary embeddings as loaded, where `rope_scaling` is set."""
+    """The rotary embeddings as loaded, if `rope_scaling` is set."""
     if context.config.model.rope_scaling is None:
         return {}
     text = context.model.config.get_text_config()
@@ -99,10 +99,7 @@ def _rope(context: TrainingContext) -> dict[str, object]:
 
 
 def cuda_facts() -> dict[str, Any]:
-    """The GPU of this process for `env.json`, which tells on what a run was made: `type`, `name`, `count`, `memory`.
-
-    `memory` is in bytes.
-    """
+    """The GPU of this process for `env.json`: `type`, `name`, `count` and `memory` in bytes."""
     import torch
 
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -110,7 +107,7 @@ def cuda_facts() -> dict[str, Any]:
 
 
 def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
-    """Read the `resolved.yaml` of the previous attempt, whose precision a resume keeps; None if it did not write one.
+    """Read the `resolved.yaml` of the previous attempt; None if it did not write one.
 
     Raises:
         ResolvedError: it is not plain YAML, or a value that a resume needs is missing or of another type.
@@ -147,13 +144,7 @@ def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str)
 
 
 def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
-    """Keep the precision of the previous attempt if the device is the same.
-
-    The fastest precision is measured, and a resumed run must not change it.
-
-    Returns:
-        `plan`, with the previous precision; unchanged if there is no previous attempt, or it had another device.
-    """
+    """Keep the precision of the previous attempt on the same device; the fastest one is measured and may vary."""
     kept = read_resolved(folder)
     if kept is None:
         return plan

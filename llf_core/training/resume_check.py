@@ -11,22 +11,16 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder, RunWriter
 
 CHECKED = 10
-"""Number of steps to compare."""
+"""Number of steps to compare, a choice of this project."""
 
 
 class ResumeCheck:
     """Compares the first losses of an attempt with the log, and writes the event `receipt` once.
 
-    These are 10 losses, a choice of this project.
-
     Args:
         folder: the run, before this attempt has logged.
         tolerance: maximum relative difference explained by the device's rounding.
         processes: how many have made the logged steps, and how many repeat them; None for the same number.
-
-    Raises:
-        OSError: too many files are open.
-        UnreadableError: the metrics are not a regular file, or the system denies access.
     """
 
     def __init__(
@@ -50,8 +44,6 @@ class ResumeCheck:
 
     def compare(self, step: int, loss: float) -> str:
         """Compare the loss of a repeated step with the log; after the last comparable one, write the event `receipt`.
-
-        A difference shows what no checksum does: other versions, thread counts, or data.
 
         Returns:
             A sentence if the losses differ by more than the tolerance; else empty.

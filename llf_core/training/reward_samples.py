@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """Completions of a batch.
-
-    Attributes:
-        sampling_seconds: seconds that sampling took.
-        scoring_seconds: seconds that scoring took.
-    """
+    """Completions of a batch, with the durations of sampling and scoring."""
 
     completions: Sequence[RewardedCompletion]
     sampling_seconds: float
@@ -47,13 +42,11 @@ def sample_rewards(
 ) -> Iterator[ScoredBatch]:
     """Sample several completions of random prompts of a config and score them, in batches as large as the run's.
 
-    Model, method, data and scores are loaded as a run loads them, so the policy is the one that the run begins with.
-    The process's random generators are seeded.
+    Model, method, data and scores are loaded as in a run. The process's random generators are seeded.
 
     Args:
         folder: a run folder of the config, with the sources of its functions; events and status are written there.
-        on_token: called after each token with the number of completions so far, and the number there will be; what it
-            raises passes through.
+        on_token: called after each token with the completions so far and their total number.
     """
     context = load_context(folder, config, RunWriter(folder, 1), plan_device(config))
     scoring = make_stage(config, context).scoring()

@@ -62,18 +62,11 @@ class SamplePrompts:
 
     @property
     def base_can_wait(self) -> bool:
-        """Whether the base model can be sampled after the first step, which is then logged sooner.
-
-        A new adapter can be disabled at any time; other methods change the base itself.
-        """
+        """Whether the base model can be sampled after the first step: a new adapter can be disabled at any time."""
         return self._base(1) is not None
 
     def add(self, prompt: str) -> bool:
-        """Add a prompt, which every later sampling answers; a checkpoint stores it.
-
-        Returns:
-            False if it is one of the prompts already, else True.
-        """
+        """Add a prompt to all later samplings; a checkpoint stores it. False if it is one of the prompts already."""
         if prompt in self.prompts:
             return False
         self.added.append(prompt)
@@ -82,14 +75,14 @@ class SamplePrompts:
     def answer(self, step: int, only: str | None = None) -> int:
         """Write the current model's completions, at most once per step, and those of the base that are not written yet.
 
-        Before the first step only the base answers. If it fails (out of memory, a prompt that the template refuses), a
-        warning is written and the run continues.
+        Before the first step only the base answers. If it fails (out of memory, a prompt that the template refuses),
+        a warning is written and the run continues.
 
         Args:
-            only: sample just this prompt, also if the step was sampled already; None for all.
+            only: sample just this prompt, also if the step was sampled already.
 
         Returns:
-            Number of prompts that were sampled; 0 if there are none, the step was sampled already, or it failed.
+            Number of prompts that were sampled.
         """
         try:
             return self._answer(step, only)

@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def save_run_result(context: TrainingContext, trainer: TrainingLoop) -> str:
-    """Write `output/` under a temporary name and rename it, then copy it to `output_dir`.
+    """Write `output/` atomically, then copy it to `output_dir`.
 
-    The modifiers and the method undo what they changed for training, so the model is not trained further.
+    Modifiers and method undo their changes for training, so the model must not be trained further.
 
     Args:
         trainer: the trainer after its last step and evaluation.

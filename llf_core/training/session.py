@@ -66,18 +66,14 @@ logger = logging.getLogger(__name__)
 
 
 def run_attempt(folder: RunFolder, attempt: int) -> int:
-    """Train the run in a folder and write its final state, whatever happens: an error becomes the state `failed`.
+    """Train the run in a folder and write its final state: any error becomes the state `failed`.
 
-    It is meant for a process of its own: log, handler of SIGTERM (a stop with a checkpoint), random seeds and number of
-    threads are set, and stay.
-
-    Args:
-        folder: the run's folder, with `config.yaml`.
-        attempt: its number. Training continues from the newest complete checkpoint, which a branch has from the start.
+    For a process of its own: log, handler of SIGTERM (a stop with a checkpoint), random seeds and number of threads
+    are set, and stay. Training continues from the newest complete checkpoint, which a branch has from the start.
 
     Returns:
-        Exit code: 0 finished, stopped or left to the predictions, 1 failed, 2 a config, data set or model that must be
-        changed.
+        Exit code: 0 finished, stopped or left to the predictions, 1 failed, 2 a config, data set or model that must
+            be changed.
     """
     log_to_run()
     if not is_main():
@@ -232,7 +228,7 @@ def _hub_destination(folder: RunFolder, writer: RunWriter, config: RunConfig) ->
 
 
 def _push(folder: RunFolder, writer: RunWriter, to: Destination | None) -> str:
-    """Push the result; returns why it failed, as a warning since the result is safe, or an empty text."""
+    """Push the result; returns why it failed, also as a warning since the result is safe, else an empty string."""
     if to is None:
         return ""
     try:

@@ -50,20 +50,19 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         self._stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Rows of the stream, which has no end."""
         return iter(self._stream)
 
 
 class RunTrainer(TrainingLoop):
     """Minimizes a stage's loss as one mean over gradient accumulation, ranks and evaluation batches.
 
-    Each optimizer step divides the summed loss of its micro-batches by the number of units (tokens, pairs, answers) in
-    them, so the result does not depend on the split into micro-batches, unless the stage is `batch_dependent`.
+    Each optimizer step divides the summed loss of its micro-batches by the number of units (tokens, pairs, answers)
+    in them, so the result does not depend on the split into micro-batches, unless the stage is `batch_dependent`.
 
     Attributes:
-        answer_metrics: metrics of generated answers, computed at each evaluation; None for none.
-        evaluation_sets: positions of the evaluation examples of each data set, by its name in metrics. Each of them is
-            evaluated by itself, and all together; without any, only all together.
+        answer_metrics: metrics of generated answers, computed at each evaluation.
+        evaluation_sets: positions of the evaluation examples of each data set, by its name in metrics. Each is
+            evaluated by itself, and all together; if empty, only all together.
         counts_accuracy: whether evaluations measure the accuracy of tokens.
         split_told: why this rank repeats its step in smaller parts, until it tells the others.
     """
@@ -79,12 +78,6 @@ class RunTrainer(TrainingLoop):
     loss_is_scaled_for_ga = True
 
     def __init__(self, *, stage: LossStage, **kwargs: Any) -> None:
-        """Create the trainer.
-
-        Args:
-            stage: the stage whose `loss_sum` is minimized.
-            kwargs: arguments of `transformers.Trainer`.
-        """
         super().__init__(stage=stage, **kwargs)
         self.label_names = list(stage.label_names)
         self.train_parts = BatchSplitter(partial(_train_in_smaller_parts, self))
@@ -107,8 +100,6 @@ class RunTrainer(TrainingLoop):
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | None]:
         """Collect the micro-batches of one optimizer step, and count tokens and loss units on all ranks.
-
-        The loss of each micro-batch is divided by that count, so that the step is one mean however it is split.
 
         Returns:
             The micro-batches, and the number of loss units as a scalar; None if there are no micro-batches.
@@ -134,16 +125,15 @@ class RunTrainer(TrainingLoop):
         """Forward and backward pass of a batch, as one micro-batch or, after out of memory, as several.
 
         If memory runs out, the gradients of the optimizer step are dropped, and its batches are recomputed in parts
-        half as large; the smaller size is kept. The RNG state is restored to the start of the step, so the step equals
-        that of a run with small parts from there on.
+        half as large; the smaller size is kept. The RNG state is restored to the start of the step, so the step
+        equals that of a run with small parts from there on.
 
         Args:
             inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
-            num_items_in_batch: see `compute_loss`, a scalar.
 
         Returns:
-            A scalar: at the last batch of an optimizer step the loss of the whole step, 0 before, since earlier batches
-            may be recomputed. The Trainer adds them up.
+            A scalar: at the last batch of an optimizer step the loss of the whole step, 0 before, since earlier
+                batches may be recomputed. The Trainer adds them up.
         """
         micro_step = super().training_step
         if not self._batches:
@@ -190,8 +180,8 @@ class RunTrainer(TrainingLoop):
     def averages_at_the_end(self) -> bool:
         """Whether this rank computes its step without the others, so that it can repeat it in smaller parts.
 
-        DDP instead exchanges gradients while the backward pass goes on, which hides that time where there are many of
-        them on a GPU, but leaves the others waiting after out of memory.
+        DDP instead exchanges gradients during the backward pass, which hides that time for many gradients on a GPU,
+        but leaves the others waiting after out of memory.
         """
         if self.accelerator.num_processes == 1 or self.stage.batch_dependent or is_sharded(self.model):
             return False
@@ -222,8 +212,6 @@ class RunTrainer(TrainingLoop):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Divide the stage's summed loss of a micro-batch by the loss units of the whole optimizer step.
 
-        Micro-batches with more tokens count more, as they would in one large batch.
-
         Args:
             inputs: a batch, flattened (`[1, tokens]`) or padded (`[batch, seq]`), see `llf_core.data.Collator`.
             return_outputs: set by the Trainer in evaluation; no logits are returned.
@@ -231,9 +219,6 @@ class RunTrainer(TrainingLoop):
 
         Returns:
             A float32 scalar; with `return_outputs` also an empty dict.
-
-        Source:
-            transformers' `num_items_in_batch`: sum of losses by the number of items of all micro-batches and ranks.
         """
         count = self._count(inputs)
         if model.training:
@@ -266,11 +251,7 @@ class RunTrainer(TrainingLoop):
         return (loss, {}) if return_outputs else loss
 
     def _with_extra_losses(self, loss: Tensor, tokens: Tensor) -> Tensor:
-        """Add what modifiers add to the loss: its gradient, not its value, so that the logged loss is the stage's.
-
-        Args:
-            loss: of the stage, a scalar.
-        """
+        """Add the gradient of the modifiers' losses, not their value, so that the logged scalar loss is the stage's."""
         for modifier in self.stage.modifiers:
             extra = modifier.extra_loss()
             if extra is None:
@@ -290,7 +271,7 @@ class RunTrainer(TrainingLoop):
         self._recorded.append(torch.stack([losses, tokens.to(losses.dtype)], dim=1))
 
     def _keep_examples(self, batch: Batch) -> None:
-        """Keep the losses of the examples of an evaluated batch, with the units that its loss is the mean over."""
+        """Keep the losses of the examples of an evaluated batch, with their number of loss units."""
         if not self._recorded:
             return
         rows, self._recorded = torch.cat(self._recorded), []
@@ -309,17 +290,14 @@ class RunTrainer(TrainingLoop):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the Trainer's metrics, with the means of the stage's own metrics since the last training log.
 
-        All ranks must call it, since the means are over all of them.
-
-        Args:
-            logs: metrics by name; with a `loss`, the stage's own are added to this dict.
+        All ranks must call it. The stage's metrics are added to a `logs` with a `loss`.
         """
         if "loss" in logs:
             logs |= self._sums().means(self.stage.differences)
         super().log(logs, start_time)
 
     def _sums(self) -> EvaluationSums:
-        """What was summed up on all ranks since it was last asked: losses of evaluations, metrics, correct tokens."""
+        """Sums of all ranks since the last call: losses of evaluations, metrics, correct tokens."""
         accuracy = self.stage.accuracy
         total, count = self._evaluated.tolist()
         self._evaluated.zero_()
@@ -331,11 +309,8 @@ class RunTrainer(TrainingLoop):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate as `transformers.Trainer` does.
 
-        It adds a value without which the Trainer could not choose the best checkpoint, see below.
-
-        Returns:
-            The metrics by name. A metric of answers that could not be computed and decides which checkpoint is best is
-            NaN, which is never the best; nothing logs it, and early stopping does not count it.
+        A metric of answers that could not be computed and decides which checkpoint is best is NaN, which is never
+        the best; nothing logs it, and early stopping does not count it.
         """
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         best = (self.args.metric_for_best_model or "").removeprefix("eval_")
@@ -351,12 +326,12 @@ class RunTrainer(TrainingLoop):
     ) -> EvalLoopOutput:
         """Run the Trainer's evaluation loop, with the loss as a mean over tokens (pairs, completions) of all batches.
 
-        The Trainer takes the mean of batch means, in which a batch with few tokens counts as much as others, so that
-        its loss depends on the batch size. With `evaluation_sets` the loop runs once for each data set.
+        The Trainer's mean of batch means depends on the batch size. With `evaluation_sets` the loop runs once for
+        each data set.
 
         Returns:
             The Trainer's result, with `<prefix>_loss` replaced, and the stage's metrics, the accuracy of tokens and
-            the metrics of answers added; those of a single data set are `<prefix>_<data set>_loss` and so on.
+                the metrics of answers added; those of a single data set are `<prefix>_<data set>_loss` and so on.
         """
         loop = partial(super().evaluation_loop, metric_key_prefix=metric_key_prefix)
         self.stage.commit()
@@ -400,7 +375,7 @@ class RunTrainer(TrainingLoop):
         return loader
 
     def _loaders(self, whole: DataLoader[Any]) -> Iterator[tuple[str, DataLoader[Any]]]:
-        """The evaluation examples of each data set with its name; all of them, without a name, if there is no set."""
+        """Name and loader of each data set's evaluation examples; without any, one loader of all and no name."""
         if not self.evaluation_sets:
             yield "", whole
         for name, places in self.evaluation_sets.items():
