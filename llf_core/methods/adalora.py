@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-"""What PEFT's allocator of ranks keeps of each weight: sensitivity, and moving averages of it and its uncertainty."""
+"""State of PEFT's rank allocator for each weight: sensitivity, and moving averages of it and its uncertainty."""
 PATTERN = "pattern"
 
 
 class AdaLoRA(PeftTuner):
-    """PEFT's AdaLoRA with its penalty and its schedule of ranks, which PEFT leaves to the training loop."""
+    """PEFT's AdaLoRA with its penalty and rank schedule, which PEFT leaves to the training loop."""
 
     def apply(self, model: PreTrainedModel) -> PeftModel:
         """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`."""
@@ -37,8 +37,7 @@ class AdaLoRA(PeftTuner):
     def after_backward(self, scale: float = 1.0) -> None:
         """Add the gradient of the penalty γ · mean of ‖PᵀP - I‖ and ‖QQᵀ - I‖ over all matrices P and Q.
 
-        As in PEFT, which adds it to the loss that a model returns; the trainer does not use that loss. These are
-        Frobenius norms; arXiv 2303.10512, eq. 4, has the sum of their squares.
+        Frobenius norms, as in PEFT; arXiv 2303.10512, eq. 4, has the sum of their squares.
         """
         import torch
 
@@ -60,9 +59,9 @@ class AdaLoRA(PeftTuner):
             one.grad = gradient if one.grad is None else one.grad + gradient
 
     def after_step(self, step: int, total: int) -> None:
-        """Measure how much each singular value matters, and set those to 0 that exceed the budget of the step.
+        """Measure the importance of each singular value, and set those to 0 that exceed the budget of the step.
 
-        The importance and the schedule of the budget are PEFT's (arXiv 2303.10512, algorithm 1).
+        Importance and budget schedule are PEFT's (arXiv 2303.10512, algorithm 1).
 
         Args:
             step: number of the step, from 1.
@@ -89,10 +88,10 @@ class AdaLoRA(PeftTuner):
         self._pattern, settings.rank_pattern = settings.rank_pattern, None
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs to choose the same ranks, by name.
+        """State of the allocator by name.
 
         Returns:
-            Moving averages of the allocator, of the shape of their matrix, and which ranks are left, `[rank]`, bool.
+            Moving averages, of the shape of their matrix, and which ranks are left, `[rank]`, bool.
         """
         import torch
 
@@ -102,11 +101,7 @@ class AdaLoRA(PeftTuner):
         return averages | pattern
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned, so that a resumed run prunes the same ranks as one that was not stopped.
-
-        Args:
-            state: tensors by name, of the shapes that `state` says.
-        """
+        """Restore the result of `state`, so that a resumed run prunes the same ranks; shapes as there."""
         allocator = self._tuner.rankallocator
         of = dict(self._tuner.model.named_parameters())
         for kind in AVERAGES:

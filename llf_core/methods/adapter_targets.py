@@ -1,4 +1,4 @@
-"""Selects the target modules of an adapter: linear layers, and experts stored as one parameter of three axes."""
+"""Selects the target modules of an adapter: linear layers, and experts stored as one three-dimensional parameter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HEADS = {"lm_head", "output_layer", "embed_out", "score"}
 CLOSE = 1e-2
-"""Largest relative distance (of norms) at which two products in bfloat16 count as the same."""
+"""Maximum relative distance (of norms) at which two products in bfloat16 count as the same."""
 
 PRODUCTS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
 SHAPES = {"reshape", "view", "clamp", "clip", "t", "transpose", "unsqueeze", "chunk", "split", "clone", "repeat"}
@@ -37,11 +37,12 @@ SHAPES = {"reshape", "view", "clamp", "clip", "t", "transpose", "unsqueeze", "ch
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of an adapter, as arguments of a config of PEFT.
+    """Targets of an adapter, as arguments of a PEFT config.
 
     Attributes:
-        modules: `target_modules`, names that end the paths of these modules and of no others.
-        parameters: `target_parameters`, the same of parameters: experts, and weights that PEFT would mistake for them.
+        modules: `target_modules`, name suffixes of these modules and of no others.
+        parameters: `target_parameters`, the same of parameters: experts, and weights that PEFT would mistake for
+            them.
         notes: sentences for a log on what `all` leaves out, and why.
     """
 
@@ -53,24 +54,20 @@ class Targets:
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Linear layers that an adapter can target, by path, without the output head and the frozen parts.
 
-    Quantized layers of bitsandbytes, torchao and quanto are subclasses of `nn.Linear`, those of others have the same
-    sizes, and transformers' `Conv1D` (GPT-2) is a linear layer with its weight transposed; all of them count. A
-    subclass with a forward of its own counts where that is the same product: routers that choose experts, or layers
-    that work in groups, are called like a linear layer and are none.
+    Quantized layers of all libraries and transformers' `Conv1D` (GPT-2) count. A subclass with its own forward
+    counts only if that is the same product, unlike routers or grouped layers.
 
     Args:
-        model: a `PreTrainedModel`, not yet wrapped.
+        model: not yet wrapped.
     """
     return {path: module for path, module in _all_linear_layers(model) if _multiplies(module)}
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
-    """Shortest name suffixes that match the linear layers of a model and no other modules, sorted.
-
-    PEFT selects modules by the ends of their paths, so these are what `all` stands for.
+    """Shortest name suffixes that match the linear layers of a model and no other modules, sorted, for `all`.
 
     Args:
-        model: a `PreTrainedModel`, not yet wrapped.
+        model: not yet wrapped.
 
     Returns:
         E.g. `["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]`.
@@ -86,16 +83,13 @@ def adapter_targets(
     plain: bool = True,
     parameters: bool = True,
 ) -> Targets:
-    """Select the targets of an adapter, so that each one that is named is reached and trained, and no other module.
+    """Select the targets of an adapter, so that exactly the named modules are reached and trained.
 
     Args:
-        model: a `PreTrainedModel`, not yet wrapped.
-        requested: list of names of modules or of experts' parameters (last part or whole path), or with `all`.
-        plain: whether the adapter has neither dropout, DoRA nor an initialization from the weights, which PEFT cannot
-            apply to a parameter.
-
-    Returns:
-        The targets, with sentences on what `all` leaves out.
+        model: not yet wrapped.
+        requested: names of modules or of experts' parameters (last part or whole path), or with `all`.
+        plain: whether the adapter has neither dropout, DoRA nor an initialization from the weights, which PEFT
+            cannot apply to a parameter.
 
     Raises:
         ModelError: a name that no linear layer, embedding or expert has, with the choices; or one that PEFT puts no
@@ -169,12 +163,10 @@ def adapter_targets(
 
 
 def saved_modules(model: nn.Module, requested: Sequence[str]) -> list[str]:
-    """Select the modules that are trained in full and saved with the adapter (`additional_target`).
+    """Modules that are trained in full and saved with the adapter (`additional_target`, PEFT's `modules_to_save`).
 
-    A name that the model does not have is an error here, where PEFT would train nothing for it.
-
-    Returns:
-        The names, for PEFT's `modules_to_save`.
+    Raises:
+        ModelError: the model does not have one; PEFT would train nothing for it.
     """
     modules = [path for path, _ in model.named_modules() if path]
     unknown = [name for name in requested if not any(_is_requested(path, (name,)) for path in modules)]
@@ -197,7 +189,7 @@ def _all_linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]
 
 
 def _multiplies(module: Any) -> bool:
-    """Whether a linear layer computes the product with its weight, tried where its class has a forward of its own."""
+    """Whether a linear layer computes the product with its weight, tested if its class has its own forward."""
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own short name
     from torch import nn
@@ -219,7 +211,7 @@ def _multiplies(module: Any) -> bool:
 
 
 def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
-    """Paths of layers that PEFT refuses by their names, as those of Mamba that kernels read themselves."""
+    """Paths of layers that PEFT refuses by their names, such as layers of Mamba whose weights kernels read."""
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
@@ -234,10 +226,10 @@ def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
 
 
 def _left_out(model: PreTrainedModel, layers: set[str]) -> list[tuple[set[str], str, str]]:
-    """Linear layers that get no adapter.
+    """Linear layers that get no adapter, grouped by reason.
 
     Returns:
-        Their paths, each kind with what is said where they are asked for by name, and where `all` leaves them out.
+        Paths, the message if they are requested by name, and the note if `all` leaves them out.
     """
     forbidden = _forbidden(model, layers)
     lost = _lost(model, layers - forbidden)
@@ -267,9 +259,9 @@ def _left_out(model: PreTrainedModel, layers: set[str]) -> list[tuple[set[str], 
 
 
 def _passes_by(model: PreTrainedModel, path: str) -> bool:
-    """Whether the module that holds a layer computes with the layer's weight, as Mamba's with that of `dt_proj`.
+    """Whether a layer's parent module computes with the layer's weight directly, such as Mamba's with `dt_proj`.
 
-    Then an adapter beside the layer is passed by: not trained, or used by a quantized model and by no other.
+    An adapter beside the layer would not be trained, or be used by a quantized model only.
     """
     holder, _, name = path.rpartition(".")
     kind: Any = type(model.get_submodule(holder))
@@ -280,7 +272,7 @@ def _passes_by(model: PreTrainedModel, path: str) -> bool:
 def _weights_computed_with(kind: Any) -> frozenset[str]:
     """Names of the layers whose weights the methods of a class multiply or reshape: `self.dt_proj.weight @ x`.
 
-    Slices are not counted: BLOOM takes them to repeat the sums of a training over several devices, if asked.
+    Slices do not count: BLOOM takes them to repeat the sums of a training over several devices, if asked.
     """
     found = set()
     for one in kind.__mro__:
@@ -312,7 +304,7 @@ def _own_weight(node: ast.expr) -> str | None:
 
 
 def _lost(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
-    """Paths of layers whose adapter PEFT renames when it loads one, to a name that the model does not have."""
+    """Paths of layers whose adapter PEFT renames on loading, to a name that the model does not have."""
     import torch
     from peft import LoraConfig
 
@@ -331,7 +323,7 @@ def _lost(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
 
 
 def _shared(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
-    """Paths of layers whose weight another layer has too, as the blocks that Zamba2 repeats.
+    """Paths of layers whose weight another layer shares, such as the repeated blocks of Zamba2.
 
     Merging adds the adapters of all of them to the one weight.
     """
@@ -340,7 +332,6 @@ def _shared(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
 
 
 def _peft_version() -> str:
-    """PEFT's version, for a message."""
     import peft
 
     return str(peft.__version__)
@@ -349,8 +340,8 @@ def _peft_version() -> str:
 def _renamed(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
     """Paths of layers whose names PEFT takes for those of experts in models of transformers 4, and so does not find.
 
-    Of these models (Qwen-MoE, DeepSeek and others of their kind) `down_proj` means the experts, also where layers
-    without experts and shared experts have linear layers of that name.
+    In these models (Qwen-MoE, DeepSeek and similar) `down_proj` means the experts, though layers without experts and
+    shared experts have linear layers of that name.
     """
     from peft import LoraConfig
 
@@ -398,13 +389,13 @@ def _is_requested(path: str, requested: Iterable[str]) -> bool:
 
 
 def _paths(model: nn.Module) -> list[str]:
-    """Paths of all modules of which names must tell the targets: not of frozen parts, which are excluded."""
+    """Paths of all modules outside of frozen parts."""
     outside = set(frozen_modules(model))
     return [path for path, _ in model.named_modules() if path and path not in outside]
 
 
 def _endings(paths: Collection[str], among: Iterable[str], parts: int = 1) -> list[str]:
-    """The shortest ends of paths, of at least so many parts, that no other path among those of the model has."""
+    """Shortest suffixes of paths, of at least `parts` parts, that no other path of the model has."""
     wanted = set(paths)
     others: set[str] = set()
     for path in among:
@@ -420,7 +411,7 @@ def _endings(paths: Collection[str], among: Iterable[str], parts: int = 1) -> li
 
 
 def _last(path: str) -> str:
-    """The last part of a path that is no number."""
+    """Last part of a path that is not a number."""
     return next((part for part in reversed(path.split(".")) if not part.isdigit()), path)
 
 

@@ -18,10 +18,10 @@ BLOCK = re.compile(r"^(?P<stack>(?:\w+\.)*?)(?P<index>\d+)\.(?P<rest>.+)$")
 
 
 def block_count(model: PreTrainedModel) -> int:
-    """Number of transformer blocks, from the model's config, to select some of them by their index.
+    """Number of transformer blocks, from the model's config.
 
     Raises:
-        ModelError: the config does not tell.
+        ModelError: the config does not have it.
     """
     text_config = model.config.get_text_config()
     for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
@@ -35,10 +35,10 @@ def block_count(model: PreTrainedModel) -> int:
 
 
 def block_list(model: PreTrainedModel) -> nn.ModuleList:
-    """The list that holds the transformer blocks of the language model, to insert or replace some.
+    """The module list of the language model's transformer blocks.
 
     Raises:
-        ModelError: the config does not tell the number of layers, or no list of modules has as many entries.
+        ModelError: the number of layers is unknown, or no list of modules has as many entries.
     """
     from torch import nn
 
@@ -52,19 +52,13 @@ def block_list(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def block_of(parameter: str) -> tuple[int, str] | None:
-    """Split `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks.
-
-    Methods that train some blocks choose parameters by it.
-    """
+    """Split `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks."""
     found = BLOCK.match(parameter)
     return None if found is None else (int(found["index"]), found["rest"])
 
 
 def block_modules(parameters: Iterable[str]) -> set[str]:
-    """Names of modules that blocks have: each part of a path inside its block but numbers and the parameter's.
-
-    They are what `freeze_trainable_modules` can name.
-    """
+    """Names of modules in blocks, for `freeze_trainable_modules`."""
     names: set[str] = set()
     for parameter in parameters:
         inside = block_of(parameter)
@@ -74,15 +68,12 @@ def block_modules(parameters: Iterable[str]) -> set[str]:
 
 
 def outer_modules(parameters: Iterable[str]) -> set[str]:
-    """Names of modules outside the blocks that hold parameters, e.g. `embed_tokens`, `norm`, `lm_head`.
-
-    They are what `freeze_extra_modules` can name.
-    """
+    """Names of modules with parameters outside the blocks, e.g. `embed_tokens`, `norm`, for `freeze_extra_modules`."""
     return {parameter.split(".")[-2] for parameter in parameters if block_of(parameter) is None and "." in parameter}
 
 
 def require_known(key: str, requested: Iterable[str], known: set[str]) -> None:
-    """Check that the model has all named modules: a misspelled one would stay frozen without a message.
+    """Check that the model has all named modules.
 
     Raises:
         ModelError: some do not exist. The message lists them and the possible names.

@@ -1,4 +1,4 @@
-"""Freeze fine-tuning: a few layers are trained as they are, the others stay frozen."""
+"""Freeze fine-tuning: a few layers are trained, the others stay frozen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Freeze(Method):
         Layers are those of the language model. Encoders and projectors that are not frozen are trained in full.
 
         Raises:
-            ModelError: no such layers or modules, the message lists the choices; or nothing would be trained.
+            ModelError: there are no such layers or modules; the message lists the choices.
         """
         options = self.config.options(FreezeOptions)
         try:

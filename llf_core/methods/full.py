@@ -17,13 +17,7 @@ class Full(Method):
     """Full fine-tuning."""
 
     def apply(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Make every parameter trainable that is in no frozen part, in the precision of `keep_trained_weights_exact`.
-
-        Raises:
-            ModelError: nothing would be trained.
-            PluginError: two installed packages declare the same plug-in.
-            RuntimeError: out of memory: trained parameters are copied to float32.
-        """
+        """Make every parameter outside of frozen parts trainable, in the precision of `keep_trained_weights_exact`."""
         choose_parts(model, self.config)
         model.requires_grad_(requires_grad=True)
         for name in frozen_modules(model):

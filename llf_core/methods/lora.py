@@ -1,4 +1,4 @@
-"""LoRA (arXiv 2106.09685) with initialisations from the weights or from data, and LoRA+ (arXiv 2402.12354)."""
+"""LoRA (arXiv 2106.09685) with initializations from the weights or from data, and LoRA+ (arXiv 2402.12354)."""
 
 from __future__ import annotations
 
@@ -36,14 +36,13 @@ EVA_PASSES = 5
 
 
 class LoRA(PeftTuner):
-    """LoRA, whose matrices may begin as parts of the weights (PiSSA, OLoRA, CorDA, LoftQ) or of activations (EVA)."""
+    """LoRA, initialized at random, from the weights (PiSSA, OLoRA, CorDA, LoftQ) or from activations (EVA)."""
 
     def apply(self, model: PreTrainedModel) -> PeftModel:
         """Add a new adapter to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`.
 
         Raises:
-            ModelError: an initialisation does not fit the model or the run, DoRA beside weights in 8 bits on a CPU; and
-                see `PeftTuner.apply`.
+            ModelError: an initialization does not fit the model or the run, or DoRA with 8-bit weights on a CPU.
         """
         quantized = self.config.model
         eight = (quantized.quantization_bit, quantized.quantization_method) == (EIGHT_BITS, "bnb")
@@ -68,12 +67,8 @@ class LoRA(PeftTuner):
     def settings(self, model: PreTrainedModel, tuner: Tuner) -> Any:
         """PEFT's config of a new adapter, see `PeftTuner.settings`; CorDA runs some examples through the model first.
 
-        Args:
-            model: a `PreTrainedModel`, not yet wrapped.
-
-        Source:
-            EVA with the same rank everywhere (`rho` 1): arXiv 2410.07170. CorDA in its mode `kpm`, which keeps what the
-            model knows of the examples: arXiv 2406.05223.
+        EVA with the same rank everywhere (`rho` 1): arXiv 2410.07170. CorDA in its mode `kpm`, which keeps the
+        model's knowledge of the examples: arXiv 2406.05223.
         """
         init = self.config.options(LoRAOptions).lora_init
         if init not in READS_DATA:
@@ -101,15 +96,9 @@ class LoRA(PeftTuner):
     def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:
         """Give the matrices B and the embeddings learning rates of their own (LoRA+, arXiv 2402.12354).
 
-        The groups are those of PEFT's `create_loraplus_optimizer`: A and whole matrices at the learning rate, B and
-        vectors at `loraplus_lr_ratio` times it, adapters of embeddings at `loraplus_lr_embedding`.
-
-        Args:
-            groups: the trained parameters: those with weight decay, and norms and biases without.
-
-        Returns:
-            The same parameters in more groups, each with its learning rate `lr`; the given groups if
-            `loraplus_lr_ratio` is not set.
+        As PEFT's `create_loraplus_optimizer`: A and whole matrices at the learning rate, B and vectors at
+        `loraplus_lr_ratio` times it, adapters of embeddings at `loraplus_lr_embedding`. Without `loraplus_lr_ratio`
+        the groups are unchanged.
         """
         options = self.config.options(LoRAOptions)
         ratio = options.loraplus_lr_ratio
@@ -130,11 +119,11 @@ class LoRA(PeftTuner):
         return [{"params": own, "weight_decay": decay, "lr": at} for (at, decay), own in found.items() if own]
 
     def finish(self) -> None:
-        """Turn an adapter over a changed base into a plain LoRA of twice the rank over the base as it was.
+        """Convert an adapter over a changed base to a plain LoRA of twice the rank over the original base.
 
-        Only an initialisation that took its start from the base (PiSSA, OLoRA, CorDA) needs it. The update is
-        B A - B₀ A₀, which is one product of [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C), so that plain
-        PEFT loads the result on the model as it is published.
+        Only for initializations that change the base (PiSSA, OLoRA, CorDA). The update B A - B₀ A₀ is one product of
+        [B, -B₀] and [A; A₀] (PiSSA, arXiv 2404.02948, appendix C), so that PEFT loads the result on the published
+        model.
         """
         if not self._initial:
             return
@@ -162,12 +151,11 @@ class LoRA(PeftTuner):
 
     @staticmethod
     def _doubled(settings: Any) -> float:
-        """The alpha that keeps the scale of an adapter at twice its rank."""
+        """Alpha that keeps the scale of an adapter at twice its rank."""
         return stored_alpha(settings.lora_alpha * (2**0.5 if settings.use_rslora else 2))
 
     @staticmethod
     def _layers_of(wrapped: Any) -> Iterator[tuple[str, Any]]:
-        """The LoRA layers of linear modules, by path."""
         for path, module in wrapped.named_modules():
             if DEFAULT_ADAPTER in getattr(module, "lora_A", ()):
                 yield path, module
@@ -183,7 +171,7 @@ class LoRA(PeftTuner):
         yield from self.sample()
 
     def _init_from_activations(self, wrapped: Any) -> None:
-        """EVA (arXiv 2410.07170): A begins as the principal components of each layer's inputs."""
+        """EVA (arXiv 2410.07170): initializes A with the principal components of each layer's inputs."""
         from peft import initialize_lora_eva_weights
 
         rank = self.config.options(LoRAOptions).lora_rank
@@ -203,7 +191,7 @@ class LoRA(PeftTuner):
         wrapped.train(training)
 
     def _init_from_rounding(self, wrapped: Any) -> None:
-        """LoftQ (arXiv 2310.08659): the adapter begins as the best approximation of what quantization takes away."""
+        """LoftQ (arXiv 2310.08659): initializes the adapter with the best approximation of the quantization error."""
         import torch
         from peft.utils.integrations import dequantize_module_weight
 
@@ -263,10 +251,10 @@ def joined(examples: Iterable[dict[str, Tensor]], tokens: int) -> list[dict[str,
 
 
 class _Passes:
-    """Batches that can be read a limited number of times, for a reader that repeats them until it is satisfied.
+    """Batches that can be read `EVA_PASSES` times, for a reader that repeats them until convergence.
 
     Args:
-        message: of the error after `EVA_PASSES` passes.
+        message: of the error after these passes.
     """
 
     def __init__(self, batches: list[dict[str, Tensor]], message: str) -> None:

@@ -24,7 +24,7 @@ class Method(ABC):
     sample: Callable[[], Iterator[dict[str, Tensor]]] | None = None
     """Some examples of the training data, one a batch of tensors `[1, tokens]`; set before `apply`.
 
-    None where there is no data, and for streamed data.
+    None without data, and for streamed data.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -35,21 +35,21 @@ class Method(ABC):
         """Set which parameters are trained.
 
         A method whose declaration is an `adapter` begins with `llf_core.methods.peft_adapter.begin_adapter`, which
-        continues with an adapter of `adapter_name_or_path` where there is one.
+        continues an adapter of `adapter_name_or_path`.
 
         Returns:
             The model, or the PEFT model around it, with `requires_grad` set on every parameter.
         """
 
     def after_backward(self, scale: float = 1.0) -> None:  # noqa: B027 - a hook that not all need
-        """Change the gradients of an optimizer step, once they are complete and before they are clipped: for penalties.
+        """Change the complete gradients of an optimizer step before they are clipped, such as adding a penalty.
 
         Args:
             scale: factor of the gradients under loss scaling (fp16); 1 without.
         """
 
     def after_step(self, step: int, total: int) -> None:  # noqa: B027 - a hook that not all need
-        """Act after the optimizer has changed the weights, as to move ranks; the gradients are still there.
+        """Act after the optimizer has changed the weights, such as pruning ranks; the gradients are still there.
 
         Args:
             step: number of the step, from 1.
@@ -58,48 +58,31 @@ class Method(ABC):
     def parameter_groups(self, model: nn.Module, groups: list[ParameterGroup]) -> list[ParameterGroup]:  # noqa: ARG002
         """Divide the trained parameters into groups with learning rates of their own. By default nothing changes.
 
-        Some methods converge faster with a higher rate for a part of their parameters.
-
         Args:
             groups: the trained parameters: those with weight decay, and norms and biases without.
 
         Returns:
-            The same parameters, perhaps in more groups. A group with a learning rate of its own has it as `lr`; the
-            others get that of the config.
+            The same parameters, perhaps in more groups. A group with its own learning rate has it as `lr`; the
+                others get that of the config.
         """
         return groups
 
     def finish(self) -> None:  # noqa: B027 - a hook that not all need
-        """Change the trained model before its result is written, so that other libraries load it as it is.
-
-        The model is the one that `apply` returned; a method that needs it here keeps it there.
-        """
+        """Change the trained model, which `apply` returned, before its result is written for other libraries."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside the trained weights, as tensors of any shape by name. Default: nothing."""
+        """State of a checkpoint beside the trained weights, as tensors of any shape by name. Default: nothing."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - a hook that not all need
-        """Restore what `state` returned, so that a resumed run goes on as if it had not stopped.
-
-        Args:
-            state: tensors of any shape by name.
-        """
+        """Restore the result of `state`, tensors of any shape by name."""
 
 
 def make_method(config: RunConfig) -> Method:
-    """Create the method that a config selects, to apply it and to call it while it trains.
-
-    Args:
-        config: selects the method with `finetuning_type`.
-    """
+    """Create the method that `finetuning_type` selects."""
     return method_of(config).load(Method)(config)
 
 
 def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel | PeftModel:
-    """Apply the fine-tuning method that the config selects, for callers that need no hooks of it, see `Method.apply`.
-
-    Args:
-        config: selects the method with `finetuning_type`.
-    """
+    """Apply the method that `finetuning_type` selects, for callers that need none of its hooks."""
     return make_method(config).apply(model)

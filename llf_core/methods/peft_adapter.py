@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[PreTrainedModel], PeftModel]) -> PeftModel:
     """Add a new adapter, or continue the last one in `adapter_name_or_path`; merge those before it.
 
-    All methods with adapters begin with it, so that they treat these keys alike.
-
     Args:
-        model: a `PreTrainedModel`, all parameters as they were loaded; changed in place.
-        make: given the model with frozen weights, wraps it with a new adapter; what it raises passes through.
+        model: all parameters as they were loaded; changed in place.
+        make: given the model with frozen weights, wraps it with a new adapter.
 
     Returns:
-        A `PeftModel` whose trained parameters are float32, bfloat16 with `pure_bf16`, and as they were made with an
-        optimizer that `keeps_masters`.
+        A `PeftModel` whose trained parameters are float32, bfloat16 with `pure_bf16`, and unchanged with an
+            optimizer that `keeps_masters`.
 
     Raises:
         ModelError: an adapter that does not fit, or of a type that the method does not continue.
@@ -59,10 +57,10 @@ def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[Pre
 
 
 def _keep_scale(model: PreTrainedModel) -> None:
-    """Have RWKV evaluate with the weights that it trains with; other models stay as they are.
+    """Have RWKV evaluate with the weights that it trains with; other models are unchanged.
 
-    It divides weights of its deeper layers while it evaluates, against overflows in float16. What an adapter adds to
-    them, and weights in 4 bits, it does not divide.
+    It divides weights of its deeper layers in evaluation, against overflows in float16, but neither adapters nor
+    4-bit weights.
     """
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0
@@ -71,13 +69,8 @@ def _keep_scale(model: PreTrainedModel) -> None:
 def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]:
     """Modules that are trained in full beside the adapter: `additional_target`, and the head of a reward model.
 
-    PEFT saves a copy of them with the adapter.
-
     Args:
-        model: a `PreTrainedModel`, not yet wrapped.
-
-    Returns:
-        Their names, for PEFT's `modules_to_save`.
+        model: not yet wrapped.
     """
     own = [HEAD_NAME] if hasattr(model, HEAD_NAME) and HEAD_NAME not in requested else []
     return saved_modules(model, requested) + own
@@ -86,15 +79,10 @@ def whole_modules(model: PreTrainedModel, requested: Sequence[str]) -> list[str]
 def check_left_for_adapters(
     model: PreTrainedModel, targets: Sequence[str], whole: Sequence[str], *, key: str, requested: Sequence[str]
 ) -> None:
-    """Check that a target is left that is not trained whole, by itself or with the module that holds it.
-
-    An adapter without any target would train nothing but these modules.
-
-    Args:
-        model: a `PreTrainedModel`, not yet wrapped.
+    """Check that a target is left that is not trained whole, by itself or within a module.
 
     Raises:
-        ModelError: none is left.
+        ModelError: none is left, so that an adapter would train nothing but these modules.
     """
     paths = [path for path, _ in model.named_modules()]
     kept = [path for path in paths if _ends(path, whole)]
@@ -112,7 +100,7 @@ def trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool:
     """Whether embedding or head are trained whole and share one matrix, which must then stay one.
 
     Args:
-        model: a `PreTrainedModel`, not yet wrapped.
+        model: not yet wrapped.
     """
     tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     pair = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
@@ -121,10 +109,10 @@ def trains_tied_weights(model: PreTrainedModel, modules: Sequence[str]) -> bool:
 
 
 def new_rows(model: PreTrainedModel, whole: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of the embedding and of an output head of its own that new tokens have, as PEFT trains them.
+    """Rows of new tokens in the embedding and an untied output head, for PEFT.
 
     Args:
-        model: a `PreTrainedModel`, not yet wrapped.
+        model: not yet wrapped.
 
     Returns:
         Token ids by the path of the module; empty if there are no new tokens. The head of a reward model has none.
@@ -142,15 +130,13 @@ def new_rows(model: PreTrainedModel, whole: Sequence[str]) -> dict[str, list[int
 
 
 def tied_embeddings(model: PreTrainedModel) -> bool:
-    """Whether the output head of a model has the weight of its embedding, so that rows trained in one count in both."""
+    """Whether the output head of a model shares the weight of its embedding."""
     head = model.get_output_embeddings()
     return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def check_rows_tied(wrapped: PeftModel, *, tied: bool) -> None:
-    """Check that PEFT computes logits with the trained rows too, where the head has the weight of the embedding.
-
-    New tokens would be read with their trained rows and written with the initial ones.
+    """Check that PEFT computes logits with the trained rows too if the head has the weight of the embedding.
 
     Raises:
         ModelError: PEFT has not tied them, so that logits would keep the initial rows.
@@ -175,7 +161,7 @@ def _show_bias(wrapped: PeftModel) -> None:
 def _check_new_tokens_trained(model: PeftModel, config: RunConfig) -> None:
     """Check that a continued adapter has the rows of all tokens that are new to the base: PEFT adds none to it.
 
-    An adapter that trains modules in full is not checked, since these have all rows.
+    Adapters that train modules in full are not checked, since these have all rows.
     """
     added = getattr(model.get_base_model(), "llf_new_rows", None)
     settings = model.peft_config[model.active_adapter]

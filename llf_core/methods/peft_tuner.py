@@ -1,4 +1,4 @@
-"""The methods that train an adapter of PEFT: their declarations say which, with which options."""
+"""Methods that train an adapter of PEFT, as their declarations specify."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 HEADS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads")
-"""Keys by which PEFT reads the number of attention heads, which vectors before each example need."""
+"""Config keys of the number of attention heads that PEFT knows, which prefix vectors need."""
 
 
 class PeftTuner(Method):
@@ -48,14 +48,13 @@ class PeftTuner(Method):
 
         Returns:
             A `PeftModel` in which only the adapter, `additional_target`, rows of new tokens and the head of a reward
-            model are trainable: in float32, in bfloat16 with `pure_bf16`, and as they were made with an optimizer that
-            `keeps_masters`. `llf_notes` on its base are sentences on what `all` leaves out.
+                model are trainable, in the precision of `begin_adapter`. `llf_notes` on its base are sentences on
+                what `all` leaves out.
         """
         self._model = begin_adapter(model, self.config, self._wrap)
         return self._model
 
     def _wrap(self, model: PreTrainedModel) -> PeftModel:
-        """A new adapter around a model."""
         from peft import get_peft_model
 
         config = self.config
@@ -86,15 +85,14 @@ class PeftTuner(Method):
         return wrapped
 
     def settings(self, model: PreTrainedModel, tuner: Tuner) -> PeftConfig:
-        """Make PEFT's config of a new adapter, before PEFT wraps the model; methods with more options override it.
+        """Create PEFT's config of a new adapter; methods with more options override it.
 
         Args:
-            model: a `PreTrainedModel`, not yet wrapped. Its `llf_notes` become what was left out of linear layers.
+            model: not yet wrapped. Its `llf_notes` are set to what was left out of linear layers.
 
         Raises:
-            ModelError: a module that the model does not have, no linear layer for an adapter, an `additional_target`
-                that leaves none, modules or new tokens that this adapter cannot train, options that PEFT refuses, or a
-                type of adapter that the installed PEFT does not have.
+            ModelError: the model has no such modules or cannot train them with this adapter, PEFT refuses the
+                options, or does not have this type of adapter.
         """
         from peft import TaskType
 
@@ -140,23 +138,18 @@ class PeftTuner(Method):
             ) from error
 
     def state(self) -> dict[str, Tensor]:
-        """Weights of a prompt's encoder by name, of any shape; of it PEFT saves only what it computes."""
+        """Weights of a prompt's encoder by name, of any shape; PEFT saves only its output."""
         encoder = encoded_prompt(self._model)
         return {} if encoder is None else dict(encoder.state_dict())
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned, so that a resumed run goes on with the encoder that it had.
-
-        Args:
-            state: weights of a prompt's encoder by name, of any shape.
-        """
+        """Restore the weights of a prompt's encoder by name, of any shape."""
         encoder = encoded_prompt(self._model)
         if encoder is not None:
             encoder.load_state_dict(state)
 
 
 def _config_class(peft_type: str) -> Any:
-    """PEFT's class of the configs of a type of adapter."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import PeftType
 
@@ -180,7 +173,7 @@ def _wraps_parameters(peft_type: str) -> bool:
 
 
 def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:
-    """Refuse a BOFT adapter with fewer butterfly factors than asked for, which PEFT makes without its extension."""
+    """Refuse a BOFT adapter with fewer butterfly factors than requested, which PEFT creates without its extension."""
     factors = tuner.options.get("boft_n_butterfly_factor", 1)
     made = next((one.shape[0] for name, one in wrapped.named_parameters() if ".boft_R." in name), factors)
     if made != factors:
@@ -191,14 +184,7 @@ def _check_factors(wrapped: PeftModel, tuner: Tuner) -> None:
 
 
 def _layer_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """Shapes of the linear layers of a model, against which a method checks its options before PEFT is called.
-
-    Args:
-        model: a `PreTrainedModel`, not yet wrapped.
-
-    Returns:
-        `(out, in)` by the name of the weight; of quantized layers too.
-    """
+    """Shapes `(out, in)` of the linear layers of a model by the name of the weight, quantized layers included."""
     found: dict[str, tuple[int, ...]] = {}
     for path, layer in linear_layers(model).items():
         one: Any = layer

@@ -1,4 +1,4 @@
-"""Prompt tuning (arXiv 2104.08691), whose vectors may begin as the embeddings of a text."""
+"""Prompt tuning (arXiv 2104.08691), optionally initialized with the embeddings of a text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PromptTuning(PeftTuner):
         """Add a new prompt to the model, or continue the last one in `adapter_name_or_path`, see `PeftTuner.apply`.
 
         Raises:
-            ModelError: `prompt_init_text` has no tokens; and see `PeftTuner.apply`.
+            ModelError: `prompt_init_text` has no tokens.
         """
         wrapped: Any = super().apply(model)
         text = self.config.options(PromptOptions).prompt_init_text

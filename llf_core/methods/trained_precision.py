@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 
 def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
-    """Cast every trainable parameter to float32, or to bfloat16 if `pure_bf16` is set, where the optimizer needs it.
+    """Cast every trainable parameter to float32, or to bfloat16 with `pure_bf16`, unless the optimizer `keeps_masters`.
 
-    bfloat16 has 8 significant bits, so an update below about 1/256 of a weight would be lost. Therefore masters are
-    float32, and autocast computes in the plan's dtype. With an optimizer that `keeps_masters`, weights stay as they are
-    loaded.
+    bfloat16 has 8 significant bits, so an update below about 1/256 of a weight would be lost. Autocast computes in
+    the plan's dtype.
     """
     import torch
 
