@@ -1,4 +1,4 @@
-"""Computes linear layers in 8-bit floats, by torchao."""
+"""Computes linear layers in FP8, by torchao."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CAPABILITY = (8, 9)
-"""Least compute capability of a GPU with products of 8-bit floats."""
+"""Minimum compute capability of a GPU with FP8 products."""
 MULTIPLE = 16
 """Inputs and outputs of a layer must be a multiple of this number (cuBLAS; torchao's `Float8Linear`)."""
 
 
 class FP8(Modifier):
-    """Replaces linear layers by torchao's, which scale the rows of their operands to 8-bit floats."""
+    """Replaces linear layers by torchao's FP8 layers with row-wise scales."""
 
     def apply(self, model: nn.Module) -> None:
-        """Have the linear layers compute in 8-bit floats, see `convert`; a model without weights stays as it is."""
+        """Convert the linear layers, see `convert`; a model without weights stays unchanged."""
         causal = causal_of(model)
         if causal.device.type == "meta":  # only the parameters are counted, which stay the same
             return
@@ -34,7 +34,7 @@ class FP8(Modifier):
 
 
 def check_card(device: torch.device) -> None:
-    """Refuse a device without products of 8-bit floats, before the model is converted for it.
+    """Refuse a device without FP8 products.
 
     Raises:
         ModelError: the message names the device and what it lacks.
@@ -55,21 +55,18 @@ def check_card(device: torch.device) -> None:
 
 
 def convert(model: nn.Module) -> int:
-    """Have torchao, which a rule of the config checks for, compute the linear layers of a model in 8-bit floats.
+    """Convert the linear layers of a model to torchao's FP8 layers (recipe `rowwise`); returns their number.
 
-    Each token has a scale of its own: with one scale for a whole tensor, the outputs of a document would depend on the
-    other documents of its batch. Weights, their names and their precision stay as they are. Left out are the output
-    head, quantized layers, with an adapter all layers that are trained, and those whose inputs or outputs are no
-    multiple of 16.
+    Each token has its own scale: with one scale for a whole tensor, the outputs of a document would depend on the
+    other documents of its batch. Weights, their names and their precision are unchanged. Left out are the output
+    head, quantized layers, with an adapter all layers that are trained, and those whose inputs or outputs are not a
+    multiple of 16. FP8 formats: arXiv 2209.05433.
 
     Args:
         model: a causal language model, perhaps wrapped by PEFT; changed in place.
 
     Raises:
         ModelError: no layer can be converted.
-
-    Source:
-        FP8 formats: arXiv 2209.05433; torchao's recipe `rowwise`.
     """
     from torch import nn
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training

@@ -1,8 +1,8 @@
 """Has liger-kernel compute the normalization layers and gated MLPs of a model (arXiv 2410.10989).
 
-Liger's other kernels stay off: its rotary embeddings are a change to transformers rather than to the model, and its
-losses need batches with padding. LLF's attention, LoRA layers, output head and losses stand beside Liger's norms and
-MLPs; the fast path leaves a module alone whose forward another library has replaced, and compares the whole model.
+Liger's other kernels stay off: its rotary embeddings change transformers rather than the model, and its losses need
+batches with padding. LLF's fast path skips modules whose forward another library has replaced, and compares the
+whole model.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOT_USED = {"rope": False, "cross_entropy": False, "fused_linear_cross_entropy": False}
-"""Liger's kernels that LLF's fast path takes the place of."""
+"""Liger's kernels that LLF's fast path replaces."""
 
 
 class Liger(Modifier):
-    """Applies Liger's kernels to the loaded model, where there is an NVIDIA GPU and the package."""
+    """Applies Liger's kernels to the loaded model, if there are an NVIDIA GPU and the package."""
 
     def before_method(self, model: PreTrainedModel) -> None:
         """Replace the forwards of the model's norms and MLPs, before adapters wrap their layers.
 
-        Without an NVIDIA GPU or liger-kernel, a warning is logged and nothing changes, so that a config runs anywhere.
+        Without an NVIDIA GPU or liger-kernel, a warning is logged and nothing changes, so that a config runs
+        anywhere.
         """
         if model.device.type == "meta":  # only the parameters are counted, which stay the same
             return
@@ -45,17 +46,13 @@ class Liger(Modifier):
         logger.info(f"Liger: {count} modules." if count else f"Liger has no kernels for models of the type {kind}.")
 
     def apply(self, model: nn.Module) -> None:
-        """Change nothing more: the model is changed before its method."""
+        """Do nothing: the model is changed before its method."""
 
 
 def apply_liger(model: PreTrainedModel) -> int:
-    """Apply Liger's kernels for norms and MLPs to a model, and to nothing else in the process.
+    """Apply Liger's kernels for norms and MLPs to a model on an NVIDIA GPU, in place.
 
-    Liger's function for an instance also puts its classes into transformers' modules, from which later models would be
-    made; these are restored.
-
-    Args:
-        model: a model of transformers on an NVIDIA GPU, with liger-kernel installed; changed in place.
+    Liger also puts its classes into transformers' modules, which would affect later models; these are restored.
 
     Returns:
         Number of modules whose forward it replaced; 0 if Liger does not know the type of the model.
@@ -70,7 +67,7 @@ def apply_liger(model: PreTrainedModel) -> int:
 
 @contextmanager
 def _unchanged_transformers() -> Iterator[None]:
-    """Restore the names of the modules of transformers' models afterwards."""
+    """Context manager: restores the namespaces of the modules of transformers' models."""
     modules = [module for name, module in sys.modules.items() if name.startswith("transformers.models.")]
     before = [(module, dict(vars(module))) for module in modules]
     try:

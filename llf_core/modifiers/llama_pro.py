@@ -1,4 +1,4 @@
-"""LLaMA Pro: inserts blocks that change nothing until they are trained (arXiv 2401.02415)."""
+"""LLaMA Pro: inserts blocks that are the identity until they are trained (arXiv 2401.02415)."""
 
 from __future__ import annotations
 
@@ -27,32 +27,25 @@ class LLaMAPro(Modifier):
     """Inserts blocks, if the config says so; `freeze` selects them by `expanded_blocks`."""
 
     def before_method(self, model: PreTrainedModel) -> None:
-        """Insert blocks if `llama_pro_insert` is true, as many as `freeze_trainable_layers`; else the model has them.
-
-        This precedes the method, since `freeze` selects the inserted blocks by their place.
-        """
+        """Insert as many blocks as `freeze_trainable_layers` if `llama_pro_insert` is true; else the model has them."""
         if self.config.options(LLaMAProOptions).llama_pro_insert:
             insert_blocks(model, int(self.config.get("freeze_trainable_layers")))
 
     def apply(self, model: nn.Module) -> None:
-        """Change nothing more: the blocks are there before the method, which trains them."""
+        """Do nothing: the blocks are inserted before the method, which trains them."""
 
 
 def insert_blocks(model: PreTrainedModel, number: int) -> None:
     """Insert a copy of the last block of each of `number` equal groups behind it, as the identity.
 
-    The matrices of a copy that add to the residual stream are zero, so that the model computes what it did before; this
-    is compared on some tokens.
+    The matrices of a copy that add to the residual stream are zero; the model's outputs before and after are
+    compared on some tokens. Block expansion, arXiv 2401.02415, section 3.2 and figure 3.
 
     Args:
-        model: changed in place, with its config, also where it then computes something else.
+        model: changed in place, with its config, also on an error.
 
     Raises:
-        ModelError: `number` is no divisor, the model's config does not tell its number of blocks, it keeps them in no
-            list, or it computes something else than before.
-
-    Source:
-        Block expansion, arXiv 2401.02415, section 3.2 and figure 3.
+        ModelError: `number` is not a divisor, the blocks are not found, or the outputs change.
     """
     depth = block_count(model)
     try:
@@ -90,7 +83,7 @@ def _identity(block: nn.Module) -> nn.Module:
 
 
 def _lengthen(model: PreTrainedModel, depth: int, copied: range) -> None:
-    """Count the blocks in the config, and repeat the entries of the copied blocks in lists with one for each block."""
+    """Update the number of blocks in the config, and repeat the entries of the copied blocks in its lists."""
     config = model.config.get_text_config()
     for key, value in list(vars(config).items()):
         if isinstance(value, list) and len(value) == depth:

@@ -38,7 +38,7 @@ TOKENS = 5
 CLOSE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Relative distance (of norms) that counts as rounding, by dtype."""
 OTHER_KINDS = ("is_encoder_decoder", "vision_config", "audio_config")
-"""Entries of a config whose models are not a single stack of decoder blocks."""
+"""Config entries of models that are not a single stack of decoder blocks."""
 
 
 class MixtureOfDepths(Modifier):
@@ -48,8 +48,8 @@ class MixtureOfDepths(Modifier):
         """Convert the model, or check that it is a converted one; `load_model` restores the routers of such a model.
 
         Raises:
-            ModelError: the model cannot be converted, is converted already, or was never converted; or a document may
-                be longer than the window of a routed block.
+            ModelError: the model cannot be converted, is converted already, or was never converted; or a document
+                may be longer than the window of a routed block.
         """
         options = self.config.options(MixtureOfDepthsOptions)
         settings = read_settings(model.config)
@@ -73,9 +73,9 @@ class MixtureOfDepths(Modifier):
         self.coefficient = self.config.options(MixtureOfDepthsOptions).mod_aux_loss_coef
 
     def extra_loss(self) -> ExtraLoss | None:
-        """The auxiliary loss of the routers, and how often they agree with the choice that they made in training.
+        """Auxiliary loss of the routers (arXiv 2404.02258, section 3.5), and how often they agree with training.
 
-        The loss lets them choose without the tokens that follow (arXiv 2404.02258, section 3.5).
+        With it they learn to choose without the tokens that follow.
         """
         found = None if self.routing is None else self.routing.take_loss()
         if found is None:
@@ -85,10 +85,10 @@ class MixtureOfDepths(Modifier):
 
 
 def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSettings:
-    """Give every so many blocks of a model a router.
+    """Give every `every`-th block of a model a router (arXiv 2404.02258, section 3).
 
-    It is tested beforehand that a block computes chosen tokens alone as the model would compute them without the
-    others, with their own positions.
+    It is tested beforehand that a block computes chosen tokens alone, with their own positions, like the model
+    without the other tokens.
 
     Args:
         capacity: share of the tokens of a document that pass a routed block in training.
@@ -97,9 +97,6 @@ def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSetti
     Raises:
         ModelError: it has routers already, no list of blocks or too few, or its blocks cannot be given a part of the
             tokens.
-
-    Source:
-        arXiv 2404.02258, section 3: routing every other block, with a capacity of 12.5 %, is best.
     """
     name = type(model).__name__
     if read_settings(model.config) is not None:
@@ -124,7 +121,6 @@ def convert(model: PreTrainedModel, capacity: float, every: int) -> RoutingSetti
 
 
 def _list_name(model: PreTrainedModel) -> str:
-    """Name of the list of a model's blocks, such as `model.layers`."""
     blocks = block_list(model)
     found: str = next(name for name, module in model.named_modules() if module is blocks)
     return found
@@ -133,8 +129,8 @@ def _list_name(model: PreTrainedModel) -> str:
 def _difference(model: PreTrainedModel, blocks: list[nn.Module]) -> str:
     """Why blocks cannot be given a part of the tokens; empty if they can.
 
-    The model runs on two rows of tokens, then on some of them alone, at their positions. With what it passed to a block
-    for all tokens, `pass_chosen` must compute what the block computes with what it is passed for these alone.
+    The model runs on two rows of tokens, then on some of them alone, at their positions. From the block's inputs for
+    all tokens, `pass_chosen` must compute the block's outputs for these alone.
     """
     import torch
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtraLoss:
-    """What a modifier adds to the loss of a training step.
+    """A modifier's addition to the loss of a training step.
 
     Attributes:
         total: scalar with a graph, summed over the tokens of the micro-batch.
@@ -40,9 +40,9 @@ class Modifier(ABC):
     def before_method(self, model: PreTrainedModel) -> None:  # noqa: B027 - a hook that not all need
         """Change the loaded model in place, before its method selects what is trained. Default: nothing.
 
-        Called for the model in training, and for a second copy of it that is compared with it. A resumed run calls it
-        before it loads its checkpoint, so it must do the same each time. It is called on an object of its own: what it
-        sets on `self` is not there in `apply`.
+        Called for the model in training, and for a second copy of it that is compared with it. A resumed run calls
+        it before it loads its checkpoint, so it must do the same each time. It is called on a separate object:
+        attributes that it sets are not there in `apply`.
         """
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Modifier(ABC):
         """
 
     def extra_loss(self) -> ExtraLoss | None:
-        """What to add to the loss of the last training forward pass; called before its backward pass. Default: None.
+        """Addition to the loss of the last training forward pass; called before its backward pass. Default: None.
 
         The trainer divides it by the tokens of the whole optimizer step. The logged loss does not include it.
         """
@@ -65,7 +65,7 @@ class Modifier(ABC):
 
 
 def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
-    """Refuse a modifier that works with flattened batches alone, for a model that needs padding.
+    """Refuse a modifier that needs flattened batches, for a model that needs padding.
 
     Args:
         flattens: whether the model takes flattened batches; known once it is loaded.
@@ -80,16 +80,13 @@ def check_flattened(config: RunConfig, *, flattens: bool, why: str) -> None:
 
 
 def change_before_method(model: PreTrainedModel, config: RunConfig) -> None:
-    """Have the modifiers that the config selects change a loaded model, before its method is applied."""
+    """Call `before_method` of the modifiers that the config selects."""
     for one in modifiers_of(config):
         one.load(Modifier)(config).before_method(model)
 
 
 def apply_modifiers(model: nn.Module, config: RunConfig) -> tuple[Modifier, ...]:
-    """Apply the modifiers that the config selects, in the order of `modifiers_of`.
-
-    The order is fixed, so that a resumed run has the same model.
-    """
+    """Apply the modifiers that the config selects, in the fixed order of `modifiers_of`."""
     modifiers = tuple(one.load(Modifier)(config) for one in modifiers_of(config))
     for modifier in modifiers:
         modifier.apply(model)

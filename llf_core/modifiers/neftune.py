@@ -1,4 +1,4 @@
-"""NEFTune: noise on the embeddings while training, as strong as each document is short (arXiv 2310.05914)."""
+"""NEFTune: noise on the embeddings in training (arXiv 2310.05914)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,21 @@ class NEFTune(Modifier):
         self.hooks = add_noise(model, alpha) if alpha else ()
 
     def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
-        """Remove the hooks, so that the embeddings are without noise again."""
+        """Remove the hooks."""
         for hook in self.hooks:
             hook.remove()
 
 
 def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
-    """Add noise to the embeddings in every training forward pass of a model.
+    """Add noise to the embeddings in every training forward pass of a model (NEFTune, arXiv 2310.05914, algorithm 1).
 
     Each document's noise is uniform within ±alpha / √(its tokens · hidden size), as in the paper. transformers takes
-    the length of the whole batch instead, so that padding, or another document beside it, would weaken the noise.
+    the length of the whole batch, so that padding or other documents weaken the noise.
 
     Args:
-        model: a causal language model, perhaps wrapped by PEFT; the one that is called, with keyword arguments, as
-            trainers do. The lengths come from its `cu_seq_lens_q` or `attention_mask`; without both, from the row.
+        model: a causal language model, perhaps wrapped by PEFT; called with keyword arguments, as trainers do. The
+            lengths come from its `cu_seq_lens_q` or `attention_mask`; without both, from the row.
         alpha: strength of the noise; 5 is usual.
-
-    Source:
-        NEFTune, arXiv 2310.05914, algorithm 1.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -67,14 +64,7 @@ def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
 
 
 def _document_lengths(batch: dict[str, Tensor]) -> Tensor:
-    """Length of each token's document, in tokens, which the noise is divided by.
-
-    Args:
-        batch: flattened or padded, see `llf_core.data.Collator`.
-
-    Returns:
-        `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one; integers.
-    """
+    """Length of each token's document, `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one."""
     if "cu_seq_lens_q" in batch:
         sizes = batch["cu_seq_lens_q"].diff()
         tokens: Tensor = sizes.repeat_interleave(sizes)[None, :, None]

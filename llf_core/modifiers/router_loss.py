@@ -17,18 +17,14 @@ class RouterLoss(Modifier):
     """Records the outputs of the routers, and adds their load balancing loss to each micro-batch."""
 
     def apply(self, model: nn.Module) -> None:
-        """Find the routers, whose outputs are recorded from now on.
-
-        Their load balancing loss is computed from them.
-        """
+        """Register hooks that record the outputs of the routers."""
         self.outputs = watch_routers(causal_of(model))
         self.coefficient = self.config.options(RouterLossOptions).moe_aux_loss_coef or 0.0
 
     def extra_loss(self) -> ExtraLoss | None:
-        """The load balancing loss of a micro-batch times `moe_aux_loss_coef` and its number of tokens.
+        """Load balancing loss of a micro-batch times `moe_aux_loss_coef` and its number of tokens.
 
-        The trainer divides it by the tokens of the whole step, so that the step has the mean weighted by tokens. The
-        loss is that of the Switch Transformer (arXiv 2101.03961, equation 4), as transformers computes it.
+        The loss is that of the Switch Transformer (arXiv 2101.03961, equation 4), as transformers computes it.
 
         Returns:
             Scalars; `aux_loss` is without the coefficient. None without a training forward pass since the last call.

@@ -20,10 +20,7 @@ class ShiftAttn(Modifier):
     """Sets the group size on the attention layers; `acceleration.kernels.shifted_attention` computes it."""
 
     def apply(self, model: nn.Module) -> None:
-        """Set the group size on the attention layers, where LLF's attention reads it.
-
-        It is `shift_attn_group`, else a quarter of `cutoff_len`, as in LongLoRA (arXiv 2309.12307), in tokens; at least
-        2.
+        """Set the group size in tokens on the attention layers: `shift_attn_group`, else a quarter of `cutoff_len`.
 
         Raises:
             ModelError: the model has no attention layers, which are known by `layer_idx` and `is_causal`.

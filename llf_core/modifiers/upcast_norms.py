@@ -1,4 +1,4 @@
-"""Keeps normalization layers in float32, where half precision rounds their scales and outputs."""
+"""Keeps normalization layers in float32, since half precision rounds their scales and outputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class UpcastNorms(Modifier):
     """Converts the parameters of normalization layers to float32; their outputs keep the dtype of their inputs."""
 
     def before_method(self, model: PreTrainedModel) -> None:
-        """Convert the parameters of normalization layers, so that methods and optimizers see them in float32."""
+        """Convert the parameters before methods and optimizers see them."""
         upcast_norms(model)
 
     def apply(self, model: nn.Module) -> None:
-        """Register the hooks that convert the outputs back to the dtype of the inputs, which the next layers expect."""
+        """Register hooks that convert the outputs back to the dtype of the inputs."""
         import torch
 
         self.hooks = [
@@ -39,7 +39,7 @@ class UpcastNorms(Modifier):
 
 
 def upcast_norms(model: nn.Module) -> list[str]:
-    """Convert the one-dimensional parameters of normalization layers to float32: half precision rounds their scales."""
+    """Convert the one-dimensional parameters of normalization layers to float32; returns their names."""
     import torch
 
     changed = []
@@ -58,6 +58,5 @@ def _is_norm(name: str, parameter: nn.Parameter) -> bool:
 
 
 def _keep_dtype(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """The output of a layer, of any shape, in the dtype of its input."""
     del module
     return output.to(args[0].dtype)
