@@ -1,7 +1,7 @@
-"""Reward functions: built in, or written in a notebook cell.
+"""Reward functions: built in, or written in a notebook cell. Imports no torch.
 
 A function from a cell is stored in the run as source code with its dependencies in the notebook; nothing is pickled.
-Imports no torch: the notebook registers functions, the launcher writes their source, and only the trainer calls them.
+Only the trainer calls it.
 """
 
 from llf_core.rewards.built_in import BUILT_IN

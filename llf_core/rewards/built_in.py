@@ -20,7 +20,7 @@ NUMBER = re.compile(
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 """A comma between groups of three digits; `1,2` is two numbers."""
 MINUS = "\N{MINUS SIGN}"
-"""The sign that many models write before a negative number in place of a hyphen."""
+"""Many models write this sign before a negative number instead of a hyphen."""
 CURRENCY = "$€£¥₹"
 SIGNED_CURRENCY = re.compile(rf"^([-+])\s*[{CURRENCY}]\s*")
 EXPONENT = re.compile(r"[eE]([-+]?[\d_]+)$")
@@ -30,7 +30,7 @@ MAX_EXPONENT = 400
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A built-in reward: what a config can name without any code.
+    """A reward that a config can name without any code.
 
     Attributes:
         help: one sentence for the form and the reference.
@@ -45,8 +45,6 @@ class BuiltIn:
 
 def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
     """Create a reward that is 1 if the whole answer matches a pattern, else 0 (DeepSeek-R1, arXiv 2501.12948).
-
-    It teaches a form of answer that other rewards can then parse.
 
     Args:
         pattern: regular expression; a dot also matches line breaks. Default: `<think>…</think><answer>…</answer>`.
@@ -65,10 +63,10 @@ def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
 def correct(answer: str, expected: str | None) -> float | None:
     r"""Return 1 if an answer matches the expected one, else 0 (accuracy reward of DeepSeek-R1, arXiv 2501.12948).
 
-    Compared is the content of the last `<answer>…</answer>`, else of the last `\boxed{…}`, else the last number; if the
-    expected text has no number, its whole text. Numbers are compared by value, so that 1,000 equals 1000.0 and 1/2
-    equals 0.5; texts without case, surrounding punctuation, and differences of white space. A minus sign (U+2212)
-    equals a hyphen.
+    Compared is the content of the last `<answer>…</answer>`, else of the last `\boxed{…}`, else the last number; if
+    the expected text has no number, its whole text. Numbers are compared by value, so that 1,000 equals 1000.0 and
+    1/2 equals 0.5; texts without case, surrounding punctuation, and differences of white space. A minus sign
+    (U+2212) equals a hyphen.
 
     Args:
         expected: the expected answer; None or white space if the data set has none.
@@ -91,16 +89,13 @@ def correct(answer: str, expected: str | None) -> float | None:
 
 
 def length_reward(max_tokens: int, margin: int) -> Callable[..., float]:
-    """Create the soft overlong penalty (DAPO, arXiv 2503.14476, eq. 13), which keeps completions from being truncated.
+    """Create the soft overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
 
     It is 0 up to `max_tokens - margin` tokens and decreases linearly to -1 at `max_tokens`.
 
     Args:
         max_tokens: maximum completion length in tokens (L_max).
         margin: tokens before the limit over which the penalty grows, at least 1 (L_cache).
-
-    Returns:
-        A function of the answer's text, which is not used, and its number of tokens.
     """
 
     def judge(answer: str, tokens: int) -> float:
@@ -128,14 +123,11 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 
 
 def final_answer(text: str, *, numbers: bool = True) -> str | None:
-    r"""Extract the final answer of a text, so that the reasoning before it is not compared.
-
-    Args:
-        text: a completion, or the expected answer of a data set.
+    r"""Extract the final answer of a text.
 
     Returns:
-        The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`, unless that is empty), else of the
-        last `\boxed{…}`, else the last number as written; None if there is none of these.
+        The content of the last `<answer>…</answer>` (in it, of the last `\boxed{…}`, unless that is empty), else of
+            the last `\boxed{…}`, else the last number as written; None if there is none of these.
     """
     for closed in reversed(text.split("</answer>")[:-1]):
         _, tag, tagged = closed.partition("<answer>")
@@ -149,10 +141,7 @@ def final_answer(text: str, *, numbers: bool = True) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Extract the content of the last closed `\boxed{…}`, which marks a result in LaTeX; None if there is none.
-
-    Braces inside are matched, so that `\boxed{\frac{1}{2}}` is complete.
-    """
+    r"""Extract the content of the last closed `\boxed{…}`, with matched braces inside; None if there is none."""
     starts: list[tuple[int, bool]] = []  # of the open braces, and whether each is of a box
     last = slice(0, 0)
     for match in BRACE.finditer(text):
@@ -166,14 +155,14 @@ def last_boxed(text: str) -> str | None:
 
 
 def parse_number(text: str) -> Fraction | None:
-    r"""Parse a text that is a single number, exactly, so that equal values compare equal.
+    r"""Parse a text that is a single number, exactly.
 
     Currency signs (of dollar, euro, pound, yen and rupee, also between sign and digits), a percent sign, thousands
     separators and a full stop are dropped; `1/2` and `\frac{1}{2}` are fractions.
 
     Returns:
-        The value; None if the text is not a number, its exponent exceeds `MAX_EXPONENT`, or it has more
-            digits than Python parses (`sys.get_int_max_str_digits`).
+        The value; None if the text is not a number, its exponent exceeds `MAX_EXPONENT`, or it has more digits than
+            Python parses (`sys.get_int_max_str_digits`).
     """
     around = f"{CURRENCY} "
     bare = text.replace("\\", "").strip().strip(around).rstrip(".%").strip(around)
@@ -190,5 +179,4 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def _plain(text: str) -> str:
-    """Normalize a text: lower case, no surrounding white space and punctuation."""
     return " ".join(text.casefold().split()).strip(" .!?\"'$")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 LARGEST = (2 - 2**-23) * 2.0**127
-"""Largest number of float32, in which trainers compute with rewards: a larger one would be infinite there."""
+"""Largest number of float32, in which trainers compute with rewards."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,14 @@ class Completion:
 
     @property
     def prompt(self) -> str:
-        """Content of the last user message as a string, for functions of one question; empty if there is none."""
+        """Content of the last user message; empty if there is none."""
         questions = [one["content"] for one in self.messages if one["role"] == "user"]
         return str(questions[-1]) if questions else ""
 
     def arguments(self) -> dict[str, object]:
-        """All arguments that a reward function may take, by parameter name: ours, and the columns of the record.
+        """All arguments that a reward function may take, by parameter name; copies, so that it cannot change the data.
 
-        A column does not replace an argument of the same name; it is available in `row`. The dicts of messages and
-        `row` are copies, so that a function that adds or replaces entries does not change the data set.
+        A column does not replace an argument of the same name; it is available in `row`.
         """
         ours = {
             "prompt": self.prompt,
@@ -61,10 +60,9 @@ class Completion:
 
 
 class RewardError(UserError):
-    """A reward function raised an error or returned no number. The message is for the user.
+    """A reward function raised an error or did not return a number.
 
     Attributes:
-        message: which function, on which prompt, and what happened.
         what_to_do: empty, until a trainer says how the run goes on.
     """
 
@@ -91,26 +89,21 @@ class Reward:
 
     @property
     def signature(self) -> Signature:
-        """The function's parameters, which decide what it is called with."""
+        """Parameters of the function."""
         return Signature.of(self.function, self.name, PARAMETERS)
 
     def score(
         self, completions: Sequence[Completion], trainer_values: Mapping[str, object] | None = None
     ) -> list[float | None]:
-        """Compute the rewards of completions and check them, so that no bad value reaches the loss.
+        """Compute the rewards of completions and check them: None where the function does not apply.
 
         Args:
-            completions: the completions; one call each, or one call for all with TRL's interface.
-            trainer_values: further arguments for functions with TRL's interface, by name, such as `trainer_state`;
-                None for none.
-
-        Returns:
-            One finite number of float32's range per completion; None if the function does not apply. Without
-            completions none is called.
+            completions: one call each, or one call for all with TRL's interface.
+            trainer_values: further arguments for functions with TRL's interface, by name, such as `trainer_state`.
 
         Raises:
-            RewardError: the function raised an error, or returned anything but such a number or None; with TRL's
-                interface, anything but a list with one of these for each completion.
+            RewardError: the function raised an error, or returned anything but a finite float32 number or None; with
+                TRL's interface, anything but a list with one of these for each completion.
         """
         signature = self.signature
         if not signature.batched:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound="RewardFunction")
 
 REWARDS = FunctionKind("reward", "reward_functions", PARAMETERS, BUILT_IN.__contains__)
-"""The reward functions that were registered in this process."""
 
 
 @overload

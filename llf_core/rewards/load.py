@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, object]) -> list[Reward]:
-    """Load reward functions by name in the trainer process, before anything is trained.
-
-    The files in `folder` are executed.
+    """Load reward functions by name in the trainer process. The files in `folder` are executed.
 
     Args:
         names: built-in rewards, or functions stored in a file of the same name.
@@ -47,7 +45,7 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, objec
 
 
 def _sentence(name: str, path: Path, error: StoredFunctionError) -> str:
-    """What is wrong with a stored function, and how to mend it."""
+    """Error message for a stored function, with the fix."""
     if error.missing:
         return (
             f"Unknown reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "

@@ -1,4 +1,4 @@
-"""What the rewards of sampled completions say before a run trains on them. No torch."""
+"""Statistics of the rewards of sampled completions, before a run trains on them. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BINS = 12
 """Bins of a histogram; chosen by hand."""
 EQUAL = 1e-8
-"""Rewards of a group whose standard deviation is at most this are equal, as in TRL's `frac_reward_zero_std`."""
+"""Maximum standard deviation of equal rewards in a group, as in TRL's `frac_reward_zero_std`."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class RewardedCompletion:
     """A completion that the untrained policy has sampled, with its rewards.
 
     Attributes:
-        group: number of its prompt, from 0; all completions of a prompt are a group.
+        group: number of its prompt, from 0.
         tokens: length of the completion in tokens.
-        truncated: whether it reached the longest length without an end token.
+        truncated: whether it reached the maximum length without an end token.
         reward: the weighted sum or score; None if no function applies.
         rewards: by the name of each reward function, None where one does not apply; empty for a reward model.
     """
@@ -46,12 +46,11 @@ class RewardStatistics:
 
     Attributes:
         name: name of the function, or `reward` for the sum that is trained on.
-        mean: arithmetic mean; NaN where it applies to none, as the four numbers that follow.
-        std: standard deviation over the completions.
-        length_correlation: Spearman's rank correlation with the length in tokens, -1 to 1; NaN where either is
+        mean: NaN if it applies to none, as the four numbers that follow.
+        length_correlation: Spearman's rank correlation with the length in tokens, -1 to 1; NaN if either is
             constant.
-        counts: number of completions in each bin of the histogram; empty where it applies to none.
-        edges: bounds of the bins, one more than `counts`; empty where it applies to none.
+        counts: completions in each bin of the histogram; empty if it applies to none.
+        edges: bounds of the bins, one more than `counts`.
     """
 
     name: str
@@ -67,7 +66,7 @@ class RewardStatistics:
 
 
 def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequence[int]) -> RewardStatistics:
-    """Describe the distribution of a reward, which tells before a run whether the policy can learn from it.
+    """Distribution of a reward.
 
     Args:
         name: name of the function, or `reward`.
@@ -95,7 +94,7 @@ def reward_statistics(name: str, values: Sequence[float | None], tokens: Sequenc
 
 
 def _range(low: float, high: float) -> tuple[float, float]:
-    """Range of a histogram; wider where the values differ by rounding alone, too little for distinct bins."""
+    """Range of a histogram; wider if the values differ by rounding alone, too little for distinct bins."""
     largest = max(abs(low), abs(high))
     if high - low > 2 * BINS * np.spacing(largest):
         return low, high
@@ -104,19 +103,9 @@ def _range(low: float, high: float) -> tuple[float, float]:
 
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation: Pearson's of the ranks, equal values having the mean of their ranks.
+    """Spearman's rank correlation of two arrays `[n]`, with mean ranks for ties; NaN if either is constant or empty.
 
-    Ranks, since one very long completion would decide a correlation of the values.
-
-    Args:
-        first: `[n]`.
-        second: `[n]`.
-
-    Returns:
-        -1 to 1; NaN where either is constant or empty.
-
-    Source:
-        Spearman, The proof and measurement of association between two things, 1904.
+    Spearman, The proof and measurement of association between two things, 1904.
     """
     one, other = _ranks(first), _ranks(second)
     if not len(one) or one.std() == 0 or other.std() == 0:
@@ -139,7 +128,7 @@ def groups_without_variance(completions: Iterable[RewardedCompletion]) -> tuple[
 
     Returns:
         Number of these groups, whose standard deviation is at most `EQUAL`, and of all groups with at least two
-        rewards.
+            rewards.
     """
     groups: dict[int, list[float]] = {}
     for one in completions:

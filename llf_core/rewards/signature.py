@@ -10,13 +10,12 @@ if TYPE_CHECKING:
     from llf_core.user_functions.signature import UserFunction
 
 RewardFunction: TypeAlias = "UserFunction"
-"""Scores a response; its parameter names say what it is given."""
+"""Scores a response; called with arguments by parameter name."""
 COMPLETION_PARAMETERS = ("prompt", "answer", "expected", "messages", "tokens", "row")
 """Parameter names with a fixed meaning; columns with these names are available in `row`."""
 TRAINER_PARAMETERS = ("trainer_state", "log_extra", "log_metric")
 """Parameters that TRL's trainers pass about themselves."""
 BATCH_PARAMETERS = ("prompts", "completions", "completion_ids", *TRAINER_PARAMETERS)
-"""Parameters that TRL passes for a batch."""
 PARAMETERS = Parameters(
     "reward function",
     COMPLETION_PARAMETERS,

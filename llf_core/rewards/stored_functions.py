@@ -22,21 +22,20 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 KEY = REWARDS.key
-"""Config key with the names of the reward functions."""
 
 
 def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None] | None = None) -> dict[str, str]:
     """Extract the source of all functions that a config names and that are not built in, for the run's `code/`.
 
     Args:
-        given: functions passed by the caller; others are looked up in the registry. None for none.
+        given: functions passed by the caller; others are looked up in the registry.
 
     Returns:
         Module source by function name; empty for a stage that uses no rewards.
 
     Raises:
-        ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that uses
-            no rewards.
+        ConfigError: a function is unknown, its source cannot be extracted, or functions are given to a stage that
+            uses no rewards.
     """
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:
@@ -62,7 +61,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None]
 def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
     """Replace reward functions of an ended run, so that it can resume after one of them has failed.
 
-    The sources that the attempt has used are kept in `code/attempt-N/`, so that the history of the run stays complete.
+    The attempt's sources are kept in `code/attempt-N/`.
 
     Args:
         rewards: the new functions; names of functions, without new code, change nothing.
@@ -96,10 +95,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], att
 
 
 def reward_names(folder: RunFolder) -> tuple[str, ...]:
-    """Names of a run's reward functions, from its `config.yaml`; empty if that cannot be read or names none.
-
-    It works for a run whose config is no longer valid.
-    """
+    """Names of a run's reward functions, from its `config.yaml`, valid or not; empty if unreadable."""
     names = split_names(read_config(folder.config).get(KEY))
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, tuple) else ()
 

@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ScoredCompletion:
-    """A completion and its rewards.
-
-    Attributes:
-        rewards: value by function; None if one does not apply.
-    """
+    """A completion and its rewards by function; None where one does not apply."""
 
     completion: Completion
     rewards: dict[str, float | None] = field(default_factory=dict)
@@ -27,23 +23,18 @@ class WeightedSum:
     """Reward functions with their weights."""
 
     def __init__(self, rewards: Sequence[Reward], weights: Sequence[float]) -> None:
-        """Pair functions and weights."""
         self.rewards = tuple(rewards)
         self.names = tuple(reward.name for reward in rewards)
         self._weights = dict(zip(self.names, weights, strict=True))
 
     def total(self, completion: ScoredCompletion) -> float | None:
-        """Weighted sum of a completion's rewards, the reward that the policy is trained on.
-
-        Returns:
-            The sum over the functions that apply; None if none does, so that the completion is not trained on.
-        """
+        """Weighted sum of a completion's rewards over the functions that apply; None if none does."""
         scores = {name: value for name, value in completion.rewards.items() if value is not None}
         return float(sum(self._weights[name] * value for name, value in scores.items())) if scores else None
 
 
 def unscored_message(unscored: int, total: int) -> str:
-    """Warning about completions to which no reward function applies, the same for all stages with rewards."""
+    """Warning about completions to which no reward function applies."""
     return f"All reward functions returned None for {unscored} of {total} completions. These are not trained on."
 
 
