@@ -20,15 +20,12 @@ OURS = "import llf_widgets as llf"
 
 
 def definition_cell(folder: RunFolder) -> str:
-    """Build a notebook cell that defines a run's own functions, so that a copy of the run can be started.
+    """Source of a notebook cell that defines the functions that a run stores; empty if it stores none.
 
     A module whose names conflict with another one is wrapped in a function.
 
-    Returns:
-        Python source; empty if the run stores no functions.
-
     Raises:
-        ValueError: a stored module cannot be parsed, or its name is no identifier.
+        ValueError: a stored module cannot be parsed, or its name is not an identifier.
     """
     paths = sorted(folder.code.glob("*.py"))
     if not paths:
@@ -66,13 +63,12 @@ def definition_cell(folder: RunFolder) -> str:
 
 
 def _named(value: object) -> set[str]:
-    """The names in a value of a config that was not validated; none if it is no list of names."""
+    """Names in a value of a config that was not validated."""
     names = split_names(value)
     return {one for one in names if isinstance(one, str)} if isinstance(names, tuple) else set()
 
 
 def _registered(name: str, decorators: Sequence[str], function: str) -> str:
-    """The call that registers a function."""
     for decorator in decorators:
         function = f'llf.{decorator}(name="{name}")({function})'
     return function
@@ -94,12 +90,11 @@ def _bound(text: str) -> dict[str, str]:
 
 
 def _read(text: str) -> set[str]:
-    """All names that a module reads."""
     return {one.id for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
 
 
 def _scope(called: str, name: str, text: str) -> str:
-    """A function that returns the object a module defines under a name."""
+    """A function that returns the object `name` of a module."""
     found = ast.parse(f"def {called}():\n    return {name}")
     (function,) = found.body
     assert isinstance(function, ast.FunctionDef)  # noqa: S101 - for the type checker

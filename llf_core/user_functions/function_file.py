@@ -18,17 +18,10 @@ if TYPE_CHECKING:
 
 
 def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFunction]:
-    """Execute a Python file and return the functions that it decorates, such as for `llf train --rewards FILE`.
-
-    In a notebook the functions are in cells; this is the way to bring them from a terminal. The file can import modules
-    of its own folder.
-
-    Returns:
-        The functions that it registered, in the order in which their names were registered first.
+    """Execute a Python file and return the functions that it registers, such as for `llf train --rewards FILE`.
 
     Raises:
-        ValueError: the file does not exist, is not named like a Python file, raises an error, or has no function under
-            the decorator.
+        ValueError: the file cannot be read or run, or has no function under the decorator.
     """
     before = dict(kind.registered)
     run_file(path, kind)
@@ -42,14 +35,13 @@ def functions_under_decorator(path: Path, kind: FunctionKind) -> list[UserFuncti
 
 
 def run_file(path: Path, kind: FunctionKind) -> ModuleType:
-    """Execute a Python file of the user in this process, which registers the functions in it.
+    """Execute a Python file of the user in this process, which registers its functions.
 
-    Returns:
-        Its module, which stays in `sys.modules` under a name that begins with `llf_`, so that it hides no module of the
-        file's own name. What the file has registered and imported stays too, also after an error.
+    The file can import modules of its folder. Its own module stays in `sys.modules`, also after an error, under a name
+    that hides no other one.
 
     Raises:
-        ValueError: the file does not exist, is not named like a Python file, or raises an error.
+        ValueError: the file is missing, is not named like a Python file, or raises an error.
     """
     # Not the file's own name, by which another process could import another module.
     name = f"llf_{kind.decorator}s_of_{path.stem}"

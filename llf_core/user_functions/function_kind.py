@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 Decorator = TypeVar("Decorator")
 
 DECORATORS: list[object] = []
-"""The decorators that register functions: a copied source has none of them."""
+"""Decorators that register functions; copied sources leave them out."""
 
 
 @dataclass(eq=False)
 class FunctionKind:
-    """A kind of functions, with those that were registered in this process.
+    """A kind of functions, and the registered ones of this process.
 
     Attributes:
         decorator: name of its decorator, such as `reward` for `@llf.reward`.
@@ -36,17 +36,14 @@ class FunctionKind:
 
     @property
     def noun(self) -> str:
-        """What messages call a function of the kind, such as `reward function`."""
+        """Name of the kind in messages, such as `reward function`."""
         return self.parameters.noun
 
     def register(self, function: UserFunction, name: str | None = None) -> None:
-        """Record a function, for configs that name it.
-
-        Args:
-            name: a Python identifier. Default: the function's name.
+        """Record a function under a name (default: its own), for configs that name it.
 
         Raises:
-            ValueError: the name belongs to a built-in one, or is no identifier; the signature cannot be inspected.
+            ValueError: the name is not an identifier or is a built-in function's, or the signature cannot be inspected.
         """
         self._check_type(function)
         called = name or self.name_of(function)
@@ -56,10 +53,10 @@ class FunctionKind:
         self.registered[called] = function
 
     def name_of(self, function: object) -> str:
-        """Name under which a function is registered, else its own name: the config refers to a function by it.
+        """Name under which a function is registered, else its own name.
 
         Raises:
-            ValueError: its name is no identifier, as that of a lambda.
+            ValueError: its name is not an identifier, such as a lambda's.
         """
         self._check_type(function)
         for called, known in self.registered.items():
@@ -71,17 +68,13 @@ class FunctionKind:
         return called
 
     def by_name(self, given: Iterable[UserFunction | str] | UserFunction) -> dict[str, UserFunction | None]:
-        """Map names to functions, from the list that a user gives: functions, names or both.
+        """Map names to functions, None for those that are given by name.
 
         Args:
-            given: functions, or names of built-in or registered ones; also a single one.
-
-        Returns:
-            Function by name; None for those given by name.
+            given: functions, names of built-in or registered ones, or both; also a single one.
 
         Raises:
-            ValueError: two have the same name, one has no name or that of a built-in one, or a signature cannot be
-                inspected.
+            ValueError: a name occurs twice, is missing or is a built-in function's, or a signature cannot be inspected.
         """
         found: dict[str, UserFunction | None] = {}
         for one in [given] if isinstance(given, str) or callable(given) else given:
@@ -109,6 +102,6 @@ class FunctionKind:
 
 
 def registers_functions(decorator: Decorator) -> Decorator:
-    """Mark a function as a decorator that registers functions, so that copied sources leave it out."""
+    """Mark a decorator as one that registers functions, so that copied sources leave it out."""
     DECORATORS.append(decorator)
     return decorator

@@ -35,21 +35,19 @@ class SourceError(UserError, ValueError):
 
 
 def source_of(function: UserFunction, noun: str, name: str | None = None) -> str:
-    """Build a standalone module that defines a function and everything in the notebook that it uses.
+    """Source of a standalone module that defines a function and everything in the notebook that it uses, recursively.
 
-    The trainer is another process, which has none of the notebook's names; source, unlike a pickle, can be read and
-    reviewed in the run folder. Dependencies are followed recursively. Imports become import statements; functions of
-    the notebook, or of a file that the trainer would not find, are copied as source; numbers, strings, containers of
-    these, and compiled regular expressions are copied by current value.
+    Imports become import statements; functions of the notebook, or of a file that the trainer would not find, are
+    copied as source; numbers, strings, containers of these, and compiled regular expressions are copied by current
+    value.
 
     Args:
-        function: a Python function, perhaps wrapped by decorators that use `functools.wraps`.
-        noun: what it is in messages, such as `reward function`.
+        noun: name of the function's kind in messages, such as `reward function`.
 
     Raises:
         SourceError: the source is not available, is nested too deeply or contains a secret, or the function uses an
-            undefined name, a module that the trainer cannot import, a value that cannot be copied, or one that looks
-            like a secret.
+            undefined name, a module that the trainer cannot import, or a value that cannot be copied or looks like a
+            secret.
     """
     module = _Module()
     name = name or function.__name__
@@ -65,19 +63,12 @@ def source_of(function: UserFunction, noun: str, name: str | None = None) -> str
 
 @dataclass
 class _Module:
-    """Collected parts of the module.
-
-    Attributes:
-        functions: sources, dependencies first.
-    """
-
     imports: set[str] = field(default_factory=set)
     constants: dict[str, str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     known: dict[str, object] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The module's source."""
         parts = ["\n".join([HEAD, *(["", *sorted(self.imports)] if self.imports else [])])]
         if self.constants:
             parts.append("\n".join(f"{name} = {value}" for name, value in self.constants.items()))
@@ -100,7 +91,6 @@ class _Module:
         self.functions.append(found.text if found.name == name else f"{found.text}\n\n\n{name} = {found.name}")
 
     def _add(self, name: str, value: object, chains: set[str], users: tuple[str, ...]) -> None:
-        """Add the value of a name."""
         if value is MISSING:
             raise SourceError(f"{_who(users)} uses {name}, which is not defined. Define it, or remove it.")
         home = None if isinstance(value, ModuleType) else _import_location(name, value)
@@ -116,7 +106,7 @@ class _Module:
             self._constant(name, value, users)
 
     def _have(self, name: str, value: object, users: tuple[str, ...]) -> bool:
-        """Whether the name was added before."""
+        """Whether the name was added before, with the same value."""
         if name not in self.known:
             self.known[name] = value
             return False
@@ -167,18 +157,13 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Definition:
-    """The definition of a function.
-
-    Attributes:
-        text: its source without the decorators that register it.
-    """
+    """Source of a function without the decorators that register it."""
 
     name: str
     text: str
 
     @classmethod
     def of(cls, function: FunctionType, users: tuple[str, ...]) -> _Definition:
-        """Read the source of a function."""
         try:
             text = inspect.getsource(function)
         except (OSError, TypeError):
@@ -266,7 +251,6 @@ def _value(function: FunctionType, name: str) -> object:
 
 
 def _registers(decorator: ast.expr, function: FunctionType) -> bool:
-    """Whether a decorator is one of those that register functions, with or without call."""
     if isinstance(decorator, ast.Call):
         decorator = decorator.func
     match decorator:
@@ -282,7 +266,7 @@ def _is_ours(value: object) -> bool:
 
 
 def _import_location(name: str, value: object) -> tuple[str, str] | None:
-    """Module and name from which the trainer can import a value; None if it cannot."""
+    """Module and name from which the trainer can import a value."""
     home = getattr(value, "__module__", None)
     if not isinstance(home, str) or home not in sys.modules or home in {"__main__", "builtins"}:
         return None
@@ -305,7 +289,6 @@ def _importable(module: str) -> bool:
 
 
 def _literal(value: object) -> str | None:
-    """Source text of a plain value; None for other types."""
     try:
         return _text(value)
     except (_NoLiteral, RecursionError, ValueError):  # Python writes no integer of thousands of digits
@@ -313,7 +296,7 @@ def _literal(value: object) -> str | None:
 
 
 class _NoLiteral(Exception):  # noqa: N818 - it tells `_literal`, nobody else
-    """The value is not a plain value."""
+    pass
 
 
 def _text(value: Any) -> str:
@@ -345,11 +328,6 @@ def _secret(name: str, users: tuple[str, ...]) -> SourceError:
 
 
 def _check_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, ...]) -> None:
-    """Refuse a function that contains a secret.
-
-    Args:
-        source: source that `tree` was parsed from.
-    """
     found = secrets_in(source) if tree.body else []
     if found:
         line = found[0].line - shift
@@ -369,6 +347,5 @@ def _plain_import(name: str, wanted: str) -> str:
 
 
 def _who(users: tuple[str, ...]) -> str:
-    """The user of a value for a message: the function with its noun, or a function that it uses."""
     noun, first, *others = users
     return f"The {noun} {first}" + (f" (in {others[-1]})" if others else "")

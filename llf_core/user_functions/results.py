@@ -7,21 +7,14 @@ import traceback
 from contextlib import suppress
 
 SHOWN = 60
-"""Characters of a text or a value that a message shows."""
+"""Maximum length of a value in a message."""
 
 
 def number_or_none(value: object) -> float | None:
-    """Convert a returned score to a float, which everything that computes with scores expects.
-
-    Args:
-        value: what a function returned; an array of numpy or a tensor of torch counts as its value if it has one
-            element, `[]`, `[1]` and so on.
-
-    Returns:
-        A finite number, 1 and 0 for True and False; None for None.
+    """Convert a returned score to a finite float or None, also from an array or tensor of one element (`[]`, `[1]`).
 
     Raises:
-        ValueError: it is something else; the message goes on after the name of the function: `returned …`.
+        ValueError: it is something else; the message continues the name of the function: `returned …`.
     """
     if value is None:
         return None
@@ -37,7 +30,7 @@ def number_or_none(value: object) -> float | None:
 
 
 def as_float(value: float) -> float:
-    """Convert a number to a float, for integers too large for one: those become infinite instead of an error."""
+    """Convert a number to a float; integers too large for one become infinite."""
     try:
         return float(value)
     except OverflowError:
@@ -45,10 +38,10 @@ def as_float(value: float) -> float:
 
 
 def raised(error: BaseException, path: str = "", file: str = "") -> str:
-    """Describe an exception of a function, to go on after its name: `raised ValueError: … in line 3 of code/f.py`.
+    """Describe an exception, to continue a function's name: `raised ValueError: … in line 3 of code/f.py`.
 
-    It is part of a sentence: of the message the first line is kept, without full stops at its end. The line is the
-    innermost one in the function's file, and is left out if there is none.
+    Of the message the first line is kept, without its final full stop. The line is the innermost one in the function's
+    file.
 
     Args:
         path: file name of the function in tracebacks; empty if it has none of its own.
@@ -61,6 +54,6 @@ def raised(error: BaseException, path: str = "", file: str = "") -> str:
 
 
 def shown(text: str) -> str:
-    """Put a text on one line of at most `SHOWN` characters, since a message repeats what a function returned."""
+    """Put a text on one line of at most `SHOWN` characters."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"

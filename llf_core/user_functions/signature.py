@@ -10,20 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 UserFunction: TypeAlias = "Callable[..., object]"
-"""Scores a response; its parameter names say what it is given."""
+"""Scores a response; its parameter names select what it is given."""
 PLACES = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What functions of a kind can be given.
+    """Parameters that functions of a kind may have.
 
     Attributes:
-        noun: a function of the kind, such as `reward function`.
-        single: parameter names with a fixed meaning, `answer` among them; columns with these names are in `row`.
-        batch: parameter names of a function that is called with lists, `completions` among them; empty if the kind has
-            none.
-        expected: the signatures that are accepted, as the words after "Expected" in a message.
+        noun: name of the kind in messages, such as `reward function`.
+        single: names with a fixed meaning, `answer` among them; columns with these names are in `row`.
+        batch: names for a function that is called with lists, `completions` among them; empty if the kind has none.
+        expected: the accepted signatures, as the words after "Expected" in a message.
     """
 
     noun: str
@@ -40,7 +39,7 @@ class Signature:
         batched: whether it takes lists, like TRL's reward functions, or one completion at a time.
         required: parameters without a default.
         rest: whether it accepts any further name (`**row`).
-        fixed: parameter names with a fixed meaning, which are no columns.
+        fixed: names with a fixed meaning, which are not columns.
     """
 
     batched: bool
@@ -51,28 +50,19 @@ class Signature:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the data set that it requires: parameters without a default that have no fixed meaning.
-
-        A run can check them before training, when the function cannot be called yet.
-        """
+        """Columns of the data set that it requires."""
         return tuple(name for name in self.required if name not in self.fixed)
 
     def select(self, offered: dict[str, object]) -> dict[str, object]:
-        """Select the arguments that the function accepts, since it declares only those that it needs.
-
-        Returns:
-            The arguments of the call; `offered` itself for a function with `**row`.
-        """
+        """Select the arguments that the function accepts; `offered` itself for a function with `**row`."""
         return offered if self.rest else {name: value for name, value in offered.items() if name in self.names}
 
     @classmethod
     def of(cls, function: UserFunction, name: str, parameters: Parameters) -> Signature:
         """Inspect a function's parameters and check that it can be called by name.
 
-        A mistake is found when the function is registered, not hours later when it is first called.
-
         Raises:
-            TypeError: it has no parameter for the answer, takes arguments by position only, or is a coroutine or a
+            TypeError: it has no parameter for the answer, takes positional-only arguments, or is a coroutine or
                 generator.
         """
         noun = parameters.noun

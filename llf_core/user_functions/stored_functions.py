@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) -> dict[str, str]:
-    """Extract the source of each function with its dependencies, with failures as problems of the config.
-
-    A form or command then shows it beside the key.
+    """Source of each function with its dependencies, with failures as problems of the config.
 
     Raises:
         ConfigError: the source of one cannot be extracted.
@@ -35,16 +33,14 @@ def function_sources(functions: Mapping[str, UserFunction], kind: FunctionKind) 
 
 
 def write_code(folder: Path, code: Mapping[str, str]) -> None:
-    """Write modules to a run's `code/`, one file `NAME.py` each, from which another process loads them."""
+    """Write modules to a run's `code/`, one file `NAME.py` each."""
     for name, text in code.items():
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
 
 def joined(rewards: Mapping[str, str], metrics: Mapping[str, str]) -> dict[str, str]:
-    """Sources of a run's reward functions and metrics by name, as `write_code` stores them.
-
-    One function may be both. Two that differ would overwrite each other's file.
+    """Sources of a run's reward functions and metrics by name; one function may be both.
 
     Raises:
         ConfigError: a reward function and a metric with the same name differ.
@@ -65,15 +61,9 @@ class StoredFunctionError(Exception):
 
 
 def load_stored_function(path: Path) -> UserFunction:
-    """Execute a file of a `code/` and return the function of its name.
+    """Execute a file `code/NAME.py` and return its function `NAME`.
 
     It is not imported: Python could use stale bytecode of a source that was corrected within the same second.
-
-    Args:
-        path: the file `code/NAME.py`.
-
-    Returns:
-        The function `NAME` of the module.
 
     Raises:
         StoredFunctionError: there is no such file, it cannot be executed, or it defines no such function.
