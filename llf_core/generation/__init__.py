@@ -1,7 +1,4 @@
-"""Text generation: a decode loop with the output of `model.generate` and less overhead per token.
-
-`generate` imports torch and transformers when it is called; import the other modules inside functions.
-"""
+"""Text generation: a decode loop with the output of `model.generate` and less overhead per token."""
 
 from __future__ import annotations
 
@@ -16,13 +13,10 @@ __all__ = ["add_end_tokens", "generate", "prepare_weights"]
 
 
 def prepare_weights(model: nn.Module) -> None:
-    """Speed up generation: join matrices with one input, and on a CPU speed up products of few rows.
+    """Speed up generation. The model must not be trained afterwards.
 
-    On a CPU, float32 weights get bfloat16 copies where these are exact, and products with bfloat16 weights are
-    reordered.
-
-    Args:
-        model: causal language model, wrapped by PEFT or not; it must not be trained afterwards.
+    Matrices with the same input are joined. On a CPU, float32 weights get bfloat16 copies where these are exact, and
+    products of few rows with bfloat16 weights are reordered.
     """
     from llf_core.generation.bf16_weights import add_bf16_copies
     from llf_core.generation.few_rows import speed_up_few_rows

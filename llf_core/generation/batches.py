@@ -22,19 +22,16 @@ if TYPE_CHECKING:
 
 
 class BatchGenerator:
-    """Generates completions in batches of prompts of similar length, so that little is padded.
-
-    With indexed attention, which padding would change, the prompts of a batch have one length.
+    """Generates completions in batches of prompts of similar length; of equal length with indexed attention.
 
     Args:
         model: causal language model in evaluation mode, wrapped by PEFT or not.
         ends: end-of-sequence token ids.
-        on_text: called with the index of a prompt and each new piece of its completion; None if nobody watches.
+        on_text: called with the index of a prompt and each new piece of its completion.
         cancelled: polled after each token; true ends generation.
 
     Attributes:
-        plain: why `model.generate` is used, or why single tokens go through the model's own forward; None if neither is
-            the case.
+        plain: why `model.generate`, or the model's own forward for single tokens, is used; None if neither is.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - created in one place
@@ -60,19 +57,13 @@ class BatchGenerator:
         batch_size: int,
         on_done: Callable[[int], object] = lambda _: None,
     ) -> list[str]:
-        """Generate completions as text.
-
-        Text is decoded as tokens arrive, since stop strings end a completion and views show it while it grows.
+        """Generate completions as text, in order; empty for prompts that were not reached before `cancelled`.
 
         Args:
             prompts: token ids of each prompt, none empty.
             max_new_tokens: maximum number of tokens of a completion, at least 1.
             batch_size: prompts per batch, at least 1.
-            on_done: called after each batch with the number of prompts of all batches so far; what it raises passes
-                through.
-
-        Returns:
-            One completion for each prompt, in order; empty for prompts that were not reached before `cancelled`.
+            on_done: called after each batch with the number of completed prompts.
         """
         answers = [""] * len(prompts)
         done = 0
@@ -100,22 +91,18 @@ class BatchGenerator:
         batch_size: int,
         on_token: Callable[[int, int], object] = lambda *_: None,
     ) -> list[list[int]]:
-        """Generate completions as token ids, for training on them: decoding to text and back may change tokens.
+        """Generate completions as token ids, in order, including the end-of-sequence token if it was reached.
+
+        Once `cancelled` is true, the running completions end, and later ones have at most one token.
 
         Args:
             prompts: token ids of each prompt, none empty.
-            limits: maximum number of tokens of each completion, at least 1; as many as prompts.
+            limits: maximum number of tokens of each completion, at least 1.
             batch_size: prompts per batch, at least 1.
-            on_token: called after each token with the number of completed prompts and the length of the token's
-                completion; what it raises passes through.
-
-        Returns:
-            Token ids of each completion, in order, including the end-of-sequence token if it was reached. Once
-            `cancelled` is true, the running completions end, and later ones have at most one token.
+            on_token: called after each token with the number of completed prompts and the length of its completion.
 
         Raises:
-            ValueError: a sampling parameter or a limit is out of range, `batch_size` is 0, or there are more or fewer
-                limits than prompts.
+            ValueError: a limit is below 1, or there are not as many as prompts.
         """
         if len(limits) != len(prompts) or min(limits, default=1) < 1:
             raise ValueError(f"limits is {list(limits)}. Expected {len(prompts)} integers of at least 1.")

@@ -1,8 +1,7 @@
 """Reads float32 weights as bfloat16 where bfloat16 represents them exactly.
 
-Decoding a token reads every weight once, so its time is that of the memory bandwidth. Most models are stored in
-bfloat16, and half of the bits of their float32 weights are zero. Blocks of the bfloat16 copy are converted to float32
-in the CPU cache; the products are the same float32 products of the same values.
+Decoding is bound by memory bandwidth, since a token reads every weight once. Blocks of the bfloat16 copy are converted
+to float32 in the CPU cache; the products are the same float32 products of the same values.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK_VALUES = 1 << 18
-"""Values of a block: 1 MB of float32, which fits into the cache of a CPU's core."""
+"""1 MB of float32, which fits into the cache of a CPU core."""
 MAX_ROWS = 16
 """Largest batch for which products by blocks are faster than torch's product with the float32 matrix."""
 MIN_VALUES = 1 << 16  # smaller weights are in the cache anyway
@@ -29,11 +28,11 @@ NAME = "_llf_narrow"
 
 
 def add_bf16_copies(model: nn.Module) -> int:
-    """Add a bfloat16 copy to float32 weights of linear layers that bfloat16 represents exactly: half the bytes to read.
+    """Add bfloat16 copies to float32 weights of linear layers that bfloat16 represents exactly; number of copies.
 
-    Only on a CPU, for weights of at least `MIN_VALUES` values, and up to half of the free memory. A copy is used as
-    long as its weight is neither modified in place nor moved; weights created in inference mode get none, since their
-    changes cannot be seen. Call it after `join_weights`, so that joined weights have joined copies.
+    Only on a CPU, for weights of at least `MIN_VALUES` values, up to half of the free memory. A copy is used until its
+    weight is modified in place or moved; weights created in inference mode get none, since their changes cannot be
+    seen. Call it after `join_weights`, so that joined weights have joined copies.
     """
     from llf_core.models.step_forecast import free_memory
 
@@ -72,14 +71,7 @@ def _exact(whole: Tensor) -> Tensor | None:
 
 
 def bf16_copy_of(weight: Tensor) -> Tensor | None:
-    """The copy that `add_bf16_copies` made, half as many bytes to read; None without one, or if the weight has changed.
-
-    Args:
-        weight: a weight of any shape.
-
-    Returns:
-        Tensor of the weight's shape, bfloat16.
-    """
+    """The bfloat16 copy of a weight, of the same shape; None without one, or if the weight has changed."""
     if not hasattr(weight, NAME):  # weights created in inference mode have no counter of changes
         return None
     version, place, narrow = getattr(weight, NAME)
@@ -87,20 +79,14 @@ def bf16_copy_of(weight: Tensor) -> Tensor | None:
 
 
 class Bf16Matrix:
-    """Products in float32 with a matrix stored in bfloat16, which halves the memory traffic.
+    """Products in float32 with a matrix `[out, in]` stored in bfloat16, which halves the memory traffic.
 
-    Each block is converted to float32 in one buffer, which stays in the CPU's cache. torch's own products of a few rows
-    with a large float32 matrix are slow too: eight rows take three times as long as one.
+    torch's own products of a few rows with a large float32 matrix are slow: eight rows take three times as long as one.
     """
 
     _buffers = threading.local()
 
     def __init__(self, matrix: Tensor) -> None:
-        """Store the matrix.
-
-        Args:
-            matrix: `[out, in]`, bfloat16.
-        """
         rows = min(len(matrix), max(1, BLOCK_VALUES // matrix.shape[1]))
         self._size = rows * matrix.shape[1]
         starts = range(0, len(matrix), rows)
@@ -116,41 +102,20 @@ class Bf16Matrix:
             yield block.copy_(part), rows
 
     def mv(self, x: Tensor) -> Tensor:
-        """Multiply the matrix by a vector, `W x`, as for a batch of one.
-
-        Args:
-            x: `[in]`, float32.
-
-        Returns:
-            `[out]`, float32.
-        """
+        """Compute `W x` `[out]` of a vector `[in]`, float32."""
         result = x.new_empty(self._out)
         for block, rows in self._blocks():
             torch.mv(block, x, out=result[rows])
         return result
 
     def mm(self, x: Tensor) -> Tensor:
-        """Multiply each row by the matrix, `x Wᵀ`. All rows share the conversion of the blocks to float32.
-
-        A batch of prompts is decoded with it.
-
-        Args:
-            x: `[batch, in]`, float32. With more than `MAX_ROWS` rows torch's own product is faster.
-
-        Returns:
-            `[batch, out]`, float32.
-        """
+        """Compute `x Wᵀ` `[batch, out]` of rows `[batch, in]`, float32; slower than torch above `MAX_ROWS` rows."""
         result = x.new_empty(len(x), self._out)
         for block, rows in self._blocks():
             torch.mm(x, block.t(), out=result[:, rows])
         return result
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add the product `W x` to `y` in place, so that a residual connection needs no intermediate tensor.
-
-        Args:
-            y: `[out]`, float32; changed in place.
-            x: `[in]`, float32, without a gradient.
-        """
+        """Add `W x` to `y` `[out]` in place, for `x` `[in]`, both float32 and without gradient."""
         for block, rows in self._blocks():
             y[rows].addmv_(block, x)

@@ -1,4 +1,4 @@
-"""Forward passes of decoding: the model's own, and a faster one for a few tokens that is compared with it first."""
+"""Forward passes of decoding: the model's own, and a faster one that is first compared with it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 MAX_PROMPT = 128
 """Largest number of tokens of a row that the faster forward reads at once. On a CPU it read 20 tokens in 0.7 of the
-time, and 128 tokens in 0.9 of it (SmolLM2 135 M, bfloat16, one thread): most of that time is products."""
+time, and 128 tokens in 0.9 of it (SmolLM2 135 M, bfloat16, one thread).
+"""
 
 
 CHUNK = 128
-"""Number of tokens of the pieces in which a CPU reads prompts in 16 bits, whose numbers then depend on nothing else."""
+"""Number of tokens per chunk in which a CPU reads prompts in 16 bits, so that results depend on nothing else."""
 
 
 class CheckedForward:
-    """Reads prompts by the model's own forward; single tokens and short prompts by a faster one of the same logits.
+    """Reads prompts by the model's own forward, single tokens and short prompts by a faster one with the same logits.
 
     Args:
         model: causal language model that `unsupported` accepts, in evaluation mode, wrapped by PEFT or not. Create a
-            new one after weights or adapters have changed.
+            new `CheckedForward` after weights or adapters have changed.
 
     Attributes:
         plain: why single tokens go through the model's own forward; None if they do not.
@@ -46,20 +47,17 @@ class CheckedForward:
         self._reads_prompts: bool | None = None  # not known before the first short prompt
 
     def read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read tokens into the cache.
+        """Read tokens into the cache; returns the logits after the last one, `[batch, vocabulary]`.
 
         Both forwards read the last token of the first prompt, and the first short prompt of one row without padding.
-        The faster one is used for what it has given the same logits of, up to rounding: single tokens, or such prompts.
-        The keys and values of a prompt are the same the first time and later.
+        The faster one is used where it gave the same logits up to rounding. The keys and values of a prompt are the
+        same the first time and later.
 
         Args:
             tokens: token ids `[batch, new]`, int64.
             positions: positions of these tokens, `[batch, new]`, int64.
             mask: true at tokens, false at padding, `[batch, past + new]`; None without padding.
             cache: holds `past` tokens, in growing layers.
-
-        Returns:
-            Logits after the last token, `[batch, vocabulary]`.
         """
         short = len(tokens) == 1 and mask is None and 1 < tokens.shape[1] <= MAX_PROMPT
         if short and self._fast is not None and self._reads_prompts:
@@ -88,15 +86,9 @@ class CheckedForward:
         return logits
 
     def step(self, tokens: Tensor, cache: RowsCache) -> Tensor:
-        """Read one token per row into the cache, by the faster forward unless `plain` says why not.
+        """Read one token per row, ids `[rows]`, into the cache; returns logits `[rows, vocabulary]`.
 
-        Call `read` before, which makes the comparison. A step that fails can be repeated.
-
-        Args:
-            tokens: token ids `[rows]`, int64.
-
-        Returns:
-            Logits after these tokens, `[rows, vocabulary]`.
+        `read` must have been called before, which compares the forwards. A failed step can be repeated.
         """
         if self._fast is not None:
             logits = self._fast(tokens, cache)
@@ -108,7 +100,7 @@ class CheckedForward:
 
 
 def _copy(cache: Cache, length: int) -> Cache:
-    """A cache of the first positions of another one, with room for its other ones."""
+    """A cache of the first positions of another one, with the same room."""
     copy = growing_cache(len(cache.layers), int(cache.layers[0].get_seq_length()))
     for layer, given in zip(copy.layers, cache.layers, strict=True):
         if length:

@@ -26,15 +26,15 @@ def decode(  # noqa: PLR0913 - the settings of a completion
     cancelled: Callable[[], bool] = lambda: False,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Generate tokens after the prompts that a decoder has read. Finished rows leave the batch, which saves their time.
+    """Generate tokens after the prompts that a decoder has read. Finished rows leave the batch.
 
     Args:
         decoder: has just read `prompts`.
         logits: logits `[batch, vocabulary]` that its `read` returned.
-        prompts: token ids of each row, which the repetition penalty counts as occurred.
+        prompts: token ids of each row, for the repetition penalty.
         max_new_tokens: maximum number of tokens of a row, at least 1.
-        put: called with a row and its new token; returns whether the row ends with it; what it raises passes through.
-        cancelled: polled after each step; true ends generation; what it raises passes through.
+        put: called with a row and its new token; returns whether the row ends with it.
+        cancelled: polled after each step; true ends generation.
         numbers: index of each row among all prompts, which selects its random seed; None if these are all prompts.
     """
     rows = list(range(len(prompts)))

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 class Decoder:
-    """Reads prompts into a cache, then one token per row and step.
-
-    Prompts go through the model's own forward. Single tokens go through a faster forward if the model is supported and
-    the faster one reproduces the logits of the first prompt's last token; `plain` says why not.
+    """Reads prompts into a key-value cache, then one token per row and step, see `CheckedForward`.
 
     Args:
         model: causal language model that `unsupported` accepts, in evaluation mode.
@@ -42,14 +39,11 @@ class Decoder:
         return self._forward.plain
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:
-        """Clear the cache and read one prompt per row, in 16 bits on a CPU one after the other (`_read_alone`).
+        """Clear the cache and read one prompt per row; returns the logits after each, `[batch, vocabulary]`.
 
         Args:
             prompts: token ids, none empty.
-            room: number of tokens that will follow, for which the cache has room from the start.
-
-        Returns:
-            Logits after each prompt, `[batch, vocabulary]`.
+            room: number of tokens that will follow, for which the cache reserves room.
         """
         self._rows = RowsCache(self._layers, self._device)
         self._rows.reserve(len(prompts), max(map(len, prompts)) + room)
@@ -67,7 +61,7 @@ class Decoder:
         return logits
 
     def _read_alone(self, prompt: Sequence[int]) -> Tensor:
-        """Read a prompt in chunks, whose numbers in 16 bits then depend on nothing else."""
+        """Read a prompt in chunks, so that its results in 16 bits depend on nothing else."""
         cache = growing_cache(self._layers, len(prompt))
         for start in range(0, len(prompt), CHUNK):
             tokens = torch.tensor([prompt[start : start + CHUNK]], device=self._device)
@@ -77,16 +71,9 @@ class Decoder:
         return logits
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Read one token per row into the cache, the one that was chosen from the last logits.
-
-        Args:
-            tokens: one token id per row.
-
-        Returns:
-            Logits after these tokens, `[batch, vocabulary]`.
-        """
+        """Read the token id chosen for each row; returns the logits after them, `[batch, vocabulary]`."""
         return self._forward.step(torch.tensor(tokens, device=self._device), self._rows)
 
     def leave(self, row: int) -> None:
-        """Remove a row that is finished; the last row takes its index."""
+        """Remove a finished row; the last row takes its index."""
         self._rows.leave(row)

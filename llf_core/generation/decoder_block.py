@@ -30,13 +30,13 @@ BLOCK_MODULES = {"self_attn", "mlp", "input_layernorm", "post_attention_layernor
 ATTENTION_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP_MODULES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 WIDTH = 16
-"""Attention of a step in 16 bits on a CPU reads a multiple of this number of columns, whose first ones torch then adds
-up in the same order whatever follows: see `attends_alike`."""
+"""Attention of a step in 16 bits on a CPU reads a multiple of this number of columns; torch then adds up the first
+ones in the same order whatever follows, see `attends_alike`."""
 QUERY_ROWS = 4
-"""The query heads of each key head are filled up to a multiple of this number. The buffers of torch's threads lie one
-behind the other, and with 3 heads that of the second thread is not aligned, which changes the order of a sum."""
+"""The query heads of each key head are padded to a multiple of this number. The buffers of torch's threads are
+adjacent; with 3 heads the second thread's is not aligned, which changes the order of a sum."""
 TRIED = 16
-"""Number of rows that `attends_alike` compares, of different lengths."""
+"""Number of rows of different lengths that `attends_alike` compares."""
 # Maximum difference of logits relative to the largest one: rounding is below it, a wrong formula far above. Chosen, not
 # measured: 8 (bfloat16) to some 1000 machine epsilons of the dtype.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -47,11 +47,9 @@ class Block:
     """The parts of one decoder block.
 
     Attributes:
-        input_norm: norm before attention.
         qkv: joined query, key and value projections.
         q_norm: norm of the queries; None if there is none.
         k_norm: norm of the keys; None if there is none.
-        o: output projection of attention.
         inner: intermediate size of the MLP.
     """
 
@@ -69,14 +67,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockForward:
-    """Computes logits after one token per row, or after a short prompt, with a cache of growing layers.
+    """Computes logits after one token per row, or after a short prompt. Created by `block_forward`.
 
-    Created by `block_forward`. It refers to the model's weights; create a new one after weights or adapters have
-    changed.
-
-    Attributes:
-        embed: token embedding.
-        scaling: factor of the attention scores.
+    It refers to the model's weights; create a new one after weights or adapters have changed.
     """
 
     embed: nn.Module
@@ -90,17 +83,11 @@ class BlockForward:
     scaling: float
 
     def __call__(self, tokens: Tensor, cache: RowsCache) -> Tensor:
-        """Read one token per row into the cache, in few operations for each block.
+        """Read one token per row, ids `[rows]`, into the cache; returns logits `[rows, vocabulary]`.
 
         In 16 bits on a CPU a row gets the logits that it gets alone: products have `TILE` rows, filled up
-        (`JoinedLinear.rows`), and attention reads a multiple of `WIDTH` columns.
-
-        Args:
-            tokens: token ids `[rows]`, int64.
-            cache: their rows; the caller counts the tokens (`RowsCache.end`).
-
-        Returns:
-            Logits `[rows, vocabulary]`.
+        (`JoinedLinear.rows`), and attention reads a multiple of `WIDTH` columns. The caller counts the tokens
+        (`RowsCache.end`).
         """
         count = len(tokens)
         groups = (-1, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
@@ -134,15 +121,12 @@ class BlockForward:
             return self.head.rows(self.norm(hidden)).view(len(tokens), -1)[:count]
 
     def read(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Read several tokens of one row into the cache: a short prompt, whose time is mostly overhead otherwise.
+        """Read at least two tokens of one row into the cache; returns the logits after the last one, `[1, vocabulary]`.
 
         Args:
-            tokens: token ids `[new]`, at least two, int64.
+            tokens: token ids `[new]`, int64.
             positions: positions of these tokens, `[new]`, int64.
             cache: holds `past` tokens of one row.
-
-        Returns:
-            Logits after the last token, `[1, vocabulary]`.
         """
         past, new = int(cache.layers[0].get_seq_length()), len(tokens)
         columns = torch.arange(past + new, device=tokens.device)
@@ -162,7 +146,7 @@ class BlockForward:
             return logits[None]
 
     def _score_mask(self, mask: Tensor) -> Tensor:
-        """What attention adds to its scores: 0 where `mask` is true, else -inf; torch converts a mask in each layer."""
+        """Added to attention scores: 0 where `mask` is true, else -inf. torch would convert a mask in each layer."""
         scores = torch.zeros(mask.shape, dtype=next(self.embed.parameters()).dtype, device=mask.device)
         return scores.masked_fill_(~mask, -torch.inf)
 
@@ -197,14 +181,9 @@ class BlockForward:
 
     @staticmethod
     def agrees(found: Tensor, expected: Tensor) -> bool:
-        """Whether two sets of logits are equal up to rounding: a wrong formula differs by far more.
+        """Whether logits `[batch, vocabulary]` are equal up to rounding; the dtype of `expected` selects the tolerance.
 
-        Equal means that no logit is NaN, and none differs by more than `TOLERANCE` times the largest absolute one (at
-        least 1).
-
-        Args:
-            found: logits `[batch, vocabulary]` of the fast forward.
-            expected: logits `[batch, vocabulary]` of the model's own forward; their dtype selects the tolerance.
+        No logit is NaN, and none differs by more than `TOLERANCE` times the largest absolute one (at least 1).
         """
         distance = (found.float() - expected.float()).abs().max()
         return bool(distance <= TOLERANCE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
@@ -218,8 +197,8 @@ def attend_to_past(
     Args:
         query: `[rows, key heads, query heads of each, head size]`.
         keys: `[rows, key heads, columns, head size]`.
-        bias: added to the scores, `[rows, 1, 1, columns]`; None for nothing.
-        scale: factor of the scores; None for that of torch.
+        bias: added to the scores, `[rows, 1, 1, columns]`.
+        scale: factor of the scores; None for torch's default.
     """
     heads = query.shape[2]
     exact = heads > 1 and query.device.type == "cpu" and query.dtype.itemsize == 2  # noqa: PLR2004 - bytes
@@ -231,12 +210,12 @@ def attend_to_past(
 
 @cached
 def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -> bool:
-    """Whether attention to `width` columns on this CPU gives shorter rows the numbers of their own columns alone.
+    """Whether attention to `width` columns on this CPU gives shorter rows the results of their own columns alone.
 
-    torch takes another kernel for some widths (seen from 208 columns on with AVX512).
+    torch uses another kernel for some widths (seen from 208 columns on with AVX512).
 
     Args:
-        shape: key heads, query heads of each, size of a head.
+        shape: key heads, query heads per key head, head size.
         width: a multiple of `WIDTH`.
     """
     heads, group, size = shape
@@ -262,16 +241,10 @@ def attends_alike(shape: tuple[int, int, int], dtype: torch.dtype, width: int) -
 
 
 def block_forward(model: nn.Module) -> BlockForward | str:
-    """Build a fast forward for single tokens, whose time is mostly overhead in the model's own forward.
+    """Build a fast forward for single tokens, or return a sentence that says why the model has none.
 
     The parts are recognized by their names and shapes. The caller must check that the logits equal the model's
     (`BlockForward.agrees`) before using it.
-
-    Args:
-        model: causal language model, wrapped by PEFT or not.
-
-    Returns:
-        The forward, or a sentence that says why the model has none.
     """
     causal = causal_model(model)
     decoder = causal.get_decoder() if hasattr(causal, "get_decoder") else None

@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TILE = 8
-"""Number of rows of a product in 16 bits whose rows are computed in one way, however few of them are used.
-
-A product of another shape may add up in another order, and bfloat16 makes that visible. `F.linear` of 8 rows takes no
-longer than `torch.mv` of one."""
+"""Number of rows of a product in 16 bits whose rows are computed in one way, however few of them are used. A product
+of another shape may add up in another order, which bfloat16 makes visible. `F.linear` of 8 rows takes no longer than
+`torch.mv` of one."""
 MAX_ROWS = 16
-"""Largest number of rows for which `few_rows_linear` reorders the product: with 2 to 16 rows it took 0.5 to 0.75 of the
-time of `F.linear` (weights of Llamas from 135 M to 1 B, AMX). A prompt of 40 tokens is read slower, since the next
-operations read rows that are not contiguous (`benchmarks/chat.py`: first token 1.2 in place of 1.0)."""
+"""Largest number of rows for which `few_rows_linear` reorders the product: with 2 to 16 rows it took 0.5 to 0.75 of
+the time of `F.linear` (weights of Llamas from 135 M to 1 B, AMX). A prompt of 40 tokens is read slower, since the
+next operations read rows that are not contiguous (`benchmarks/chat.py`: first token 1.2 in place of 1.0)."""
 
 
 def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, max_rows: int = MAX_ROWS) -> Tensor:
@@ -49,15 +48,12 @@ def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, ma
 
 @cache
 def _least() -> int:
-    """Smallest number of rows that is reordered: without AMX, `F.linear` took 0.5 to 0.9 of the time of 2 to 8 rows."""
+    """Smallest number of reordered rows: without AMX, `F.linear` took 0.5 to 0.9 of the time of 2 to 8 rows."""
     return 2 if torch.cpu._is_amx_tile_supported() else TILE + 1  # noqa: SLF001 - torch has no public name
 
 
 def speed_up_few_rows(model: nn.Module) -> int:
-    """Let a model's linear layers compute by `few_rows_linear`, so that batches are decoded faster.
-
-    Only bfloat16 layers on a CPU change, and only how they compute; layers that PEFT wraps later are among them.
-    """
+    """Let the bfloat16 linear layers of a model on a CPU, also if PEFT wraps them later, use `few_rows_linear`."""
     changed = 0
     for module in model.modules():
         if is_plain_linear(module) and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":

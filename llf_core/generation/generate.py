@@ -33,30 +33,26 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     on_text: Callable[[int, str], object] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Generate a completion of each prompt as its own conversation, for samples and comparisons of models.
+    """Generate a completion of each prompt as its own conversation, without special tokens and surrounding whitespace.
 
     Prompts of a batch change no logit of each other by more than rounding; in 16 bits on a CPU by nothing.
 
     Args:
         model: causal language model or PEFT model; its training mode is the same afterwards.
         tokenizer: its tokenizer; without a chat template the prompt itself is continued.
-        prompts: user messages, a single one as `[text]`; for none nothing is generated.
+        prompts: user messages.
         max_new_tokens: maximum number of tokens of a completion, at least 1.
         do_sample: sample tokens; else decode greedily.
         temperature: temperature of sampling, above 0.
         top_p: nucleus sampling: cumulative probability of the tokens to sample from, in (0, 1].
         top_k: number of most likely tokens to sample from; 0 for all.
-        repetition_penalty: factor that reduces the scores of tokens that have already occurred; None for the model's
-            own.
+        repetition_penalty: divides the scores of tokens that have already occurred; None for the model's own.
         seed: random seed; prompt `i` uses `seed + i`. The state of torch's global generator stays as it is.
-        stop: stop strings, a single one as `[text]`; a completion ends before them.
+        stop: stop strings; a completion ends before them.
         system: system message of all prompts; None leaves it to the template.
         batch_size: prompts per batch, at least 1.
-        on_text: called with the index of a prompt and each new piece of its completion; None if nobody watches.
+        on_text: called with the index of a prompt and each new piece of its completion.
         cancelled: polled after each token; true ends all completions.
-
-    Returns:
-        One completion for each prompt, in order, without special tokens and surrounding whitespace.
 
     Source:
         The order of the sampling parameters is that of transformers' `generate`; nucleus sampling: arXiv 1904.09751;
@@ -95,21 +91,13 @@ def answer_ids(  # noqa: PLR0913 - the settings of a completion
     on_done: Callable[[int], object] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Generate completions as text after tokenized prompts, for callers with a chat template of their own.
+    """Generate completions as text after tokenized prompts, for callers with their own chat template; see `generate`.
 
     Args:
         prompts: token ids of each prompt, none empty.
         sampling: sampling parameters; None for greedy decoding with the repetition penalty of the generation config.
-        max_new_tokens: maximum number of tokens of a completion, at least 1.
         ends: further end-of-sequence token ids.
-        batch_size: prompts per batch, at least 1.
-        on_text: see `generate`; what it raises passes through.
-        on_done: called after each batch with the number of prompts of all batches so far; what it raises passes
-            through.
-        cancelled: see `generate`; what it raises passes through.
-
-    Returns:
-        One completion for each prompt, in order, without special tokens and surrounding whitespace.
+        on_done: called after each batch with the number of completed prompts.
     """
     from llf_core.generation.batches import BatchGenerator
     from llf_core.generation.sampling import Sampling
@@ -138,9 +126,7 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
     Args:
         prompts: token ids of each prompt, none empty.
         max_new_tokens: maximum number of tokens of a completion, at least 1; one for all, or one for each prompt.
-        batch_size: prompts per batch, at least 1.
-        on_token: called after each token with the number of completed prompts and the length of the token's completion;
-            what it raises passes through.
+        on_token: called after each token with the number of completed prompts and the length of the token's completion.
 
     Returns:
         Token ids of each completion, at least one, including the end-of-sequence token if it was reached.
@@ -155,7 +141,7 @@ def continuations(  # noqa: PLR0913 - the settings of a completion
 
 @contextmanager
 def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Context manager: evaluation mode and a single compute dtype. Restores the previous mode."""
+    """Context manager: evaluation mode and a single compute dtype."""
     training = model.training
     model.eval()
     try:
@@ -166,11 +152,7 @@ def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
-    """Repetition penalty to use: some models degenerate without the one of their generation config.
-
-    Args:
-        asked: the requested penalty; None for the one of the generation config, or 1.
-    """
+    """Repetition penalty to use: the requested one, else that of the generation config, else 1."""
     configured = getattr(model.generation_config, "repetition_penalty", None)
     return float(next((one for one in (asked, configured) if one is not None), 1.0))
 
@@ -178,12 +160,10 @@ def repetition_penalty_of(model: PreTrainedModel, asked: float | None) -> float:
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> BatchEncoding:
     """Tokenize prompts as conversations that a completion continues, padded on the left.
 
-    Padding on the left leaves all prompts ending at one position, where the completions begin.
-
     Args:
-        tokenizer: with or without a chat template; with a padding token, as `load_tokenizer` sets it.
+        tokenizer: has a padding token, as `load_tokenizer` sets it.
         prompts: user messages, at least one.
-        system: system message of all prompts; None leaves it to the template. Without a template it is not used.
+        system: system message of all prompts; not used without a chat template.
 
     Returns:
         A `BatchEncoding` with `input_ids` and `attention_mask`, `[prompts, longest]`, int64 each.
@@ -210,24 +190,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
-    """End-of-sequence token ids of the tokenizer and of the model's generation config; chat models often end by both.
-
-    Returns:
-        Token ids; None if there are none.
-    """
+    """End-of-sequence token ids of the tokenizer and of the generation config; chat models often end by both."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return sorted(one for one in ids if one is not None) or None
 
 
 def add_end_tokens(model: PreTrainedModel, ids: Sequence[int]) -> None:
-    """Add end-of-sequence token ids to a model's generation config, which is saved with the model.
-
-    transformers' own `generate` reads the generation config only, not the tokenizer.
-
-    Args:
-        model: changed in place; one without a generation config is left as it is.
-    """
+    """Add end-of-sequence token ids to a model's generation config; transformers' `generate` reads no others."""
     generation = getattr(model, "generation_config", None)
     if generation is None or not ids:
         return

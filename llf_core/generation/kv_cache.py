@@ -1,4 +1,4 @@
-"""Key-value cache with preallocated buffers, which are reused between turns."""
+"""Key-value cache with preallocated buffers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ MIN_ROOM = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
-    """A `DynamicLayer` whose `keys` and `values` are views of larger buffers.
+    """A `DynamicLayer` whose `keys` and `values` `[batch, heads, length, head_dim]` are views of larger buffers.
 
     A step writes one position instead of copying all earlier ones; a full buffer doubles its size.
-
-    Attributes:
-        keys: `[batch, heads, length, head_dim]`; None before the first `update`.
-        values: `[batch, heads, length, head_dim]`; None before the first `update`.
     """
 
     def __init__(self, room: int = MIN_ROOM) -> None:
@@ -31,17 +27,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         self._values: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Append keys and values, in place while the buffer has room.
-
-        transformers' own layer copies all earlier positions for each token.
-
-        Args:
-            key_states: new keys `[batch, heads, new, head_dim]`.
-            value_states: new values `[batch, heads, new, head_dim]`.
-
-        Returns:
-            All keys and values, `[batch, heads, length, head_dim]` each.
-        """
+        """Append keys and values `[batch, heads, new, head_dim]`; returns all, `[batch, heads, length, head_dim]`."""
         past = self.get_seq_length()
         length = past + key_states.shape[-2]
         if self._keys is None or self._values is None or length > self._keys.shape[-2]:
@@ -55,7 +41,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         return self.keys, self.values
 
     def reset(self) -> None:
-        """Remove all positions and rows, and free the buffers, which may be larger than the next text needs."""
+        """Remove all positions and rows, and free the buffers."""
         self._keys = self._values = None
         super().reset()
 
@@ -69,5 +55,5 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
 
 def growing_cache(layers: int, room: int) -> Cache:
-    """Create a cache of growing layers, in transformers' type, so that models accept it."""
+    """Create a transformers cache of growing layers."""
     return Cache(layers=[GrowingLayer(room) for _ in range(layers)])

@@ -1,4 +1,4 @@
-"""Key-value cache of a running batch: rows of several lengths join and leave it, and each begins at column 0."""
+"""Key-value cache of a running batch: rows of several lengths join and leave it, each starting at column 0."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def put(self, row: int, keys: Tensor, values: Tensor) -> None:
-        """Put `[1, heads, length, head_dim]` of a prompt into a slot that is free."""
+        """Put the keys and values `[1, heads, length, head_dim]` of a prompt into a free slot."""
         length = keys.shape[-2]
         found = self._buffers
         slots = 0 if found is None else len(found[0])
@@ -42,13 +42,13 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
             buffer[row, :, length:] = 0  # a NaN that a former row left would spread
 
     def row(self, row: int) -> tuple[Tensor, Tensor]:
-        """Copy the keys and values of a row, `[1, heads, length, head_dim]` each: other rows reuse the buffers."""
+        """Copy the keys and values of a row, `[1, heads, length, head_dim]` each."""
         length = self._cache.lengths[row]
         keys, values = (one[row : row + 1, :, :length].clone() for one in self._buffers or ())
         return keys, values
 
     def leave(self, row: int, last: int) -> None:
-        """Move the last row into the place of one that leaves."""
+        """Remove a row; the last one takes its place."""
         if last == 0:
             self.reset()
         elif row != last:
@@ -56,14 +56,7 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
                 buffer[row] = buffer[last]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write the next column of each row, as models call it in each layer.
-
-        Args:
-            key_states: `[rows, heads, 1, head_dim]`.
-
-        Returns:
-            All keys and values, `[rows, heads, width, head_dim]` each, see `RowsCache.begin`.
-        """
+        """Write the next column `[rows, heads, 1, head_dim]`; all columns, `[rows, heads, width, head_dim]`."""
         rows, columns, width = len(key_states), self._cache.columns, self._cache.width
         if self._buffers is None or width > self._buffers[0].shape[-2]:
             self._resize(rows if self._buffers is None else len(self._buffers[0]), width, key_states, value_states)
@@ -74,16 +67,16 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return max(self._cache.lengths, default=0)
 
     def reset(self) -> None:
-        """Free the buffers, once the last row has left."""
+        """Free the buffers."""
         self._buffers = None
         super().reset()
 
     def _resize(self, slots: int, length: int, keys: Tensor, values: Tensor) -> None:
-        """Move the rows to new buffers of twice this length, or of what is reserved."""
+        """Move the rows to buffers of twice this length, or of the reserved size."""
         old_keys, old_values = self._buffers or (None, None)
         least, most = self._cache.reserved
         slots, room = max(slots, least), length + max(length, MIN_ROOM) if length > most else most
@@ -98,14 +91,11 @@ class RowsLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no ty
 
 
 class RowsCache(Cache):  # type: ignore[misc]  # transformers ships no types
-    """A cache of `RowsLayer`, in transformers' type, so that models accept it.
-
-    Args:
-        device: device of the token embedding.
+    """A transformers cache of `RowsLayer`.
 
     Attributes:
-        lengths: tokens of each row.
-        numbers: indices of the rows, `[rows]`, in a step.
+        lengths: number of tokens of each row.
+        numbers: indices of the rows in a step, `[rows]`.
         columns: column that a step writes in each row, `[rows]`.
         width: number of columns that a step reads.
         reserved: rows and columns of the first buffers.
@@ -119,20 +109,17 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers ships no types
         self.reserved = (0, 0)
 
     def reserve(self, rows: int, room: int) -> None:
-        """Let the first buffers have room for this number of rows and of columns."""
+        """Set the number of rows and columns of the first buffers."""
         self.reserved = (rows, -(-room // ROUND) * ROUND)
 
     def join(self, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Add a row, of which each layer has keys and values `[1, heads, length, head_dim]`.
-
-        Without memory the rows are as before.
-        """
+        """Add a row with keys and values `[1, heads, length, head_dim]` per layer; no row changes if it fails."""
         for layer, given in zip(self.layers, layers, strict=True):
             layer.put(len(self.lengths), *given)
         self.lengths.append(layers[0][0].shape[-2])
 
     def take(self, cache: Cache, lengths: Sequence[int]) -> None:
-        """Add a row for each of another cache, which is padded on the left and is emptied, so that memory is freed."""
+        """Add the rows of another cache, which is padded on the left and is emptied to free memory."""
         for layer, given in zip(self.layers, cache.layers, strict=True):
             for row, length in enumerate(lengths, len(self.lengths)):
                 own = slice(row, row + 1), slice(None), slice(given.keys.shape[-2] - length, None)
@@ -141,7 +128,7 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers ships no types
         self.lengths += lengths
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last one takes its index, so that only one moves."""
+        """Remove a row; the last one takes its index."""
         last = len(self.lengths) - 1
         for layer in self.layers:
             layer.leave(row, last)
@@ -155,7 +142,7 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers ships no types
     def begin(self, multiple: int = 1) -> None:
         """Begin a step, which writes one column of each row and reads a multiple of `multiple` columns.
 
-        A step that fails has changed nothing that is read: `end` alone counts its tokens.
+        A step that fails changes nothing that is read: only `end` counts its tokens.
         """
         device = self.columns.device
         self.columns = torch.tensor(self.lengths, device=device)
@@ -167,7 +154,7 @@ class RowsCache(Cache):  # type: ignore[misc]  # transformers ships no types
         self.lengths = [one + 1 for one in self.lengths]
 
     def mask(self) -> Tensor | None:
-        """True at the tokens of a step's rows, false behind them, `[rows, width]`; None if there is nothing behind."""
+        """True at the tokens of a step's rows, false behind them, `[rows, width]`; None if all are true."""
         if min(self.lengths) + 1 == self.width:
             return None
         return torch.arange(self.width, device=self.columns.device) <= self.columns[:, None]

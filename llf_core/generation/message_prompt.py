@@ -1,4 +1,4 @@
-"""Prompts of conversations, rendered by the chat template of a tokenizer or processor."""
+"""Prompts of conversations, rendered by a chat template."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 IMAGE_TYPES = ("image", "image_url", "input_image")
-"""Types of content parts with a picture. A tuple, since a client may send a type that cannot be in a set, as a list."""
+"""Types of content parts with a picture. A tuple, since a client may send an unhashable type."""
 TEXT_TYPES = ("text", "input_text")
-"""Types of content parts with text."""
 
 
 class PromptError(ValueError):
@@ -26,18 +25,14 @@ class PromptError(ValueError):
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Number of tokens that a model has positions for.
-
-    None where its config has neither `max_position_embeddings` nor `n_positions`, as with ALiBi, which any length fits.
-    Chats and metrics of answers refuse a prompt that leaves no room for a reply within it.
-    """
+    """Number of tokens that a model has positions for; None if its config sets no limit, as with ALiBi."""
     config = model.config.get_text_config(decoder=True)
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return found - first_position(model) if isinstance(found, int) and found > 0 else None
 
 
 def takes_tools(renderer: PreTrainedTokenizerBase) -> bool:
-    """Whether a chat template takes tools, by the word `tools` in it; another one would leave them out silently."""
+    """Whether a chat template renders tools, by the word `tools` in it; others leave them out silently."""
     return "tools" in str(renderer.chat_template or "")
 
 
@@ -51,18 +46,18 @@ def render_messages(  # noqa: PLR0913 - what a template takes
     image_sign: str = "",
     options: Mapping[str, object] | None = None,
 ) -> str:
-    """Render messages with the chat template, as the model was trained to read them.
+    """Render messages with the chat template.
 
     Args:
-        messages: the conversation, in OpenAI's form.
-        tools: functions that may be called, in OpenAI's form.
-        image_sign: what the text has in the place of a picture, for a template of a vision model that takes content as
-            text; empty for models without pictures.
-        options: further variables of the template; None for none.
+        messages: the conversation, in OpenAI's format.
+        tools: functions that may be called, in OpenAI's format.
+        image_sign: placeholder of a picture in the text, for a template of a vision model that takes content as text;
+            empty for models without pictures.
+        options: further variables of the template.
 
     Raises:
-        PromptError: there is no template, it refuses the messages, they are not of the form that templates take, or the
-            last message to continue is not one of the assistant.
+        PromptError: there is no template, it refuses the messages, they are malformed, or the last message to continue
+            is not from the assistant.
     """
     if not getattr(renderer, "chat_template", None):
         raise PromptError(
@@ -125,7 +120,7 @@ def _content(content: object, number: int, in_parts: bool, image_sign: str) -> o
 
 
 def _call(call: object, number: int) -> dict[str, Any]:
-    """A tool call whose arguments are an object: OpenAI's API sends them as text, and templates write them as JSON."""
+    """A tool call with its arguments as an object, as templates expect; OpenAI's API sends them as text."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise PromptError(f"A tool call of message {number + 1} has no function with a name.")

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 class ModelForward:
-    """Next-token logits by the model's own forward pass, whatever its arguments are called in this transformers.
+    """Next-token logits by the forward pass of a causal language model, wrapped by PEFT or not.
 
-    Args:
-        model: causal language model of transformers, wrapped by PEFT or not.
+    Arguments that differ between models and transformers versions are found by inspection.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -29,16 +28,13 @@ class ModelForward:
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Read new tokens into the cache, of prompts or of single steps.
+        """Read new tokens into the cache; returns the logits after the last one, `[batch, vocabulary]`.
 
         Args:
             tokens: token ids `[batch, new]`, int64.
             positions: positions of these tokens, `[batch, new]`, int64.
             mask: 1 at tokens, 0 at padding, `[batch, past + new]`; None without padding.
             cache: holds `past` tokens.
-
-        Returns:
-            Logits after the last token, `[batch, vocabulary]`.
         """
         inputs = {"input_ids": tokens, "attention_mask": mask, self._cache: cache, "use_cache": True}
         if self._positions:

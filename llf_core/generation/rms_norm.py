@@ -1,4 +1,4 @@
-"""RMS norm for decoding (arXiv 1910.07467, eq. 4)."""
+"""RMS norm for decoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torc
 
 
 class RMSNorm:
-    """RMS norm: `x / sqrt(mean(x²) + eps) * weight` over the last dimension.
+    """RMS norm: `x / sqrt(mean(x²) + eps) * weight` over the last dimension (arXiv 1910.07467, eq. 4).
 
     Args:
         weight: `[width]`, including the offset of Gemma's norms.
@@ -29,17 +29,7 @@ class RMSNorm:
         self._twice = torch.cat([weight, weight]) if weight.device.type == "cpu" else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalize the rows of `x`.
-
-        Args:
-            x: `[..., width]`.
-
-        Returns:
-            Same shape and dtype; its rows may not be contiguous.
-
-        Source:
-            arXiv 1910.07467, equation 4.
-        """
+        """Normalize the rows of `x` `[..., width]`; the rows of the result may not be contiguous."""
         if x.dim() == 1 and self._scaled is not None:
             return torch.mul(x, self._scaled).mul_(torch.dot(x, x).add_(self._sum_eps).rsqrt_())
         if self._twice is not None:
@@ -49,12 +39,9 @@ class RMSNorm:
 
     @classmethod
     def read(cls, module: Any) -> RMSNorm | None:
-        """Convert a module to a norm; None if it lacks weight or epsilon, or gives something else on random rows.
+        """Convert a module to a norm; None if it lacks weight or epsilon, or differs on random rows `[2, width]`.
 
         The comparison recognizes norms of any class, also Gemma's, whose weight lacks 1.
-
-        Args:
-            module: any module; one with a one-dimensional `weight` and an epsilon is called on rows `[2, width]`.
         """
         weight = getattr(module, "weight", None)
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))

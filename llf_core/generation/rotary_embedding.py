@@ -25,14 +25,7 @@ class RotaryMatrix:
         self._rotary, self._turn, self._head_dim = rotary, turn, head_dim
 
     def __call__(self, like: Tensor, positions: Tensor) -> Tensor:
-        """Rotation matrices of positions.
-
-        Args:
-            like: tensor of any shape whose dtype the result has.
-            positions: `[batch]`, int64.
-
-        Returns:
-            `[batch, head_dim, head_dim]`.
+        """Rotation matrices `[batch, head_dim, head_dim]` of positions `[batch]` (int64), in the dtype of `like`.
 
         Source:
             RoPE, arXiv 2104.09864, equation 15, with Llama's order of the dimensions.
@@ -48,13 +41,9 @@ class RotaryMatrix:
 
     @classmethod
     def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> RotaryMatrix | None:
-        """Convert a rotary embedding like Llama's, whose cosines and sines stay those of the model.
+        """Convert a rotary embedding like Llama's; None if frequencies are missing, too many or depend on the length.
 
-        Calling the model's own embedding instead of recomputing it keeps every scaling of frequencies.
-
-        Returns:
-            The rotation; None if the embedding has no frequencies, too many for `head_dim`, or some that depend on the
-            length of the text.
+        Cosines and sines are still computed by the model's own embedding, which keeps its scaling of frequencies.
         """
         frequencies = getattr(rotary, "inv_freq", None)
         if frequencies is None or getattr(rotary, "rope_type", "default") in ("dynamic", "longrope"):

@@ -44,9 +44,7 @@ class Sampling:
     seed: int = 0
 
     def warpers(self) -> LogitsProcessorList:
-        """Logits processors of sampling, in the order of `model.generate`, so that both sample from one distribution.
-
-        Empty for greedy decoding, which ignores these parameters.
+        """Logits processors of sampling, in the order of `model.generate`; empty for greedy decoding.
 
         Raises:
             ValueError: tokens are sampled, and temperature, `top_k` or `top_p` is out of range.
@@ -65,7 +63,7 @@ class Sampling:
 
 
 class NotFiniteError(UserError, RuntimeError):
-    """The logits of a model are NaN or infinite, as those of a policy that has diverged."""
+    """The logits of a model are NaN or infinite, for example of a policy that has diverged."""
 
 
 class TokenSampler:
@@ -73,9 +71,6 @@ class TokenSampler:
 
     Args:
         rows: index of each row among all prompts.
-
-    Raises:
-        ValueError: a sampling parameter is out of range.
     """
 
     def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
@@ -88,15 +83,12 @@ class TokenSampler:
         }
 
     def __call__(self, scores: Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> list[int]:
-        """Choose a token for each row.
+        """Choose a token id for each row.
 
         Args:
             scores: logits `[batch, vocabulary]`, of at least one row.
             rows: index of each row among all prompts.
             texts: token ids of each row so far, with its prompt and without padding.
-
-        Returns:
-            One token id per row.
 
         Raises:
             NotFiniteError: logits to sample from are NaN or infinite.

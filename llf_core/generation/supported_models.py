@@ -33,16 +33,12 @@ SUPPORTED_SETTINGS = {
 
 
 def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model inside a PEFT model, or the model itself: PEFT hides its class and config."""
+    """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def unsupported(model: PreTrainedModel | PeftModel) -> str | None:
-    """Reason why a model needs `model.generate`; None if the decode loop gives the same completions.
-
-    Args:
-        model: causal language model of transformers, wrapped by PEFT or not.
-    """
+    """Reason why a model needs `model.generate`; None if the decode loop gives the same completions."""
     causal = causal_model(model)
     name = type(causal).__name__
     if not isinstance(causal, GenerationMixin) or causal.config.is_encoder_decoder:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = "\ufffd"  # a decoder's placeholder for the first bytes of a character
 WINDOW = 16
-"""Number of tokens after which text is not decoded again; twice as many tokens are decoded at a time at most."""
+"""Number of tokens after which text is not decoded again; at most twice as many tokens are decoded at a time."""
 
 
 class TextStream:
@@ -20,11 +20,9 @@ class TextStream:
     Text that may still change is held back: an incomplete character, or the beginning of a stop string.
 
     Args:
-        tokenizer: decodes the tokens.
         ends: end-of-sequence token ids, which are not part of the text.
         stops: stop strings; the completion ends before them.
-        on_text: called with each new piece by `put` and `close`; the concatenated pieces are `text`, and what it raises
-            passes through. None if nobody watches.
+        on_text: called with each new piece by `put` and `close`; the concatenated pieces are `text`.
         keep_special: whether special tokens are part of the text, for a parser of tool calls.
     """
 
@@ -48,16 +46,9 @@ class TextStream:
         self.text = ""
 
     def put(self, token: int) -> bool:
-        """Add a token, and give `on_text` what it makes certain.
+        """Add a token id, and give `on_text` the text that is now certain; returns whether the completion ends with it.
 
-        The last tokens are decoded anew each time, since a token may complete a character that earlier ones began.
         Without `on_text` and stop strings nothing is decoded before `close`.
-
-        Args:
-            token: its id; none follows the one that has ended the completion.
-
-        Returns:
-            Whether the completion ends with it: it is an end-of-sequence token, or completes a stop string.
         """
         if token in self._ends:
             self.close()

@@ -19,19 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROMPT_ROWS = 128
-"""Largest number of rows for which joined products are reordered (`few_rows`): what follows them here takes rows that
-are not contiguous. 18 to 128 tokens were read in 0.84 to 1.0 of the time (SmolLM2 135 M, bfloat16, one thread)."""
+"""Largest number of rows for which joined products are reordered (`few_rows`): the operations after them here accept
+rows that are not contiguous. 18 to 128 tokens were read in 0.84 to 1.0 of the time (SmolLM2 135 M, bfloat16, one
+thread)."""
 
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """A linear layer's base weight and its active LoRA adapters.
-
-    Attributes:
-        weight: `[out, in]`.
-        bias: `[out]`, or None.
-        adapters: `(A [rank, in], B [out, rank], scaling)` of each adapter.
-    """
+    """A linear layer's weight `[out, in]`, bias `[out]` and LoRA adapters `(A [rank, in], B [out, rank], scaling)`."""
 
     weight: Tensor
     bias: Tensor | None
@@ -41,8 +36,7 @@ class LinearWeights:
 def read_linear(module: Any) -> LinearWeights | None:
     """Read a layer's weights and active LoRA adapters; None if its forward may differ from their product.
 
-    The fast forward multiplies weights directly and would ignore whatever else the layer does, such as dequantizing
-    4-bit weights or DoRA's norms.
+    Examples are 4-bit weights, which are dequantized, and DoRA's norms.
     """
     if is_plain_linear(module):
         return LinearWeights(module.weight, module.bias)
@@ -63,14 +57,7 @@ def read_linear(module: Any) -> LinearWeights | None:
 
 
 def _contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
-    """View of weights that follow one another in one buffer, so that one product computes all of them.
-
-    Args:
-        weights: `[out, in]` each, at least one.
-
-    Returns:
-        `[sum of out, in]`, without a copy; None if they do not follow one another or differ in dtype or `in`.
-    """
+    """View `[sum of out, in]` of weights `[out, in]` that are adjacent in one buffer; None if they are not."""
     first = weights[0]
     if len(weights) == 1:
         return first
@@ -87,8 +74,8 @@ def _contiguous_view(weights: Sequence[Tensor]) -> Tensor | None:
 class JoinedLinear:
     """Products of linear layers with the same input.
 
-    Adapters are not merged: their small matrices are multiplied joined, so that all layers with the same input cost
-    only two more small products. `join_adapters` joins them without copies; else copies are made here.
+    Adapters are not merged: their small matrices are joined too, so that all layers cost only two more small products.
+    `join_adapters` joins them without copies; else copies are made here.
     """
 
     def __init__(self, layers: Sequence[LinearWeights]) -> None:
@@ -111,13 +98,7 @@ class JoinedLinear:
         self._alike: dict[int, bool] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply, with adapters and biases.
-
-        Args:
-            x: `[in]` or `[batch, in]`.
-
-        Returns:
-            `[out]` or `[batch, out]`, the outputs of the layers one after the other.
+        """Multiply `x` `[in]` or `[batch, in]`; the outputs of the layers are concatenated, `[out]` or `[batch, out]`.
 
         Source:
             `y = x Wᵀ + b + scale * (x Aᵀ) Bᵀ`: LoRA, arXiv 2106.09685, equation 3.
@@ -146,16 +127,13 @@ class JoinedLinear:
         return self._adapt(y, x)
 
     def rows(self, x: Tensor) -> Tensor:
-        """Multiply rows of which each gets the result that it gets in any other batch, also in 16 bits.
+        """Multiply rows so that the result of a row does not depend on the batch, also in 16 bits.
 
-        A batch of more than `TILE` rows is multiplied at once where this processor was seen to compute its rows as
-        those of a tile, else tile by tile.
+        More than `TILE` rows are multiplied at once if this processor was seen to compute them like tiles, else by
+        tiles.
 
         Args:
             x: `[batch, in]`, in 16 bits a multiple of `TILE` rows; or `[in]` in more.
-
-        Returns:
-            `[batch, out]`, or `[out]`.
         """
         if x.dim() == 1 or x.dtype.itemsize > 2 or len(x) <= TILE:  # noqa: PLR2004 - bytes; wider numbers do not show the order of a sum
             return self(x)
@@ -168,17 +146,7 @@ class JoinedLinear:
         return torch.cat([self(tile) for tile in torch.split(x, TILE)])
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Add the product of a vector to `y` in place, as a residual connection needs it.
-
-        With a single weight without a bias it is added directly, without an intermediate tensor.
-
-        Args:
-            y: `[out]`; changed in place.
-            x: `[in]`.
-
-        Source:
-            LoRA, arXiv 2106.09685, equation 3.
-        """
+        """Add the product of a vector `x` `[in]` to `y` `[out]` in place, as for a residual connection."""
         if self._single is not None and self._narrow is not None:
             self._narrow.add_to(y, x)
             self._adapt(y, x)
@@ -198,7 +166,7 @@ class JoinedLinear:
 def _joined_adapters(layers: Sequence[LinearWeights], like: Tensor) -> tuple[Tensor | None, Tensor | None, float]:
     """All A matrices stacked `[sum of ranks, in]`, all B matrices on a diagonal `[sum of out, sum of ranks]`, a factor.
 
-    The matrices are those of the adapters, without a copy, where `join_adapters` has joined them, or there is one.
+    They are not copied if `join_adapters` has joined them, or there is one adapter.
     """
     adapters = [one for layer in layers for one in layer.adapters]
     if not adapters:
@@ -219,7 +187,7 @@ def _joined_adapters(layers: Sequence[LinearWeights], like: Tensor) -> tuple[Ten
 
 
 def _output_starts(layers: Sequence[LinearWeights]) -> list[int]:
-    """For each adapter, the first of its outputs among those of all layers."""
+    """For each adapter, the index of its first output among the outputs of all layers."""
     starts, start = [], 0
     for layer in layers:
         starts += [start] * len(layer.adapters)
@@ -228,7 +196,6 @@ def _output_starts(layers: Sequence[LinearWeights]) -> list[int]:
 
 
 def _diagonal(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> Tensor:
-    """B matrices side by side, each from the row of its first output on, zeros elsewhere."""
     whole, column = ups[0].new_zeros(rows, sum(up.shape[1] for up in ups)), 0
     for up, start in zip(ups, starts, strict=True):
         whole[start : start + len(up), column : column + up.shape[1]] = up
@@ -237,7 +204,7 @@ def _diagonal(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> Tensor
 
 
 def _diagonal_view(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> Tensor | None:
-    """What `_diagonal` makes, without a copy; None if the matrices are not those blocks of a tensor of this size."""
+    """The result of `_diagonal` without a copy; None if the matrices are not these blocks of a tensor of this size."""
     columns, column = sum(up.shape[1] for up in ups), 0
     storage = ups[0].untyped_storage()
     if storage.nbytes() != rows * columns * ups[0].element_size():
@@ -251,14 +218,11 @@ def _diagonal_view(ups: Sequence[Tensor], starts: Sequence[int], rows: int) -> T
 
 
 def join_weights(model: nn.Module) -> int:
-    """Move weights with the same input into one buffer each, so that they are multiplied at once; no copy is kept.
+    """Move weights with the same input into one buffer each, so that they are multiplied at once; number of buffers.
 
     Joined are query, key and value projections of a layer, and gate and up projections of an MLP, by their names. The
     parameters become views of the new buffer. Do not train the model afterwards: other references to a weight's old
     memory would keep it alive.
-
-    Args:
-        model: causal language model, wrapped by PEFT or not.
     """
     joined = 0
     for parts in _with_one_input(model):
@@ -282,7 +246,7 @@ def _with_one_input(model: nn.Module) -> Iterator[list[Any]]:
 
 
 def _move(weights: Sequence[nn.Parameter]) -> None:
-    """Move weights into one buffer, one after the other; the parameters become views of it."""
+    """Move weights into one buffer; the parameters become views of it."""
     buffer, start = torch.cat([weight.detach() for weight in weights]), 0
     for weight in weights:
         weight.data = buffer[start : start + len(weight)]
@@ -290,13 +254,10 @@ def _move(weights: Sequence[nn.Parameter]) -> None:
 
 
 def join_adapters(model: nn.Module) -> int:
-    """Move the LoRA matrices of layers with the same input into one buffer each, so that no copy is kept beside them.
+    """Move the LoRA matrices of layers with the same input into one buffer each; number of buffers.
 
-    The parameters become views of the buffers; those of B are not contiguous. Do not train or save the model
+    The parameters become views of the buffers; the B matrices are not contiguous. Do not train or save the model
     afterwards.
-
-    Args:
-        model: causal language model, wrapped by PEFT.
     """
     joined = 0
     for parts in _with_one_input(model):

@@ -1,1 +1,1 @@
-"""What a model's text says: thoughts, tool calls and the answer, told apart while it is generated. No torch."""
+"""Separates a model's text into reasoning, tool calls and the answer while it is generated. No torch."""

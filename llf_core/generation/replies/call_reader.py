@@ -1,4 +1,4 @@
-"""Reads the calls after an opening mark, character by character, in each of the notations of `CallFormat`."""
+"""Reads the calls after an opening mark, character by character, in each notation of `CallFormat`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from llf_core.generation.replies.reply_formats import CallFormat
 
 MAX_NAME = 256
-"""Maximum characters of a function's name or of a header."""
+"""Maximum length of a function's name or of a header."""
 MAX_LIST = 65_536
-"""Maximum characters of calls that can be read only as a whole."""
+"""Maximum length of calls that can be read only as a whole."""
 MAX_VALUE = 1 << 20
-"""Maximum characters of a parameter."""
+"""Maximum length of a parameter."""
 NAME_KEYS = frozenset({"name", "tool_name"})
 ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
 ID_KEYS = frozenset({"id", "tool_call_id"})
@@ -39,12 +39,12 @@ class CallReader:
     """Reads one or several calls after their opening mark.
 
     Args:
-        schemas: for each function that was offered, the JSON schemas of its parameters.
+        schemas: JSON schemas of the parameters of each offered function.
         on_begin: called with the name and the id (empty if the model wrote none) of each call.
 
     Attributes:
-        certain: whether a call was reported, so that the opening mark is no text.
-        rest: what was read and belongs to no call; after `take` has returned something else than `more`.
+        certain: whether a call was reported, so that the opening mark is not text.
+        rest: what was read and belongs to no call; set once `take` has returned something other than `more`.
     """
 
     def __init__(
@@ -72,14 +72,11 @@ class CallReader:
         next(self._reader)
 
     def take(self, char: str) -> Literal["more", "ended", "malformed"]:
-        """Take the next character; one at a time, since a client of a stream gets arguments while they are written.
-
-        Args:
-            char: the character; empty at the end of the reply.
+        """Take the next character; empty at the end of the reply.
 
         Returns:
-            `more` if further characters are expected; `ended` after the last call; `malformed` if what was read since
-            the last call is no call, so that it is text.
+            `more` if further characters are expected; `ended` after the last call; `malformed` if the text since the
+            last call is not a call.
         """
         self._raw.append(char)
         try:
@@ -101,7 +98,7 @@ class CallReader:
         self._pushed.extend(reversed(text))
 
     def _safe(self) -> None:
-        """What was read so far belongs to a call, and never becomes text again."""
+        """Mark what was read so far as part of a call: it never becomes text again."""
         self.certain = True
         self._raw = list(reversed(self._pushed))
 
@@ -134,7 +131,7 @@ class CallReader:
         raise MalformedCallError
 
     def _name(self, ends: Sequence[str]) -> Generator[None, str, tuple[str, str]]:
-        """Read a function's name up to one of some texts, and which one it is; stops at what no name has."""
+        """Read a function's name up to one of some texts; the name, and which text it is."""
         read = ""
         while len(read) < MAX_NAME and (char := (yield from self._next())):
             read += char
@@ -147,12 +144,10 @@ class CallReader:
         raise MalformedCallError
 
     def _begin(self, name: str, call_id: str = "") -> None:
-        """Send a call's name: from now on it is one."""
         self._on_begin(name, call_id)
         self._safe()
 
     def _argue(self, text: str) -> None:
-        """Send a part of the arguments of the last call."""
         if text:
             self._on_arguments(text)
             self._safe()
@@ -173,7 +168,7 @@ class CallReader:
                 return
 
     def _stream_raw(self, end: str) -> Generator[None, str, None]:
-        """Send everything up to the closing mark as arguments, which are no JSON."""
+        """Send everything up to the closing mark as arguments, which are not JSON."""
         tail = ""
         while char := (yield from self._next()):
             tail += char
@@ -239,7 +234,6 @@ class CallReader:
             raise MalformedCallError
 
     def _note(self, call: CallFormat, found: dict[str, str], key: str, value: str) -> None:
-        """Take a field of a call's object."""
         if key in NAME_KEYS:
             found["name"] = string_in(value)
             if not found["name"] or (not call.begin and found["name"] not in self._schemas):

@@ -1,4 +1,4 @@
-"""Values in calls: what Python's, Gemma's and untyped notations mean as JSON."""
+"""Converts values in Python's, Gemma's and untyped notations to JSON."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import re
 from typing import NoReturn
 
 FUNCTION_NAME = re.compile(r"[\w.:/-]+")
-"""Names of functions."""
 
 
 class MalformedCallError(Exception):
-    """What follows an opening mark is no call."""
+    """The text after an opening mark is not a call."""
 
 
 def typed_json(value: str, schema: object) -> str:
     """A value as JSON: a string if its schema names strings and no type that fits, else of the type it looks like.
 
-    Formats with marks around each parameter write all values as plain text, and the arguments of a call are JSON. What
-    JSON does not have, such as NaN, becomes a string.
+    Formats with marks around each parameter write all values as plain text. Values that JSON lacks, such as NaN, become
+    strings.
 
     Args:
         schema: JSON schema of the parameter; None if it is unknown.
@@ -39,7 +38,7 @@ def typed_json(value: str, schema: object) -> str:
 
 
 def _types(schema: object) -> set[str]:
-    """The JSON types that a schema of a parameter names."""
+    """JSON types that a schema names."""
     if not isinstance(schema, dict):
         return set()
     named = schema.get("type")
@@ -60,7 +59,7 @@ def _kinds_of(value: object) -> set[str]:
 
 
 def string_in(text: str) -> str:
-    """The string that JSON text holds; empty if it holds something else, which no name and no id of a call may be."""
+    """The string that JSON text holds; empty if it holds something else."""
     try:
         value = json.loads(text, strict=False)
     except (ValueError, RecursionError):
@@ -69,7 +68,7 @@ def string_in(text: str) -> str:
 
 
 def is_object(text: str) -> bool:
-    """Whether a text is an object by Python's `json`, as the arguments of a call have to be: NaN counts as a number."""
+    """Whether a text is an object by Python's `json`, which takes NaN for a number."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -77,15 +76,12 @@ def is_object(text: str) -> bool:
 
 
 def read_python_calls(text: str) -> list[tuple[str, str]]:
-    """The calls in a list as Python writes it, or a single call: names, and arguments as JSON, which clients expect.
+    """Names and JSON arguments of a Python list of calls or of a single one; it is parsed, never run.
 
-    The text is parsed and never run.
-
-    Args:
-        text: the list as the model wrote it. Strings may have line breaks.
+    Strings may have line breaks.
 
     Raises:
-        MalformedCallError: it has no call, or something else than calls with named arguments of plain values.
+        MalformedCallError: there is no call, or something other than calls with keyword arguments of plain values.
     """
     try:
         text = _PYTHON_STRING.sub(lambda found: found[0].replace("\n", "\\n"), text.strip())
@@ -105,7 +101,7 @@ def read_python_calls(text: str) -> list[tuple[str, str]]:
 
 
 def _plain(node: ast.expr) -> object:
-    """A literal of Python, or JSON's names for constants."""
+    """A Python literal, or one of JSON's constants."""
     if isinstance(node, ast.Name):
         return json.loads(node.id)  # `true`, `false` or `null`
     if isinstance(node, ast.List | ast.Tuple):
@@ -117,11 +113,7 @@ def _plain(node: ast.expr) -> object:
 
 
 def malformed() -> NoReturn:
-    """Raise the error of a malformed call, where an expression is needed.
-
-    Raises:
-        MalformedCallError: always.
-    """
+    """Raise `MalformedCallError`, where an expression is needed."""
     raise MalformedCallError
 
 
@@ -136,10 +128,10 @@ _GEMMA = re.compile(
 
 
 def read_gemma_object(text: str) -> str:
-    """Gemma's notation of an object as JSON, which clients expect: it has strings between `<|"|>`, keys without quotes.
+    """Convert Gemma's notation of an object (strings between `<|"|>`, keys without quotes) to JSON.
 
     Raises:
-        MalformedCallError: it is no object, or has a number that JSON does not have, such as NaN.
+        MalformedCallError: it is not an object, or has a number that JSON lacks, such as NaN.
     """
 
     def one(found: re.Match[str]) -> str:

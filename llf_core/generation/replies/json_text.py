@@ -1,4 +1,4 @@
-"""JSON followed character by character, so that the arguments of a call can be sent while they are written."""
+"""Incremental JSON scanner: the arguments of a call can be sent while they are written."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import re
 
 SPACE = " \t\r\n"
 MAX_DEPTH = 64
-"""Maximum nesting depth."""
 MAX_SCALAR = 400
-"""Maximum characters of a number."""
+"""Maximum length of a number."""
 WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
-"""Constants as they are written, and JSON's. Models trained on Python write its names."""
+"""Constants as models write them, and JSON's. Models trained on Python write its names."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _SCALAR_START = re.compile(r"[-0-9tfnTFN]")
 _SCALAR = re.compile(r"[-+.0-9A-Za-z]")
 
 
 class InvalidJSONError(ValueError):
-    """A character cannot stand where it is."""
+    """A character is not valid in its place."""
 
 
 class JSONObject:
@@ -36,11 +35,10 @@ class JSONObject:
         self._escape = 0
 
     def take(self, char: str) -> str:
-        """Take the next character, and return what can be sent at once. Not called after the last one, see `complete`.
+        """Take the next character, and return the valid JSON that can be sent at once; not called once `complete`.
 
-        Returns:
-            Valid JSON for it and for a number or constant that it ends; empty within one. Line breaks in strings, which
-            models write, are escaped, and Python's names of constants become JSON's.
+        A number or constant is returned when it ends. Line breaks in strings are escaped, and Python's constants become
+        JSON's.
         """
         if self.in_string:
             return self._in_string(char)
@@ -58,20 +56,17 @@ class JSONObject:
 
     @property
     def expects_value(self) -> bool:
-        """Whether a value has to follow, as after a key and its colon: so a reader of keys knows where one ends."""
+        """Whether a value must follow, as after a key and its colon."""
         return self._expected == "value"
 
     @property
     def in_string(self) -> bool:
-        """Whether the next character is a part of a string, in which brackets and commas mean nothing."""
+        """Whether the next character is part of a string."""
         return self._expected in {"string", "key_string"}
 
     @property
     def held(self) -> str:
-        """The number or constant that was taken and not returned yet, for a reply that ends within it or breaks there.
-
-        Empty if there is none. An `InvalidJSONError` does not change it.
-        """
+        """The number or constant that was taken and not yet returned; an `InvalidJSONError` does not change it."""
         return self._word
 
     def _structure(self, char: str) -> str:

@@ -9,13 +9,9 @@ if TYPE_CHECKING:
 
 
 def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
-    """Find the first mark in a text, at which a reader of the text changes what it does.
+    """Position and text of the first mark, the longest of those that begin there; -1 and None without one.
 
-    Args:
-        marks: the marks; empty ones are ignored.
-
-    Returns:
-        Its position and itself, the longest of those that begin there; -1 and None without one.
+    Empty marks are ignored.
     """
     found = [(at, -len(mark), mark) for mark in marks if mark and (at := text.find(mark)) >= 0]
     if not found:
@@ -25,7 +21,7 @@ def find_mark(text: str, marks: Iterable[str]) -> tuple[int, str | None]:
 
 
 def held_at_end(text: str, marks: Iterable[str]) -> int:
-    """Number of characters at the end of a text that may be the beginning of a mark, and so cannot be sent yet."""
+    """Number of characters at the end of a text that may begin a mark, and so cannot be sent yet."""
     longest = 0
     for mark in marks:
         for length in range(min(len(mark) - 1, len(text)), longest, -1):

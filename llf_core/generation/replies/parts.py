@@ -11,7 +11,6 @@ class Alternative:
     """A token that could stand in the place of a token.
 
     Attributes:
-        id: token id.
         text: its text; may be empty or hold U+FFFD, if it is a part of a character.
         logprob: natural logarithm of its probability before temperature and other sampling parameters.
     """
@@ -26,7 +25,6 @@ class Token:
     """A token of a reply with its log-probability.
 
     Attributes:
-        id: token id.
         top: the most likely tokens in this place, highest first.
     """
 
@@ -38,13 +36,12 @@ class Token:
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of a reply.
+    """New text of a reply; the concatenated pieces of a kind are the whole text of that kind.
 
     Attributes:
-        text: the text; the concatenated pieces of a kind are the whole text of that kind.
-        kind: `content`, or `reasoning` for what the model thinks before it answers.
-        tokens: the tokens of the piece, if the request asks for log-probabilities. They may come with an empty text
-            while a character or a tool call is incomplete.
+        kind: `content`, or `reasoning` before the answer.
+        tokens: its tokens, if the request asks for log-probabilities. They may come with an empty text while a
+            character or a tool call is incomplete.
     """
 
     text: str
@@ -54,13 +51,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class ToolCallPiece:
-    """A part of a tool call; the first part of a call has its id and name.
+    """A part of a tool call.
 
     Attributes:
         index: number of the call in the reply, from 0.
         arguments: new text of the arguments, which are a JSON object.
-        id: id of the call; empty in later parts.
-        name: name of the function; empty in later parts.
+        id: id of the call; empty after the first part.
+        name: name of the function; empty after the first part.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""How models write thoughts and tool calls: a table, and what of it a model's chat template says that it uses."""
+"""How models write reasoning and tool calls: a table, and which of it a chat template uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Syntax = Literal["json", "named_json", "mistral", "parameters", "python", "gemma
 
 
 class Thought(NamedTuple):
-    """Marks around a thought."""
+    """Marks around reasoning."""
 
     begin: str
     end: str
@@ -92,7 +92,7 @@ CALL_FORMATS = (
     CallFormat("llama", ("parameters", "<|start_header_id|>"), "json", ""),
     CallFormat("action", ("Action Input:",), "action", "Action:"),
 )  # fmt: skip
-"""Formats of calls, the more particular ones of those with one opening mark first."""
+"""Formats of calls; of those with the same opening mark, the more specific come first."""
 THOUGHTS = (
     Thought("<think>", "</think>"),
     Thought("<seed:think>", "</seed:think>"),
@@ -102,9 +102,8 @@ THOUGHTS = (
     Thought("◁think▷", "◁/think▷"),
     Thought("<thought>", "</thought>"),
 )
-"""Marks of thoughts."""
 HARMONY = ("<|channel|>", "<|message|>", "<|start|>")
-"""Marks that a chat template in OpenAI's harmony format has (gpt-oss)."""
+"""Marks in a chat template of OpenAI's harmony format (gpt-oss)."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,9 @@ class ReplyFormat:
     """How a model writes its replies.
 
     Attributes:
-        calls: formats of calls; their opening marks differ.
-        hidden: texts of special tokens that are no part of a reply's text.
-        harmony: whether it is OpenAI's harmony format, whose channels have thoughts, calls and text.
+        calls: formats of calls, with different opening marks.
+        hidden: special tokens that are not part of a reply's text.
+        harmony: whether it is OpenAI's harmony format, whose channels have reasoning, calls and text.
     """
 
     thoughts: tuple[Thought, ...] = ()
@@ -124,15 +123,12 @@ class ReplyFormat:
 
 
 def recognize_format(chat_template: str | None, special_tokens: Iterable[str] = ()) -> ReplyFormat:
-    """Find how a model writes thoughts and calls, by the marks in its chat template; no list of models is needed.
+    """Find how a model writes reasoning and calls, by the marks in its chat template.
+
+    `<think>` and `</think>` are recognized for every model without OpenAI's harmony format.
 
     Args:
-        chat_template: text of the model's chat template; None if it has none.
-        special_tokens: texts of the tokenizer's special tokens, whose text is no part of a reply.
-
-    Returns:
-        The format. Thoughts between `<think>` and `</think>` are recognized for every model but those in OpenAI's
-        harmony format.
+        special_tokens: texts of the tokenizer's special tokens, which are hidden unless they are marks.
     """
     text = chat_template or ""
     special = {token for token in special_tokens if token}

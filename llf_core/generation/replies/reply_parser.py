@@ -1,7 +1,7 @@
-"""Takes a model's text apart while it is generated: text, thoughts, tool calls.
+"""Separates a model's text into text, reasoning and tool calls while it is generated.
 
-The `ResponseParser` of transformers does a part of this: it sends the arguments of a call only when they
-are complete, raises an error for a malformed call, and knows the models whose tokenizer has a `response_template`.
+The `ResponseParser` of transformers does a part of this: it sends the arguments of a call only when they are complete,
+raises an error for a malformed call, and knows the models whose tokenizer has a `response_template`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
 class ReplyParser:
-    """Takes one reply apart.
+    """Parses one reply. Any division of the text into chunks gives the same parts.
 
-    Any division of the text into chunks gives the same parts. A mark is not sent as text, nor a beginning of one,
-    before it is certain which of them it is. What looks like a call and is none remains text. Arguments are sent as
-    they are written; those that turn out to be no JSON after the name was sent are passed on as the model wrote them.
+    Text that may begin a mark is held back. What looks like a call and is not one remains text. Arguments are sent as
+    they are written, also if they turn out not to be JSON after the name was sent.
 
     Args:
-        reply_format: how the model writes, see `llf_core.generation.replies.reply_formats.recognize_format`.
-        tools: the functions that were offered, in OpenAI's form. Without any, calls are text.
+        tools: the offered functions, in OpenAI's format. Without any, calls are text.
         prompt: the text before the reply, which may have opened a thought; its end suffices.
         thinks_first: whether the reply begins within a thought although `prompt` does not end with its mark.
     """
@@ -69,24 +67,13 @@ class ReplyParser:
         self._bodies: set[str] = set()
 
     def feed(self, text: str) -> list[Part]:
-        """Take the next text, as soon as its tokens are decoded.
-
-        Args:
-            text: decoded tokens, with special tokens except the end-of-sequence token.
-
-        Returns:
-            What is certain by now; nothing in it is taken back later.
-        """
+        """Take decoded tokens, with special tokens except the end-of-sequence token; the parts that are now certain."""
         self._buffer += text
         self._run(final=False)
         return self._take_parts()
 
     def finish(self) -> list[Part]:
-        """End the reply: nothing follows that could make a mark of its last characters.
-
-        Returns:
-            What was held back until now.
-        """
+        """End the reply, and return what was held back."""
         self._run(final=True)
         return self._take_parts()
 
@@ -138,7 +125,7 @@ class ReplyParser:
         return True
 
     def _bare_call(self, *, final: bool) -> bool:
-        """Whether a reply that begins with JSON is opened as a call, or is too short to decide that."""
+        """Whether a reply that begins with JSON is opened as a call, or is too short to decide."""
         bare = next((one for one in self._calls if not one.begin), None)
         start = (self._spaces + self._buffer).lstrip()
         if bare is None or (not start and not final) or start[:1] not in {"{", "["}:
@@ -176,7 +163,7 @@ class ReplyParser:
 
     @property
     def _marked(self) -> bool:
-        """Whether a thought or a call stands before the text, so that whitespace between them is no part of it."""
+        """Whether reasoning or a call precedes the text, so that whitespace between them is dropped."""
         return self._index >= 0 or self._thought is not None
 
     def _send(self, text: str, kind: Literal["content", "reasoning"] = "content") -> None:
@@ -235,13 +222,11 @@ class ReplyParser:
         return True
 
     def _begin(self, name: str, call_id: str = "") -> None:
-        """Send a call's name: from now on it is one."""
         self._index += 1
         call_id = call_id or "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
         self._parts.append(ToolCallPiece(self._index, "", call_id, name))
 
     def _argue(self, text: str) -> None:
-        """Send a part of the arguments of the last call."""
         last = self._parts[-1] if self._parts else None
         if isinstance(last, ToolCallPiece) and last.index == self._index:
             self._parts[-1] = ToolCallPiece(last.index, last.arguments + text, last.id, last.name)

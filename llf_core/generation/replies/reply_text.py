@@ -1,4 +1,4 @@
-"""The text of a complete reply, as predictions and metrics compare it with the expected answer."""
+"""Text of a complete reply, for predictions and metrics."""
 
 from __future__ import annotations
 
@@ -26,17 +26,13 @@ def reply_text(
     prompt: str = "",
     tools: Sequence[Mapping[str, object]] = (),
 ) -> str:
-    """The text of a reply without what the model thought before, with its calls as JSON after it.
-
-    Predictions and metrics compare it with the expected answer, which has neither thoughts nor a model's own marks of
-    calls.
+    """Text of a reply without its reasoning, followed by its calls as JSON; metrics compare it with the label.
 
     Args:
         tokens: token ids of the reply.
-        tokenizer: decodes them; for its chat template and special tokens.
         ends: end-of-sequence token ids; the first one in `tokens` ends the text, and is not part of it.
         prompt: the rendered prompt, which may have opened a thought.
-        tools: the functions that were offered, in OpenAI's form. Without any, calls are text.
+        tools: the offered functions, in OpenAI's format. Without any, calls are text.
     """
     stream = TextStream(tokenizer, ends, keep_special=True)
     for token in tokens:
@@ -57,16 +53,12 @@ def reply_text(
 
 
 def text_with_calls(content: str, calls: Sequence[Mapping[str, str]]) -> str:
-    """A text with calls as JSON after it, the form in which predictions and expected answers are compared.
-
-    Args:
-        calls: `name` and `arguments` of each call.
-    """
+    """A text followed by its calls (`name` and `arguments` of each) as JSON."""
     return content + (json.dumps(list(calls), ensure_ascii=False) if calls else "")
 
 
 def reply_format(tokenizer: PreTrainedTokenizerBase) -> ReplyFormat:
-    """How a model writes thoughts and tool calls, which its chat template and special tokens tell."""
+    """How a model writes reasoning and tool calls, from its chat template and special tokens."""
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     template = tokenizer.chat_template
     return recognize_format(template if isinstance(template, str) else None, special)
