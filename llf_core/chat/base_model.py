@@ -1,4 +1,4 @@
-"""Loads the base model of a target, and finds the files of its adapter, for chats and for evaluations."""
+"""Loads the base model of a target, and finds the files of its adapter."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
-    """A loaded base model, with all that is needed to put prompts to it.
+    """A loaded base model.
 
     Attributes:
         tokenizer: its tokenizer, with the chat template that it uses.
-        processor: its processor, if it sees pictures; None for others.
+        processor: its processor, if it is a vision model.
     """
 
     model: PreTrainedModel
@@ -34,11 +34,10 @@ class BaseModel:
 
 
 def plan_base(config: RunConfig) -> DevicePlan:
-    """Choose device and precision of a base model; sets the number of torch threads, and the GPU, of this process.
+    """Choose device and precision of a base model without loading it; sets torch's threads and the GPU of this process.
 
-    `infer_dtype` takes the place of the measured precision. No weights are loaded, so the stored results of an
-    evaluation are found by its precision before it begins. The GPU is the one of `LOCAL_RANK`, if that is set. On a
-    CPU, the first measurement of bfloat16 is written to `cache/probe.json` of `LLF_HOME`, if that can be written.
+    `infer_dtype` replaces the measured precision. The GPU is that of `LOCAL_RANK`, if it is set. On a CPU, the first
+    measurement of bfloat16 is written to `cache/probe.json` of `LLF_HOME`.
 
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
@@ -55,12 +54,10 @@ def plan_base(config: RunConfig) -> DevicePlan:
 def load_base(config: RunConfig, template: str | None, tell: Callable[[str], object]) -> BaseModel:
     """Load a base model, with the adapters that its settings merge into it.
 
-    The adapter of a target is loaded afterwards, so that several targets share one base model.
-
     Args:
         config: settings of the model, see `llf_core.chat.target.loading_config`.
-        template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
-        tell: called with what is being done, before each step of it.
+        template: name of a chat template for a tokenizer without one, if the settings name none.
+        tell: called before each step with its description.
     """
     with deferred_imports(config):
         from llf_core.models.adapter_merging import merge_adapters
@@ -88,7 +85,7 @@ def apply_template(config: RunConfig, template: str | None, tokenizer: PreTraine
     """Give a tokenizer the chat template that the settings of a base model name; None if it keeps its own.
 
     Args:
-        template: name of a chat template for a tokenizer without one, if the settings name none; None for none.
+        template: name of a chat template for a tokenizer without one, if the settings name none.
     """
     from llf_core.data.chat_template import choose_template
 
@@ -101,14 +98,7 @@ def apply_template(config: RunConfig, template: str | None, tokenizer: PreTraine
 
 
 def find_adapter_files(name: str, config: RunConfig) -> tuple[Path, PreTrainedTokenizerBase | None]:
-    """Find an adapter, and load the tokenizer that is saved with it, since training may have added tokens to it.
-
-    Args:
-        name: its folder or hub id.
-
-    Returns:
-        Its folder; its tokenizer, with the chat template that it was trained with, or None for that of the base.
-    """
+    """Folder of an adapter, given by folder or hub id, and the tokenizer that is saved with it; None for the base's."""
     from llf_core.models.adapter_folder import find_adapter
     from llf_core.models.model_source import ModelSource
     from llf_core.models.tokenizer import load_tokenizer

@@ -1,4 +1,4 @@
-"""Predicts a data set: reads its prompts, generates the responses that are missing, and scores all of them."""
+"""Predicts a data set: generates the missing responses, and scores all of them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ LOADING = "Loading the model"
 
 @dataclass(frozen=True)
 class PredictionProgress:
-    """How far a prediction is.
+    """Progress of a prediction.
 
     Attributes:
-        done: records that have a prediction, also those of an earlier start.
+        done: records that have a prediction, also from an earlier start.
         tokens: tokens generated since the start.
         activity: what the engine does before its first reply; empty from then on.
     """
@@ -58,11 +58,11 @@ class PredictionResult:
     """A finished prediction.
 
     Attributes:
-        values: what `predict_results.json` has.
+        values: content of `predict_results.json`.
         unusable: records of the data that were left out.
         errors: records without a prediction, of those generated now.
         tokens: tokens generated now.
-        seconds: time that the generation took now.
+        seconds: time of the generation now.
     """
 
     file: str
@@ -84,13 +84,13 @@ def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
     on_progress: Callable[[PredictionProgress], object],
     trust: bool = False,
 ) -> PredictionResult:
-    """Generate the response to each prompt of a data set that has none yet, and score them.
+    """Generate the missing responses to the prompts of a data set, and score all of them.
 
     Args:
         config: its `dataset`, or its validation split, is predicted with its generation settings.
         folder: folder of the result; made if it is missing.
-        on_progress: called before the first reply, after each, and every 0.2 s in which none comes. What it raises
-            ends the prediction; the responses so far are kept, and the next call with the same settings continues.
+        on_progress: called before the first reply, after each, and every 0.2 s in which none comes. If it raises, the
+            prediction ends; the responses so far are kept, and the next call with the same settings continues.
         trust: whether Python code of the model may run that has not been allowed yet.
     """
     loading = loading_config(target.config)
@@ -130,7 +130,7 @@ def predict_data_set(  # noqa: PLR0913 - the parts of a prediction
 
 @dataclass(frozen=True)
 class _Asked:
-    """The requests of a prediction; `known` are the numbers of the records that have a response."""
+    """Requests of a prediction; `known` are the numbers of the records that have a response."""
 
     config: RunConfig
     target: Target
@@ -143,7 +143,7 @@ class _Asked:
 def _generate(
     asked: _Asked, place: PredictionFolder, on_progress: Callable[[PredictionProgress], object], *, trust: bool
 ) -> tuple[int, int]:
-    """Generate the predictions that are missing; the number of failed ones, and of tokens."""
+    """Generate the missing predictions; the number of failed ones, and of tokens."""
     prompts, known = asked.prompts, asked.known
     limits = MediaLimits.of(asked.config)
     errors = generated = 0
@@ -222,17 +222,14 @@ def _requests(
 def _rendering_tokenizer(
     target: Target, loading: RunConfig, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer with the chat template by which the engine renders the prompts of a target.
-
-    See `llf_core.chat.base_model`, by which the engine loads it.
-    """
+    """The tokenizer with the chat template by which the engine renders the prompts of a target."""
     apply_template(loading, target.template, tokenizer)
     own = None if target.adapter is None else find_adapter_files(target.adapter, loading)[1]
     return own or tokenizer
 
 
 def _weights_state(target: Target) -> list[object]:
-    """What tells whether the weights of an adapter are the same: its step, and size and time of its file."""
+    """Identity of an adapter's weights: its step, and size and time of its file."""
     facts: list[object] = [target.step]
     if target.adapter is not None and (file := Path(target.adapter, "adapter_model.safetensors")).is_file():
         known = file.stat()

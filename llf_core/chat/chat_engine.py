@@ -1,4 +1,4 @@
-"""What holds a model and replies: the abstract class of the plug-in kind `chat_engine`."""
+"""The abstract class of the plug-in kind `chat_engine`, which holds a model and replies."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class EngineState:
 
     Attributes:
         phase: `stopped` (not started, idle for too long, or closed), `starting`, `ready` or `failed`.
-        progress: what it is loading, while it is starting; empty otherwise.
-        reason: why it stopped or failed, and what to do; empty otherwise.
+        progress: what it is loading, while it is starting.
+        reason: why it stopped or failed, and what to do.
         memory_bytes: resident memory of the process, and on a GPU the memory that torch holds there; 0 if unknown.
         weight_bytes: memory of the weights; 0 if unknown.
-        context: number of tokens that the model reads at most; None if its config does not say.
-        longest_token: maximum number of characters of a text that become one token; None if unknown.
+        context: maximum number of tokens that the model reads; None if its config does not say.
+        longest_token: maximum number of characters that become one token; None if unknown.
         device: `cuda`, `mps` or `cpu`; empty until it is ready.
         dtype: data type of the weights; empty until it is ready.
         sees_images: whether messages may have pictures.
-        thinks: whether its chat template has a section for thinking.
+        thinks: whether its chat template has a section for reasoning.
         calls_tools: whether its chat template takes functions, and its calls can be read.
-        plain: why the model is run one request after the other; None if it is not.
-        code: code that is not allowed, if that is why it failed; see `llf_core.runs.foreign_code.ForeignCode.json`.
+        plain: why the model runs one request after the other; None if it does not.
+        code: code that is not allowed, if it failed for that; see `llf_core.runs.foreign_code.ForeignCode.json`.
     """
 
     phase: Phase = "stopped"
@@ -65,7 +65,7 @@ class EngineState:
 
     @property
     def is_blind(self) -> bool:
-        """Whether the model is known to read no pictures, which is not known before it is loaded."""
+        """Whether the model is known to read no pictures; unknown before it is loaded."""
         return self.phase == "ready" and not self.sees_images
 
 
@@ -78,7 +78,7 @@ class EngineSettings:
         idle_seconds: time without a request after which an engine ends and its memory is free.
         max_waiting: maximum number of requests of an engine that have not ended; another one fails at once.
         trust: whether Python code of the models may run that has not been allowed yet.
-        template: name of a chat template for the base model, used if its tokenizer has none; None for none.
+        template: name of a chat template for the base model, used if its tokenizer has none.
     """
 
     home: Path | None = None
@@ -88,7 +88,7 @@ class EngineSettings:
     template: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """The environment of an engine's processes: that of this process, with `home` and `trust`."""
+        """Environment of an engine's processes: that of this process, with `home` and `trust`."""
         given = {} if self.home is None else {"LLF_HOME": str(self.home)}
         return computing_environment(os.environ | given) | {VARIABLE: RUN_VALUE if self.trust else ""}
 
@@ -120,7 +120,7 @@ class ChatEngine(ABC):
 
     @property
     def state(self) -> EngineState:
-        """What the engine is doing, as views show it; changed by `tell`."""
+        """What the engine is doing; changed by `tell`."""
         return self._state
 
     @property
@@ -131,9 +131,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def load_adapter(self, name: str, folder: str) -> None:
-        """Load an adapter onto the base model, once; later requests name it. Another folder takes the name over.
-
-        All adapters share the base's weights, so that a run beside its base needs the memory of one model.
+        """Load an adapter onto the base model, once, for requests that name it; another folder takes the name over.
 
         Args:
             folder: its folder or hub id. If it cannot be loaded, the requests that name it fail with the reason.
@@ -141,11 +139,7 @@ class ChatEngine(ABC):
 
     @abstractmethod
     def unload_adapter(self, name: str) -> None:
-        """Remove an adapter that no target needs any more, and free its memory. Its open replies may end with `Failed`.
-
-        Args:
-            name: its name.
-        """
+        """Remove an adapter and free its memory. Its open replies may end with `Failed`."""
 
     @abstractmethod
     def begin(self, number: int, request: ChatRequest) -> None:
@@ -155,16 +149,15 @@ class ChatEngine(ABC):
     def interrupt(self, number: int) -> None:
         """End a reply at its next token; its last event is then `Finished("cancelled")`, unless it ends before.
 
-        `cancel` calls it, so that the engine does not work for a reader who has gone or has seen enough. It may be
-        called more than once, while the model is loading, and for a request that has just ended.
+        `cancel` calls it, perhaps more than once, while the model is loading, and for a request that has just ended.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End the process, and its replies with `Failed`, so that its memory is free; returns after at most 10 s."""
+        """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
 
     def submit(self, request: ChatRequest, on_event: Callable[[Event], object]) -> int:
-        """Ask for a reply. Returns at once, also while the model is still loading.
+        """Request a reply. Returns at once, also while the model is still loading.
 
         Args:
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
@@ -191,9 +184,7 @@ class ChatEngine(ABC):
         return number
 
     def cancel(self, number: int) -> None:
-        """End a reply that nobody wants any more, at its next token, or at once while the model is loading.
-
-        Its last event is then `Finished("cancelled")`, unless the reply ends by itself before.
+        """End a reply at its next token, or at once while the model is loading, with `Finished("cancelled")`.
 
         Args:
             number: what `submit` returned. A reply that has ended is left as it is.
@@ -207,9 +198,7 @@ class ChatEngine(ABC):
             self.dispatch(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
 
     def dispatch(self, number: int, event: Event) -> None:
-        """Pass an event on to whoever asked; engines call it, since one process reports the events of all replies.
-
-        What the listener raises is logged, so that the other replies go on.
+        """Pass an event to the listener of a request. What the listener raises is logged, so that other replies go on.
 
         Args:
             number: the id of the request; events of one that has ended are dropped.
@@ -222,19 +211,19 @@ class ChatEngine(ABC):
             _call(on_event, event)
 
     def tell(self, state: EngineState) -> None:
-        """Change the state, and tell whoever watches, so that views need not poll. What that raises is logged."""
+        """Change the state, and pass it to `on_state`. What that raises is logged."""
         self._state = state
         _call(self._on_state, state)
 
     def end_requests(self) -> None:
-        """End all requests with the reason why the engine has ended, so that nobody waits for replies in vain."""
+        """End all requests with the reason why the engine has ended."""
         with self.lock:
             left, self.running = self.running, {}
         for on_event in left.values():
             _call(on_event, self.ended())
 
     def ended(self) -> Failed:
-        """The last event of a request after the engine has ended, which says why, and what to do."""
+        """The last event of a request after the engine has ended, with the reason."""
         state = self._state
         if state.phase == "failed":
             return Failed("untrusted" if state.code else "engine", state.reason or "The engine failed.")

@@ -22,18 +22,17 @@ class ChatMessage:
         parent: id of the message before it; None for a first message.
         role: `user`, `assistant` or `tool`. The system prompt is one of the conversation's settings.
         content: text, or OpenAI's content parts (`{"type": "text", …}`, `{"type": "image_url", …}`).
-        reasoning: what the model thought before its answer.
-        tool_calls: calls of functions in OpenAI's form, with `id` and with arguments as JSON text.
+        reasoning: the model's reasoning before its answer.
+        tool_calls: calls of functions in OpenAI's format, with `id` and with arguments as JSON text.
         target: name of the model that wrote the message, or for which alone the question is; empty for all.
         turn: the same text for all messages that are one question to several models; else empty.
         sampling: sampling parameters of a reply, see `llf_core.chat.request.ChatSampling`.
         usage: numbers of tokens and times of a reply, see `llf_core.chat.events.Finished`.
         finish_reason: why a reply ended; empty while it is being written, `failed` after an error.
-        edited_from: id of the message of which it is an edited copy; else empty.
+        edited_from: id of the message of which it is an edited copy.
         rating: `good`, `bad`, or empty.
-        kept: the rows in data sets that were made of it, by name of the data set; see
-            `llf_core.chat.kept_examples`.
-        corrected: the corrected text with which it was kept, by name of the data set; empty where it was kept as it is.
+        kept: the rows that were made of it, by name of the data set; see `llf_core.chat.kept_examples`.
+        corrected: the corrected text with which it was kept, by name of the data set.
         created: Unix seconds.
     """
 
@@ -56,13 +55,13 @@ class ChatMessage:
     created: float = 0.0
 
     def text(self) -> str:
-        """The text of the content, without pictures, for titles, views and exports that show text alone."""
+        """The text of the content, without pictures."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part_text(part) for part in self.content if part.get("type") == "text")
 
     def openai(self) -> dict[str, Any]:
-        """The message in OpenAI's form, as a request and training rows have it."""
+        """The message in OpenAI's format."""
         message: dict[str, object] = {"role": self.role, "content": self.content}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
@@ -82,33 +81,25 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 def part_text(part: Mapping[str, object]) -> str:
-    """The text of a content part; empty if it has none, or something else in its place: others may have written it."""
+    """The text of a content part; empty if it has none, or something else in its place."""
     text = part.get("text")
     return text if isinstance(text, str) else ""
 
 
 def message_of(values: dict[str, Any]) -> ChatMessage:
-    """The message of the fields that `as_record` made, from a line of the conversation's file.
-
-    Args:
-        values: the fields; `has_valid_fields` has accepted them.
-    """
+    """The message of fields that `has_valid_fields` has accepted."""
     return ChatMessage(**{**values, "tool_calls": tuple(values.get("tool_calls", ()))})
 
 
 def as_record(message: ChatMessage) -> dict[str, Any]:
-    """The fields of a message as JSON, for a line of the conversation's file.
-
-    Returns:
-        `parent` and `content`, and the other fields that are not empty.
-    """
+    """Fields of a message as JSON: `parent`, `content`, and the others that are not empty."""
     record = asdict(message)
     record["tool_calls"] = list(record["tool_calls"])
     return {key: value for key, value in record.items() if value or key in {"parent", "content"}}
 
 
 def has_valid_fields(values: dict[str, Any]) -> bool:
-    """Whether fields of a message have the right types: lines may be written by others."""
+    """Whether fields of a message have the right types; others may have written them."""
     if any(not isinstance(value, FIELDS[name]) or isinstance(value, bool) for name, value in values.items()):
         return False
     lists = [values.get("tool_calls", [])] + ([values["content"]] if isinstance(values.get("content"), list) else [])

@@ -1,4 +1,4 @@
-"""Collects the events of a reply, for what needs the whole of it."""
+"""Collects the events of a reply."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class CollectedReply:
     """A reply as far as its events have come.
 
     Attributes:
-        reasoning: what the model thought before.
-        finished: the last event of a complete reply; None before.
-        failed: the last event of a failed reply; None otherwise.
+        reasoning: the reasoning before the answer.
+        finished: the last event of a complete reply.
+        failed: the last event of a failed reply.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class CollectedReply:
         self._calls: dict[int, dict[str, str]] = {}
 
     def take(self, event: Event) -> bool:
-        """Add an event; pieces of text and of calls continue those before, so that whole messages can be kept."""
+        """Add an event; returns whether the reply has ended."""
         if isinstance(event, Piece):
             if event.kind == "reasoning":
                 self.reasoning += event.text
@@ -47,7 +47,7 @@ class CollectedReply:
 
     @property
     def tool_calls(self) -> tuple[dict[str, Any], ...]:
-        """The calls in OpenAI's form, in which conversations and predictions keep them."""
+        """The calls in OpenAI's format."""
         return tuple(
             {
                 "id": call["id"],
@@ -59,11 +59,11 @@ class CollectedReply:
 
     @property
     def text(self) -> str:
-        """Its text with its calls as JSON after it, as predictions and metrics compare it with the expected answer."""
+        """Its text followed by its calls as JSON, as metrics compare it with the expected answer."""
         return text_with_calls(self.content, [call["function"] for call in self.tool_calls])
 
     def message_fields(self) -> dict[str, Any]:
-        """The fields of the reply's message, to keep it in a conversation; see `conversation.ChatMessage`."""
+        """Fields of a `ChatMessage` with the reply."""
         finished = asdict(self.finished) if self.finished is not None else {}
         reason = finished.pop("reason", "failed" if self.failed is not None else "")
         return {

@@ -1,7 +1,7 @@
 """A conversation as a file: a tree of messages in `$LLF_HOME/chats/<id>.jsonl`, to which lines are only appended.
 
 Regenerating a reply or editing a question adds a sibling, so nothing is lost. Several views may have one conversation
-open: each appends its messages, and sees those of the others with `refresh`.
+open: each appends its messages, and reads those of the others with `refresh`.
 """
 
 from __future__ import annotations
@@ -36,33 +36,23 @@ RANDOM_DIGITS = 8
 """Number of random hexadecimal digits after the time in an id."""
 CONVERSATION_ID = re.compile(rf"[0-9]{{8}}-[0-9]{{6}}-[0-9a-f]{{{RANDOM_DIGITS}}}")
 TITLE_LENGTH = 60
-"""Maximum characters of a title that is made of the first question."""
+"""Maximum length of a title that is made of the first question."""
 
 
 class Conversation(MessageTree):
-    """A conversation in a file.
+    """A conversation in a file, opened with `new_conversation` or `open_conversation`.
 
-    The file may have been written by others: lines that are no messages, and messages whose parent is missing, are
-    skipped.
-
-    Args:
-        path: the file. Use `new_conversation` and `open_conversation`, which know where conversations are.
+    Lines that are not messages, and messages whose parent is missing, are skipped: others may have written the file.
 
     Attributes:
         file: the file; it exists from the first message, choice, title or setting on.
-        id: its id, by which it is opened again: the name of the file without the ending.
+        id: name of the file without the ending.
         messages: all messages by id, in the order in which they were added.
-        settings: what the views keep with the conversation: `system` (the system prompt), `targets`, `sampling`,
-            `tools`, and others.
+        settings: `system` (the system prompt), `targets`, `sampling`, `tools`, and others.
         created: Unix seconds; 0 before the file exists.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the conversation, see the class.
-
-        Args:
-            path: the file; it may not exist yet.
-        """
         super().__init__(path.stem)
         self.file = path
         self._existed = False
@@ -78,7 +68,7 @@ class Conversation(MessageTree):
 
     @property
     def title(self) -> str:
-        """The title for lists: as given, else the beginning of the first question; empty without one."""
+        """The given title, else the beginning of the first question."""
         if self._title:
             return self._title
         first = next((one.text() for one in self.messages.values() if one.role == "user" and one.text().strip()), "")
@@ -86,11 +76,7 @@ class Conversation(MessageTree):
         return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 2].rstrip()} …"
 
     def refresh(self) -> list[str]:
-        """Read what was appended since the last call, by this or by other processes, so that all views agree.
-
-        Returns:
-            Ids of the new and changed messages, without duplicates.
-        """
+        """Read what was appended since the last call, by any process; ids of the new and changed messages."""
         changed: dict[str, None] = {}
         for data, again in self._tail.pieces():
             self._existed = True
@@ -145,9 +131,7 @@ class Conversation(MessageTree):
     def add(
         self, role: Role, content: str | list[dict[str, Any]] = "", *, parent: str | None = None, **values: Any
     ) -> ChatMessage:
-        """Append a message; nothing is overwritten, so that other views of the conversation stay valid.
-
-        The path of its target (of all models, without one) ends with it until another is chosen.
+        """Append a message. The path of its target (of all models, without one) ends with it until another is chosen.
 
         Args:
             parent: id of the message before it; None for a first message.
@@ -164,13 +148,7 @@ class Conversation(MessageTree):
         return self._own(message.id)
 
     def ask(self, content: str | list[dict[str, Any]], targets: Iterable[str]) -> dict[str, ChatMessage]:
-        """Append a question to one or several models: one message, or one for each model once their histories differ.
-
-        Models that were asked the same so far can share a message, and their replies are siblings.
-
-        Args:
-            targets: names of the models, at least one.
-        """
+        """Append a question to models: one message, or one for each model once their histories differ."""
         names = list(dict.fromkeys(targets))
         self.refresh()
         ends = {name: self.end(name) for name in names}
@@ -181,9 +159,7 @@ class Conversation(MessageTree):
         return {name: self.add("user", content, parent=ends[name], target=name, turn=turn) for name in names}
 
     def change(self, message: str, **values: object) -> ChatMessage:
-        """Change fields of a message, as a reply grows or is rated: those of `CHANGEABLE`.
-
-        An edited question is a new message, see `add`.
+        """Change fields of a message: those of `CHANGEABLE`. An edited question is a new message, see `add`.
 
         Raises:
             ConversationError: the message does not exist, a field cannot change or has another type, the message
@@ -203,20 +179,14 @@ class Conversation(MessageTree):
     def change_unsaved(self, message: str, **values: object) -> None:
         """Change fields of a message in memory, where `change` has failed because the disk is full.
 
-        The change is written before the next record, so that a reply is not lost once there is space again. An unknown
-        message and invalid values change nothing.
-
-        Args:
-            values: new values, see `change`.
+        The change is written before the next record. An unknown message and invalid values change nothing.
         """
         record = redact_nested({"type": "change", "id": message} | values, named=False)
         if self._read_change(record) is not None:
             self._unsaved[message] = record
 
     def choose(self, message: str | None, target: str = "", *, last: bool = False) -> None:
-        """Choose the path through a message, as a view does that shows another branch.
-
-        A model that joins a conversation takes over the history of another one in this way.
+        """Choose the path through a message, to show another branch, or to give a model the history of another one.
 
         Args:
             message: id of the message; None for the beginning, before the first message.
@@ -228,20 +198,15 @@ class Conversation(MessageTree):
         self._append({"type": "choose", "message": message, "target": target, "last": last})
 
     def rename(self, title: str) -> None:
-        """Set the title, which lists show in place of the first question.
-
-        Args:
-            title: the title, of which runs of whitespace become one space; empty for the beginning of the first
-                question.
-        """
+        """Set the title, with single spaces; empty for the beginning of the first question."""
         self._append({"type": "title", "title": " ".join(title.split())})
 
     def set(self, **settings: object) -> None:
-        """Set settings; the others keep their values. They come back when the conversation is opened again."""
+        """Set settings; the others keep their values."""
         self._append({"type": "settings", "settings": settings})
 
     def request_messages(self, path: Iterable[ChatMessage]) -> tuple[dict[str, Any], ...]:
-        """The messages of a path in OpenAI's form with the system prompt before them, for a request."""
+        """Messages of a path in OpenAI's format, with the system prompt before them."""
         system = self.settings.get("system")
         head = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
         return (*head, *(one.openai() for one in path))
@@ -281,20 +246,13 @@ class Conversation(MessageTree):
 
 
 def new_conversation(home: Path | str | None = None) -> Conversation:
-    """Begin a conversation. Its file is made with the first message or setting, so that an unused one leaves none.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-    """
+    """Begin a conversation. Its file is made with the first message or setting."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(RANDOM_DIGITS // 2)}"
     return Conversation(home_folder(home) / CHATS / f"{name}.jsonl")
 
 
 def conversation_path(conversation_id: str, home: Path | str | None = None) -> Path:
-    """Path of a conversation's file. Only ids are accepted, so that none leads out of the folder of conversations.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    """Path of a conversation's file.
 
     Raises:
         ConversationError: it is not an id, for example because it is a path.
@@ -307,10 +265,7 @@ def conversation_path(conversation_id: str, home: Path | str | None = None) -> P
 
 
 def open_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
-    """Open a conversation that is in a file, to continue, show or export it.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    """Open the conversation of a file.
 
     Raises:
         ConversationError: there is none with this id.

@@ -1,4 +1,4 @@
-"""Conversations in other forms: Markdown for people, OpenAI's messages, rows of a data set."""
+"""Conversations as Markdown, as OpenAI's messages, and as rows of a data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FENCED_OR_HEADING = re.compile(
 
 
 def as_markdown(conversation: Conversation, target: str = "") -> str:
-    """A conversation as Markdown, to read and share it: a heading for each message, thoughts and calls in code blocks.
+    """A conversation as Markdown: a heading for each message, reasoning and calls in code blocks.
 
     Args:
         target: name of the model whose path is written; empty for the path of all.
@@ -54,13 +54,10 @@ def as_markdown(conversation: Conversation, target: str = "") -> str:
 
 
 def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
-    """A conversation as the JSON of a request to OpenAI's API, which other programs and servers read.
+    """`messages`, and `tools` if there are any, of a request to OpenAI's API.
 
     Args:
         target: name of the model whose path is written; empty for the path of all.
-
-    Returns:
-        `messages`, and `tools` if it has any.
     """
     messages = list(conversation.request_messages(conversation.path(target)))
     tools = _tools(conversation)
@@ -68,14 +65,10 @@ def as_openai(conversation: Conversation, target: str = "") -> dict[str, Any]:
 
 
 def as_row(messages: Iterable[Mapping[str, object]], tools: Sequence[Mapping[str, object]] = ()) -> dict[str, Any]:
-    """Messages as a row of a data set in the format `openai`, which every stage for conversations reads.
+    """Messages, a system prompt first if there is one, as a row of a data set in the format `openai`.
 
     All rows have columns of the same types, so that Arrow reads any mixture of them: contents are text, arguments of
-    calls and tools are JSON text, and pictures stand in the column `images`, with `<image>` in their places.
-
-    Args:
-        messages: messages in OpenAI's form, a system prompt first if there is one.
-        tools: functions that the model could call, in OpenAI's form.
+    calls and tools are JSON text, and pictures are in the column `images`, with `<image>` in their places.
     """
     images: list[str] = []
     rows = [_row_message(message, images) for message in messages]
@@ -88,13 +81,10 @@ def as_row(messages: Iterable[Mapping[str, object]], tools: Sequence[Mapping[str
 
 
 def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]]:
-    """A conversation as training rows: one, up to its last reply, since a question alone teaches nothing.
+    """A conversation up to its last reply as one training row, see `as_row`; empty if it has no reply.
 
     Args:
         target: name of the model whose path is taken; empty for the path of all.
-
-    Returns:
-        The row, see `as_row`, in a list; an empty list if the conversation has no reply.
     """
     path = list(conversation.path(target))
     while path and (path[-1].role != "assistant" or not (path[-1].text().strip() or path[-1].tool_calls)):
@@ -103,7 +93,7 @@ def as_rows(conversation: Conversation, target: str = "") -> list[dict[str, Any]
 
 
 def as_jsonl(rows: Iterable[Mapping[str, object]]) -> str:
-    """Rows as JSON Lines, the format of a data set that a person can read and edit."""
+    """Rows as JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -145,7 +135,7 @@ def _with_pictures(content: str | list[dict[str, object]]) -> str:
 
 
 def _body(text: str) -> str:
-    """Text of a message, whose headings do not look like the headings of messages; code blocks stay as they are."""
+    """Text of a message with its headings two levels deeper, so that they do not look like headings of messages."""
     return _FENCED_OR_HEADING.sub(lambda found: found[0] if found[1] else f"##{found[0]}", text.strip())
 
 

@@ -1,4 +1,4 @@
-"""Conversations of `LLF_HOME` as a list, and the bin for deleted ones: `$LLF_HOME/bin/.chats`."""
+"""List of the conversations of `LLF_HOME`, and the bin for deleted ones: `$LLF_HOME/bin/.chats`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BIN = Path("bin", f".{CHATS}")
-"""Folder of deleted conversations. `llf runs clean` empties it with the bin; its hidden name is no run."""
+"""Folder of deleted conversations, which `llf runs clean` empties with the bin; its hidden name is not a run's."""
 
 
 LIST_BYTES = 256 << 10
@@ -36,14 +36,14 @@ LIST_BYTES = 256 << 10
 
 
 class ConversationExcerpt(Conversation):
-    """What a list shows of a conversation: of a large file only the beginning and the end are read.
+    """A conversation for a list: of a large file only the beginning and the end are read.
 
     Attributes:
         complete: whether the whole file was read.
     """
 
     def refresh(self) -> list[str]:
-        """Read the file."""
+        """Read the file, or both ends of a large one."""
         for line in self._tail.read(LIST_BYTES)[0].splitlines():
             self._read(parse(line) or {})
         self.complete = self.file.stat().st_size <= 2 * LIST_BYTES
@@ -62,7 +62,7 @@ class ConversationRow:
 
     Attributes:
         messages: number of messages on all branches, as far as the file was read.
-        complete: whether the whole file was read; of one above 512 KB only the beginning and the end are.
+        complete: whether the whole file was read; above 512 KB only the beginning and the end are.
         created: Unix seconds; 0 if unknown.
         changed: Unix seconds of the last change of the file.
     """
@@ -76,22 +76,14 @@ class ConversationRow:
     changed: float
 
     def json(self) -> dict[str, Any]:
-        """The row as a JSON object, for pages."""
+        """The row as a JSON object."""
         return asdict(self)
 
 
 def list_conversations(
     home: Path | str | None = None, offset: int = 0, limit: int = 50
 ) -> tuple[int, list[ConversationRow]]:
-    """List conversations, a page at a time, since the file of each one is read.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-
-    Returns:
-        The total number of conversations, and the selected ones, last changed first. A file that cannot be read is left
-        out of them.
-    """
+    """Total number of conversations, and a page of them, last changed first. Files that cannot be read are left out."""
     found = _files(home)
     rows = []
     for changed, path in found[offset : offset + limit]:
@@ -101,21 +93,14 @@ def list_conversations(
 
 
 def newest_conversations(home: Path | str | None = None, limit: int = 50) -> Iterator[ConversationExcerpt]:
-    """Read excerpts of conversations one after the other, to search for one.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-
-    Yields:
-        The conversations, last changed first. A file that cannot be read is left out.
-    """
+    """Yield excerpts of conversations, last changed first. Files that cannot be read are left out."""
     for _, path in _files(home)[:limit]:
         with suppress(OSError):
             yield ConversationExcerpt(path)
 
 
 def answering_models(conversation: Conversation) -> tuple[str, ...]:
-    """Names of the models that have answered in a conversation, in the order of their first replies, for lists."""
+    """Names of the models that have answered in a conversation, in the order of their first replies."""
     messages = conversation.messages.values()
     return tuple(dict.fromkeys(one.target for one in messages if one.role == "assistant" and one.target))
 
@@ -147,11 +132,8 @@ def _row(conversation: ConversationExcerpt, changed: float) -> ConversationRow:
 def delete_conversation(conversation_id: str, home: Path | str | None = None) -> Path:
     """Move a conversation to the bin, from which it can be restored until `llf runs clean` empties it.
 
-    If the bin has another one with its id, as after a file was copied back, it gets a new id there: both are kept.
-    The file's time of change becomes now, from which its age in the bin is counted.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    If the bin has another one with its id, as after a file was copied back, it gets a new id there. The file's time of
+    change becomes now, from which its age in the bin is counted.
     """
     path = conversation_path(conversation_id, home)
     target = home_folder(home) / BIN / path.name
@@ -161,12 +143,7 @@ def delete_conversation(conversation_id: str, home: Path | str | None = None) ->
 
 
 def restore_conversation(conversation_id: str, home: Path | str | None = None) -> Conversation:
-    """Move a conversation from the bin back to the list, where it can be continued.
-
-    The file's time of change becomes now, so it is the first of the list.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
+    """Move a conversation from the bin back to the list, where it becomes the first.
 
     Raises:
         ConversationError: the bin has none with this id, or the list has one.

@@ -1,4 +1,4 @@
-"""LLF's own engine: the process with the model, as its parent sees it."""
+"""LLF's own engine: the process with the model, from its parent's side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODULE = "llf_core.chat.worker_process"
 MAX_DIRECT = 20_000
-"""Characters of a request that the process prepares between two steps, in some milliseconds."""
+"""Maximum length of a request that the process prepares itself between two steps, in some milliseconds."""
 CLOSE_SECONDS = 5.0
 """Time that a process has to end by itself before it is killed."""
 
@@ -36,9 +36,6 @@ class EngineProcess(ChatEngine):
     """A running `python -m llf_core.chat.worker_process`: one base model, any number of adapters.
 
     It ends with its parent, since it reads its requests from a pipe, and by itself after some time without a request.
-
-    Raises:
-        OSError: the process cannot be started.
     """
 
     def __init__(self, config: str, settings: EngineSettings, on_state: Callable[[EngineState], object]) -> None:
@@ -60,11 +57,7 @@ class EngineProcess(ChatEngine):
         self._send({"start": {"config": config, "idle_seconds": settings.idle_seconds, "template": settings.template}})
 
     def load_adapter(self, name: str, folder: str) -> None:
-        """Tell the process to load an adapter, once, see `ChatEngine.load_adapter`; it is loaded between two tokens.
-
-        Args:
-            folder: its folder or hub id.
-        """
+        """See `ChatEngine.load_adapter`; it is loaded between two tokens."""
         with self.lock:
             known = self._adapters.get(name)
             if known == folder:
@@ -75,7 +68,7 @@ class EngineProcess(ChatEngine):
         self._send({"load_adapter": {"name": name, "folder": folder}})
 
     def unload_adapter(self, name: str) -> None:
-        """Tell the process to remove an adapter and to free its memory, see `ChatEngine.unload_adapter`."""
+        """See `ChatEngine.unload_adapter`."""
         with self.lock:
             if name not in self._adapters:
                 return
@@ -85,8 +78,7 @@ class EngineProcess(ChatEngine):
     def begin(self, number: int, request: ChatRequest) -> None:
         """Write a request to the process, whose events `_listen` reads, see `ChatEngine.begin`.
 
-        One whose cost the client has chosen, a long one or one with a JSON schema, is prepared first, in a process with
-        limits of time and memory.
+        A long one or one with a JSON schema is prepared first, in a process with limits of time and memory.
         """
         context, longest = self.state.context, self.state.longest_token
         if context is not None and longest and (tokens := characters_of(request) // longest) >= context:
@@ -108,14 +100,14 @@ class EngineProcess(ChatEngine):
             self._send({"request": {"id": number, **found.json()}})
 
     def interrupt(self, number: int) -> None:
-        """Tell the process to end a reply at its next token, see `ChatEngine.interrupt`."""
+        """See `ChatEngine.interrupt`."""
         if self._preparer.cancel(number):
             self.dispatch(number, Finished("cancelled", 0, 0, 0, 0.0, 0.0))
         else:
             self._send({"cancel": number})
 
     def close(self) -> None:
-        """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
+        """See `ChatEngine.close`."""
         self.closing = True
         if self._pipe.acquire(timeout=CLOSE_SECONDS):  # a process that reads nothing holds up whoever writes
             self._close_pipe()

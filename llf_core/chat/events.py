@@ -1,4 +1,4 @@
-"""What an engine reports of a reply, in order: `Started`, pieces and tool calls, then `Finished` or `Failed`."""
+"""Events of a reply, in order: `Started`, pieces and tool calls, then `Finished` or `Failed`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,7 @@ FailureKind = Literal["invalid", "too_long", "busy", "model_gone", "out_of_memor
 
 @dataclass(frozen=True)
 class Started:
-    """The prompt has been tokenized, and its tokens are being read.
-
-    Attributes:
-        prompt_tokens: number of tokens of the prompt.
-        cached_tokens: how many of them an earlier request had left in the cache.
-    """
+    """The prompt has been tokenized and is being read; `cached_tokens` of its tokens were in the cache."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -42,11 +37,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embedding of a prompt; then `Finished` follows.
-
-    Attributes:
-        values: mean of the last hidden states, scaled to length 1; a number per hidden dimension.
-    """
+    """The embedding of a prompt, before `Finished`: mean of the last hidden states `[hidden]`, scaled to length 1."""
 
     values: tuple[float, ...]
 
@@ -58,7 +49,7 @@ class Finished:
     Attributes:
         reason: `stop` (end-of-sequence token or stop string), `length`, `tool_calls` or `cancelled`.
         completion_tokens: number of tokens of the reply, with the end-of-sequence token.
-        first_token_seconds: time from the engine's receipt of the request to its first token; with waiting.
+        first_token_seconds: time from the engine's receipt of the request to its first token, waiting included.
         seconds: time from the engine's receipt of the request to its last token.
     """
 
@@ -94,7 +85,7 @@ def event_json(event: Event) -> dict[str, Any]:
 
 
 def read_event(given: dict[str, Any]) -> Event:
-    """The event that `event_json` wrote, on the other side of the pipe."""
+    """The event that `event_json` wrote."""
     values = dict(given)
     kind = _EVENTS[values.pop("event")]
     if kind is Piece:

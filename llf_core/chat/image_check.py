@@ -1,7 +1,7 @@
-"""Says whether a model reads pictures, for an engine that loads no model itself.
+"""Prints whether a model reads pictures, for an engine that loads no model itself.
 
-`ServerEngine` starts it as `python -m llf_core.chat.image_check`, since a processor needs transformers, which no view
-imports. It reads the YAML of the settings of the base model, and prints `true` or `false`.
+`ServerEngine` starts it as `python -m llf_core.chat.image_check`, since a processor needs transformers, which views do
+not import. It reads the YAML of the settings of the base model, and prints `true` or `false`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from llf_core.models.tokenizer import load_tokenizer
 
 
 def main() -> None:
-    """Print whether the model that the settings on stdin name reads pictures: the entry point of the process.
-
-    `true` or `false` goes to stdout, which the parent reads; all other output goes to stderr.
-    """
+    """Print `true` or `false` for the model that the settings on stdin name; other output goes to stderr."""
     output = sys.stdout
     with redirect_stdout(sys.stderr), panics_as_errors():
         prepare_imports()

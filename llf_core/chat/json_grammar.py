@@ -1,4 +1,4 @@
-"""Replies that follow a JSON schema: the library llguidance says which tokens may come next."""
+"""Replies that follow a JSON schema, by the library llguidance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ LIMITS: Any = {
     "max_grammar_size": 100_000,
     "verbose_errors": False,
 }
-"""Limits of llguidance (`LLParserLimits`), about a fifth of its own: a schema costs 40 MB and 10 ms a token at most."""
+"""Limits of llguidance (`LLParserLimits`), about a fifth of its own: a schema costs at most 40 MB, and 10 ms per
+token."""
 FORM: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """JSON as `json.dumps` writes it: with free whitespace a small model may write nothing else."""
 TRIED_TOKENS = 32
@@ -41,7 +42,7 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Whether no further token is allowed, except an end-of-sequence token: then the reply ends.
+        """Whether no further token is allowed, except an end-of-sequence token.
 
         Raises:
             RequestError: the schema is too complex.
@@ -51,11 +52,7 @@ class Grammar:
         return bool(self._matcher.is_stopped())
 
     def mask(self, scores: Tensor) -> None:
-        """Set the scores of tokens that may not come next to minus infinity, so that none of them is chosen.
-
-        Args:
-            scores: `[vocabulary]`, float32; changed in place.
-        """
+        """Set the scores `[vocabulary]` (float32) of tokens that are not allowed to minus infinity, in place."""
         import torch
 
         allowed = torch.from_numpy(self.allowed()).to(scores.device)
@@ -64,10 +61,10 @@ class Grammar:
         scores[size:] = -torch.inf
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Which tokens may come next, `[vocabulary]`.
+        """Mask `[vocabulary]` of the tokens that may come next.
 
         Raises:
-            RequestError: no token may, or the schema is too complex.
+            RequestError: none may, or the schema is too complex.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
@@ -75,7 +72,7 @@ class Grammar:
         return np.unpackbits(bits, bitorder="little").astype(bool)
 
     def accept(self, token: int) -> None:
-        """Advance by a token of the reply, on which depends what may come next."""
+        """Advance by a token of the reply."""
         self._matcher.consume_token(token)
 
 
@@ -91,10 +88,7 @@ class Grammars:
         self._table: Any = None
 
     def grammar(self, schema: dict[str, Any]) -> Grammar:
-        """The grammar of a JSON schema, for one reply.
-
-        Args:
-            schema: JSON schema; `{}` for any object.
+        """The grammar of a JSON schema (`{}` for any object), for one reply.
 
         Raises:
             RequestError: llguidance is not installed, the tokenizer is not supported, or the schema is invalid, fits no
@@ -136,7 +130,7 @@ class Grammars:
             raise _refused(str(error)) from error
 
     def try_out(self, schema: dict[str, Any]) -> None:
-        """Build the grammar of a JSON schema and follow it for some tokens, so that one that cannot be followed fails.
+        """Build the grammar of a JSON schema and follow it for some tokens, so that errors come up.
 
         Raises:
             RequestError: see `grammar` and `Grammar.allowed`.

@@ -1,7 +1,8 @@
 """Keeps replies of a chat as training data: rows of named data sets in `$LLF_HOME/kept`.
 
 A data set has one file for each kind: examples (`sft`), pairs (`dpo`, `rm`) and ratings (`kto`). Each row has a column
-`kept`, which training ignores: its id, and where it came from.
+`kept`, which training ignores: its id, and where it came from. The row is noted in the conversation and its file, for
+`undo_kept`. If that fails, the row stays in the data set; keeping again replaces it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 KEPT = "kept"
 """Folder of the data sets in `LLF_HOME`, and column of a row's origin."""
 DEFAULT = "chat"
-"""Name of the data set, if none is given."""
+"""Name of the default data set."""
 Kind = Literal["examples", "pairs", "ratings"]
 KINDS: dict[Kind, str] = {"examples": "sft", "pairs": "dpo", "ratings": "kto"}
 """Kinds of rows, and the stage that each is for."""
@@ -61,11 +62,7 @@ class KeptRow:
 
 @dataclass(frozen=True)
 class KeptData:
-    """A data set of kept rows.
-
-    Attributes:
-        file: its file, as a value of `dataset`.
-    """
+    """A data set of kept rows; `file` is a value of `dataset`."""
 
     name: str
     file: Path
@@ -74,11 +71,7 @@ class KeptData:
 
 
 def keep_example(conversation: Conversation, reply: str, *, dataset: str = DEFAULT, text: str | None = None) -> KeptRow:
-    """Keep a reply with the conversation before it as an example for supervised fine-tuning (`sft`).
-
-    A reply that the data set has already is replaced, so that it is not learned twice.
-    The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
-    keeping again replaces it.
+    """Keep a reply with the conversation before it as an example for `sft`, in place of an earlier one of it.
 
     Args:
         text: edited text of the reply; None for its own.
@@ -99,11 +92,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
     chosen_text: str | None = None,
     rejected_text: str | None = None,
 ) -> KeptRow:
-    """Keep two replies to one question as a preference pair (`dpo`, `rm`), with the conversation before the better one.
-
-    An earlier pair of the same better and the same worse reply is replaced, so that it is not learned twice.
-    The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
-    keeping again replaces it.
+    """Keep two replies to one question as a preference pair (`dpo`, `rm`), in place of an earlier one of them.
 
     Args:
         rejected: id of the worse reply, or the same id if `chosen_text` is an improved text of it.
@@ -111,7 +100,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
         rejected_text: edited text of the worse reply; None for its own.
 
     Raises:
-        ConversationError: a message does not exist, is no reply or is empty, they answer different questions or are
+        ConversationError: a message does not exist, is not a reply or is empty, they answer different questions or are
             equal, the name cannot be one of a data set, the row is too large, or the conversation's file was replaced
             or deleted meanwhile.
     """
@@ -128,12 +117,7 @@ def keep_pair(  # noqa: PLR0913 - both replies, with their edited texts
 
 
 def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: str = DEFAULT) -> KeptRow:
-    """Keep a reply with a thumb up or down (`kto`), and note the rating in the conversation, where views show it.
-
-    An earlier rating of the reply is replaced.
-    The row is noted in the conversation and its file, for `undo_kept`. If that fails, the row stays in the data set;
-    keeping again replaces it.
-    """
+    """Keep a reply with a thumb up or down (`kto`) in place of an earlier rating, also in the conversation."""
     message = _reply(conversation, reply)
     row = _row(conversation, conversation.path_to(reply)[:-1], _edited(message, None)) | {"label": good}
     kept = _keep(conversation, dataset, "ratings", row, (message,))
@@ -142,9 +126,9 @@ def keep_rating(conversation: Conversation, reply: str, *, good: bool, dataset: 
 
 
 def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
-    """Remove the rows of a reply from a data set, as when it was kept by mistake; nothing happens if it has none.
+    """Remove the rows of a reply from a data set: of pairs, all with it as the better reply.
 
-    Of pairs these are all with it as the better reply. An empty data set is removed, and a rating with its row.
+    An empty data set is removed, and a rating with its row.
     """
     conversation.refresh()
     conversation.path_to(reply)  # raises for a message that does not exist
@@ -161,13 +145,7 @@ def undo_kept(conversation: Conversation, reply: str, file: Path) -> None:
 
 
 def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
-    """List the data sets of kept rows, by name, so that forms can offer them. Files that cannot be read are left out.
-
-    A folder that is missing or cannot be read has none.
-
-    Args:
-        home: `LLF_HOME`. Default: from the environment.
-    """
+    """List the data sets of kept rows, by name. Files and folders that cannot be read are left out."""
     folder = home_folder(home) / KEPT
     found = []
     with suppress(OSError):
@@ -180,7 +158,7 @@ def kept_datasets(home: Path | str | None = None) -> list[KeptData]:
 
 
 def kept_file(conversation: Conversation, dataset: str, kind: Kind) -> Path:
-    """The file of a data set of kept rows, in the `LLF_HOME` that has the conversation. It need not exist.
+    """The file, perhaps missing, of a data set of kept rows, in the `LLF_HOME` that has the conversation.
 
     Raises:
         ConversationError: the name cannot be one of a data set.
@@ -202,7 +180,7 @@ def _reply(conversation: Conversation, name: str) -> ChatMessage:
 
 
 def _edited(message: ChatMessage, text: str | None) -> dict[str, object]:
-    """The reply as a message in OpenAI's form. Of an edited one, text and thought are those that were edited."""
+    """The reply as a message in OpenAI's format, with the edited text if there is one."""
     answer = message.openai() if text is None else {**message.openai(), "content": text}
     written = answer["content"] if isinstance(answer["content"], str) else message.text()
     if not written.strip() and not answer.get("tool_calls"):
@@ -289,16 +267,12 @@ def _remove(file: Path, removed: Callable[[dict[str, object]], bool]) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a data set while a row is added or removed."""
     with locked(path.with_name(f".{path.name}.lock")):
         yield
 
 
 def _left(path: Path, removed: Callable[[dict[str, object]], bool]) -> tuple[list[bytes], list[bytes]]:
-    """All lines of a data set, and those whose row's origin is not to be removed.
-
-    A line that is no row, as after an edit by hand, stays as it is.
-    """
+    """All lines of a data set, and those to keep. A line that is not a row, as after an edit by hand, is kept."""
     if not leads_to_file(path):
         return [], []
     lines = [line for line in read_bytes(path, HISTORY_BYTES).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""The pictures of a request's messages, checked before any model or server gets them."""
+"""Pictures of a request's messages, checked before a model or server gets them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ if TYPE_CHECKING:
 
 
 def is_picture(part: object) -> bool:
-    """Whether a content part of a message is a picture, in any of the notations that templates know."""
+    """Whether a content part is a picture, in any of the notations that templates know."""
     return isinstance(part, dict) and part.get("type") in IMAGE_TYPES
 
 
 def checked_url(part: dict[str, Any], number: int) -> str:
-    """Take the data URL of a picture; a path or an address, which a model's process or server would open, is refused.
+    """Take the data URL of a picture part. A path or an address, which a model's process would open, is refused.
 
     Args:
-        part: the content part, see `is_picture`.
         number: number of its message, from 0, for the error.
 
     Raises:
-        RequestError: it is no data URL of a picture, or the picture is too large or cannot be read.
+        RequestError: it is not a data URL of a picture, or the picture is too large or cannot be read.
     """
     url = part_url(part)
     try:
@@ -36,7 +35,7 @@ def checked_url(part: dict[str, Any], number: int) -> str:
 
 
 def with_checked_pictures(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with each picture in OpenAI's form, so that a server opens no address that a message names."""
+    """The messages with each picture checked, in OpenAI's format."""
     return [
         message | {"content": [_openai_part(part, number) for part in content]}
         if isinstance(content := message.get("content"), list)

@@ -29,7 +29,6 @@ class MessageTree:
         self._clear()
 
     def _clear(self) -> None:
-        """Remove all messages, to read them again."""
         self.messages: dict[str, ChatMessage] = {}
         self._children: dict[str | None, list[str]] = {}
         self._events = 0
@@ -37,11 +36,9 @@ class MessageTree:
         self._chosen: dict[str | None, dict[str, _Choice]] = {}
 
     def _insert(self, message: ChatMessage) -> bool:
-        """Add a message, through which the path of its target then leads, or that of all models without one.
+        """Add a message, and choose the path through it for its target, or for all models without one.
 
-        Returns:
-            Whether it was added. One whose id is taken or whose parent is missing is not: a parent always stands before
-            its children, so a tree of hostile lines has no circle.
+        Returns whether it was added. One whose id is taken or whose parent is missing is not, so there is no cycle.
         """
         parent = message.parent
         if message.id in self.messages or (parent is not None and parent not in self.messages):
@@ -52,7 +49,7 @@ class MessageTree:
         return True
 
     def _choose(self, message: ChatMessage | None, target: str, *, last: bool = False) -> None:
-        """Lead the path of a target, or of all without one, through a message; with None, to before the first one."""
+        """Choose the path of a target (empty: of all) through a message; None for before the first one."""
         self._events += 1
         if message is None:
             self._ends[target] = _Choice(self._events, None, last=True)
@@ -67,10 +64,7 @@ class MessageTree:
         return self.messages[name]
 
     def siblings(self, message: str) -> tuple[str, ...]:
-        """Ids of the messages that a view offers in place of a message, such as regenerated replies, oldest first.
-
-        They have the same parent, role and target; the message itself is among them.
-        """
+        """Ids of the messages with the same parent, role and target, itself among them, oldest first."""
         one = self._message(message)
         others = (self.messages[name] for name in self._children[one.parent])
         return tuple(other.id for other in others if (other.role, other.target) == (one.role, one.target))
@@ -78,11 +72,11 @@ class MessageTree:
     def path(self, target: str = "") -> tuple[ChatMessage, ...]:
         """The messages that a view shows and a request sends.
 
-        They lead from the first one through the one that was added or chosen last to the end of its branch, or only to
-        that one if `choose` was called with `last`. Empty if there is no message, or the beginning was chosen.
+        From the first one through the one that was added or chosen last to the end of its branch, or only to that one
+        if `choose` was called with `last`. Empty if there is no message, or the beginning was chosen.
 
         Args:
-            target: name of a model: what was added or chosen for it or for all models; empty for any model.
+            target: name of a model: what was added or chosen for it or for all models counts; empty for any model.
         """
         chosen = _latest(self._ends, target)
         if chosen is None or chosen.message is None:
@@ -93,7 +87,7 @@ class MessageTree:
         return tuple(found)
 
     def path_to(self, message: str) -> tuple[ChatMessage, ...]:
-        """The messages from the first one to a message, with it: what a model is sent to answer it."""
+        """The messages from the first one to a message, with it."""
         return self._up_to(self._message(message))
 
     def _up_to(self, message: ChatMessage) -> tuple[ChatMessage, ...]:
@@ -103,12 +97,12 @@ class MessageTree:
         return tuple(reversed(found))
 
     def end(self, target: str = "") -> str | None:
-        """Id of the last message of `path`, which is the parent of the next question; None if the path is empty."""
+        """Id of the last message of `path`, the parent of the next question."""
         path = self.path(target)
         return path[-1].id if path else None
 
     def _following(self, parent: str, target: str) -> str | None:
-        """The child of a message that was added or chosen last, of those for a target."""
+        """The child of a message that was last added or chosen for a target."""
         fitting = {
             lane: choice
             for lane, choice in self._chosen.get(parent, {}).items()
@@ -119,11 +113,7 @@ class MessageTree:
 
 
 class _Choice(NamedTuple):
-    """A message that was added or chosen.
-
-    Attributes:
-        message: the message's id; None for the beginning of the conversation.
-    """
+    """A message that was added or chosen; None for the beginning of the conversation."""
 
     number: int
     message: str | None

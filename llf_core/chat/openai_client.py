@@ -1,4 +1,4 @@
-"""Requests to a server with OpenAI's API, and the streams that it replies with."""
+"""Requests to a server with OpenAI's API, and the streams of its replies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from llf_core.chat.request import ChatRequest
 
 ALL_TOKENS = -1
-"""`top_k` for all tokens. Without one, these servers take that of the model's `generation_config.json`."""
+"""`top_k` for all tokens. Without one, these servers use that of the model's `generation_config.json`."""
 UNKNOWN_TOKEN = -1
-"""Id of a token in log-probabilities: OpenAI's API has none."""
+"""Id of a token in log-probabilities, which OpenAI's API lacks."""
 
 
 def request_content(model: str, request: ChatRequest) -> dict[str, Any]:
-    """A request in OpenAI's form, with the further parameters that vLLM and SGLang share.
+    """A request in OpenAI's format, with the further parameters that vLLM and SGLang share.
 
     Args:
         model: name of the model or adapter on the server.
@@ -78,11 +78,7 @@ class ReplyReader:
         self._usage: dict[str, Any] = {}
 
     def read(self, chunk: dict[str, Any]) -> Iterator[Event]:
-        """The events of a chunk.
-
-        Args:
-            chunk: a chunk of OpenAI's stream.
-        """
+        """Events of a chunk."""
         usage = chunk.get("usage")
         self._usage = usage if isinstance(usage, dict) else self._usage
         if not self._started:
@@ -109,11 +105,7 @@ class ReplyReader:
                 )
 
     def finished(self, reason: str | None) -> Finished:
-        """The last event.
-
-        Args:
-            reason: why it ended, if another one than the server's.
-        """
+        """The last event; `reason` replaces the server's."""
         named = reason or (self._reason if self._reason in {"stop", "length", "tool_calls"} else "stop")
         prompt, cached = self._prompt()
         now = time.monotonic()
@@ -135,13 +127,12 @@ class ReplyReader:
 
 
 def _count(usage: object, name: str) -> int:
-    """A number of tokens; 0 if the server named none."""
     found = usage.get(name) if isinstance(usage, dict) else None
     return found if isinstance(found, int) else 0
 
 
 def _tokens(logprobs: dict[str, Any] | None) -> Iterator[Token]:
-    """The tokens of a chunk with their log-probabilities, in either of OpenAI's forms."""
+    """Tokens of a chunk with their log-probabilities, in either of OpenAI's formats."""
     if not logprobs:
         return
     for one in logprobs.get("content") or ():
@@ -154,13 +145,10 @@ def _tokens(logprobs: dict[str, Any] | None) -> Iterator[Token]:
 
 
 def reply_chunks(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON objects of server-sent events.
-
-    Args:
-        response: a response of 200 whose body was not read.
+    """JSON objects of the server-sent events in a response of status 200.
 
     Raises:
-        ValueError: one is no JSON object, or the last one is missing.
+        ValueError: one is not a JSON object, or the last one is missing.
     """
     for line in response:
         name, _, data = line.partition(b":")
@@ -184,11 +172,7 @@ def _object(text: bytes) -> dict[str, object] | None:
 
 
 def failure_in_chunk(chunk: dict[str, Any]) -> Failed:
-    """The failure that a server reports within a stream, whose status is in its `code`.
-
-    Args:
-        chunk: a chunk with the key `error`.
-    """
+    """The failure in a chunk with the key `error`, whose `code` is a status."""
     code = chunk["error"].get("code") if isinstance(chunk["error"], dict) else None
     return failure_of_status(
         code if isinstance(code, int) else http.HTTPStatus.INTERNAL_SERVER_ERROR, json.dumps(chunk)
@@ -196,7 +180,7 @@ def failure_in_chunk(chunk: dict[str, Any]) -> Failed:
 
 
 def failure_of_status(status: int, text: str) -> Failed:
-    """The failure that the status of a response tells."""
+    """The failure of a response with an error status."""
     message = error_message(text)
     if "context length" in message or "maximum context" in message:
         return Failed("too_long", message)
@@ -205,11 +189,7 @@ def failure_of_status(status: int, text: str) -> Failed:
 
 
 def error_message(text: str) -> str:
-    """The message of an error in any of the forms that servers have.
-
-    Args:
-        text: the response, JSON or not.
-    """
+    """The message of an error in any of the formats of servers, JSON or not."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

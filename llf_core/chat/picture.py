@@ -1,4 +1,4 @@
-"""Pictures of messages: data URLs, checked in one way before a model, a file or a page gets them."""
+"""Pictures of messages: data URLs, checked before a model, a file or a page gets them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "jpeg", "webp", "gif")
 MAX_BYTES = 6_000_000
-"""Maximum size of a picture: its Base64 text of 8,000,000 characters fits into a message of a conversation, and into a
-body that the server reads."""
+"""Maximum size of a picture: its Base64 text of 8,000,000 characters fits into a message of a conversation, and into
+a body that the server reads."""
 MAX_PIXELS = 50_000_000
 """Maximum width times height of a picture, which takes 150 MB once it is decoded."""
 EXPECTED = "a picture in PNG, JPEG, WebP or GIF"
@@ -31,20 +31,18 @@ _SHOWN = 60
 
 
 class PictureError(UserError, ValueError):
-    """A picture that no model is sent."""
+    """A picture that cannot be sent to a model."""
 
 
 def picture_bytes(url: object, subject: str = "The picture") -> bytes:
-    """Take the bytes of a picture out of a data URL. Another address is refused: nothing is ever fetched or opened.
-
-    Its pixels are not decoded, so that a check takes little time and memory.
+    """Take the bytes of a picture out of a data URL, without decoding pixels. Nothing is ever fetched or opened.
 
     Args:
         url: `data:image/png;base64,…`, or JPEG, WebP or GIF; of any type, since it may come from a file or a client.
-        subject: what the message calls it, as the beginning of a sentence.
+        subject: name of the picture in messages, as the beginning of a sentence.
 
     Raises:
-        PictureError: it is no such URL, or no such picture, or has more than `MAX_BYTES` or `MAX_PIXELS`.
+        PictureError: it is not such a URL or picture, or has more than `MAX_BYTES` or `MAX_PIXELS`.
     """
     start = _BEGINNING.match(url) if isinstance(url, str) else None
     if start is None or not isinstance(url, str):
@@ -63,12 +61,12 @@ def picture_bytes(url: object, subject: str = "The picture") -> bytes:
 
 
 def picture_url(data: bytes, subject: str = "The picture") -> str:
-    """The data URL of a picture, as messages have it."""
+    """The data URL of a picture."""
     return f"data:image/{_check(data, subject)};base64,{base64.b64encode(data).decode()}"
 
 
 def check_together(length: int, others: int, name: str) -> None:
-    """Refuse a picture that a question has no room for: its conversation keeps all pictures in one line.
+    """Refuse a picture that does not fit into a question: its conversation keeps all pictures in one line.
 
     Args:
         length: bytes of the picture.
@@ -85,24 +83,20 @@ def check_together(length: int, others: int, name: str) -> None:
 
 
 def question_content(text: str, pictures: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """The content of a question: text, or content parts with the pictures before the text, where templates expect them.
-
-    Args:
-        text: the text; beside pictures it is left out if it is blank.
-    """
+    """Content of a question: text, or parts with the pictures before the text, where templates expect them."""
     if not pictures:
         return text
     return [*pictures, *([{"type": "text", "text": text}] if text.strip() else [])]
 
 
 def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any]:
-    """The content part of a picture in OpenAI's form, from what a cell has, so that `Chat.ask` takes pictures too.
+    """The content part of a picture in OpenAI's format.
 
     Args:
         given: path of a file, its content, a data URL, or an image of Pillow, which is sent as PNG.
 
     Raises:
-        PictureError: it is an address, no path or of another type, no picture of the `FORMATS`, has more than
+        PictureError: it is an address, not a path or of another type, not a picture of the `FORMATS`, has more than
             `MAX_BYTES` or `MAX_PIXELS`, or is an image of Pillow that cannot be written as PNG.
     """
     if isinstance(given, str) and given.startswith("data:"):
@@ -125,7 +119,7 @@ def picture_part(given: str | os.PathLike[str] | bytes | Image) -> dict[str, Any
 
 
 def image_part(image: Image) -> dict[str, Any]:
-    """The content part of an image of Pillow, as PNG, so that it keeps its values.
+    """The content part of an image of Pillow, as PNG.
 
     Raises:
         PictureError: it has more than `MAX_BYTES` as PNG, or more than `MAX_PIXELS`, or cannot be written as PNG: it is
@@ -142,11 +136,7 @@ def image_part(image: Image) -> dict[str, Any]:
 
 
 def part_url(part: Mapping[str, object]) -> str:
-    """The URL of a content part with a picture. Others may have written it, so `picture_bytes` checks it.
-
-    Args:
-        part: of the type `image_url`, or `image` as some templates name it.
-    """
+    """The unchecked URL of a content part of the type `image_url`, or `image` as some templates name it."""
     given = part.get("image_url") or part.get("image")
     url = given.get("url") if isinstance(given, dict) else given
     return url if isinstance(url, str) else ""

@@ -50,7 +50,6 @@ class _Watch:
         signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
 
     def __call__(self, at: PredictionProgress) -> None:
-        """Report progress."""
         if self._progress is None:
             self._progress = ProgressEvents(self._writer, "predictions", at.total, step=self._step)
         if not at.activity:
@@ -71,15 +70,8 @@ class _Watch:
 def main(argv: list[str] | None = None) -> int:
     """Make the predictions of the run whose folder is the only argument, and end the run.
 
-    The result is safe before: whatever happens here, the run is finished, and its reason says what is missing and which
-    command continues. Only a process that is killed leaves the run failed; a resume then continues here. SIGTERM ends
-    the predictions from then on, and the process's output and messages go to the run's log.
-
-    Args:
-        argv: command line arguments. Default: `sys.argv`.
-
-    Returns:
-        Exit code 0.
+    The run is finished even if predictions fail: its reason then says what is missing and which command continues. Only
+    a killed process leaves it failed; a resume then continues here. SIGTERM ends the predictions.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))

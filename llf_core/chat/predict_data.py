@@ -1,4 +1,4 @@
-"""The prompts of a data set with their reference responses, for batch prediction."""
+"""Prompts of a data set with their reference responses, for batch prediction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _IMAGE = {"type": "image"}
 WITHOUT_RESPONSES = ("prompts", "texts")
-"""Kinds of data whose records have no response that a prediction could be compared with."""
+"""Kinds of data whose records have no reference response."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,8 @@ class PredictPrompt:
     """A prompt of a data set.
 
     Attributes:
-        messages: the conversation before the last response, in OpenAI's form; with a part `{"type": "image"}` in the
+        messages: the conversation before the last response, in OpenAI's format; with a part `{"type": "image"}` in the
             place of each picture, see `with_pictures`.
-        tools: functions that may be called.
         label: the last response of the record: its text, or its calls as JSON.
     """
 
@@ -58,17 +57,13 @@ class PredictPrompt:
 def read_predict_prompts(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None = None
 ) -> tuple[list[PredictPrompt], int]:
-    """Read the prompts to predict, with the responses that are expected: those that training has not seen, if any.
+    """Read the prompts to predict in the order of the data, and the number of unusable records.
 
-    They are the validation split if the config has one (`val_size`), else all records of `dataset`, of each data set at
-    most `max_samples`.
+    They are the validation split if the config has one (`val_size`), else at most `max_samples` records of each
+    `dataset`. Records that the preparation of a validation split leaves out are not counted.
 
     Args:
         processor: processor of a vision model; None for a model of text.
-
-    Returns:
-        The prompts in the order of the data, and the number of unusable records, without those that the preparation of
-        a validation split leaves out.
 
     Raises:
         DataError: the stage reads texts or prompts, which have no responses; a data set is missing, cannot be read, has
@@ -98,9 +93,6 @@ def with_pictures(
     """The messages of a prompt with its pictures, opened and scaled as for training.
 
     They are opened when a request is sent, since those of a whole data set do not fit into memory.
-
-    Args:
-        messages: messages with a part `{"type": "image"}` in the place of each picture.
     """
     left = iter(pictures)
     found = [
@@ -116,10 +108,7 @@ def with_pictures(
 
 
 def digest_of(prompts: Sequence[PredictPrompt]) -> str:
-    """SHA-256 of prompts in hexadecimal digits, by which a continued prediction tells whether the data has changed.
-
-    Of the file of a picture, its path, size and time count.
-    """
+    """SHA-256 of prompts in hexadecimal digits. Of the file of a picture, its path, size and time count."""
     digest = hashlib.sha256()
     for one in prompts:
         pictures = [[_state(picture)] for picture in one.pictures]
@@ -137,7 +126,7 @@ def _state(picture: Medium) -> object:
 def _of_validation_split(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, processor: ProcessorMixin | None
 ) -> Iterator[PredictPrompt | None]:
-    """The prompts of the validation split; None for an unusable record."""
+    """Prompts of the validation split; None for an unusable record."""
     sign = ""
     if processor is not None:  # a named template has it in its texts
         sign = media_placeholder(choose_template(None, tokenizer), tokenizer, "image") or ""
@@ -151,7 +140,7 @@ def _of_validation_split(
 
 
 def _prompts(config: RunConfig, source: Source, processor: ProcessorMixin | None) -> Iterator[PredictPrompt | None]:
-    """The prompts of a data set; None for an unusable record."""
+    """Prompts of a data set; None for an unusable record."""
     opened = open_source(source, config.model.cache_dir)
     records = skip_broken(read_source(opened, config.data.max_samples, config.training.seed), source.label, [])
     peeked = list(islice(records, PEEK_ROWS))
@@ -177,7 +166,6 @@ def _check_kinds(kinds: set[str], data: str, processor: ProcessorMixin | None) -
 
 
 def _prompt(conversation: Conversation, sign: str = "") -> PredictPrompt:
-    """The prompt of a conversation."""
     *messages, answer = (_with_parts(one, sign) if conversation.media else one for one in conversation.messages)
     if _IMAGE in answer.get("parts", ()):
         raise BadExample("its response has a picture")

@@ -1,4 +1,4 @@
-"""Metrics of predictions: the responses of a finished prediction, scored against those that were expected."""
+"""Scores the responses of a finished prediction against the reference responses."""
 
 from __future__ import annotations
 
@@ -27,15 +27,12 @@ TIMES = (f"{PREFIX}runtime", f"{PREFIX}samples_per_second")
 
 @contextmanager
 def prediction_metrics(names: Sequence[str], warn: Callable[[str], object]) -> Iterator[list[Metric]]:
-    """Load the metrics of a prediction before anything is generated, so that a wrong name is found at once.
+    """Context manager that loads the metrics of a prediction; the source of functions is kept until its end.
 
     A metric whose package is missing is left out with a warning: the same command adds its value later.
 
     Args:
         names: names of metrics and groups, and functions as `file.py:f`, whose files are executed.
-
-    Returns:
-        A context manager that gives the metrics; the source of functions is kept in a folder until its end.
     """
     sources = metric_sources(names)
     with tempfile.TemporaryDirectory(prefix="llf-metrics-") as place:
@@ -57,7 +54,7 @@ def score_predictions(
     prompts: Sequence[PredictPrompt],
     times: dict[str, float],
 ) -> dict[str, Any]:
-    """Score a finished prediction, and write the values beside it to `predict_results.json`.
+    """Score a finished prediction, and write the values to `predict_results.json` beside it.
 
     Records without a prediction are left out. Times of an earlier start stay if the prediction was finished then.
 
@@ -65,8 +62,8 @@ def score_predictions(
         times: seconds and speed of a prediction that was made in one go, by the names of `TIMES`; else empty.
 
     Returns:
-        What was written: `predict_NAME` of each metric, with the bounds of its 95 % interval as `predict_NAME/low`
-        and `predict_NAME/high`, `predict_samples` and the times.
+        `predict_NAME` of each metric, with the bounds of its 95 % interval as `predict_NAME/low` and
+        `predict_NAME/high`, `predict_samples` and the times.
     """
     rows = list(records(place.result))
     pairs = [(row.get("predict"), prompt) for row, prompt in zip(rows, prompts, strict=True) if "error" not in row]

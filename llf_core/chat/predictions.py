@@ -43,14 +43,9 @@ class PredictionError(UserError):
 
 
 class PredictionFolder:
-    """A folder with predictions: those made so far, then the result.
-
-    Args:
-        folder: the folder; created if it is missing.
-    """
+    """A folder with predictions: those made so far, then the result."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder if it is missing, so that its lock can be held before anything is generated."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -61,7 +56,7 @@ class PredictionFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder while predictions are made, so that two processes do not write the same ones.
+        """Hold the folder while predictions are made.
 
         Raises:
             PredictionError: another process makes predictions in it.
@@ -74,19 +69,14 @@ class PredictionFolder:
             yield
 
     def begin(self, settings: Mapping[str, Any], total: int) -> tuple[set[int], bool]:
-        """Begin predictions, or continue those that a stop or a crash has interrupted.
-
-        Unless they are finished, the settings are written to the folder, by which the next call recognizes them.
+        """Begin or continue predictions; the numbers of the records that have one, and whether the result is written.
 
         Args:
-            settings: what the predictions depend on, by the keys of `CHANGED`.
-
-        Returns:
-            Numbers of the records that have a prediction, and whether the result is written, so that nothing is left.
+            settings: what the predictions depend on, by the keys of `CHANGED`; written to the folder.
 
         Raises:
-            PredictionError: the folder has predictions with other settings, or with settings that are not known, or a
-                result that LLF did not write.
+            PredictionError: the folder has predictions with other or unknown settings, or a result that LLF did not
+                write.
         """
         state = read_object(self.folder / STATE)
         begun = state.get("settings")
@@ -121,10 +111,7 @@ class PredictionFolder:
         append(self.folder / PARTIAL, {"index": index, **record}, named=False)
 
     def finish(self, total: int) -> None:
-        """Write the result in the order of the data: predictions were kept in the order in which they ended.
-
-        Then the folder counts as finished, and the file of the kept predictions is removed.
-        """
+        """Write the result in the order of the data, and remove the file of the kept predictions."""
         found = {one.pop("index"): one for one in self._partial(total)}
         replace_file(self.result, b"".join(encode(redact_nested(found[at], named=False)) for at in sorted(found)))
         state = read_object(self.folder / STATE)
@@ -145,19 +132,18 @@ def predict_all(
     keep: Callable[[int, CollectedReply], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Ask a model for many replies. Several are generated at a time, in the given order, to make use of the device.
+    """Request many replies of a model, several at a time, in the given order.
 
     Args:
-        requests: the requests with their numbers, each number once, taken as they are sent. Neighbours of a similar
-            length make the best use of a batch.
+        requests: the requests with their numbers, each number once. Neighbours of a similar length make the best use of
+            a batch.
         keep: called with each reply, in the order in which they end; a reply may have failed for its prompt alone.
         on_progress: called with the numbers of ended replies and of their tokens so far: after each reply, and every
             0.2 s in which no event comes, so that an interrupt is noticed.
 
     Raises:
         PredictionError: the model is unknown or cannot be loaded, its code is not allowed, it failed or ran out of
-            memory, its process ended, or the service has too many requests. The open replies are cancelled then, as
-            after any other error.
+            memory, its process ended, or the service has too many requests. The open replies are cancelled then.
     """
     waiting = iter(requests)
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
@@ -197,11 +183,7 @@ def predict_all(
 
 
 def seeded(request: ChatRequest, seed: int, index: int) -> ChatRequest:
-    """A request with the seed of its record, so that a prediction that was stopped and continued has the same replies.
-
-    Args:
-        seed: the config's seed, to which `index` is added.
-    """
+    """A request whose seed depends on its record, so that a continued prediction has the same replies."""
     if not request.sampling.temperature:
         return request
     return replace(request, sampling=replace(request.sampling, seed=seed + index))

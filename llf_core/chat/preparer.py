@@ -26,7 +26,7 @@ MAX_WAITING_BYTES = 64 << 20
 """Bytes of the requests that wait; another one fails as `busy`."""
 SMALL_BYTES = 1 << 16
 _NO_MEMORY = {3, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS}
-"""How a child without memory ends: by `NO_MEMORY`, or where a library aborts."""
+"""Exit codes of a child that is out of memory: `NO_MEMORY`, or a library aborts."""
 _TIME = {-signal.SIGPROF, -signal.SIGKILL}
 
 
@@ -35,7 +35,7 @@ class _Job:
     """A prompt to prepare, for all requests that differ in their sampling only.
 
     Attributes:
-        key: the request without what its prompt does not depend on.
+        key: the request without the fields that its prompt does not depend on.
         adapter: folder of the adapter; None for the base model.
     """
 
@@ -103,7 +103,7 @@ class Preparer:
             )
 
     def cancel(self, number: int) -> bool:
-        """Forget a request. Returns whether it was still being prepared."""
+        """Forget a request; returns whether it was still being prepared."""
         with self._lock:
             for job in [*self._waiting, *self._running.values()]:
                 if job.requests.pop(number, None) is not None:
@@ -112,7 +112,7 @@ class Preparer:
         return False
 
     def close(self) -> None:
-        """Close the pipe of the process, at which it ends."""
+        """Close the pipe of the process, which ends it."""
         self._lines.put(None)
 
     def _start(self) -> None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 RENDERED_END = 1000
-"""Characters at the end of a rendered prompt that tell whether it has opened a thought."""
+"""Characters at the end of a rendered prompt that show whether it has opened a thought."""
 PROBE = 4096
-"""Characters of texts by which `longest_token` asks."""
+"""Length of the texts that `longest_token` tokenizes."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class PromptForm:
     """The form in which a chat template takes messages, which must be that of training.
 
     Attributes:
-        in_parts: whether the template takes content as a list of parts, as those of many vision models do.
-        image_sign: what a text has in the place of a picture, for a vision model with a template that takes content as
-            text, as all named templates do; empty for other models.
+        in_parts: whether the template takes content as a list of parts, as many vision models do.
+        image_sign: placeholder of a picture in a text, for a vision model whose template takes content as text, as all
+            named templates do; empty for other models.
     """
 
     renderer: PreTrainedTokenizerBase | ProcessorMixin
@@ -76,11 +76,11 @@ def has_images(request: ChatRequest) -> bool:
 
 
 def prompt_text(request: ChatRequest, form: PromptForm) -> str:
-    """Render the messages of a request with the chat template, as the model was trained to read them.
+    """Render the messages of a request with the chat template.
 
     Raises:
-        RequestError: there is no template, it refuses the messages, they are not of the form that templates take, or
-            the last message to continue is not one of the assistant.
+        RequestError: there is no template, it refuses the messages, they are malformed, or the last message to continue
+            is not from the assistant.
     """
     try:
         return render_messages(
@@ -97,13 +97,10 @@ def prompt_text(request: ChatRequest, form: PromptForm) -> str:
 
 
 def prepare(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, form: PromptForm) -> ChatRequest:
-    """The request with token ids in place of its messages or text, which cost time and memory that the client chooses.
+    """The request, without pictures, with token ids in place of its messages or text.
 
     A template writes the special tokens itself, plain text gets them here; an empty one is the beginning-of-sequence
     token, if there is one. A lone surrogate, which tokenizers cannot encode, is read as U+FFFD.
-
-    Args:
-        request: without pictures.
 
     Raises:
         RequestError: see `prompt_text`, or the prompt has no tokens.
@@ -133,7 +130,7 @@ def too_long(tokens: int, context: int, at_least: str = "") -> Failed:
 
 
 def characters_of(request: ChatRequest) -> int:
-    """Characters of the texts that a prompt has for certain: those of the contents of its messages, or its own."""
+    """Length of the texts that a prompt has for certain: the contents of its messages, or its own."""
     found = len(request.prompt or "")
     for message in request.messages:
         content = message.get("content") if isinstance(message, dict) else None
@@ -144,10 +141,7 @@ def characters_of(request: ChatRequest) -> int:
 
 
 def longest_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Maximum number of characters of a text that become one token; None if there is none.
-
-    There is none where a run of unknown characters, a long word or a row of blanks is one token.
-    """
+    """Maximum number of characters of a token; None if a long word, blanks or unknown characters can be one."""
     longest = max(map(len, tokenizer.get_vocab()), default=0)
     for text in ("a" * PROBE, " " * PROBE, "\ue000" * PROBE):
         if len(tokenizer(text, add_special_tokens=False)["input_ids"]) * longest < PROBE:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 MAX_TOP_LOGPROBS = 20
 """Maximum number of alternatives of a token, as in OpenAI's API."""
 MAX_STOPS = 16
-"""Maximum number of stop strings."""
 MAX_SCHEMA_BYTES, MAX_PATTERNS = 65_536, 64
 """Maximum size of a JSON schema, and maximum number of regular expressions in it."""
 
@@ -38,6 +37,9 @@ class ChatSampling:
         frequency_penalty: subtracted from the score of a token for each time it is in the reply, in [-2, 2].
         logit_bias: added to the scores of tokens, by token id.
         seed: random seed; None for another one with each request.
+
+    Raises:
+        RequestError: a parameter is out of range.
     """
 
     temperature: float = 0.0
@@ -51,11 +53,6 @@ class ChatSampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            RequestError: a parameter is out of range.
-        """
         ranges: dict[str, tuple[float, float, bool, str]] = {
             "temperature": (0, 100, True, "a number from 0 to 100"),
             "top_p": (0, 1, False, "a number above 0 and at most 1"),
@@ -80,14 +77,14 @@ class ChatRequest:
     """A request for one reply. Its values are JSON, since an engine gets them through a pipe or by HTTP.
 
     Attributes:
-        messages: the conversation in OpenAI's form: `role` (system, user, assistant, tool), `content` (text, or parts
+        messages: the conversation in OpenAI's format: `role` (system, user, assistant, tool), `content` (text, or parts
             with `type`), and optionally `tool_calls`, `tool_call_id`, `reasoning_content`. Empty if `prompt` is given.
         prompt: text to continue without a chat template; None if `messages` are given.
-        token_ids: the prompt once it is tokenized, in place of `messages` and `prompt`, see `llf_core.chat.prompt`.
+        token_ids: the tokenized prompt, in place of `messages` and `prompt`, see `llf_core.chat.prompt`.
         rendered: end of the text that the chat template made of the messages; None for plain text.
         adapter: name of a loaded adapter; None for the base model.
-        tools: functions that the model may call, in OpenAI's form.
-        max_tokens: maximum number of tokens of the reply; None for what the context leaves.
+        tools: functions that the model may call, in OpenAI's format.
+        max_tokens: maximum number of tokens of the reply; None for the rest of the context.
         stop: stop strings; the reply ends before them.
         logprobs: whether each token comes with its log-probability.
         top_logprobs: number of alternatives of each token, up to `MAX_TOP_LOGPROBS`.
@@ -96,6 +93,9 @@ class ChatRequest:
         media_limits: attributes of `llf_core.data.media_limits.MediaLimits` that differ from its defaults.
         embed: whether the prompt is answered with its embedding (`Embedded`) instead of a reply.
         continue_last: whether the reply continues the last message, which is the assistant's, instead of answering it.
+
+    Raises:
+        RequestError: a field is invalid.
     """
 
     messages: tuple[dict[str, Any], ...] = ()
@@ -116,11 +116,6 @@ class ChatRequest:
     rendered: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what needs no model.
-
-        Raises:
-            RequestError: a field is invalid.
-        """
         if bool(self.messages) + (self.prompt is not None) + bool(self.token_ids) != 1:
             raise RequestError("Expected either messages or a prompt.")
         if self.embed and not self.prompt and not self.token_ids:
@@ -142,11 +137,7 @@ class ChatRequest:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> ChatRequest:
-        """The request that `json` wrote, on the other side of the pipe.
-
-        Args:
-            given: its JSON; keys of `logit_bias` may be text.
-        """
+        """The request that `json` wrote; keys of `logit_bias` may be text."""
         values = dict(given)
         sampling = dict(values.pop("sampling", {}))
         sampling["logit_bias"] = {int(token): bias for token, bias in sampling.get("logit_bias", {}).items()}

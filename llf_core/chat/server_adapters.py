@@ -1,4 +1,4 @@
-"""The adapters that an engine's server has loaded."""
+"""Adapters that an engine's server has loaded."""
 
 from __future__ import annotations
 
@@ -40,11 +40,7 @@ class ServerAdapters:
         threading.Thread(target=self._run, daemon=True, name="llf-adapters").start()
 
     def add(self, name: str, folder: str) -> None:
-        """Have an adapter loaded in place of one of the same name; one that was refused, again.
-
-        Args:
-            folder: its folder or hub id.
-        """
+        """Have an adapter (folder or hub id) loaded in place of one of the same name; one that was refused, again."""
         with self._lock:
             known = self._adapters.get(name)
             if known is not None and known.folder == folder and not known.refused:

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def base_model(config: RunConfig, server: str, *, trust: bool) -> tuple[str, list[str]]:
-    """The base model as a server takes it: a folder, so that it is the revision that LLF found.
-
-    Its Python code is run by the server only if the user has allowed it.
-
-    Returns:
-        The folder, and the argument by which the server runs the model's code, or none.
+    """Folder of the base model, and the argument that lets a server run its code, if the user has allowed it.
 
     Raises:
         ModelError: the model is missing, adapters are to be merged into it, or LLF would quantize it.
@@ -43,12 +38,7 @@ def base_model(config: RunConfig, server: str, *, trust: bool) -> tuple[str, lis
 
 
 def further_arguments(given: Mapping[str, object] | None) -> list[str]:
-    """Arguments of a command from a mapping of their names, for those that have no config key of their own.
-
-    Args:
-        given: values by name; `true` for an argument without a value, `false` and null for one that is left out. None
-            for no arguments.
-    """
+    """Arguments of a command from their names and values: `true` for one without a value, `false` and null for none."""
     found: list[str] = []
     for name, value in (given or {}).items():
         if value is None or value is False:

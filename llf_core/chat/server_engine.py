@@ -1,4 +1,4 @@
-"""An engine that is a server of its own with OpenAI's API, such as vLLM's and SGLang's."""
+"""Base of engines that are a server of their own with OpenAI's API, such as vLLM's and SGLang's."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ IMAGE_CHECK = "llf_core.chat.image_check"
 
 
 class ServerEngine(ChatEngine):
-    """Starts a server, and asks it by HTTP. A thread finds the model and starts it, since a download takes minutes.
+    """Starts a server in a thread, since a download takes minutes, and sends it requests by HTTP.
 
     Attributes:
         load_path: path of the request that loads an adapter.
@@ -62,7 +62,6 @@ class ServerEngine(ChatEngine):
     Raises:
         ConfigError: the settings are invalid.
         PluginError: two installed packages declare the same name or key.
-        FileNotFoundError: the working directory was removed.
     """
 
     title: ClassVar[str] = "The server"
@@ -82,53 +81,36 @@ class ServerEngine(ChatEngine):
 
     @cached_property
     def port(self) -> int:
-        """Port on `HOST` on which the server listens: one that was free when `command` first asked for it.
-
-        It is not chosen before the model was found, since others would take it during a download.
-        """
+        """Port on `HOST`, chosen when `command` first asks for it, since others could take it during a download."""
         with socket.socket() as found:
             found.bind((HOST, 0))
             return int(found.getsockname()[1])
 
     @abstractmethod
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
-        """The command that starts the server on `HOST` and `port`, with the base model named `BASE`, as in requests.
+        """Arguments and environment variables (secrets only in these) that start the server on `HOST` and `port`.
 
-        It is called in the engine's thread. What it raises is why the engine failed.
-
-        Returns:
-            The arguments, and variables for its environment; secrets only in these.
+        The base model is named `BASE`. It is called in the engine's thread. What it raises is why the engine failed.
         """
 
     def model_name(self, adapter: str | None) -> str:
-        """The name of a model in requests, which servers form in different ways.
-
-        Args:
-            adapter: name of a loaded adapter; None for the base model.
-        """
+        """The name in requests of a loaded adapter, or of the base model for None."""
         return adapter or BASE
 
     def load_adapter(self, name: str, folder: str) -> None:
-        """Have the server load an adapter once it is ready, see `ChatEngine.load_adapter`; one that it refused, again.
-
-        Args:
-            folder: its folder or hub id.
-        """
+        """See `ChatEngine.load_adapter`; one that the server refused is loaded again."""
         self._adapters.add(name, folder)
 
     def unload_adapter(self, name: str) -> None:
-        """Have the server remove an adapter once it is ready, see `ChatEngine.unload_adapter`."""
+        """See `ChatEngine.unload_adapter`."""
         self._adapters.remove(name)
 
     def begin(self, number: int, request: ChatRequest) -> None:
-        """Begin a reply in a thread of its own, which reads the server's stream, see `ChatEngine.begin`."""
+        """See `ChatEngine.begin`; each reply has a thread, which reads the server's stream."""
         threading.Thread(target=self._reply, args=(number, request), daemon=True, name="llf-reply").start()
 
     def interrupt(self, number: int) -> None:
-        """Close the connection of a reply, at which the server ends it; one that waits is not sent.
-
-        See `ChatEngine.interrupt`.
-        """
+        """Close the connection of a reply, which ends it; one that waits is not sent. See `ChatEngine.interrupt`."""
         with self.lock:
             if number in self.running:  # else nothing would remove it
                 self._cancelled.add(number)
@@ -138,7 +120,7 @@ class ServerEngine(ChatEngine):
                 connection.sock.shutdown(socket.SHUT_RDWR)  # the server ends a reply whose client is gone
 
     def close(self) -> None:
-        """End the process, and its replies with `Failed`, to free its memory; returns after at most 10 s."""
+        """See `ChatEngine.close`."""
         with self.lock:
             self.closing = True
             process = self.process
@@ -153,7 +135,7 @@ class ServerEngine(ChatEngine):
             process.kill()
 
     def _serve(self) -> None:
-        """Find the model, start the server, and tell when it is ready, idle or has ended."""
+        """Find the model, start the server, and report when it is ready, idle or has ended."""
         try:
             self._start()
         except Exception as error:  # noqa: BLE001 - the requests fail with the reason
@@ -198,7 +180,6 @@ class ServerEngine(ChatEngine):
         self.tell(replace(self.state, phase="failed", progress="", reason=reason, code=tuple(code)))
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Tell when the server is ready, idle or has ended."""
         self.tell(replace(self.state, progress=f"{self.title} is loading the model"))
         while process.poll() is None:
             if not self._ready.is_set():
@@ -372,7 +353,7 @@ def _start_image_check(config: str, environment: dict[str, str]) -> subprocess.P
 
 
 def _may_read_images(check: subprocess.Popen[bytes]) -> bool:
-    """Whether a model reads pictures; of a check that failed yes, so that the server says what it refuses."""
+    """Whether a model reads pictures; true if the check failed, so that the server reports what it refuses."""
     assert check.stdout is not None  # noqa: S101 - opened above
     return check.stdout.read().strip() != b"false"
 

@@ -34,7 +34,7 @@ class Ticket:
     _process: ChatEngine | None = None
 
     def cancel(self) -> None:
-        """End the reply at its next token, when its reader has gone; without effect once it has ended."""
+        """End the reply at its next token; without effect once it has ended."""
         if self._process is not None:
             self._process.cancel(self.id)
 
@@ -65,7 +65,7 @@ class ChatService:
         self._closed = False
 
     def add(self, target: str | Path | Run | RunFolder | Target, name: str | None = None) -> Target:
-        """Add a model, so that requests can name it; it is loaded with the first of them.
+        """Add a model; it is loaded with the first request that names it.
 
         Args:
             target: see `find_target`; or a target that was found.
@@ -84,7 +84,7 @@ class ChatService:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a model to free its memory; its process ends with its last target, else its adapter is unloaded."""
+        """Remove a model; its process ends with its last target, else its adapter is unloaded."""
         with self._lock:
             target = self.targets.pop(name, None)
         if target is not None:
@@ -112,7 +112,7 @@ class ChatService:
         return new
 
     def _free(self, target: Target) -> None:
-        """Free the memory of a target that was removed: its adapter, or its process if no other target needs it."""
+        """Free the memory of a removed target: its adapter, or its process if no other target needs it."""
         with self._lock:
             shared = any(one.base_key == target.base_key for one in self.targets.values())
             process = self._processes.get(target.base_key)
@@ -126,7 +126,7 @@ class ChatService:
             process.unload_adapter(target.name)
 
     def start(self, name: str) -> None:
-        """Begin to load a model in the background, so that its first reply comes sooner.
+        """Begin to load a model in the background.
 
         Raises:
             TargetError: there is no such model, its engine is not installed, or the service was closed.
@@ -135,15 +135,12 @@ class ChatService:
         self._process_of(self._target(name))
 
     def submit(self, name: str, request: ChatRequest, on_event: Callable[[Event], object]) -> Ticket:
-        """Ask a model for a reply. Returns at once, also while the model is still loading.
+        """Request a reply. Returns at once, also while the model is still loading, a ticket that can end the reply.
 
         Args:
             on_event: called in a background thread with each event; the last one is `Finished` or `Failed`. If the
                 model is unknown, the service was closed, the process cannot be started or has too many requests, it is
                 called with `Failed` at once, in this thread.
-
-        Returns:
-            A ticket that can end the reply; of a request that has failed, it does nothing.
         """
         try:
             target = self._target(name)
@@ -161,11 +158,7 @@ class ChatService:
         return Ticket(process.submit(named, on_event), process)
 
     def reply(self, name: str, request: ChatRequest) -> list[Event]:
-        """Ask a model for a reply, and wait for all of it.
-
-        Returns:
-            The events in order; the last one is `Finished` or `Failed`.
-        """
+        """Request a reply and wait for it; its events, the last one `Finished` or `Failed`."""
         events: list[Event] = []
         done = threading.Event()
 
@@ -183,10 +176,7 @@ class ChatService:
         return events
 
     def state(self, name: str) -> EngineState:
-        """What the process of a model is doing, as views show it.
-
-        Returns:
-            The state; that of a process that has not started yet has the phase `stopped` and no reason.
+        """State of the process of a model; `stopped` without a reason if it has not started yet.
 
         Raises:
             TargetError: there is no such model.
@@ -194,7 +184,7 @@ class ChatService:
         return self._last.get(self._target(name).base_key, EngineState())
 
     def watch(self, on_state: Callable[[str, EngineState], object]) -> Callable[[], None]:
-        """Follow the states of all models, so that a view need not poll them.
+        """Follow the states of all models; returns a function that ends it.
 
         Args:
             on_state: called with a model's name and its new state: in a background thread, or, for the first state of a
@@ -221,7 +211,7 @@ class ChatService:
             process.close()
 
     def close(self) -> None:
-        """End all processes to free their memory; requests then fail."""
+        """End all processes; requests then fail."""
         with self._lock:
             self._closed = True
             processes, self._processes = list(self._processes.values()), {}
@@ -263,7 +253,7 @@ class ChatService:
         self._notify(key)
 
     def _notify(self, key: str) -> None:
-        """Tell the watchers the last state of the process of a base model."""
+        """Pass the last state of the process of a base model to the watchers."""
         with self._lock:
             state = self._last[key]
             names = [name for name, target in self.targets.items() if target.base_key == key]

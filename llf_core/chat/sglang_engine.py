@@ -28,11 +28,7 @@ class SGLangEngine(ServerEngine):
     unload_path: ClassVar[str] = "/unload_lora_adapter"
 
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
-        """The command of SGLang's server, see `ServerEngine.command`. Adapters can be loaded while it runs.
-
-        Args:
-            config: settings of the base model and `SGLangOptions`.
-        """
+        """See `ServerEngine.command`. Adapters can be loaded while it runs."""
         options = config.options(SGLangOptions)
         folder, code = base_model(config, self.title, trust=self.settings.trust)
         command = [sys.executable, "-P", "-m", "sglang.launch_server", "--model-path", folder]
@@ -47,9 +43,5 @@ class SGLangEngine(ServerEngine):
         return command, {}
 
     def model_name(self, adapter: str | None) -> str:
-        """The name of a model in SGLang's notation, `base:ADAPTER`, see `ServerEngine.model_name`.
-
-        Args:
-            adapter: name of a loaded adapter; None for the base model.
-        """
+        """The name of a model in SGLang's notation, `base:ADAPTER`, see `ServerEngine.model_name`."""
         return BASE if adapter is None else f"{BASE}:{adapter}"

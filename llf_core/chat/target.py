@@ -1,4 +1,4 @@
-"""Finds what a person wants to chat with: a model, a run, one of its checkpoints, or an adapter."""
+"""Finds a model to chat with: a base model, a run, one of its checkpoints, or an adapter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 LATEST, BASE = "latest", "base"
 """What may follow `@` after a run besides a step."""
 FURTHER_KEYS = ("use_cpu", "threads", "template")
-"""Keys of a config file besides those of its model. Of a run they are left out: it was another machine's."""
+"""Keys of a config file besides those of its model. Of a run they are left out: they belong to another machine."""
 UNUSED_KEYS = (
     "adapter_name_or_path",
     "adapter_folder",
@@ -51,7 +51,7 @@ _STEP = re.compile(r"^(?P<run>.+)@(?P<at>[0-9]{1,18}|latest|base)$")
 
 
 class TargetError(UserError, ValueError):
-    """Nothing to chat with has this name. The message says what was expected."""
+    """No model to chat with has this name. The message says what was expected."""
 
     exit_code = BAD_CONFIG
 
@@ -66,12 +66,12 @@ class Target:
             merged into it.
         adapter: folder or hub id of the adapter on the base model; None for none.
         run_id: the run that it belongs to; empty if there is none.
-        step: the step of its weights; None for a base model and what is not of a run.
-        template: name of a chat template for the base model, used if its tokenizer has none; None for none.
+        step: the step of its weights; None for a base model and outside of runs.
+        template: name of a chat template for the base model, used if its tokenizer has none.
         model: the base model's folder or hub id, as in `config`.
         scores: whether it is a reward model, which generates no text: only an export takes it.
         follows_run: whether it stands for the newest weights of a run, and not for one checkpoint or the base, so that
-            a chat can change to newer ones. The name does not tell: a run may be called `exp@3`.
+            a chat can change to newer ones. The name does not show it: a run may be called `exp@3`.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Target:
 
     @cached_property
     def base_key(self) -> str:
-        """Equal for targets whose base models are loaded with the same settings, so that one engine holds them once."""
+        """Equal for targets whose base models are loaded with the same settings, so that they share an engine."""
         return hashlib.sha256(self.config.encode()).hexdigest()
 
     @cached_property
@@ -98,16 +98,12 @@ class Target:
         return Path(self.model).name or Path(self.model).absolute().name or self.model  # `.` has no name
 
     def named(self, name: str) -> Target:
-        """The same target under another name, for a service in which its own is taken."""
+        """The same target under another name."""
         return replace(self, name=name)
 
 
 def loading_config(settings: str) -> RunConfig:
-    """The config by which the base model of a target is loaded; it has no data set.
-
-    Args:
-        settings: the target's `config`.
-    """
+    """The config, without a data set, that loads the base model of a target with this `config`."""
     return _accepted(validate(settings))
 
 
@@ -122,9 +118,7 @@ def _accepted(report: Report) -> RunConfig:
 def find_target(
     target: str | Path | Run | RunFolder, home: Path | None = None, *, reward_models: bool = False
 ) -> Target:
-    """Find a model, a run, one of its checkpoints or an adapter by what a person may call it.
-
-    Nothing is loaded or downloaded, and no code is executed, so that a wrong name is an error at once.
+    """Find a model, a run, one of its checkpoints or an adapter. Nothing is loaded, downloaded or executed.
 
     Args:
         target: a run, its folder or its id (also abbreviated, as `find_run` reads it), each of them also with `@STEP`,
@@ -188,7 +182,6 @@ def _models() -> tuple[str, ...]:
 
 
 def _of_path(path: Path, *, reward_models: bool) -> Target:
-    """The target of a folder or GGUF file."""
     if (path / "config.yaml").is_file() and (path / "status.json").is_file():
         return _of_run(RunFolder(path), LATEST, reward_models=reward_models)
     run = _run_of(path)
@@ -203,12 +196,11 @@ def _of_path(path: Path, *, reward_models: bool) -> Target:
 
 
 def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
-    """The target of a config file: its last adapter on its model, into which the others are merged.
+    """The target of a YAML or JSON file: its last adapter on its model, into which the others are merged.
 
-    So files for LLaMA-Factory's `chat` and `export` mean here what they mean there.
+    Files for LLaMA-Factory's `chat` and `export` have the same meaning here.
 
     Args:
-        path: YAML or JSON.
         overrides: settings that replace those of the file, each as `key=value`.
 
     Raises:
@@ -222,7 +214,7 @@ def target_of_config_file(path: Path, overrides: Sequence[str] = ()) -> Target:
 
 
 def target_of_settings(values: Mapping[str, object], base: Path, name: str) -> Target:
-    """The target of the settings of a file that has others besides: an evaluation's file names its model in this way.
+    """The target of settings that are a part of a file, such as an evaluation's.
 
     Args:
         base: folder that relative paths start from.
@@ -261,7 +253,7 @@ def _run_folder(path: Path) -> RunFolder:
 
 
 def _run_of(path: Path) -> RunFolder | None:
-    """The run that a folder of results belongs to; None if it is not in a run."""
+    """The run that a folder of results belongs to."""
     places = {"output": path.parent, "checkpoints": path.parent}
     run = places.get(path.name) if path.name == "output" else path.parent.parent
     inside = path.name == "output" or (path.parent.name == "checkpoints" and path.name.startswith("checkpoint-"))
@@ -291,11 +283,7 @@ def _of_adapter(folder: Path, name: str, adapter: str) -> Target:
 
 
 def _of_run(folder: RunFolder, at: str, path: Path | None = None, *, reward_models: bool) -> Target:
-    """The target of a run.
-
-    Args:
-        at: a step, `latest` or `base`.
-    """
+    """The target of a run at a step, `latest` or `base`."""
     config = run_config(folder)
     scores = at != BASE and not stage_of(config).generates
     if scores and not reward_models:
@@ -342,7 +330,7 @@ def _weights(folder: RunFolder, at: str) -> Path:
 
 
 def _without_weights(folder: RunFolder) -> str:
-    """Why a run has no weights, and what to do about it, which depends on whether it goes on."""
+    """Why a run has no weights, and what to do about it."""
     try:
         state = shown_status(folder).state
     except BrokenRunError as error:

@@ -19,14 +19,7 @@ class VLLMEngine(ServerEngine):
     title: ClassVar[str] = "vLLM"
 
     def command(self, config: RunConfig) -> tuple[list[str], dict[str, str]]:
-        """The command of vLLM's server, see `ServerEngine.command`. Adapters can be loaded while it runs.
-
-        Args:
-            config: settings of the base model and `VLLMOptions`.
-
-        Returns:
-            The arguments, and the variables with the API key and the permission to load adapters.
-        """
+        """See `ServerEngine.command`. Adapters can be loaded while it runs."""
         options = config.options(VLLMOptions)
         folder, code = base_model(config, self.title, trust=self.settings.trust)
         command = [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", "serve", folder]

@@ -58,7 +58,7 @@ _TOO_LARGE = Failed(
 
 @dataclass
 class Refusal:
-    """Why an adapter is not loaded. It is tried again with the request after the one that was told.
+    """Why an adapter is not loaded. It is tried again with the request after the one that got the error.
 
     Attributes:
         folder: its folder or hub id.
@@ -74,15 +74,14 @@ class Worker:
     """Reads messages of the parent, and lets an engine work in between.
 
     Args:
-        messages: what the parent has sent; None ends the process.
-        start: what the parent sent first: `config`, the settings with which the base model is loaded; `idle_seconds`,
+        messages: messages of the parent; None ends the process.
+        start: the parent's first message: `config`, the settings with which the base model is loaded; `idle_seconds`,
             the time without work after which the parent is told; `template`, the name of a chat template for a base
             model whose tokenizer has none, or None.
 
     Raises:
         ConfigError: the settings of the base model are invalid.
         PluginError: two installed packages declare the same plug-in.
-        FileNotFoundError: the working directory was removed.
     """
 
     def __init__(self, output: TextIO, messages: queue.Queue[dict[str, Any] | None], start: Mapping[str, Any]) -> None:
@@ -98,7 +97,7 @@ class Worker:
         self._building: set[int] = set()
 
     def load(self) -> None:
-        """Load the base model, and tell the parent what it is; each step is told before, since it may take minutes."""
+        """Load the base model, and report it and each step before to the parent."""
         from llf_core.chat.engine import Engine
 
         base = load_base(self._config, self._template, lambda what: self.tell(progress=what))
@@ -116,10 +115,7 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Serve requests until the parent closes the pipe; call `load` before.
-
-        The parent is told when nothing has come for a while, so that it can end the process and free its memory.
-        """
+        """Serve requests until the parent closes the pipe; call `load` before. The parent is told of idle time."""
         idle_since, told_idle, works = time.monotonic(), False, False
         while True:
             for message in self._pending(wait=not works, until=idle_since + self._idle_seconds):
@@ -138,11 +134,7 @@ class Worker:
                 self._write({"idle": self._idle_seconds})
 
     def tell(self, **state: object) -> None:
-        """Tell the parent what changed, which its views show.
-
-        Args:
-            state: attributes of an `EngineState`.
-        """
+        """Report attributes of an `EngineState` that changed to the parent."""
         self._told = time.monotonic()
         self._write({"state": state})
 
@@ -252,13 +244,13 @@ class Worker:
 
 
 def _yield_processor() -> None:
-    """Let a thread run when the others of the process do not; on Linux each has a niceness of its own."""
+    """Let other threads of the process run first; on Linux each has a niceness of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def failure(error: BaseException) -> Failed:
-    """What a request is told about an error of this process that keeps a model or adapter from being loaded."""
+    """Failure of requests after an error that keeps a model or adapter from being loaded."""
     from llf_core.models.errors import first_line
     from llf_core.models.out_of_memory import is_out_of_memory
 
@@ -278,7 +270,7 @@ def failure(error: BaseException) -> Failed:
 def _read(messages: queue.Queue[dict[str, Any] | None], stream: BinaryIO) -> None:
     """Read the parent's lines in a thread, so that a cancel arrives while a token is computed.
 
-    Of a request that does not fit into memory, `lost` has the id; the next line is read as if nothing had been.
+    A request that does not fit into memory becomes a message `lost` with its id; the next line is read as usual.
     """
     try:
         while part := stream.readline(PART):
@@ -300,10 +292,9 @@ def _read(messages: queue.Queue[dict[str, Any] | None], stream: BinaryIO) -> Non
 
 
 def main() -> int:
-    """Load the model that the first line names, and serve requests: the entry point of the process.
+    """Load the model that the first line names, and serve requests.
 
-    Returns:
-        Exit code: 0 after the parent has closed the pipe, 1 if the model could not be loaded.
+    Returns exit code 0 after the parent has closed the pipe, 1 if the model could not be loaded.
     """
     output = sys.stdout
     log_to("stderr")

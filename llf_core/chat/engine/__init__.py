@@ -1,7 +1,4 @@
-"""The generation engine of the chat: one base model, adapters by name, and replies to many requests at once.
-
-These modules import torch; a worker process imports them.
-"""
+"""The chat's generation engine: one base model, adapters by name, concurrent replies. Worker processes import it."""
 
 from llf_core.chat.engine.engine import Engine
 

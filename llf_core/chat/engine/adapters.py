@@ -21,16 +21,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
-"""Initialisations of LoRA with which PEFT changes the base's own weights when it loads the adapter."""
+"""Initializations of LoRA with which PEFT changes the base's own weights when it loads the adapter."""
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """A module of the base that an adapter wraps or replaces.
-
-    Attributes:
-        adapted: the adapter's module, which has the base's one inside.
-    """
+    """A module of the base, and the adapter's module (with the base's inside) that replaces it."""
 
     parent: nn.Module
     name: str
@@ -54,8 +50,8 @@ class Adapter:
 class Adapters:
     """Holds adapters by name, of which one or none is active.
 
-    Each adapter is loaded over the plain base, as if there were no other one. Then its modules are taken out again, so
-    adapters may be of different types and the base stays as fast as without them.
+    Each adapter is loaded over the plain base, then its modules are taken out again. So adapters may be of different
+    types, and the base stays as fast as without them.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -67,9 +63,7 @@ class Adapters:
         return name in self._adapters
 
     def load(self, name: str, folder: Path) -> None:
-        """Load an adapter beside the others, so that requests can name it; one of the same name is replaced.
-
-        It is active afterwards, and its matrices are joined for decoding.
+        """Load an adapter, replacing one of the same name, and join its matrices for decoding. It is active afterwards.
 
         Raises:
             ModelError: the adapter is missing, damaged, does not fit the model, or changes the base's own weights.
@@ -108,22 +102,13 @@ class Adapters:
         self._adapters[name] = adapter
 
     def unload(self, name: str) -> None:
-        """Remove an adapter, so that its memory is free. The base model is active afterwards."""
+        """Remove an adapter to free its memory. The base model is active afterwards."""
         self._activate(None)
         self._adapters.pop(name, None)
 
     @contextmanager
     def active(self, name: str | None) -> Iterator[Any]:
-        """Context manager in which the model computes with an adapter, also afterwards until another one is selected.
-
-        Exchanging the modules takes time, and most steps need the adapter of the step before.
-
-        Args:
-            name: name of a loaded adapter; None for the base model.
-
-        Yields:
-            The model to call: the `PeftModel`, or the base.
-        """
+        """Context manager with the model to call; the adapter (None: the base) stays active until the next call."""
         adapter = None if name is None else self._adapters[name]
         self._activate(adapter)
         yield self._base if adapter is None else adapter.model
@@ -173,10 +158,7 @@ def _round_to_base(base: PreTrainedModel, found: tuple[Replacement, ...]) -> Non
 
 
 def _share_containers(found: tuple[Replacement, ...]) -> None:
-    """Let all layers have the same empty containers and identities: PEFT's own take as much memory as a small adapter.
-
-    A module without weights takes 3 KB, and PEFT makes five of them for each layer of a plain LoRA.
-    """
+    """Let all layers share empty containers and identities, of which PEFT makes five of 3 KB each for a LoRA layer."""
     from torch import nn
 
     shared: dict[object, nn.Module] = {}

@@ -1,4 +1,4 @@
-"""Checks that loading an adapter leaves the base model's own weights as they are."""
+"""Checks that loading an adapter does not change the base model's own weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ if TYPE_CHECKING:
 
 
 class BaseWeights:
-    """The base model's weights at a moment, by torch's counter of in-place changes and their place in memory.
-
-    Args:
-        model: base model without adapters.
-    """
+    """Snapshot of the base model's weights: torch's counter of in-place changes, and their place in memory."""
 
     def __init__(self, model: nn.Module) -> None:
         self._weights = [
@@ -22,17 +18,14 @@ class BaseWeights:
         ]
 
     def changed(self) -> str | None:
-        """Name of the first weight that was changed or moved since; None if there is none.
-
-        The next adapter and the base model itself would compute with such a weight.
-        """
+        """Name of the first weight that was changed or moved since."""
         for name, weight, place, version, _ in self._weights:
             if (weight.data_ptr(), _version(weight)) != (place, version):
                 return name
         return None
 
     def restore_flags(self) -> None:
-        """Set `requires_grad` of each weight as it was: PEFT freezes a base, and no adapter may leave a trace in it."""
+        """Restore `requires_grad` of each weight, since PEFT freezes a base."""
         for _, weight, _, _, trained in self._weights:
             weight.requires_grad_(trained)
 

@@ -1,4 +1,4 @@
-"""Embeddings of texts: the mean of a model's last hidden states."""
+"""Text embeddings."""
 
 from __future__ import annotations
 
@@ -15,21 +15,16 @@ if TYPE_CHECKING:
 
 
 def embedding(model: Any, prompt: Sequence[int], device: torch.device) -> list[float]:
-    """The mean of the last hidden states of a text, scaled to length 1, so that a dot product is the cosine similarity.
+    """Embedding `[hidden]` of a text: the mean of the last hidden states in float32, scaled to length 1.
+
+    Source: mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).
 
     Args:
-        model: causal language model, wrapped by PEFT or not.
         prompt: token ids of the text, at least one.
         device: device of the token embedding.
 
-    Returns:
-        The embedding `[hidden]`; mean and length are computed in float32. A mean of zeros stays zeros.
-
     Raises:
         RequestError: the model gives no hidden states, its adapter is a learned prompt, or they are not finite.
-
-    Source:
-        Mean pooling as in Sentence-BERT (arXiv 1908.10084, section 3).
     """
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise RequestError("The adapter is a learned prompt, so it gives no embeddings. Expected its base model.")

@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 PIECE = 512
 """Number of prompt tokens that a step reads while no reply is running."""
 SHORT_PIECE = 128
-"""The same while replies are running, which wait for it."""
+"""Number of prompt tokens that a step reads while replies are running, which wait for it."""
 SPARE_TOKENS = 256
 """Number of reply tokens for which a prompt needs free memory before it is read; the cache grows later."""
 PREFIX_SHARE = 0.25
-"""Share of the free memory that prefixes may take."""
+"""Share of the free memory that prefixes may use."""
 MAX_PREFIX_BYTES = 4 << 30
-"""Maximum of that."""
+"""Maximum memory of prefixes."""
 
 
 class Engine:
@@ -63,12 +63,9 @@ class Engine:
     Args:
         model: causal language model without adapters, on its device; its weights are prepared for decoding, so it
             cannot be trained afterwards.
-        processor: its processor, if it sees pictures.
+        processor: its processor, if it is a vision model.
         max_batch: maximum number of replies that run at once.
         prefix_cache_bytes: maximum bytes of keys and values of ended replies; None for a share of the free memory.
-
-    Raises:
-        RuntimeError, MemoryError: out of memory.
     """
 
     def __init__(
@@ -108,22 +105,20 @@ class Engine:
         self._prefixes = PrefixCache(prefix_cache_bytes)
 
     def facts(self) -> dict[str, Any]:
-        """What the base model can do: the attributes of `EngineFacts`, as JSON for the parent of the process."""
+        """Attributes of `EngineFacts` of the base model, as JSON."""
         return asdict(read_facts(self._model, self._tokenizer, self._processor, self._plain[None]))
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory that the process holds, see `memory_in_use`; the chat's benchmark compares them."""
+        """Bytes of memory that the process holds, see `memory_in_use`."""
         return memory_in_use(self._device)
 
     def load_adapter(self, name: str, folder: Path, *, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Load an adapter over the same weights, so that requests can select it; one of the same name is replaced.
-
-        That one is unloaded before, see `unload_adapter`, so that it is gone also if the new one cannot be loaded.
+        """Load an adapter over the same weights; one of the same name is unloaded before, even if this fails.
 
         Args:
             folder: folder with `adapter_config.json` and the weights.
-            tokenizer: its tokenizer, with the template that it was trained with; None for that of the base.
+            tokenizer: its tokenizer, with the template that it was trained with; None for the base's.
         """
         if name in self._adapters:
             self.unload_adapter(name)
@@ -134,7 +129,7 @@ class Engine:
             self._plain[name] = unsupported(model)
 
     def unload_adapter(self, name: str) -> None:
-        """Remove an adapter and free its memory. Its replies end with `Failed`, since their model is gone."""
+        """Remove an adapter and free its memory. Its replies end with `Failed`."""
         for reply in self._replies():
             if reply.adapter == name:
                 reply.fail("model_gone", f"The adapter {name} was unloaded.", "Load it again, or choose another one.")
@@ -150,11 +145,11 @@ class Engine:
 
     @property
     def adapters(self) -> Adapters:
-        """The loaded adapters, for evaluations, which call the model itself between two steps."""
+        """The loaded adapters, for evaluations, which call the model between two steps."""
         return self._adapters
 
     def grammar(self, schema: dict[str, Any]) -> Grammar:
-        """The grammar of a JSON schema, see `Grammars.grammar`; another thread may build it while this one works."""
+        """The grammar of a JSON schema, see `Grammars.grammar`; another thread may build it meanwhile."""
         return self._grammars.grammar(schema)
 
     def submit(
@@ -164,12 +159,12 @@ class Engine:
         on_event: Callable[[Event], None],
         grammar: Grammar | None = None,
     ) -> None:
-        """Add a request to the queue. An invalid one is reported as `Failed`, so that it does not end the others.
+        """Add a request to the queue. An invalid one is reported as `Failed`.
 
         Args:
             id: number of the request, for `cancel`.
-            on_event: called with each event, in the thread that calls the engine's methods: `Failed` at once if the
-                request is refused, else by `step`. If it raises, the reply ends.
+            on_event: called with each event, in the engine's thread: `Failed` at once if the request is refused, else
+                by `step`. If it raises, the reply ends.
             grammar: grammar of its JSON schema; None to build it here.
         """
         try:
@@ -180,7 +175,7 @@ class Engine:
             on_event(Failed(*failure(error)))
 
     def cancel(self, id: int) -> None:  # noqa: A002 - the name of the interface
-        """End a reply before its next token, so that its place goes to others. An unknown or ended one is ignored."""
+        """End a reply before its next token. An unknown or ended one is ignored."""
         for reply in self._replies():
             if reply.id == id:
                 reply.cancelled = True
@@ -188,8 +183,7 @@ class Engine:
     def step(self) -> bool:
         """Do one unit of work: read a piece of a prompt or generate one token of each reply, and embed one text.
 
-        A reply that `model.generate` makes gets one token too. The caller adds and cancels requests between two units,
-        so that none of them waits for a whole reply.
+        Returns whether work is left. Requests are added and cancelled between two steps.
         """
         with torch.inference_mode():
             self._end_cancelled()
@@ -203,11 +197,11 @@ class Engine:
         return self._prefill is not None or any(not reply.done for reply in self._replies())
 
     def forget_prefixes(self) -> None:
-        """Free the keys and values of ended replies, which others may need more; the next prompts are read in full."""
+        """Free the keys and values of ended replies."""
         self._prefixes.shrink(0)
 
     def close(self) -> None:
-        """End all replies with `Failed`, so that nobody waits for them, and free the cache."""
+        """End all replies with `Failed`, and free the cache."""
         for reply in self._replies():
             reply.fail("model_gone", "The engine was stopped.")
         self._generate_plain()
@@ -312,7 +306,7 @@ class Engine:
         return sum(len(batch.replies) for batch in self._batches.values())
 
     def _read_prompts(self) -> bool:
-        """Read a piece of a long prompt, or several short ones; false if there is none that can be read now."""
+        """Read a piece of a long prompt, or several short ones; false if none can be read now."""
         size = SHORT_PIECE if self._running() else PIECE
         left = size
         while left > 0 and (count := self._read_prompt(left)):
@@ -320,11 +314,7 @@ class Engine:
         return left < size
 
     def _read_prompt(self, size: int) -> int:
-        """Read up to `size` tokens of the next prompt.
-
-        Returns:
-            Their number, at least 1; 0 if there is no prompt that can be read now.
-        """
+        """Read up to `size` tokens of the next prompt; their number, 0 if no prompt can be read now."""
         running = self._running()
         if self._prefill is None:
             if not self._waiting or running >= self._max_batch or not self._has_memory(self._waiting[0], running):
@@ -382,7 +372,7 @@ class Engine:
         self._remove_ended()
 
     def _decode_failed(self, batch: RowBatch, error: Exception) -> None:
-        """After an error of a whole batch: without memory free prefixes, then end the newest reply; else end all."""
+        """After an error of a whole batch: out of memory frees prefixes, then ends the newest reply; others end all."""
         if is_out_of_memory(error):
             if self._prefixes.nbytes:
                 self._prefixes.shrink(0)
@@ -414,7 +404,6 @@ class Engine:
                 generation.reply.finish("length")
 
     def _embed(self) -> None:
-        """Compute one embedding."""
         if not self._embeds:
             return
         reply = self._embeds.popleft()

@@ -1,4 +1,4 @@
-"""What a loaded model can do, and what it needs."""
+"""Capabilities and memory needs of a loaded model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What a model can do.
+    """Capabilities of a model.
 
     Attributes:
         context: maximum number of tokens of a prompt with its reply; None if the model has no limit.
         sees_images: whether messages may have pictures.
-        thinks: whether its chat template knows of reasoning.
+        thinks: whether its chat template has reasoning.
         calls_tools: whether its chat template renders tools, and its calls can be read.
         plain: why `model.generate` is used, so that replies run one after the other; None if the fast loop is used.
     """
@@ -40,11 +40,7 @@ def read_facts(
     processor: ProcessorMixin | None,
     plain: str | None,
 ) -> EngineFacts:
-    """Read the facts of a model, so that views offer pictures, thinking and tools only where they work.
-
-    Args:
-        processor: its processor; None for a model of text.
-    """
+    """Read the capabilities of a model; `processor` is None for a model of text."""
     template = str(getattr(processor, "chat_template", None) or tokenizer.chat_template or "")
     form = reply_format(tokenizer)
     return EngineFacts(
@@ -58,10 +54,10 @@ def read_facts(
 
 
 def token_bytes(model: PreTrainedModel) -> int:
-    """Bytes of the keys and values of one token, by which the engine tells whether a prompt fits into memory.
+    """Bytes of the keys and values of one token in transformers' `DynamicCache`.
 
-    It is `2 * layers * key_value_heads * head_dim` numbers in the model's data type: the tensors that transformers'
-    `DynamicCache` holds. Layers that keep less, such as those with a sliding window, are counted in full.
+    `2 * layers * key_value_heads * head_dim` numbers in the model's dtype. Layers that keep less, such as those with a
+    sliding window, are counted in full.
     """
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 1)

@@ -1,4 +1,4 @@
-"""What `Failed` says of exceptions."""
+"""Converts exceptions to failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHAT_TO_DO = "Shorten the conversation or max_tokens, send fewer requests at onc
 
 
 def failure(error: Exception) -> tuple[FailureKind, str, str]:
-    """Kind, message and next step of `Failed` for an exception, so that a client reads a sentence and not a trace."""
+    """Kind, message and next step of `Failed` for an exception."""
     if isinstance(error, NotANumberError):
         return (
             "engine",

@@ -1,4 +1,4 @@
-"""Prompts with pictures: what a vision model's processor makes of messages."""
+"""Prompts with pictures, by the processor of a vision model."""
 
 from __future__ import annotations
 
@@ -25,22 +25,16 @@ if TYPE_CHECKING:
 def image_inputs(
     request: ChatRequest, processor: ProcessorMixin | None, form: PromptForm, device: torch.device
 ) -> tuple[list[int], str, dict[str, Any]]:
-    """Token ids, text and model inputs of a request with pictures, which only the model's own processor can make.
-
-    The processor is run as for training.
-
-    Args:
-        processor: the model's processor; None if it has none.
-        form: the chat template, and how it takes messages.
+    """Token ids, rendered text and model inputs of a request with pictures, made by the processor as for training.
 
     Returns:
-        Token ids with those of the pictures, the rendered text, and the inputs of `generate`: `input_ids` and
+        Token ids including the pictures', the rendered text, and the inputs of `generate`: `input_ids` and
         `attention_mask` `[1, prompt]`, int64, and the pictures, whose names and shapes depend on the model.
 
     Raises:
-        RequestError: the model sees no pictures or has no chat template, the template refuses the messages, they are
-            not of the form that templates take, the last message to continue is not one of the assistant, a picture is
-            no data URL or cannot be read, or the processor refuses it.
+        RequestError: the model reads no pictures or has no chat template, the template refuses the messages, they are
+            malformed, the last message to continue is not from the assistant, a picture is not a data URL or cannot be
+            read, or the processor refuses it.
     """
     if processor is None or not reads_images(processor):
         raise RequestError("A message has a picture, and the model reads text only. Expected a vision model.")

@@ -1,4 +1,4 @@
-"""Replies by transformers' own `generate`, one token per step: for models, adapters and inputs without a fast loop."""
+"""Replies by transformers' `generate`, one token per step: for models, adapters and inputs without a fast loop."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ class PlainGeneration:
     Only one of both threads runs at a time, so other replies may use the model between two tokens.
 
     Args:
-        model: transformers model, wrapped by PEFT or not.
-        inputs: `input_ids` and `attention_mask` `[1, prompt]`, int64, and whatever else the model takes.
+        inputs: `input_ids` and `attention_mask` `[1, prompt]`, int64, and further inputs of the model.
         pad: token id of padding.
 
     Attributes:
-        error: the exception that ended the generation; None if none has.
+        error: the exception that ended the generation.
     """
 
     def __init__(
@@ -43,12 +42,9 @@ class PlainGeneration:
         self._over = False
 
     def step(self) -> bool:
-        """Let the thread generate one token, and wait for it; then other replies may use the model.
+        """Let the thread generate one token, and wait for it; returns whether the generation goes on, see `error`.
 
         Not to be called after it has returned false.
-
-        Returns:
-            Whether the generation goes on. If it ended by an exception, `error` has it.
         """
         if not self._thread.ident:
             self._thread.start()
@@ -80,11 +76,7 @@ class PlainGeneration:
             self._returned.release()
 
     def wait(self) -> bool:
-        """Let the engine's thread go on after a token, until it calls `step` again; `generate` calls it as a criterion.
-
-        Returns:
-            Whether the reply has ended.
-        """
+        """Wait after a token until the engine calls `step` again; whether the reply has ended. `generate` calls it."""
         if not self.reply.done:
             self._returned.release()
             self._go.acquire()

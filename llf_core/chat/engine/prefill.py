@@ -1,4 +1,4 @@
-"""Reading a prompt, in pieces between which running replies go on."""
+"""Reads a prompt in pieces, between which running replies go on."""
 
 from __future__ import annotations
 
@@ -31,9 +31,6 @@ class Prefill:
     Attributes:
         cache: keys and values of the tokens that have been read, `[1, heads, length, head_dim]` each per layer.
         length: number of these tokens.
-
-    Raises:
-        RuntimeError: out of memory.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - created in one place
@@ -55,13 +52,10 @@ class Prefill:
         reply.start(self.length)
 
     def step(self, size: int) -> Tensor | None:
-        """Read the next tokens of the prompt; in pieces, so that running replies wait for a short time only.
+        """Read the next tokens of the prompt; the logits after it, `[1, vocabulary]`, None if tokens are left to read.
 
         Args:
             size: maximum number of tokens; not used if there are chunks.
-
-        Returns:
-            Logits after the prompt, `[1, vocabulary]`; None if tokens are left to read.
         """
         prompt = self.reply.prompt
         end = min(self.length + (size if self._chunk == 1 else self._chunk), len(prompt))
@@ -72,11 +66,7 @@ class Prefill:
         return logits if end == len(prompt) else None
 
     def prefix(self) -> Prefix:
-        """Keys and values of what has been read, without a copy, so that later prompts need not read the same again.
-
-        Returns:
-            Those of each layer, `[1, heads, length, head_dim]`, with their tokens.
-        """
+        """Tokens that have been read, with views of their keys and values `[1, heads, length, head_dim]` per layer."""
         whole = self.length - self.length % self._chunk
         layers = [(layer.keys[:, :, :whole], layer.values[:, :, :whole]) for layer in self.cache.layers if whole]
         return Prefix(self.reply.adapter, self.reply.prompt[:whole], layers)

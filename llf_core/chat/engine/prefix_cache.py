@@ -1,4 +1,4 @@
-"""Keys and values of earlier prompts and replies, for prompts that begin with the same tokens."""
+"""Keys and values of earlier prompts and replies, for prompts with a common prefix."""
 
 from __future__ import annotations
 
@@ -27,16 +27,12 @@ class Prefix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory behind the keys and values, which may be more than the views of it show."""
+        """Bytes of the storage behind the keys and values, of which they may be views."""
         return sum(keys.untyped_storage().nbytes() + values.untyped_storage().nbytes() for keys, values in self.layers)
 
 
 class PrefixCache:
-    """Keeps the prefixes that were used last, up to a number of bytes.
-
-    Args:
-        limit: maximum number of bytes.
-    """
+    """Keeps the most recently used prefixes, up to a number of bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -44,18 +40,13 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all prefixes, which the limit bounds."""
+        """Bytes of all prefixes."""
         return sum(one.nbytes for one in self._kept)
 
     def longest(self, adapter: str | None, tokens: list[int]) -> tuple[Prefix | None, int]:
-        """Find the prefix that has the most tokens in common with a prompt, so that they need not be read again.
+        """Find the prefix with the most tokens in common with a prompt, and their number; None and 0 without one.
 
-        Args:
-            tokens: token ids of the prompt that may be taken from the cache.
-
-        Returns:
-            The prefix, with keys and values `[1, heads, length, head_dim]` of each layer, and the number of common
-            tokens; None and 0 if there is none. It counts as used now.
+        It counts as used now.
         """
         best, most = None, 0
         for one in self._kept:
@@ -67,13 +58,10 @@ class PrefixCache:
         return best, most
 
     def keep(self, prefix: Prefix) -> None:
-        """Add a prefix, so that a later prompt that begins with it need not read it again.
+        """Add a prefix in place of those of its adapter that it continues, and of those unused for the longest time.
 
-        It replaces those of the same adapter that it continues, and those that were not used for the longest time.
-
-        Args:
-            prefix: a prefix; left out if it is empty or larger than the limit, or another one of the same adapter has
-                the same tokens or continues them.
+        It is left out if it is empty or larger than the limit, or another one of its adapter has the same tokens or
+        continues them.
         """
         size = len(prefix.tokens)
         if (
@@ -89,19 +77,11 @@ class PrefixCache:
         self.shrink(self.limit)
 
     def shrink(self, limit: int) -> None:
-        """Remove prefixes, the longest unused first, for example when a prompt needs their memory.
-
-        Args:
-            limit: number of bytes to keep at most.
-        """
+        """Remove prefixes, the longest unused first, down to a number of bytes."""
         left = self.nbytes
         while self._kept and left > limit:
             left -= self._kept.pop(0).nbytes
 
     def forget(self, adapter: str | None) -> None:
-        """Remove the prefixes of an adapter, which another one of the same name must not take over.
-
-        Args:
-            adapter: its name; None for the base model.
-        """
+        """Remove the prefixes of an adapter; None for the base model."""
         self._kept = [one for one in self._kept if one.adapter != adapter]

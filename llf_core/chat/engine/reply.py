@@ -1,4 +1,4 @@
-"""A reply in progress: its tokens, their text, and the events that report it."""
+"""A reply in progress: its tokens, text and events."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class Reply:
         prompt: token ids of the prompt.
         limit: maximum number of tokens of the reply.
         ends: end-of-sequence token ids.
-        tokenizer: decodes the tokens.
-        parser: tells thoughts and tool calls from text; None if all of it is text.
+        parser: separates reasoning and tool calls from text; None if all of it is text.
 
     Attributes:
         tokens: token ids of the reply.
@@ -70,18 +69,14 @@ class Reply:
         return self.request.adapter
 
     def start(self, cached: int = 0) -> None:
-        """Report that the prompt is being read, so that clients know that their turn has come.
-
-        Args:
-            cached: number of its tokens that were taken from the cache.
-        """
+        """Report that the prompt is being read, with the number of its tokens that were taken from the cache."""
         self._cached = cached
         self._emit(Started(self.prompt_tokens, cached))
 
     def put(self, token: int, logits: Tensor) -> None:
         """Add a token and report its text; the reply may end with it.
 
-        Text that may be the beginning of a character, a stop string or a tool call is held back until that is certain.
+        Text that may begin a character, a stop string or a tool call is held back.
 
         Args:
             logits: logits it was chosen from, `[vocabulary]`; the log-probabilities are their log-softmax in float32.
@@ -109,16 +104,12 @@ class Reply:
             self.finish("length")
 
     def embed(self, values: Sequence[float]) -> None:
-        """End a request for an embedding with it, in place of text."""
+        """End a request for an embedding with it."""
         self._emit(Embedded(tuple(values)))
         self.finish("stop")
 
     def finish(self, reason: FinishReason) -> None:
-        """End the reply and report it, with the text that was held back and the numbers of tokens and seconds.
-
-        Args:
-            reason: see `Finished`; a reply that called a tool and came to its end ends with `tool_calls`.
-        """
+        """End the reply and report it, with text that was held back; after a tool call, `stop` becomes `tool_calls`."""
         self._stream.close()
         pieces = self._pieces()
         if self._parser is not None:
@@ -141,12 +132,12 @@ class Reply:
         self.done = True
 
     def fail(self, kind: FailureKind, message: str, what_to_do: str = "") -> None:
-        """End the reply with an error, for example when memory is out; the other replies go on."""
+        """End the reply with an error."""
         self._emit(Failed(kind, message, what_to_do))
         self.done = True
 
     def _pieces(self) -> list[Piece | ToolCallPiece]:
-        """The text since the last token, taken apart."""
+        """Parts of the text since the last token."""
         text = "".join(self._new)
         self._new.clear()
         if self._parser is None:
@@ -179,10 +170,5 @@ class Reply:
 
 
 def reply_parser(request: ChatRequest, tokenizer: PreTrainedTokenizerBase, prompt: str) -> ReplyParser:
-    """The parser of a reply to messages, which may hold thoughts and tool calls; a completed prompt has plain text.
-
-    Args:
-        tokenizer: for its chat template and special tokens.
-        prompt: the rendered prompt, which may have opened a thought.
-    """
+    """The parser of a reply after a rendered prompt, which may have opened a thought."""
     return ReplyParser(reply_format(tokenizer), tools=request.tools, prompt=prompt)

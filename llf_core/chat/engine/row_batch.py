@@ -1,4 +1,4 @@
-"""The running batch of an adapter: one step reads the last token of each row and chooses the next one."""
+"""The running batch of an adapter: one step generates a token of each row."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ class RowBatch:
     Args:
         forward: forward passes of the model with its adapter active.
         device: device of the token embedding.
-
-    Attributes:
-        cache: their keys and values, of `lengths` tokens.
     """
 
     def __init__(self, forward: CheckedForward, layers: int, device: torch.device) -> None:
@@ -35,7 +32,7 @@ class RowBatch:
         self._forward, self._device = forward, device
 
     def join(self, reply: Reply, cache: Cache) -> None:
-        """Add a row whose prompt has been read and whose first token has been chosen, to generate the rest with others.
+        """Add a row whose prompt has been read and whose first token has been chosen.
 
         Args:
             cache: keys and values of its prompt, `[1, heads, length, head_dim]` each per layer.
@@ -44,44 +41,33 @@ class RowBatch:
         self.replies.append(reply)
 
     def step(self) -> None:
-        """Generate one token of each reply by one forward pass, which costs little more than that of a single reply.
-
-        There is at least one reply. One that fails alone ends with `Failed`.
-        """
+        """Generate one token of each reply, at least one, by one forward pass. Replies fail one by one."""
         tokens = torch.tensor([one.tokens[-1] for one in self.replies], device=self._device)
         logits = self._forward.step(tokens, self.cache)
         accept_tokens(logits, self.replies)
 
     def ended(self) -> list[int]:
-        """Indices of the rows whose replies have ended, highest first, the order in which `leave` takes them."""
+        """Indices of the rows whose replies have ended, highest first, as `leave` takes them."""
         return [row for row in range(len(self.replies) - 1, -1, -1) if self.replies[row].done]
 
     def tokens_of(self, row: int) -> list[int]:
-        """Token ids of a row in the cache, under which a later prompt finds its keys and values."""
+        """Token ids of a row in the cache."""
         reply = self.replies[row]
         return [*reply.prompt, *reply.tokens][: self.cache.lengths[row]]
 
     def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
-        """Copy the keys and values of a row, to keep them for later prompts.
-
-        Returns:
-            Keys and values of each layer, `[1, heads, length, head_dim]` each, without padding.
-        """
+        """Copy the keys and values of a row, `[1, heads, length, head_dim]` each per layer, without padding."""
         return self.cache.row(row)
 
     def leave(self, row: int) -> None:
-        """Remove a row whose reply has ended, so that steps no longer compute it; the last row takes its index."""
+        """Remove a row; the last row takes its index."""
         self.replies[row] = self.replies[-1]
         del self.replies[-1]
         self.cache.leave(row)
 
 
 def accept_tokens(logits: Tensor, replies: list[Reply]) -> None:
-    """Choose the next token of each reply after a forward pass, and report it; one that fails does not end the others.
-
-    Args:
-        logits: `[batch, vocabulary]`.
-    """
+    """Choose the next token of each reply from logits `[batch, vocabulary]`, and report it; replies fail one by one."""
     for row, chosen in enumerate(choose_tokens(logits, [one.chooser for one in replies])):
         reply = replies[row]
         if isinstance(chosen, Exception):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CANDIDATES = 1024
 """Number of most likely tokens among which nucleus sampling searches before it sorts the whole vocabulary."""
 LOWEST_TEMPERATURE = 1e-30
-"""Temperatures below it count as this one, since float32 has no smaller divisors; the likeliest token is certain."""
+"""Temperatures below it count as this one, since float32 has no smaller divisors."""
 
 
 class NotANumberError(ArithmeticError):
@@ -30,7 +30,7 @@ class TokenChooser:
 
     Args:
         penalty: repetition penalty, 1 for none.
-        prompt: token ids of the prompt, which the repetition penalty counts as occurred.
+        prompt: token ids of the prompt, for the repetition penalty.
         grammar: grammar that the reply follows; None for free text.
 
     Attributes:
@@ -65,14 +65,11 @@ class TokenChooser:
 
     @property
     def complete(self) -> bool:
-        """Whether the grammar allows no further token, so that the reply ends; false without a grammar."""
+        """Whether the grammar allows no further token; false without a grammar."""
         return self._grammar is not None and self._grammar.complete
 
     def choose(self, logits: Tensor) -> int:
-        """Choose the next token by the reply's own parameters, since replies of a batch may differ in them.
-
-        Args:
-            logits: `[vocabulary]`.
+        """Choose the next token from logits `[vocabulary]`.
 
         Raises:
             NotANumberError: a logit or its bias is NaN.
@@ -121,7 +118,7 @@ class TokenChooser:
         return scores
 
     def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Probabilities to sample from, and the token ids they belong to; None if they are the whole vocabulary."""
+        """Probabilities to sample from, and their token ids; None if they are the whole vocabulary."""
         top_p, top_k, min_p = self._sampling.top_p, self._sampling.top_k, self._sampling.min_p
         size = len(scores)
         ids: Tensor | None = None
@@ -139,7 +136,7 @@ class TokenChooser:
 
     @staticmethod
     def _most_likely(probabilities: Tensor, top_p: float, min_p: float) -> tuple[Tensor, Tensor]:
-        """The tokens in descending order, as many as nucleus and minimum need."""
+        """Tokens in descending order, as many as nucleus and minimum need."""
         if len(probabilities) > CANDIDATES:
             found, ids = probabilities.topk(CANDIDATES)
             if found.sum() >= top_p or found[-1] < min_p * found[0]:
@@ -149,13 +146,9 @@ class TokenChooser:
 
 
 def choose_tokens(logits: Tensor, choosers: Sequence[TokenChooser]) -> list[int | Exception]:
-    """Choose a token for each row; the rows without sampling share one maximum, which is faster than one for each.
+    """Choose a token for each row of `[batch, vocabulary]`; an exception where the row failed.
 
-    Args:
-        logits: `[batch, vocabulary]`.
-
-    Returns:
-        A token id per row; an exception where the row failed, which must not end the others.
+    Rows without sampling share one argmax, which is faster than one for each.
     """
     found: list[int | Exception] = [0] * len(choosers)
     greedy = [row for row, one in enumerate(choosers) if one.is_argmax]

@@ -1,4 +1,4 @@
-"""Errors of the server in OpenAI's form."""
+"""Errors of the server in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llf_core.chat.events import Failed
 
 RETRY_SECONDS = 5
-"""Seconds after which a client may try again when the server is busy or an engine has ended."""
+"""Seconds after which a client may retry when the server is busy or an engine has ended."""
 _MAX_QUOTED = 200
 _OF_FAILURE = {
     "invalid": (400, "invalid_value"),
@@ -26,15 +26,15 @@ _OF_FAILURE = {
     "untrusted": (403, "code_not_allowed"),
     "engine": (503, "engine_failed"),
 }
-"""Status and code of each kind of failure of an engine."""
+"""HTTP status and code of each kind of failure."""
 
 
 class ApiError(Exception):
     """A request that cannot be answered.
 
     Attributes:
-        param: field that is wrong; None if it is none.
-        code: short name of the error for programs; None for none.
+        param: the wrong field, if there is one.
+        code: short name of the error for programs.
     """
 
     def __init__(
@@ -56,38 +56,30 @@ class ApiError(Exception):
             self.headers.setdefault("Retry-After", str(RETRY_SECONDS))
 
     def body(self) -> dict[str, Any]:
-        """The error in OpenAI's form, for an answer or an event of a stream."""
+        """The error in OpenAI's format, for an answer or an event of a stream."""
         kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"  # noqa: PLR2004 - HTTP's codes
         if self.status >= 500:  # noqa: PLR2004 - HTTP's codes
             kind = "server_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The answer with this error, for a request whose answer has not begun."""
+        """The answer with this error."""
         return JSONResponse(self.body(), self.status, self.headers)
 
 
 def invalid(param: str, value: object, expected: str) -> ApiError:
-    """The error of a field with a wrong value, in a sentence by which a client can correct it.
-
-    Args:
-        param: the field, such as `messages[0].role`.
-        expected: what was expected; ends the sentence "Expected …".
-    """
+    """The error of a field such as `messages[0].role`; `expected` ends the sentence "Expected …"."""
     return ApiError(400, f"{param} is {shown(value)}. Expected {expected}.", param=param, code="invalid_value")
 
 
 def shown(value: object) -> str:
-    """A value of a request as a message quotes it: as JSON, shortened, without control characters.
-
-    The client can find it by that, and a terminal is safe from it.
-    """
+    """A value of a request for a message: as JSON, shortened, without control characters."""
     if isinstance(value, str | list | dict) and len(value) > _MAX_QUOTED:
         value = value[:_MAX_QUOTED] + "…" if isinstance(value, str) else f"{type(value).__name__} of {len(value)}"
     return brief(json.dumps(value, ensure_ascii=False))
 
 
 def of_failure(failure: Failed) -> ApiError:
-    """The error of a failure that an engine reports, with the HTTP status by which clients decide whether to retry."""
+    """The error of an engine's failure, with its HTTP status."""
     status, code = _OF_FAILURE[failure.kind]
     return ApiError(status, f"{failure.message} {failure.what_to_do}".strip(), code=code)

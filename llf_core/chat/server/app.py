@@ -47,7 +47,12 @@ CLIENT_GONE = 499
 
 
 class Server:
-    """The application: routes, metrics and the open calls of one server."""
+    """The application: routes, metrics and the open calls of one server.
+
+    Args:
+        rewards: reward models by name.
+        body_seconds: seconds in which a client must have sent a body.
+    """
 
     def __init__(
         self,
@@ -57,13 +62,6 @@ class Server:
         rewards: Mapping[str, RewardProcess] | None = None,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
-        """Build the application.
-
-        Args:
-            access: who may use the server.
-            rewards: reward models by name; None for none.
-            body_seconds: seconds in which a client must have sent a body.
-        """
         self._service = service
         self._rewards = dict(rewards or {})
         self._metrics = Metrics()
@@ -98,13 +96,13 @@ class Server:
         self._stopping = True
 
     def cancel_all(self) -> None:
-        """End all open calls with an error, as part of a shutdown that has waited long enough."""
+        """End all open calls with an error."""
         for call in list(self._calls):
             call.fail(STOPPING)
 
     @property
     def open_calls(self) -> int:
-        """Number of calls that are being answered, by which tests see that none is left behind."""
+        """Number of calls that are being answered."""
         return len(self._calls)
 
     async def _health(self, _: Request) -> Response:
@@ -155,7 +153,6 @@ class Server:
         return JSONResponse(evaluation_answer(call, await self._scores(request, call)))
 
     async def _scores(self, request: Request, call: ScoreCall) -> Scores:
-        """The scores of a call."""
         process = self._rewards.get(call.model)
         if process is None and call.model in self._service.targets:
             raise invalid("model", call.model, f"a reward model: {one_of(list(self._rewards)) or 'none is served'}")
@@ -181,7 +178,6 @@ class Server:
         return JSONResponse(await _unless_gone(request, _whole(replies, reply)))
 
     def _names(self) -> list[str]:
-        """Names of all models."""
         return [*self._service.targets, *self._rewards]
 
     def _card(self, name: str) -> dict[str, object]:
@@ -231,7 +227,7 @@ class Server:
 
 
 class _Stream(Response):
-    """A stream of the chunks of a call. It begins once a reply has begun, so that errors before have their status."""
+    """A stream of the chunks of a call. It begins once a reply has begun, so that earlier errors have their status."""
 
     def __init__(self, replies: Replies, reply: ChatReply | CompletionReply) -> None:
         super().__init__(headers=HEADERS, media_type=MEDIA_TYPE)
@@ -307,7 +303,6 @@ async def _unless_gone(request: Request, work: Awaitable[ResultT]) -> ResultT:
 
 
 async def _wait_until_gone(receive: Receive) -> None:
-    """Wait until the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         continue
 

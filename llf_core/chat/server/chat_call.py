@@ -39,7 +39,6 @@ class ChatCall:
 
     Attributes:
         include_usage: whether the stream ends with the numbers of tokens.
-        choice: what the request asks about tools.
         one_call: whether a reply ends after its first tool call.
     """
 
@@ -53,7 +52,7 @@ class ChatCall:
 
 
 def read_chat_call(body: Mapping[str, object]) -> ChatCall:
-    """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
+    """Read a request to `/v1/chat/completions`.
 
     Raises:
         ApiError: a field is invalid, unknown or not supported.

@@ -1,4 +1,4 @@
-"""Answers to `/v1/chat/completions`: the events of replies as chunks of a stream, or as one answer."""
+"""Answers to `/v1/chat/completions`: events of replies as chunks of a stream, or as one answer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Choice:
-    """One reply so far."""
-
     forced: ForcedCall | None
     content: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -33,10 +31,9 @@ class _Choice:
 
 
 class ChatReply:
-    """Turns events into what the client gets."""
+    """Turns events into OpenAI's format."""
 
     def __init__(self, call: ChatCall) -> None:
-        """Begin an answer."""
         self._call = call
         self._logprobs = call.requests[0].logprobs
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": call.model}
@@ -46,19 +43,11 @@ class ChatReply:
         """The failure of a reply; None while there is none."""
 
     def take(self, number: int, event: Event) -> bool:
-        """Collect an event of a call without a stream, which is answered once, when every choice has ended.
-
-        Returns:
-            Whether the reply is to be cancelled, since it goes on after its only tool call.
-        """
+        """Collect an event of a call without a stream; whether to cancel the reply, which has made its only call."""
         return self._taken(number, event)[1]
 
     def chunks(self, number: int, event: Event) -> tuple[list[dict[str, Any]], bool]:
-        """Take an event of a stream, so that the client reads the reply while it is written.
-
-        Returns:
-            The chunks to send, and whether the reply is to be cancelled, see `take`.
-        """
+        """Take an event of a stream; the chunks to send, and whether to cancel the reply, see `take`."""
         events, cancels = self._taken(number, event)
         choice = self._choices[number]
         chunks: list[dict[str, object]] = []
@@ -75,14 +64,14 @@ class ChatReply:
         return chunks, cancels
 
     def last_chunk(self) -> dict[str, Any] | None:
-        """The chunk with the numbers of tokens; None if the client did not ask for it by `stream_options`."""
+        """The chunk with the numbers of tokens, if the client asked for it by `stream_options`."""
         if not self._call.include_usage:
             return None
         usage = usage_of(self._finished, len(self._choices))
         return self._head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
 
     def whole(self) -> dict[str, Any]:
-        """The answer to a call without a stream, in OpenAI's form."""
+        """The answer to a call without a stream."""
         return self._head | {
             "object": "chat.completion",
             "choices": [self._whole_choice(number, choice) for number, choice in enumerate(self._choices)],
@@ -90,7 +79,7 @@ class ChatReply:
         }
 
     def _taken(self, number: int, event: Event) -> tuple[list[Event], bool]:
-        """Keep an event, and return the events in its place, and whether the reply is to be cancelled."""
+        """Keep an event; the events in its place, and whether to cancel the reply."""
         choice = self._choices[number]
         events = [event] if choice.forced is None else choice.forced.events(event)
         kept: list[Event] = []

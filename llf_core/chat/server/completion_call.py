@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_MAX_TOKENS = 16
-"""Maximum number of tokens of a completion, as in OpenAI's API."""
+"""As in OpenAI's API."""
 MAX_REPLIES = 128
 """Maximum number of prompts times `n`."""
 
@@ -45,7 +45,7 @@ class CompletionCall:
 
 
 def read_completion_call(body: Mapping[str, object]) -> CompletionCall:
-    """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
+    """Read a request to `/v1/completions`.
 
     Raises:
         ApiError: a field is invalid, unknown or not supported.

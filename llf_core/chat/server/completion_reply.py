@@ -1,4 +1,4 @@
-"""Answers to `/v1/completions`: the events of replies as chunks of a stream, or as one answer."""
+"""Answers to `/v1/completions`: events of replies as chunks of a stream, or as one answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 class CompletionReply:
-    """Turns events into what the client gets."""
+    """Turns events into OpenAI's format."""
 
     def __init__(self, call: CompletionCall) -> None:
-        """Begin an answer."""
         self._call = call
         self._logprobs = call.requests[0].logprobs
         self._head = {
@@ -37,11 +36,7 @@ class CompletionReply:
         """The failure of a reply; None while there is none."""
 
     def take(self, number: int, event: Event) -> bool:
-        """Collect an event of a call without a stream, which is answered once, when every choice has ended.
-
-        Returns:
-            False: a text is never cancelled by what it says.
-        """
+        """Collect an event of a call without a stream; False, since a text never cancels its reply."""
         if isinstance(event, Failed):
             self.failure = self.failure or event
         elif isinstance(event, Finished) and event.reason == "cancelled":
@@ -54,11 +49,7 @@ class CompletionReply:
         return False
 
     def chunks(self, number: int, event: Event) -> tuple[list[dict[str, Any]], bool]:
-        """Take an event of a stream, so that the client reads the text while it is written.
-
-        Returns:
-            The chunks to send, and False, see `take`.
-        """
+        """Take an event of a stream; the chunks to send, and False, see `take`."""
         self.take(number, event)
         chunks = []
         if isinstance(event, Piece) and (event.text or event.tokens):
@@ -68,11 +59,11 @@ class CompletionReply:
         return chunks, False
 
     def last_chunk(self) -> dict[str, Any] | None:
-        """The chunk with the numbers of tokens; None if the client did not ask for it by `stream_options`."""
+        """The chunk with the numbers of tokens, if the client asked for it by `stream_options`."""
         return self._chunk([]) | {"usage": self._usage()} if self._call.include_usage else None
 
     def whole(self) -> dict[str, Any]:
-        """The answer to a call without a stream, in OpenAI's form."""
+        """The answer to a call without a stream."""
         choices = [
             self._choice(number, "".join(text), self._tokens[number], self._finished[number].reason)
             for number, text in enumerate(self._texts)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from llf_core.chat.events import Event
 
 MAX_TEXTS = 128
-"""Maximum number of texts of a request."""
 UNSUPPORTED = {"dimensions": "The embeddings have the model's hidden size."}
 
 
@@ -28,7 +27,7 @@ class EmbeddingCall:
     """A request for embeddings.
 
     Attributes:
-        as_base64: whether the numbers come as Base64 of little-endian float32, as OpenAI's client asks.
+        as_base64: whether numbers are sent as Base64 of little-endian float32, as OpenAI's client requests.
     """
 
     model: str
@@ -37,7 +36,7 @@ class EmbeddingCall:
 
 
 def read_embedding_call(body: Mapping[str, object]) -> EmbeddingCall:
-    """Read a request, and refuse unknown and unsupported fields, which a client would take for obeyed otherwise.
+    """Read a request to `/v1/embeddings`.
 
     Raises:
         ApiError: a field is invalid, unknown or not supported.
@@ -57,11 +56,7 @@ def read_embedding_call(body: Mapping[str, object]) -> EmbeddingCall:
 
 
 class EmbeddingReply:
-    """Turns events into the answer of `/v1/embeddings`.
-
-    Attributes:
-        failure: the failure of a text; None while there is none.
-    """
+    """Turns events into the answer of `/v1/embeddings`."""
 
     def __init__(self, call: EmbeddingCall) -> None:
         self._call = call
@@ -70,11 +65,7 @@ class EmbeddingReply:
         self.failure: Failed | None = None
 
     def take(self, number: int, event: Event) -> bool:
-        """Take an event: an embedding is one event, and the number of its tokens another.
-
-        Returns:
-            False: a text is never cancelled by what comes of it.
-        """
+        """Take an event; False, since a text is never cancelled."""
         if isinstance(event, Failed):
             self.failure = self.failure or event
         elif isinstance(event, Embedded):
@@ -86,13 +77,7 @@ class EmbeddingReply:
         return False
 
     def whole(self) -> dict[str, Any]:
-        """The JSON object of OpenAI's API with all embeddings, once each text has ended and `failure` is None.
-
-        They are in the order of the texts, not in that in which they were read, since clients match them by place.
-
-        Returns:
-            `data` with the `embedding` `[hidden]` of each text, as a list or as Base64, and `usage` in tokens.
-        """
+        """The answer once each text has ended and `failure` is None; embeddings are in the order of the texts."""
         data = [
             {"object": "embedding", "index": number, "embedding": self._numbers(values)}
             for number, values in sorted(self._found.items())

@@ -14,9 +14,9 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event_bytes(chunks: Iterable[dict[str, Any]]) -> bytes:
-    """JSON objects as events, each a line `data: …` and an empty line, as clients of OpenAI's API parse them.
+    """JSON objects as server-sent events in UTF-8, each a line `data: …` and an empty line.
 
-    In UTF-8, with a question mark for a lone surrogate, which UTF-8 does not have.
+    A lone surrogate, which UTF-8 lacks, becomes a question mark.
     """
     return b"".join(b"data: " + _encoded(chunk) + b"\n\n" for chunk in chunks)
 

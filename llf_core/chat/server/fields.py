@@ -1,4 +1,4 @@
-"""Reads the fields of a request's body one by one; a field that no one has read is an error."""
+"""Reads the fields of a request's body one by one; a field that was not read is an error."""
 
 from __future__ import annotations
 
@@ -15,47 +15,35 @@ _BELOW, _ABOVE = -MAX_INTEGER - 1, MAX_INTEGER
 
 
 class Fields:
-    """The fields of a JSON object. A field that is null counts as missing, as clients send null for their defaults."""
+    """The fields of a JSON object, taken one by one; None if missing or null. Invalid values raise `ApiError`.
+
+    Args:
+        where: path of the object in the body, such as `messages[0]`; empty for the body.
+    """
 
     def __init__(self, given: object, where: str = "") -> None:
-        """Take an object.
-
-        Args:
-            where: path of the object in the body, such as `messages[0]`; empty for the body.
-
-        Raises:
-            ApiError: it is not an object.
-        """
         if not isinstance(given, dict):
             raise invalid(where or "The body", given, "a JSON object")
         self._given: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._where = where
 
     def path(self, name: str) -> str:
-        """The path of a field in the body, by which an error names it."""
+        """Path of a field in the body, for errors."""
         return f"{self._where}.{name}" if self._where else name
 
     def raw(self, name: str) -> Any:
-        """Take a field's value as it is, where the caller checks it; None if missing."""
+        """Take a value unchecked."""
         return self._given.pop(name, None)
 
     def text(self, name: str, expected: str = "text") -> str | None:
-        """Take a text; None if missing. What is taken counts as known, see `finish`.
-
-        Raises:
-            ApiError: the value is not a text.
-        """
+        """Take a text."""
         value = self.raw(name)
         if value is not None and not isinstance(value, str):
             raise invalid(self.path(name), value, expected)
         return value
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """Take true or false; numbers and texts do not count, since clients disagree on what they mean.
-
-        Raises:
-            ApiError: the value is neither.
-        """
+        """Take true or false."""
         value = self.raw(name)
         if value is None:
             return default
@@ -64,11 +52,7 @@ class Fields:
         return value
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
-        """Take a finite number; None if missing. JSON as Python reads it also has NaN, which no setting can be.
-
-        Raises:
-            ApiError: the value is not a number, out of range, or beyond ±1e300.
-        """
+        """Take a finite number (JSON as Python reads it also has NaN)."""
         value = self.raw(name)
         if value is None:
             return None
@@ -79,11 +63,7 @@ class Fields:
         return float(value)
 
     def integer(self, name: str, low: int = _BELOW, high: int = _ABOVE) -> int | None:
-        """Take an integer; None if missing. By default within 64 bits, as libraries expect it.
-
-        Raises:
-            ApiError: the value is not an integer or out of range.
-        """
+        """Take an integer, by default of 64 bits."""
         value = self.raw(name)
         if value is None:
             return None
@@ -92,14 +72,7 @@ class Fields:
         return value
 
     def choice(self, name: str, options: Collection[str], default: str | None = None) -> str | None:
-        """Take one of several texts; the error of another one lists them.
-
-        Args:
-            default: its value if missing; None for none.
-
-        Raises:
-            ApiError: the value is none of them.
-        """
+        """Take one of several texts."""
         value = self.raw(name)
         if value is None:
             return default
@@ -108,22 +81,14 @@ class Fields:
         return value
 
     def object(self, name: str) -> dict[str, Any] | None:
-        """Take an object; None if missing. Its own fields are read by another `Fields`.
-
-        Raises:
-            ApiError: the value is not an object.
-        """
+        """Take an object, whose fields another `Fields` reads."""
         value = self.raw(name)
         if value is not None and not isinstance(value, dict):
             raise invalid(self.path(name), value, "a JSON object")
         return value
 
     def list(self, name: str, most: int, expected: str = "a list") -> list[Any] | None:
-        """Take a list; None if missing. Its length is bounded, so that one request does not occupy the server.
-
-        Raises:
-            ApiError: the value is not a list, or has too many items.
-        """
+        """Take a list of limited length."""
         value = self.raw(name)
         if value is None:
             return None
@@ -139,14 +104,7 @@ class Fields:
         return value
 
     def required(self, name: str, value: Any, expected: str) -> Any:
-        """Refuse a value that is missing, empty, 0 or false, of a field that a request cannot do without.
-
-        Args:
-            value: what was taken of it; None if it is missing.
-
-        Raises:
-            ApiError: it is missing, empty, 0 or false.
-        """
+        """Return a field's value; raise `ApiError` if it is missing, empty, 0 or false."""
         if value is None:
             path = self.path(name)
             raise ApiError(400, f"{path} is missing. Expected {expected}.", param=path, code="missing_value")
@@ -155,13 +113,10 @@ class Fields:
         return value
 
     def finish(self, known: Mapping[str, str] | None = None) -> None:
-        """Refuse what has not been taken: a misspelled field would otherwise have no effect, without a word.
+        """Refuse fields that were not taken.
 
         Args:
-            known: fields that the server does not support, with what to do instead, as a sentence; None for none.
-
-        Raises:
-            ApiError: a field is left.
+            known: fields that the server does not support, with a sentence on what to do instead.
         """
         for name in self._given:
             path = self.path(name)
@@ -177,13 +132,12 @@ class Fields:
 
 
 def one_of(options: Collection[str]) -> str:
-    """Options as the end of a sentence that says what was expected: `a, b or c`; an empty text without options."""
+    """Options as the end of a sentence: `a, b or c`."""
     *rest, last = options or [""]
     return f"{', '.join(rest)} or {last}" if rest else last
 
 
 def _range(what: str, low: float, high: float) -> str:
-    """A range as the end of a sentence."""
     bounded = low not in {-math.inf, _BELOW}, high not in {math.inf, _ABOVE}
     if bounded == (True, True):
         return f"{what} from {low} to {high}"

@@ -1,4 +1,4 @@
-"""What stands before every route: who may ask, from which pages, under which names."""
+"""Access checks before every route: host names, origins and API keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_ROUTES = frozenset({"/health"})
-"""Routes that need no key. They say nothing of models or requests."""
+"""Routes without a key, which reveal nothing of models or requests."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ORIGIN = "*"
 _ALLOWED_HEADERS = "authorization, content-type"
@@ -48,11 +48,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address; then the server needs no API key.
-
-    Args:
-        host: name or address. Of names only `localhost` is known; another one is not looked up and counts as reachable.
-    """
+    """Whether only this machine reaches an address. Of names only `localhost` counts."""
     if host in LOOPBACK_NAMES:
         return True
     try:
@@ -67,7 +63,6 @@ class Guard:
     """Checks `Host`, `Origin` and the API key of each request, in this order."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        """Stand before an application."""
         self._app = app
         self._origins = frozenset(origin.rstrip("/").lower() for origin in access.origins)
         self._keys = [_digest(key) for key in access.keys]
@@ -95,7 +90,7 @@ class Guard:
         await self._app(scope, receive, self._with_origin(send, origin))
 
     def _check_host(self, given: Sequence[str]) -> None:
-        """Refuse a name that is not the server's: a page whose own name leads here could read all (DNS rebinding)."""
+        """Refuse a name that is not the server's: a page whose own name resolves here could read all, DNS rebinding."""
         name = _name_of(given[0]) if len(given) == 1 else ""
         if name in self._hosts or (self._any_address and _is_address(name)):
             return

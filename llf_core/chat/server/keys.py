@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIN_CHARACTERS = 16
-"""Minimum length of a key where other machines reach the server."""
+"""Minimum length of a key if other machines reach the server."""
 
 
 class KeyRefusedError(UserError):
@@ -22,7 +22,7 @@ class KeyRefusedError(UserError):
 
 
 def keys_of(variables: Sequence[str], *, exposed: bool) -> list[str]:
-    """Read API keys from environment variables, and remove them there, so that no child process inherits them.
+    """Read API keys from environment variables, and remove these, so that no child process inherits them.
 
     Args:
         exposed: whether other machines reach the server, so that keys need `MIN_CHARACTERS`.
@@ -53,5 +53,5 @@ def keys_of(variables: Sequence[str], *, exposed: bool) -> list[str]:
 
 
 def new_key() -> str:
-    """A new API key with 256 random bits, for a user who has none; it is shown once and stored nowhere."""
+    """A new API key with 256 random bits."""
     return f"llf-{secrets.token_urlsafe(32)}"

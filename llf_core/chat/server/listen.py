@@ -30,10 +30,10 @@ KEEP_ALIVE_SECONDS = 75
 MAX_HEADER_BYTES = 32 * 1024
 MAX_CONNECTIONS = 1024
 MAX_SILENT = 128
-"""Connections of one address of which the server awaits a request; one more closes the oldest of them."""
+"""Connections of one address that have sent no request yet; one more closes the oldest."""
 MAX_PORT = 65535
 LAST_SECONDS = 5
-"""Time for the ends of streams after the replies of a shutdown were cancelled."""
+"""Time for the ends of streams after a shutdown has cancelled the replies."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,10 +42,7 @@ class PortError(UserError):
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """Listen on an address before any model is loaded, so that a port that is taken is reported at once.
-
-    Args:
-        port: the port; 0 for any free one.
+    """Listen on an address (port 0 for any free one), before a model is loaded.
 
     Raises:
         PortError: the port is taken, not allowed or not from 0 to 65535, or there is no such address.
@@ -83,12 +80,12 @@ def _refused(host: str, port: int, error: Exception) -> PortError:
 
 
 class _Protocol(H11Protocol):
-    """A connection that is closed if its client sends its headers too slowly, or does not read what it is sent."""
+    """A connection that is closed if its client sends headers or reads answers too slowly."""
 
     header_seconds = HEADER_SECONDS
     unread_seconds = UNREAD_SECONDS
     silent: ClassVar[dict[str, dict[_Protocol, None]]] = {}
-    """Connections of each address of which a request or the rest of one is awaited, in the order of their wait."""
+    """Connections that wait for a request or the rest of one, by address, the longest waiting first."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -137,7 +134,7 @@ class _Protocol(H11Protocol):
         _end(self._unread_timer)
 
     def _await_request(self) -> None:
-        """Count as one of which a request is awaited; without this limit, silent ones would keep all others out."""
+        """Count as waiting for a request; without this limit, silent connections would keep all others out."""
         others = self.silent.setdefault(self._address, {})
         others.pop(self, None)
         others[self] = None
@@ -173,7 +170,7 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals for the time of the server; unlike uvicorn's own, without raising them again afterwards."""
+        """Handle the signals while the server runs; unlike uvicorn's own, they are not raised again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread gets signals
             return
@@ -210,12 +207,10 @@ def make_server(
     header_seconds: float = HEADER_SECONDS,
     unread_seconds: float = UNREAD_SECONDS,
 ) -> uvicorn.Server:
-    """Make the server of an application. Its `run` takes a list of sockets and returns after SIGINT, SIGTERM or SIGHUP.
-
-    Running replies get `grace_seconds` to end, so that a restart breaks off few; a second signal cancels them.
+    """Make the server. Its `run` takes a list of sockets and returns after SIGINT, SIGTERM or SIGHUP.
 
     Args:
-        grace_seconds: seconds that running replies have after the signal; finite.
+        grace_seconds: seconds that running replies have after the signal; a second signal cancels them.
         started: called once requests are accepted.
         header_seconds: seconds in which a client must have sent the headers of a request.
         unread_seconds: seconds in which a client must have read what was sent.

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens in OpenAI's forms."""
+"""Log-probabilities of tokens in OpenAI's formats."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from llf_core.chat.events import Alternative, Token
 
 LOWEST = -9999.0
-"""Stands for minus infinity, which JSON cannot express, as in OpenAI's API."""
+"""Replaces minus infinity, which JSON lacks, as in OpenAI's API."""
 
 
 def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    """Tokens in the form of chat completions, which differs from that of plain ones.
+    """Tokens in the format of chat completions.
 
     Returns:
         For each token `token`, `logprob` (natural logarithm; `LOWEST` if it is not finite), `bytes` of its text in
@@ -25,14 +25,14 @@ def chat_logprobs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
 
 
 def completion_logprobs(tokens: Sequence[Token], offset: int) -> dict[str, list[Any]]:
-    """Tokens in OpenAI's form of `/v1/completions`, whose lists have an item for each token, as its clients read it.
+    """Tokens in the format of `/v1/completions`, whose lists have an item for each token.
 
     Args:
         offset: number of characters of the tokens before them.
 
     Returns:
-        `tokens`, `token_logprobs` (natural logarithms; `LOWEST` where they are not finite), `top_logprobs` (by text; of
-        alternatives with the same text the likeliest) and `text_offset` (characters).
+        `tokens`, `token_logprobs` (natural logarithms; `LOWEST` where they are not finite), `top_logprobs` (by text;
+        the likeliest of alternatives with the same text) and `text_offset` (characters).
     """
     offsets = []
     for token in tokens:

@@ -24,11 +24,7 @@ _PART_KINDS = ("text", "image_url")
 
 
 def messages_of(fields: Fields) -> list[dict[str, Any]]:
-    """Take the messages, each checked, so that no chat template sees what it does not expect.
-
-    Returns:
-        The messages, with the fields that chat templates read; the role `developer` is `system`.
-    """
+    """Take the messages with the fields that chat templates read, each checked; `developer` becomes `system`."""
     given = fields.list("messages", MAX_MESSAGES, "a list of messages")
     given = fields.required("messages", given, "a list of at least one message")
     path = fields.path("messages")
@@ -36,7 +32,7 @@ def messages_of(fields: Fields) -> list[dict[str, Any]]:
 
 
 def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
-    """Whether a message has a picture, which a model of text would not see."""
+    """Whether a message has a picture."""
     return any(
         part["type"] == "image_url"
         for message in messages
@@ -46,7 +42,7 @@ def has_pictures(messages: Sequence[dict[str, Any]]) -> bool:
 
 
 def tools_of(fields: Fields) -> list[dict[str, Any]]:
-    """Take the tools, whose schemas the chat template shows the model.
+    """Take the tools.
 
     Raises:
         ApiError: a tool is invalid, or two have one name.

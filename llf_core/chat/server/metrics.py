@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Upper bounds of the histograms' buckets, in seconds."""
+"""Upper bounds of the histograms' buckets."""
 _OF_MODEL = ("model",)
 
 
@@ -21,7 +21,6 @@ class Metrics:
     """Counts requests, replies and tokens. All methods are called in the server's loop."""
 
     def __init__(self) -> None:
-        """Begin with zero."""
         self._registry = one = CollectorRegistry()
         self._requests = Counter(
             "llf_http_requests", "HTTP requests by route and status.", ("route", "status"), registry=one
@@ -46,24 +45,20 @@ class Metrics:
         )
 
     def answered(self, route: str, status: int) -> None:
-        """Count an HTTP request, by which an operator sees errors."""
+        """Count an HTTP request."""
         self._requests.labels(route, str(status)).inc()
 
     def submitted(self, model: str) -> None:
-        """Count a reply that waits; many of them mean that the server is overloaded."""
+        """Count a reply that waits."""
         self._waiting.labels(model).inc()
 
     def started(self, model: str) -> None:
-        """Count a reply that has begun, and no longer waits; `ended` takes it out again. Both say how busy a model is.
-
-        Args:
-            model: name of the model.
-        """
+        """Count a reply that has begun, and no longer waits."""
         self._waiting.labels(model).dec()
         self._running.labels(model).inc()
 
     def ended(self, model: str, event: Finished | Failed | None, *, began: bool) -> None:
-        """Count a reply that has ended, with its tokens and times if it is complete, for throughput and latency.
+        """Count a reply that has ended, with its tokens and times if it is complete.
 
         Args:
             event: its last event; None if its client is gone.
@@ -80,5 +75,5 @@ class Metrics:
         self._seconds.labels(model).observe(event.seconds)
 
     def text(self) -> bytes:
-        """The metrics in Prometheus's text format, for its scraper."""
+        """The metrics in Prometheus's text format."""
         return generate_latest(self._registry)

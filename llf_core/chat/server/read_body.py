@@ -37,7 +37,7 @@ CallT = TypeVar("CallT")
 
 
 class Bodies:
-    """Reads the bodies of a server. Large ones take turns, and a small share of its time: no other request waits.
+    """Reads the bodies of a server. Large ones take turns, so that no other request waits.
 
     Args:
         seconds: seconds in which a client must have sent a body.
@@ -49,11 +49,11 @@ class Bodies:
         self._next = 0.0
 
     async def read(self, request: Request, read_call: Callable[[dict[str, Any]], CallT]) -> CallT:
-        """Read the call that a body has as a JSON object.
+        """Read the call in a body.
 
         Raises:
-            ApiError: the body is too large, too slow, compressed, no JSON object, or of another content type, or from
-                `read_call`.
+            ApiError: the body is too large, too slow, compressed, not a JSON object, or of another content type, or
+                from `read_call`.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # a page of another origin cannot send this type without asking first
@@ -131,7 +131,7 @@ def _read(data: bytes, read_call: Callable[[dict[str, Any]], CallT]) -> CallT:
 
 
 def _signs(data: bytes) -> int:
-    """The number of signs that each value of a JSON text has one of; those in its texts count too."""
+    """Number of characters that begin or separate JSON values; those inside strings count too."""
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 

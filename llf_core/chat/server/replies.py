@@ -1,4 +1,4 @@
-"""The replies to one call as events in the server's loop, with a bound on what a slow client leaves unread."""
+"""Replies to one call as events in the server's loop, with a bound on what a slow client leaves unread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llf_core.chat.service import ChatService, Ticket
 
 MAX_UNREAD = 4096
-"""Maximum number of events that wait for a client; one that reads more slowly loses its reply."""
+"""Maximum number of events that wait for a client; a slower one loses its reply."""
 TOO_SLOW = Failed("engine", f"The reply was cancelled: {MAX_UNREAD:,} of its parts waited for the client to read them.")
 STOPPING = Failed("engine", "The reply was cancelled, since the server is shutting down. Send the request again later.")
 CANCELLED = Failed("engine", "The reply was cancelled: its model was removed or stopped. Send the request again.")
@@ -27,9 +27,10 @@ _THREADS = ThreadPoolExecutor(4, "llf-serve")
 
 
 class Replies:
-    """The replies of one call, one for each choice. Use it as an asynchronous context manager.
+    """The replies of one call, one for each choice, as an asynchronous context manager.
 
-    Leaving the block cancels what has not ended, so that an engine never works for a client that is gone.
+    Entering it submits the requests; leaving it cancels what has not ended, so that no engine works for a client that
+    is gone.
     """
 
     def __init__(
@@ -40,7 +41,6 @@ class Replies:
         metrics: Metrics,
         open_calls: set[Replies],
     ) -> None:
-        """Prepare a call; nothing is submitted before the block is entered."""
         self._service, self._model, self._requests = service, model, requests
         self._metrics, self._open_calls = metrics, open_calls
         self._tickets: list[Ticket | None] = [None] * len(requests)
@@ -52,7 +52,6 @@ class Replies:
         self._closed = self._failed = False
 
     async def __aenter__(self) -> Self:
-        """Submit the requests."""
         self._loop = asyncio.get_running_loop()
         self._open_calls.add(self)
         for _ in self._requests:
@@ -65,7 +64,6 @@ class Replies:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Cancel what has not ended."""
         self._open_calls.discard(self)
         self._closed = True
         for number in sorted(self._left):
@@ -74,10 +72,7 @@ class Replies:
         self._left.clear()
 
     async def batches(self) -> AsyncIterator[list[tuple[int, Event]]]:
-        """Events with the numbers of their choices, as many at once as have come, until all replies have ended.
-
-        Several tokens then make one message to a client that reads more slowly than they come.
-        """
+        """Events with the numbers of their choices, as many at once as have come, until all replies have ended."""
         while self._left or self._unread:
             await self._wake.wait()
             self._wake.clear()
@@ -87,12 +82,12 @@ class Replies:
                 yield batch
 
     def cancel(self, number: int) -> None:
-        """End a reply at its next token, for example after its only tool call; its last event still comes."""
+        """End a reply at its next token; its last event still comes."""
         self._cancelled.add(number)
         self._loop.run_in_executor(_THREADS, self._cancel, number)
 
     def fail(self, failure: Failed) -> None:
-        """Cancel all replies that have not ended, each with a last event, so that `batches` ends."""
+        """Cancel all replies that have not ended, with `failure` as their last event."""
         for number in sorted(self._left):
             self.cancel(number)
             self._put(number, failure)

@@ -26,11 +26,7 @@ CLOSE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of texts.
-
-    Attributes:
-        tokens: number of tokens of all texts.
-    """
+    """Scores of texts, and the number of tokens of all texts."""
 
     scores: list[float]
     tokens: int
@@ -59,12 +55,11 @@ class RewardProcess:
     def submit(
         self, inputs: Sequence[str | list[dict[str, Any]]], *, special: bool = True, max_length: int | None = None
     ) -> Future[Scores | Failed]:
-        """Ask for the scores of texts or conversations. Returns at once; one request is scored after the other.
+        """Request the scores of texts or conversations (lists of messages); requests are scored one after the other.
 
         Args:
-            inputs: texts, or conversations as lists of messages.
             special: whether the tokenizer adds its special tokens to texts; without effect on conversations.
-            max_length: number of tokens at which each text or conversation is cut; None for none.
+            max_length: number of tokens at which each text or conversation is cut.
 
         Returns:
             A future of the scores, or of what failed: `busy` also once the process was closed. Cancelling it before its
@@ -96,10 +91,7 @@ class RewardProcess:
         return answer if isinstance(answer, Failed) else Scores(answer["scores"], answer["tokens"])
 
     def close(self) -> None:
-        """End the process, after at most 5 s by force, so that its memory is free.
-
-        Requests that wait are cancelled, and the one that is being scored fails.
-        """
+        """End the process, after at most 5 s by force. Waiting requests are cancelled, and the current one fails."""
         with self._lock:
             self._closed = True
             process = self._process

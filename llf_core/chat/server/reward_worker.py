@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def scored(model: RewardModel, given: dict[str, Any]) -> dict[str, Any]:
-    """Score texts or conversations. What is wrong with them is an answer too, so that the process goes on.
+    """Score texts or conversations.
 
     Args:
         given: `inputs`, texts or lists of messages; `special`, whether the tokenizer adds its special tokens to texts;
@@ -69,8 +69,7 @@ def _failed(kind: Any, message: str, what_to_do: str = "") -> dict[str, Any]:
 def main() -> int:
     """Load the reward model that the first line names, and score until the pipe ends or nothing has come for a while.
 
-    Returns:
-        Exit code: 0, or 1 if the reward model could not be loaded.
+    Returns exit code 0, or 1 if the reward model could not be loaded.
     """
     output = sys.stdout
     log_to("stderr")

@@ -16,7 +16,7 @@ MAX_BIASES = 4096
 MAX_BIAS = 100.0
 MAX_ID_DIGITS = 9
 IGNORED = ("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
-"""Fields that name users or files of OpenAI's service. They change no reply and are ignored."""
+"""Fields that name users or files of OpenAI's service and change no reply."""
 UNSUPPORTED = {
     "best_of": "Send n instead, and choose one of the replies.",
     "functions": "Send tools instead.",
@@ -31,7 +31,7 @@ UNSUPPORTED = {
 
 
 def sampling_of(fields: Fields) -> ChatSampling:
-    """Take the sampling parameters. As in OpenAI's API, which its clients rely on, the default temperature is 1.
+    """Take the sampling parameters. As in OpenAI's API, the default temperature is 1.
 
     Raises:
         ApiError: a parameter is invalid.
@@ -56,12 +56,12 @@ def sampling_of(fields: Fields) -> ChatSampling:
 
 
 def of_request(error: RequestError) -> ApiError:
-    """The error of a request whose values are out of range, with the field that the message names first as `param`."""
+    """The error of a request; its `param` is the field that the message names first."""
     return ApiError(400, str(error), param=str(error).partition(" ")[0], code="invalid_value")
 
 
 def stops_of(fields: Fields) -> tuple[str, ...]:
-    """Take the stop strings, `stop`: one or several, as in OpenAI's API.
+    """Take the stop strings: one or several, as in OpenAI's API.
 
     Raises:
         ApiError: they are invalid.
@@ -80,19 +80,12 @@ def stops_of(fields: Fields) -> tuple[str, ...]:
 
 
 def choices_of(fields: Fields) -> int:
-    """Take the number of replies, `n`, which is bounded, so that one request does not occupy the server.
-
-    Returns:
-        1 to `MAX_CHOICES`; 1 if the field is missing.
-    """
+    """Take the number of replies, `n`, from 1 (default) to `MAX_CHOICES`."""
     return fields.integer("n", 1, MAX_CHOICES) or 1
 
 
 def stream_of(fields: Fields) -> tuple[bool, bool]:
-    """Take `stream` and `stream_options`, of which the second needs the first.
-
-    Returns:
-        Whether the reply is streamed, and whether a stream ends with the numbers of tokens.
+    """Take `stream` and `stream_options`: whether the reply is streamed, and whether with the numbers of tokens.
 
     Raises:
         ApiError: they are invalid.
@@ -111,10 +104,10 @@ def stream_of(fields: Fields) -> tuple[bool, bool]:
 
 
 def ignore(fields: Fields) -> None:
-    """Take the fields that change no reply, so that clients which always send them are not refused.
+    """Take the fields that change no reply.
 
     Raises:
-        ApiError: `service_tier` or `modalities` asks for what there is not.
+        ApiError: `service_tier` or `modalities` requests something that is not supported.
     """
     for name in IGNORED:
         fields.raw(name)
@@ -125,12 +118,7 @@ def ignore(fields: Fields) -> None:
 
 
 def with_seed(sampling: ChatSampling, choice: int) -> ChatSampling:
-    """The sampling parameters of a choice: each of several choices has a seed of its own, or all would be equal.
-
-    Args:
-        sampling: the parameters of the request; without a seed they are returned as they are.
-        choice: number of the choice, from 0, which is added to the seed, modulo 2**63 - 1.
-    """
+    """Sampling parameters of a choice: its number is added to the seed, if there is one, modulo 2**63 - 1."""
     if sampling.seed is None or not choice:
         return sampling
     return replace(sampling, seed=(sampling.seed + choice) % MAX_INTEGER)

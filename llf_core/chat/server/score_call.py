@@ -28,7 +28,7 @@ class ScoreCall:
     Attributes:
         inputs: texts, or conversations as lists of messages.
         special: whether the tokenizer adds its special tokens to texts.
-        max_length: number of tokens at which texts are cut; None for none.
+        max_length: number of tokens at which texts are cut.
     """
 
     model: str
@@ -38,7 +38,7 @@ class ScoreCall:
 
 
 def read_score_call(body: Mapping[str, object]) -> ScoreCall:
-    """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either, checked before scoring.
+    """Read a request to `/v1/score`: `input` is a text, a conversation, or a list of either.
 
     Raises:
         ApiError: a field is invalid or unknown.
@@ -60,9 +60,7 @@ def read_score_call(body: Mapping[str, object]) -> ScoreCall:
 
 
 def read_evaluation_call(body: Mapping[str, object]) -> ScoreCall:
-    """Read a request to LLaMA-Factory's `/v1/score/evaluation`, so that its clients work here too.
-
-    Its `messages` are whole texts, special tokens included.
+    """Read a request to LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts, special tokens included.
 
     Raises:
         ApiError: a field is invalid or unknown.
@@ -79,7 +77,7 @@ def read_evaluation_call(body: Mapping[str, object]) -> ScoreCall:
 
 
 def score_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
-    """The answer of `/v1/score`, with the numbers of tokens as the other routes have them."""
+    """The answer of `/v1/score`."""
     data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(scores.scores)]
     return {
         "id": f"score-{secrets.token_hex(12)}",
@@ -92,7 +90,7 @@ def score_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
 
 
 def evaluation_answer(call: ScoreCall, scores: Scores) -> dict[str, Any]:
-    """The answer of `/v1/score/evaluation`, in LLaMA-Factory's form, so that its clients and trainers can use it."""
+    """The answer of `/v1/score/evaluation`, in LLaMA-Factory's format."""
     ident = f"scoreval-{secrets.token_hex(12)}"
     return {"id": ident, "object": "score.evaluation", "model": call.model, "scores": scores.scores}
 

@@ -1,7 +1,7 @@
 """`tool_choice`: which tools a request offers, and how a call is forced.
 
-A forced call is a reply that follows a JSON schema: that of the function's parameters, or of any of the functions with
-its name. `ForcedCall` turns the text of such a reply into a tool call.
+A forced call is a reply that follows a JSON schema: of the function's parameters, or of any of the functions with its
+name. `ForcedCall` turns the text of such a reply into a tool call.
 """
 
 from __future__ import annotations
@@ -39,19 +39,17 @@ class ToolChoice:
 
     @property
     def is_forced(self) -> bool:
-        """Whether the reply is a tool call for certain, since a schema makes it one."""
+        """Whether the reply must be a tool call."""
         return self.schema is not None
 
 
 def tool_choice_of(fields: Fields, tools: Sequence[dict[str, Any]]) -> ToolChoice:
-    """Take `tool_choice`, which says whether a model may, must or must not call a tool.
+    """Take `tool_choice`: whether a model may, must or must not call a tool.
 
-    Args:
-        tools: tools of the request. `strict` is removed from the functions that are offered, since chat templates do
-            not know it.
+    `strict` is removed from the offered functions, since chat templates do not know it.
 
     Raises:
-        ApiError: it is invalid, or names a tool that there is not; or a tool is strict and its call is not forced.
+        ApiError: it is invalid, or names an unknown tool; or a tool is strict and its call is not forced.
     """
     choice = _choice(fields, tools)
     for number, tool in enumerate(choice.tools):
@@ -102,17 +100,15 @@ class ForcedCall:
     """Turns the text of one reply to a forced call into a tool call."""
 
     def __init__(self, choice: ToolChoice) -> None:
-        """Take what the request asks."""
         self._function = choice.function
         self._started = False
         self._text = ""
 
     def events(self, event: Event) -> list[Event]:
-        """Translate an event of the reply, whose text is the call and not an answer.
+        """Events in place of an event of the reply.
 
-        Returns:
-            What takes its place. Without a chosen function the call comes as a whole before `Finished`, since its name
-            and arguments are one text; as content, if the reply was cut off within it. `Failed` leaves out its text.
+        Without a chosen function the call comes as a whole before `Finished`, since name and arguments are one text; as
+        content, if the reply was cut off within it. After `Failed` its text is left out.
         """
         if isinstance(event, Piece) and event.kind == "content":
             found: list[Event] = [Piece("", "content", event.tokens)] if event.tokens else []
@@ -139,5 +135,4 @@ class ForcedCall:
 
 
 def _new_call_id() -> str:
-    """A new random id of a tool call, by which its result refers to it."""
     return f"call_{secrets.token_hex(12)}"

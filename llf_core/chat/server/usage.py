@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def usage_of(finished: Mapping[int, Finished], choices: int) -> dict[str, Any]:
-    """The numbers of tokens in OpenAI's form. A prompt with several choices counts once, as in OpenAI's API.
-
-    Returns:
-        `prompt_tokens`, `completion_tokens`, `total_tokens`, and `prompt_tokens_details` with `cached_tokens`.
-    """
+    """Numbers of tokens in OpenAI's format. A prompt with several choices counts once, as in OpenAI's API."""
     prompts = [event for number, event in sorted(finished.items()) if number % choices == 0]
     prompt = sum(event.prompt_tokens for event in prompts)
     completion = sum(event.completion_tokens for event in finished.values())
