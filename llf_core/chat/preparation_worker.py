@@ -28,6 +28,7 @@ from llf_core.chat.prompt import PromptForm, prepare, prompt_form, too_long
 from llf_core.chat.request import ChatRequest, RequestError
 from llf_core.chat.target import loading_config
 from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.errors import first_line
 from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
 from llf_core.models.tokenizer import load_tokenizer
@@ -160,16 +161,21 @@ class _Worker:
         self, body: bytes, tokenizer: PreTrainedTokenizerBase, form: PromptForm, context: int | None
     ) -> dict[str, Any]:
         try:
-            _limit(TEXT_SECONDS, TEXT_BYTES)
-            request = prepare(ChatRequest.read(json.loads(body)), tokenizer, form)
-            most = MAX_TOKENS if context is None else context
-            if len(request.token_ids) >= most:
-                return {"failed": asdict(too_long(len(request.token_ids), most))}
-            if request.json_schema is not None:
-                _limit(SCHEMA_SECONDS, SCHEMA_BYTES)
-                self._grammars.try_out(request.json_schema)
+            with panics_as_errors():
+                _limit(TEXT_SECONDS, TEXT_BYTES)
+                request = prepare(ChatRequest.read(json.loads(body)), tokenizer, form)
+                most = MAX_TOKENS if context is None else context
+                if len(request.token_ids) >= most:
+                    return {"failed": asdict(too_long(len(request.token_ids), most))}
+                if request.json_schema is not None:
+                    _limit(SCHEMA_SECONDS, SCHEMA_BYTES)
+                    self._grammars.try_out(request.json_schema)
         except (RequestError, TypeError, ValueError) as error:
             return {"failed": {"kind": "invalid", "message": str(error)}}
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - such as a panic of a library, which says why
+            return {"failed": {"kind": "engine", "message": f"The prompt cannot be prepared: {first_line(error)}"}}
         return {"token_ids": request.token_ids, "rendered": request.rendered}
 
     def _write(self, message: dict[str, Any]) -> None:
