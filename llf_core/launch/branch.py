@@ -35,7 +35,6 @@ BRANCH_KEYS = frozenset(
     "logging_steps save_steps save_strategy save_total_limit eval_steps eval_strategy early_stopping_steps "  # noqa: SIM905
     "watched_prompts watched_tokens max_grad_norm output_dir run_name".split()
 )
-"""Further config keys that may differ in a branch."""
 HISTORY_GAP_SECONDS = 0.001
 """Seconds between the last copied record and the new run's creation; chosen by hand."""
 
@@ -161,7 +160,6 @@ def _branch(
 
 
 def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Config keys that differ in the branch."""
     changed = {key: value for key, value in changes.items() if key not in LIVE_SETTINGS}
     for key, value in changed.items():
         if key not in BRANCH_KEYS:

@@ -70,7 +70,6 @@ class Cgroup:
         return 0
 
     def _folders(self, controller: str) -> list[Path]:
-        """Folders of the process's group and its parents, nearest first."""
         try:
             lines = self.own.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError:  # no Linux, or a container that hides its groups

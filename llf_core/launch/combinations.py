@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_RUNS = 100
-"""Maximum number of runs of a sweep; chosen by hand."""
 
 
 def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:

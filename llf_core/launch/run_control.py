@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 POLL_SECONDS = 0.2
-"""Seconds between two polls of a run that is waited for; chosen by hand."""
 
 
 class RunControl:

@@ -92,11 +92,9 @@ def send_run(
     """Send a new run's folder to a host, start the run there, and mirror it here.
 
     Args:
-        folder: the run, in the state `created`.
         target: the host, see `launch_target`.
         root: `LLF_HOME` of this machine.
         env: additional environment variables of the run, which go through ssh's stdin and are not stored.
-        command: program with its arguments, to start instead of the trainer.
     """
     host, _ = parse_address(f"ssh://{target}")
     there = str(ask(host, {"do": "receive"}, module=START_SENT)["folder"])

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = None) -> None:
-    """Check that a run's `config.yaml` is still valid and can be started, before anything is changed.
-
-    Args:
-        what: verb for the message: `resume`.
-    """
+    """Check that a run's `config.yaml` is still valid and can be started, before anything is changed."""
     config = stored_config(folder, what)
     check_urls(config.flat(), what, env)
     check_place(config)
@@ -41,10 +37,7 @@ def check_place(config: RunConfig) -> None:
 
 
 def stored_config(folder: RunFolder, what: str) -> RunConfig:
-    """The config of a run.
-
-    Args:
-        what: verb for the message: `resume`.
+    """The config of a run; `what` is the verb of the message, such as `resume`.
 
     Raises:
         ConfigError: the config has errors; it holds each with file, line and fix.
@@ -60,9 +53,6 @@ def stored_config(folder: RunFolder, what: str) -> RunConfig:
 
 def check_urls(values: Mapping[str, object], what: str, env: Mapping[str, str] | None = None) -> None:
     """Check that the environment has the credentials of the URLs in a stored config.
-
-    Args:
-        what: verb for the message: `resume`.
 
     Raises:
         ConfigError: `LLF_URLS` lacks a URL with credentials; it names the key.

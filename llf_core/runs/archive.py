@@ -33,13 +33,11 @@ FILES = frozenset({
 FOLDERS = frozenset({"code", "data", "checkpoints", "output", "evaluations", "predictions", "exports"})
 """With `FILES` the contents of a zip; other files are of use only on this machine, or can be computed again."""
 MOST_LEVELS = 10
-"""Maximum depth of a file below the run's folder; chosen by hand."""
 NAME_BYTES = 255  # of a file system
 BLOCK = 4096  # bytes that an empty file or folder takes of most disks
 NEEDED = ("config.yaml", "status.json")
 ENDED = ("finished", "stopped", "failed", "lost")
 MOST_FILES = 100_000
-"""Maximum number of files in a zip; chosen by hand."""
 UNREADABLE_ZIP = (zipfile.BadZipFile, EOFError, UnicodeDecodeError, RuntimeError)
 """Errors of `zipfile` for a damaged, encrypted or unknown zip."""
 EXPECTED = "Expected a zip file as llf runs export writes it."
@@ -64,13 +62,10 @@ def export_run(  # noqa: PLR0913 - what a zip has
     `FILES` or `FOLDERS` are left out. Bytes of a file name that are not UTF-8 are escaped.
 
     Args:
-        run_id: id of a run that has ended or is lost.
-        home: `LLF_HOME`. Default: from the environment.
         progress: called with the bytes done and their total.
 
     Raises:
-        ArchiveError: the run has not ended, its status cannot be read, or its config is missing or a link; the file
-            exists or is a folder, or the disk has too little space.
+        ArchiveError: the run has not ended or lacks its status or config, the file exists, or the disk is too full.
     """
     run = open_run(run_id, home)
     _check_ended(run)
@@ -112,7 +107,6 @@ def import_run(
     signature of another machine is not valid here (`trust`): the run's code runs only after the user has allowed it.
 
     Args:
-        home: `LLF_HOME`. Default: from the environment.
         progress: called with the bytes done and their total.
 
     Raises:

@@ -29,13 +29,7 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class RemovedItems:
-    """Files and folders that `clean` removes.
-
-    Attributes:
-        items: runs of the bin, oldest first; folders whose creation was interrupted; files in `uploads`, oldest first;
-            and checkpoints.
-        bytes: total size of their files.
-    """
+    """Files and folders that `clean` removes, and their total size."""
 
     items: tuple[Path, ...]
     bytes: int
@@ -43,12 +37,7 @@ class RemovedItems:
 
 @dataclass(frozen=True)
 class DeletedRun:
-    """A run in the bin.
-
-    Attributes:
-        deleted: time of deletion, Unix seconds.
-        bytes: total size of its files.
-    """
+    """A run in the bin, the time of its deletion in Unix seconds, and its total size."""
 
     row: Row
     deleted: float
@@ -96,7 +85,6 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
 
 @contextmanager
 def _attempt_lock(folder: RunFolder) -> Iterator[None]:
-    """Prevent the next attempt of a run from starting meanwhile."""
     with ExitStack() as stack:
         with suppress(UnreadableError):
             stack.enter_context(locked(folder.status_lock))

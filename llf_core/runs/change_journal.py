@@ -28,12 +28,7 @@ MAX_STEPS = 10**12  # schedules compute with it exactly
 
 @dataclass(frozen=True)
 class Change:
-    """A change to a live run.
-
-    Attributes:
-        step: last optimizer step before the change takes effect.
-        changes: new values by name, see `check_changes`.
-    """
+    """New values by name (see `check_changes`), in effect after optimizer step `step`."""
 
     step: int
     changes: dict[str, Any]
@@ -47,9 +42,8 @@ class Change:
 def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Validate changes and convert them to the types that the trainer expects.
 
-    Args:
-        changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule), `watch`
-            (a sample prompt to add), `evaluate` (true).
+    `learning_rate` is the peak of the schedule, `max_steps` the last step of the run and of its schedule, `watch` a
+    sample prompt to add, `evaluate` true.
 
     Raises:
         ValueError: there are none, a name is unknown, or a value is invalid; the message is for the user.

@@ -100,13 +100,9 @@ class Checkpoints:
         return None
 
     def prune(self, keep: int | None = 2, best: int | None = None) -> Steps:
-        """Remove old checkpoints, and incomplete ones older than the newest complete one; returns the removed steps.
+        """Remove all but the newest `keep` checkpoints (at least one; None for all) and that of step `best`.
 
-        Without a complete checkpoint nothing is removed.
-
-        Args:
-            keep: number of newest checkpoints to keep, at least one; None keeps all.
-            best: step of one more checkpoint to keep.
+        Incomplete ones older than the newest complete one are removed too. Returns the removed complete steps.
         """
         complete = self.list()
         if not complete:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 MAX_FILES, MAX_FOLDERS = 500, 5_000
-"""Limits of `python_files`; chosen by hand."""
 MAX_BYTES = 4 << 20
 """Maximum size of a Python or JSON file of a model; code in larger files is never allowed."""
 
@@ -23,9 +22,7 @@ class TooMuchCodeError(UserError, ValueError):
 
 
 def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
-    """Find Python files in a folder and its subfolders.
-
-    Links are followed, as Python does when it imports them. Folders without access are skipped.
+    """Find Python files in a folder and its subfolders. Links are followed, as Python does when it imports them.
 
     Raises:
         TooMuchCodeError: there are more than `MAX_FILES` files or `MAX_FOLDERS` folders.

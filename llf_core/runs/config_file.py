@@ -78,9 +78,6 @@ def non_default_config(folder: RunFolder, config: RunConfig | None = None) -> di
     """Settings of a run that differ from the defaults, by key, without secrets; always with model, stage and method.
 
     All keys of the file if the config is no longer valid, and none if it cannot be read.
-
-    Args:
-        config: its `run_config`; None to load it.
     """
     from llf_core.config import ConfigError
 

@@ -45,17 +45,15 @@ class Request:
 
 
 def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None = None, by: str = ("")) -> str:  # noqa: A002
-    """Send a request to a run, by a file that its trainer or supervisor reads.
-
-    The caller checks first that the run is live.
+    """Send a request to a live run, by a file that its trainer or supervisor reads.
 
     Args:
         type: one of `REQUEST_TYPES`.
-        args: scalars by name, in which secrets are replaced; the reader takes a list or an object as None.
+        args: scalars by name, in which secrets are replaced.
         by: sender, for example `monitor`.
 
     Returns:
-        The request's id. The trainer's `answer` event has the same id.
+        The request's id, which the `answer` event has too.
 
     Raises:
         ValueError: the type is unknown, or the request has more than `REQUEST_BYTES`.
@@ -77,11 +75,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
 
 
 class Inbox:
-    """Requests of a run that this process has not processed yet.
-
-    Args:
-        ignored_types: request types handled by another process, such as `kill` by the supervisor.
-    """
+    """Requests of a run that this process has not processed yet, except types that another process handles."""
 
     def __init__(self, folder: RunFolder, ignored_types: frozenset[str] = frozenset({"kill"})) -> None:
         self._folder = folder
@@ -89,10 +83,7 @@ class Inbox:
         self._seen: set[str] = set()
 
     def scan(self) -> list[Request]:
-        """The new requests, oldest first; an invalid file is a request of the type `unreadable`.
-
-        The trainer calls it at each step, so an empty folder costs only one listing.
-        """
+        """The new requests, oldest first; an invalid file is a request of the type `unreadable`."""
         try:
             names = list_folder(self._folder.control, self._folder.path)
         except OSError:  # missing or not a folder: no requests

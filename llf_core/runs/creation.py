@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLUG_LENGTH = 60
-"""Maximum characters of a slug; chosen by hand."""
 
 
 def create_run(
@@ -37,7 +36,6 @@ def create_run(
         config_yaml: a valid config as YAML, with defaults; it is not checked here. Secrets in it are replaced, see
             `named` of `redact`.
         name: display name of the run; part of its id. Secrets in it are replaced.
-        home: `LLF_HOME`. Default: from the environment.
         fill: writes more files before the folder becomes visible. If it fails, nothing is left.
 
     Returns:
@@ -74,12 +72,9 @@ def write_config(folder: RunFolder, config_yaml: str) -> None:
 
 
 def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
-    """Rename a finished folder to the first free id.
+    """Rename a finished folder to `wanted`, with `-2`, `-3` … appended if that is taken.
 
     The rename is atomic and fails on a non-empty folder, so two processes never get the same id.
-
-    Args:
-        wanted: the id; `-2`, `-3` … are appended if it is taken, and its end is cut off if it would become too long.
     """
     number = 1
     while True:
@@ -97,9 +92,6 @@ def rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
 
 
 def slug(name: str) -> str:
-    """The readable part of a run id: `SmolLM2 / SFT!` becomes `smollm2-sft`.
-
-    At most `SLUG_LENGTH` characters, all safe in paths, URLs and terminals; `run` if the name has none of them.
-    """
+    """The readable part of a run id: `SmolLM2 / SFT!` becomes `smollm2-sft`; `run` if nothing is left."""
     words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
     return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"

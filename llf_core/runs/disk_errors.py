@@ -33,9 +33,7 @@ RUST_ERROR_NUMBER = re.compile(r"\bos error (\d+)\b")
 FULL_BELOW_BYTES = 2**18
 """Free bytes below which a disk counts as full if there is no error number."""
 LOG_BYTES = 2**20
-"""Minimum bytes a run writes besides a checkpoint."""
 MIN_FREE_INODES = 32
-"""Minimum number of new files a run creates."""
 BYTES_PER_PARAMETER = 12
 """Checkpoint bytes per trained parameter: the float32 value and the two moments of Adam."""
 
@@ -66,13 +64,9 @@ def remove_partial_files(folder: RunFolder) -> None:
 
 
 def failure_message(folder: RunFolder, error: BaseException | None = None) -> tuple[str, str]:
-    """Explain a disk error of a run, and what to do about it.
+    """Explain a disk error of a run, and what to do about it. Call `remove_partial_files` first.
 
     Where the error has no number, a small file is written to the run's folder and removed, to see what the disk does.
-
-    Args:
-        folder: the run. Call `remove_partial_files` first.
-        error: the error; None to judge by the state of the disk.
     """
     safe = recoverable_message(folder)
     limit = _file_limit(folder, error)
@@ -89,12 +83,7 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
 
 
 def start_message(place: Path, error: BaseException) -> str:
-    """Explain why a run cannot start, in sentences for the user.
-
-    Args:
-        place: the folder of runs, or its intended path.
-        error: the error, for which `is_disk_error` is true.
-    """
+    """Explain why a run cannot start in `place`, in sentences for the user."""
     place = _nearest(place)
     if (number := error_number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
@@ -105,23 +94,13 @@ def start_message(place: Path, error: BaseException) -> str:
 
 
 def command_message(error: OSError, place: Path) -> str:
-    """Explain a disk error that a command encountered, in sentences for the user.
-
-    Args:
-        place: a folder on the disk, used if the error names no file.
-    """
+    """Explain a disk error, in sentences for the user; `place` is used if the error names no file."""
     what, remedy = _describe(_error_folder(error) or place, error_number(error), 0, "")
     return f"{what} {remedy}, then try again." if remedy else f"{what} Try again."
 
 
 def _describe(place: Path, number: int | None, needed: int, who: str, purpose: str = "") -> tuple[str, str]:
-    """Describe the problem of a disk, and what to do about it, which is empty if the disk accepts writes again.
-
-    Args:
-        place: a folder on the disk, or a path below one.
-        number: the error number; None if unknown.
-        needed: required bytes.
-    """
+    """Describe the problem of a disk, and what to do about it, which is empty if the disk accepts writes again."""
     place = _nearest(place)
     mount, facts = _mount(place), _facts(place)
     if facts is None:
@@ -156,7 +135,6 @@ def _is_disk_error(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error followed by its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -165,10 +143,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def error_number(error: BaseException | None) -> int | None:
-    """The number of a disk error in an error or its causes, such as `errno.ENOSPC`; None if there is none.
-
-    Rust libraries (safetensors, tokenizers) raise errors of their own with the number in the text.
-    """
+    """The number of a disk error in an error, its causes or their messages, such as `errno.ENOSPC`."""
     return next((number for one in _chain(error) if (number := _number_of(one)) is not None), None)
 
 
@@ -219,7 +194,6 @@ def _has_no_inodes(facts: os.statvfs_result) -> bool:
 
 
 def _file_limit(folder: RunFolder, error: BaseException | None) -> int | None:
-    """The file size limit in bytes, if it was exceeded."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     number = error_number(error)
     unsure = number is None and not is_unwritable(folder)
@@ -248,7 +222,6 @@ def _temporary_folder() -> Path:
 
 
 def _error_folder(error: BaseException | None) -> Path | None:
-    """The folder of the file that a disk error names."""
     for one in _chain(error):
         name = (one.filename2 or one.filename) if isinstance(one, OSError) and one.errno in DISK else None
         if isinstance(name, str):  # os.rename and os.link name two paths; the second is written

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 SHARE = 0.03
-"""Minimum share of duplicate training examples for a warning; chosen by hand."""
 
 
 def duplicates_warning(copies: int, examples: int) -> str | None:
-    """Warn about duplicate training examples, which the model memorizes (arXiv 2107.06499); None if there are few.
-
-    Args:
-        copies: number of examples with the same tokens as an earlier one.
-    """
+    """Warn about `copies` of earlier training examples, which the model memorizes (arXiv 2107.06499); None if few."""
     if copies <= SHARE * examples:
         return None
     duplicates = "is a duplicate of an earlier one" if copies == 1 else "are duplicates of earlier ones"

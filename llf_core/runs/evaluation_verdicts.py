@@ -89,16 +89,9 @@ def add_verdict(result: EvaluationResult, verdict: JudgedPair) -> None:
 def verdicts_of(
     result: EvaluationResult, pairs: Sequence[tuple[ExampleResult, ExampleResult]]
 ) -> dict[str, dict[tuple[str, int], JudgedPair]]:
-    """Read the verdicts on the answers of a result compared with another one.
+    """Read the last verdict on each example by its key, for each judge, in the order of their last verdict.
 
-    Invalid lines, and verdicts on other answers than these, are left out.
-
-    Args:
-        result: result of the second model.
-        pairs: the examples of the first model and of the second one.
-
-    Returns:
-        The last verdict on each example by its key, for each judge; judges in the order of their last verdict.
+    Invalid lines, and verdicts on other answers than those of `pairs` (base, tuned), are left out.
     """
     found: dict[str, dict[tuple[str, int], JudgedPair]] = {}
     if not (result.folder / VERDICTS).exists():
@@ -113,12 +106,7 @@ def verdicts_of(
 
 
 def stored_verdicts(result: EvaluationResult) -> list[list[JudgedPair]]:
-    """Read the verdicts on a result without reading the answers.
-
-    Returns:
-        For each judge and model that it was compared with, the last verdict on each example, at least one; in the
-        order of their first verdict. Invalid lines are left out.
-    """
+    """The last verdict on each example for each judge and base, in the order of their first verdict."""
     found: dict[tuple[str, str], dict[tuple[str, int], JudgedPair]] = {}
     for line in records(result.folder / VERDICTS):
         if (one := _read(line)) is not None:

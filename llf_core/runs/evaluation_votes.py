@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 VOTES = "votes.jsonl"
 Vote = Literal["win", "tie", "lose"]
-"""Whether the second model's answer is better than, as good as, or worse than the first model's."""
 
 
 def add_vote(result: EvaluationResult, base: EvaluationResult, key: tuple[str, int], vote: Vote | None) -> None:

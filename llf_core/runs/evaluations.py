@@ -29,13 +29,10 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A metric of a target, with its interval over the examples.
+    """A metric of a target, with its 95 % interval over the examples.
 
     Attributes:
         name: name in the settings and in `ExampleResult.scores`.
-        low: lower bound of the 95 % interval.
-        high: upper bound of the interval.
-        unit: unit for display.
         by_source: the value for the examples of each data set.
         standard_error: None if the interval comes from a bootstrap.
     """
@@ -173,13 +170,7 @@ class ExampleResult:
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """The loss of each measured token of an example.
-
-    Attributes:
-        index: `ExampleResult.index` of the example.
-        tokens: text of each token.
-        source: data set of the example.
-    """
+    """The loss of each measured token of an example, which `index` and `source` identify."""
 
     index: int
     tokens: tuple[str, ...]
@@ -199,11 +190,8 @@ class TokenLosses:
 def model_evaluations(key: str, home: Path | str | None = None) -> Path:
     """Folder of the results of a model without a run, such as the base model of several runs.
 
-    Args:
-        key: key of the model, 16 hexadecimal digits in lower case.
-
     Raises:
-        ValueError: `key` is not a key.
+        ValueError: `key` is not 16 hexadecimal digits in lower case.
     """
     if not MODEL_KEY.fullmatch(key):
         raise ValueError(f"{key!r} is not the key of a model. Expected 16 hexadecimal digits in lower case.")
@@ -211,11 +199,7 @@ def model_evaluations(key: str, home: Path | str | None = None) -> Path:
 
 
 def results_of(place: RunFolder | Path) -> list[EvaluationResult]:
-    """Read the results of a run or model, newest first. Damaged ones are included, with the reason in `problem`.
-
-    Args:
-        place: a run, or a folder of results (`model_evaluations`).
-    """
+    """Read the results of a run or model, newest first. Damaged ones are included, with the reason in `problem`."""
     folder = place.evaluations if isinstance(place, RunFolder) else place
     try:
         names = list_folder(folder)
@@ -225,13 +209,7 @@ def results_of(place: RunFolder | Path) -> list[EvaluationResult]:
 
 
 def find_result(place: RunFolder | Path, weights: str, settings_key: str, fingerprint: str) -> EvaluationResult | None:
-    """Find the newest valid result of the same weights, settings and examples.
-
-    Args:
-        weights: `EvaluatedTarget.weights`.
-        settings_key: `EvaluationResult.settings_key`.
-        fingerprint: `EvaluatedData.fingerprint`.
-    """
+    """Find the newest valid result of the same weights, settings and examples (`EvaluatedData.fingerprint`)."""
     wanted = (weights, settings_key, fingerprint)
     for one in results_of(place):
         if not one.problem and (one.target.weights, one.settings_key, one.data.fingerprint) == wanted:
@@ -263,10 +241,7 @@ def examples_of(result: EvaluationResult) -> list[ExampleResult]:
 
 
 def token_losses_of(result: EvaluationResult) -> Iterator[TokenLosses]:
-    """Read the token losses of a result example by example, since all of them may not fit into memory.
-
-    Invalid lines are left out; a result without the file yields nothing.
-    """
+    """Read the token losses of a result example by example, without invalid lines; they may not fit into memory."""
     for line in records(result.folder / TOKEN_LOSSES):
         if (one := _read_line(line, _token_losses)) is not None:
             yield one

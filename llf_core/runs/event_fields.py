@@ -59,9 +59,6 @@ CHECKS: dict[str, Callable[[object], bool]] = {
 
 
 def valid_fields(event: Mapping[str, object]) -> dict[str, Any]:
-    """Return the event without invalid fields, and its strings without bidirectional controls, see `strip_bidi`.
-
-    Strings inside lists and objects are unchanged.
-    """
+    """Return the event without invalid fields, and its top-level strings without bidirectional controls."""
     good = ((name, value) for name, value in event.items() if name not in CHECKS or CHECKS[name](value))
     return {name: strip_bidi(value) if isinstance(value, str) else value for name, value in good}

@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
 FILE = "exports.jsonl"
 MAX_BYTES = 2**22
-"""Maximum bytes read from the end of the file."""
 
 
 @dataclass(frozen=True)
 class RecordedExport:
-    """An export of a run, as its views list it.
+    """An export of a run.
 
     Attributes:
         folder: where it was written; it may have been moved since.
         made: time, as ISO 8601.
-        bytes: size of its files; 0 if unknown.
+        bytes: 0 if unknown.
         step: step of the exported weights; None for the result of a run whose steps are unknown.
     """
 
@@ -48,10 +47,7 @@ def record_export(run: RunFolder, export: RecordedExport) -> None:
 
 
 def exports_of(run: RunFolder) -> list[RecordedExport]:
-    """The exports of a run, newest first; of a long file only the last `MAX_BYTES` are read.
-
-    Invalid lines are skipped.
-    """
+    """The valid exports of a run, newest first; of a long file only the last `MAX_BYTES` are read."""
     found = [_read(line) for line in records(run.path / FILE, MAX_BYTES)]
     return [one for one in reversed(found) if one is not None]
 

@@ -31,7 +31,7 @@ def replace_file(
     """Write `data` to a temporary file in the same folder, then rename it to `path`.
 
     Args:
-        sync: whether to flush file and folder to disk before returning.
+        sync: whether to flush file and folder to disk.
         temporary: name of the temporary file, used by no other writer at the same time; None for one of this process.
         point: name of the fault point. Default: the file name without its suffix.
     """
@@ -84,10 +84,7 @@ def json_bytes(value: Mapping[str, object]) -> bytes:
 
 
 def special_file(folder: Path) -> str | None:
-    """Name of a pipe, socket or device in a folder, or of a link to one; None if there is none or no access.
-
-    A run with one counts as broken: whoever opened it might wait forever.
-    """
+    """Name of a pipe, socket or device in a folder, or of a link to one: whoever opened it might wait forever."""
     try:
         with os.scandir(folder) as entries:
             return next((entry.name for entry in entries if _is_special(entry)), None)
@@ -103,10 +100,7 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, and create it if missing; returns the descriptor.
-
-    Another user's file is opened read-only, which suffices to lock it.
-    """
+    """Open a lock file, and create it if missing; another user's is opened read-only, which suffices to lock it."""
     try:
         return create_file(path, os.O_RDWR)
     except OSError as error:
@@ -139,7 +133,6 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def _take(descriptor: int, path: Path, seconds: float) -> bool:
-    """Take the lock; False on a file system that has none."""
     pause, until = 0.0005, time.monotonic() + seconds
     while True:
         try:

@@ -22,11 +22,9 @@ def find_run(
     binned: bool = False,
     other_names: Callable[[], Iterable[str]] = tuple,
 ) -> str:
-    """Resolve a text to a run id.
+    """Resolve a text to a run id: an id, a prefix, prefix and suffix with `…` or `...` between, or `last`, the newest.
 
     Args:
-        text: an id, a prefix of one, prefix and suffix with `…` or `...` between, or `last`, the newest.
-        folder: `LLF_HOME`. Default: from the environment.
         other_names: further names to suggest if no run matches, such as models; called only then.
 
     Raises:

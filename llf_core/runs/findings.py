@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENDED_STATES = frozenset({*FINAL, "lost"})
-"""States in which a run can no longer be changed."""
 
 
 def is_active(event: Mapping[str, object], state: str, step: int) -> bool:

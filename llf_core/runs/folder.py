@@ -225,10 +225,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
-    """Ids of all runs, sorted, and so by time of creation; empty if the folder cannot be listed.
-
-    Fast, since it reads no file of a run.
-    """
+    """Ids of all runs, sorted, and so by time of creation; empty if the folder cannot be listed."""
     try:
         return list_run_folders(home_folder(home) / ("bin" if binned else "runs"))[0]
     except OSError:
@@ -236,12 +233,7 @@ def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[st
 
 
 def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """List the entries of `runs/` or of the bin, except hidden ones.
-
-    Returns:
-        Names of the run folders, sorted, and thus oldest first; and by name the reason why each other entry is not a
-        run, since a view shows those as broken.
-    """
+    """Names of the run folders in `runs/` or the bin, sorted, and why each other entry is not a run, by name."""
     found, odd = [], {}
     with os.scandir(place) as entries:
         for entry in entries:

@@ -35,11 +35,7 @@ MIN_HASH_CHARACTERS = 12
 
 
 class UntrustedCodeError(UserError, RuntimeError):
-    """Code would run that the user has not allowed. The message names it, and how to allow it.
-
-    Attributes:
-        code: the code that would run; empty if another process has found it.
-    """
+    """Code would run that the user has not allowed. The message names it, and how to allow it."""
 
     exit_code = BAD_CONFIG
 
@@ -107,7 +103,7 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     """Find the Python code that loading a model or tokenizer may run; None if there is none.
 
     Args:
-        folder: folder of the model or adapter, or a file in it. A path that does not exist counts as a file.
+        folder: folder of the model or adapter, or a file in it.
         name: the user's name for it, shown unless it is the folder.
     """
     folder = folder if folder.is_dir() else folder.parent
@@ -124,11 +120,7 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
 
 
 def code_of_functions(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
-    """Find the reward functions and metrics in a run's `code/`, which are executed; None if there are none.
-
-    Args:
-        names: functions named in the config, metrics also as `file.py:function`.
-    """
+    """Find the reward functions and metrics in a run's `code/`, and those of the config (`names`)."""
     wanted = [folder.code / f"{function_name(name)}.py" for name in names]
     paths = [*python_files(folder.code), *(path for path in wanted if leads_to_file(path))]
     files = {os.path.relpath(path, folder.path): path for path in paths}
@@ -151,10 +143,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
 
 def _code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
-    """Find the code of all models and adapter bases named in a config, as far as they are on this machine.
-
-    A model that is not on this machine yet has an entry without files.
-    """
+    """Find the code of all models and adapter bases named in a config; one that is not downloaded yet has no files."""
     from llf_core.config.field_specs import fields
 
     values = [config.get(spec.key) for spec in fields() if spec.path in {"model", "adapters"}]
@@ -290,10 +279,7 @@ def allow_code(code: ForeignCode, home: Path) -> None:
 
 @contextmanager
 def started_by_user() -> Iterator[None]:
-    """Mark a process that the user started (training, `llf inspect`): the config decides whether code runs.
-
-    An earlier mark is kept.
-    """
+    """Mark a process that the user started (training, `llf inspect`): the config decides whether code runs."""
     before = os.environ.get(VARIABLE)
     os.environ.setdefault(VARIABLE, RUN_VALUE)
     try:

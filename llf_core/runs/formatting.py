@@ -82,10 +82,7 @@ def value(amount: float, form: Form) -> str:
 
 
 def size(amount: float) -> tuple[str, str]:
-    """Format bytes as number and decimal unit (1 kB is 1000 bytes): `("1.61", "GB")`, `("512", "bytes")`.
-
-    The unit of a non-finite number is empty.
-    """
+    """Format bytes as number and decimal unit (1 kB is 1000 bytes): `("1.61", "GB")`, `("512", "bytes")`."""
     if not math.isfinite(amount):
         return number(amount), ""
     for unit, factor in UNITS:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK = 8 << 20
-"""Bytes read and parsed at a time."""
 MAX_LINE_BYTES = 16 << 20
 """Maximum length of a line. A record of a step with 1,000,000 examples is shorter."""
 MAX_SEARCH_BYTES = 256 << 20
@@ -71,10 +70,7 @@ def _scalar(value: object) -> object:
 
 
 def spell_non_finite(value: object) -> Any:
-    """Copy a JSON-like value with non-finite numbers as strings and tuples as lists; `as_number` converts them back.
-
-    Scalars of numpy and torch become Python's; an array of several numbers stays as it is.
-    """
+    """Copy a JSON-like value, also with scalars of numpy and torch, with non-finite numbers as strings."""
     if isinstance(value, dict):
         return {key: spell_non_finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -127,11 +123,7 @@ class Appender:
 
 
 def append(path: Path, record: Mapping[str, object], *, named: bool = True) -> None:
-    """Append one record, without secrets, to a file that is not kept open.
-
-    Args:
-        named: see `redact`; False for texts that a model reads, such as a conversation.
-    """
+    """Append one record, without secrets (see `redact` for `named`), to a file that is not kept open."""
     appender = Appender(path)
     try:
         appender.append(redact_nested(dict(record), named=named))
@@ -149,11 +141,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the objects of a JSON Lines file, in order; invalid lines are skipped.
-
-    Args:
-        most: read only this many bytes from the end. Default: all.
-    """
+    """Iterate over the objects in a JSON Lines file, or in its last `most` bytes; invalid lines are skipped."""
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
 
@@ -164,7 +152,6 @@ class Tail:
     Lines longer than `MAX_LINE_BYTES` are skipped, so that memory stays bounded.
 
     Args:
-        path: the file; it may not exist yet.
         most: maximum bytes of new data to read: if there is more, only the end is read.
     """
 
@@ -224,10 +211,7 @@ class Tail:
 
 
 def _whole_lines(descriptor: int, offset: int, size: int, most: int) -> tuple[bytes, int]:
-    """The bytes from `offset` to the last newline within the next `most` bytes, and their start.
-
-    The start moves past a line that is too long; `most` is exceeded if no line ends within it.
-    """
+    """The lines within the next `most` bytes (more for a single longer line), and their start."""
     wanted = most
     while True:
         data = os.pread(descriptor, min(wanted, size - offset), offset)

@@ -29,10 +29,7 @@ ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 
 
 def kill_run(folder: RunFolder, by: str = "") -> Status:
-    """Kill a run through its supervisor, or directly if that is gone.
-
-    Returns:
-        The new status: `failed`, unless the run had ended before or ended by itself meanwhile.
+    """Kill a run through its supervisor, or directly if that is gone; returns the new status.
 
     Raises:
         RuntimeError: the run is on another machine where nothing answers the request, or its status names a process

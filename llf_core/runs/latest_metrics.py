@@ -22,15 +22,9 @@ MAX_SEARCH_BYTES = 8 * 1024 * 1024  # bytes from the end searched for rarely log
 
 
 def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float]:
-    """The last logged value of each metric, NaN and infinities included.
+    """The last logged value of each metric in the last 64 KiB; of evaluation metrics and `names`, in the last 8 MiB.
 
     As in `Columns`, values of an earlier attempt beyond the step from which a later one resumed do not count.
-
-    Args:
-        names: metrics to search for before the last 64 KiB, in addition to evaluation metrics.
-
-    Returns:
-        Value by name: every metric in the last 64 KiB, and those of `names` and evaluation metrics in the last 8 MiB.
     """
     found: dict[str, float] = {}
     keys = {name: f'"{name}":'.encode() for name in names}
@@ -49,7 +43,7 @@ def latest_values(descriptor: int, names: Iterable[str] = ()) -> dict[str, float
 
 
 def last_loss(folder: RunFolder) -> float | None:
-    """The last logged loss of a run in the last 8 MiB of its metrics; see `latest_values` for several attempts."""
+    """The last logged loss of a run in the last 8 MiB of its metrics."""
     try:
         descriptor = open_file(folder.metrics)
     except OSError:
@@ -66,10 +60,7 @@ def last_loss(folder: RunFolder) -> float | None:
 
 
 def last_evaluation(folder: RunFolder) -> dict[str, float]:
-    """The last evaluation of a run in the last 8 MiB of its metrics, by name, without the bounds of intervals.
-
-    See `latest_values` for several attempts.
-    """
+    """The last evaluation of a run in the last 8 MiB of its metrics, by name, without the bounds of intervals."""
     try:
         descriptor = open_file(folder.metrics)
     except OSError:
@@ -113,10 +104,7 @@ def _counted_values(record: Mapping[str, Any], starts: AttemptStarts) -> dict[st
 
 
 def read_backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = None) -> Iterator[dict[str, Any]]:
-    """Iterate over the records of a JSON Lines file from the end.
-
-    Invalid lines are skipped. Iteration ends `MAX_SEARCH_BYTES` bytes before the end, or at a line of more than
-    `MAX_RECORD_BYTES`.
+    """Iterate over the valid records of a JSON Lines file from the end, for at most `MAX_SEARCH_BYTES`.
 
     Args:
         wanted: called before each chunk of 64 KiB but the last of the file, returns byte strings to search for in it.

@@ -149,8 +149,7 @@ class Page:
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     """Read one run for a list, without secrets. Never raises for a broken folder; the row has the reason.
 
-    Args:
-        curve: whether to read the metrics and to look for weights too.
+    Without `curve`, metrics are not read, and weights are not looked for.
     """
     special = special_file(folder.path)
     if special:

@@ -21,12 +21,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def shared_lock(name: str, waiting: str) -> Iterator[None]:
-    """Hold the lock `LLF_HOME/locks/<name>` (flock), waiting without a limit.
+    """Hold the lock `LLF_HOME/locks/<name>` (flock), waiting without a limit; log `waiting` if it is taken.
 
     The system releases the lock when its process ends, so that a killed one blocks nobody.
-
-    Args:
-        waiting: message logged once if another process holds the lock.
     """
     descriptor = open_lock(lock_path(home(), name))
     try:

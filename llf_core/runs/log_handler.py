@@ -24,11 +24,7 @@ class _StandardStream(logging.Handler):
 
 
 def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> None:
-    """Send LLF's messages of level INFO and above to a standard stream, and nowhere else.
-
-    Args:
-        layout: line format with at least one field, see `logging.Formatter`.
-    """
+    """Send LLF's messages of level INFO and above to a standard stream, and nowhere else."""
     handler = _StandardStream(stream)
     handler.setFormatter(logging.Formatter(layout, "%H:%M:%S"))
     LOGGER.handlers = [handler]

@@ -39,8 +39,6 @@ class StaleError(UserError, RuntimeError):
 def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object) -> dict[str, Any]:
     """Change name, tags or note, and increment the revision; returns the new content.
 
-    In the file, secrets are replaced, and non-finite numbers are strings.
-
     Args:
         seen: revision that the change is based on. Default: the current one.
 
@@ -58,10 +56,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
 
 
 def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
-    """Add facts to `env.json`; a dict is merged into an existing dict. Returns all facts.
-
-    In the file, secrets are replaced, and non-finite numbers are strings.
-    """
+    """Add facts to `env.json`; a dict is merged into an existing dict. Returns all facts."""
     with locked(folder.status_lock):
         env = {"format": 1, **read_object(folder.env)}
         for key, value in facts.items():

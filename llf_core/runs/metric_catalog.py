@@ -26,12 +26,7 @@ COUNTERS = frozenset({"epoch", "tokens", "trained_tokens", "step_seconds", "num_
 
 @dataclass(frozen=True)
 class LoggedChart:
-    """A chart restricted to the metrics that a run has logged.
-
-    Attributes:
-        chart: a row of `charts.CHARTS`, a variant of one, or made for a metric without a row.
-        lines: label by logged metric name, without the evaluation prefix.
-    """
+    """A chart restricted to the metrics that a run has logged; `lines` has the label by name without `eval_`."""
 
     chart: Chart
     lines: Mapping[str, str]
@@ -70,11 +65,7 @@ def primary_metric(names: Iterable[str]) -> str:
 
 
 def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
-    """The key metrics among those logged, most important first.
-
-    Args:
-        names: as logged, in any order; evaluation metrics belong to the name without `eval_`.
-    """
+    """The key metrics among those logged (with or without `eval_`), most important first."""
     found = {name.removeprefix(EVAL_PREFIX) for name in names}
     return [
         KeyMetric(name, _LABELS.get(name, name.capitalize()), _chart_of(name)[0].form)
@@ -104,11 +95,7 @@ def lowercase_label(label: str) -> str:
 
 
 def ranking_metric(names: Iterable[str]) -> KeyMetric:
-    """The metric by which runs are ranked: the first of `RANKING_METRICS` that any of them has logged, else the loss.
-
-    Args:
-        names: metrics logged by any of the runs; evaluation metrics belong to the name without `eval_`.
-    """
+    """The metric by which runs are ranked: the first of `RANKING_METRICS` that any of them has logged."""
     found = {name.removeprefix(EVAL_PREFIX) for name in names}
     return metric_named(next((name for name in RANKING_METRICS if name in found), "loss"))
 
@@ -144,12 +131,9 @@ def higher_is_better(name: str, declared: Mapping[str, bool] = NOTHING_DECLARED)
 
 
 def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
-    """Whether higher is better, by name without `eval_`, as the trainer wrote it for a run's evaluation metrics.
+    """Whether higher is better, by name without `eval_`, as the trainer wrote it into `resolved.yaml`.
 
     Metrics of the user's functions and of single data sets are declared there alone.
-
-    Args:
-        resolved: the run's `resolved.yaml`.
     """
     written = resolved.get("metrics")
     if not isinstance(written, dict):
@@ -158,13 +142,10 @@ def declared_directions(resolved: Mapping[str, object]) -> dict[str, bool]:
 
 
 def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
-    """The charts of a run's metrics, most important first, without those at the bottom.
+    """The charts of a run's logged metrics, most important first, without those at the bottom.
 
     Every other name is in a chart, except `COUNTERS` and bounds of intervals, which are bands in the chart of their
     metric.
-
-    Args:
-        names: as logged; evaluation metrics belong to the name without `eval_`.
     """
     found: dict[str, tuple[Chart, dict[str, str]]] = {}
     every = list(names)
@@ -185,7 +166,6 @@ def logged_charts(names: Iterable[str]) -> list[LoggedChart]:
 
 
 def _is_bound(name: str, logged: Collection[str]) -> bool:
-    """Whether a metric is a bound of the interval of another one."""
     return any(name.endswith(bound) and name.removesuffix(bound) in logged for bound in charts.BOUND_LABELS)
 
 
@@ -195,10 +175,9 @@ def bottom_charts() -> list[LoggedChart]:
 
 
 def _chart_of(name: str, *, evaluated: bool = False) -> tuple[Chart, str]:
-    """The chart of a metric, and its label there.
+    """The chart of a metric (without `eval_`), and its label there.
 
     Args:
-        name: without `eval_`.
         evaluated: whether evaluations alone log it, so that `identity_loss` is the loss of the data set `identity`.
     """
     found = _row_of(name) or (_row_by_set(name) if evaluated else None)

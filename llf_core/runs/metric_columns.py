@@ -66,7 +66,6 @@ class Columns:
         return iter(self.names)
 
     def __len__(self) -> int:
-        """Number of steps with a record."""
         return len(self._of(TIME).steps)
 
     def add(self, data: bytes) -> bool:

@@ -222,7 +222,6 @@ def _filled(column: pa.ChunkedArray, default: float, *, spelled: bool) -> NDArra
 
 
 def _values(column: pa.ChunkedArray, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
-    """The rows with a value, and the values."""
     import pyarrow as pa
 
     rows: Rows = slice(None)

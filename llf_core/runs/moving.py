@@ -23,9 +23,6 @@ def move(source: Path, target: Path) -> None:
     If the process is killed at any point, one of the two paths holds everything. A partial copy, or the remains of the
     source, have a hidden name, which `llf runs clean` removes among the runs and in the bin. Pipes, sockets and devices
     in a folder are lost on the way to another disk.
-
-    Args:
-        target: its new path, which must not exist.
     """
     try:
         source.rename(target)
@@ -81,12 +78,7 @@ def check_free_bytes(needed: int, place: Path, what: str) -> None:
 def copy_folder(
     source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2, *, links: bool = False
 ) -> None:
-    """Copy the regular files and folders of a folder. Pipes, sockets and devices are skipped: reading one could block.
-
-    Args:
-        target: its new path, which must not exist.
-        copy: copies one file, by its old and new path.
-    """
+    """Copy the regular files and folders of a folder; not pipes, sockets and devices, since reading one could block."""
     failed: list[OSError] = []
 
     def copy_one(old: str, new: str) -> object:

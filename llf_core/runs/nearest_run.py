@@ -10,15 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 STAMP = len("20261124-142530")
-"""Length of the timestamp in a run id."""
 
 
 def nearest_run_hint(text: str, known: Sequence[str], others: Iterable[str] = ()) -> str:
     """` Did you mean …?` with the run whose id or slug is most similar; empty if none is, see `did_you_mean.nearest`.
 
     Args:
-        known: all ids, oldest first. Of equally similar ones the newest is suggested.
-        others: further names that may be meant, such as models.
+        known: all ids, oldest first; the newest is preferred.
+        others: further names, such as models.
     """
     newest = tuple(reversed(known))
     named = {one: one for one in newest}

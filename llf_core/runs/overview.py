@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Facts: TypeAlias = "Mapping[str, Any]"
-"""JSON values by name: the result of `Run.summary()`."""
 LABEL = 13  # width of the label column
 NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
     "queued": (("remove from the queue", "kill"),),
@@ -29,9 +28,7 @@ NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
     "lost": (("resume from the newest checkpoint", "resume"),),
     "finished": (("compare with the base model", "loss"), ("branch with changed settings", "branch")),
 }
-"""Available commands by state, with their purpose."""
 CHANGED_ASIDE = {"model_name_or_path", "dataset", "stage", "finetuning_type"}
-"""Config keys shown on their own lines."""
 
 
 def overview(  # noqa: PLR0913 - what it shows
@@ -47,7 +44,7 @@ def overview(  # noqa: PLR0913 - what it shows
 
     Args:
         called: abbreviation of the id for commands. Default: the full id.
-        width: line width in characters, at least 33, at which values are wrapped. Long words and commands exceed it.
+        width: line width in characters, at least 33; long words and commands exceed it.
         now: Unix seconds. Default: the current time.
     """
     lines: list[str] = []

@@ -23,22 +23,14 @@ STEPPING_STATES = frozenset({"running", "stopping"})
 
 
 class Pace(NamedTuple):
-    """Newest step and speed of a run.
-
-    Attributes:
-        per_step: current seconds per step; None if unknown.
-    """
+    """Newest step of a run, and its current seconds per step."""
 
     step: int
     per_step: float | None
 
 
 def newest_step(status: Status, logged: Sequence[int] | NDArray[np.int64]) -> int:
-    """The newest step of a run to show beside its metrics, which are written before the status.
-
-    Args:
-        logged: `[n]` logged steps of its current attempt, ascending.
-    """
+    """The newest step of a run, from its status and the `[n]` logged steps of its attempt, ascending."""
     return max(status.step, int(logged[-1])) if status.state in STEPPING_STATES and len(logged) else status.step
 
 

@@ -25,15 +25,11 @@ LEGEND = {
 MAX_MODULES, MAX_LAYERS, MAX_CELLS, MAX_NAME = 2_000, 2_000, 100_000, 200
 """Limits of an event's map, chosen by hand: a run's files may come from anybody."""
 FEW_RANGES = 4
-"""Maximum number of layer ranges in the short label of a row."""
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-"""A number in a module's path, such as an expert's."""
 
 
 @dataclass
 class _Module:
-    """States and parameters of the modules of one name."""
-
     states: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     parameters: int = 0
     trained: int = 0
@@ -100,9 +96,7 @@ def share_text(part: int, whole: int) -> str:
 def layer_label(layers: Sequence[int], *, limit: int | None = None) -> str:
     """Name layers by their ranges: `0 to 29`, `3`, `0 to 3, 5 to 8`.
 
-    Args:
-        limit: maximum number of ranges to name, at least 2: of more, the first ones, the last one and the number of
-            layers are named. Default: all.
+    With more than `limit` ranges (at least 2), the first ones, the last one and the number of layers are named.
     """
     runs: list[list[int]] = []
     for layer in layers:
@@ -174,7 +168,6 @@ def _table(name: str, modules: Mapping[str, _Module]) -> dict[str, object]:
 
 
 def _row_label(layers: Sequence[int], *, limit: int | None = None) -> str:
-    """Label of a row: `layers 0 to 29, each`, or `layer 3`."""
     label = layer_label(layers, limit=limit)
     return f"layer {label}" if len(layers) == 1 else f"layers {label}, each"
 

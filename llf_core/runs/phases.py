@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 Phase = Literal["environment", "model", "data", "first step", "evaluation", "saving", "predictions"]
 AFTER_LAST_STEP = "All steps are done. Evaluating or saving the result."
-"""Sentence for runs without an event that names the phase."""
 AFTER_TRAINING: Mapping[str, str] = MappingProxyType(
     {
         "evaluation": "Training is done. Evaluating the model.",
@@ -20,16 +19,10 @@ AFTER_TRAINING: Mapping[str, str] = MappingProxyType(
         "predictions": "The result is saved. Answering the evaluation data.",
     }
 )
-"""Activity after the last step, by name of the phase."""
 
 
 def work_after_steps(state: str, step: int, total: int, phase: Mapping[str, object] | None) -> str:
-    """Activity of a run whose steps are all done, as a sentence for views; empty before that, or after its end.
-
-    Args:
-        total: planned steps; 0 if unknown.
-        phase: the last event `phase` of its attempt.
-    """
+    """Activity of a run whose steps are all done, as a sentence; empty before that, or after its end."""
     if state != "running":
         return ""
     if phase is not None and is_after_training(phase):

@@ -10,16 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PLACE_KEYS = ("launch", "launch_target", "num_processes", "num_nodes", "strategy")
-"""Config keys that say where a run runs."""
 
 
 def place_text(config: Mapping[str, object], mirror: Mapping[str, object] | None) -> str:
-    """Where a run runs and in how many processes: `box, 2 processes (DDP)`; empty for one process of this machine.
-
-    Args:
-        config: values by key, possibly from an untrusted file; numbers may be strings.
-        mirror: `mirror` of the status of a run of another host.
-    """
+    """Where a run runs and in how many processes: `box, 2 processes (DDP)`; empty for one process of this machine."""
     launch, target = str(config.get("launch") or "local"), config.get("launch_target")
     each, machines = _number(config.get("num_processes")), _number(config.get("num_nodes"))
     parts = []

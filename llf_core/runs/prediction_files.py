@@ -16,20 +16,13 @@ RESULT = "generated_predictions.jsonl"
 STATE = "generated_predictions.json"
 """Settings of the predictions, and whether they are finished."""
 RESULTS = "predict_results.json"
-"""LLaMA-Factory's name of the metrics of a prediction."""
 PREFIX = "predict_"
-"""Prefix of the names of these metrics."""
 SAMPLES = f"{PREFIX}samples"
-"""Name of the number of records with a prediction, among the metrics."""
 
 
 @dataclass(frozen=True)
 class FinishedPredictions:
-    """Predictions of all records of the data.
-
-    Attributes:
-        predicted: number of records with a prediction, and not an error; None until they are scored, or if invalid.
-    """
+    """Number of records of finished predictions, and of those without an error, once they are scored."""
 
     records: int
     predicted: int | None

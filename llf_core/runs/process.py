@@ -74,7 +74,6 @@ class ProcessId:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process, if `/proc` is available."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

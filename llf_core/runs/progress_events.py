@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from llf_core.runs.writer import RunWriter
 
 INTERVAL_SECONDS = 2.0
-"""Minimum seconds between two events."""
 
 
 class ProgressEvents:

@@ -71,10 +71,7 @@ class RunReader:
         return [event for event in events if isinstance(event.get("type"), str)]
 
     def samples(self) -> list[dict[str, Any]]:
-        """Samples since the last call, in order; at the first call all samples.
-
-        Of more than `MAX_RECORDS` samples or `MAX_NEW_BYTES` bytes, the last ones.
-        """
+        """Samples since the last call, in order; at the first call all samples; limited as events are."""
         return self._new("samples", self._samples)
 
     def log_tail(self, lines: int = 20) -> str:

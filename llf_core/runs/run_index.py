@@ -105,11 +105,7 @@ class RunIndex:
     def cached_page(
         self, offset: int, limit: int, query: RunQuery, *, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Page:
-        """List runs from the current index without a scan; `Page.reading` says how complete the index is.
-
-        Raises:
-            QueryCancelledError: `is_cancelled` returned True.
-        """
+        """List runs from the current index without a scan; `Page.reading` says how complete the index is."""
         names = self.names()
         found = names if query.is_unfiltered else self._find(names, query, is_cancelled)
         if query.sort == "newest" and query.is_unfiltered:
@@ -183,8 +179,7 @@ class RunIndex:
             at_once: scan without pauses in this thread, unless another thread is scanning.
 
         Returns:
-            The scan in progress, or the last one if it is still valid. Its `result()` raises what the scan raised; some
-            entries are then outdated or missing.
+            The scan in progress, or the last one if it is still valid. Its `result()` raises what the scan raised.
         """
         with self._lock:
             if self._scan is not None:
@@ -199,7 +194,6 @@ class RunIndex:
         return future
 
     def _is_valid(self) -> bool:
-        """Whether the last scan is recent, measured by its cost."""
         rest = 0.0 if self._cost <= CHEAP_SCAN_SECONDS else self._cost / MAX_CPU_SHARE
         return time.monotonic() - self._scanned_at < rest
 
@@ -289,7 +283,6 @@ class RunIndex:
         return sorted(found, key=lambda one: order(one[1]))
 
     def _find(self, names: tuple[str, ...], query: RunQuery, is_cancelled: Callable[[], bool]) -> tuple[str, ...]:
-        """Ids that match a query, in order; cached until an entry changes."""
         search, state = query.search, query.state
         key = (search.words, search.first, state, query.sort)
         with self._lock:
@@ -348,7 +341,6 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     """List runs once, for commands. Views that list repeatedly keep a `RunIndex`.
 
     Args:
-        home: `LLF_HOME`. Default: from the environment.
         state: only runs in this state, `lost` and `broken` included.
         query: only runs that contain these words, see `Search`.
         sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and

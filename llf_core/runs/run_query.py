@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Search, filter and sort keys of a run.
-
-    Attributes:
-        text: `searched_text` of its row.
-        order: sort key by loss.
-        directions: whether a higher value is better, by metric; undeclared ones are missing.
-    """
+    """Search, filter and sort keys of a run: `text` is its `searched_text`, `order` its `loss_order`."""
 
     text: str
     state: str

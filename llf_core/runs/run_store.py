@@ -38,7 +38,6 @@ CHUNK = 1 << 20
 STATE = re.compile(r"state-([0-9]{9})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LONGEST_STATE = 64 << 20
-"""Maximum bytes of a state file: `MOST_FILES` names of 255 bytes and more."""
 LEFT_OUT = frozenset({"proof.json"})
 """Files that are valid only on their own machine."""
 
@@ -295,10 +294,7 @@ def open_place(place: str) -> tuple[Any, str]:
 
 
 def check_writable(place: str) -> None:
-    """Check that a folder exists, or that an address takes a file.
-
-    Args:
-        place: value of `sync_to`.
+    """Check that the folder of a `sync_to` exists, or that its address takes a file.
 
     Raises:
         SyncError: it does not, its address is not valid, or its package is missing.

@@ -27,7 +27,6 @@ def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | No
     Args:
         known: ids of all runs, to abbreviate ids unambiguously.
         width: line width in characters. Names are shortened in the middle; lines may still exceed it.
-        now: Unix seconds. Default: the current time.
     """
     moment = time.time() if now is None else now
     cells = [HEAD, *(_cells(row, known, moment) for row in rows)]

@@ -12,14 +12,11 @@ MAX_WORDS, MAX_CHARACTERS = 20, 200
 
 
 class Search:
-    """A search query.
+    """A search query of words separated by spaces, case-insensitive.
 
     Every word must be a part of the name, a tag, the note, the data, the model, the stage, the method, or the id behind
     its time. The first word may also be the beginning of an id, and no later one: `lora 20` finds names with 20, not
     the year of every id.
-
-    Args:
-        text: words separated by spaces, case-insensitive.
 
     Raises:
         ValueError: the text has more than `MAX_CHARACTERS` characters or `MAX_WORDS` words.

@@ -24,12 +24,7 @@ WHOLE = POINTS * BLOCK
 
 @dataclass(frozen=True)
 class CurveSummary:
-    """A run's primary metric in a few points.
-
-    Attributes:
-        points: at most `POINTS` values of the primary metric, from first to last.
-        last: last logged value by name, of all metrics near the end of the file and of each key metric; may be NaN.
-    """
+    """At most `POINTS` finite values of a run's primary metric, and the last value of each metric, maybe NaN."""
 
     points: tuple[float, ...] = ()
     last: Mapping[str, float] = field(default_factory=dict)
@@ -38,8 +33,7 @@ class CurveSummary:
 def curve_summary(folder: RunFolder) -> CurveSummary:
     """Sample a run's primary metric evenly over its metrics file; empty if that cannot be read.
 
-    Takes one small read per point and reads the end of the file, however long it is. For repeated steps both values may
-    be included; values that are not finite are left out.
+    Takes one small read per point and reads the end of the file, however long it is.
     """
     try:
         return _shape(open_file(folder.metrics))

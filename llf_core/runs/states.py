@@ -2,7 +2,6 @@
 
 FINAL = frozenset({"finished", "stopped", "failed"})
 STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
-"""States as stored."""
 LIVE_STATES = ("queued", "created", "starting", "running", "stopping")
 """States, as shown, of runs that have not ended; see `shown_status` for `queued`."""
 SHOWN_STATES = (*LIVE_STATES, "finished", "stopped", "failed", "lost", "broken")

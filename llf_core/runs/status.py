@@ -168,7 +168,6 @@ def read_status(folder: RunFolder) -> Status:
 
 
 def _checked(key: str, value: object) -> Any:
-    """A field's value if its type is valid, else the default."""
     kind, _, optional = str(_FIELDS[key].type).partition(" | ")
     if value is None and optional:
         return None
@@ -238,11 +237,7 @@ def is_never_started(folder: RunFolder, status: Status) -> bool:
 
 
 def first_status(now: float) -> dict[str, object]:
-    """Initial content of `status.json`, in the state `created`; live for `START_SECONDS`.
-
-    Args:
-        now: Unix seconds.
-    """
+    """Initial content of `status.json`, in the state `created`; live for `START_SECONDS`."""
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 
 
@@ -295,10 +290,9 @@ def _editable_when_final(changes: StatusFields) -> StatusFields:
 
 
 def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:
-    """Write the first status of the next attempt of an ended or lost run. Its state is `created`.
+    """Write the first status (`created`) of the next attempt of an ended or lost run; the caller starts the processes.
 
-    The caller starts the processes. The last attempt's reason is no longer kept elsewhere (`final_status`), and a
-    missing reserve is created.
+    Forgets the last attempt's reason (`final_status`), and creates a missing reserve.
 
     Raises:
         RuntimeError: the run has not ended, or `attempt` is not the next number, for example because another process

@@ -18,7 +18,6 @@ MAX_COUNT = 2**53
 """Largest counter: up to it every integer is a float, too."""
 MAX_THREADS, MAX_PARTS = 4096, 2**31
 MAX_SHOWN = 80
-"""Characters of a value in a message."""
 
 
 class CountersError(UserError, ValueError):

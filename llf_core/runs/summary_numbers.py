@@ -42,10 +42,9 @@ def first(series: Series, name: str) -> float | None:
 
 
 def best(series: Series, name: str, declared: Mapping[str, bool] = NOTHING_DECLARED) -> tuple[int, float] | None:
-    """Step and value of a metric's best value; None if no value is finite.
+    """Step and value of a metric's best value, else of its last one if no direction is declared, among finite values.
 
     Args:
-        name: with or without the evaluation prefix; without a better direction the last finite value counts.
         declared: directions declared by the run, see `metric_catalog.declared_directions`.
     """
     steps, values = line(series, name)
@@ -73,24 +72,13 @@ def highest(series: Series, name: str) -> float | None:
 
 
 def window_of(series: Series, total: int) -> int:
-    """Default smoothing window of a run, in steps, from its planned steps and the interval of the primary metric.
-
-    Args:
-        total: planned steps; 0 if unknown.
-    """
+    """Default smoothing window of a run, in steps, from its planned steps and the interval of the primary metric."""
     steps, _ = line(series, primary_metric(series))
     return automatic_window(total, float(steps[1] - steps[0]) if steps.size > 1 else 1.0)
 
 
 def smoothed(series: Series, window: int) -> dict[str, NDArray[np.float64]]:
-    """Smooth every training metric that has a chart at the top or in the middle; evaluation metrics have few points.
-
-    Args:
-        window: window in steps; 0 leaves the values unchanged.
-
-    Returns:
-        Smoothed values `[n]` by name, aligned with the series of that name.
-    """
+    """Smoothed values `[n]` of each training metric with a chart at the top or in the middle; 0 is no smoothing."""
     names = {name for one in logged_charts(series) for name in one.lines} & series.keys()
     return {name: smooth(*series[name], window) if window else series[name][1] for name in names}
 

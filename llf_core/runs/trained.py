@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 def trained_json(
     folder: RunFolder, event: Mapping[str, object] | None, config: RunConfig | None = None
 ) -> dict[str, Any]:
-    """What a run trains, as JSON.
-
-    Args:
-        event: its last event `model`; None before the model is loaded.
-        config: its `run_config`; None to load it.
+    """What a run trains, as JSON, from its config and last event `model`.
 
     Returns:
         `grid` (see `parameter_grid`) and `servers` (see `adapter_servers.Servers.json`), each None if unknown;

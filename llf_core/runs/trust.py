@@ -34,14 +34,11 @@ GENERATED_FOLDERS = (".output", "cache")
 
 
 def sign_run(folder: RunFolder) -> None:
-    """Sign the config and the Python files of a run, so that resume needs no permission.
+    """Sign the config and the Python files of a run that this user has just created or allowed.
 
     Nothing is signed, and the run is treated as created elsewhere, without a key of this user (the home has none, and
     none can be written), with more code than a person could review, with a config or Python file that is a link, not a
     regular file or not readable, or if the signature cannot be written.
-
-    Args:
-        folder: a run that this user has just created or allowed.
     """
     key = _key(folder.home, make=True)
     if key is None:
@@ -65,12 +62,7 @@ def is_signed(folder: RunFolder) -> bool:
 
 
 def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
-    """Whether the user has allowed the code in a folder, in exactly this version.
-
-    Args:
-        sha256: hash of the code, see `llf_core.runs.foreign_code`.
-        home: `LLF_HOME`.
-    """
+    """Whether the user has allowed the code in a folder, in exactly this version."""
     return sha256 in _allowed(home).get(_place(folder), ())
 
 

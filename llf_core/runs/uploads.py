@@ -25,9 +25,6 @@ def unused_uploads(root: Path) -> list[Path]:
     """Files that no form has used for a week and no run refers to, oldest first.
 
     Runs in the bin count too, since they may be restored. A run whose config cannot be opened refers to none.
-
-    Args:
-        root: `LLF_HOME`.
     """
     before = time.time() - UNUSED_DAYS * DAY
     found = []
@@ -42,13 +39,9 @@ def unused_uploads(root: Path) -> list[Path]:
 
 
 def mark_used(root: Path, names: Iterable[str]) -> None:
-    """Mark files in `uploads` as used now, so that `llf runs clean` keeps them; errors are ignored.
+    """Mark files in `uploads` as used now, so that `llf runs clean` keeps them; errors and other names are ignored.
 
     A file's time is changed once a day at most, so that a form may call this often.
-
-    Args:
-        root: `LLF_HOME`.
-        names: paths, or names of data sets; other names than files directly in `uploads` are ignored.
     """
     for name in names:
         path = root / name  # an absolute path stays unchanged

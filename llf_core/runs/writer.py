@@ -48,20 +48,11 @@ class RunWriter:
         self._thread: threading.Thread | None = None
 
     def metric(self, step: int, values: Mapping[str, object]) -> None:
-        """Append the metrics of a step.
-
-        Args:
-            values: numbers by name; non-finite ones are stored as the strings `NaN`, `Infinity` and `-Infinity`.
-        """
+        """Append the metrics of a step; non-finite numbers are stored as `NaN`, `Infinity` and `-Infinity`."""
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
     def event(self, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
-        """Append one event, without secrets.
-
-        Args:
-            fields: its fields, as JSON; non-finite numbers are stored as strings. `v`, `time` and `attempt` replace
-                those of the record.
-        """
+        """Append one event, without secrets; `v`, `time` and `attempt` in `fields` replace those of the record."""
         record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
             self._events.append(record)
@@ -71,11 +62,7 @@ class RunWriter:
             self._events.append(record)
 
     def warn(self, key: str, message: str) -> None:
-        """Append a warning and log it.
-
-        Args:
-            key: config key or name of what it is about.
-        """
+        """Append a warning about a config key or something else (`key`), and log it."""
         self.event("warning", key=key, message=message)
         logger.info(message)
 
@@ -111,11 +98,7 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> statuses.Status:
-        """Write pending status changes with a heartbeat.
-
-        Returns:
-            The status in the file after the call; unchanged if a later attempt has begun.
-        """
+        """Write pending status changes with a heartbeat, unless a later attempt has begun; returns the status."""
         with self._flushing:
             with self._lock:
                 changes, self._changes = self._changes, {}
@@ -129,9 +112,6 @@ class RunWriter:
 
     def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
         """Register this process as the run's trainer, and write status and heartbeat from a background thread.
-
-        Args:
-            seconds: interval between two writes.
 
         Raises:
             RuntimeError: a later attempt has started.
@@ -205,7 +185,6 @@ class RunWriter:
                 logger.warning(f"The last event could not be written: {error}")
 
     def _unwritten(self, state: str, reason: str | None, error: OSError) -> str:
-        """The reason that the disk could not store."""
         if state == "failed" and reason is not None:
             return reason
         # Imported late: it reads runs, which this module writes.

@@ -21,8 +21,7 @@ CHUNK = 1 << 20
 def files_below(root: Path) -> list[Path]:
     """Regular files below a folder, sorted, to zip them. Links are skipped: they could lead to any file of the machine.
 
-    Each file is opened once, because an error can be reported only before a download begins. Folders that cannot be
-    listed are skipped.
+    Each file is opened once, because an error can be reported only before a download begins.
     """
     if root.is_symlink():
         return []
@@ -43,12 +42,7 @@ def name_in_zip(path: Path, root: Path) -> str:
 
 
 def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
-    """Bytes of an uncompressed zip, about 1 MiB at a time. Neither memory nor disk has to hold all of it.
-
-    Args:
-        files: files to include, see `files_below`.
-        top: name of the only folder in the archive; its files have the paths that they have below `root`.
-    """
+    """Bytes of an uncompressed zip of files (see `files_below`) in a folder `top`, about 1 MiB at a time."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for path in files:

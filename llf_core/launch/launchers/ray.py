@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 HOST = "ray"
 """Host of a run that waits for room in a cluster, see `WaitingRun`."""
 ANSWER_SECONDS = 5.0
-"""Maximum seconds for the head of a cluster to accept a connection; chosen by hand."""
 
 
 def _address(target: str | None) -> str | None:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 ANSWER_SECONDS = 30.0
-"""Maximum seconds for a command of Slurm; chosen by hand."""
 HOST = "slurm"
 """Host of a run that Slurm has queued: not this machine, so that its queue does not wait for it."""
 _PARTITION = re.compile(r"[\w,.+-]+", re.ASCII)
