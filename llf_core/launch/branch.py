@@ -47,9 +47,6 @@ def _threads(folder: RunFolder) -> dict[str, object]:
 def replay(folder: RunFolder, trust: bool | str = False, *, env: Mapping[str, str] | None = None) -> RunFolder:
     """Create a run with the same config and rows, and the same live changes at the same steps; it is not started.
 
-    Args:
-        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
-
     Raises:
         ValueError: the checkpoint that it branched from is gone, or its folder was changed by hand.
     """
@@ -98,17 +95,10 @@ def branch(  # noqa: PLR0913 - each of them is optional
     *,
     env: Mapping[str, str] | None = None,
 ) -> RunFolder:
-    """Create a run that continues from a checkpoint of another run with changed settings.
+    """Create a run that continues from a checkpoint of another run with changed settings; it is not started.
 
     The checkpoint and the history up to it (metrics, example losses, samples, changes) are copied; the curve of the new
-    run starts at step 0.
-
-    Args:
-        folder: the run to branch from, live or ended; it is not modified.
-        step: step of the checkpoint; None for the newest.
-        changes: `learning_rate` (peak of the schedule), `max_steps`, or keys in `BRANCH_KEYS`.
-        name: display name; None for the `run_name` of the changes, else the other run's name with the step.
-        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
+    run starts at step 0. For the arguments see `Run.branch`.
     """
     check_run(folder, trust, _how_to_allow(folder, "branch"))
     step = _checkpoint(folder, step)

@@ -97,10 +97,7 @@ def _checked(make: Callable[[], ArrowT], name: object = None) -> ArrowT:
 
 
 def fingerprint(path: Path) -> str:
-    """Hash columns, types and values of a Parquet file: the first 16 hex digits of the SHA-256.
-
-    Independent of the library that created the rows and of pyarrow's version.
-    """
+    """Hash columns, types and values of a Parquet file: 16 hex digits, whichever library made the rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,11 +155,7 @@ def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
 
 @contextmanager
 def temporary_rows(rows: object, root: Path) -> Iterator[tuple[Path, str]]:
-    """Write rows to a temporary file below `LLF_HOME`, on the disk of the run that will receive them.
-
-    Yields:
-        The file, which exists until the block ends, and the fingerprint.
-    """
+    """Write rows to a temporary file below `LLF_HOME`, removed at the end of the block; yields path and fingerprint."""
     (root / "cache").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as folder:
         yield write_rows(rows, Path(folder))

@@ -13,11 +13,7 @@ UNLIMITED = 2**60  # bytes; version 1 writes a huge number where there is no lim
 
 @dataclass(frozen=True)
 class Cgroup:
-    """The control groups of a process.
-
-    Args:
-        own: file that lists the process's groups.
-    """
+    """The control groups of a process, listed in the file `own`."""
 
     root: Path = Path("/sys/fs/cgroup")
     own: Path = Path("/proc/self/cgroup")
@@ -44,10 +40,7 @@ class Cgroup:
         return min(limits, default=None)
 
     def memory_left(self) -> int | None:
-        """Bytes that can still be allocated before the nearest limit is reached; None if there is none.
-
-        File caches count as free, since the kernel drops them before it kills a process.
-        """
+        """Bytes left before the nearest limit, counting file caches as free; None without a limit."""
         rooms = []
         for folder in self._folders("memory"):
             for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):

@@ -49,12 +49,7 @@ def _versions() -> dict[str, object]:
 def start_facts(
     config: RunConfig, notebook: dict[str, str] | None = None, fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """Facts about a run that the launcher knows, for `env.json`.
-
-    Args:
-        notebook: `path` of the notebook and id of the `cell` that starts the run.
-        fingerprint: fingerprint of rows from a cell.
-    """
+    """Facts about a run that the launcher knows, for `env.json`."""
     here = Path.cwd()
     return {
         **_versions(),

@@ -56,12 +56,9 @@ def trainer_command(folder: RunFolder) -> list[str]:
 
 
 def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
-    """Environment of processes that compute: trainer, evaluation, data previews.
+    """Environment of processes that compute: `base` with thread counts and `RUNTIME_VARIABLES`, without forced colors.
 
-    Args:
-        base: environment to extend with thread counts and `RUNTIME_VARIABLES`; its own values take precedence, except
-            those that force terminal colors.
-        threads: number of threads; None for one per usable core.
+    The variables of `base` take precedence. Default of `threads`: one per usable core.
     """
     counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}
     return plain_environment(
@@ -70,10 +67,7 @@ def computing_environment(base: Mapping[str, str], threads: int | None = None) -
 
 
 def threads_of(folder: RunFolder) -> int | None:
-    """Number of threads recorded by a run's launcher; None if unknown.
-
-    A resumed attempt uses as many, since another number changes the last bits of sums.
-    """
+    """Number of threads recorded by a run's launcher; another number would change the last bits of sums."""
     threads = read_object_or_empty(folder.env).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
 
@@ -114,7 +108,7 @@ class Trainer:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the trainer to end: its exit code (negative for a signal), or None while it is alive.
+        """Exit code of the trainer, negative for a signal; None if it is still alive after `seconds`.
 
         Data loader workers that a killed trainer leaves behind are killed too.
         """

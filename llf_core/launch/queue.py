@@ -32,11 +32,7 @@ def enqueue(folder: RunFolder) -> None:
 
 @dataclass(frozen=True)
 class RunAhead:
-    """A run that must end before another one starts.
-
-    Attributes:
-        remaining: estimated seconds to its end; None if unknown.
-    """
+    """A run that must end before another one starts; `remaining` is in seconds."""
 
     id: str
     name: str
@@ -57,10 +53,7 @@ QueuedRun = tuple[tuple[float, str], RunAhead]
 
 
 class MachineLoad:
-    """Running and queued runs on this machine.
-
-    A check takes one `stat` per run; ended runs are not read again.
-    """
+    """Running and queued runs on this machine. A check takes one `stat` per run; ended runs are not read again."""
 
     def __init__(self, home: Path | str | None = None) -> None:
         self._index = RunIndex(home)
@@ -121,11 +114,7 @@ class QueuePosition:
         return min(MAX_POLL_SECONDS, POLL_SECONDS * max(1, len(self.ahead())))
 
     def try_start(self, attempt: int) -> bool:
-        """Start if nothing is ahead: sets the status to `starting` and removes `queue.json`.
-
-        Args:
-            attempt: attempt to start; nothing happens if a later one has started.
-        """
+        """Start if nothing is ahead: sets the status to `starting` and removes `queue.json`."""
         if self.ahead():
             return False
         try:

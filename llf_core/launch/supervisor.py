@@ -48,12 +48,7 @@ REMOVED_SECONDS = 3.0
 
 
 class Supervisor:
-    """Supervises the current attempt of a run, so that every end of its trainer, even by SIGKILL, has a reason.
-
-    Args:
-        folder: the run, in the state `created`.
-        command: program to start; None for the trainer.
-    """
+    """Supervises the current attempt of a run, so that every end of its trainer, even by SIGKILL, has a reason."""
 
     def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:
         self._folder = folder
@@ -79,8 +74,7 @@ class Supervisor:
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
         """Start the trainer, wait for its end, and write a final state. Handles SIGTERM, SIGINT and SIGHUP.
 
-        Args:
-            taken_over: called once the status names this process, before anything is started.
+        Calls `taken_over` once the status names this process, before anything is started.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)

@@ -61,14 +61,10 @@ def start_sync(folder: RunFolder, log: IO[bytes]) -> subprocess.Popen[bytes] | N
 
 
 def ask_place(action: str, place: str) -> str:
-    """Ask a place, in a separate process, since libraries of services may wait for minutes.
+    """Ask a place in a separate process, since libraries of services may wait for minutes; empty if nothing is wrong.
 
     Args:
         action: `writable`, or `training` for the copy of a run.
-        place: value of `sync_to`, or the copy of a run.
-
-    Returns:
-        What is wrong, as a sentence; empty if nothing is.
     """
     command = [sys.executable, "-P", "-m", "llf_core.launch.sync_process", f"--{action}", place]
     try:

@@ -84,10 +84,7 @@ def main(arguments: list[str]) -> None:
 class Mirror:
     """The local copy of a run of another host.
 
-    Args:
-        run: id of the run, or an abbreviation of it.
-        home: the folder whose `runs/` has the copy.
-        opened: called with the copy's folder as soon as that has the run's status.
+    Calls `opened` with the copy's folder as soon as that has the run's status.
     """
 
     def __init__(self, host: Host, run: str, home: Path, opened: Callable[[RunFolder], None]) -> None:
@@ -274,11 +271,7 @@ class Link:
             raise LinkError(self._why()) from None
 
     def first_line(self) -> bytes:
-        """The line that `on_host` writes first, after any output of a login shell.
-
-        Raises:
-            LinkError: no such line came.
-        """
+        """The line that `on_host` writes first, after any output of a login shell."""
         until = time.monotonic() + 2 * SILENCE_SECONDS
         while time.monotonic() < until:
             start = 0 if self._buffer.startswith(MARK) else self._buffer.find(b"\n" + MARK) + 1

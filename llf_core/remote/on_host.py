@@ -41,11 +41,7 @@ REQUEST_LINE = 2 * REQUEST_BYTES
 
 
 def serve(handle: Callable[[dict[str, Any], Iterator[bytes], Send], None]) -> None:
-    """Answer the request on stdin. Errors are sent as `refused`.
-
-    Args:
-        handle: gets the request, the lines that follow it, and a function that sends a message and the bytes after it.
-    """
+    """Answer the request on stdin by `handle(request, lines after it, send)`; errors are sent as `refused`."""
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     lock = threading.Lock()
@@ -136,11 +132,7 @@ def _follow(name: str, lines: Iterator[bytes], send: Send) -> None:
 
 
 class Feed:
-    """Sends what is new in a run's files.
-
-    Args:
-        have: size and SHA-256 (hex) of the appended files that the other side has, by name.
-    """
+    """Sends what is new in a run's files, compared with the sizes and hashes that the other side has."""
 
     def __init__(self, folder: RunFolder, have: Mapping[str, Any], send: Send) -> None:
         self._folder, self._send = folder, send

@@ -32,12 +32,6 @@ def launch_problem(config: ConfigValues) -> Problem | None:
 
 
 def start_run(folder: RunFolder, env: Mapping[str, str], command: Sequence[str] | None = None) -> None:
-    """Start the supervisor of a run's current attempt where its config says.
-
-    Args:
-        folder: the run, in the state `created`.
-        env: additional environment variables, for example tokens; not stored.
-        command: program with its arguments, to start instead of the trainer.
-    """
+    """Start the supervisor of a run's current attempt where its config says; see `Launcher.start`."""
     name = read_config(folder.config).get("launch", LOCAL.name)
     LAUNCHERS.get(str(name), LOCAL).start(folder, env, command)

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def supervise(path: str, attempt: int, version: str, command: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Start the supervisor of an attempt on this node, and return when it has ended.
-
-    Args:
-        attempt: the attempt that was queued; nothing happens if it has ended or another one has begun.
-        command: program that replaces the trainer; empty for the trainer.
+    """Start the supervisor of the current attempt on this node, and return when the run has ended.
 
     Raises:
         RuntimeError: this node does not have the run's folder, has another LLF, or the supervisor did not start.

@@ -24,11 +24,7 @@ POLL_SECONDS = 1.0
 
 
 def watch_task(folder: RunFolder, address: str, command: Sequence[str], taken_over: Callable[[], object]) -> None:
-    """Have Ray start a run, keep its status right while it waits, and write why it ended if its supervisor cannot.
-
-    Args:
-        command: program that replaces the trainer; empty for the trainer.
-    """
+    """Have Ray start a run, keep its status right while it waits, and write why it ended if its supervisor cannot."""
     run, attempt = WaitingRun(folder, HOST), read_status(folder).attempt
     run.heartbeat(attempt)
     taken_over()

@@ -86,11 +86,7 @@ def run_to_join(config: ConfigValues, home: Path) -> RunFolder:
 
 
 def wait_until_begun(folder: RunFolder) -> None:
-    """Wait until the first machine has begun the next attempt of a run that this one joins again.
-
-    Raises:
-        RuntimeError: it has not after `JOIN_SECONDS`, or it has other versions.
-    """
+    """Wait until the first machine has begun the next attempt of a run that this one joins again; see `run_to_join`."""
     until = time.monotonic() + JOIN_SECONDS
     while not _starts_at(folder, str(read_config(folder.config).get("launch_target"))):
         if time.monotonic() > until:

@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 class WaitingRun:
-    """A run whose supervisor is started elsewhere.
-
-    Args:
-        host: host in its status until then; not this machine, so that its queue does not wait for it.
-    """
+    """A run whose supervisor is started elsewhere; until then `host`, not this machine, is in its status."""
 
     def __init__(self, folder: RunFolder, host: str) -> None:
         self._folder = folder
