@@ -35,15 +35,10 @@ class Doctor:
         self._last_progress = (-1, 0.0)  # step, and the seconds of the monotonic clock at which it was first seen
 
     def look(self, now: float | None = None) -> list[Finding]:
-        """Find problems that were not reported in this attempt yet.
-
-        Problems that another process reported are known from the run's `finding` events and are not repeated.
+        """Find problems that this attempt's `finding` events do not have yet, in the order of `RULES`.
 
         Args:
             now: seconds of a monotonic clock; None for the current time.
-
-        Returns:
-            New findings, in the order of `RULES`.
         """
         moment = time.monotonic() if now is None else now
         status = self._reader.status()
@@ -95,7 +90,6 @@ class Doctor:
         self._changes.add(event)
 
     def _peak_learning_rate(self, step: int) -> float:
-        """Peak of the learning rate schedule at a step."""
         configured = self._config.get("learning_rate")
         configured = float(configured) if isinstance(configured, int | float) else 0.0
         return float(self._changes.value_at("learning_rate", step) or configured)

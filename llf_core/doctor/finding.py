@@ -12,10 +12,10 @@ class Finding:
 
     Attributes:
         rule: name of the rule; each rule is reported once per attempt.
-        change: changes that can be applied to the live run, see `llf_core.runs.change_journal.check_changes`.
-        config: changes for the next run's config.
+        change: for the live run, see `llf_core.runs.change_journal.check_changes`.
+        config: for the next run's config.
         until: step from which on it no longer applies; None if it stays.
-        outcome: what it says of the result if the run ends now, in sentences; empty if nothing.
+        outcome: what it says of the result if the run ends now, in sentences.
     """
 
     rule: str
@@ -27,11 +27,7 @@ class Finding:
     outcome: str = ""
 
     def event(self) -> dict[str, Any]:
-        """Fields of the `finding` event, by which views show it.
-
-        Returns:
-            `rule`, `message` and `fix`; `change`, `config` and `until` where they are not empty.
-        """
+        """Fields of the `finding` event: `rule`, `message`, `fix`; `change`, `config` and `until` where not empty."""
         optional = {"change": self.change, "config": self.config, "until": self.until}
         more = {name: value for name, value in optional.items() if value}
         return {"rule": self.rule, "message": self.message, "fix": self.fix, **more}

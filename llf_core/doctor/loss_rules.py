@@ -1,7 +1,7 @@
 """Problems of a run's loss and speed: one function per rule, from metrics to a finding or None.
 
-Thresholds tolerate the noise of small batches: each needs several consecutive values, and medians are used, so that one
-unusual batch is no finding. They were tested on healthy runs of all sizes available (`tests/core/doctor`).
+Each rule needs several consecutive values or medians, against the noise of small batches. Thresholds were tested on
+healthy runs (`tests/core/doctor`).
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ BROKEN = 3.0
 LOOKBACK = 300
 """Number of recent logged values searched for a rise; the doctor runs every few seconds."""
 NOISE, NOISE_WINDOW, NOISE_LEAST = 4.2, 30, 15
-"""A rise must exceed this multiple of the median difference of consecutive losses before it.
+"""A rise must exceed this multiple of the median difference of consecutive losses before it; most and least losses.
 
-The multiple corresponds to four standard deviations, since the median of |x - y| is 0.954 of them for normal x and y.
-The other values are the largest and the smallest number of losses. A run that rises earlier has no noise to compare
-with, so the first losses of the rise count too.
+4.2 is four standard deviations: the median of |x - y| is 0.954 of them for normal x and y. A run that rises earlier has
+no noise to compare with, so the first losses of the rise count too.
 """
 FLAT = 0.01
 """Minimum relative decrease of the loss by half of the run."""
@@ -58,14 +57,11 @@ LOW_RATE = 2e-6
 SPIKE = 10.0
 """Multiple of its median above which the gradient norm has exploded."""
 GAP, GAP_LEAST, GAP_LEAST_PREFERENCE = 1.03, 0.01, 0.05
-"""An evaluation loss has risen if it is this factor, and this amount, above its best value.
-
-The second amount is for preference losses, which may approach 0.
-"""
+"""An evaluation loss has risen if it is this factor, and this amount (preference losses: the last), above its best."""
 FORGOTTEN, FORGOTTEN_LEAST = 1.1, 0.1
-"""The loss on general questions has risen if it is this factor, and this amount (nats per token), above its start.
+"""A probe loss has risen if it is this factor, and this amount (nats per token), above its start.
 
-Runs that mix general data, or whose learning rate is usual, stay below; see `tests/core/training/test_forgetting.py`.
+Usual learning rates and runs with general data stay below, see `tests/core/training/test_forgetting.py`.
 """
 LEAKED = 0.05
 """Maximum share of validation examples that are also training examples."""
@@ -82,11 +78,7 @@ STALL, STALL_LEAST = 20.0, 120.0
 
 
 def not_finite(metrics: RunMetrics) -> Finding | None:
-    """Find a NaN or infinite loss and report the first one: a run can go on only from a checkpoint before it.
-
-    Returns:
-        The finding; None if every logged loss is finite, or none is logged.
-    """
+    """Find the first NaN or infinite loss: a run can go on only from a checkpoint before it."""
     steps, values = metrics.series.get("loss", (np.empty(0), np.empty(0)))
     broken = np.flatnonzero(~np.isfinite(values))
     if not len(broken):
@@ -103,12 +95,9 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
 
 
 def nothing_learned(metrics: RunMetrics) -> Finding | None:
-    """Find a run that has no tokens in its loss, because a template or column does not match the data set.
+    """Find a run without tokens in its loss, because a template or column does not match the data set.
 
-    Reported if the last step trained on no token, or the loss is exactly 0 in the last `CONSECUTIVE` logged values.
-
-    Returns:
-        The finding; None if neither holds, or no loss is logged.
+    The last step trained on no token, or the loss is exactly 0 in the last `CONSECUTIVE` logged values.
     """
     _, trained = metrics.line("trained_tokens")
     _, tokens = metrics.line("tokens")
@@ -127,13 +116,7 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
 
 
 def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
-    """Find a gradient norm of 0 in the last `CONSECUTIVE` values: no weight changes, although tokens are in the loss.
-
-    Without tokens in the loss, `nothing_learned` is reported instead, since it needs another fix.
-
-    Returns:
-        The finding; None if one of them is above 0, fewer are logged, or no token is in the loss.
-    """
+    """Find a gradient norm of 0 in the last `CONSECUTIVE` values, with tokens in the loss (else `nothing_learned`)."""
     steps, norms = metrics.line("grad_norm")
     if len(norms) < CONSECUTIVE or norms[-CONSECUTIVE:].any() or nothing_learned(metrics):
         return None
@@ -145,11 +128,7 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
 
 
 def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
-    """Find a learning rate of 0 in all finite values, at least `2 * CONSECUTIVE`: no weight changes.
-
-    Returns:
-        The finding; None if one of them is not 0, or fewer are logged. Values that are not finite are left out.
-    """
+    """Find a learning rate of 0 in all finite values, at least `2 * CONSECUTIVE`."""
     _, rates = metrics.line("learning_rate")
     if len(rates) >= 2 * CONSECUTIVE and not rates.any():
         return Finding(
@@ -172,9 +151,6 @@ def diverged(metrics: RunMetrics, *, known_start: bool = False) -> Finding | Non
     Args:
         known_start: whether the first loss hardly depends on its batch (ln 2 of DPO): a median above `BROKEN` times it
             then suffices.
-
-    Returns:
-        The finding; None if the loss has not risen so far, or fewer than `CONSECUTIVE + 1` values are logged.
     """
     _, loss = metrics.likelihood()
     ends = range(max(CONSECUTIVE + 1, len(loss) - LOOKBACK), len(loss) + 1)
@@ -201,7 +177,6 @@ def diverged(metrics: RunMetrics, *, known_start: bool = False) -> Finding | Non
 
 
 def _has_risen(loss: NDArray[np.float64], known_start: bool) -> bool:
-    """Whether the losses end with a rise, see `diverged`."""
     end, first = len(loss), loss[0]
     level, began = float(np.median(loss[-WINDOW:])), float(np.median(loss[:CONSECUTIVE]))
     broken = max(first * BROKEN, first + LEAP_LEAST)
@@ -225,14 +200,9 @@ def _has_risen(loss: NDArray[np.float64], known_start: bool) -> bool:
 
 
 def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
-    """Find a loss that has hardly decreased by the middle of the run, with a learning rate far below the usual range.
+    """Find a loss that fell by less than `FLAT` in half of the run, at a rate below `LOW_RATES` or `LOW_RATE`.
 
-    That is, by a share of less than `FLAT`, below `LOW_RATES` or `LOW_RATE`. Both are needed: a model that already
-    knows the data has a flat loss at any learning rate.
-
-    Returns:
-        The finding; None if one of these does not hold, the run is not at its middle, or fewer than `4 * WINDOW` values
-        are logged.
+    Both are needed: a model that already knows the data has a flat loss at any learning rate.
     """
     steps, loss = metrics.likelihood()
     usual = LOW_RATES.get(str(metrics.config.get("finetuning_type")), LOW_RATE)
@@ -254,16 +224,11 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
 
 
 def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | None:
-    """Find a gradient norm of `SPIKE` times its median in the last `CONSECUTIVE` values; one bad batch is no finding.
-
-    Its median is that of the 50 logged values before them.
+    """Find gradient norms of `SPIKE` times the median of the 50 before them, in all of the last `CONSECUTIVE` values.
 
     Args:
         fades: whether the norm normally decreases towards 0, so that a hard batch stands out: it must then be `SPIKE`
             times the median of the first 20 values too.
-
-    Returns:
-        The finding; None if the norm is normal, its median is 0, or fewer than `20 + CONSECUTIVE` values are logged.
     """
     steps, norms = metrics.line("grad_norm")
     if len(norms) < 20 + CONSECUTIVE:
@@ -285,16 +250,12 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
 
 
 def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> Finding | None:
-    """Find overfitting: the last two evaluation losses are clearly above the best one before them.
+    """Find overfitting: the last two evaluation losses exceed the best one before by the factor `GAP` and by `least`.
 
-    Each must exceed it by the factor `GAP` and by `least`.
+    The finding suggests to stop after 5 % of the run's steps.
 
     Args:
-        least: minimum rise in the unit of the loss (nats for a likelihood), since relative changes near 0 are noise.
-
-    Returns:
-        The finding, which names the best checkpoint and suggests to stop after 5 % of the run's steps, at least one,
-        unless the run ends by then; None if the loss does not rise, or fewer than four evaluations are logged.
+        least: in the unit of the loss, since relative changes near 0 are noise.
     """
     steps, loss = metrics.likelihood("eval_")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
@@ -315,14 +276,9 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
 
 
 def forgets(metrics: RunMetrics) -> Finding | None:
-    """Find a model that loses general abilities: its loss on the probe set is clearly above that of the base.
+    """Find a loss on the probe set whose last two values exceed the base model's by `FORGOTTEN` and `FORGOTTEN_LEAST`.
 
-    Both of the last two values must be, by `FORGOTTEN` and `FORGOTTEN_LEAST`, so that one noisy evaluation is no
-    finding. Only with `measure_forgetting`, whose first value, at step 0, is that of the base.
-
-    Returns:
-        The finding; None if one of the two is lower, fewer than `CONSECUTIVE` values are logged, or the first is not
-        that of step 0.
+    Only with `measure_forgetting`, whose value at step 0 is that of the base.
     """
     steps, loss = metrics.line("forgetting/loss")
     if len(loss) < CONSECUTIVE or steps[0] != 0:
@@ -340,11 +296,7 @@ def forgets(metrics: RunMetrics) -> Finding | None:
 
 
 def validation_overlap(metrics: RunMetrics) -> Finding | None:
-    """Find validation examples that are also training examples; above `LEAKED` the evaluation loss says little.
-
-    Returns:
-        The finding; None if fewer are, or there are no validation examples.
-    """
+    """Find validation examples that are also training examples, a share above `LEAKED`."""
     examples, leaked = metrics.data.get("eval_examples") or 0, metrics.data.get("leaked") or 0
     if not examples or leaked <= LEAKED * examples:
         return None
@@ -358,13 +310,7 @@ def validation_overlap(metrics: RunMetrics) -> Finding | None:
 
 
 def duplicate_examples(metrics: RunMetrics) -> Finding | None:
-    """Find many examples that occur several times per epoch: the model memorizes them, so its training loss misleads.
-
-    How many that is: see `llf_core.runs.duplicate_examples`.
-
-    Returns:
-        The finding; None if there are fewer.
-    """
+    """Find many examples that occur several times per epoch, see `llf_core.runs.duplicate_examples`."""
     warning = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
     if warning is None:
         return None
@@ -380,10 +326,7 @@ def throughput_drops(metrics: RunMetrics) -> Finding | None:
     """Find a drop of the tokens per second, for example because another process shares the machine.
 
     All of the last values, at least `WINDOW` and over `SLOW_LEAST` seconds, are at most `SLOW` times the median of
-    those before, without the first `WINDOW` (warm-up). There must be at least three times as many before.
-
-    Returns:
-        The finding; None if one of them is higher, or fewer values are logged.
+    those before, of which there are three times as many, without the first `WINDOW` (warm-up).
     """
     steps, speed = metrics.line("tokens_per_second")
     apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
@@ -402,14 +345,10 @@ def throughput_drops(metrics: RunMetrics) -> Finding | None:
 
 
 def memory_leaks(metrics: RunMetrics) -> Finding | None:
-    """Find memory that grows steadily, before the process is killed for it.
+    """Find memory that grows steadily, and will not suffice until the last step.
 
     After the first fifth, in which caches fill, the medians of `BLOCKS` parts must increase strictly, by `CREEP` and
-    `CREEP_LEAST` bytes in total, a third of it in the second half. Growth that fits in the memory until the last step
-    is no finding, and neither is that of fewer than `3 * BLOCKS` values.
-
-    Returns:
-        The finding; None without such growth.
+    `CREEP_LEAST` bytes in total, a third of it in the second half.
     """
     steps, memory = metrics.line("memory")
     skipped = len(memory) // 5  # caches fill at first
@@ -438,11 +377,7 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
 def stalled(metrics: RunMetrics) -> Finding | None:
     """Find a step that takes `STALL` times as long as usual and at least `STALL_LEAST` seconds, as in a deadlock.
 
-    A view can tell a hanging run from a slow one only by its usual speed: the recent duration of a step or, where
-    completions are sampled, the longest one so far. The finding no longer applies once the step has ended.
-
-    Returns:
-        The finding; None while the step takes less time, or where the run has ended or its usual speed is unknown.
+    Usual is the recent duration of a step or, where completions are sampled, the longest one so far.
     """
     usual = metrics.step_seconds
     if metrics.stage is not None and metrics.stage.completion_limit:  # steps that sample completions are longer
@@ -459,13 +394,7 @@ def stalled(metrics: RunMetrics) -> Finding | None:
 
 
 def slowest_process(metrics: RunMetrics) -> Finding | None:
-    """Find a process that the others wait for: the slowest in the last `WAITS` values, for a share of `WAITING`.
-
-    Batches of different lengths make now one process the slowest, now another.
-
-    Returns:
-        The finding; None if it changes, they wait less, or fewer values are logged.
-    """
+    """Find a process that is the slowest in the last `WAITS` values, for which the others wait a share of `WAITING`."""
     names = sorted((name for name in metrics.series if name.startswith("waiting/")), key=lambda name: (len(name), name))
     waits = [metrics.line(name)[1][-WAITS:] for name in names]
     steps, seconds = metrics.line("step_seconds")
@@ -487,11 +416,7 @@ def slowest_process(metrics: RunMetrics) -> Finding | None:
 
 
 def processes_differ(metrics: RunMetrics) -> Finding | None:
-    """Find a process that divides its loss by another number or trains other weights than process 0, to the last bit.
-
-    Returns:
-        The finding; None if none was logged.
-    """
+    """Find a process that divides its loss by another number or trains other weights than process 0, bit by bit."""
     for name, what in (("other_loss", "divides its loss by another number"), ("other_weights", "has other weights")):
         steps, ranks = metrics.line(name)
         if len(steps):
@@ -542,7 +467,6 @@ def _medians(values: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.floa
 
 
 def _tenth(rate: float) -> float:
-    """A tenth of a rate, without binary rounding noise."""
     return float(f"{rate / 10:.3g}")
 
 
@@ -555,7 +479,6 @@ def _lower_than(rate: float) -> str:
 
 
 def _lowered(rate: float) -> dict[str, float]:
-    """The change to a tenth of a rate; none where the rate is not known."""
     return {"learning_rate": _tenth(rate)} if rate else {}
 
 

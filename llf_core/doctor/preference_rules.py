@@ -1,7 +1,4 @@
-"""Problems of runs that learn from preferences or rewards: one function per rule, as in `loss_rules`.
-
-Like theirs, the thresholds were tested on healthy runs (`tests/core/doctor`), and each needs several logged values.
-"""
+"""Problems of runs that learn from preferences or rewards: one function per rule, as in `loss_rules`."""
 
 from __future__ import annotations
 
@@ -37,13 +34,9 @@ CUT = 0.5
 def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
     """Find chosen responses that become less likely too (likelihood displacement, arXiv 2410.08847).
 
-    The loss falls all the same, so only the log-probabilities show it. Their median must fall from each of `PARTS`
-    parts of the run to the next, in total by the share `FALL` and by `FALL_LEAST` nats, and the rejected responses must
-    not have become likelier. Losses without a reference model are not checked: their rewards are not differences from
-    the start.
-
-    Returns:
-        The finding; None if one of these does not hold, or fewer than `FEW` values are logged.
+    The loss falls all the same. The median log-probability must fall from each of `PARTS` parts of the run to the next,
+    in total by the share `FALL` and by `FALL_LEAST` nats, and the rejected responses must not have become likelier.
+    Losses without a reference model are not checked: their rewards are not differences from the start.
     """
     given = metrics.config.get("pref_beta")
     beta = given if isinstance(given, int | float) and given > 0 else 0.1  # a file of a run may hold anything
@@ -70,11 +63,7 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
 def no_preference(metrics: RunMetrics) -> Finding | None:
     """Find an accuracy that is still at chance level (50 %) in the second half of the first epoch.
 
-    Its mean plus two standard errors must be below `GUESSING`, over at least `EPOCH_LEAST` logged values, so that a
-    slow start is no finding.
-
-    Returns:
-        The finding; None if the accuracy is higher, the first epoch has not ended, or fewer values are logged.
+    Its mean plus two standard errors must be below `GUESSING`, over at least `EPOCH_LEAST` logged values.
     """
     steps, accuracies = metrics.line("rewards/accuracies")
     known, epochs = metrics.line("epoch")
@@ -105,10 +94,7 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 
     Args:
         high: nats that a good run does not reach.
-        of: what the KL is averaged over, for the message: `a completion` (summed over its tokens), or `a token`.
-
-    Returns:
-        The finding; None if the KL is normal, or fewer than `4 * WINDOW` values are logged.
+        of: for the message: `a completion` (KL summed over its tokens), or `a token`.
     """
     steps, kl = metrics.line("kl")
     if len(kl) < 4 * WINDOW:
@@ -129,11 +115,7 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
 def no_reward_variance(metrics: RunMetrics) -> Finding | None:
     """Find equal rewards of all completions of each prompt, over the last `WINDOW` logged values.
 
-    Advantages are differences from the group's mean (GRPO, arXiv 2402.03300, section 4.1.2), so all are 0 and nothing
-    is learned.
-
-    Returns:
-        The finding; None if one of them has prompts with different rewards, or fewer are logged.
+    Advantages are differences from the group's mean (GRPO, arXiv 2402.03300, section 4.1.2), so all are 0.
     """
     steps, equal = metrics.line("frac_reward_zero_std")  # TRL: share of prompts with equal rewards
     if not len(equal):
@@ -153,14 +135,7 @@ def no_reward_variance(metrics: RunMetrics) -> Finding | None:
 
 
 def entropy_collapses(metrics: RunMetrics) -> Finding | None:
-    """Find an entropy below `COLLAPSED` times its start: the policy hardly explores, so it learns little more.
-
-    Its start is the median of the first `WINDOW` logged values, nats for each token; all of the last `WINDOW` of at
-    least `4 * WINDOW` values must be that low.
-
-    Returns:
-        The finding; None if one of them is higher, or fewer are logged.
-    """
+    """Find an entropy below `COLLAPSED` times the median of the first `WINDOW` values, in all of the last `WINDOW`."""
     steps, entropy = metrics.line("entropy")
     if len(entropy) < 4 * WINDOW:
         return None
@@ -176,13 +151,7 @@ def entropy_collapses(metrics: RunMetrics) -> Finding | None:
 
 
 def completions_truncated(metrics: RunMetrics) -> Finding | None:
-    """Find completions most of which reach the maximum length: their rewards are of unfinished answers.
-
-    The share of truncated completions must exceed `CUT` in the last `WINDOW` logged values that are finite.
-
-    Returns:
-        The finding; None if one of them is lower, or fewer are logged.
-    """
+    """Find a share of truncated completions above `CUT` in all of the last `WINDOW` finite values."""
     steps, cut = metrics.line("completions/clipped_ratio")
     if not len(cut):
         steps, ended = metrics.line("response_ended")
@@ -199,5 +168,4 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
 
 
 def _below(rate: float) -> str:
-    """A lower learning rate, as a part of a sentence; the current one is not named where it is not known (0)."""
     return f"a learning rate below {written(rate)}" if rate else "a lower learning rate"

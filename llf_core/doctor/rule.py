@@ -16,33 +16,27 @@ if TYPE_CHECKING:
 
 
 def with_loss(*kinds: LossKind) -> Stages:
-    """Select the stages whose loss is of one of these kinds, as the `stages` of a `Rule`.
-
-    Loss curves of different kinds look different: a likelihood falls steadily, a reward loss stays near 0.
-
-    Args:
-        *kinds: values of `StageDeclaration.loss_kind`.
-    """
+    """Select the stages with one of these values of `StageDeclaration.loss_kind`, as the `stages` of a `Rule`."""
     return lambda stage: stage.loss_kind in kinds
 
 
 def ranks_pairs(stage: StageDeclaration) -> bool:
-    """Whether a stage learns which response of a pair is preferred, so that it logs an accuracy."""
+    """Whether a stage logs the accuracy of preferences."""
     return stage.data_kind == "pairs"
 
 
 def compares_pairs(stage: StageDeclaration) -> bool:
-    """Whether a stage ranks pairs by log-probabilities relative to a reference model, so that it logs both."""
+    """Whether a stage ranks pairs by log-probabilities relative to a reference model."""
     return ranks_pairs(stage) and stage.compares
 
 
 def samples_groups(stage: StageDeclaration) -> bool:
-    """Whether a stage samples a group of completions for each prompt, so that its KL is averaged per token."""
+    """Whether a stage samples a group of completions for each prompt: its KL is averaged per token."""
     return stage.samples_groups
 
 
 def samples_one(stage: StageDeclaration) -> bool:
-    """Whether a stage samples one completion for each prompt, so that its KL is summed over a completion."""
+    """Whether a stage samples one completion for each prompt: its KL is summed over a completion."""
     return stage.loss_kind == "reward" and not stage.samples_groups
 
 
@@ -52,7 +46,6 @@ class Rule:
 
     Attributes:
         name: name of its findings; several rules may share one for different stages.
-        look: returns a finding or None.
         stages: whether the rule applies to a stage; None for all.
     """
 
@@ -61,12 +54,5 @@ class Rule:
     stages: Stages | None = None
 
     def applies_to(self, stage: StageDeclaration | None) -> bool:
-        """Whether the rule applies to a stage.
-
-        Loss rules would misread the curves of stages with another kind of loss.
-
-        Args:
-            stage: the stage's declaration; None for a stage that is not installed here, to which only the rules for all
-                stages apply.
-        """
+        """Whether the rule applies to a stage; None for a stage that is not installed here."""
         return self.stages is None or (stage is not None and self.stages(stage))

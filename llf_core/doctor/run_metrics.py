@@ -1,5 +1,3 @@
-"""The input of the doctor's rules."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -46,16 +44,11 @@ class RunMetrics:
 
     @property
     def stage(self) -> StageDeclaration | None:
-        """The declaration of the run's stage; None if it is a plug-in that is not installed here.
-
-        Rules ask it for traits, never for a stage's name.
-        """
+        """The declaration of the run's stage; None if it is a plug-in that is not installed here."""
         return declared(StageDeclaration).get(str(self.config.get("stage") or "sft"))
 
     def likelihood(self, prefix: str = "") -> Line:
         """Steps and finite values of the loss, `[n]` each; of the plain likelihood where the loss weights tokens.
-
-        Rules about likelihoods know how such a loss falls, and nothing of a weighted one.
 
         Args:
             prefix: `eval_` for that of the evaluations.
@@ -63,14 +56,7 @@ class RunMetrics:
         return self.line(prefix + ("loss" if self.stage is None else self.stage.likelihood_metric(self.config)))
 
     def line(self, name: str) -> Line:
-        """Select the finite values of a metric, since one NaN would spoil every median.
-
-        Args:
-            name: name of the metric in `metrics.jsonl`.
-
-        Returns:
-            Steps `[n]` int64 and values `[n]` float64; both empty if the metric is not logged.
-        """
+        """Steps `[n]` int64 and finite values `[n]` float64 of a metric of `metrics.jsonl`; empty if not logged."""
         steps, values = self.series.get(name, NOTHING)
         good = np.isfinite(values)
         return steps[good], values[good]
