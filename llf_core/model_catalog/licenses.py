@@ -1,5 +1,3 @@
-"""Licenses of models that have conditions, from `licenses.toml`."""
-
 from __future__ import annotations
 
 import tomllib
@@ -21,9 +19,6 @@ class License:
 
 @cache
 def license_conditions() -> dict[str, License]:
-    """Licenses with conditions beyond keeping a notice, by the name that the catalog gives them.
-
-    A check of a config tells their conditions before a model is downloaded. Read once per process.
-    """
+    """Licenses with conditions beyond keeping a notice, by name, from `licenses.toml`."""
     with FILE.open("rb") as file:
         return {name: License(**entry) for name, entry in tomllib.load(file).items()}

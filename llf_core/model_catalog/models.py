@@ -1,5 +1,3 @@
-"""Models of the catalog: `models.csv`, one row a model."""
-
 from __future__ import annotations
 
 import csv
@@ -13,21 +11,21 @@ FILE = Path(__file__).with_name("models.csv")
 
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
-    """A known model; the head of `models.csv` has the source of each column. Empty or None: not known.
+    """A row of `models.csv`, whose head has the source of each column. Empty or None: not known.
 
     Attributes:
         id: hub id, `owner/name`.
         names: LLaMA-Factory's names of it.
         type: architecture, `model_type` of transformers.
-        parameters: number of parameters in billions; None if unknown.
+        parameters: in billions.
         active: parameters that compute one token, in billions, of a mixture of experts; None for other models.
-        context: maximum number of tokens; None if unknown.
+        context: maximum number of tokens.
         license: SPDX id, or a name in `licenses.toml`.
         gated: whether its owner gives access on the hub after conditions are accepted; False if that is not known.
         modality: what it reads, as in `text+image`.
         tuning: `chat` or `base`.
         template: named chat template for its conversations. Empty: the tokenizer's own.
-        dtype: data type of the stored weights.
+        dtype: of the stored weights.
         released: ISO date, to the day or the month.
     """
 
@@ -49,12 +47,12 @@ class CatalogModel:
 
     @property
     def size(self) -> str:
-        """Number of parameters as in names of models, for lists: `7B`, `30B-A3B` or `135M`; empty if not known."""
+        """Number of parameters as in names of models: `7B`, `30B-A3B` or `135M`; empty if not known."""
         total = "" if self.parameters is None else _billions(self.parameters)
         return total if self.active is None else f"{total}-A{_billions(self.active)}".removeprefix("-")
 
     def json(self) -> dict[str, Any]:
-        """Convert to JSON data, for `llf models --json`; what is not known is null."""
+        """Convert to JSON data; what is not known is null."""
         told = {name: getattr(self, name) for name in self.__slots__}
         told |= {"names": list(self.names), "gated": True if self.gated else None}
         return {name: None if value == "" else value for name, value in told.items()}
@@ -62,7 +60,7 @@ class CatalogModel:
 
 @cache
 def known_models() -> tuple[CatalogModel, ...]:
-    """All known models, sorted by id in any case, for searches and checks without a hub. Read once per process."""
+    """All known models, sorted by id in any case."""
     with FILE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return tuple(_model(row) for row in rows)
@@ -74,14 +72,7 @@ def _by_id() -> dict[str, CatalogModel]:
 
 
 def find_model(name: str) -> CatalogModel | None:
-    """Find a model by its hub id. The hub does not distinguish upper and lower case in ids, so neither does this.
-
-    Args:
-        name: value of `model_name_or_path`.
-
-    Returns:
-        The model, or None if the name is not in the catalog.
-    """
+    """Find a model by its hub id, in upper or lower case as on the hub; None if it is not in the catalog."""
     return _by_id().get(name.lower())
 
 
@@ -106,7 +97,6 @@ def _model(row: dict[str, str]) -> CatalogModel:
 
 
 def _billions(number: float) -> str:
-    """A number of parameters as in names of models: `1.7B`, `360M`, `2.4T`."""
     if number >= 1000:  # noqa: PLR2004 - a trillion
         return f"{number / 1000:g}T"
     return f"{number:g}B" if number >= 1 else f"{1000 * number:g}M"

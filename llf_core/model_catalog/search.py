@@ -1,5 +1,3 @@
-"""Search in the catalog of models by words."""
-
 from __future__ import annotations
 
 import re
@@ -16,13 +14,10 @@ _PART = r"(?:(?<![a-z0-9.])|(?<=[a-z]\.)|(?<=[a-z]{2})(?=[0-9]))"
 
 
 def search_models(words: Iterable[str]) -> tuple[CatalogModel, ...]:
-    """Search the known models by words.
+    """Search the known models by words, all of which must match.
 
     A word matches where a part of a name begins, in upper or lower case: of the hub id, of LLaMA-Factory's names, of
     the family or of the ModelScope id. So `qwen 7b` finds `Qwen/Qwen2.5-7B-Instruct`, and neither 72B nor 1.7B.
-
-    Args:
-        words: words in any order, all of which must match.
     """
     patterns = [re.compile(_PART + re.escape(_plain(word))) for text in words for word in text.split()]
     return tuple(
@@ -33,13 +28,12 @@ def search_models(words: Iterable[str]) -> tuple[CatalogModel, ...]:
 
 
 def unmatched_words(words: Iterable[str]) -> tuple[str, ...]:
-    """List the words that match no model at all, to say which word of a search is wrong."""
+    """Words that match no model at all."""
     return tuple(word for text in words for word in text.split() if not search_models([word]))
 
 
 @cache
 def _texts() -> tuple[str, ...]:
-    """Text of each known model that a search looks at."""
     return tuple(_plain(" ".join((one.id, *one.names, one.family, one.modelscope))) for one in known_models())
 
 
