@@ -51,7 +51,6 @@ def adapter_extract(
 
 @contextmanager
 def _undamaged() -> Iterator[None]:
-    """Say in a sentence that weights are damaged."""
     from safetensors import SafetensorError
 
     try:

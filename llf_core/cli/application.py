@@ -48,11 +48,7 @@ class CommandGroup(typer.Typer):
     """Commands whose help texts are the docstrings of their functions, without the section `Raises:`."""
 
     def command(self, name: str | None = None) -> Callable[[CommandT], CommandT]:  # type: ignore[override]
-        """Make the decorator that registers a command, with its docstring up to `Raises:` as the help text.
-
-        Args:
-            name: name of the command; None for that of its function.
-        """
+        """Make the decorator that registers a command, with its docstring up to `Raises:` as the help text."""
 
         def register(function: CommandT) -> CommandT:
             text = (getdoc(function) or "").partition("\n\nRaises:")[0]
@@ -118,12 +114,7 @@ runs_app.command("import")(runs_import)
 
 
 def main() -> None:
-    """Run the command line: the entry point of `llf`. An error that the user can fix is one line, without a traceback.
-
-    Raises:
-        SystemExit: always; with 0, the exit code of the error, or 2 for wrong arguments.
-        OSError: a system error that no file or disk explains, which is a bug.
-    """
+    """Run the command line: the entry point of `llf`. Errors that the user can fix are lines without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign, or a file name that is no text
             stream.reconfigure(errors="backslashreplace")

@@ -90,7 +90,6 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _piped() -> str:
-    """The message on stdin."""
     try:
         text = sys.stdin.read(MAX_INPUT + 1)
     except UnicodeDecodeError:
@@ -109,7 +108,6 @@ def _once(  # noqa: PLR0913 - what a request needs
     *,
     as_json: bool,
 ) -> None:
-    """Print the replies to one message."""
     import queue
 
     from llf_core.chat.request import ChatRequest
@@ -136,14 +134,12 @@ def _once(  # noqa: PLR0913 - what a request needs
 
 
 def _progress(service: "ChatService", name: str) -> "Callable[[], str]":
-    """What the process of a model is loading."""
     return lambda: service.state(name).progress
 
 
 def _talk(
     service: "ChatService", names: list[str], system: str | None, resume: str | None, options: dict[str, Any]
 ) -> None:
-    """Talk until the user leaves."""
     from llf_core.chat.conversation import new_conversation
     from llf_core.cli.chat_session import ChatSession
 

@@ -1,5 +1,3 @@
-"""Pictures that wait for the next question of a chat in a terminal."""
-
 from __future__ import annotations
 
 import shlex
@@ -17,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class WaitingPictures:
-    """The pictures of the next question, in the order in which they were added.
-
-    Attributes:
-        parts: their content parts in OpenAI's form.
-    """
+    """The pictures of the next question of a chat in a terminal; `parts` are in OpenAI's form."""
 
     def __init__(self) -> None:
         self.parts: list[dict[str, Any]] = []
@@ -29,14 +23,10 @@ class WaitingPictures:
         self._lengths: list[int] = []
 
     def add(self, given: str) -> None:
-        """Add the picture of a file, if it is one that a question may have.
-
-        Args:
-            given: path of the file as it was typed: with or without quotes, as terminals paste it.
+        """Add a picture, by its path as it was typed: with or without quotes, as terminals paste it.
 
         Raises:
-            UserError: there is no such file, it cannot be read, is no picture, or is too large, by itself or with the
-                others.
+            UserError: there is no such file, it cannot be read, is no picture, or is too large.
         """
         path = _typed(given)
         try:
@@ -54,10 +44,7 @@ class WaitingPictures:
         self._lengths.append(length)
 
     def drop(self, number: str = "") -> None:
-        """Remove a picture that should not be sent.
-
-        Args:
-            number: its number in `text`, from 1; empty for all.
+        """Remove a picture by its number in `text`, from 1; empty for all.
 
         Raises:
             UserError: there is no picture with this number, or none at all.
@@ -73,7 +60,7 @@ class WaitingPictures:
             del each[int(number) - 1]
 
     def clear(self) -> None:
-        """Forget all pictures, since they were sent or removed."""
+        """Forget all pictures."""
         for each in (self.parts, self._names, self._lengths):
             each.clear()
 
@@ -89,7 +76,7 @@ class WaitingPictures:
 
 
 def check_sight(service: ChatService, names: Iterable[str]) -> None:
-    """Refuse pictures for a model that is known to read none: it would refuse each later question too.
+    """Refuse pictures for a loaded model that reads none: it would refuse each later question too.
 
     Raises:
         PictureError: a loaded model reads no pictures.

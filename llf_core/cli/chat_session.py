@@ -1,4 +1,4 @@
-"""A chat in a terminal: asks the models in turn, prints their replies as they come, and obeys commands."""
+"""A chat in a terminal."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ HELP = """/system TEXT   set the system prompt; without TEXT, remove it
 /exit          leave, as Ctrl-D does
 Ctrl-C stops a reply; at the prompt, it leaves."""
 POLL_SECONDS = 0.2
-"""Time after which a wait for an event is interrupted, so that Ctrl-C is heeded."""
+"""Interval at which waiting for an event is interrupted for Ctrl-C."""
 CANCEL_SECONDS = 10.0
 """Time that a stopped reply has to end."""
 
 
 class ChatSession:
-    """A conversation with one or several models.
+    """A conversation with one or several models, whose replies are printed as they come.
 
     Args:
-        max_tokens: maximum number of tokens of a reply; None for what the context leaves.
-        pictures: pictures of the first question; None for none.
-        conversation: the conversation that is continued; None for a new one.
+        max_tokens: of a reply; None for what the context leaves.
+        pictures: of the first question.
+        conversation: the conversation to continue; None for a new one.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a chat
@@ -73,11 +73,7 @@ class ChatSession:
         self._pictures = pictures or WaitingPictures()
 
     def run(self, read: Callable[[str], str]) -> None:
-        """Read lines and answer them, until the end of the input, `/exit` or Ctrl-C at the prompt.
-
-        Args:
-            read: reads a line after a prompt, as `input` does.
-        """
+        """Read lines (with `read`, such as `input`) and answer them, until the end of the input, `/exit` or Ctrl-C."""
         while True:
             try:
                 line = read("> ").strip()
@@ -97,11 +93,11 @@ class ChatSession:
                 print_error(error)
 
     def command(self, line: str) -> None:
-        """Obey a command of `HELP`, typed in place of a question.
+        """Carry out a command of `HELP`.
 
         Raises:
-            UserError: the command or its argument cannot be used, the conversation was replaced or deleted meanwhile,
-                or `LLF_HOME_MODE` is not a mode.
+            UserError: the command or its argument cannot be used, or the conversation was replaced or deleted
+                meanwhile.
         """
         name, _, argument = line.partition(" ")
         argument = argument.strip()
@@ -128,10 +124,7 @@ class ChatSession:
             raise UserError(f"There is no command {name[:80]}.", "/help lists the commands.")
 
     def ask(self, text: str) -> None:
-        """Ask all models, one after the other, and print their replies while they are written.
-
-        The pictures that wait go with the question. They wait on if no model has answered.
-        """
+        """Ask all models in turn. Pictures that wait go with the question, and wait on if none has answered."""
         pictures = self._pictures.parts
         if pictures:
             self._wait_until_loaded()
@@ -142,18 +135,18 @@ class ChatSession:
             err.print("The pictures wait for the next question.")
 
     def again(self) -> None:
-        """Answer the last question again, for another reply; the new replies are branches, and the old ones stay."""
+        """Answer the last question again, in new branches."""
         self._answer({name: self._last_question(name) for name in self._names})
 
     def undo(self) -> None:
-        """Go back to the end of the reply before the last question, to ask another one; nothing is deleted."""
+        """Go back to the end of the reply before the last question; nothing is deleted."""
         before = {name: self._last_question(name).parent for name in self._names}
         for name, parent in before.items():
             self.conversation.choose(parent, name, last=True)
         err.print("The last question is taken back.")
 
     def save(self, name: str) -> None:
-        """Write the conversation to a file in the form that its ending says, to read it or to train on it.
+        """Write the conversation to a new file in the form that its ending says.
 
         Raises:
             UserError: there is no name, the file exists already, or it cannot be written.
@@ -247,7 +240,7 @@ class ReplyPrinter:
         self._last = ""
 
     def take(self, event: Event) -> bool:
-        """Print an event at once, also within a line, so that the user reads along while the model writes."""
+        """Print an event at once, also within a line."""
         if isinstance(event, Piece) and event.text:
             if event.kind == "content" and self._last == "reasoning":
                 out.print("\n")
@@ -261,18 +254,14 @@ class ReplyPrinter:
         return self.reply.take(event)
 
     def end(self) -> None:
-        """End the line, so that what follows does not stand beside the reply."""
+        """End the line."""
         out.print()
 
 
 def collect(
     events: queue.SimpleQueue[Event], take: Callable[[Event], bool], progress: Callable[[], str] | None = None
 ) -> None:
-    """Take events until the last one, with a line that says what is loading before the first one.
-
-    Args:
-        progress: what the model's process is loading; None if nobody watches.
-    """
+    """Take events until the last one, with a line that says what is loading before the first one."""
     with err.status("Loading …", spinner_style="dim") as status:
         while True:
             try:
@@ -307,6 +296,5 @@ def _write_all(file: TextIO, text: str) -> None:
 
 
 def _set(sampling: ChatSampling) -> dict[str, object]:
-    """The sampling parameters that differ from the defaults."""
     plain = asdict(ChatSampling())
     return {key: value for key, value in asdict(sampling).items() if value != plain[key]}

@@ -17,17 +17,14 @@ if TYPE_CHECKING:
     from llf_core.config import Report, RunConfig
 
 RUNS_CODE = ("trust_remote_code", "allow_pickle")
-"""Keys that have code of others run: what is noted of them is always said."""
+"""Keys that have code of others run: their notes are always printed."""
 
 
 def load_config(source: str, overrides: list[str] | None = None, *, data: bool = True) -> RunConfig:
-    """Load the config that a command carries out, and print its problems to stderr before anything else is read.
+    """Load the config that a command carries out, and print its problems to stderr.
 
     Args:
-        source: path of a YAML or JSON file.
-        overrides: `key=value`; None for none.
-        data: whether the command needs more of the config than model and method. Without it, a missing data set and
-            other problems that do not decide what is trained are ignored.
+        data: whether the command needs more of the config than model and method; else other problems are ignored.
     """
     from llf_core.config import validate as check
     from llf_core.config.trained_keys import only_trained_keys
@@ -37,11 +34,7 @@ def load_config(source: str, overrides: list[str] | None = None, *, data: bool =
 
 
 def prediction_report(values: Mapping[str, object], base: Path) -> Report:
-    """Check the config of a prediction, whose `dataset` then is the data set to predict, before a model is loaded.
-
-    Args:
-        base: folder that relative paths start from.
-    """
+    """Check the config of a prediction, whose `dataset` then is the data set to predict."""
     from llf_core.config import validate as check
     from llf_core.config.evaluation_keys import prediction_values
 
@@ -49,11 +42,7 @@ def prediction_report(values: Mapping[str, object], base: Path) -> Report:
 
 
 def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
-    """Check the config of an evaluation, its model and the data that it names, before a model is loaded.
-
-    Args:
-        base: folder that relative paths start from.
-    """
+    """Check the config of an evaluation, its model and the data that it names."""
     from llf_core.config import validate as check
     from llf_core.config.evaluation_keys import EVALUATION_KEYS, names_task
     from llf_core.config.trained_keys import only_trained_keys
@@ -69,7 +58,7 @@ def evaluation_report(values: Mapping[str, object], base: Path) -> Report:
 def accepted(report: Report) -> RunConfig:
     """Print the problems of a config to stderr, all at once, and return it if it has no errors.
 
-    Of its notes, only those are printed of keys that cannot be resolved before the start or have others' code run.
+    Of its notes, only those that no check could resolve and those of `RUNS_CODE`.
     """
     for problem in report.problems:
         if problem.severity != "note" or problem.kind == "unresolved" or problem.key in RUNS_CODE:
@@ -82,8 +71,6 @@ def accepted(report: Report) -> RunConfig:
 def with_name_checks(report: Report, *, starting: bool = False) -> Report:
     """Add the problems of models, data sets and modules that the config names.
 
-    Separate from `validate`, which reads no file and asks no hub.
-
     Args:
         starting: whether a run is about to start; a missing path is then an error, not a warning.
     """
@@ -94,10 +81,7 @@ def with_name_checks(report: Report, *, starting: bool = False) -> Report:
 
 
 def with_data_checks(report: Report) -> Report:
-    """Add the problems found in the first records of the data sets, if the config has no other errors.
-
-    Columns that match no format are then reported before a model is loaded.
-    """
+    """Add the problems found in the first records of the data sets, if the config has no other errors."""
     if not report.ok:
         return report
     from llf_core.data.kind_check import dataset_problems

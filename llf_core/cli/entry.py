@@ -8,7 +8,7 @@ import sys
 from llf_core import NO_WINDOWS
 
 OBJECTS = 50_000
-"""Objects that are made before the collector of garbage looks at them. Imports make many and no garbage."""
+"""Objects made before a garbage collection. Imports make many and no garbage."""
 
 
 def main() -> None:
@@ -24,14 +24,7 @@ def main() -> None:
 
 
 def _answered(arguments: list[str]) -> bool:
-    """Print the models that words find.
-
-    Args:
-        arguments: of `llf models`.
-
-    Returns:
-        False for other options, and where nothing is found or the output cannot be written: the command line says why.
-    """
+    """Print the models that words find; False where the command line has to answer instead."""
     words = [one for one in arguments if one != "--json"]
     if any(one.startswith("-") for one in words):
         return False

@@ -38,7 +38,6 @@ def in_a_sentence() -> Iterator[None]:
 
 
 def _refused(error: OSError) -> str:
-    """A system error as a sentence."""
     from llf_core.runs.disk_errors import command_message, is_disk_error
     from llf_core.runs.folder import home
 

@@ -18,9 +18,6 @@ def estimate(config: ConfigFile, overrides: Overrides = None, on: Places = None,
     """Forecast memory by part, disk, time and speed of a run before it starts, and what would make it fit.
 
     No weights are loaded. Several `--on` print a table of which cards hold the run, and how fast they are.
-
-    Raises:
-        ModelSizeError: a file of the model has a size that no model has.
     """
     from llf_core.data.estimate import estimate as forecast
     from llf_core.estimate.fit_result import places_table

@@ -80,9 +80,6 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     A config file says what is measured by LLaMA-Factory's keys: task, n_shot, eval_dataset, predict_with_generate,
     save_dir. Options of the command replace them.
-
-    Raises:
-        UserError: a target, the data or another option cannot be used, the evaluation fails, or the user stopped it.
     """
     from llf_core.config.number_format import with_unit
     from llf_core.evaluation.config_file import is_config_file, read_evaluation
@@ -131,12 +128,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 def _names(given: list[str] | None) -> list[str] | None:
-    """Names that are given in several options, or separated by commas."""
     return [name for one in given for part in one.split(",") if (name := part.strip())] if given else None
 
 
 def _json(tables: "Sequence[tuple[Sequence[EvaluationResult], Sequence[ComparedResult]]]") -> dict[str, object]:
-    """Results, differences and win rates."""
     return {
         "results": [one.json() | {"folder": str(one.folder)} for results, _ in tables for one in results],
         "differences": [line for _, compared in tables for one in compared for line in one.json()],
@@ -150,7 +145,6 @@ def _json(tables: "Sequence[tuple[Sequence[EvaluationResult], Sequence[ComparedR
 
 
 def _print_results(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", show: int) -> None:
-    """The table of a set of examples, and some of them."""
     _print_table(results, compared)
     for one in compared:
         if not one.pairs:
@@ -191,7 +185,7 @@ def _print_table(results: "Sequence[EvaluationResult]", compared: "Sequence[Comp
 
 
 def _print_examples(results: "Sequence[EvaluationResult]", compared: "Sequence[ComparedResult]", most: int) -> None:
-    """The worst examples of the last target, and those that differ most from the first: to see what a number means."""
+    """The worst examples of the last target, and those that differ most from the first."""
     from llf_core.evaluation.comparison import most_changed_first, score_of, worst_first
     from llf_core.runs.evaluations import examples_of
 
@@ -232,6 +226,5 @@ def _print_list(
 
 
 def _text(value: object) -> str:
-    """A text on one line, shortened."""
     line = " ".join(str(value).split())
     return escape(line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…")

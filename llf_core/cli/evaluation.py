@@ -91,9 +91,6 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Compute the accuracy of a reward model: how often it scores the chosen response higher.
 
     Measure it before the model is used for training: a policy learns its errors too.
-
-    Raises:
-        UserError: the reward model or the data set does not exist or does not fit, or the computation fails.
     """
     from dataclasses import asdict
 

@@ -73,10 +73,6 @@ def export(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     The result is written under a hidden name, loaded again by another program, compared with the live model, and gets
     its name only then. receipt.json has what was measured.
-
-    Raises:
-        UserError: an option is not valid, the model cannot be exported, the destination is not empty, what was written
-            differs from the model, or the hub refuses the files.
     """
     arguments: dict[str, Any] = {
         "format": format,

@@ -24,10 +24,6 @@ def find_learning_rate(  # noqa: PLR0913, PLR0917 - options of a command
     """Propose a learning rate: trains a few steps from the start with each of several rates. Makes no run.
 
     The loss of each rate is compared with that of the untrained model on the same batches. Ctrl-C ends it.
-
-    Raises:
-        UserError: a rate is no number or out of range, the loss of the stage does not tell a good rate, or the
-            computation fails.
     """
     from llf_core.evaluation.learning_rate_search import find_learning_rate as search
 

@@ -1,5 +1,3 @@
-"""Follows a run until it ends."""
-
 from __future__ import annotations
 
 import signal
@@ -93,7 +91,7 @@ def _settled(run: Run) -> Status:
 
 
 def _wait_for_copy(run: Run) -> None:
-    """Wait until the final state is at `sync_to`: a container ends with the command that it was started for."""
+    """Wait for the copy at `sync_to`: a container ends with the command that it was started for."""
     from llf_core.runs.config_file import read_config
 
     place, supervisor = read_config(run.folder.config).get("sync_to"), run.status().supervisor_process

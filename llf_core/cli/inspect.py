@@ -25,10 +25,6 @@ def inspect(
     """Show the training data: counts of examples and tokens, and three examples with the tokens in the loss marked.
 
     A wrong chat template or column is then seen before it costs a run.
-
-    Raises:
-        UserError: model or data cannot be loaded, `LLF_HOME` cannot be located, the file cannot be written, or with
-            --strict there are unusable records.
     """
     from llf_core.data import dump_examples, prepare
     from llf_core.models import load_processor, load_tokenizer, resolve_model

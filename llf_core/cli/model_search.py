@@ -21,9 +21,6 @@ def models(
     """Search the known models: size, context length, license, whether access is gated, and chat template.
 
     Any other hub id, folder or GGUF file can be trained too. No request is sent to a hub.
-
-    Raises:
-        UsageError: a word is in no name, or no model has all words.
     """
     from llf_core.cli.model_table import answer
     from llf_core.model_catalog import search_models
@@ -35,7 +32,6 @@ def models(
 
 
 def _nothing(words: "Iterable[str]") -> str:
-    """Say that nothing was found, because of which word, and what was probably meant."""
     import re
 
     from llf_core.config.did_you_mean import did_you_mean

@@ -13,20 +13,13 @@ if TYPE_CHECKING:
     from llf_core.model_catalog import CatalogModel
 
 WIDTH = 80
-"""Characters of a line of the table, as of a terminal that says nothing else."""
+"""Characters of a line of the table."""
 NARROW = 10
-"""Least width of the columns of license and template, in characters."""
+"""Minimum width of the columns license and template."""
 
 
 def answer(found: Sequence[CatalogModel], as_json: bool) -> str:
-    """Format the answer of `llf models`, for people or for programs.
-
-    Args:
-        found: the models that were found, at least one.
-
-    Returns:
-        A table with what its star means and the number of models, or JSON.
-    """
+    """Format at least one model for `llf models`: a table with a legend and the number of models, or JSON."""
     if as_json:
         return json.dumps([one.json() for one in found], ensure_ascii=False, indent=2)
     lines = table(found)
@@ -39,8 +32,7 @@ def answer(found: Sequence[CatalogModel], as_json: bool) -> str:
 def table(found: Sequence[CatalogModel]) -> list[str]:
     """Format models as lines of at most `WIDTH` characters, if ids permit: id, size, context, license and template.
 
-    Each column is as wide as its content. If that is too much, license and template are shortened; if ids leave little
-    room, the template is left out. An id is never cut, since it is what is copied.
+    License and template are shortened if there is too little room, or the template is left out; an id never.
     """
     rows = [("model", "size", "context", "license", "template")]
     rows += [

@@ -52,13 +52,6 @@ def predict(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a config or a run asks for.
-
-    Attributes:
-        config: the config; its `dataset` is the data set to predict.
-        folder: folder of the result; None if a config names none.
-    """
-
     config: "RunConfig"
     target: "Target"
     folder: Path | None
@@ -82,7 +75,7 @@ def _of_config(source: str, overrides: list[str] | None) -> _Asked:
 
 
 def _of_run(name: str, overrides: list[str] | None) -> _Asked:
-    """The config, model and folder of a run. Functions among its metrics are left out: their code came with the run."""
+    """Functions among the run's metrics are left out: their code came with the run."""
     from llf_core.chat.target import find_target
     from llf_core.config.metric_names import declarations_of
     from llf_core.config.read_config import read

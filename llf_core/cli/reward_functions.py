@@ -1,5 +1,3 @@
-"""Reward functions from a file named in a command."""
-
 from __future__ import annotations
 
 import json
@@ -18,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
-    """Load the reward functions in a file of the option `--rewards`, by the names that a config uses; none without one.
-
-    The file is executed, since only its decorators tell which of its functions are rewards.
-    """
+    """Load the reward functions in the file of `--rewards`, by the names that a config uses. The file is executed."""
     if path is None:
         return {}
     from llf_core.rewards import REWARDS
@@ -37,10 +32,7 @@ def load_with_rewards(
 ) -> tuple[RunConfig, list[RewardFunction | str] | None]:
     """Load the config of a command that has `--rewards`; one that names no reward functions gets those of the file.
 
-    Functions of the file that the config does not name are printed, since they have no effect.
-
     Args:
-        overrides: `key=value`; None for none.
         given: functions of the file by name; empty without `--rewards`.
 
     Returns:
@@ -60,13 +52,7 @@ def load_with_rewards(
 
 
 def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Print which of the given reward functions are not used, since a misspelled name would have no effect otherwise.
-
-    Args:
-        who: subject of the sentence.
-        given: names of the given functions.
-        known: names that are used.
-    """
+    """Print which of the given reward functions are not known to `who`, the subject of the sentence."""
     used = set(known)
     others = ", ".join(name for name in given if name not in used)
     if others:

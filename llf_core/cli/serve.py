@@ -59,12 +59,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = 30.0,
     trust: Trust = False,
 ) -> None:
-    """Serve models, runs and adapters to any OpenAI client. Adapters of one base model share its weights.
-
-    Raises:
-        UserError: a target does not exist, two have one name, the address is taken or needs an API key, or a package is
-            missing.
-    """
+    """Serve models, runs and adapters to any OpenAI client. Adapters of one base model share its weights."""
     try:
         from llf_core.chat.server.app import Server
         from llf_core.chat.server.listen import make_server, open_socket
@@ -108,7 +103,6 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _access(
     host: str, hosts: list[str] | None, variables: list[str] | None, origins: list[str] | None, generate: bool
 ) -> "tuple[Access, str | None]":
-    """Who may use the server, and the generated key."""
     from llf_core.chat.server.guard import ANY_ORIGIN, Access, is_loopback
     from llf_core.chat.server.keys import keys_of, new_key
 
@@ -129,7 +123,6 @@ def _access(
 
 
 def _reward_models(given: list[str]) -> dict[str, str]:
-    """The targets of the reward models by name."""
     found: dict[str, str] = {}
     for one in given:
         name, target = _reward_model(one)
@@ -140,7 +133,6 @@ def _reward_models(given: list[str]) -> dict[str, str]:
 
 
 def _reward_model(given: str) -> tuple[str, str]:
-    """Name and target of a reward model; its name is the last part of a path if none is given."""
     name, sign, target = given.partition("=")
     if not sign:
         name, target = given.rstrip("/").rpartition("/")[2], given
@@ -166,7 +158,7 @@ def _check_rewards(service: "ChatService", rewards: dict[str, str]) -> None:
 def _named(
     targets: list[str] | None, names: list[str] | None, rewards: list[str] | None
 ) -> list[tuple[str | None, str]]:
-    """The targets with their names; None for a target's own."""
+    """Targets with their names; None for a target's own."""
     named: list[tuple[str | None, str]] = []
     for one in names or []:
         name, sign, target = one.partition("=")

@@ -23,7 +23,7 @@ class Terminal(Console):
     """A console that escapes control characters in untrusted text (data, names, logs)."""
 
     def print(self, *objects: object, **options: Any) -> None:
-        """Print with control characters escaped, see `visible`: data, names and logs may come from somebody else."""
+        """Print with control characters escaped, see `visible`."""
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
 
 
@@ -32,24 +32,21 @@ err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_error(error: Exception) -> None:
-    """Print an error to stderr without secrets, shortened and with control characters escaped; line breaks stay.
-
-    A library's message may have pages.
-    """
+    """Print an error to stderr without secrets, shortened and with control characters escaped; line breaks stay."""
     err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 
 def print_json(value: object) -> None:
-    """Print the result of a command as indented JSON to stdout, for programs, with control characters escaped.
+    """Print the result of a command as indented JSON to stdout, with control characters escaped.
 
-    Numbers that are not finite are the strings of `spell_non_finite`, since JSON has none.
+    Numbers that are not finite are the strings of `spell_non_finite`.
     """
     text = json.dumps(spell_non_finite(value), ensure_ascii=False, indent=2, allow_nan=False, default=str)
     print(visible_json(text), flush=True)  # noqa: T201 - the result
 
 
 def print_problem(problem: Problem) -> None:
-    """Print a problem of a config with its fixes to stderr, so that stdout holds only the result."""
+    """Print a problem of a config with its fixes to stderr."""
     colour = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
     where = f" (line {problem.line})" if problem.line and f"line {problem.line}" not in problem.message else ""
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
@@ -60,10 +57,10 @@ def print_problem(problem: Problem) -> None:
 
 @contextmanager
 def progress_status() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of another process on one line, while the block runs, so that a user sees what takes long.
+    """Show the progress of another process on one line, while the block runs.
 
     Yields:
-        A function of what is done, the number done and the total (0 if unknown), which updates the line.
+        A function of the task, the number done and the total (0 if unknown), which updates the line.
     """
     with out.status("Loading …") as status:
         # what is done may name a file or a model
@@ -74,7 +71,7 @@ def progress_status() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def row_progress() -> Iterator[Callable[[str, int], None]]:
-    """Show the number of prepared records on stderr while the block runs, if that is a terminal: it may take minutes.
+    """Show the number of prepared records on stderr while the block runs, if that is a terminal.
 
     Yields:
         A function of the data set's name and the number of records, which updates the line.

@@ -23,12 +23,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     rewards: RewardFile = None,
     as_json: Json = False,
 ) -> None:
-    """Train and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it.
-
-    Raises:
-        UserError: the reward functions cannot be loaded, the run cannot be started or followed, `LLF_HOME` cannot be
-            located, or the config asks for predictions or an evaluation.
-    """
+    """Train and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
     from llf_core.config.evaluation_keys import asks_for_evaluation, asks_for_predictions
     from llf_core.config.read_config import read
     from llf_core.launch import active_runs, launch
@@ -52,12 +47,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
 def demo(
     report: Annotated[bool, typer.Option("--report", help="Only report on the newest run on the demo data.")] = False,
 ) -> None:
-    """Fine-tune a small model in about a minute, then compare its responses before and after.
-
-    Raises:
-        UserError: the run cannot be started or read, there is no run to report on, or the responses cannot be
-            generated.
-    """
+    """Fine-tune a small model in about a minute, then compare its responses before and after."""
     from llf_core.config import RunConfig, preset
     from llf_core.evaluation.demo_report import newest_demo, report_on
     from llf_core.launch import launch

@@ -24,10 +24,6 @@ def try_rewards(  # noqa: PLR0913, PLR0917 - options of a command
     """Show the rewards of completions of the untrained model: their spread, and what a run could not learn from them.
 
     Makes no run. Ctrl-C ends it.
-
-    Raises:
-        UserError: a number is out of range, the stage samples no completions, a reward function fails, or the model
-            cannot be loaded.
     """
     from llf_core.evaluation.reward_preview import try_rewards as preview
 

@@ -27,12 +27,7 @@ def runs_list(  # noqa: PLR0913, PLR0917 - options of a command
     on: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Runs of another host, such as ssh://box.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List runs, newest first, with state, step and last loss.
-
-    Raises:
-        UsageError: the state does not exist, or the query has too many words.
-        UserError: a file is in place of the folder of runs, or `LLF_HOME` cannot be located.
-    """
+    """List runs, newest first, with state, step and last loss."""
     from llf_core.config.did_you_mean import did_you_mean
     from llf_core.config.number_format import with_unit
     from llf_core.runs import home, list_runs
@@ -63,7 +58,6 @@ def runs_list(  # noqa: PLR0913, PLR0917 - options of a command
 
 
 def _list_remote(on: str, *, as_json: bool, **query: object) -> None:
-    """Print the runs of another host."""
     from llf_core.config.number_format import with_unit
     from llf_core.remote.address import parse_address
     from llf_core.remote.open_mirror import list_remote

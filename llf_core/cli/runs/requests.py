@@ -52,12 +52,7 @@ def runs_set(
     run: RunId,
     changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="learning_rate, max_steps or watch.")],
 ) -> None:
-    """Change a live run from its next step on: learning_rate=1e-4, max_steps=200, watch="Say hi.".
-
-    Raises:
-        UserError: a change is not KEY=VALUE, its key cannot be changed, or its value is out of range; no run matches,
-            it has ended, or the trainer refuses the request.
-    """
+    """Change a live run from its next step on: learning_rate=1e-4, max_steps=200, watch="Say hi."."""
     given: dict[str, object] = {}
     for change in changes:
         key, sign, value = change.partition("=")
@@ -70,7 +65,6 @@ def runs_set(
 
 
 def _ask(run: str, what: str, args: dict[str, object] | None = None) -> None:
-    """Send a request to a live run, and print the answer."""
     from llf_core.runs.change_journal import check_changes
 
     found = attach_run(run)

@@ -32,11 +32,6 @@ def runs_resume(
 
     A run of another machine is fetched from its copy (sync_to) first: llf runs resume s3://bucket/RUN. Reward functions
     can be replaced, for example one whose error ended the run.
-
-    Raises:
-        UserError: no run or more than one matches, it has not ended, its config is no longer valid, N processes cannot
-            make the same steps, its code is not trusted, a file of it cannot be read or written, or its process does
-            not start; or the file with reward functions cannot be used or has none of the run.
     """
     from llf_core.config.sync_place import is_place
 
@@ -75,12 +70,7 @@ def runs_branch(
     detach: Detach = False,
     trust: Trust = False,
 ) -> None:
-    """Start a new run from a checkpoint of another run, with changed settings, to compare both.
-
-    Raises:
-        UserError: no run or more than one matches, it has no such checkpoint, a change is not KEY=VALUE or not allowed,
-            the run's code is not trusted, the new run cannot be written, or its process does not start.
-    """
+    """Start a new run from a checkpoint of another run, with changed settings, to compare both."""
     from llf_core.untrusted import NotPlainError
     from llf_core.untrusted.plain_yaml import yaml_value
 
